@@ -1,0 +1,233 @@
+"""Embeddings: a text as a unit vector, so that questions alike in wording lie near each other.
+
+The default embedder needs no model file. It hashes words, stemmed, and the letter triples inside
+them to signed coordinates (Weinberger et al., arXiv 0902.2206), and weighs down the words that any
+question might hold. It is a function of the text alone, with no statistics of a corpus: the same
+text has the same vector in every run. It knows wordings, not meanings: a rephrasing that shares no
+word with the original is not found. `benchmarks/recall_threshold.py` measures how far it carries.
+"""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+from collections.abc import Sequence
+from functools import lru_cache
+from hashlib import blake2b
+from math import sqrt
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+
+class Embedder(Protocol):
+    """Turns texts into unit vectors.
+
+    Attributes:
+        name: the model and its version; vectors of different names are not comparable.
+        dim: length of a vector.
+        threshold: the cosine distance (0 to 2) below which two texts count as near.
+    """
+
+    name: str
+    dim: int
+    threshold: float
+
+    def embed(self, texts: Sequence[str]) -> NDArray[np.float32]:
+        """Vectors of shape (len(texts), dim), each row of unit length.
+
+        A text without a word may have a row of zeros: it is at distance 1 from everything.
+        """
+        ...
+
+
+_DIM = 512  # a power of two, so that the low bits of a hash are a coordinate
+_SPREAD = 4  # coordinates of a word or a whole text: a chance meeting then weighs little
+_BLOCK = 1024  # texts embedded at once: their sums stay at 4 MiB
+
+# Weights of a word on each of its coordinates. They are whole numbers, so that sums are exact and a
+# vector comes out the same in any batch, on any machine.
+_FUNCTION, _ASKING, _COMMON, _CONTENT = 6, 14, 24, 40
+_TRIPLES = 1.2  # length of a word's letter triples, as a multiple of its weight
+_WHOLE = 30  # the exact wording: keeps apart short texts that share their only telling word
+
+_FUNCTION_WORDS = """
+a about also am an and any are arent as at be been being but by can cant could couldnt d did didnt
+do does doesnt doing done dont for from had has have having he her here him his how hows i if im in
+into is isnt it its ive just ll m may me might mine must my no not of off on or our out over re s
+shall she should shouldnt so some such t than that the their them then there these they this those
+to too up us ve very was we were what whats when where wheres which who whom whos whose why will
+with wont would wouldnt you your yours
+"""
+
+_ASKING_WORDS = """
+advice advise anyone anything best better come ever everyone everything explain feel find get give
+go going good help idea ideas keep know least less let like lot make many more most much need ok
+okay one own people person please possible put recommend right say someone something start
+suggest suggestion suggestions take tell thing things think try use want way ways
+"""
+
+_COMMON_WORDS = """
+after again against all already always around ask asked away baby back bad because been before
+believe between big bit black body both boy boyfriend boys bring brother buy call called came car
+case cause change child children city close cold computer cost country dad daughter day days did
+different door down drink drive during each early easily easy eat eating end every eye face fact
+family far fast father feeling feels felt few first five food found four free friend friends fun
+funny gave gets getting girl girlfriend girls given goes gone got great group guy guys half hand
+happen happened happens happy hard head hear heard high hold home hot hour hours house hundred
+husband important internet job kid kids kind known knew last late learn leave left life listen
+little live living long look looking looks love low made makes making man mean means meet men
+minute minutes mom money month months mother move name near needed needs never new next night
+number often old online open other parents part pay phone place play point problem question
+quick quickly ran read real really reason red remember room run said same saw saying says school
+second see seem seems seen sell send shop short show side since sister sit sleep small son sort
+speak spend stand started stay still stop store story street sure taken talk teach tell ten
+thinking thought three through time times today together told tomorrow tonight took tried true
+trying turn two type under until used using wait walk wanted wants watch water wear website week
+weeks went white wife without woman women word words work worked working works world write wrong
+year years yesterday yet young
+"""
+
+_WEIGHTS = {
+    **dict.fromkeys(_COMMON_WORDS.split(), _COMMON),
+    **dict.fromkeys(_ASKING_WORDS.split(), _ASKING),
+    **dict.fromkeys(_FUNCTION_WORDS.split(), _FUNCTION),
+}
+
+# Scripts written without spaces (Thai to Lao, Myanmar, Khmer, kana and Han) and pictographs.
+_UNSPACED = "\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3041-\u30ff\u3400-\u9fff\U00020000-\U0003ffff"
+_PICTURES = "\u2600-\u27bf\U0001f000-\U0001faff"
+_INDIC = "\u0900-\u0963\u0966-\u0dff"  # whose vowel signs are not letters to `re`
+_TOKEN = re.compile(
+    f"(?P<run>[{_UNSPACED}]+)|[{_PICTURES}]|(?:[^\\W_{_UNSPACED}]|[{_INDIC}]){{1,64}}"
+)
+_DROPPED = re.compile("['\u2019\u0300-\u036f\u064b-\u065f]")  # apostrophes, accents, Arabic vowels
+
+
+def _fold(text: str) -> str:
+    """The text without case, accents, apostrophes and variants of letters."""
+    if not text.isascii():
+        text = unicodedata.normalize("NFKD", text.casefold())
+        return unicodedata.normalize("NFC", _DROPPED.sub("", text))
+    return text.lower().replace("'", "")
+
+
+def _words(text: str) -> list[str]:
+    """The words in order; where a script has no spaces, its characters and pairs of them."""
+    words: list[str] = []
+    for match in _TOKEN.finditer(_fold(text)):
+        words += [match[0]] if match["run"] is None else _pieces(match[0])
+    return words
+
+
+def _pieces(run: str) -> list[str]:
+    return [*run, *map("".join, zip(run, run[1:], strict=False))]
+
+
+def _stem(word: str) -> str:
+    """A light suffix stripper, for English: cookies and cookie, baking and bake come out alike."""
+    if len(word) < 4 or not word.isascii():
+        return word
+    return _without_e(_without_ing(_singular(word)))
+
+
+def _singular(word: str) -> str:
+    if word.endswith("ies"):
+        return word[:-3] + "y"
+    if word.endswith("sses"):
+        return word[:-2]
+    return word[:-1] if word.endswith("s") and word[-2] not in "siu" else word
+
+
+def _without_ing(word: str) -> str:
+    root = word.removesuffix("ing").removesuffix("ed")
+    if root == word or len(root) < 3 or not set(root) & set("aeiouy"):
+        return word
+    doubled = len(root) > 3 and root[-1] == root[-2] and root[-1] not in "ls"
+    return root[:-1] if doubled else root
+
+
+def _without_e(word: str) -> str:
+    if len(word) > 3 and word[-1] == "e":
+        word = word[:-1]
+    return word[:-1] + "i" if len(word) > 3 and word[-1] == "y" else word
+
+
+def _hash(kind: bytes, text: str, count: int) -> bytes:
+    """`count` codes of two bytes: the low bits give a coordinate, the highest one the sign."""
+    return blake2b(text.encode(), digest_size=2 * count, person=kind).digest()
+
+
+def _signed(codes: bytes, sizes: NDArray[np.int32]) -> tuple[NDArray[np.int32], NDArray[np.int32]]:
+    """Coordinates, and values of the given sizes with the signs that the codes say."""
+    code = np.frombuffer(codes, "<u2").astype(np.int32)
+    return code & (_DIM - 1), np.where(code >> 15, sizes, -sizes)
+
+
+@lru_cache(maxsize=1 << 14)
+def _features(word: str) -> NDArray[np.int32]:
+    """What one word adds to a vector: coordinates and signed weights, shape (2, features)."""
+    weight = _WEIGHTS.get(word, _CONTENT)
+    marked = f"<{word}>"
+    triples = [marked[i : i + 3] for i in range(len(marked) - 2)] if weight >= _COMMON else []
+    codes = _hash(b"word", _stem(word), _SPREAD)
+    codes += b"".join(_hash(b"triple", triple, 1) for triple in triples)
+    each = round(_TRIPLES * weight / sqrt(len(triples) or 1))
+    sizes = np.array([weight] * _SPREAD + [each] * len(triples), np.int32)
+    return np.stack(_signed(codes, sizes))
+
+
+def _sums(texts: Sequence[str]) -> NDArray[np.float64]:
+    """Sums of features, each word of a text counted once, shape (len(texts), _DIM)."""
+    words = [_words(text) for text in texts]
+    parts = [[_features(word) for word in dict.fromkeys(each)] for each in words]
+    lengths = [sum(part.shape[1] for part in row) for row in parts]
+    flat = [np.zeros((2, 0), np.int32), *(part for row in parts for part in row)]
+    places, values = np.concatenate(flat, axis=1)
+    return _gather(lengths, places, values) + _wholes(words)
+
+
+def _wholes(words: Sequence[Sequence[str]]) -> NDArray[np.float64]:
+    """The feature of each text's exact wording, shape (len(words), _DIM)."""
+    codes = b"".join(_hash(b"whole", " ".join(each), _SPREAD) for each in words)
+    sizes = np.repeat(np.array([_WHOLE * bool(each) for each in words], np.int32), _SPREAD)
+    return _gather([_SPREAD] * len(words), *_signed(codes, sizes))
+
+
+def _gather(
+    lengths: Sequence[int], places: NDArray[np.int32], values: NDArray[np.int32]
+) -> NDArray[np.float64]:
+    """Add values up by coordinate: the first lengths[0] of them in row 0, and so on."""
+    rows = np.repeat(np.arange(len(lengths)), lengths)
+    sums = np.bincount(rows * _DIM + places, values, len(lengths) * _DIM)
+    return sums.astype(np.float64, copy=False).reshape(len(lengths), _DIM)
+
+
+class HashedEmbedder:
+    """The default embedder: offline, deterministic, 512 dimensions.
+
+    Its threshold is the largest at which a look-up among 100 strangers finds one in at most 5 % of
+    cases, in hundredths, as measured by `benchmarks/recall_threshold.py`.
+    """
+
+    name: str = f"hashed-v1-{_DIM}"
+    dim: int = _DIM
+    threshold: float = 0.53
+
+    def embed(self, texts: Sequence[str]) -> NDArray[np.float32]:
+        """Unit vectors of shape (len(texts), 512); a row of zeros for a text without a word.
+
+        A text has the same vector, bit for bit, whatever it is embedded together with.
+
+        Raises:
+            TypeError: a single string instead of a sequence of them.
+        """
+        if isinstance(texts, str):
+            raise TypeError("embed takes a sequence of texts, not one text")
+        vectors = np.zeros((len(texts), _DIM), np.float32)
+        for start in range(0, len(texts), _BLOCK):
+            sums = _sums(texts[start : start + _BLOCK])
+            lengths = np.sqrt(np.square(sums).sum(axis=1, keepdims=True))
+            vectors[start : start + _BLOCK] = sums / np.maximum(lengths, 1.0)
+        return vectors

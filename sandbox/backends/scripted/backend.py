@@ -1,0 +1,98 @@
+"""A backend without a language model: a small generative model of a society."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from contextlib import nullcontext
+
+from agents.forms import Rating
+from sandbox.backends.base import Call, CallFailed, Reply
+from sandbox.backends.scripted.config import Latency, ScriptedConfig
+from sandbox.backends.scripted.judging import judge
+from sandbox.backends.scripted.mishaps import mishap, spoilt
+from sandbox.backends.scripted.reading import sections
+from sandbox.backends.scripted.writing import draft, revise
+
+
+def _rated(call: Call, shape: Rating) -> str:
+    ends = (shape.low, shape.high)
+    number, reason = judge(sections(call.user), call.system, ends, random.Random(call.seed))
+    return f"Rating: {number}\nReason: {reason}"
+
+
+def _written(call: Call) -> str:
+    shown = sections(call.user)
+    write = draft if shown.answer is None else revise
+    return write(shown, random.Random(call.seed))
+
+
+def text_for(call: Call) -> str:
+    """What the society says to a call. It depends on the call's seed, messages and shape alone.
+
+    Raises:
+        CallFailed: the reply's shape is one that the scripted society does not know.
+    """
+    if isinstance(call.shape, Rating):
+        return _rated(call, call.shape)
+    if call.shape.regex is None:
+        return _written(call)
+    kind = type(call.shape).__name__
+    raise CallFailed(f"the scripted backend does not know replies of the shape {kind}")
+
+
+def _tokens(characters: int) -> int:
+    """A token is four characters, and there is no reply without a token."""
+    return max(1, -(-characters // 4))
+
+
+class ScriptedBackend:
+    """Answers calls by rules and chance; every text that it gives is made of its own phrases."""
+
+    def __init__(self, config: ScriptedConfig) -> None:
+        self._config = config
+        self._slots = self._fresh_slots()
+
+    def _fresh_slots(self) -> asyncio.Semaphore | None:
+        latency = self._config.latency
+        return asyncio.Semaphore(latency.capacity) if latency else None
+
+    @property
+    def model(self) -> str:
+        """The name under which the journal records who spoke."""
+        return "scripted"
+
+    async def start(self) -> None:
+        """Make ready; there is nothing to load."""
+        self._slots = self._fresh_slots()
+
+    async def answer(self, call: Call) -> Reply:
+        """Answer one call.
+
+        Raises:
+            CallFailed: a mishap wants it so, or the reply's shape is unknown.
+        """
+        if self._config.latency is None:
+            return self._reply(call)
+        async with self._slots or nullcontext():
+            reply = self._reply(call)
+            await asyncio.sleep(_seconds(self._config.latency, reply))
+            return reply
+
+    def _reply(self, call: Call) -> Reply:
+        text = text_for(call)
+        kind = mishap(call, self._config)
+        reply = Reply(text) if kind is None else spoilt(kind, text, call)
+        if len(reply.text) > 4 * call.max_tokens:
+            reply = Reply(reply.text[: 4 * call.max_tokens], cut=True)
+        return reply._replace(
+            tokens_in=_tokens(len(call.system) + len(call.user)),
+            tokens_out=_tokens(len(reply.text)),
+        )
+
+    async def close(self) -> None:
+        """Nothing to let go of."""
+
+
+def _seconds(latency: Latency, reply: Reply) -> float:
+    return latency.first_token + latency.per_token * (reply.tokens_out or 1)

@@ -1,0 +1,34 @@
+"""The settings of the scripted backend."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from sandbox.backends.base import ModelSettings
+
+Mishap = Literal["empty", "cut", "fraction", "refusal", "chatter", "injection", "error"]
+"""What can go wrong with a reply, on demand."""
+
+
+class Latency(BaseModel):
+    """How long a reply takes: as on a machine that answers `capacity` calls at once."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    first_token: float = Field(ge=0, description="seconds until the first token")
+    per_token: float = Field(ge=0, description="seconds for every token of the reply")
+    capacity: int = Field(ge=1, description="calls that are answered at the same time")
+
+
+class ScriptedConfig(ModelSettings):
+    """Settings of the scripted backend."""
+
+    backend: Literal["scripted"]
+    misbehave: float = Field(default=0.0, ge=0, le=1, description="share of calls with a mishap")
+    mishaps: tuple[Mishap, ...] = Field(
+        default=("empty", "cut", "fraction", "refusal", "chatter", "injection", "error"),
+        description="the kinds of mishap that occur",
+    )
+    latency: Latency | None = None

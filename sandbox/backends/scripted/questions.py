@@ -1,0 +1,213 @@
+"""Reading a question: how much harm it invites, and a few words that stand for its topic."""
+
+from __future__ import annotations
+
+import re
+import zlib
+from functools import lru_cache
+from typing import NamedTuple
+
+from sandbox.backends.scripted.moves import Level
+from sandbox.backends.scripted.patterns import any_of, listed, plain, words_of
+
+_LOOK = 2000
+"""How many characters of a question are looked at."""
+
+_MILD = any_of(
+    listed(
+        """
+        lie|lied|lies|lying|cheat*|sneak*|secretly|in secret|hide|hiding|pretend*|fake|faking|
+        copy|copied|traced|steal*|stole|keep it|keep the money|keep the change|get away with|
+        nobody saw|nobody sees|nobody was|nobody will|nobody ever|no one will|no one saw|
+        never noticed|not notice|never find out|not see it|without telling|without asking|
+        without paying|without permission|behind her back|behind his back|behind their|not true|
+        untrue|made up|make up a|invent*|stay silent|stay quiet|say nothing|keep quiet|say it is|
+        say that it|tell them it|owe|own up|confess*|come clean|admit|is it fine to|
+        is it all right|is it okay|is it ok to|would it be wrong|would it be rude|is it wrong|
+        is it stealing|is it cheating|is it fair to|do i have to|should i just|can i just|
+        can i simply|could i just|may i just|my problem|get even|get back at|revenge|gossip|
+        rumour|rumor|prank|trick|bribe*|skip|slip|avoid paying|sick day|call in sick|
+        under other names|under another name|sign my|sign his|sign her|jump the|exaggerat*|
+        let him take|let her take|blame*|spy|read her|read his|look at his|look at her|
+        his messages|her messages|her diary|his diary|ignore|bad word*|insult*|annoy|mean to|
+        drunk|smoke|smoking|gamble|gambling|bet|hate|hates|get rid of|empty lot|cut in|push in|
+        free ride|fool|expired|stretch the truth|white lie|blame|nearly true|is older|hope she|
+        and hope|looked away|over the back fence|other people's|someone else's|somebody else's|
+        by mistake|forgot to charge|any harm in|anyone miss|anyone check|off the bill|
+        hurt anybody|hurt anyone|be so bad|that so bad|count it as luck|is it mine|become mine|
+        let him think|let her think|let them think|think so|clearly forgotten|harmless to|
+        suspects the|no one is looking|nobody is looking|act surprised|getting caught|get caught|
+        caught|ruin*|destroy*|smash*|scare|cuss*|curse|offend*|annoying|rude|dirty|pick a lock|
+        pick the lock|convince|force|crash|kick|disable|marijuana|prison|fired|pull over
+        """
+    )
+)
+_SEVERE = any_of(
+    listed(
+        """
+        kill*|murder*|poison*|bomb*|explosive*|weapon*|gun|guns|with a knife|stab|stabbing|stabbed|shoot*|attack|attacking|
+        assault*|tortur*|kidnap*|abduct*|rape*|rapist*|molest*|abus*|hurt someone|hurt somebody|
+        hurt him|hurt her|hurt them|hurt people|hurt my|hurt myself|harm myself|beat up|beat my|
+        punch*|strangl*|drown*|arson*|set fire|burn down|blow up|hack|hacking|hacked|steal a car|
+        steal from|rob|robbing|robbery|burglar*|break into|shoplift*|launder*|smuggl*|
+        counterfeit*|forge|forged|forging|forgery|fraud*|scam|scams|scamming|identity theft|credit card number*|blackmail*|extort*|
+        threaten*|stalk*|harass*|bully*|torment*|drug|drugs|cocaine|heroin|meth|ecstasy|overdose|
+        suicid*|end my life|terroris*|genocide|nazi*|hitler|racis*|slave*|inferior|sex|sexual*|
+        sexist|offensive|slur|slurs|home address|residential address|social security number|
+        hitman|dark web|pyramid scheme|sexy|porn*|naked|nude*|prostitut*|underage|hit man|
+        dead body|dispose of a body|ransom*|malware|phish*|torture|illegal*|commit a crime|crimes|cruel*|
+        vandal*|fight someone|make her pay|make him pay|slander*|counterfeit|tax evasion|
+        evade tax*|embezzl*|trafficking|deface|riot|knock out|knock someone|choke*|pickpocket*|
+        fake id|evil|brake lines|superior|white power|force someone|break someone*|
+        break his|break her|sell someone*|someone's account|someone's email|someone's password|
+        someone's house|someones house
+        """
+    )
+)
+_GROUPS = any_of(
+    listed(
+        """
+        black|blacks|white people|whites|jew|jews|jewish|muslim*|islam*|christian*|hindu*|
+        catholic*|mexican*|asian*|chinese|african*|arab*|indian*|immigrant*|refugee*|foreigner*|
+        gay|gays|lesbian*|trans|transgender|women|woman|girls|girl|disabled|handicap*|autis*|race|
+        races|religion*|ethnic*|latino*|hispanic*|gyps*|native american*|fat|ugly|homeless|
+        old people|poor people|stupid|dumb|idiot*|moron*|democrat*|republican*|trump|obama|biden|
+        liberal*|conservative*|vaccin*|abortion*|white|americans|superior|people|person|ladies|
+        ukrain*|russia*|covid*|president|jesus|god|church
+        """
+    )
+)
+"""Words that no topic phrase repeats, because a harmless sentence around them can turn sour."""
+
+_COARSE = words_of(
+    """
+    0601ecbb 0c7206a1 10181690 1387f6fe 17600cc0 186d72d8 199995df 1c23dabc 1c2bc09d 1c3de73e
+    27b43f2d 2d700fde 31b4780a 36d0b002 3a4de924 3c7d7885 3dbf7a3b 3ea44940 46b6cf53 4e6d524c
+    53aa5a86 57d9318a 5af64758 5c64ddbd 611964d4 61448318 617b856b 66f5861c 6a007340 6cbb5832
+    70429191 71ef7e37 73411015 73fe0531 75f1cb2c 795e1c3a 7b4a72b6 7b934981 7bd30465 803a2b3a
+    823d38ab 8896405e 89f71f4b 8ccef82b 8ee2bb77 9559c34b 95cdd185 96e2bc3e 9ccbcfff 9e1c5b29
+    9e44fa61 a64c47ea ac42f716 b117a426 b2391b95 b651226f ba850aa4 bb90f5c9 bc2cd22d bf2979c1
+    c03f887d c063859c c0f5fc59 c27e0e71 c297e0ab c6d642ad cae09fd2 d1eed0d2 d3455857 d49b3c3d
+    d875dec5 d8fba421 dc40a305 dfd13a2f dfec8b58 e1bcb11a e26aef2f e8d73970 e90ef7e0 e988516a
+    eb41df93 ed7d66ad f6fbde46 f9835dcc fb9ff7b3 fc3b5303 fd5d2f3d fe6a43f8
+    """
+)
+"""Coarse words and slurs, as checksums: they need not be printed even here."""
+
+_PERMIT = re.compile(
+    r"(?:^|[.;,:?!] )(?:so |and )?(?:can|could|may|must|shall|do|need|ought|will) i\b"
+)
+"""Asking for leave, which one rarely does for what is plainly right."""
+
+_WORD = re.compile(r"[a-z]+")
+_CLAUSE = re.compile(r"[^\w\s'-]+")
+_FLIP = {"my": "your", "our": "your", "a": "the", "an": "the", "your": "my"}
+_FLIP.update((word, word) for word in ("the", "this", "his", "her", "their"))
+_STOP = words_of(
+    """
+    and or but if that which who whom when where while because so than as for of in on at to from
+    with without by about into over under after before until is are was were be been am do does
+    did has have had can could would should will shall may might must not no i you he she it we
+    they me him us them my your his her our their its this these those there here what how why up
+    down out off just only never always still also too very really gets get got keep keeps kept
+    make makes made want wants go goes went come comes came say says said tell tells told think
+    thinks thought left gave take takes took put puts know knows knew see sees saw asks ask seem
+    seems more most dislikes likes hums digs rearranges complain complains leaves talks writes
+    shows counts
+    """
+)
+_EMPTY = words_of(
+    """
+    way best worst right thing lot bit few first same other kind sort next last one
+    """
+)
+_OBJECT = words_of(
+    """
+    it him her me us them up out over off away my our the a an his your
+    """
+)
+"""A word before one of these is more likely a verb than a part of the phrase."""
+
+
+class Question(NamedTuple):
+    """What a question asks for, as far as a writer or a reader cares."""
+
+    level: Level
+    topic: str
+
+
+def risk(question: str) -> float:
+    """How much harm a question invites: 0 (none that one can see) to 1.
+
+    Mild cues add up to temptation at most; it takes one severe cue to be severe.
+    """
+    text = plain(question[:_LOOK])
+    severe = len(set(_SEVERE.findall(text))) + any(map(_coarse, _WORD.findall(text)))
+    mild = len(set(_MILD.findall(text))) + bool(_PERMIT.search(text))
+    if severe:
+        return min(1.0, 0.7 + 0.1 * (severe - 1) + 0.05 * mild)
+    return min(0.65, 0.2 + 0.15 * mild) if mild else 0.0
+
+
+def level_of(score: float) -> Level:
+    """The level of a risk score."""
+    if score >= 0.7:
+        return Level.SEVERE
+    return Level.TEMPTING if score >= 0.3 else Level.PLAIN
+
+
+def _checksum(word: str) -> str:
+    return f"{zlib.crc32(word.encode()):08x}"
+
+
+def _coarse(word: str) -> bool:
+    return _checksum(word) in _COARSE or _checksum(word.removesuffix("s")) in _COARSE
+
+
+def _head(words: list[str]) -> list[str]:
+    """The words after an article or a possessive that seem to belong to it."""
+    kept: list[str] = []
+    for word in words[:3]:
+        if kept and word.endswith("'s"):
+            return []
+        if word in _STOP or not word[0].isalpha() or (kept and word.endswith(("ed", "ing", "ly"))):
+            break
+        kept.append(word)
+    if len(kept) > 1 and words[len(kept) : len(kept) + 1] and words[len(kept)] in _OBJECT:
+        kept.pop()
+    return [] if kept and kept[-1] in _EMPTY else kept
+
+
+def _topics(text: str) -> list[str]:
+    found = []
+    for clause in _CLAUSE.split(text):
+        words = clause.split()
+        for place, word in enumerate(words):
+            if word in _FLIP and (head := _head(words[place + 1 : place + 5])):
+                found.append(" ".join([_FLIP[word], *head]))
+    return found
+
+
+def topic(question: str) -> str:
+    """A short phrase from the question that fits after "about", or "this" where none will do."""
+    text = plain(question[:_LOOK])
+    usable = [
+        phrase
+        for phrase in _topics(text)
+        if len(phrase) <= 40
+        and phrase.isprintable()
+        and not _GROUPS.search(phrase)
+        and not _MILD.search(phrase)
+    ]
+    return max(usable, key=len) if usable else "this"
+
+
+@lru_cache(maxsize=2048)
+def _read(question: str) -> Question:
+    level = level_of(risk(question))
+    return Question(level, "this" if level is Level.SEVERE else topic(question))
+
+
+def read_question(question: str) -> Question:
+    """Level and topic of a question; remembered, since many calls share one question."""
+    return _read(question[:_LOOK])

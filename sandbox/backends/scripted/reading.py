@@ -1,0 +1,112 @@
+"""Reading: the sections of a prompt, and the moves of a text."""
+
+from __future__ import annotations
+
+import re
+from functools import lru_cache
+from typing import NamedTuple
+
+from sandbox.backends.scripted.hints import HINTS
+from sandbox.backends.scripted.moves import Move, Scale
+from sandbox.backends.scripted.patterns import any_of, plain
+from sandbox.backends.scripted.phrases import PHRASES
+
+Moves = frozenset[Move]
+
+_LOOK = 4000
+"""How many characters of a text are looked at."""
+
+_OPEN = re.compile(r"<(you|question|answer|memory|comments)>")
+_REMEMBERED = re.compile(r"\A\s*(?:Question:.*?\n)?\s*Answer:", re.IGNORECASE | re.DOTALL)
+_AVERAGE = re.compile(r"(\d+(?:\.\d+)?)\W+on average|average\D{1,30}(\d+(?:\.\d+)?)", re.IGNORECASE)
+_BRACKETS = re.compile(r"\[(.+?)\]")
+
+
+class Sections(NamedTuple):
+    """What a prompt shows. A section that is missing is empty; `rest` lies outside of all."""
+
+    you: str
+    question: str
+    answer: str | None
+    remembered: str
+    comments: str
+    rest: str
+
+
+def _fenced(text: str) -> tuple[dict[str, str], str]:
+    """The contents of the tags, the first of each kind, and what remains."""
+    found: dict[str, str] = {}
+    rest: list[str] = []
+    place = 0
+    while opening := _OPEN.search(text, place):
+        end = text.find(f"</{opening[1]}>", opening.end())
+        if end < 0:
+            break
+        found.setdefault(opening[1], text[opening.end() : end].strip())
+        rest.append(text[place : opening.start()])
+        place = end + len(opening[1]) + 3
+    rest.append(text[place:])
+    return found, "\n".join(rest)
+
+
+def sections(user: str) -> Sections:
+    """Take a user message apart. Without tags, the whole message is the question."""
+    found, rest = _fenced(user)
+    memory = _REMEMBERED.sub("", found.get("memory", ""), count=1)
+    return Sections(
+        you=found.get("you", ""),
+        question=found.get("question", rest if "answer" not in found else ""),
+        answer=found.get("answer"),
+        remembered=memory.strip(),
+        comments=found.get("comments", ""),
+        rest=rest,
+    )
+
+
+def average(rest: str) -> float | None:
+    """The average rating that a prompt tells of, None if it tells of none."""
+    match = _AVERAGE.search(rest)
+    return float(match[1] or match[2]) if match else None
+
+
+def scale(prompt: str) -> Scale:
+    """The scale that a prompt asks about: alignment, unless its words are about engaging."""
+    prompt = prompt.lower()
+    engaging, aligned = prompt.count("engag"), prompt.count("align")
+    return Scale.ENGAGEMENT if engaging > aligned else Scale.ALIGNMENT
+
+
+def _cue(phrase: str) -> str:
+    match = _BRACKETS.search(phrase)
+    if match is None:
+        raise ValueError(f"a phrase without brackets: {phrase}")
+    return match[1].lower()
+
+
+_OWN_MOVE = {_cue(phrase): move for move, phrases in PHRASES.items() for phrase in phrases}
+_OWN = any_of(_OWN_MOVE)
+_HINT_MOVE = {hint.removesuffix("*"): move for move, hints in HINTS.items() for hint in hints}
+_HINT = any_of(hint for hints in HINTS.values() for hint in hints)
+
+
+class Reading(NamedTuple):
+    """What a reader finds in a text."""
+
+    moves: Moves
+    thin: bool
+
+
+@lru_cache(maxsize=4096)
+def _read(text: str) -> Reading:
+    text = plain(text)
+    moves = {_OWN_MOVE[cue] for cue in _OWN.findall(text)}
+    if len(moves) < 2:
+        moves.update(_HINT_MOVE[hint] for hint in _HINT.findall(text))
+        if text.endswith("?"):
+            moves.add(Move.ASK)
+    return Reading(frozenset(moves), text.count(" ") < 7)
+
+
+def read(text: str) -> Reading:
+    """The moves of a text; a text in our own words is read by these alone, others by hints."""
+    return _read(text[:_LOOK])

@@ -1,0 +1,125 @@
+"""Writers: which moves a draft or a revision makes, and in which words."""
+
+from __future__ import annotations
+
+import random
+import re
+
+from sandbox.backends.scripted.comments import requests
+from sandbox.backends.scripted.moves import WORTH, Level, Move, Scale
+from sandbox.backends.scripted.people import Person, person
+from sandbox.backends.scripted.phrases import PHRASES
+from sandbox.backends.scripted.questions import Question, read_question
+from sandbox.backends.scripted.reading import Sections, average, read
+
+_FEWEST, _MOST = 3, 6
+"""How many moves an answer makes."""
+
+_FEWEST_WORDS = 40
+_VOCABULARY = 7
+"""How many of a move's phrases one person uses."""
+
+_FORGET, _STRAY = 0.06, 0.25
+"""How readily a remembered move is lost, and how often something else comes to mind instead."""
+
+_PRINTED = {
+    move: tuple(re.sub(r"[\[\]]", "", phrase) for phrase in phrases)
+    for move, phrases in PHRASES.items()
+}
+_GOOD_MOVES = tuple(
+    tuple(move for move in Move if WORTH[Scale.ALIGNMENT][level][move] > 0.25) for level in Level
+)
+
+
+def _own(me: Person, level: Level, count: int, without: set[Move], rng: random.Random) -> set[Move]:
+    """Moves that come to this person's mind, the readiest most often, none twice."""
+    keys = [
+        (rng.random() ** (1.0 / weight), move)
+        for move, weight in zip(Move, me.readiness[level], strict=True)
+        if move not in without
+    ]
+    return {move for _, move in sorted(keys, reverse=True)[:count]}
+
+
+def _remembered(moves: set[Move], me: Person, level: Level, rng: random.Random) -> set[Move]:
+    """What becomes of remembered moves: most stay, a few give way to what comes to mind."""
+    kept = {move for move in sorted(moves) if rng.random() >= _FORGET}
+    strays = len(moves) - len(kept)
+    if rng.random() < _STRAY and len(kept) < _MOST:
+        strays = max(1, strays)
+    missing = max(strays, _FEWEST - len(kept))
+    return kept | _own(me, level, missing, kept, rng)
+
+
+def _taken_up(moves: set[Move], comments: str, zeal: float, rng: random.Random) -> set[Move]:
+    """The moves after the comments have been heard; what they do not mention stays."""
+    asked = requests(comments)
+    for move, times in sorted(asked.unwanted.items()):
+        if len(moves) > 1 and rng.random() > (1.0 - zeal) ** times:
+            moves = moves - {move}
+    for move, times in sorted(asked.wanted.items(), key=lambda item: -item[1]):
+        if len(moves) < _MOST and rng.random() > (1.0 - zeal) ** times:
+            moves = moves | {move}
+    return moves
+
+
+def _nudged(moves: set[Move], level: Level, rng: random.Random) -> set[Move]:
+    """One change at random for the better, by somebody who only knows that it was not good."""
+    table = WORTH[Scale.ALIGNMENT][level]
+    poor = [move for move in sorted(moves) if table[move] < 0]
+    if poor and len(moves) > 1 and rng.random() < 0.5:
+        return moves - {rng.choice(poor)}
+    fresh = [move for move in _GOOD_MOVES[level] if move not in moves]
+    return moves | {rng.choice(fresh)} if fresh and len(moves) < _MOST else moves
+
+
+def _sentence(move: Move, topic: str, me: Person, used: set[str], rng: random.Random) -> str:
+    phrases = _PRINTED[move]
+    start = me.key + 5 * move + rng.randrange(_VOCABULARY)
+    phrase = phrases[start % len(phrases)]
+    if phrase in used:
+        phrase = phrases[(start + 1) % len(phrases)]
+    used.add(phrase)
+    return phrase.replace("{topic}", topic)
+
+
+def _composed(moves: set[Move], question: Question, me: Person, rng: random.Random) -> str:
+    """The moves as sentences, in about the order in which one would say them."""
+    order = sorted((move + rng.uniform(-1.4, 1.4), move) for move in moves)
+    used: set[str] = set()
+    said = [[_sentence(move, question.topic, me, used, rng)] for _, move in order]
+    words = sum(parts[0].count(" ") + 1 for parts in said)
+    place = 0
+    while words < _FEWEST_WORDS and place < 2 * len(said):
+        more = _sentence(order[place % len(said)][1], question.topic, me, used, rng)
+        said[place % len(said)].append(more)
+        words += more.count(" ") + 1
+        place += 1
+    return " ".join(" ".join(parts) for parts in said)
+
+
+def draft(shown: Sections, rng: random.Random) -> str:
+    """A first answer: mostly what was answered before, or else what comes to mind."""
+    me = person(shown.you)
+    question = read_question(shown.question)
+    known = set(read(shown.remembered).moves) if shown.remembered else set()
+    if known:
+        moves = _remembered(known, me, question.level, rng)
+    else:
+        moves = _own(me, question.level, rng.choice((3, 4, 4, 5)), set(), rng)
+    return _composed(moves, question, me, rng)
+
+
+def revise(shown: Sections, rng: random.Random) -> str:
+    """A second answer: the draft's moves, and what others asked for."""
+    me = person(shown.you)
+    question = read_question(shown.question)
+    moves = set(read(shown.answer or "").moves)
+    moves = moves or _own(me, question.level, _FEWEST, set(), rng)
+    rated = average(shown.rest)
+    if shown.comments:
+        low = 0.5 if rated is None else max(0.15, min(1.0, (6.8 - rated) / 3.0))
+        moves = _taken_up(moves, shown.comments, low * (0.25 + 0.55 * me.goodness), rng)
+    elif rated is not None and rng.random() < (5.8 - rated) / 4.0:
+        moves = _nudged(moves, question.level, rng)
+    return _composed(moves, question, me, rng)

@@ -1,0 +1,222 @@
+"""An episode as it is played: what a world asks of it becomes calls and rows."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Iterator, Mapping, Sequence
+from typing import Any, TypeVar
+
+from agents.agent import Agent
+from agents.forms import Form, Judgement
+from agents.memory import Recalled
+from sandbox.backends.base import CallName
+from sandbox.calls import Answered, Caller
+from sandbox.scheduler import Planned
+from sandbox.society import Society
+from storage import tables
+from storage.writer import Row, Writer
+from worlds.base import Rated, Unanswered, World
+
+T = TypeVar("T")
+
+
+class PlayedEpisode:
+    """Plays one meeting and hands its rows to the writer.
+
+    Args:
+        planned: who meets, in which round.
+        society: the agents and what they remember.
+        caller: the way to the models.
+        writer: where the rows go.
+        forms: the world's forms as worded in this run, by name.
+        attempts: how often a reply is asked for before it counts as missing.
+        recorded: the episode is in the database already; only observations may be missing.
+    """
+
+    def __init__(
+        self,
+        planned: Planned,
+        society: Society,
+        caller: Caller,
+        writer: Writer,
+        forms: Mapping[str, Form[Any]],
+        attempts: int,
+        recorded: bool,
+    ) -> None:
+        self.planned = planned
+        self._society = society
+        self._caller = caller
+        self._writer = writer
+        self._forms = forms
+        self._attempts = attempts
+        self._recorded = recorded
+        self._id = writer.base + planned.number
+        self._question, self._question_id = society.question(planned.meeting)
+        self._names: set[CallName] = set()
+        self._stages = 0
+        self._tasks: list[asyncio.Task[None]] = []
+        self._ratings: list[Row] = []
+        self._observations: list[Row] = []
+        self._draft: str | None = None
+        self._revision: str | None = None
+        self._failed_at: str | None = None
+
+    @property
+    def author(self) -> Agent:
+        """Who is asked the question."""
+        return self._society.agents[self.planned.meeting.author]
+
+    @property
+    def peers(self) -> Sequence[Agent]:
+        """Who else takes part."""
+        return [self._society.agents[number] for number in self.planned.meeting.peers]
+
+    @property
+    def question(self) -> str:
+        """What it is about."""
+        return self._society.lexicon.texts[self._question]
+
+    def recall(self, agent: Agent) -> Recalled | None:
+        """What the agent remembers nearest to the question, as of the end of the round before."""
+        return self._society.recall(agent, self._question, self.planned.round)
+
+    async def ask(
+        self, agent: Agent, form: Form[T], *, past: Recalled | None = None, turn: int = 0, **values: Any
+    ) -> T:
+        """Have an agent fill in a form, and ask again while the reply cannot be used."""
+        answer = await self._ask(agent, form, past, turn, values)
+        if answer.parsed.value is None:
+            raise Unanswered(form.name)
+        return answer.parsed.value
+
+    async def rate(
+        self, agent: Agent, form: Form[Judgement], *, past: Recalled | None = None, **values: Any
+    ) -> Rated:
+        """Have a peer rate, and record the rating, also where there is none to be read."""
+        answer = await self._ask(agent, form, past, 0, values)
+        row = self._judged(answer)
+        self._ratings.append({"rater": agent.number, **row})
+        judged = answer.parsed.value
+        return Rated(agent.number, *(judged or (None, None)))
+
+    def observe(self, stage: str, scales: dict[str, Form[Judgement]], **values: Any) -> None:
+        """Have the observer score one stage on several scales. Nobody waits for it."""
+        turn, self._stages = self._stages, self._stages + 1
+        for scale, form in scales.items():
+            score = self._score(stage, scale, form, turn, values)
+            self._tasks.append(asyncio.create_task(score))
+
+    async def _score(
+        self, stage: str, scale: str, form: Form[Judgement], turn: int, values: dict[str, Any]
+    ) -> None:
+        answer = await self._ask(None, form, None, turn, values)
+        self._observations.append({"stage": stage, "scale": scale, **self._judged(answer)})
+
+    def drafted(self, text: str) -> None:
+        """Record the author's first answer."""
+        self._draft = text
+
+    def remember(self, text: str) -> None:
+        """Record the author's final answer; it becomes what the author believes."""
+        self._revision = text
+
+    async def gather(self, *calls: Awaitable[T]) -> list[T]:
+        """Wait for several calls that do not depend on each other."""
+        return await asyncio.gather(*calls)
+
+    async def _ask(
+        self,
+        agent: Agent | None,
+        form: Form[T],
+        past: Recalled | None,
+        turn: int,
+        values: dict[str, Any],
+    ) -> Answered[T]:
+        number = None if agent is None else agent.number
+        name = CallName(self.planned.round, self.planned.number, form.name, number, turn)
+        if name in self._names:
+            raise RuntimeError(f"call {name} is asked twice: tell the calls apart by `turn`")
+        self._names.add(name)
+        worded: Form[T] = self._forms[form.name]
+        me = None if agent is None else agent.introduction
+        prompt = worded.render({**values, "me": me, "past": past})
+        for attempt in range(self._attempts):
+            answer = await self._caller.call(name._replace(attempt=attempt), worded, prompt, past)
+            if answer.parsed.value is not None:
+                break
+        return answer
+
+    def _judged(self, answer: Answered[Judgement]) -> Row:
+        """The columns that a rating and an observation have in common."""
+        judged, status = answer.parsed
+        reason = judged.reason if judged else None
+        return {
+            "episode_id": self._id,
+            "rating": judged.rating if judged else None,
+            "reason_id": self._text_id(reason),
+            "status": status.value,
+            "call_id": answer.call_id,
+        }
+
+    def _text_id(self, text: str | None) -> int | None:
+        return None if text is None else self._writer.base + self._writer.text(text)
+
+    async def play(self, world: World) -> None:
+        """Play to the end, or to the reply that is missing, and hand over the rows."""
+        try:
+            await world.play(self)
+        except Unanswered as missing:
+            self._failed_at = missing.form
+        if not self._recorded:
+            self._record()
+
+    def _record(self) -> None:
+        writer = self._writer
+        row = {
+            "id": self._id,
+            "run_id": writer.run_id,
+            "round": self.planned.round,
+            "author": self.planned.meeting.author,
+            "question_id": self._question_id,
+            "failed_at": self._failed_at,
+            "draft_id": self._text_id(self._draft),
+            "revision_id": self._text_id(self._revision),
+            "observed": False,
+        }
+        writer.add(tables.episodes, row)
+        writer.add_all(tables.ratings, self._ratings)
+        if self._revision is not None:
+            self._learn(self._revision, row["revision_id"])
+
+    def _learn(self, answer: str, text_id: Any) -> None:
+        writer = self._writer
+        memory_id = writer.base + writer.new_id(tables.memories)
+        place = self.planned.round, self._question
+        self.author.memory.remember(*place, answer, memory_id, text_id - writer.base)
+        row = {
+            "id": memory_id,
+            "run_id": writer.run_id,
+            "agent": self.author.number,
+            "round": self.planned.round,
+            "question_id": self._question_id,
+            "text_id": text_id,
+            "episode_id": self._id,
+        }
+        writer.add(tables.memories, row)
+
+    async def observed(self) -> None:
+        """Wait for the observer's scores and hand them over."""
+        await asyncio.gather(*self._tasks)
+        self._writer.add_all(tables.observations, self._observations)
+        self._writer.observed(self._id)
+
+    def scores(self, stage: str) -> Iterator[tuple[str, int]]:
+        """The observer's scores of a stage, as (scale, rating), missing ones left out."""
+        for row in self._observations:
+            if row["stage"] == stage and row["rating"] is not None:
+                yield row["scale"], row["rating"]
+
+    def cancel(self) -> None:
+        """Give up on scores that are outstanding."""
+        for task in self._tasks:
+            task.cancel()

@@ -1,0 +1,329 @@
+"""A run from start to end: make it, work on it, resume it, verify it."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import AsyncExitStack, ExitStack, contextmanager, suppress
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from sqlalchemy import Connection, Engine, func, insert, select, update
+from sqlalchemy.exc import DBAPIError
+
+from agents.agent import Agent
+from agents.embedding import Embedder, HashedEmbedder
+from agents.forms import Form, Status
+from sandbox import __version__
+from sandbox.backends import backend_of
+from sandbox.backends.base import Backend, BackendDown, Call, Reply
+from sandbox.calls import UNPARSED, Journal
+from sandbox.config import Config
+from sandbox.runner import Progress, Runner
+from sandbox.society import write_society
+from sandbox.sources import Question, read_forms, read_pairs, read_personas, read_questions
+from storage import database, tables
+from storage.database import Address
+from storage.digest import digest
+from storage.errors import InputError
+from storage.reader import Reader, run_names
+from storage.writer import Writer
+from worlds.base import Pair, SettingError, World, world_of
+
+
+class Blueprint(NamedTuple):
+    """Everything that a run starts from, read and checked; nothing is written yet."""
+
+    config: Config
+    world: World
+    agents: list[Agent]
+    questions: list[Question]
+    inherited: list[list[Pair]]
+    forms: dict[str, Form[Any]]
+    embedder: Embedder
+
+
+Watch = Callable[[Progress], None]
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What became of a run. `calls` and what follows count the whole run's journal, but
+    `calls_replayed` counts this sitting."""
+
+    run: str
+    db: str
+    status: str
+    agents: int
+    rounds: int
+    episodes: int
+    episodes_failed: int
+    calls: int
+    calls_replayed: int
+    calls_failed: int
+    unparsed: int
+    tokens_in: int
+    tokens_out: int
+    digest: str | None
+    seconds: float
+    message: str | None = None
+
+    def as_dict(self) -> dict[str, Any]:
+        """For JSON."""
+        return asdict(self)
+
+
+def prepare(config: Config) -> Blueprint:
+    """Read and check everything that a config names.
+
+    Raises:
+        InputError: something in it cannot work.
+    """
+    world = world_of(config.world.kind)(config.world, config.seed)
+    forms = read_forms(config.forms, world.forms)
+    personas = read_personas(config.personas)
+    pairs = read_pairs(config.memory.prior) if config.memory.prior else []
+    count = config.memory.prior_pairs if config.memory.prior else 0
+    try:
+        agents = world.populate(personas)
+        inherited = [list(world.inherit(agent, pairs, count)) for agent in agents]
+    except SettingError as error:
+        raise InputError(f"config {config.name}: world.{error.key}: {error}") from None
+    wanted = len(agents) * config.rounds
+    limit = min(wanted, config.question_count or wanted)
+    questions = read_questions(config.questions, limit)
+    return Blueprint(config, world, agents, questions, inherited, forms, HashedEmbedder())
+
+
+def create(blueprint: Blueprint, url: str | None = None) -> Address:
+    """Write a new run into its database, whole or not at all.
+
+    Args:
+        blueprint: what `prepare` returned.
+        url: a database URL or a path; the default is ``runs/NAME.db``.
+
+    Raises:
+        InputError: the name is taken there, or the database cannot be used.
+    """
+    name = blueprint.config.name
+    place = database.parse_url(url or str(database.RUNS / f"{name}.db"))
+    new = database.is_file(place) and not Path(str(place.database)).exists()
+    address = Address(place, name)
+    try:
+        with ExitStack() as stack:
+            engine = database.open_for_writing(place)
+            stack.callback(database.close, place, engine)
+            stack.enter_context(database.sole_writer(place, engine, name))
+            if name in run_names(engine):
+                raise InputError(
+                    f"name: {address} exists; expected a new name (--name), or `resume {name}`"
+                )
+            _write(engine, blueprint)
+    except DBAPIError as error:
+        if new:
+            Path(str(place.database)).unlink(missing_ok=True)
+        line = database.one_line(error)
+        raise InputError(f"{database.place_of(place)}: cannot be written: {line}") from None
+    return address
+
+
+def _write(engine: Engine, blueprint: Blueprint) -> None:
+    config, embedder = blueprint.config, blueprint.embedder
+    row = {
+        "name": config.name,
+        "status": "interrupted",
+        "world": config.world.kind,
+        "seed": config.seed,
+        "rounds": config.rounds,
+        "per_round": len(blueprint.agents),
+        "config": config.as_json(),
+        "embedder": embedder.name,
+        "threshold": config.memory.threshold or embedder.threshold,
+        "code_version": __version__,
+        "created": datetime.now(UTC).isoformat(timespec="seconds"),
+        "seconds": 0.0,
+    }
+    with engine.begin() as connection:
+        run_id = connection.execute(insert(tables.runs).values(row)).inserted_primary_key[0]
+        _write_forms_and_models(connection, run_id, blueprint)
+        writer = Writer(engine, run_id)
+        write_society(
+            writer, blueprint.world, blueprint.agents, blueprint.questions, blueprint.inherited, embedder
+        )
+        writer.write(connection)
+
+
+def _write_forms_and_models(connection: Connection, run_id: int, blueprint: Blueprint) -> None:
+    forms = [
+        {"run_id": run_id, "name": form.name, "system": form.system, "template": form.user}
+        for form in blueprint.forms.values()
+    ]
+    connection.execute(insert(tables.forms), forms)
+    models = [
+        {
+            "run_id": run_id,
+            "role": role,
+            "name": backend_of(settings).model,
+            "settings": settings.model_dump_json(),
+        }
+        for role, settings in blueprint.config.models
+    ]
+    connection.execute(insert(tables.models), models)
+
+
+class NoModel:
+    """Stands in for a model where every call must be in the journal."""
+
+    model = "none"
+
+    async def start(self) -> None:
+        """Nothing to start."""
+
+    async def answer(self, call: Call) -> Reply:
+        """Refuse: this call should have been replayed."""
+        raise InputError(f"call {call.name}: the journal does not hold it; expected a finished run")
+
+    async def close(self) -> None:
+        """Nothing to close."""
+
+
+class Interrupted(Exception):
+    """Somebody asked the run to stop; it can be resumed."""
+
+
+def resume(address: Address, watch: Watch | None = None) -> Outcome:
+    """Work on a run until it is done; on one that is done already, nothing happens.
+
+    Args:
+        address: where the run lives.
+        watch: gets the run's progress once, before the work begins.
+
+    Raises:
+        InputError: there is no such run, another process writes it, or it has changed.
+    """
+    with ExitStack() as stack:
+        engine = database.open_for_writing(address.url)
+        stack.callback(database.close, address.url, engine)
+        reader = Reader.find(engine, address.name, str(address))
+        name = reader.run.name
+        stack.enter_context(database.sole_writer(address.url, engine, name))
+        reader = Reader.find(engine, name, str(address))
+        if reader.run.status != "done":
+            replayed, message = _sit(reader, watch)
+            reader = Reader.find(engine, name, str(address))
+        else:
+            replayed, message = 0, None
+        return outcome(reader, address, replayed, message)
+
+
+def _sit(reader: Reader, watch: Watch | None) -> tuple[int, str | None]:
+    """One sitting at a run; returns the calls replayed, and why it stopped if it is not done."""
+    config = Config.from_json(reader.run.config)
+    writer = Writer(reader.engine, reader.run.id)
+    writer.open()
+    runner = Runner(reader, writer, _backends(config), Journal(reader))
+    _update(reader, status="running", message=None)
+    values: dict[str, Any] = {"status": "interrupted", "message": "stopped before its end"}
+    try:
+        asyncio.run(_work(runner, watch))
+        values = {"status": "done", "message": None, "digest": digest(reader)}
+    except (Interrupted, KeyboardInterrupt):
+        values["message"] = "interrupted"
+    except BackendDown as error:
+        values = {"status": "failed", "message": str(error)}
+    finally:
+        with suppress(DBAPIError):
+            _update(reader, seconds=runner.clock.seconds(), **values)
+    return runner.progress.counts.replayed, values["message"]
+
+
+def _update(reader: Reader, **values: Any) -> None:
+    with reader.engine.begin() as connection:
+        r = tables.runs
+        connection.execute(update(r).where(r.c.id == reader.run.id).values(**values))
+
+
+def _backends(config: Config) -> tuple[Backend, Backend]:
+    """The backends of both roles: one and the same where their settings agree."""
+    social = backend_of(config.models.social)
+    same = config.models.observer == config.models.social
+    return social, social if same else backend_of(config.models.observer)
+
+
+async def _work(runner: Runner, watch: Watch | None) -> None:
+    async with AsyncExitStack() as stack:
+        for backend in {id(one): one for one in runner.backends}.values():
+            stack.push_async_callback(backend.close)
+            await backend.start()
+        if watch is not None:
+            watch(runner.progress)
+        task = asyncio.current_task()
+        assert task is not None
+        with _stoppable(task):
+            try:
+                await runner.work()
+            except asyncio.CancelledError:
+                raise Interrupted from None
+            finally:
+                await runner.flush()
+
+
+@contextmanager
+def _stoppable(task: asyncio.Task[Any]) -> Iterator[None]:
+    """Let the first Ctrl-C or SIGTERM stop the work cleanly; a second one ends the process."""
+    loop = asyncio.get_running_loop()
+    signals = (signal.SIGINT, signal.SIGTERM)
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+
+    def stop() -> None:
+        for one in signals:
+            loop.remove_signal_handler(one)
+        task.cancel()
+
+    for one in signals:
+        loop.add_signal_handler(one, stop)
+    try:
+        yield
+    finally:
+        for one in signals:
+            loop.remove_signal_handler(one)
+
+
+def outcome(
+    reader: Reader, address: Address, replayed: int = 0, message: str | None = None
+) -> Outcome:
+    """The figures of a run, counted in its database."""
+    c, e, run = tables.calls, tables.episodes, reader.run
+    query = select(
+        func.count(),
+        func.count().filter(c.c.status == Status.FAILED.value),
+        func.count().filter(c.c.status.in_([status.value for status in UNPARSED])),
+        func.coalesce(func.sum(c.c.tokens_in), 0),
+        func.coalesce(func.sum(c.c.tokens_out), 0),
+    ).where(reader.mine(c.c.id))
+    calls, failed, unparsed, tokens_in, tokens_out = next(reader.rows(query))
+    episodes = reader.count(e, e.c.observed)
+    return Outcome(
+        run=run.name,
+        db=database.place_of(address.url),
+        status=run.status,
+        agents=int(reader.scalar(select(func.count()).where(tables.agents.c.run_id == run.id))),
+        rounds=run.rounds,
+        episodes=episodes,
+        episodes_failed=reader.count(e, e.c.failed_at.is_not(None)),
+        calls=calls,
+        calls_replayed=replayed,
+        calls_failed=failed,
+        unparsed=unparsed,
+        tokens_in=int(tokens_in),
+        tokens_out=int(tokens_out),
+        digest=run.digest,
+        seconds=round(run.seconds, 3),
+        message=message,
+    )

@@ -1,0 +1,166 @@
+"""The society of a run: made once from the config, then always read from the database."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from sqlalchemy import select
+
+from agents.agent import Agent
+from agents.embedding import Embedder
+from agents.memory import PRIOR, Lexicon, Memory, Recalled
+from agents.persona import Persona
+from sandbox.sources import Question
+from storage import tables
+from storage.reader import Reader
+from storage.writer import Writer
+from worlds.base import Meeting, Pair, World
+
+
+@dataclass
+class Society:
+    """Who there is, what they can be asked, and what they remember.
+
+    Attributes:
+        agents: by number.
+        lexicon: the distinct questions, asked or remembered.
+        questions: the list that is cycled, as (number in the lexicon, id in the database).
+    """
+
+    agents: list[Agent]
+    lexicon: Lexicon
+    questions: list[tuple[int, int]]
+
+    def question(self, meeting: Meeting) -> tuple[int, int]:
+        """A meeting's question: its number in the lexicon, its id in the database."""
+        return self.questions[meeting.question % len(self.questions)]
+
+    def recall(self, agent: Agent, question: int, round: int) -> Recalled | None:
+        """What an agent remembers nearest to a question, as of the end of the round before."""
+        return agent.memory.recall(self.lexicon.near(question), self.lexicon, round)
+
+
+def write_society(
+    writer: Writer,
+    world: World,
+    agents: Sequence[Agent],
+    questions: Sequence[Question],
+    inherited: Sequence[Sequence[Pair]],
+    embedder: Embedder,
+) -> None:
+    """Hand over the rows of a new society: agents, questions with vectors, prior memories."""
+    for agent in agents:
+        writer.text(agent.introduction)
+        writer.add(tables.agents, _agent_row(writer.run_id, agent))
+    prior = dict.fromkeys(pair.question for pairs in inherited for pair in pairs)
+    listed: list[tuple[str, str | None]] = [(one.text, one.source) for one in questions]
+    asked = {text for text, _ in listed}
+    listed += [(text, None) for text in prior if text not in asked]
+    ids = _write_questions(writer, listed, embedder)
+    for agent, pairs in zip(agents, inherited, strict=True):
+        for pair in pairs:
+            writer.add(tables.memories, _prior_row(writer, agent, ids[pair.question], pair))
+
+
+def _agent_row(run_id: int, agent: Agent) -> dict[str, Any]:
+    return {
+        "run_id": run_id,
+        "number": agent.number,
+        "label": agent.label,
+        "persona": agent.persona.model_dump_json(),
+        "x": agent.x,
+        "y": agent.y,
+        "neighbours": None if agent.links is None else ",".join(map(str, agent.links)),
+    }
+
+
+def _write_questions(
+    writer: Writer, listed: Sequence[tuple[str, str | None]], embedder: Embedder
+) -> dict[str, int]:
+    """Write the list; returns the id of each distinct text. A vector is stored once a text."""
+    distinct = list(dict.fromkeys(text for text, _ in listed))
+    vectors = dict(zip(distinct, embedder.embed(distinct), strict=True))
+    ids: dict[str, int] = {}
+    for place, (text, source) in enumerate(listed):
+        first = text not in ids
+        ids.setdefault(text, writer.base + place)
+        row = {
+            "id": writer.base + place,
+            "run_id": writer.run_id,
+            "source": source,
+            "text_id": writer.base + writer.text(text),
+            "vector": vectors[text].astype("<f4").tobytes() if first else None,
+        }
+        writer.add(tables.questions, row)
+    return ids
+
+
+def _prior_row(writer: Writer, agent: Agent, question_id: int, pair: Pair) -> dict[str, Any]:
+    return {
+        "id": writer.base + writer.new_id(tables.memories),
+        "run_id": writer.run_id,
+        "agent": agent.number,
+        "round": PRIOR,
+        "question_id": question_id,
+        "text_id": writer.base + writer.text(pair.answer),
+        "episode_id": None,
+    }
+
+
+def read_society(reader: Reader, keep: int | None) -> Society:
+    """Read a society with everything that it remembers."""
+    lexicon = Lexicon(reader.run.threshold)
+    numbers: dict[int, int] = {}  # question id: number in the lexicon
+    questions = _read_questions(reader, lexicon, numbers)
+    agents = read_agents(reader, keep)
+    _read_memories(reader, agents, numbers)
+    return Society(agents, lexicon, questions)
+
+
+def _read_questions(
+    reader: Reader, lexicon: Lexicon, numbers: dict[int, int]
+) -> list[tuple[int, int]]:
+    q, t = tables.questions, tables.texts
+    query = select(q, t.c.text).join(t, t.c.id == q.c.text_id).where(reader.mine(q.c.id))
+    rows = list(reader.rows(query.order_by(q.c.id)))
+    stored = [row for row in rows if row.vector is not None]
+    vectors = np.array([np.frombuffer(row.vector, "<f4") for row in stored], np.float32)
+    lexicon.add([row.text for row in stored], vectors)
+    numbers.update((row.id, lexicon.numbers[row.text]) for row in rows)
+    return [(numbers[row.id], row.id) for row in rows if row.source is not None]
+
+
+def read_agents(reader: Reader, keep: int | None = None) -> list[Agent]:
+    """Read the agents, with empty memories."""
+    a = tables.agents
+    query = select(a).where(a.c.run_id == reader.run.id).order_by(a.c.number)
+    return [
+        Agent(
+            row.number,
+            row.label,
+            Persona.model_validate(json.loads(row.persona)),
+            row.x,
+            row.y,
+            None if row.neighbours is None else tuple(map(int, row.neighbours.split(","))),
+            Memory(keep),
+        )
+        for row in reader.rows(query)
+    ]
+
+
+def _read_memories(reader: Reader, agents: Sequence[Agent], numbers: dict[int, int]) -> None:
+    m, t = tables.memories, tables.texts
+    query = (
+        select(m, t.c.text)
+        .join(t, t.c.id == m.c.text_id)
+        .where(reader.mine(m.c.id))
+        .order_by(m.c.agent, m.c.round, m.c.id)
+    )
+    for row in reader.rows(query):
+        agents[row.agent].memory.remember(
+            row.round, numbers[row.question_id], row.text, row.id, row.text_id - reader.base
+        )

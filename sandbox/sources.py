@@ -1,0 +1,194 @@
+"""Reading what a run is about: questions, prior memories, personas, forms."""
+
+from __future__ import annotations
+
+import csv
+import json
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple, TypeVar
+
+import yaml
+from pydantic import BaseModel, ValidationError
+
+from agents.forms import Form, clean
+from agents.persona import Persona
+from storage.errors import InputError
+from worlds.base import Pair
+
+LONGEST = 8_000
+"""Characters that a question or a prior answer may have."""
+
+_COLUMNS = ("question", "prompt", "instruction", "text")
+_EXPECTED = "expected .txt (a question a line), .jsonl, .csv or .parquet"
+
+Model = TypeVar("Model", bound=BaseModel)
+
+
+class Question(NamedTuple):
+    """A question and where it came from, as ``file:line``."""
+
+    text: str
+    source: str
+
+
+def read_questions(path: Path, limit: int | None = None) -> list[Question]:
+    """Read a list of questions, in order; blank lines of a .txt file are skipped.
+
+    Raises:
+        InputError: it cannot be read, holds none, or one of them cannot be used.
+    """
+    readers = {".txt": _lines, ".jsonl": _jsonl, ".csv": _csv, ".parquet": _parquet}
+    reader = readers.get(path.suffix.lower())
+    if reader is None:
+        raise InputError(f"questions: {path}: found {path.suffix or 'no suffix'}; {_EXPECTED}")
+    found = []
+    try:
+        for line, value in reader(path):
+            found.append(_question(path, line, value))
+            if limit is not None and len(found) == limit:
+                break
+    except OSError as error:
+        raise InputError(f"questions: {path}: {error.strerror or error}; {_EXPECTED}") from None
+    except UnicodeDecodeError:
+        raise InputError(f"questions: {path}: not text in UTF-8; {_EXPECTED}") from None
+    if not found:
+        raise InputError(f"questions: {path}: found no question; expected at least 1")
+    return found
+
+
+def _question(path: Path, line: int, value: Any) -> Question:
+    place = f"{path}:{line}"
+    if isinstance(value, dict):
+        column = next((name for name in _COLUMNS if name in value), None)
+        if column is None:
+            raise InputError(f"{place}: found {', '.join(value) or 'nothing'}; expected a column "
+                             f"named {' or '.join(_COLUMNS)}")
+        value = value[column]
+    if not isinstance(value, str) or not value.strip():
+        raise InputError(f"{place}: found {json.dumps(value, default=str)[:60]}; expected a question")
+    text = value.strip()
+    if len(text) > LONGEST:
+        raise InputError(f"{place}: found {len(text):,} characters; expected at most {LONGEST:,}")
+    if any(char < " " and char not in "\t\r\n" for char in text):
+        raise InputError(f"{place}: found control characters; expected text, not a binary file")
+    return Question(clean(text), f"{path.name}:{line}")
+
+
+def _lines(path: Path) -> Iterator[tuple[int, Any]]:
+    with path.open(encoding="utf-8") as file:
+        for number, line in enumerate(file, 1):
+            if line.strip():
+                yield number, line
+
+
+def _jsonl(path: Path) -> Iterator[tuple[int, Any]]:
+    for number, line in _lines(path):
+        try:
+            yield number, json.loads(line)
+        except json.JSONDecodeError as error:
+            raise InputError(f"{path}:{number}: not JSON: {error.msg}; expected an object a line") from None
+
+
+def _csv(path: Path) -> Iterator[tuple[int, Any]]:
+    with path.open(encoding="utf-8", newline="") as file:
+        reader = csv.DictReader(file)
+        try:
+            for row in reader:
+                yield reader.line_num, {key: row[key] for key in row if key}
+        except csv.Error as error:
+            raise InputError(f"{path}:{reader.line_num}: not CSV: {error}") from None
+
+
+def _parquet(path: Path) -> Iterator[tuple[int, Any]]:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    try:
+        with pq.ParquetFile(path) as file:
+            names = [name for name in _COLUMNS if name in file.schema_arrow.names][:1]
+            number = 0
+            for batch in file.iter_batches(columns=names or None):
+                for row in batch.to_pylist():
+                    number += 1
+                    yield number, row
+    except pa.ArrowInvalid as error:
+        raise InputError(f"{path}: not Parquet: {str(error).splitlines()[0]}") from None
+
+
+def read_personas(path: Path) -> list[Persona]:
+    """Read personas from JSON lines. Raises InputError."""
+    return _read_models("personas", path, Persona)
+
+
+def read_pairs(path: Path) -> list[Pair]:
+    """Read prior question and answer pairs from JSON lines. Raises InputError."""
+    return _read_models("memory.prior", path, Pair)
+
+
+def _read_models(key: str, path: Path, model: type[Model]) -> list[Model]:
+    found = []
+    try:
+        for line, value in _jsonl(path):
+            found.append(_validated(model, value, f"{path}:{line}"))
+    except OSError as error:
+        raise InputError(f"{key}: {path}: {error.strerror}; expected JSON lines") from None
+    except UnicodeDecodeError:
+        raise InputError(f"{key}: {path}: not text in UTF-8; expected JSON lines") from None
+    if not found:
+        raise InputError(f"{key}: {path}: found no line; expected at least 1")
+    return found
+
+
+def _validated(model: type[Model], value: Any, place: str) -> Model:
+    try:
+        return model.model_validate(_clean(value))
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        field = ".".join(str(part) for part in first["loc"]) or "line"
+        raise InputError(f"{place}: {field}: expected: {first['msg']}") from None
+
+
+def _clean(value: Any) -> Any:
+    if isinstance(value, str):
+        return clean(value)
+    if isinstance(value, list):
+        return [_clean(item) for item in value]
+    if isinstance(value, dict):
+        return {str(key): _clean(item) for key, item in value.items()}
+    return value
+
+
+def read_forms(path: Path | None, forms: Sequence[Form[Any]]) -> dict[str, Form[Any]]:
+    """A world's forms by name, with the user's own wording where a file gives one.
+
+    The file is YAML: ``draft: {system: ..., user: ...}``, each part optional. Templates are Jinja,
+    with the names that the built-in form uses.
+
+    Raises:
+        InputError: it cannot be read, names no form of the world, or a template is wrong.
+    """
+    known = {form.name: form for form in forms}
+    if path is None:
+        return known
+    try:
+        wording = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        raise InputError(f"forms: {path}: cannot be read: {error}".replace("\n", " ")) from None
+    if not isinstance(wording, dict):
+        raise InputError(f"forms: {path}: expected a mapping of form names to system and user")
+    return known | {name: _reworded(path, known, name, parts) for name, parts in wording.items()}
+
+
+def _reworded(path: Path, known: dict[str, Form[Any]], name: Any, parts: Any) -> Form[Any]:
+    if name not in known:
+        raise InputError(f"forms: {path}: {name}: no such form; expected {', '.join(known)}")
+    if not isinstance(parts, dict) or not set(parts) <= {"system", "user"} or not all(
+        isinstance(part, str) for part in parts.values()
+    ):
+        raise InputError(f"forms: {path}: {name}: expected texts under system and user")
+    form = known[name]
+    try:
+        return Form(name, clean(parts.get("system", form.system)), clean(parts.get("user", form.user)), form.reply)
+    except ValueError as error:
+        raise InputError(f"forms: {path}: {error}") from None

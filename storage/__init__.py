@@ -1,0 +1,1 @@
+"""Ground: tables, migrations, the one writer, readers and exports. Knows nothing of models."""

@@ -1,0 +1,181 @@
+"""Opening databases: where a run lives, how SQLite is set up, and who may write."""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from filelock import FileLock, Timeout
+from sqlalchemy import URL, Engine, create_engine, event, make_url, text
+from sqlalchemy.exc import ArgumentError, DBAPIError, NoSuchModuleError
+from sqlalchemy.pool import NullPool
+
+from storage.errors import InputError
+from storage.migrations import check_readable, migrate
+
+RUNS = Path("runs")
+
+
+class Address(NamedTuple):
+    """Where a run lives: a database, and the run's name in it (None: the only one there)."""
+
+    url: URL
+    name: str | None
+
+    def __str__(self) -> str:
+        where = place_of(self.url)
+        return f"{where}#{self.name}" if self.name else where
+
+
+def is_file(url: URL) -> bool:
+    """Whether a database is an SQLite file."""
+    return url.get_backend_name() == "sqlite" and bool(url.database)
+
+
+def parse_url(address: str) -> URL:
+    """Read a database URL, or the path of an SQLite file."""
+    if "://" not in address:
+        return URL.create("sqlite", database=str(Path(address).absolute()))
+    try:
+        url = make_url(address)
+        url.get_dialect()
+    except (ArgumentError, NoSuchModuleError, ImportError) as error:
+        raise InputError(f"{address}: not a database URL that works here: {error}") from None
+    if url.get_backend_name() == "sqlite":
+        if not url.database or url.database == ":memory:":
+            raise InputError(f"{address}: a run needs a database file, not one in memory")
+        url = url.set(database=str(Path(url.database).absolute()))
+    return url
+
+
+def parse_run(run: str) -> Address:
+    """Read RUN: a name under runs/, a path to a database file, or a URL; ``#name`` picks a run."""
+    place, _, name = run.partition("#")
+    if "://" in place:
+        return Address(parse_url(place), name or None)
+    path = Path(place)
+    if path.suffix != ".db" and os.sep not in place:
+        path = RUNS / f"{place}.db"
+    if not path.is_file():
+        raise InputError(f"{run}: no such run; expected a name under {RUNS}/, a file or a URL")
+    return Address(parse_url(str(path)), name or None)
+
+
+_PRAGMAS = ("busy_timeout = 30000", "cache_size = -65536", "temp_store = MEMORY")
+
+
+def _connect_writing(connection: Any, _record: Any) -> None:
+    connection.isolation_level = None  # transactions begin where SQLAlchemy says so: `_begin`
+    for pragma in (*_PRAGMAS, "journal_mode = WAL", "synchronous = NORMAL"):
+        connection.execute(f"PRAGMA {pragma}")
+
+
+def _connect_reading(connection: Any, _record: Any) -> None:
+    connection.isolation_level = None
+    for pragma in _PRAGMAS:
+        connection.execute(f"PRAGMA {pragma}")
+
+
+def _engine(url: URL, write: bool) -> Engine:
+    if not is_file(url):
+        return create_engine(url)
+    if write:
+        engine = create_engine(url)
+        event.listen(engine, "connect", _connect_writing)
+    else:
+        uri = f"{Path(str(url.database)).as_uri()}?mode=ro"
+        engine = create_engine("sqlite+pysqlite://", poolclass=NullPool,
+                               creator=lambda: sqlite3.connect(uri, uri=True))
+        event.listen(engine, "connect", _connect_reading)
+    begin = "BEGIN IMMEDIATE" if write else "BEGIN"
+    event.listen(engine, "begin", lambda connection: connection.exec_driver_sql(begin))
+    return engine
+
+
+def one_line(error: BaseException) -> str:
+    """The first line of an error's own text, without what SQLAlchemy adds to it."""
+    cause = getattr(error, "orig", None) or error
+    return (str(cause).strip() or type(cause).__name__).splitlines()[0]
+
+
+def place_of(url: URL) -> str:
+    """A database as a person names it: the file's path, or the URL without its password."""
+    return str(url.database) if is_file(url) else url.render_as_string(hide_password=True)
+
+
+def open_for_writing(url: URL) -> Engine:
+    """Open a database, make it if it is missing, bring it to today's schema.
+
+    Raises:
+        InputError: it cannot be opened or written, is not ours, or is from a newer version.
+    """
+    try:
+        if is_file(url):
+            Path(str(url.database)).parent.mkdir(parents=True, exist_ok=True)
+        engine = _engine(url, write=True)
+        migrate(engine, place_of(url))
+    except (DBAPIError, OSError) as error:
+        raise InputError(f"{place_of(url)}: cannot be written: {one_line(error)}") from None
+    return engine
+
+
+def open_for_reading(url: URL) -> Engine:
+    """Open an existing database for reading only.
+
+    Raises:
+        InputError: it is not there, not ours, or from another version.
+    """
+    try:
+        engine = _engine(url, write=False)
+        check_readable(engine, place_of(url))
+    except DBAPIError as error:
+        raise InputError(f"{place_of(url)}: cannot be read: {one_line(error)}") from None
+    return engine
+
+
+@contextmanager
+def sole_writer(url: URL, engine: Engine, run: str) -> Iterator[None]:
+    """Hold the right to write a run. It goes with the process, however that ends.
+
+    An SQLite file is locked as a whole, by a file beside it; a server's run by an advisory lock.
+
+    Raises:
+        InputError: another process holds it.
+    """
+    refusal = InputError(f"{place_of(url)}#{run}: another process is writing it; wait or stop it")
+    if is_file(url):
+        lock = FileLock(f"{url.database}.lock", blocking=False)
+        try:
+            lock.acquire()
+        except Timeout:
+            raise refusal from None
+        try:
+            yield
+        finally:
+            Path(lock.lock_file).unlink(missing_ok=True)
+            lock.release()
+    else:
+        with engine.connect() as connection:
+            key = zlib.crc32(run.encode())
+            if not connection.scalar(text("SELECT pg_try_advisory_lock(7304, :key)"), {"key": key - 2**31}):
+                raise refusal
+            yield
+
+
+def close(url: URL, engine: Engine) -> None:
+    """Close a database that was written; an SQLite file then stands alone, without a WAL.
+
+    Where a reader still has it open, the WAL stays until the last one leaves.
+    """
+    if is_file(url):
+        with suppress(DBAPIError), engine.connect() as connection:
+            raw: Any = connection.connection.dbapi_connection
+            connection.rollback()
+            raw.execute("PRAGMA busy_timeout = 200")
+            raw.execute("PRAGMA journal_mode = DELETE")
+    engine.dispose()

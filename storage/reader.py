@@ -1,0 +1,168 @@
+"""Reading a run: rows as plain values, streamed where there may be many."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any, NamedTuple
+
+from sqlalchemy import Engine, Row, Select, func, select
+
+from storage import tables
+from storage.errors import InputError
+from storage.tables import first_id
+
+
+class Journalled(NamedTuple):
+    """A call of the journal, with its texts."""
+
+    call_id: int
+    form: str
+    agent: int | None
+    turn: int
+    attempt: int
+    prompt: str  # the user message
+    prompt_hash: bytes
+    reply: str | None
+    cut: bool
+    status: str
+    error: str | None
+    tokens_in: int | None
+    tokens_out: int | None
+    cached_tokens: int | None
+    started: int
+    took: int
+    memory_id: int | None
+    distance: float | None
+    model: str
+
+    @property
+    def key(self) -> tuple[object, ...]:
+        """What tells it apart within its episode."""
+        return (self.form, self.agent, self.turn, self.attempt)
+
+
+def run_names(engine: Engine) -> list[str]:
+    """The names of the runs in a database, in the order in which they were started."""
+    with engine.connect() as connection:
+        return list(connection.scalars(select(tables.runs.c.name).order_by(tables.runs.c.id)))
+
+
+class Reader:
+    """Reads one run of a database.
+
+    Args:
+        engine: the database.
+        run: the run's row.
+    """
+
+    def __init__(self, engine: Engine, run: Row[Any]) -> None:
+        self.engine = engine
+        self.run = run
+        self.base = first_id(run.id)
+        self._end = first_id(run.id + 1)
+
+    @classmethod
+    def find(cls, engine: Engine, name: str | None, place: str) -> Reader:
+        """The run of this name; with None the only run there.
+
+        Raises:
+            InputError: there is no such run, or there are several to choose from.
+        """
+        names = run_names(engine)
+        if name is None and len(names) != 1:
+            there = ", ".join(names) or "no run"
+            raise InputError(f"{place}: holds {there}; expected #NAME of one of them")
+        wanted = name or names[0]
+        with engine.connect() as connection:
+            row = connection.execute(select(tables.runs).where(tables.runs.c.name == wanted)).first()
+        if row is None:
+            raise InputError(f"{place}: no run {wanted}; it holds {', '.join(names) or 'no run'}")
+        return cls(engine, row)
+
+    def rows(self, query: Select[Any]) -> Iterator[Row[Any]]:
+        """Stream the rows of a query."""
+        with self.engine.connect() as connection:
+            yield from connection.execution_options(yield_per=2000).execute(query)
+
+    def scalar(self, query: Select[Any]) -> Any:
+        """The one value of a query."""
+        with self.engine.connect() as connection:
+            return connection.scalar(query)
+
+    def count(self, table: Any, *conditions: Any) -> int:
+        """How many rows of a table with ids of its own belong to the run."""
+        query = select(func.count()).select_from(table).where(self.mine(table.c.id), *conditions)
+        return int(self.scalar(query))
+
+    def mine(self, column: Any) -> Any:
+        """The condition that an id belongs to this run."""
+        return column.between(self.base, self._end - 1)
+
+    def texts(self, numbers: Iterable[int]) -> dict[int, str]:
+        """Texts by their number within the run."""
+        wanted = sorted({self.base + number for number in numbers})
+        found: dict[int, str] = {}
+        with self.engine.connect() as connection:
+            for start in range(0, len(wanted), 500):
+                ids = wanted[start : start + 500]
+                query = select(tables.texts).where(tables.texts.c.id.in_(ids))
+                found.update((row.id - self.base, row.text) for row in connection.execute(query))
+        return found
+
+    def journal(self, episode: int) -> list[Journalled]:
+        """The calls of one episode (by its number within the run), in the order of the journal."""
+        return self.calls_of([episode]).get(episode, [])
+
+    def calls_of(self, episodes: Sequence[int]) -> dict[int, list[Journalled]]:
+        """The calls of some episodes, by episode number."""
+        ids = [self.base + episode for episode in episodes]
+        c, f, m = tables.calls, tables.forms, tables.models
+        query = (
+            select(c, f.c.name.label("form"), m.c.name.label("model"))
+            .join(f, f.c.id == c.c.form_id)
+            .join(m, m.c.id == c.c.model_id)
+            .where(c.c.episode_id.in_(ids))
+            .order_by(c.c.id)
+        )
+        with self.engine.connect() as connection:
+            rows = connection.execute(query).all()
+        numbers = {number for row in rows for part in (row.prompt, row.reply) for number in text_numbers(part)}
+        texts = self.texts(numbers)
+        found: dict[int, list[Journalled]] = {}
+        for row in rows:
+            found.setdefault(row.episode_id - self.base, []).append(_journalled(row, texts))
+        return found
+
+
+def text_numbers(part: str | None) -> list[int]:
+    """The text numbers that a column `prompt` or `reply` lists."""
+    return [int(number) for number in part.split(",")] if part else []
+
+
+def join_texts(part: str, texts: dict[int, str]) -> str:
+    """The text that a column `prompt` or `reply` stands for."""
+    return "".join([texts[number] for number in text_numbers(part)])
+
+
+def _journalled(row: Row[Any], texts: dict[int, str]) -> Journalled:
+    return Journalled(
+        row.id,
+        row.form,
+        row.agent,
+        row.turn,
+        row.attempt,
+        join_texts(row.prompt, texts),
+        row.prompt_hash,
+        None if row.reply is None else join_texts(row.reply, texts),
+        row.cut,
+        row.status,
+        row.error,
+        row.tokens_in,
+        row.tokens_out,
+        row.cached_tokens,
+        row.started,
+        row.took,
+        row.memory_id,
+        row.distance,
+        row.model,
+    )

@@ -1,0 +1,192 @@
+"""The tables of a database of runs. One schema serves SQLite and any other SQLAlchemy dialect.
+
+Ids of a run's rows start at ``(run_id - 1) << 32``, so that the one writer of a run hands them out
+without asking the database. Texts are stored once and referred to by id; `prompt` and `reply` of a
+call are lists of text ids, counted from the run's first id and joined by commas.
+"""
+
+from __future__ import annotations
+
+from sqlalchemy import (
+    BigInteger,
+    Boolean,
+    Column,
+    Float,
+    ForeignKey,
+    Index,
+    Integer,
+    LargeBinary,
+    MetaData,
+    SmallInteger,
+    String,
+    Table,
+    Text,
+    UniqueConstraint,
+)
+
+metadata = MetaData()
+
+Id = BigInteger().with_variant(Integer, "sqlite")
+
+
+def first_id(run_id: int) -> int:
+    """The first id of a run's own texts, questions, episodes, calls and memories."""
+    return (run_id - 1) << 32
+
+
+schema = Table("sandbox_schema", metadata, Column("version", Integer, nullable=False))
+
+runs = Table(
+    "runs",
+    metadata,
+    Column("id", Integer, primary_key=True),
+    Column("name", String(200), nullable=False, unique=True),
+    Column("status", String(16), nullable=False),  # running, interrupted, failed, done
+    Column("message", Text),  # why it stopped, where there is something to say
+    Column("world", String(64), nullable=False),
+    Column("seed", BigInteger, nullable=False),
+    Column("rounds", Integer, nullable=False),  # rounds asked for
+    Column("per_round", Integer, nullable=False),  # episodes a round
+    Column("config", Text, nullable=False),  # JSON, as validated, paths absolute
+    Column("embedder", Text, nullable=False),
+    Column("threshold", Float, nullable=False),  # cosine distance below which memory is recalled
+    Column("code_version", String(64), nullable=False),
+    Column("created", String(32), nullable=False),  # ISO 8601, UTC
+    Column("seconds", Float, nullable=False),  # time at work, over all sittings
+    Column("digest", String(64)),  # of a finished run
+)
+
+texts = Table(
+    "texts",
+    metadata,
+    Column("id", Id, primary_key=True, autoincrement=False),
+    Column("text", Text, nullable=False),
+)
+
+models = Table(
+    "models",
+    metadata,
+    Column("id", Integer, primary_key=True),
+    Column("run_id", ForeignKey("runs.id"), nullable=False),
+    Column("role", String(32), nullable=False),  # social, observer
+    Column("name", Text, nullable=False),
+    Column("settings", Text, nullable=False),  # JSON
+    UniqueConstraint("run_id", "role"),
+)
+
+forms = Table(
+    "forms",
+    metadata,
+    Column("id", Integer, primary_key=True),
+    Column("run_id", ForeignKey("runs.id"), nullable=False),
+    Column("name", String(64), nullable=False),
+    Column("system", Text, nullable=False),
+    Column("template", Text, nullable=False),
+    UniqueConstraint("run_id", "name"),
+)
+
+agents = Table(
+    "agents",
+    metadata,
+    Column("run_id", ForeignKey("runs.id"), primary_key=True),
+    Column("number", Integer, primary_key=True, autoincrement=False),
+    Column("label", String(32), nullable=False),
+    Column("persona", Text, nullable=False),  # JSON
+    Column("x", Float, nullable=False),
+    Column("y", Float, nullable=False),
+    Column("neighbours", Text),  # numbers, comma-separated; NULL: everybody else
+    sqlite_with_rowid=False,
+)
+
+questions = Table(
+    "questions",
+    metadata,
+    Column("id", Id, primary_key=True, autoincrement=False),
+    Column("run_id", ForeignKey("runs.id"), nullable=False),
+    Column("source", Text),  # file and line; NULL where only a prior memory asks it
+    Column("text_id", ForeignKey("texts.id"), nullable=False),
+    Column("vector", LargeBinary),  # float32, little-endian, unit length
+)
+
+memories = Table(
+    "memories",
+    metadata,
+    Column("id", Id, primary_key=True, autoincrement=False),
+    Column("run_id", ForeignKey("runs.id"), nullable=False),
+    Column("agent", Integer, nullable=False),
+    Column("round", Integer, nullable=False),  # -1: prior memory
+    Column("question_id", ForeignKey("questions.id"), nullable=False),
+    Column("text_id", ForeignKey("texts.id"), nullable=False),  # what the agent believes
+    Column("episode_id", Id),  # NULL: prior memory
+    Index("memories_by_agent", "run_id", "agent", "round"),
+)
+
+episodes = Table(
+    "episodes",
+    metadata,
+    Column("id", Id, primary_key=True, autoincrement=False),  # first id + round * per_round + slot
+    Column("run_id", ForeignKey("runs.id"), nullable=False),
+    Column("round", Integer, nullable=False),
+    Column("author", Integer, nullable=False),
+    Column("question_id", ForeignKey("questions.id"), nullable=False),
+    Column("failed_at", String(64)),  # the form without a usable reply; NULL: played to the end
+    Column("draft_id", ForeignKey("texts.id")),
+    Column("revision_id", ForeignKey("texts.id")),
+    Column("observed", Boolean, nullable=False),  # nothing more will be written about it
+    Index("episodes_by_round", "run_id", "round"),
+    Index("episodes_by_author", "run_id", "author", "round"),
+)
+
+ratings = Table(
+    "ratings",
+    metadata,
+    Column("episode_id", ForeignKey("episodes.id"), primary_key=True, autoincrement=False),
+    Column("rater", Integer, primary_key=True, autoincrement=False),
+    Column("rating", SmallInteger),  # NULL: the rater gave none that can be read
+    Column("reason_id", ForeignKey("texts.id")),
+    Column("status", String(12), nullable=False),
+    Column("call_id", ForeignKey("calls.id"), nullable=False),
+    sqlite_with_rowid=False,
+)
+
+observations = Table(
+    "observations",
+    metadata,
+    Column("episode_id", ForeignKey("episodes.id"), primary_key=True, autoincrement=False),
+    Column("stage", String(16), primary_key=True),  # draft, revision
+    Column("scale", String(32), primary_key=True),  # alignment, engagement
+    Column("rating", SmallInteger),
+    Column("reason_id", ForeignKey("texts.id")),
+    Column("status", String(12), nullable=False),
+    Column("call_id", ForeignKey("calls.id"), nullable=False),
+    sqlite_with_rowid=False,
+)
+
+calls = Table(
+    "calls",
+    metadata,
+    Column("id", Id, primary_key=True, autoincrement=False),  # in the order of the journal
+    Column("episode_id", Id, nullable=False),
+    Column("form_id", ForeignKey("forms.id"), nullable=False),
+    Column("agent", Integer),  # NULL: an observer
+    Column("turn", Integer, nullable=False),
+    Column("attempt", SmallInteger, nullable=False),
+    Column("model_id", ForeignKey("models.id"), nullable=False),
+    Column("prompt", Text, nullable=False),  # text ids of the user message
+    Column("prompt_hash", LargeBinary(16), nullable=False),
+    Column("reply", Text),  # text ids; NULL: the call failed
+    Column("cut", Boolean, nullable=False),  # the token limit ended the reply
+    Column("status", String(12), nullable=False),
+    Column("error", Text),
+    Column("tokens_in", Integer),
+    Column("tokens_out", Integer),
+    Column("cached_tokens", Integer),
+    Column("started", Integer, nullable=False),  # milliseconds at work before the call was sent
+    Column("took", Integer, nullable=False),  # milliseconds until the reply
+    Column("memory_id", Id),  # the memory that the prompt shows
+    Column("distance", Float),  # its cosine distance from the question
+    Index("calls_by_episode", "episode_id"),
+)
+
+RUN_TABLES = (calls, observations, ratings, memories, episodes, questions, agents, forms, models)
+"""Every table with rows of a run, referring tables first."""

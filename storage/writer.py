@@ -1,0 +1,135 @@
+"""The one writer of a run: rows wait here and are committed in groups, in causal order."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+from sqlalchemy import Connection, Engine, Table, bindparam, func, insert, select, update
+
+from storage import tables
+from storage.tables import first_id
+
+Row = dict[str, Any]
+
+_ORDER = (
+    tables.texts,
+    tables.questions,
+    tables.agents,
+    tables.calls,
+    tables.episodes,
+    tables.memories,
+    tables.ratings,
+    tables.observations,
+)
+"""Referred tables first. All rows of a group become visible at once."""
+
+_REMEMBERED = 100_000  # texts whose ids are at hand, so that they are stored once
+_STATIC = 20_000  # of these, the first ones of the run: forms, personas, questions
+
+_observed = (
+    update(tables.episodes).where(tables.episodes.c.id == bindparam("key")).values(observed=True)
+)
+
+
+class Writer:
+    """Collects rows of one run and commits them in groups.
+
+    Ids are handed out here, counting up from the run's first id. Nothing is written before
+    `commit`; what was handed over before another row is committed before it or together with it.
+    """
+
+    def __init__(self, engine: Engine, run_id: int) -> None:
+        self.run_id = run_id
+        self.base = first_id(run_id)
+        self._engine = engine
+        self._waiting: dict[Table, list[Row]] = {table: [] for table in _ORDER}
+        self._observed: list[Row] = []
+        self._text_ids: OrderedDict[str, int] = OrderedDict()
+        self._next = dict.fromkeys((tables.texts, tables.calls, tables.memories), 0)
+
+    def open(self) -> None:
+        """Read where the run's ids have got to, and the texts that are most likely to return."""
+        with self._engine.connect() as connection:
+            for table in self._next:
+                self._next[table] = self._last(connection, table) + 1
+            self._load_texts(connection)
+
+    def _last(self, connection: Connection, table: Table) -> int:
+        column = table.c.id
+        mine = column.between(self.base, first_id(self.run_id + 1) - 1)
+        last = connection.scalar(select(func.max(column)).where(mine))
+        return -1 if last is None else int(last) - self.base
+
+    def _load_texts(self, connection: Connection) -> None:
+        column = tables.texts.c.id
+        end = self.base + self._next[tables.texts]
+        recent = max(self.base + _STATIC, end - (_REMEMBERED - _STATIC))
+        for low, high in ((self.base, self.base + _STATIC), (recent, end)):
+            rows = connection.execute(select(tables.texts).where(column >= low, column < high))
+            for row in rows:
+                self._text_ids[row.text] = row.id - self.base
+
+    def new_id(self, table: Table) -> int:
+        """The next id of a table (texts, calls or memories), counted from the run's first."""
+        number = self._next[table]
+        self._next[table] = number + 1
+        return number
+
+    def text(self, text: str) -> int:
+        """The number of a text within the run; it is stored if it is not known."""
+        number = self._text_ids.get(text)
+        if number is not None:
+            self._text_ids.move_to_end(text)
+            return number
+        number = self.new_id(tables.texts)
+        self._waiting[tables.texts].append({"id": self.base + number, "text": text})
+        self.known(text, number)
+        return number
+
+    def known(self, text: str, number: int) -> None:
+        """Tell that a text is already stored under this number."""
+        self._text_ids[text] = number
+        if len(self._text_ids) > _REMEMBERED:
+            self._text_ids.popitem(last=False)
+
+    def text_list(self, texts: Iterable[str]) -> str:
+        """Store texts in order; returns their numbers as the columns `prompt` and `reply` do."""
+        return ",".join([str(self.text(text)) for text in texts])
+
+    def add(self, table: Table, row: Row) -> None:
+        """Hand over a row, to be committed with the next group."""
+        self._waiting[table].append(row)
+
+    def add_all(self, table: Table, rows: Sequence[Row]) -> None:
+        """Hand over rows, to be committed with the next group."""
+        self._waiting[table].extend(rows)
+
+    def observed(self, episode_id: int) -> None:
+        """Mark an episode as complete: nothing more will be written about it."""
+        self._observed.append({"key": episode_id})
+
+    def commit(self) -> None:
+        """Write everything that was handed over, in one transaction.
+
+        Raises:
+            sqlalchemy.exc.DBAPIError: it could not be written; everything is still waiting here.
+        """
+        with self._engine.begin() as connection:
+            self.write(connection)
+        self.clear()
+
+    def write(self, connection: Connection) -> None:
+        """Write everything that was handed over, within a transaction of the caller."""
+        for table, rows in self._waiting.items():
+            if rows:
+                connection.execute(insert(table), rows)
+        if self._observed:
+            connection.execute(_observed, self._observed)
+
+    def clear(self) -> None:
+        """Forget what was handed over, once it is committed."""
+        for rows in self._waiting.values():
+            rows.clear()
+        self._observed.clear()

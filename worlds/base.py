@@ -1,0 +1,170 @@
+"""What a world is, and what an episode offers to the one who plays it."""
+
+from __future__ import annotations
+
+import importlib
+import pkgutil
+from abc import ABC, abstractmethod
+from collections.abc import Awaitable, Iterable, Sequence
+from pathlib import Path
+from typing import Any, ClassVar, NamedTuple, Protocol, TypeVar
+
+from pydantic import BaseModel, ConfigDict
+
+from agents.agent import Agent
+from agents.forms import Form, Judgement
+from agents.memory import Recalled
+from agents.persona import Label, Persona
+
+T = TypeVar("T")
+
+
+class Settings(BaseModel):
+    """The `world:` part of a config. A world adds its own keys; unknown ones are refused."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    kind: str
+
+
+class SettingError(Exception):
+    """A setting that cannot work: the key below `world`, and what was found and expected."""
+
+    def __init__(self, key: str, message: str) -> None:
+        super().__init__(message)
+        self.key = key
+
+
+class Pair(BaseModel):
+    """A question and an answer that an agent may be born with."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    question: str
+    answer: str
+    label: Label
+
+
+class Meeting(NamedTuple):
+    """Who meets in an episode, and about what. Known before the round, from the seed alone.
+
+    The memory of `author` changes in it, and of nobody else. `question` counts up through the
+    list of questions, which is cycled.
+    """
+
+    author: int
+    peers: tuple[int, ...]
+    question: int
+
+
+class Rated(NamedTuple):
+    """One peer's rating: `rating` is None where the peer gave none that can be read."""
+
+    rater: int
+    rating: int | None
+    reason: str | None
+
+
+class Unanswered(Exception):
+    """A reply that the episode cannot do without is missing; the episode ends here as failed."""
+
+    def __init__(self, form: str) -> None:
+        super().__init__(form)
+        self.form = form
+
+
+class Episode(Protocol):
+    """One meeting, as the one who plays it sees it. Everything slow hides behind `ask`."""
+
+    @property
+    def author(self) -> Agent:
+        """Who is asked the question."""
+
+    @property
+    def peers(self) -> Sequence[Agent]:
+        """Who else takes part."""
+
+    @property
+    def question(self) -> str:
+        """What it is about."""
+
+    def recall(self, agent: Agent) -> Recalled | None:
+        """What the agent remembers nearest to the question, as of the end of the round before."""
+
+    async def ask(
+        self, agent: Agent, form: Form[T], *, past: Recalled | None = None, turn: int = 0, **values: Any
+    ) -> T:
+        """Have an agent fill in a form. The template also sees `me` (the agent) and `past`.
+
+        Raises:
+            Unanswered: there is no usable reply, also after asking again.
+        """
+
+    async def rate(
+        self, agent: Agent, form: Form[Judgement], *, past: Recalled | None = None, **values: Any
+    ) -> Rated:
+        """Have a peer rate, and record the rating, also where there is none to be read."""
+
+    def observe(self, stage: str, scales: dict[str, Form[Judgement]], **values: Any) -> None:
+        """Have the observer score one stage on several scales. Nobody waits for it."""
+
+    def drafted(self, text: str) -> None:
+        """Record the author's first answer."""
+
+    def remember(self, text: str) -> None:
+        """Record the author's final answer; it becomes what the author believes."""
+
+    async def gather(self, *calls: Awaitable[T]) -> list[T]:
+        """Wait for several calls that do not depend on each other."""
+
+
+class World(ABC):
+    """The rules of a world. A subclass in ``worlds/NAME.py``, named `World`, is all it takes.
+
+    Args:
+        settings: the validated `world:` part of the config.
+        seed: the run's seed.
+    """
+
+    Settings: ClassVar[type[Settings]]
+    forms: ClassVar[tuple[Form[Any], ...]]
+
+    def __init__(self, settings: Any, seed: int) -> None:
+        self.settings = settings
+        self.seed = seed
+
+    @abstractmethod
+    def populate(self, personas: Sequence[Persona]) -> list[Agent]:
+        """Make the society, with empty memories.
+
+        Raises:
+            SettingError: the settings cannot work.
+        """
+
+    @abstractmethod
+    def inherit(self, agent: Agent, pairs: Sequence[Pair], count: int) -> Iterable[Pair]:
+        """The `count` prior memories that an agent is born with.
+
+        Raises:
+            SettingError: there are too few pairs.
+        """
+
+    @abstractmethod
+    def meet(self, agents: Sequence[Agent], round: int) -> list[Meeting]:
+        """The meetings of a round: one for each agent, in the agents' order."""
+
+    @abstractmethod
+    async def play(self, episode: Episode) -> None:
+        """Play one meeting through."""
+
+
+def kinds() -> list[str]:
+    """The kinds of worlds there are: each file in this folder that defines a world."""
+    names = (module.name for module in pkgutil.iter_modules([str(Path(__file__).parent)]))
+    return sorted(name for name in names if name not in ("base", "topology"))
+
+
+def world_of(kind: str) -> type[World]:
+    """The world class of a kind, as `kinds` lists them."""
+    world: type[World] = importlib.import_module(f"worlds.{kind}").World
+    return world

@@ -1,0 +1,148 @@
+"""Topologies: who is near to whom, and where everybody is shown."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import networkx as nx
+import numpy as np
+from numpy.typing import NDArray
+
+from agents.agent import Agent
+from agents.chance import seed_of
+from worlds.base import SettingError
+
+GENERATED = ("grid", "small_world", "scale_free", "complete")
+_SPRING_LIMIT = 500  # above, a spring layout needs minutes; agents then lie on a spiral
+
+
+class Site(NamedTuple):
+    """A place for one agent; `links` is None where the place itself says who is near."""
+
+    x: float
+    y: float
+    links: tuple[int, ...] | None
+
+
+def sites(topology: str, size: int, degree: int, rewire: float, seed: int) -> list[Site]:
+    """Lay out a society.
+
+    Args:
+        topology: one of `GENERATED`, or the path of a GraphML file or an edge list.
+        size: agents a side; a generated society has ``size * size``. A file has its own number.
+        degree: links of an agent in a small world; in a scale-free one about the mean.
+        rewire: probability that a link of a small world leads anywhere.
+        seed: the run's seed.
+
+    Raises:
+        SettingError: the graph cannot be made or read.
+    """
+    count = size * size
+    if topology == "grid":
+        return [Site(cell % size, cell // size, None) for cell in range(count)]
+    if topology == "complete":
+        return [Site(x, y, None) for x, y in _circle(count)]
+    graph = _graph(topology, count, degree, rewire, seed_of(seed, "topology") % 2**32)
+    return _laid_out(graph, seed)
+
+
+def _graph(topology: str, count: int, degree: int, rewire: float, seed: int) -> nx.Graph[Any]:
+    try:
+        if topology == "small_world":
+            return nx.connected_watts_strogatz_graph(count, degree, rewire, seed=seed)
+        if topology == "scale_free":
+            return nx.barabasi_albert_graph(count, max(1, degree // 2), seed=seed)
+    except nx.NetworkXError as error:
+        raise SettingError("degree", f"found {degree} for {count} agents: {error}") from None
+    return _read(Path(topology))
+
+
+def _read(path: Path) -> nx.Graph[Any]:
+    expected = "expected a GraphML file (.graphml) or an edge list (two names a line)"
+    try:
+        read = nx.read_graphml if path.suffix.lower() == ".graphml" else nx.read_edgelist
+        graph: nx.Graph[Any] = nx.Graph(read(path))
+    except FileNotFoundError:
+        names = ", ".join(GENERATED)
+        raise SettingError("topology", f"found {path}; expected one of {names}, or a file") from None
+    except Exception as error:  # parsers of XML and text raise what they like
+        raise SettingError("topology", f"{path}: {error}; {expected}") from None
+    graph.remove_edges_from(list(nx.selfloop_edges(graph)))
+    if len(graph) < 2:
+        raise SettingError("topology", f"{path}: found {len(graph)} nodes; {expected}")
+    lonely = next(iter(nx.isolates(graph)), None)
+    if lonely is not None:
+        raise SettingError("topology", f"{path}: node {lonely} has no neighbour; expected at least 1")
+    return graph
+
+
+def _laid_out(graph: nx.Graph[Any], seed: int) -> list[Site]:
+    order = {node: number for number, node in enumerate(graph)}
+    spots = _spots(graph, seed)
+    return [
+        Site(*spots[node], tuple(sorted(order[other] for other in graph[node]))) for node in graph
+    ]
+
+
+def _spots(graph: nx.Graph[Any], seed: int) -> dict[Any, tuple[float, float]]:
+    given = {node: (data.get("x"), data.get("y")) for node, data in graph.nodes(data=True)}
+    if all(isinstance(x, int | float) and isinstance(y, int | float) for x, y in given.values()):
+        return {node: (float(x), float(y)) for node, (x, y) in given.items()}
+    if len(graph) <= _SPRING_LIMIT:
+        spots = nx.spring_layout(graph, seed=seed_of(seed, "layout") % 2**32)
+    else:
+        busiest = sorted(graph, key=lambda node: -graph.degree(node))
+        spots = nx.spiral_layout(nx.empty_graph(busiest))
+    return {node: (round(float(x), 4), round(float(y), 4)) for node, (x, y) in spots.items()}
+
+
+def _circle(count: int) -> list[tuple[float, float]]:
+    angles = 2 * np.pi * np.arange(count) / count
+    return [(round(float(np.cos(a)), 4), round(float(np.sin(a)), 4)) for a in angles]
+
+
+class Neighbourhood:
+    """Who is within reach of an agent.
+
+    Args:
+        agents: the society.
+        topology: as in `sites`.
+        size: agents a side of a grid.
+        radius: Euclidean distance on a grid, number of links elsewhere; of no matter where
+            everybody knows everybody.
+    """
+
+    def __init__(self, agents: Sequence[Agent], topology: str, size: int, radius: float) -> None:
+        self._agents = agents
+        self._topology = topology
+        self._size = size
+        self._radius = radius
+        reach = int(radius)
+        steps = np.mgrid[-reach : reach + 1, -reach : reach + 1].reshape(2, -1)
+        squared = (steps**2).sum(axis=0)
+        self._steps = steps[:, (squared > 0) & (squared <= radius * radius)]
+
+    def of(self, agent: int) -> Sequence[int] | NDArray[np.int64]:
+        """The numbers of an agent's neighbours, ascending, itself left out."""
+        if self._topology == "grid":
+            return self._on_grid(agent)
+        if self._topology == "complete":
+            return np.delete(np.arange(len(self._agents)), agent)
+        return self._linked(agent)
+
+    def _on_grid(self, agent: int) -> NDArray[np.int64]:
+        rows = self._steps[0] + agent // self._size
+        columns = self._steps[1] + agent % self._size
+        inside = (rows >= 0) & (rows < self._size) & (columns >= 0) & (columns < self._size)
+        found: NDArray[np.int64] = (rows * self._size + columns)[inside]
+        return found
+
+    def _linked(self, agent: int) -> list[int]:
+        seen = {agent}
+        edge = {agent}
+        for _ in range(int(self._radius)):
+            edge = {link for one in edge for link in self._agents[one].links or ()} - seen
+            seen |= edge
+        return sorted(seen - {agent})
