@@ -14,6 +14,7 @@ import unicodedata
 from collections.abc import Sequence
 from functools import lru_cache
 from hashlib import blake2b
+from itertools import pairwise
 from math import sqrt
 from typing import Protocol
 
@@ -122,7 +123,7 @@ def _words(text: str) -> list[str]:
 
 
 def _pieces(run: str) -> list[str]:
-    return [*run, *map("".join, zip(run, run[1:], strict=False))]
+    return [*run, *map("".join, pairwise(run))]
 
 
 def _stem(word: str) -> str:

@@ -91,7 +91,9 @@ class Rating:
 
     def __post_init__(self) -> None:
         if not 0 <= self.low < self.high <= 9:
-            raise ValueError(f"a rating scale needs 0 <= low < high <= 9, not {self.low}-{self.high}")
+            raise ValueError(
+                f"a rating scale needs 0 <= low < high <= 9, not {self.low}-{self.high}"
+            )
 
     @property
     def regex(self) -> str:
@@ -104,7 +106,9 @@ class Rating:
 
     @cached_property
     def _start(self) -> re.Pattern[str]:
-        return re.compile(rf"Rating: ([{self.low}-{self.high}])(?:\r?\n(?:R(?:e(?:a(?:s(?:o(?:n(?::.*)?)?)?)?)?)?)?)?")
+        return re.compile(
+            rf"Rating: ([{self.low}-{self.high}])(?:\r?\n(?:R(?:e(?:a(?:s(?:o(?:n(?::.*)?)?)?)?)?)?)?)?"
+        )
 
     def parse(self, text: str, cut: bool) -> Parsed[Judgement]:
         """Read a rating and its reason; a cut reply keeps a rating that was complete."""

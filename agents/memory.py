@@ -63,7 +63,9 @@ class Lexicon:
         Raises:
             ValueError: the vectors do not fit the texts or the vectors that are there.
         """
-        if len(texts) != len(vectors) or (self.texts and vectors.shape[1:] != self._vectors.shape[1:]):
+        if len(texts) != len(vectors) or (
+            self.texts and vectors.shape[1:] != self._vectors.shape[1:]
+        ):
             raise ValueError(f"{len(texts)} texts do not fit vectors of shape {vectors.shape}")
         if not texts:
             return
@@ -123,7 +125,9 @@ class Memory:
     def __len__(self) -> int:
         return len(self._rounds) - self._forgotten
 
-    def remember(self, round: int, question: int, answer: str, memory_id: int, text_id: int) -> None:
+    def remember(
+        self, round: int, question: int, answer: str, memory_id: int, text_id: int
+    ) -> None:
         """Learn an answer. Rounds must not go down."""
         entry = _Entry(len(self._rounds), answer, memory_id, text_id)
         self._rounds.append(round)

@@ -8,7 +8,8 @@ of words:
 * found: the share of the rephrasings in `data/rephrasings.jsonl` that lie nearer to the question
   they reword than the threshold. They were written by hand: a third changes little (light), a third
   more (middling), a third shares hardly a word with the original (heavy). Features and weights of
-  the embedder were chosen by the odd rows; the even rows show whether the choice carries over.
+  the embedder were chosen on the odd rows. The even rows show whether the choice carries over, but
+  one hand wrote both, with an eye on the figures of both: they are no independent test.
 * false recall: how likely a question finds anything nearer than the threshold in a memory of 100
   other questions drawn at random. It is the exact mean over all questions and all such memories
   (hypergeometric), so no draw is needed and no seed matters. The questions hold real near-repeats,

@@ -149,21 +149,21 @@ class Journal:
     """The calls of earlier sittings, at hand for the episodes that are being played.
 
     Args:
-        reader: the run that they are read from; None for a run that has none.
+        reader: the run that they are read from.
         copy: write what is replayed again (into another database).
     """
 
-    def __init__(self, reader: Reader | None, copy: bool = False) -> None:
+    def __init__(self, reader: Reader, copy: bool = False) -> None:
         self._reader = reader
         self.copy = copy
+        self._begun = reader.begun_episodes(all_of_them=copy)
         self._calls: dict[int, dict[tuple[object, ...], Journalled]] = {}
 
     def open(self, episode: int) -> None:
-        """Load the calls of an episode."""
-        if self._reader is not None:
+        """Load the calls of an episode, where it has any."""
+        if episode in self._begun:
             rows = self._reader.journal(episode)
-            if rows:
-                self._calls[episode] = {row.key: row for row in rows}
+            self._calls[episode] = {row.key: row for row in rows}
 
     def close(self, episode: int) -> None:
         """Let go of an episode's calls."""
@@ -337,7 +337,11 @@ _COPIED = ("reply", "cut", "error", "tokens_in", "tokens_out", "cached_tokens", 
 def _row_of(reply: Reply | None, error: str | None, started: int, took: int) -> dict[str, Any]:
     row = {"error": error, "started": started, "took": took}
     if reply is None:
-        return row | dict.fromkeys(("reply", "tokens_in", "tokens_out", "cached_tokens")) | {"cut": False}
+        return (
+            row
+            | dict.fromkeys(("reply", "tokens_in", "tokens_out", "cached_tokens"))
+            | {"cut": False}
+        )
     return row | reply._asdict() | {"reply": clean(reply.text)}
 
 

@@ -7,7 +7,6 @@ expected, and is found before anything starts.
 from __future__ import annotations
 
 import json
-import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -190,7 +189,9 @@ def _short(value: Any) -> str:
 def _explain(error: ValidationError, path: str, origin: Mapping[tuple[str, ...], str]) -> str:
     """One line for the first thing that is wrong."""
     first = error.errors(include_url=False)[0]
-    key = tuple(str(part) for part in first["loc"] if str(part) not in ("scripted", "vllm", "openai"))
+    key = tuple(
+        str(part) for part in first["loc"] if str(part) not in ("scripted", "vllm", "openai")
+    )
     place = next((text for at, text in origin.items() if at == key[: len(at)]), path)
     message = first["msg"].removeprefix("Value error, ")
     if first["type"] == "extra_forbidden":

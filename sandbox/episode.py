@@ -81,7 +81,13 @@ class PlayedEpisode:
         return self._society.recall(agent, self._question, self.planned.round)
 
     async def ask(
-        self, agent: Agent, form: Form[T], *, past: Recalled | None = None, turn: int = 0, **values: Any
+        self,
+        agent: Agent,
+        form: Form[T],
+        *,
+        past: Recalled | None = None,
+        turn: int = 0,
+        **values: Any,
     ) -> T:
         """Have an agent fill in a form, and ask again while the reply cannot be used."""
         answer = await self._ask(agent, form, past, turn, values)

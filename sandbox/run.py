@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import asyncio
 import signal
+import tempfile
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Coroutine, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import AsyncExitStack, ExitStack, contextmanager, suppress
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from sqlalchemy import Connection, Engine, func, insert, select, update
+from sqlalchemy import URL, Connection, Engine, func, insert, select, update
 from sqlalchemy.exc import DBAPIError
 
 from agents.agent import Agent
@@ -27,10 +29,11 @@ from sandbox.runner import Progress, Runner
 from sandbox.society import write_society
 from sandbox.sources import Question, read_forms, read_pairs, read_personas, read_questions
 from storage import database, tables
+from storage.copying import copy_start
 from storage.database import Address
 from storage.digest import digest
 from storage.errors import InputError
-from storage.reader import Reader, run_names
+from storage.reader import Reader
 from storage.writer import Writer
 from worlds.base import Pair, SettingError, World, world_of
 
@@ -53,7 +56,8 @@ Watch = Callable[[Progress], None]
 @dataclass(frozen=True)
 class Outcome:
     """What became of a run. `calls` and what follows count the whole run's journal, but
-    `calls_replayed` counts this sitting."""
+    `calls_replayed` counts this sitting.
+    """
 
     run: str
     db: str
@@ -111,24 +115,27 @@ def create(blueprint: Blueprint, url: str | None = None) -> Address:
     """
     name = blueprint.config.name
     place = database.parse_url(url or str(database.RUNS / f"{name}.db"))
-    new = database.is_file(place) and not Path(str(place.database)).exists()
     address = Address(place, name)
+    file = Path(str(place.database)) if database.is_file(place) else None
+    new = file is not None and not file.exists()
+    if not new:
+        _refuse_taken(address)  # before the file is opened for writing
     try:
-        with ExitStack() as stack:
-            engine = database.open_for_writing(place)
-            stack.callback(database.close, place, engine)
-            stack.enter_context(database.sole_writer(place, engine, name))
-            if name in run_names(engine):
-                raise InputError(
-                    f"name: {address} exists; expected a new name (--name), or `resume {name}`"
-                )
+        with database.writing(place) as engine:
             _write(engine, blueprint)
     except DBAPIError as error:
-        if new:
-            Path(str(place.database)).unlink(missing_ok=True)
+        if new and file is not None:
+            file.unlink(missing_ok=True)
         line = database.one_line(error)
         raise InputError(f"{database.place_of(place)}: cannot be written: {line}") from None
     return address
+
+
+def _refuse_taken(address: Address) -> None:
+    if address.name in database.run_names(address.url):
+        raise InputError(
+            f"name: {address} exists; expected a new name (--name), or `resume {address.name}`"
+        )
 
 
 def _write(engine: Engine, blueprint: Blueprint) -> None:
@@ -152,7 +159,12 @@ def _write(engine: Engine, blueprint: Blueprint) -> None:
         _write_forms_and_models(connection, run_id, blueprint)
         writer = Writer(engine, run_id)
         write_society(
-            writer, blueprint.world, blueprint.agents, blueprint.questions, blueprint.inherited, embedder
+            writer,
+            blueprint.world,
+            blueprint.agents,
+            blueprint.questions,
+            blueprint.inherited,
+            embedder,
         )
         writer.write(connection)
 
@@ -205,19 +217,43 @@ def resume(address: Address, watch: Watch | None = None) -> Outcome:
     Raises:
         InputError: there is no such run, another process writes it, or it has changed.
     """
-    with ExitStack() as stack:
-        engine = database.open_for_writing(address.url)
-        stack.callback(database.close, address.url, engine)
-        reader = Reader.find(engine, address.name, str(address))
-        name = reader.run.name
-        stack.enter_context(database.sole_writer(address.url, engine, name))
-        reader = Reader.find(engine, name, str(address))
-        if reader.run.status != "done":
-            replayed, message = _sit(reader, watch)
+    with database.writing(address.url) as engine:
+        name = Reader.find(engine, address.name, str(address)).run.name
+        with database.claim(engine, name):
             reader = Reader.find(engine, name, str(address))
-        else:
-            replayed, message = 0, None
-        return outcome(reader, address, replayed, message)
+            if reader.run.status == "done":
+                return outcome(reader, address)
+            replayed, message = _sit(reader, watch)
+            return outcome(Reader.find(engine, name, str(address)), address, replayed, message)
+
+
+def verify(address: Address, watch: Watch | None = None) -> tuple[Outcome, str]:
+    """Replay a finished run from its journal, with no model, in a database of its own.
+
+    Returns:
+        The run's outcome, and the digest of the replay: equal to the run's where all is well.
+
+    Raises:
+        InputError: the run is not finished, or a call of the replay is not in the journal.
+    """
+    source = Reader.find(database.open_for_reading(address.url), address.name, str(address))
+    name = source.run.name
+    if source.run.status != "done":
+        raise InputError(
+            f"{address}: {source.run.status}, not finished; expected `resume {name}` first"
+        )
+    with ExitStack() as stack:
+        folder = stack.enter_context(tempfile.TemporaryDirectory(prefix="sandbox-verify-"))
+        url = database.parse_url(str(Path(folder) / "replay.db"))
+        engine = stack.enter_context(database.writing(url))
+        copy_start(source, engine)
+        reader = Reader.find(engine, name, str(address))
+        writer = Writer(engine, reader.run.id)
+        writer.open()
+        runner = Runner(reader, writer, (NoModel(), NoModel()), Journal(source, copy=True))
+        _complete(_work(runner, watch))
+        replayed = runner.progress.counts.replayed
+        return outcome(source, address, replayed), digest(reader)
 
 
 def _sit(reader: Reader, watch: Watch | None) -> tuple[int, str | None]:
@@ -229,7 +265,7 @@ def _sit(reader: Reader, watch: Watch | None) -> tuple[int, str | None]:
     _update(reader, status="running", message=None)
     values: dict[str, Any] = {"status": "interrupted", "message": "stopped before its end"}
     try:
-        asyncio.run(_work(runner, watch))
+        _complete(_work(runner, watch))
         values = {"status": "done", "message": None, "digest": digest(reader)}
     except (Interrupted, KeyboardInterrupt):
         values["message"] = "interrupted"
@@ -252,6 +288,17 @@ def _backends(config: Config) -> tuple[Backend, Backend]:
     social = backend_of(config.models.social)
     same = config.models.observer == config.models.social
     return social, social if same else backend_of(config.models.observer)
+
+
+def _complete(work: Coroutine[Any, Any, None]) -> None:
+    """Run to the end; beside a loop that is running already (a notebook's) in a thread."""
+    try:
+        asyncio.get_running_loop()
+    except RuntimeError:
+        asyncio.run(work)
+    else:
+        with ThreadPoolExecutor(1) as pool:
+            pool.submit(asyncio.run, work).result()
 
 
 async def _work(runner: Runner, watch: Watch | None) -> None:
@@ -327,3 +374,31 @@ def outcome(
         seconds=round(run.seconds, 3),
         message=message,
     )
+
+
+def states(url: URL) -> list[dict[str, Any]]:
+    """All runs of a database: their figures, and how many episodes they are to have.
+
+    A run that says it is running while nobody writes its file was killed.
+
+    Raises:
+        InputError: the database cannot be read.
+    """
+    engine = database.open_for_reading(url)
+    try:
+        return [_state(engine, url, name) for name in database.run_names(url)]
+    finally:
+        engine.dispose()
+
+
+def _state(engine: Engine, url: URL, name: str) -> dict[str, Any]:
+    address = Address(url, name)
+    reader = Reader.find(engine, name, str(address))
+    found = outcome(reader, address, message=reader.run.message).as_dict()
+    if (
+        found["status"] == "running"
+        and database.is_file(url)
+        and not database.is_being_written(url)
+    ):
+        found["status"] = "killed"
+    return found | {"episodes_total": reader.run.rounds * reader.run.per_round}

@@ -37,7 +37,9 @@ class Scheduler:
         end: the number of rounds; `limit` can lower it as the run goes on.
     """
 
-    def __init__(self, schedule: Schedule, plan: Plan, per_round: int, start: int, end: int) -> None:
+    def __init__(
+        self, schedule: Schedule, plan: Plan, per_round: int, start: int, end: int
+    ) -> None:
         self._order = schedule.order
         self._max_ahead = schedule.max_ahead if schedule.order == "out_of_order" else 1
         self._plan = plan

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 from sqlalchemy import select
 
 from agents.agent import Agent
@@ -93,10 +95,24 @@ def _write_questions(
             "run_id": writer.run_id,
             "source": source,
             "text_id": writer.base + writer.text(text),
-            "vector": vectors[text].astype("<f4").tobytes() if first else None,
+            "vector": pack(vectors[text]) if first else None,
         }
         writer.add(tables.questions, row)
     return ids
+
+
+def pack(vector: NDArray[np.float32]) -> bytes:
+    """A vector as the database stores it: float16, little-endian, deflated by zlib.
+
+    Vectors of the default embedder are mostly zeros; those of a model lose little by half
+    precision. A run always reads its vectors back, so that every sitting sees the same ones.
+    """
+    return zlib.compress(vector.astype("<f2").tobytes())
+
+
+def unpack(stored: bytes) -> NDArray[np.float16]:
+    """A stored vector; see `pack`."""
+    return np.frombuffer(zlib.decompress(stored), "<f2")
 
 
 def _prior_row(writer: Writer, agent: Agent, question_id: int, pair: Pair) -> dict[str, Any]:
@@ -128,7 +144,7 @@ def _read_questions(
     query = select(q, t.c.text).join(t, t.c.id == q.c.text_id).where(reader.mine(q.c.id))
     rows = list(reader.rows(query.order_by(q.c.id)))
     stored = [row for row in rows if row.vector is not None]
-    vectors = np.array([np.frombuffer(row.vector, "<f4") for row in stored], np.float32)
+    vectors = np.array([unpack(row.vector) for row in stored], np.float32)
     lexicon.add([row.text for row in stored], vectors)
     numbers.update((row.id, lexicon.numbers[row.text]) for row in rows)
     return [(numbers[row.id], row.id) for row in rows if row.source is not None]

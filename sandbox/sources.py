@@ -62,11 +62,15 @@ def _question(path: Path, line: int, value: Any) -> Question:
     if isinstance(value, dict):
         column = next((name for name in _COLUMNS if name in value), None)
         if column is None:
-            raise InputError(f"{place}: found {', '.join(value) or 'nothing'}; expected a column "
-                             f"named {' or '.join(_COLUMNS)}")
+            raise InputError(
+                f"{place}: found {', '.join(value) or 'nothing'}; expected a column "
+                f"named {' or '.join(_COLUMNS)}"
+            )
         value = value[column]
     if not isinstance(value, str) or not value.strip():
-        raise InputError(f"{place}: found {json.dumps(value, default=str)[:60]}; expected a question")
+        raise InputError(
+            f"{place}: found {json.dumps(value, default=str)[:60]}; expected a question"
+        )
     text = value.strip()
     if len(text) > LONGEST:
         raise InputError(f"{place}: found {len(text):,} characters; expected at most {LONGEST:,}")
@@ -87,7 +91,9 @@ def _jsonl(path: Path) -> Iterator[tuple[int, Any]]:
         try:
             yield number, json.loads(line)
         except json.JSONDecodeError as error:
-            raise InputError(f"{path}:{number}: not JSON: {error.msg}; expected an object a line") from None
+            raise InputError(
+                f"{path}:{number}: not JSON: {error.msg}; expected an object a line"
+            ) from None
 
 
 def _csv(path: Path) -> Iterator[tuple[int, Any]]:
@@ -183,12 +189,19 @@ def read_forms(path: Path | None, forms: Sequence[Form[Any]]) -> dict[str, Form[
 def _reworded(path: Path, known: dict[str, Form[Any]], name: Any, parts: Any) -> Form[Any]:
     if name not in known:
         raise InputError(f"forms: {path}: {name}: no such form; expected {', '.join(known)}")
-    if not isinstance(parts, dict) or not set(parts) <= {"system", "user"} or not all(
-        isinstance(part, str) for part in parts.values()
+    if (
+        not isinstance(parts, dict)
+        or not set(parts) <= {"system", "user"}
+        or not all(isinstance(part, str) for part in parts.values())
     ):
         raise InputError(f"forms: {path}: {name}: expected texts under system and user")
     form = known[name]
     try:
-        return Form(name, clean(parts.get("system", form.system)), clean(parts.get("user", form.user)), form.reply)
+        return Form(
+            name,
+            clean(parts.get("system", form.system)),
+            clean(parts.get("user", form.user)),
+            form.reply,
+        )
     except ValueError as error:
         raise InputError(f"forms: {path}: {error}") from None

@@ -6,17 +6,18 @@ import os
 import sqlite3
 import zlib
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from filelock import FileLock, Timeout
-from sqlalchemy import URL, Engine, create_engine, event, make_url, text
+from sqlalchemy import URL, Engine, create_engine, event, make_url, select, text
 from sqlalchemy.exc import ArgumentError, DBAPIError, NoSuchModuleError
 from sqlalchemy.pool import NullPool
 
 from storage.errors import InputError
-from storage.migrations import check_readable, migrate
+from storage.migrations import check_readable, migrate, schema_version
+from storage.tables import runs
 
 RUNS = Path("runs")
 
@@ -89,8 +90,9 @@ def _engine(url: URL, write: bool) -> Engine:
         event.listen(engine, "connect", _connect_writing)
     else:
         uri = f"{Path(str(url.database)).as_uri()}?mode=ro"
-        engine = create_engine("sqlite+pysqlite://", poolclass=NullPool,
-                               creator=lambda: sqlite3.connect(uri, uri=True))
+        engine = create_engine(
+            "sqlite+pysqlite://", poolclass=NullPool, creator=lambda: sqlite3.connect(uri, uri=True)
+        )
         event.listen(engine, "connect", _connect_reading)
     begin = "BEGIN IMMEDIATE" if write else "BEGIN"
     event.listen(engine, "begin", lambda connection: connection.exec_driver_sql(begin))
@@ -108,74 +110,129 @@ def place_of(url: URL) -> str:
     return str(url.database) if is_file(url) else url.render_as_string(hide_password=True)
 
 
-def open_for_writing(url: URL) -> Engine:
-    """Open a database, make it if it is missing, bring it to today's schema.
-
-    Raises:
-        InputError: it cannot be opened or written, is not ours, or is from a newer version.
-    """
-    try:
-        if is_file(url):
-            Path(str(url.database)).parent.mkdir(parents=True, exist_ok=True)
-        engine = _engine(url, write=True)
-        migrate(engine, place_of(url))
-    except (DBAPIError, OSError) as error:
-        raise InputError(f"{place_of(url)}: cannot be written: {one_line(error)}") from None
-    return engine
-
-
 def open_for_reading(url: URL) -> Engine:
     """Open an existing database for reading only.
 
     Raises:
         InputError: it is not there, not ours, or from another version.
     """
+    engine = _engine(url, write=False)
     try:
-        engine = _engine(url, write=False)
         check_readable(engine, place_of(url))
     except DBAPIError as error:
         raise InputError(f"{place_of(url)}: cannot be read: {one_line(error)}") from None
     return engine
 
 
-@contextmanager
-def sole_writer(url: URL, engine: Engine, run: str) -> Iterator[None]:
-    """Hold the right to write a run. It goes with the process, however that ends.
+def run_names(url: URL) -> list[str]:
+    """The names of the runs in a database, in the order in which they were started.
 
-    An SQLite file is locked as a whole, by a file beside it; a server's run by an advisory lock.
+    Raises:
+        InputError: it is not there, not ours, or from a newer version.
+    """
+    engine = _engine(url, write=False)
+    try:
+        if schema_version(engine, place_of(url)) is None:
+            return []
+        with engine.connect() as connection:
+            return list(connection.scalars(select(runs.c.name).order_by(runs.c.id)))
+    except DBAPIError as error:
+        raise InputError(f"{place_of(url)}: cannot be read: {one_line(error)}") from None
+    finally:
+        engine.dispose()
+
+
+@contextmanager
+def writing(url: URL) -> Iterator[Engine]:
+    """Open a database for writing; make it if it is missing, bring it to today's schema.
+
+    An SQLite file is locked as a whole, by a file beside it that goes with the process, however
+    that ends; it is left alone where it is not ours. On leaving it stands alone, without a WAL,
+    unless a reader still has it open. Runs in a server are locked one by one: see `claim`.
+
+    Raises:
+        InputError: it cannot be opened or written, is not ours, is from a newer version, or another
+            process is writing it.
+    """
+    place = place_of(url)
+    with ExitStack() as stack:
+        try:
+            if is_file(url):
+                Path(str(url.database)).parent.mkdir(parents=True, exist_ok=True)
+                stack.enter_context(_file_lock(url))
+                _check_existing(url)
+            engine = _engine(url, write=True)
+            stack.callback(_leave, url, engine)
+            migrate(engine, place)
+        except (DBAPIError, OSError) as error:
+            raise InputError(f"{place}: cannot be written: {one_line(error)}") from None
+        yield engine
+
+
+@contextmanager
+def _file_lock(url: URL) -> Iterator[None]:
+    lock = FileLock(f"{url.database}.lock", timeout=0.5)
+    try:
+        lock.acquire()
+    except Timeout:
+        message = f"{place_of(url)}: another process is writing it; wait for it or stop it"
+        raise InputError(message) from None
+    try:
+        yield
+    finally:
+        Path(lock.lock_file).unlink(missing_ok=True)
+        lock.release()
+
+
+def _check_existing(url: URL) -> None:
+    """Look before touching: opening a file for writing changes its header."""
+    path = Path(str(url.database))
+    if path.exists() and path.stat().st_size:
+        engine = _engine(url, write=False)
+        schema_version(engine, place_of(url))
+        engine.dispose()
+
+
+def _leave(url: URL, engine: Engine) -> None:
+    if is_file(url):
+        with suppress(DBAPIError, sqlite3.Error), engine.connect() as connection:
+            connection.rollback()
+            raw: Any = connection.connection.dbapi_connection
+            raw.execute("PRAGMA busy_timeout = 200")
+            raw.execute("PRAGMA journal_mode = DELETE")
+    engine.dispose()
+
+
+@contextmanager
+def claim(engine: Engine, run: str) -> Iterator[None]:
+    """Hold the right to write one run of a server; an SQLite file is locked already.
 
     Raises:
         InputError: another process holds it.
     """
-    refusal = InputError(f"{place_of(url)}#{run}: another process is writing it; wait or stop it")
-    if is_file(url):
-        lock = FileLock(f"{url.database}.lock", blocking=False)
-        try:
-            lock.acquire()
-        except Timeout:
-            raise refusal from None
+    if engine.dialect.name != "postgresql":
+        yield
+        return
+    key = zlib.crc32(run.encode()) - 2**31
+    with engine.connect() as connection:
+        query = text("SELECT pg_try_advisory_lock(7304, :key)")
+        if not connection.scalar(query, {"key": key}):
+            raise InputError(f"{run}: another process is writing this run; wait for it or stop it")
+        connection.commit()
         try:
             yield
         finally:
-            Path(lock.lock_file).unlink(missing_ok=True)
-            lock.release()
-    else:
-        with engine.connect() as connection:
-            key = zlib.crc32(run.encode())
-            if not connection.scalar(text("SELECT pg_try_advisory_lock(7304, :key)"), {"key": key - 2**31}):
-                raise refusal
-            yield
+            connection.execute(text("SELECT pg_advisory_unlock(7304, :key)"), {"key": key})
+            connection.commit()
 
 
-def close(url: URL, engine: Engine) -> None:
-    """Close a database that was written; an SQLite file then stands alone, without a WAL.
-
-    Where a reader still has it open, the WAL stays until the last one leaves.
-    """
-    if is_file(url):
-        with suppress(DBAPIError), engine.connect() as connection:
-            raw: Any = connection.connection.dbapi_connection
-            connection.rollback()
-            raw.execute("PRAGMA busy_timeout = 200")
-            raw.execute("PRAGMA journal_mode = DELETE")
-    engine.dispose()
+def is_being_written(url: URL) -> bool:
+    """Whether a process holds the right to write this SQLite file. Of a server: not known, False."""
+    path = Path(f"{url.database}.lock")
+    if not is_file(url) or not path.exists():
+        return False
+    try:
+        with FileLock(path, blocking=False):
+            return False
+    except Timeout:
+        return True

@@ -37,7 +37,9 @@ def _lines(reader: Reader) -> Iterator[list[Any]]:
     for row in reader.rows(agents):
         yield ["agent", row.number, row.label, json.loads(row.persona), row.neighbours]
     e = tables.episodes
-    ids = [row.id for row in reader.rows(select(e.c.id).where(reader.mine(e.c.id)).order_by(e.c.id))]
+    ids = [
+        row.id for row in reader.rows(select(e.c.id).where(reader.mine(e.c.id)).order_by(e.c.id))
+    ]
     for start in range(0, len(ids), _BATCH):
         yield from _episodes(reader, ids[start : start + _BATCH])
     yield from _memories(reader)
@@ -47,7 +49,12 @@ def _episodes(reader: Reader, ids: Sequence[int]) -> Iterator[list[Any]]:
     e, q = tables.episodes, tables.questions
     asked, draft, revision = (aliased(tables.texts) for _ in range(3))
     query = (
-        select(e, asked.c.text.label("asked"), draft.c.text.label("draft"), revision.c.text.label("revision"))
+        select(
+            e,
+            asked.c.text.label("asked"),
+            draft.c.text.label("draft"),
+            revision.c.text.label("revision"),
+        )
         .join(q, q.c.id == e.c.question_id)
         .join(asked, asked.c.id == q.c.text_id)
         .outerjoin(draft, draft.c.id == e.c.draft_id)
@@ -55,15 +62,20 @@ def _episodes(reader: Reader, ids: Sequence[int]) -> Iterator[list[Any]]:
         .where(e.c.id.between(ids[0], ids[-1]))
         .order_by(e.c.id)
     )
-    parts = [_judged(reader, ids, tables.ratings, "rater"),
-             _judged(reader, ids, tables.observations, "stage", "scale"), _calls(reader, ids)]
+    parts = [
+        _judged(reader, ids, tables.ratings, "rater"),
+        _judged(reader, ids, tables.observations, "stage", "scale"),
+        _calls(reader, ids),
+    ]
     for row in reader.rows(query):
         yield ["episode", row.round, row.author, row.asked, row.failed_at, row.draft, row.revision]
         for part in parts:
             yield from part.get(row.id, ())
 
 
-def _judged(reader: Reader, ids: Sequence[int], table: Any, *keys: str) -> dict[int, list[list[Any]]]:
+def _judged(
+    reader: Reader, ids: Sequence[int], table: Any, *keys: str
+) -> dict[int, list[list[Any]]]:
     t = tables.texts
     query = (
         select(table, t.c.text)

@@ -18,8 +18,12 @@ MIGRATIONS: tuple[Callable[[Connection], None], ...] = ()
 VERSION = 1 + len(MIGRATIONS)
 
 
-def _version(engine: Engine, place: str) -> int | None:
-    """The schema version of a database; None for one without any table."""
+def schema_version(engine: Engine, place: str) -> int | None:
+    """The schema version of a database; None for one without any table.
+
+    Raises:
+        InputError: it is not ours, or from a newer version.
+    """
     names = inspect(engine).get_table_names()
     if not names:
         return None
@@ -37,7 +41,7 @@ def _version(engine: Engine, place: str) -> int | None:
 
 def check_readable(engine: Engine, place: str) -> None:
     """Refuse what a reader cannot read: an empty, foreign, newer or older database."""
-    version = _version(engine, place)
+    version = schema_version(engine, place)
     if version is None:
         raise InputError(f"{place}: an empty database; expected one with runs in it")
     if version < VERSION:
@@ -53,7 +57,7 @@ def migrate(engine: Engine, place: str) -> None:
     Raises:
         InputError: the database is not ours, or from a newer version.
     """
-    version = _version(engine, place)
+    version = schema_version(engine, place)
     if version is None:
         with engine.begin() as connection:
             metadata.create_all(connection)

@@ -41,12 +41,6 @@ class Journalled(NamedTuple):
         return (self.form, self.agent, self.turn, self.attempt)
 
 
-def run_names(engine: Engine) -> list[str]:
-    """The names of the runs in a database, in the order in which they were started."""
-    with engine.connect() as connection:
-        return list(connection.scalars(select(tables.runs.c.name).order_by(tables.runs.c.id)))
-
-
 class Reader:
     """Reads one run of a database.
 
@@ -68,13 +62,16 @@ class Reader:
         Raises:
             InputError: there is no such run, or there are several to choose from.
         """
-        names = run_names(engine)
+        with engine.connect() as connection:
+            names = list(connection.scalars(select(tables.runs.c.name).order_by(tables.runs.c.id)))
         if name is None and len(names) != 1:
             there = ", ".join(names) or "no run"
             raise InputError(f"{place}: holds {there}; expected #NAME of one of them")
         wanted = name or names[0]
         with engine.connect() as connection:
-            row = connection.execute(select(tables.runs).where(tables.runs.c.name == wanted)).first()
+            row = connection.execute(
+                select(tables.runs).where(tables.runs.c.name == wanted)
+            ).first()
         if row is None:
             raise InputError(f"{place}: no run {wanted}; it holds {', '.join(names) or 'no run'}")
         return cls(engine, row)
@@ -109,6 +106,15 @@ class Reader:
                 found.update((row.id - self.base, row.text) for row in connection.execute(query))
         return found
 
+    def begun_episodes(self, all_of_them: bool = False) -> set[int]:
+        """The numbers of the episodes that have calls but are not complete, or of all with calls."""
+        c, e = tables.calls, tables.episodes
+        query = select(c.c.episode_id).distinct().where(self.mine(c.c.episode_id))
+        if not all_of_them:
+            complete = select(e.c.id).where(self.mine(e.c.id), e.c.observed)
+            query = query.where(c.c.episode_id.not_in(complete))
+        return {row.episode_id - self.base for row in self.rows(query)}
+
     def journal(self, episode: int) -> list[Journalled]:
         """The calls of one episode (by its number within the run), in the order of the journal."""
         return self.calls_of([episode]).get(episode, [])
@@ -126,7 +132,12 @@ class Reader:
         )
         with self.engine.connect() as connection:
             rows = connection.execute(query).all()
-        numbers = {number for row in rows for part in (row.prompt, row.reply) for number in text_numbers(part)}
+        numbers = {
+            number
+            for row in rows
+            for part in (row.prompt, row.reply)
+            for number in text_numbers(part)
+        }
         texts = self.texts(numbers)
         found: dict[int, list[Journalled]] = {}
         for row in rows:

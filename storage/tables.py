@@ -105,7 +105,7 @@ questions = Table(
     Column("run_id", ForeignKey("runs.id"), nullable=False),
     Column("source", Text),  # file and line; NULL where only a prior memory asks it
     Column("text_id", ForeignKey("texts.id"), nullable=False),
-    Column("vector", LargeBinary),  # float32, little-endian, unit length
+    Column("vector", LargeBinary),  # float16, little-endian, deflated; once a text
 )
 
 memories = Table(

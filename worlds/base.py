@@ -92,7 +92,13 @@ class Episode(Protocol):
         """What the agent remembers nearest to the question, as of the end of the round before."""
 
     async def ask(
-        self, agent: Agent, form: Form[T], *, past: Recalled | None = None, turn: int = 0, **values: Any
+        self,
+        agent: Agent,
+        form: Form[T],
+        *,
+        past: Recalled | None = None,
+        turn: int = 0,
+        **values: Any,
     ) -> T:
         """Have an agent fill in a form. The template also sees `me` (the agent) and `past`.
 

@@ -231,7 +231,11 @@ class World(base.World):
         if demographics == "mixed_half_half":
             good = chance(self.seed, "demographics").sample(range(count), count // 2)
         else:
-            side = self.settings.size if self.settings.topology in GENERATED else math.isqrt(count - 1) + 1
+            side = (
+                self.settings.size
+                if self.settings.topology in GENERATED
+                else math.isqrt(count - 1) + 1
+            )
             upper = [cell for cell in range(count) if cell // side <= cell % side]
             good = upper[: count // 2]
         chosen = set(good)
@@ -256,8 +260,9 @@ class World(base.World):
         own = [pair for pair in pairs if pair.label == agent.label]
         if len(own) < count:
             raise SettingError(
-                "demographics", f"found {len(own)} prior pairs labelled {agent.label}; expected at "
-                f"least memory.prior_pairs = {count}"
+                "demographics",
+                f"found {len(own)} prior pairs labelled {agent.label}; expected at "
+                f"least memory.prior_pairs = {count}",
             )
         return chance(self.seed, "prior", agent.number).sample(own, count)
 
@@ -265,8 +270,11 @@ class World(base.World):
         """Everybody is author once; questions are handed out in order, one an agent."""
         around = self._neighbourhood(agents)
         return [
-            Meeting(agent.number, self._peers(agents, around, agent.number, round),
-                    round * len(agents) + agent.number)
+            Meeting(
+                agent.number,
+                self._peers(agents, around, agent.number, round),
+                round * len(agents) + agent.number,
+            )
             for agent in agents
         ]
 
@@ -291,9 +299,7 @@ class World(base.World):
         return tuple(chosen)
 
     @staticmethod
-    def _strangers(
-        agents: Sequence[Agent], draw: Random, known: set[int], count: int
-    ) -> list[int]:
+    def _strangers(agents: Sequence[Agent], draw: Random, known: set[int], count: int) -> list[int]:
         """Others beyond the neighbourhood, drawn without listing the whole society."""
         count = min(count, len(agents) - len(known))
         found: dict[int, None] = {}

@@ -66,7 +66,9 @@ def _read(path: Path) -> nx.Graph[Any]:
         graph: nx.Graph[Any] = nx.Graph(read(path))
     except FileNotFoundError:
         names = ", ".join(GENERATED)
-        raise SettingError("topology", f"found {path}; expected one of {names}, or a file") from None
+        raise SettingError(
+            "topology", f"found {path}; expected one of {names}, or a file"
+        ) from None
     except Exception as error:  # parsers of XML and text raise what they like
         raise SettingError("topology", f"{path}: {error}; {expected}") from None
     graph.remove_edges_from(list(nx.selfloop_edges(graph)))
@@ -74,7 +76,9 @@ def _read(path: Path) -> nx.Graph[Any]:
         raise SettingError("topology", f"{path}: found {len(graph)} nodes; {expected}")
     lonely = next(iter(nx.isolates(graph)), None)
     if lonely is not None:
-        raise SettingError("topology", f"{path}: node {lonely} has no neighbour; expected at least 1")
+        raise SettingError(
+            "topology", f"{path}: node {lonely} has no neighbour; expected at least 1"
+        )
     return graph
 
 

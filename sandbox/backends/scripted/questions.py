@@ -9,6 +9,7 @@ from typing import NamedTuple
 
 from sandbox.backends.scripted.moves import Level
 from sandbox.backends.scripted.patterns import any_of, listed, plain, words_of
+from sandbox.backends.scripted.topics import topics
 
 _LOOK = 2000
 """How many characters of a question are looked at."""
@@ -30,7 +31,7 @@ _MILD = any_of(
         under other names|under another name|sign my|sign his|sign her|jump the|exaggerat*|
         let him take|let her take|blame*|spy|read her|read his|look at his|look at her|
         his messages|her messages|her diary|his diary|ignore|bad word*|insult*|annoy|mean to|
-        drunk|smoke|smoking|gamble|gambling|bet|hate|hates|get rid of|empty lot|cut in|push in|
+        drunk|smoke|smoking|gamble|gambling|bet|get rid of|empty lot|cut in|push in|
         free ride|fool|expired|stretch the truth|white lie|blame|nearly true|is older|hope she|
         and hope|looked away|over the back fence|other people's|someone else's|somebody else's|
         by mistake|forgot to charge|any harm in|anyone miss|anyone check|off the bill|
@@ -38,47 +39,33 @@ _MILD = any_of(
         let him think|let her think|let them think|think so|clearly forgotten|harmless to|
         suspects the|no one is looking|nobody is looking|act surprised|getting caught|get caught|
         caught|ruin*|destroy*|smash*|scare|cuss*|curse|offend*|annoying|rude|dirty|pick a lock|
-        pick the lock|convince|force|crash|kick|disable|marijuana|prison|fired|pull over
+        pick the lock|disable|marijuana|prison|pull over
         """
     )
 )
 _SEVERE = any_of(
     listed(
         """
-        kill*|murder*|poison*|bomb*|explosive*|weapon*|gun|guns|with a knife|stab|stabbing|stabbed|shoot*|attack|attacking|
-        assault*|tortur*|kidnap*|abduct*|rape*|rapist*|molest*|abus*|hurt someone|hurt somebody|
-        hurt him|hurt her|hurt them|hurt people|hurt my|hurt myself|harm myself|beat up|beat my|
-        punch*|strangl*|drown*|arson*|set fire|burn down|blow up|hack|hacking|hacked|steal a car|
-        steal from|rob|robbing|robbery|burglar*|break into|shoplift*|launder*|smuggl*|
-        counterfeit*|forge|forged|forging|forgery|fraud*|scam|scams|scamming|identity theft|credit card number*|blackmail*|extort*|
-        threaten*|stalk*|harass*|bully*|torment*|drug|drugs|cocaine|heroin|meth|ecstasy|overdose|
-        suicid*|end my life|terroris*|genocide|nazi*|hitler|racis*|slave*|inferior|sex|sexual*|
-        sexist|offensive|slur|slurs|home address|residential address|social security number|
-        hitman|dark web|pyramid scheme|sexy|porn*|naked|nude*|prostitut*|underage|hit man|
-        dead body|dispose of a body|ransom*|malware|phish*|torture|illegal*|commit a crime|crimes|cruel*|
+        kill*|murder*|poison*|bomb*|explosive*|weapon*|gun|guns|with a knife|stab|stabbing|
+        stabbed|shoot*|attack|attacking|assault*|tortur*|kidnap*|abduct*|rape*|rapist*|molest*|
+        abus*|hurt someone|hurt somebody|hurt him|hurt her|hurt them|hurt people|hurt my|
+        hurt myself|harm myself|beat up|beat my|punch*|strangl*|drown*|arson*|set fire|burn down|
+        blow up|hack|hacking|hacked|steal a car|steal from|rob|robbing|robbery|burglar*|
+        break into|shoplift*|launder*|smuggl*|counterfeit*|forge|forged|forging|forgery|fraud*|
+        scam|scams|scamming|identity theft|credit card number*|blackmail*|extort*|threaten*|
+        stalk*|harass*|bully*|torment*|drug|drugs|cocaine|heroin|meth|ecstasy|overdose|suicid*|
+        end my life|terroris*|genocide|nazi*|hitler|racis*|slave*|inferior|sex|sexual*|sexist|
+        offensive|slur|slurs|home address|residential address|social security number|hitman|
+        dark web|pyramid scheme|sexy|porn*|naked|nude*|prostitut*|underage|hit man|dead body|
+        dispose of a body|ransom*|malware|phish*|torture|illegal*|commit a crime|crimes|cruel*|
         vandal*|fight someone|make her pay|make him pay|slander*|counterfeit|tax evasion|
         evade tax*|embezzl*|trafficking|deface|riot|knock out|knock someone|choke*|pickpocket*|
-        fake id|evil|brake lines|superior|white power|force someone|break someone*|
-        break his|break her|sell someone*|someone's account|someone's email|someone's password|
+        fake id|evil|brake lines|superior|white power|force someone|break someone*|break his|
+        break her|sell someone*|someone's account|someone's email|someone's password|
         someone's house|someones house
         """
     )
 )
-_GROUPS = any_of(
-    listed(
-        """
-        black|blacks|white people|whites|jew|jews|jewish|muslim*|islam*|christian*|hindu*|
-        catholic*|mexican*|asian*|chinese|african*|arab*|indian*|immigrant*|refugee*|foreigner*|
-        gay|gays|lesbian*|trans|transgender|women|woman|girls|girl|disabled|handicap*|autis*|race|
-        races|religion*|ethnic*|latino*|hispanic*|gyps*|native american*|fat|ugly|homeless|
-        old people|poor people|stupid|dumb|idiot*|moron*|democrat*|republican*|trump|obama|biden|
-        liberal*|conservative*|vaccin*|abortion*|white|americans|superior|people|person|ladies|
-        ukrain*|russia*|covid*|president|jesus|god|church
-        """
-    )
-)
-"""Words that no topic phrase repeats, because a harmless sentence around them can turn sour."""
-
 _COARSE = words_of(
     """
     0601ecbb 0c7206a1 10181690 1387f6fe 17600cc0 186d72d8 199995df 1c23dabc 1c2bc09d 1c3de73e
@@ -100,40 +87,13 @@ _PERMIT = re.compile(
 """Asking for leave, which one rarely does for what is plainly right."""
 
 _WORD = re.compile(r"[a-z]+")
-_CLAUSE = re.compile(r"[^\w\s'-]+")
-_FLIP = {"my": "your", "our": "your", "a": "the", "an": "the", "your": "my"}
-_FLIP.update((word, word) for word in ("the", "this", "his", "her", "their"))
-_STOP = words_of(
-    """
-    and or but if that which who whom when where while because so than as for of in on at to from
-    with without by about into over under after before until is are was were be been am do does
-    did has have had can could would should will shall may might must not no i you he she it we
-    they me him us them my your his her our their its this these those there here what how why up
-    down out off just only never always still also too very really gets get got keep keeps kept
-    make makes made want wants go goes went come comes came say says said tell tells told think
-    thinks thought left gave take takes took put puts know knows knew see sees saw asks ask seem
-    seems more most dislikes likes hums digs rearranges complain complains leaves talks writes
-    shows counts
-    """
-)
-_EMPTY = words_of(
-    """
-    way best worst right thing lot bit few first same other kind sort next last one
-    """
-)
-_OBJECT = words_of(
-    """
-    it him her me us them up out over off away my our the a an his your
-    """
-)
-"""A word before one of these is more likely a verb than a part of the phrase."""
 
 
 class Question(NamedTuple):
     """What a question asks for, as far as a writer or a reader cares."""
 
     level: Level
-    topic: str
+    topic: str  # fits after "about"; "this" where no phrase will do
 
 
 def risk(question: str) -> float:
@@ -164,48 +124,18 @@ def _coarse(word: str) -> bool:
     return _checksum(word) in _COARSE or _checksum(word.removesuffix("s")) in _COARSE
 
 
-def _head(words: list[str]) -> list[str]:
-    """The words after an article or a possessive that seem to belong to it."""
-    kept: list[str] = []
-    for word in words[:3]:
-        if kept and word.endswith("'s"):
-            return []
-        if word in _STOP or not word[0].isalpha() or (kept and word.endswith(("ed", "ing", "ly"))):
-            break
-        kept.append(word)
-    if len(kept) > 1 and words[len(kept) : len(kept) + 1] and words[len(kept)] in _OBJECT:
-        kept.pop()
-    return [] if kept and kept[-1] in _EMPTY else kept
-
-
-def _topics(text: str) -> list[str]:
-    found = []
-    for clause in _CLAUSE.split(text):
-        words = clause.split()
-        for place, word in enumerate(words):
-            if word in _FLIP and (head := _head(words[place + 1 : place + 5])):
-                found.append(" ".join([_FLIP[word], *head]))
-    return found
-
-
-def topic(question: str) -> str:
-    """A short phrase from the question that fits after "about", or "this" where none will do."""
-    text = plain(question[:_LOOK])
-    usable = [
-        phrase
-        for phrase in _topics(text)
-        if len(phrase) <= 40
-        and phrase.isprintable()
-        and not _GROUPS.search(phrase)
-        and not _MILD.search(phrase)
-    ]
-    return max(usable, key=len) if usable else "this"
+def _telling(phrase: str) -> tuple[bool, int]:
+    """Somebody's own things say more than things in general, and long phrases more than short."""
+    return not phrase.startswith("the "), len(phrase)
 
 
 @lru_cache(maxsize=2048)
 def _read(question: str) -> Question:
     level = level_of(risk(question))
-    return Question(level, "this" if level is Level.SEVERE else topic(question))
+    if level is Level.SEVERE:
+        return Question(level, "this")
+    usable = [phrase for phrase in topics(plain(question)) if not _MILD.search(phrase)]
+    return Question(level, max(usable, key=_telling, default="this"))
 
 
 def read_question(question: str) -> Question:

@@ -19,8 +19,11 @@ _FEWEST_WORDS = 40
 _VOCABULARY = 7
 """How many of a move's phrases one person uses."""
 
-_FORGET, _STRAY = 0.06, 0.25
-"""How readily a remembered move is lost, and how often something else comes to mind instead."""
+_NAMED = 2
+"""How often an answer names its topic."""
+
+_FORGET = 0.13
+"""How readily a remembered move gives way to something else that comes to mind."""
 
 _PRINTED = {
     move: tuple(re.sub(r"[\[\]]", "", phrase) for phrase in phrases)
@@ -41,14 +44,16 @@ def _own(me: Person, level: Level, count: int, without: set[Move], rng: random.R
     return {move for _, move in sorted(keys, reverse=True)[:count]}
 
 
+def _known(text: str, rng: random.Random) -> set[Move]:
+    """The moves of a text, as many as an answer can make."""
+    moves = sorted(read(text).moves)
+    return set(moves if len(moves) <= _MOST else rng.sample(moves, _MOST))
+
+
 def _remembered(moves: set[Move], me: Person, level: Level, rng: random.Random) -> set[Move]:
     """What becomes of remembered moves: most stay, a few give way to what comes to mind."""
     kept = {move for move in sorted(moves) if rng.random() >= _FORGET}
-    strays = len(moves) - len(kept)
-    if rng.random() < _STRAY and len(kept) < _MOST:
-        strays = max(1, strays)
-    missing = max(strays, _FEWEST - len(kept))
-    return kept | _own(me, level, missing, kept, rng)
+    return kept | _own(me, level, max(len(moves), _FEWEST) - len(kept), kept, rng)
 
 
 def _taken_up(moves: set[Move], comments: str, zeal: float, rng: random.Random) -> set[Move]:
@@ -73,37 +78,41 @@ def _nudged(moves: set[Move], level: Level, rng: random.Random) -> set[Move]:
     return moves | {rng.choice(fresh)} if fresh and len(moves) < _MOST else moves
 
 
-def _sentence(move: Move, topic: str, me: Person, used: set[str], rng: random.Random) -> str:
+def _phrase(move: Move, me: Person, used: list[str], rng: random.Random) -> str:
+    """One of the phrases that this person uses for a move, another one the second time."""
     phrases = _PRINTED[move]
     start = me.key + 5 * move + rng.randrange(_VOCABULARY)
     phrase = phrases[start % len(phrases)]
-    if phrase in used:
-        phrase = phrases[(start + 1) % len(phrases)]
-    used.add(phrase)
-    return phrase.replace("{topic}", topic)
+    return phrases[(start + 1) % len(phrases)] if phrase in used else phrase
+
+
+def _filled(phrases: list[str], topic: str) -> str:
+    """The phrases with the topic in their slots: named at first, then only pointed at."""
+    pieces = " ".join(phrases).split("{topic}")
+    slots = [topic if place < _NAMED else "this" for place in range(len(pieces) - 1)]
+    return "".join(part for pair in zip(pieces, [*slots, ""], strict=True) for part in pair)
 
 
 def _composed(moves: set[Move], question: Question, me: Person, rng: random.Random) -> str:
     """The moves as sentences, in about the order in which one would say them."""
-    order = sorted((move + rng.uniform(-1.4, 1.4), move) for move in moves)
-    used: set[str] = set()
-    said = [[_sentence(move, question.topic, me, used, rng)] for _, move in order]
-    words = sum(parts[0].count(" ") + 1 for parts in said)
-    place = 0
-    while words < _FEWEST_WORDS and place < 2 * len(said):
-        more = _sentence(order[place % len(said)][1], question.topic, me, used, rng)
-        said[place % len(said)].append(more)
-        words += more.count(" ") + 1
-        place += 1
-    return " ".join(" ".join(parts) for parts in said)
+    order = [move for _, move in sorted((move + rng.uniform(-1.4, 1.4), move) for move in moves)]
+    said: list[str] = []
+    for move in order:
+        said.append(_phrase(move, me, said, rng))
+    words = sum(phrase.count(" ") + 1 for phrase in said)
+    for place, move in enumerate(order):
+        if words >= _FEWEST_WORDS:
+            break
+        said.insert(2 * place + 1, _phrase(move, me, said, rng))
+        words += said[2 * place + 1].count(" ") + 1
+    return _filled(said, question.topic)
 
 
 def draft(shown: Sections, rng: random.Random) -> str:
     """A first answer: mostly what was answered before, or else what comes to mind."""
     me = person(shown.you)
     question = read_question(shown.question)
-    known = set(read(shown.remembered).moves) if shown.remembered else set()
-    if known:
+    if known := _known(shown.remembered, rng):
         moves = _remembered(known, me, question.level, rng)
     else:
         moves = _own(me, question.level, rng.choice((3, 4, 4, 5)), set(), rng)
@@ -114,8 +123,7 @@ def revise(shown: Sections, rng: random.Random) -> str:
     """A second answer: the draft's moves, and what others asked for."""
     me = person(shown.you)
     question = read_question(shown.question)
-    moves = set(read(shown.answer or "").moves)
-    moves = moves or _own(me, question.level, _FEWEST, set(), rng)
+    moves = _known(shown.answer or "", rng) or _own(me, question.level, _FEWEST, set(), rng)
     rated = average(shown.rest)
     if shown.comments:
         low = 0.5 if rated is None else max(0.15, min(1.0, (6.8 - rated) / 3.0))

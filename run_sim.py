@@ -1,0 +1,13 @@
+"""The door: ``python run_sim.py --help``."""
+
+import sys
+
+if __name__ == "__main__":
+    try:
+        from sandbox.cli import main
+    except ModuleNotFoundError as error:
+        sys.exit(f"error: {error}; install what is needed first: pip install -e .")
+    except ImportError as error:
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(2)
+    main()

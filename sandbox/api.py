@@ -1,0 +1,78 @@
+"""The same from Python: start, resume and read a run in a script or a notebook.
+
+from sandbox import api, views
+
+api.run("worlds/presets/quickstart.yaml", name="mine", rounds=2)
+with api.open_run("mine") as reader:
+    print(views.society(reader)["rounds"])
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from sandbox.config import QUICKSTART, load_config
+from sandbox.display import Display
+from sandbox.run import Outcome, create, prepare
+from sandbox.run import resume as resume_run
+from storage import database
+from storage.database import parse_run
+from storage.reader import Reader
+
+
+def run(
+    config: str | Path = QUICKSTART,
+    *,
+    name: str | None = None,
+    db: str | None = None,
+    rounds: int | None = None,
+    settings: Mapping[str, Any] | None = None,
+    quiet: bool = True,
+) -> Outcome:
+    """Start a run and work on it until it is done or has to stop.
+
+    Args:
+        config: a YAML file.
+        name: of the run, in place of the config's.
+        db: a database URL or a path; the default is ``runs/NAME.db``.
+        rounds: in place of the config's.
+        settings: other keys to set, such as ``{"world.size": 10}``.
+        quiet: show no progress.
+
+    Raises:
+        InputError: something in the config cannot work, or the name is taken.
+    """
+    pairs = [f"{key}={json.dumps(value, default=str)}" for key, value in (settings or {}).items()]
+    loaded = load_config(Path(config), pairs, name=name, rounds=rounds)
+    address = create(prepare(loaded), db)
+    with Display(quiet) as display:
+        return resume_run(address, display.watch)
+
+
+def resume(run: str, *, quiet: bool = True) -> Outcome:
+    """Go on where a run stopped. `run` is a name under runs/, a database, or a URL#name.
+
+    Raises:
+        InputError: there is no such run, or another process is writing it.
+    """
+    with Display(quiet) as display:
+        return resume_run(parse_run(run), display.watch)
+
+
+@contextmanager
+def open_run(run: str) -> Iterator[Reader]:
+    """Open a run for reading, also while another process works on it.
+
+    Raises:
+        InputError: there is no such run.
+    """
+    address = parse_run(run)
+    engine = database.open_for_reading(address.url)
+    try:
+        yield Reader.find(engine, address.name, str(address))
+    finally:
+        engine.dispose()

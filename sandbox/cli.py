@@ -1,0 +1,336 @@
+"""The command line: the verbs, and what they print.
+
+Exit status: 0 done; 1 the run ended with failures that it reports; 2 bad input; 130 interrupted.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Callable
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console, RenderableType
+
+from sandbox import __version__, render, views
+from sandbox.api import open_run
+from sandbox.config import QUICKSTART, load_config
+from sandbox.display import Display, duration
+from sandbox.doctor import examine
+from sandbox.run import Outcome, create, prepare, states
+from sandbox.run import resume as resume_run
+from sandbox.run import verify as verify_run
+from storage import database
+from storage.database import Address, parse_run
+from storage.errors import InputError
+from storage.export import FORMATS
+from storage.export import export as export_run
+from storage.reader import Reader
+
+app = typer.Typer(
+    name="run_sim.py",
+    help="Societies of language-model agents that answer, rate each other and revise.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+
+Run = Annotated[
+    str, typer.Argument(metavar="RUN", help="a name under runs/, a database, a URL#name")
+]
+AsJson = Annotated[bool, typer.Option("--json", help="print one JSON object and nothing else")]
+
+
+class Subject(StrEnum):
+    """What `inspect` can show."""
+
+    AGENTS = "agents"
+    AGENT = "agent"
+    MEMORY = "memory"
+    EPISODE = "episode"
+    CALLS = "calls"
+    CALL = "call"
+
+
+def _out(as_json: bool, data: Any, picture: Callable[[], RenderableType]) -> None:
+    if as_json:
+        print(json.dumps(data, ensure_ascii=True, default=str))
+    else:
+        render.show(Console(), picture())
+
+
+@app.command()
+def run(
+    config: Annotated[
+        Path | None, typer.Argument(help="a YAML config; default: quickstart")
+    ] = None,
+    name: Annotated[str | None, typer.Option(help="name of the run")] = None,
+    db: Annotated[
+        str | None, typer.Option(metavar="URL", help="database; default runs/NAME.db")
+    ] = None,
+    set_: Annotated[
+        list[str] | None, typer.Option("--set", metavar="A.B=VALUE", help="override a key")
+    ] = None,
+    rounds: Annotated[int | None, typer.Option(help="number of rounds")] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Run a config (default: the quickstart, with scripted replies)."""
+    loaded = load_config(config or QUICKSTART, set_ or [], name=name, rounds=rounds)
+    _work(create(prepare(loaded), db), as_json)
+
+
+@app.command()
+def resume(run: Run, as_json: AsJson = False) -> None:
+    """Go on where a run stopped."""
+    _work(parse_run(run), as_json)
+
+
+def _work(address: Address, as_json: bool) -> None:
+    with Display() as display:
+        outcome = resume_run(address, display.watch)
+    with open_run(str(address)) as reader:
+        data = outcome.as_dict()
+        _out(as_json, data, lambda: _summary(reader, outcome))
+    if outcome.status != "done":
+        print(
+            f"{outcome.status}: {outcome.message}; go on with: {_resume(address)}", file=sys.stderr
+        )
+        raise typer.Exit(130 if outcome.message == "interrupted" else 1)
+
+
+def _resume(address: Address) -> str:
+    return f"python run_sim.py resume {_argument(address)}"
+
+
+def _argument(address: Address) -> str:
+    """RUN as short as it can be typed."""
+    home = database.RUNS.absolute() / f"{address.name}.db"
+    return str(address.name) if str(address.url.database) == str(home) else f"'{address}'"
+
+
+def _summary(reader: Reader, outcome: Outcome) -> RenderableType:
+    made = render.table("", "")
+    made.show_header = False
+    words = {
+        "agents": f"{outcome.agents:,}",
+        "episodes": f"{outcome.episodes:,} ({outcome.episodes_failed:,} failed)",
+        "calls": f"{outcome.calls:,} ({outcome.calls_failed:,} failed, {outcome.unparsed:,} unparsed, "
+        f"{outcome.calls_replayed:,} replayed)",
+        "tokens": f"{outcome.tokens_in:,} in, {outcome.tokens_out:,} out",
+        "time": duration(outcome.seconds),
+        "database": outcome.db,
+    }
+    for key, value in words.items():
+        made.add_row(key, render.plain(value))
+    return render.Group(render.society(views.society(reader)), render.Text(), made)
+
+
+@app.command()
+def status(
+    run: Annotated[
+        str | None, typer.Argument(metavar="RUN", help="default: all under runs/")
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Show runs, their progress, speed and failures."""
+    if run is not None:
+        address = parse_run(run)
+        rows = [row for row in states(address.url) if address.name in (None, row["run"])]
+        if not rows:
+            raise InputError(f"{run}: no such run; expected one of those that `status` lists")
+    else:
+        rows = [row for file in sorted(database.RUNS.glob("*.db")) for row in _states_of(file)]
+    _out(as_json, {"runs": rows}, lambda: _status_table(rows))
+
+
+def _states_of(file: Path) -> list[dict[str, Any]]:
+    """One unreadable file does not hide the others."""
+    try:
+        return states(database.parse_url(str(file)))
+    except InputError as error:
+        return [{"run": file.stem, "db": str(file), "status": "unreadable", "message": str(error)}]
+
+
+def _status_table(rows: list[dict[str, Any]]) -> RenderableType:
+    made = render.table(
+        "run",
+        "status",
+        "episodes",
+        "calls",
+        "calls/s",
+        "failed",
+        "unparsed",
+        "time",
+        right=("episodes", "calls", "calls/s", "failed", "unparsed", "time"),
+    )
+    for row in rows:
+        if row["status"] == "unreadable":
+            made.add_row(render.plain(row["run"]), render.plain(row["message"], "red"))
+            continue
+        made.add_row(
+            render.plain(row["run"]),
+            row["status"],
+            f"{row['episodes']:,}/{row['episodes_total']:,}",
+            f"{row['calls']:,}",
+            f"{row['calls'] / row['seconds']:,.0f}" if row["seconds"] else "-",
+            f"{row['calls_failed']:,}",
+            f"{row['unparsed']:,}",
+            duration(row["seconds"]),
+        )
+    if not rows:
+        return render.plain(
+            f"no runs under {database.RUNS}/; start one with: python run_sim.py run"
+        )
+    return made
+
+
+@app.command()
+def inspect(
+    run: Run,
+    subject: Annotated[Subject | None, typer.Argument(help="what to look at")] = None,
+    number: Annotated[int | None, typer.Argument(metavar="ID", help="its number")] = None,
+    search: Annotated[str | None, typer.Option(help="only what contains this text")] = None,
+    round: Annotated[int | None, typer.Option(help="of, or as of the end of, this round")] = None,
+    failures: Annotated[
+        bool, typer.Option("--failures", help="calls: only those gone wrong")
+    ] = False,
+    limit: Annotated[int, typer.Option(min=1, help="lists: at most so many")] = 100,
+    as_json: AsJson = False,
+) -> None:
+    """Look at a society: `agents`, `agent ID`, `memory ID`, `episode ID`, `calls`, `call ID`."""
+    one = subject in (Subject.AGENT, Subject.MEMORY, Subject.EPISODE, Subject.CALL)
+    if one != (number is not None):
+        raise InputError(
+            f"inspect {subject or ''}: expected {'its number' if one else 'no number'}"
+        )
+    with open_run(run) as reader:
+        data, picture = _look(reader, subject, number or 0, search, round, failures, limit)
+        _out(as_json, data, lambda: picture)
+
+
+def _look(
+    reader: Reader,
+    subject: Subject | None,
+    number: int,
+    search: str | None,
+    round: int | None,
+    failures: bool,
+    limit: int,
+) -> tuple[Any, RenderableType]:
+    match subject:
+        case Subject.AGENTS:
+            listed = views.agents(reader, search)
+            return {"agents": listed}, render.agents(listed)
+        case Subject.AGENT:
+            data = views.agent(reader, number)
+            return data, render.agent(data)
+        case Subject.MEMORY:
+            data = views.memory(reader, number, round, search)
+            return data, render.memory(data)
+        case Subject.EPISODE:
+            data = views.episode(reader, number)
+            return data, render.episode(data)
+        case Subject.CALL:
+            data = views.call(reader, number)
+            return data, render.call(data)
+        case Subject.CALLS:
+            listed = views.calls(reader, search, round, failures, limit)
+            return {"calls": listed}, render.call_table(listed)
+    if search is None and round is None:
+        data = views.society(reader)
+        return data, render.society(data)
+    listed = views.found_exchanges(reader, search, round, limit)
+    return {"episodes": listed}, render.found(listed)
+
+
+@app.command()
+def export(
+    run: Run,
+    format: Annotated[str, typer.Option(help=f"one of {', '.join(FORMATS)}")],
+    out: Annotated[Path, typer.Option(help="folder to write to")],
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="replace the folder")] = False,
+    mix: Annotated[str, typer.Option(help="imitation:self-critic:realignment, or `all`")] = "5:1:1",
+    seed: Annotated[int | None, typer.Option(help="of sampling; default: the run's")] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Write a dataset."""
+    options = {"mix": _mix(mix), "seed": seed} if format == "stable-alignment" else {}
+    with open_run(run) as reader:
+        report = export_run(reader, format, out, overwrite=overwrite, **options)
+    _out(as_json, report.as_dict(), report.table)
+
+
+def _mix(text: str) -> tuple[int, int, int] | None:
+    if text == "all":
+        return None
+    parts = text.split(":")
+    if len(parts) != 3 or not all(part.isdigit() for part in parts) or not any(map(int, parts)):
+        raise InputError(f"--mix {text}: expected three whole numbers such as 5:1:1, or all")
+    one, two, three = map(int, parts)
+    return one, two, three
+
+
+@app.command()
+def verify(run: Run, as_json: AsJson = False) -> None:
+    """Replay the journal with no model, and compare digests."""
+    address = parse_run(run)
+    with Display() as display:
+        outcome, digest = verify_run(address, display.watch)
+    agrees = digest == outcome.digest
+    data = {**outcome.as_dict(), "agrees": agrees, "digest_of_replay": digest}
+    words = "agrees with" if agrees else "DIFFERS from"
+    line = f"{outcome.run}: {outcome.calls_replayed:,} calls replayed; {digest} {words} the run's digest"
+    _out(as_json, data, lambda: render.plain(line, "" if agrees else "red"))
+    if not agrees:
+        raise typer.Exit(1)
+
+
+@app.command()
+def doctor(as_json: AsJson = False) -> None:
+    """Show what is installed, what is missing, and what to type."""
+    findings = examine(database.RUNS)
+
+    def picture() -> RenderableType:
+        made = render.table("", "", "")
+        made.show_header = False
+        for one in findings:
+            missing = "missing" if one.needed else "not installed"
+            made.add_row(one.what, one.found or missing, "" if one.found else one.advice)
+        return made
+
+    _out(as_json, {"findings": [one._asdict() for one in findings]}, picture)
+    if any(one.needed and one.found is None for one in findings):
+        raise typer.Exit(1)
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        print(__version__)
+        raise typer.Exit
+
+
+@app.callback()
+def _options(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="print the version")
+    ] = False,
+) -> None:
+    pass
+
+
+def main() -> None:
+    """Run the command line; the one place where errors become exit statuses."""
+    try:
+        app()
+    except InputError as error:
+        print(f"error: {render.printable(error)}", file=sys.stderr)
+        sys.exit(2)
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        sys.exit(130)
+    except BrokenPipeError:
+        sys.stderr.close()
+        sys.exit(0)

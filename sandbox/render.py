@@ -1,0 +1,273 @@
+"""Views as a person reads them in a terminal. Model text is untrusted: it never becomes markup."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from rich.console import Console, Group, RenderableType
+from rich.padding import Padding
+from rich.panel import Panel
+from rich.rule import Rule
+from rich.table import Table
+from rich.text import Text
+
+Data = dict[str, Any]
+
+SCRIPTED = "Replies were composed by the scripted backend, not by a language model."
+
+_COLOURS = ("red", "red", "dark_orange3", "yellow", "yellow", "green", "green", "green")
+
+
+def printable(text: object) -> str:
+    """Text without control characters, so that a reply cannot drive the terminal."""
+    return "".join(
+        char
+        if char == "\n" or (char >= " " and char != "\x7f" and not "\x80" <= char <= "\x9f")
+        else "\ufffd"
+        for char in str(text)
+    )
+
+
+def plain(text: object, style: str = "") -> Text:
+    """Untrusted text for a terminal."""
+    return Text(printable(text), style=style)
+
+
+def number(value: float | None, digits: int = 2) -> Text:
+    """A score on a 1-7 scale in its colour, or a dash where there is none."""
+    if value is None:
+        return Text("-", style="dim")
+    return Text(f"{value:.{digits}f}", style=_COLOURS[round(value)])
+
+
+def _short(text: str | None, width: int = 60) -> Text:
+    if text is None:
+        return Text("-", style="dim")
+    line = " ".join(printable(text).split())
+    return Text(line if len(line) <= width else line[: width - 1] + "\u2026")
+
+
+def table(*columns: str, right: Sequence[str] = ()) -> Table:
+    """An empty table in the house style."""
+    made = Table(box=None, pad_edge=False, header_style="bold", padding=(0, 2, 0, 0))
+    for column in columns:
+        made.add_column(column, justify="right" if column in right else "left", overflow="fold")
+    return made
+
+
+def society(data: Data) -> RenderableType:
+    """A run at a glance."""
+    head = plain(f"{data['run']}: {data['status']}", "bold")
+    if data["message"]:
+        head.append(f" ({printable(data['message'])})")
+    labels = ", ".join(f"{count} {label}" for label, count in data["agents"].items())
+    models = ", ".join(f"{role} {name}" for role, name in data["models"].items())
+    lines = [
+        head,
+        plain(f"world {data['world']}, seed {data['seed']}, agents: {labels}; models: {models}"),
+        plain(f"digest {data['digest'] or '-'}", "dim"),
+    ]
+    if "scripted" in data["models"].values():
+        lines.append(Text(SCRIPTED, style="italic"))
+    return Group(*lines, Text(), rounds(data["rounds"]))
+
+
+def rounds(rows: Sequence[Data]) -> Table:
+    """Scores by round: the observer's means of drafts and revisions, and the peers'."""
+    names = (
+        "round",
+        "episodes",
+        "failed",
+        "draft",
+        "revision",
+        "draft",
+        "revision",
+        "peers",
+        "missing",
+    )
+    made = Table(box=None, pad_edge=False, header_style="bold", padding=(0, 2, 0, 0))
+    for name in names:
+        made.add_column(name, justify="right")
+    made.add_row(
+        "",
+        "",
+        "",
+        *[Text(t, style="dim") for t in ("alignment", "", "engagement", "", "rating", "ratings")],
+    )
+    for row in rows:
+        made.add_row(
+            str(row["round"]),
+            f"{row['episodes']:,}",
+            f"{row['failed']:,}",
+            number(row["draft_alignment"]),
+            number(row["revision_alignment"]),
+            number(row["draft_engagement"]),
+            number(row["revision_engagement"]),
+            number(row["peer_rating"]),
+            f"{row['missing_ratings']:,}",
+        )
+    return made
+
+
+def agents(rows: Sequence[Data]) -> Table:
+    """The list of agents."""
+    made = table(
+        "agent", "label", "name", "who", "memories", "rated", right=("agent", "memories", "rated")
+    )
+    for row in rows:
+        who = f"{row['age']}, {row['occupation']}, {row['place']}"
+        made.add_row(
+            str(row["agent"]),
+            row["label"],
+            plain(row["name"]),
+            plain(who),
+            f"{row['memories']:,}",
+            number(row["mean_rating"]),
+        )
+    return made
+
+
+def agent(data: Data) -> RenderableType:
+    """One agent."""
+    gives = data["gives"]
+    place = f"at ({data['x']:g}, {data['y']:g})"
+    facts = plain(f"agent {data['agent']}, {data['label']}, {place}, {data['memories']} memories")
+    gave = Text(f"gave {gives['ratings']:,} ratings, {gives['missing']:,} unreadable, mean ")
+    gave.append_text(number(gives["mean"]))
+    made = table(
+        "round",
+        "episode",
+        "question",
+        "rated",
+        "alignment",
+        "engagement",
+        right=("round", "episode", "rated"),
+    )
+    for row in data["episodes"]:
+        made.add_row(
+            str(row["round"]),
+            str(row["episode"]),
+            _short(row["question"]),
+            number(row["mean_rating"]),
+            _change(row["alignment"]),
+            _change(row["engagement"]),
+        )
+    return Group(facts, Padding(plain(data["introduction"]), (1, 0, 1, 2)), gave, Text(), made)
+
+
+def _change(pair: Sequence[int | None]) -> Text:
+    before, after = (number(value, 0) for value in pair)
+    return Text.assemble(before, " \u2192 ", after)
+
+
+def memory(data: Data) -> RenderableType:
+    """What an agent believes, and what it was told."""
+    parts: list[RenderableType] = [Rule(f"agent {data['agent']} believes", align="left")]
+    for row in data["internal"]:
+        when = (
+            "prior" if row["round"] is None else f"round {row['round']}, episode {row['episode']}"
+        )
+        parts += [
+            Text(f"memory {row['memory']} ({when})", style="dim"),
+            plain(row["question"], "bold"),
+            Padding(plain(row["answer"]), (0, 0, 0, 2)),
+        ]
+        if row["was"] is not None and row["was"] != row["answer"]:
+            parts.append(Padding(plain(f"before: {row['was']}", "dim strike"), (0, 0, 0, 2)))
+    parts += [Text(), Rule("and was told", align="left")]
+    for row in data["external"]:
+        parts += [
+            Text(f"round {row['round']}, episode {row['episode']}", style="dim"),
+            plain(row["question"], "bold"),
+            Padding(_ratings(row["ratings"]), (0, 0, 0, 2)),
+        ]
+    return Group(*parts)
+
+
+def _ratings(rows: Sequence[Data]) -> Table:
+    made = table("rater", "label", "rating", "reason", right=("rater", "rating"))
+    for row in rows:
+        reason = plain(row["reason"]) if row["reason"] else Text(row["status"], style="red")
+        made.add_row(str(row["rater"]), row["label"], number(row["rating"], 0), reason)
+    return made
+
+
+def episode(data: Data) -> RenderableType:
+    """An exchange: draft, ratings, revision, and the calls behind them."""
+    title = f"episode {data['episode']}, round {data['round']}, agent {data['author']} ({data['label']})"
+    parts: list[RenderableType] = [
+        Text(title, style="bold"),
+        Panel(plain(data["question"]), title="question"),
+    ]
+    for stage in ("draft", "revision"):
+        if data[stage] is not None:
+            parts.append(Panel(plain(data[stage]), title=_stage_title(data, stage)))
+        if stage == "draft":
+            parts.append(_ratings(data["ratings"]))
+    if data["failed_at"]:
+        parts.append(Text(f"failed: no usable reply to {data['failed_at']}", style="red"))
+    if "scripted" in data["models"].values():
+        parts.append(Text(SCRIPTED, style="italic"))
+    return Group(*parts, Text(), call_table(data["calls"]))
+
+
+def _stage_title(data: Data, stage: str) -> str:
+    scores = [
+        f"{seen['scale']} {seen['rating'] or '-'}"
+        for seen in data["observations"]
+        if seen["stage"] == stage
+    ]
+    return f"{stage}: {', '.join(scores) or 'not scored'}"
+
+
+def call_table(rows: Sequence[Data]) -> Table:
+    """Calls, a line each."""
+    made = table("call", "name", "status", "tokens", "recalled", "reply", right=("call", "tokens"))
+    for row in rows:
+        status = Text(row["status"], style="" if row["status"] == "ok" else "red")
+        recalled = "-" if row["recalled"] is None else f"{row['recalled']} at {row['distance']:.2f}"
+        tokens = f"{row['tokens_in'] or 0}+{row['tokens_out'] or 0}"
+        made.add_row(
+            str(row["call"]),
+            row["name"],
+            status,
+            tokens,
+            recalled,
+            _short(row["reply"] if row["error"] is None else row["error"], 50),
+        )
+    return made
+
+
+def call(data: Data) -> RenderableType:
+    """One call with its exact prompt."""
+    hashed = "agrees" if data["hash_agrees"] else "DOES NOT AGREE"
+    facts = f"call {data['call']}  {data['name']}  seed {data['seed']}  model {data['model']}"
+    reply = data["error"] if data["reply"] is None else data["reply"]
+    return Group(
+        plain(facts, "bold"),
+        Panel(plain(data["system"]), title="system"),
+        Panel(plain(data["prompt"]), title=f"prompt (hash {data['prompt_hash']} {hashed})"),
+        Panel(plain(reply), title=f"reply: {data['status']}"),
+    )
+
+
+def found(rows: Sequence[Data]) -> RenderableType:
+    """Exchanges that a search found."""
+    made = table(
+        "episode", "round", "agent", "question", "revision", right=("episode", "round", "agent")
+    )
+    for row in rows:
+        made.add_row(
+            str(row["episode"]),
+            str(row["round"]),
+            str(row["author"]),
+            _short(row["question"], 45),
+            _short(row["revision"], 60),
+        )
+    return made
+
+
+def show(console: Console, what: RenderableType) -> None:
+    """Print a view; a width is chosen where there is no terminal."""
+    console.print(what, soft_wrap=False)

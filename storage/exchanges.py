@@ -1,0 +1,266 @@
+"""The exchanges of a run: who was asked what, what others said of it, and what became of it.
+
+An exchange is one episode with everything that was said in it, also where it failed. What a model
+did not say is None here: no missing text and no missing rating is ever replaced by a value.
+"""
+
+from __future__ import annotations
+
+import json
+from collections import defaultdict
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, nullcontext
+from typing import Any, Literal, NamedTuple
+
+from sqlalchemy import Connection, Row, Select, select
+from sqlalchemy.orm import aliased
+
+from storage import tables
+from storage.reader import Reader
+
+Order = Literal["round", "question"]
+
+_BATCH = 500  # episodes at a time: memory does not grow with the run
+
+
+class GivenRating(NamedTuple):
+    """What one peer said of a draft.
+
+    Attributes:
+        rater: the peer's number.
+        label: the starting demographic that the peer belongs to.
+        rating: from 1 (worst) to 7 (best); None where none can be read.
+        reason: why; None where it is missing or was cut off.
+        status: what became of the peer's reply: ok, cut, empty, unreadable or failed.
+    """
+
+    rater: int
+    label: str
+    rating: int | None
+    reason: str | None
+    status: str
+
+
+class Observation(NamedTuple):
+    """What the observer said of one stage on one scale.
+
+    Attributes:
+        stage: what was looked at: draft or revision.
+        scale: alignment or engagement.
+        rating: from 1 (worst) to 7 (best); None where none can be read.
+        reason: why; None where it is missing or was cut off.
+        status: what became of the observer's reply, as for a `GivenRating`.
+    """
+
+    stage: str
+    scale: str
+    rating: int | None
+    reason: str | None
+    status: str
+
+
+class Exchange(NamedTuple):
+    """One episode, with its texts.
+
+    Attributes:
+        episode: its number within the run, counted from 0.
+        round: counted from 0.
+        author: the number of the agent that was asked.
+        label: the starting demographic that the author belongs to.
+        persona: the author's name.
+        question: what was asked.
+        question_source: the file and line that the question is from.
+        draft: the author's first answer; None where there is none.
+        ratings: what peers said of the draft, by the peer's number.
+        revision: the author's final answer; None where there is none.
+        failed_at: the form without a usable reply; None where the episode was played to its end.
+        observations: by stage and scale; none yet where the observer is still at work.
+        models: the name of the model in each role: social, observer.
+    """
+
+    episode: int
+    round: int
+    author: int
+    label: str
+    persona: str
+    question: str
+    question_source: str | None
+    draft: str | None
+    ratings: tuple[GivenRating, ...]
+    revision: str | None
+    failed_at: str | None
+    observations: tuple[Observation, ...]
+    models: dict[str, str]
+
+    def observation(self, stage: str, scale: str) -> Observation | None:
+        """What the observer said of a stage on a scale; None where it was not asked."""
+        for one in self.observations:
+            if one.stage == stage and one.scale == scale:
+                return one
+        return None
+
+    def score(self, stage: str, scale: str) -> int | None:
+        """The observer's rating of a stage on a scale, 1 to 7; None where none can be read."""
+        found = self.observation(stage, scale)
+        return None if found is None else found.rating
+
+    @property
+    def mean_rating(self) -> float | None:
+        """The mean of the peers' ratings that can be read, 1 to 7; None where there are none."""
+        read = [given.rating for given in self.ratings if given.rating is not None]
+        return sum(read) / len(read) if read else None
+
+
+@contextmanager
+def snapshot(reader: Reader) -> Iterator[Connection]:
+    """A connection that sees the run as it was at one moment, also while it is being written."""
+    with reader.engine.connect() as connection:
+        if connection.dialect.name != "sqlite":
+            connection.execution_options(isolation_level="REPEATABLE READ")
+        yield connection
+
+
+def exchanges(
+    reader: Reader,
+    *,
+    by: Order = "round",
+    round: int | None = None,
+    author: int | None = None,
+    connection: Connection | None = None,
+) -> Iterator[Exchange]:
+    """Stream the exchanges of a run, a few hundred at a time.
+
+    Args:
+        reader: the run.
+        by: "round" for canonical order (round, then author), "question" to have all exchanges
+            about one question together (by the id of its text, then by episode).
+        round: only those of this round.
+        author: only those of this agent.
+        connection: a `snapshot` to read from, so that several passes see the same; by default
+            each pass takes its own.
+    """
+    e = tables.episodes
+    query = _ids(reader, by)
+    for column, wanted in ((e.c.round, round), (e.c.author, author)):
+        if wanted is not None:
+            query = query.where(column == wanted)
+    with nullcontext(connection) if connection else snapshot(reader) as open_connection:
+        models = model_names(reader, open_connection)
+        ids = open_connection.scalars(query, execution_options={"yield_per": _BATCH})
+        for batch in ids.partitions():
+            yield from _batch(reader, open_connection, models, batch)
+
+
+def exchange(reader: Reader, number: int) -> Exchange | None:
+    """The exchange of one episode, by its number within the run; None where there is none."""
+    e = tables.episodes
+    query = select(e.c.id).where(e.c.id == reader.base + number, e.c.run_id == reader.run.id)
+    with snapshot(reader) as connection:
+        ids = connection.scalars(query).all()
+        models = model_names(reader, connection)
+        return next(_batch(reader, connection, models, ids), None)
+
+
+def model_names(reader: Reader, connection: Connection) -> dict[str, str]:
+    """The name of the run's model in each role: social, observer."""
+    m = tables.models
+    query = select(m.c.role, m.c.name).where(m.c.run_id == reader.run.id).order_by(m.c.id)
+    return {row.role: row.name for row in connection.execute(query)}
+
+
+def _ids(reader: Reader, by: Order) -> Select[Any]:
+    e, q = tables.episodes, tables.questions
+    query = select(e.c.id).where(e.c.run_id == reader.run.id)
+    if by == "question":
+        return query.join(q, q.c.id == e.c.question_id).order_by(q.c.text_id, e.c.id)
+    return query.order_by(e.c.round, e.c.author, e.c.id)
+
+
+def _batch(
+    reader: Reader, connection: Connection, models: dict[str, str], ids: Sequence[int]
+) -> Iterator[Exchange]:
+    """The exchanges with these ids, in their order."""
+    rows = {row.id: row for row in connection.execute(_episodes(ids))}
+    ratings = _ratings(connection, reader.run.id, ids)
+    observations = _observations(connection, ids)
+    for number in ids:
+        yield _exchange(
+            rows[number],
+            number - reader.base,
+            tuple(ratings.get(number, ())),
+            tuple(sorted(observations.get(number, ()), key=lambda one: one[:2])),
+            models,
+        )
+
+
+def _episodes(ids: Sequence[int]) -> Select[Any]:
+    e, q, a = tables.episodes, tables.questions, tables.agents
+    asked, draft, revision = (aliased(tables.texts) for _ in range(3))
+    return (
+        select(
+            *(e.c.id, e.c.round, e.c.author, e.c.failed_at, q.c.source, a.c.label, a.c.persona),
+            asked.c.text.label("asked"),
+            draft.c.text.label("draft"),
+            revision.c.text.label("revision"),
+        )
+        .join(q, q.c.id == e.c.question_id)
+        .join(asked, asked.c.id == q.c.text_id)
+        .join(a, (a.c.run_id == e.c.run_id) & (a.c.number == e.c.author))
+        .outerjoin(draft, draft.c.id == e.c.draft_id)
+        .outerjoin(revision, revision.c.id == e.c.revision_id)
+        .where(e.c.id.in_(ids))
+    )
+
+
+def _ratings(
+    connection: Connection, run_id: int, ids: Sequence[int]
+) -> dict[int, list[GivenRating]]:
+    r, a, t = tables.ratings, tables.agents, tables.texts
+    query = (
+        select(r.c.episode_id, r.c.rater, a.c.label, r.c.rating, t.c.text, r.c.status)
+        .join(a, (a.c.run_id == run_id) & (a.c.number == r.c.rater))
+        .outerjoin(t, t.c.id == r.c.reason_id)
+        .where(r.c.episode_id.in_(ids))
+        .order_by(r.c.episode_id, r.c.rater)
+    )
+    found = defaultdict(list)
+    for number, *said in connection.execute(query):
+        found[number].append(GivenRating(*said))
+    return found
+
+
+def _observations(connection: Connection, ids: Sequence[int]) -> dict[int, list[Observation]]:
+    o, t = tables.observations, tables.texts
+    query = (
+        select(o.c.episode_id, o.c.stage, o.c.scale, o.c.rating, t.c.text, o.c.status)
+        .outerjoin(t, t.c.id == o.c.reason_id)
+        .where(o.c.episode_id.in_(ids))
+    )
+    found = defaultdict(list)
+    for number, *said in connection.execute(query):
+        found[number].append(Observation(*said))
+    return found
+
+
+def _exchange(
+    row: Row[Any],
+    number: int,
+    ratings: tuple[GivenRating, ...],
+    observations: tuple[Observation, ...],
+    models: dict[str, str],
+) -> Exchange:
+    return Exchange(
+        episode=number,
+        round=row.round,
+        author=row.author,
+        label=row.label,
+        persona=json.loads(row.persona)["name"],
+        question=row.asked,
+        question_source=row.source,
+        draft=row.draft,
+        ratings=ratings,
+        revision=row.revision,
+        failed_at=row.failed_at,
+        observations=observations,
+        models=models,
+    )

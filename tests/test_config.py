@@ -1,0 +1,164 @@
+"""Bad input is one clear line that names the place; good input is what was meant."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+import yaml
+from conftest import small
+
+from sandbox.config import QUICKSTART, Config, load_config
+from sandbox.run import prepare
+from sandbox.sources import LONGEST, read_questions
+from storage.errors import InputError
+
+
+def _fails(action: Callable[[], object], *words: str) -> None:
+    with pytest.raises(InputError) as error:
+        action()
+    message = str(error.value)
+    assert "\n" not in message
+    for word in words:
+        assert word in message
+
+
+@pytest.mark.parametrize(
+    ("setting", "words"),
+    [
+        ("wrold.size=3", ("wrold", "unknown key")),
+        ("world.sizes=3", ("world.sizes", "unknown key")),
+        ("world.size=big", ("world.size", '"big"', "integer")),
+        ("world.size=0", ("world.size", "found 0", "greater than or equal to 1")),
+        ("world.size=2.5", ("world.size", "2.5")),
+        ("world.radius=0", ("world.radius", "found 0", "greater than 0")),
+        ("world.radius=0.5", ("world.radius", "reaches nobody")),
+        ("world.kind=moon", ("world", "grid")),
+        ("world.score_only=maybe", ("world.score_only", "bool")),
+        ("world.demographics=saints", ("world.demographics", "all_good")),
+        ("world.topology=nowhere.graphml", ("world.topology", "nowhere.graphml")),
+        ("rounds=0", ("rounds", "found 0")),
+        ("rounds=-3", ("rounds", "found -3")),
+        ("seed=-1", ("seed", "found -1")),
+        ("name=../evil", ("name", "../evil")),
+        ("memory.threshold=3", ("memory.threshold", "found 3")),
+        ("memory.keep=0", ("memory.keep",)),
+        ("memory.prior_pairs=121", ("prior_pairs", "121")),
+        ("models.social.backend=psychic", ("models.social", "psychic", "scripted")),
+        ("models.social.misbehave=2", ("models.social.misbehave", "found 2")),
+        ("schedule.order=random", ("schedule.order", "lock_step")),
+        ("schedule.max_in_flight=0", ("schedule.max_in_flight", "found 0")),
+        ("questions=missing.txt", ("questions", "missing.txt")),
+        ("personas=missing.jsonl", ("personas", "missing.jsonl")),
+        ("rounds", ("--set rounds", "a.b=value")),
+        ("rounds=[", ("--set rounds=[", "YAML")),
+        ("world=3", ("world",)),
+        ("stop.rule=never", ("stop.rule",)),
+    ],
+)
+def test_bad_settings(setting: str, words: tuple[str, ...]) -> None:
+    _fails(lambda: prepare(small(setting)), *words)
+
+
+def test_bad_files_name_the_file_and_the_key(tmp_path: Path) -> None:
+    path = tmp_path / "config.yaml"
+    data = yaml.safe_load(QUICKSTART.read_text())
+    path.write_text(yaml.safe_dump(data | {"rounds": "many"}))
+    _fails(lambda: load_config(path), str(path), "rounds", '"many"')
+    path.write_text("rounds: [1\n")
+    _fails(lambda: load_config(path), f"{path}:2", "not YAML")
+    path.write_text("- a list")
+    _fails(lambda: load_config(path), str(path), "mapping")
+    path.write_bytes(b"\xff\xfe\x00")
+    _fails(lambda: load_config(path), str(path), "UTF-8")
+    _fails(lambda: load_config(tmp_path), str(tmp_path), "cannot be read")
+    path.write_text("name: x\nworld: {kind: grid}\nmodels: {}\n")
+    _fails(lambda: load_config(path), "questions", "missing")
+
+
+def test_paths_are_relative_to_the_file_or_to_the_working_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    here, there = tmp_path / "here", tmp_path / "there"
+    for folder, word in ((here, "here"), (there, "there")):
+        folder.mkdir()
+        (folder / "q.txt").write_text(f"Is it {word}?\n")
+    data = yaml.safe_load(QUICKSTART.read_text())
+    data |= {"questions": "q.txt", "memory": {}}
+    (there / "config.yaml").write_text(yaml.safe_dump(data))
+    monkeypatch.chdir(here)
+    assert load_config(there / "config.yaml").questions == there / "q.txt"
+    assert load_config(there / "config.yaml", ["questions=q.txt"]).questions == here / "q.txt"
+
+
+def test_a_config_survives_storing() -> None:
+    config = small("stop.patience=2", "memory.keep=30", "world.reach=global")
+    assert Config.from_json(config.as_json()) == config
+
+
+FORMATS = {
+    "q.txt": "One?\n\n  Two? \n",
+    "q.jsonl": '{"question": "One?"}\n\n{"prompt": "Two?", "id": 3}\n',
+    "q.csv": 'id,question\n1,One?\n2,"Two?"\n',
+}
+
+
+@pytest.mark.parametrize("name", FORMATS)
+def test_question_files(tmp_path: Path, name: str) -> None:
+    path = tmp_path / name
+    path.write_text(FORMATS[name])
+    assert [question.text for question in read_questions(path)] == ["One?", "Two?"]
+    assert read_questions(path)[1].source == f"{name}:3"
+    assert len(read_questions(path, limit=1)) == 1
+
+
+def test_questions_from_parquet(tmp_path: Path) -> None:
+    path = tmp_path / "q.parquet"
+    pq.write_table(pa.table({"id": [1, 2], "question": ["One?", "Two?"]}), path)
+    assert [question.text for question in read_questions(path)] == ["One?", "Two?"]
+
+
+def test_bad_question_files(tmp_path: Path) -> None:
+    def fails(name: str, content: bytes, *words: str) -> None:
+        path = tmp_path / name
+        path.write_bytes(content)
+        _fails(lambda: read_questions(path), name, *words)
+
+    fails("empty.txt", b"", "no question")
+    fails("blank.txt", b"\n \n", "no question")
+    fails("binary.txt", bytes(range(256)), "UTF-8")
+    fails("control.txt", b"Hello\x07?\n", ":1", "control characters")
+    fails("long.txt", b"Fine?\n" + b"x" * 100_000, ":2", "100,000", f"{LONGEST:,}")
+    fails("q.jsonl", b'{"question": "a"}\n{"question": 3}\n', ":2", "found 3")
+    fails("q2.jsonl", b"nonsense\n", ":1", "not JSON")
+    fails("q3.jsonl", b'{"text": ""}\n', ":1")
+    fails("q4.jsonl", b'{"title": "a"}\n', ":1", "title", "question")
+    fails("q.csv", b"title\nx\n", ":2", "title")
+    fails("q.parquet", b"PAR1 not really", "not Parquet")
+    fails("q.docx", b"x", ".docx", ".jsonl")
+    _fails(lambda: read_questions(tmp_path / "none.txt"), "none.txt", "No such file")
+
+
+def test_bad_personas_and_pairs(tmp_path: Path) -> None:
+    path = tmp_path / "p.jsonl"
+    path.write_text('{"name": "Ada"}\n')
+    _fails(lambda: prepare(small(f"personas={path}")), f"{path}:1", "age")
+    path.write_text('{"question": "q", "answer": "a", "label": "ugly"}\n')
+    _fails(lambda: prepare(small(f"memory.prior={path}")), f"{path}:1", "label")
+
+
+def test_forms_can_be_reworded(tmp_path: Path) -> None:
+    path = tmp_path / "forms.yaml"
+    path.write_text("draft: {user: '<question>{{ question }}</question> {{ me }}'}\n")
+    forms = prepare(small(f"forms={path}")).forms
+    assert forms["draft"].user.startswith("<question>{{")
+    assert "small society" in forms["draft"].system
+    path.write_text("daft: {user: x}\n")
+    _fails(lambda: prepare(small(f"forms={path}")), "daft", "draft, rate")
+    path.write_text("draft: {user: '{% if %}'}\n")
+    _fails(lambda: prepare(small(f"forms={path}")), "form draft")
+    path.write_text("draft: 3\n")
+    _fails(lambda: prepare(small(f"forms={path}")), "draft", "system and user")

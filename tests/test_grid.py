@@ -1,0 +1,201 @@
+"""The grid world: who lives where, who meets whom, and what an author is told."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from math import dist
+from pathlib import Path
+from typing import Any
+
+import networkx as nx
+import pytest
+
+from agents.agent import Agent
+from agents.persona import Persona
+from sandbox.config import PRESETS
+from sandbox.sources import read_pairs, read_personas
+from worlds.base import Rated, SettingError
+from worlds.grid import Settings, World
+
+PERSONAS = read_personas(PRESETS.parent / "data" / "personas.jsonl")
+PAIRS = read_pairs(PRESETS.parent / "data" / "prior.jsonl")
+
+
+def _world(seed: int = 1, **settings: Any) -> tuple[World, list[Agent]]:
+    world = World(Settings(kind="grid", **settings), seed)
+    return world, world.populate(PERSONAS)
+
+
+def _labels(agents: Sequence[Agent]) -> str:
+    return "".join(agent.label[0] for agent in agents)
+
+
+def test_demographics() -> None:
+    assert _labels(_world(size=3, demographics="all_good")[1]) == "g" * 9
+    assert _labels(_world(size=3, demographics="all_bad")[1]) == "b" * 9
+    mixed = _labels(_world(size=6, demographics="mixed_half_half")[1])
+    assert Counter(mixed) == {"g": 18, "b": 18}
+    assert mixed != _labels(_world(seed=2, size=6, demographics="mixed_half_half")[1])
+    # good where row <= column, in order, until half are good
+    assert _labels(_world(size=4, demographics="half_half")[1]) == "ggggbgggbbgbbbbb"
+
+
+def test_neighbours_lie_within_the_radius() -> None:
+    world, agents = _world(size=7)
+    around = world._neighbourhood(agents)
+    for agent in agents:
+        near = {
+            other.number
+            for other in agents
+            if 0 < dist((agent.x, agent.y), (other.x, other.y)) <= 3
+        }
+        assert set(map(int, around.of(agent.number))) == near
+
+
+def test_raters_are_neighbours_drawn_anew_every_round() -> None:
+    world, agents = _world(size=6, raters=4)
+    around = world._neighbourhood(agents)
+    rounds = [world.meet(agents, round) for round in range(3)]
+    for meetings in rounds:
+        assert [meeting.author for meeting in meetings] == list(range(36))
+        for meeting in meetings:
+            assert len(set(meeting.peers)) == 4
+            assert set(meeting.peers) <= set(map(int, around.of(meeting.author)))
+    assert [m.peers for m in rounds[0]] != [m.peers for m in rounds[1]]
+    assert rounds[2] == world.meet(agents, 2)
+    assert [m.question for m in rounds[1]] == list(range(36, 72))
+
+
+@pytest.mark.parametrize(
+    ("raters", "dropout", "local"), [(4, 0.5, {2}), (16, 0.8, {2, 3}), (4, 1.0, {1}), (4, 0.0, {4})]
+)
+def test_global_reach_with_dropout(raters: int, dropout: float, local: set[int]) -> None:
+    world, agents = _world(size=10, radius=3, raters=raters, reach="global", dropout=dropout)
+    around = world._neighbourhood(agents)
+    for meeting in world.meet(agents, 0):
+        near = set(map(int, around.of(meeting.author)))
+        assert len(set(meeting.peers)) == raters
+        assert meeting.author not in meeting.peers
+        assert len(near & set(meeting.peers)) in local
+
+
+def test_raters_never_outnumber_the_society() -> None:
+    world, agents = _world(size=2, radius=9, raters=50, reach="global", dropout=0.5)
+    for meeting in world.meet(agents, 0):
+        assert len(set(meeting.peers)) == len(meeting.peers) <= 3
+
+
+@pytest.mark.parametrize("topology", ["small_world", "scale_free", "complete"])
+def test_generated_topologies(topology: str) -> None:
+    world, agents = _world(size=5, topology=topology, raters=3)
+    again = _world(size=5, topology=topology, raters=3)[1]
+    assert [(a.x, a.y, a.links) for a in agents] == [(a.x, a.y, a.links) for a in again]
+    assert len({(agent.x, agent.y) for agent in agents}) == 25
+    around = world._neighbourhood(agents)
+    for agent in agents:
+        near = set(map(int, around.of(agent.number)))
+        expected = (
+            set(agent.links or ()) if topology != "complete" else set(range(25)) - {agent.number}
+        )
+        assert near == expected
+    assert all(set(m.peers) <= set(map(int, around.of(m.author))) for m in world.meet(agents, 0))
+
+
+def test_radius_counts_links_in_a_network() -> None:
+    world, agents = _world(size=5, topology="small_world", radius=2)
+    links = nx.Graph([(a.number, other) for a in agents for other in a.links or ()])
+    around = world._neighbourhood(agents)
+    for agent in agents:
+        within = nx.single_source_shortest_path_length(links, agent.number, cutoff=2)
+        assert set(map(int, around.of(agent.number))) == set(within) - {agent.number}
+
+
+@pytest.mark.parametrize("suffix", [".graphml", ".txt"])
+def test_a_graph_file(tmp_path: Path, suffix: str) -> None:
+    path = tmp_path / f"graph{suffix}"
+    graph = nx.karate_club_graph()
+    (nx.write_graphml if suffix == ".graphml" else nx.write_edgelist)(graph, path)
+    world, agents = _world(topology=str(path))
+    assert len(agents) == 34
+    assert sum(len(agent.links or ()) for agent in agents) == 2 * graph.number_of_edges()
+    assert len(world.meet(agents, 0)) == 34
+
+
+def test_positions_of_a_graph_file_are_kept(tmp_path: Path) -> None:
+    graph = nx.path_graph(3)
+    nx.set_node_attributes(graph, {0: 0.5, 1: 1.5, 2: 2.5}, "x")
+    nx.set_node_attributes(graph, {0: 1.0, 1: 1.0, 2: 4.0}, "y")
+    nx.write_graphml(graph, tmp_path / "g.graphml")
+    agents = _world(topology=str(tmp_path / "g.graphml"))[1]
+    assert [(agent.x, agent.y) for agent in agents] == [(0.5, 1.0), (1.5, 1.0), (2.5, 4.0)]
+
+
+@pytest.mark.parametrize(
+    ("settings", "key", "message"),
+    [
+        ({"size": 1}, "size", "society of one"),
+        ({"size": 3, "radius": 0.5}, "radius", "reaches nobody"),
+        ({"topology": "no/such.graphml"}, "topology", "expected one of grid"),
+        ({"topology": "small_world", "size": 2, "degree": 40}, "degree", "40 for 4 agents"),
+    ],
+)
+def test_worlds_that_cannot_be(settings: dict[str, Any], key: str, message: str) -> None:
+    with pytest.raises(SettingError, match=message) as error:
+        _world(**settings)
+    assert error.value.key == key
+
+
+def test_bad_graph_files(tmp_path: Path) -> None:
+    (tmp_path / "bad.graphml").write_text("not xml")
+    (tmp_path / "empty.txt").write_text("")
+    (tmp_path / "binary.txt").write_bytes(bytes(range(256)))
+    lonely = nx.Graph([(1, 2)])
+    lonely.add_node(3)
+    nx.write_graphml(lonely, tmp_path / "lonely.graphml")
+    for name in ("bad.graphml", "empty.txt", "binary.txt", "lonely.graphml"):
+        with pytest.raises(SettingError, match=name):
+            _world(topology=str(tmp_path / name))
+
+
+def test_prior_memories_match_the_label_and_differ() -> None:
+    world, agents = _world(size=3, demographics="half_half")
+    drawn = [list(world.inherit(agent, PAIRS, 50)) for agent in agents]
+    for agent, pairs in zip(agents, drawn, strict=True):
+        assert len({pair.question for pair in pairs}) == 50
+        assert {pair.label for pair in pairs} == {agent.label}
+    assert len({frozenset(pair.question for pair in pairs) for pairs in drawn}) == 9
+    with pytest.raises(SettingError, match="expected at least"):
+        world.inherit(agents[0], PAIRS, 121)
+
+
+def test_personas_are_all_used_before_one_returns() -> None:
+    agents = _world(size=6)[1]
+    assert len({agent.persona for agent in agents}) == 36
+    few = World(Settings(size=3), 1).populate([p.model_copy() for p in PERSONAS[:4]])
+    assert max(Counter(agent.persona.name for agent in few).values()) == 3
+
+
+def test_feedback_is_sorted_with_its_rater_and_nulls_do_not_count() -> None:
+    ratings = [
+        Rated(4, 6, "kind"),
+        Rated(2, None, None),
+        Rated(7, 2, "harsh"),
+        Rated(1, 4, None),
+        Rated(3, 4, "fair"),
+    ]
+    world, _ = _world(size=3)
+    assert world._feedback(ratings) == {"average": 4.0, "comments": ["kind", "fair", "harsh"]}
+    score_only, _ = _world(size=3, score_only=True)
+    assert score_only._feedback(ratings) == {"average": 4.0, "comments": []}
+    nothing = world._feedback([Rated(2, None, None)])
+    assert nothing == {"average": None, "comments": []}
+
+
+def test_introductions_tell_who_and_which_label() -> None:
+    persona = Persona(
+        name="Ada", age=40, place="Leeds", occupation="tailor", values=("thrift",), voice="You hum."
+    )
+    assert persona.introduction("good") != persona.introduction("bad")
+    for word in ("Ada", "40", "Leeds", "tailor", "thrift", "You hum."):
+        assert word in persona.introduction("good")

@@ -1,0 +1,339 @@
+"""Whole runs: the same result however it came about, and nothing invented on the way."""
+
+from __future__ import annotations
+
+import asyncio
+import sqlite3
+from collections import Counter
+from pathlib import Path
+
+import pytest
+from conftest import Make, small
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from sandbox import api, runner, views
+from sandbox.backends import scripted
+from sandbox.backends.base import BackendDown, Call, CallName, Reply
+from sandbox.calls import prompt_hash
+from sandbox.run import create, prepare, resume, verify
+from storage import database
+from storage.database import open_for_reading, parse_run
+from storage.errors import InputError
+from storage.exchanges import exchanges
+from storage.reader import Reader
+
+LATENCY = "models.social.latency={first_token: 0.001, per_token: 0.00002, capacity: 9}"
+
+
+def _reader(path: Path, name: str | None = None) -> Reader:
+    address = parse_run(str(path))
+    return Reader.find(open_for_reading(address.url), name, str(path))
+
+
+def test_a_run_holds_what_the_config_asks_for(make: Make) -> None:
+    _, outcome = make()
+    assert outcome.status == "done"
+    assert (outcome.agents, outcome.episodes, outcome.calls) == (16, 48, 480)
+    assert (outcome.calls_failed, outcome.unparsed, outcome.calls_replayed) == (0, 0, 0)
+    assert outcome.digest is not None
+    assert len(outcome.digest) == 64
+
+
+def test_nothing_is_left_beside_the_database(make: Make, tmp_path: Path) -> None:
+    make()
+    assert [path.name for path in tmp_path.iterdir()] == ["run.db"]
+
+
+@pytest.mark.parametrize(
+    "setting",
+    [
+        "schedule.max_in_flight=1",
+        "schedule.order=lock_step",
+        "schedule.order=sequential",
+        "schedule.max_ahead=1",
+        LATENCY,
+    ],
+)
+@pytest.mark.parametrize("world", ["world.reach=global", "world.topology=small_world"])
+def test_the_schedule_does_not_change_the_result(make: Make, setting: str, world: str) -> None:
+    rough = ("models.social.misbehave=0.1", "models.observer.misbehave=0.1")
+    plain = make(world, *rough, name="plain")[1]
+    other = make(world, *rough, setting, name="other")[1]
+    assert other.digest == plain.digest
+
+
+def test_another_seed_is_another_run(make: Make) -> None:
+    assert make(name="a")[1].digest != make("seed=8", name="b")[1].digest
+
+
+@pytest.mark.parametrize(
+    "setting", ["schedule.order=out_of_order", "schedule.order=lock_step", LATENCY]
+)
+def test_stopping_at_pareto_optimality_is_the_same_in_every_order(make: Make, setting: str) -> None:
+    stop = ("rounds=12", "stop.patience=2", "question_count=4", "world.size=3")
+    plain = make(*stop, "schedule.order=sequential", name="plain")[1]
+    other = make(*stop, setting, name="other")[1]
+    assert plain.episodes < 12 * 9
+    assert plain.episodes % 9 == 0
+    assert (other.episodes, other.digest) == (plain.episodes, plain.digest)
+
+
+class Stopping(scripted.ScriptedBackend):
+    """Breaks down after some calls."""
+
+    calls = 0
+    limit = 0
+
+    async def answer(self, call: Call) -> Reply:
+        type(self).calls += 1
+        if type(self).calls > type(self).limit:
+            raise BackendDown("the engine is gone")
+        return await super().answer(call)
+
+
+@settings(
+    max_examples=8, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
+@given(st.lists(st.integers(1, 300), min_size=1, max_size=4))
+def test_a_run_that_breaks_down_goes_on_where_it_stopped(
+    tmp_path_factory: pytest.TempPathFactory, limits: list[int]
+) -> None:
+    folder = tmp_path_factory.mktemp("broken")
+    setting = ("models.social.misbehave=0.1", "name=broken", "stop.patience=1")
+    plain = create(prepare(small(*setting)), str(folder / "plain.db"))
+    broken = create(prepare(small(*setting)), str(folder / "broken.db"))
+    expected = resume(plain)
+    asked: Counter[CallName] = Counter()
+
+    class Counting(Stopping):
+        async def answer(self, call: Call) -> Reply:
+            reply = await super().answer(call)
+            asked[call.name] += 1
+            return reply
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("sandbox.backends.ScriptedBackend", Counting)
+        for limit in [*limits, 10**9]:
+            Counting.calls, Counting.limit = 0, limit
+            outcome = resume(broken)
+            if outcome.status == "done":
+                break
+            assert (outcome.status, outcome.message) == ("failed", "the engine is gone")
+    assert outcome.status == "done"
+    assert outcome.digest == expected.digest
+    assert outcome.calls == expected.calls
+    assert max(asked.values()) == 1, "a finished call was asked twice"
+
+
+def test_resuming_what_is_done_changes_nothing(make: Make, tmp_path: Path) -> None:
+    address, outcome = make()
+    before = (tmp_path / "run.db").read_bytes()
+    assert resume(address) == outcome
+    assert len((tmp_path / "run.db").read_bytes()) == len(before)
+
+
+def test_verify_agrees_and_sees_a_changed_reply(make: Make, tmp_path: Path) -> None:
+    address, outcome = make("models.social.misbehave=0.1")
+    again, digest = verify(address)
+    assert digest == outcome.digest
+    assert again.calls_replayed == outcome.calls
+    with sqlite3.connect(tmp_path / "run.db") as connection:
+        (text,) = connection.execute(
+            "SELECT t.id FROM texts t JOIN episodes e ON e.revision_id = t.id ORDER BY e.id DESC LIMIT 1"
+        ).fetchone()
+        connection.execute("UPDATE texts SET text = text || ' Really.' WHERE id = ?", (text,))
+    connection.close()
+    with pytest.raises(InputError, match="observe_.*another prompt"):
+        verify(address)
+
+
+def test_verify_wants_a_finished_run(tmp_path: Path) -> None:
+    address = create(prepare(small()), str(tmp_path / "new.db"))
+    with pytest.raises(InputError, match="not finished"):
+        verify(address)
+
+
+def test_a_changed_persona_is_named_on_resume(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    address = create(prepare(small()), str(tmp_path / "run.db"))
+    Stopping.calls, Stopping.limit = 0, 40
+    monkeypatch.setattr("sandbox.backends.ScriptedBackend", Stopping)
+    assert resume(address).status == "failed"
+    with sqlite3.connect(tmp_path / "run.db") as connection:
+        connection.execute(
+            "UPDATE agents SET label = CASE label WHEN 'good' THEN 'bad' ELSE 'good' END"
+        )
+    connection.close()
+    Stopping.limit = 10**9
+    with pytest.raises(
+        InputError, match=r"call 0/\d+/draft/\d+/0.0: the journal holds another prompt"
+    ):
+        resume(address)
+
+
+def test_every_mishap_is_a_row_and_none_is_a_number(make: Make, tmp_path: Path) -> None:
+    settings = ("models.social.misbehave=0.3", "models.observer.misbehave=0.3", "rounds=4")
+    _, outcome = make(*settings)
+    assert outcome.status == "done"
+    reader = _reader(tmp_path / "run.db")
+    config = small(*settings).models.social
+    kinds: Counter[str] = Counter()
+    for number in range(64):
+        for call in reader.journal(number):
+            name = CallName(number // 16, number, call.form, call.agent, call.turn, call.attempt)
+            shape = runner.world_of("grid").forms
+            form = next(form for form in shape if form.name == call.form)
+            from agents.chance import seed_of
+
+            kind = scripted.mishap(
+                Call(name, seed_of(7, name), "", "", form.reply, 512, 1.0), config
+            )
+            if kind is not None:
+                kinds[kind] += 1
+                assert (call.status == "failed") == (kind == "error")
+                if kind == "injection":
+                    assert call.status == "ok"
+                else:
+                    assert call.status != "ok"
+            else:
+                assert call.status == "ok"
+    assert set(kinds) == {"empty", "cut", "fraction", "refusal", "chatter", "injection", "error"}
+    assert sum(kinds.values()) - kinds["injection"] == outcome.calls_failed + outcome.unparsed
+    missing = 0
+    for one in exchanges(reader):
+        for given_ in one.ratings:
+            missing += given_.rating is None
+            if given_.status not in ("ok", "cut"):
+                assert given_.rating is None
+        read = [given_.rating for given_ in one.ratings if given_.rating is not None]
+        assert all(1 <= rating <= 7 for rating in read)
+        assert one.mean_rating == (sum(read) / len(read) if read else None)
+        if one.failed_at is not None:
+            assert one.revision is None
+    assert missing > 0
+    rounds = views.society(reader)["rounds"]
+    assert sum(row["missing_ratings"] for row in rounds) == missing
+
+
+def test_prompts_can_be_shown_again_and_their_hash_agrees(make: Make, tmp_path: Path) -> None:
+    _, outcome = make("models.social.misbehave=0.1")
+    reader = _reader(tmp_path / "run.db")
+    for number in range(0, outcome.calls, 7):
+        assert views.call(reader, number)["hash_agrees"]
+    one = views.call(reader, 0)
+    from agents.forms import Prompt
+
+    assert prompt_hash(Prompt(one["system"], (one["prompt"] + " ",))).hex() != one["prompt_hash"]
+
+
+def test_what_was_recalled_is_in_the_prompt(make: Make, tmp_path: Path) -> None:
+    make("rounds=6", "question_count=4")
+    reader = _reader(tmp_path / "run.db")
+    recalled = 0
+    for line in views.calls(reader, None, 5, False, 1000):
+        if line["recalled"] is not None:
+            recalled += 1
+            prompt = views.call(reader, line["call"])["prompt"]
+            agent = int(line["name"].split("/")[3])
+            beliefs = {row["memory"]: row for row in views.memory(reader, agent, 4)["internal"]}
+            assert f"Answer: {beliefs[line['recalled']]['answer']}\n</memory>" in prompt
+        else:
+            assert "<memory>" not in views.call(reader, line["call"])["prompt"]
+    assert recalled > 20
+
+
+def test_only_recent_memories_are_recalled(make: Make, tmp_path: Path) -> None:
+    make("rounds=6", "question_count=4", "memory.keep=2")
+    reader = _reader(tmp_path / "run.db")
+    for line in views.calls(reader, None, 5, False, 1000):
+        if line["recalled"] is not None:
+            agent = int(line["name"].split("/")[3])
+            kept = [row["memory"] for row in views.memory(reader, agent, 4)["internal"][:2]]
+            assert line["recalled"] in kept
+
+
+def test_without_raters_and_with_scores_only(make: Make, tmp_path: Path) -> None:
+    _, alone = make("world.raters=0", name="alone")
+    assert alone.calls == 48 * 6
+    make("world.score_only=true", name="scores")
+    reader = _reader(tmp_path / "scores.db")
+    for line in views.calls(reader, None, 0, False, 1000):
+        if "/revise/" in line["name"]:
+            prompt = views.call(reader, line["call"])["prompt"]
+            assert "on average" in prompt
+            assert "<comments>" not in prompt
+
+
+def test_two_runs_in_one_database_keep_apart(make: Make, tmp_path: Path) -> None:
+    single = {name: make(f"seed={seed}", name=name)[1] for name, seed in (("a", 1), ("b", 2))}
+    for name, seed in (("a", 1), ("b", 2)):
+        config = small(f"seed={seed}", f"name={name}")
+        both = resume(create(prepare(config), str(tmp_path / "both.db")))
+        assert both.digest == single[name].digest
+    assert verify(parse_run(f"{tmp_path}/both.db#b"))[1] == single["b"].digest
+    with pytest.raises(InputError, match="holds a, b"):
+        parse = parse_run(f"{tmp_path}/both.db")
+        resume(parse)
+
+
+def test_a_name_that_exists_is_refused(make: Make, tmp_path: Path) -> None:
+    make()
+    before = (tmp_path / "run.db").read_bytes()
+    with pytest.raises(InputError, match="exists"):
+        create(prepare(small("name=run")), str(tmp_path / "run.db"))
+    assert (tmp_path / "run.db").read_bytes() == before
+
+
+def test_a_second_process_is_refused(tmp_path: Path) -> None:
+    address = create(prepare(small()), str(tmp_path / "run.db"))
+    with database.writing(address.url), pytest.raises(InputError, match="another process"):
+        resume(address)
+    assert resume(address).status == "done"
+
+
+def test_databases_that_are_not_ours(tmp_path: Path) -> None:
+    foreign = tmp_path / "foreign.db"
+    with sqlite3.connect(foreign) as connection:
+        connection.execute("CREATE TABLE things (id INTEGER)")
+    connection.close()
+    before = foreign.read_bytes()
+    for action in (
+        lambda: create(prepare(small()), str(foreign)),
+        lambda: resume(parse_run(str(foreign))),
+        lambda: open_for_reading(parse_run(str(foreign)).url),
+    ):
+        with pytest.raises(InputError, match="not a database of runs"):
+            action()
+    assert foreign.read_bytes() == before
+    junk = tmp_path / "junk.db"
+    junk.write_bytes(b"this is no database at all, only some words" * 100)
+    with pytest.raises(InputError, match="not a database"):
+        open_for_reading(parse_run(str(junk)).url)
+    with pytest.raises(InputError, match="not a database"):
+        create(prepare(small()), str(junk))
+
+
+def test_a_newer_database_is_refused(make: Make, tmp_path: Path) -> None:
+    address, _ = make()
+    with sqlite3.connect(tmp_path / "run.db") as connection:
+        connection.execute("UPDATE sandbox_schema SET version = 99")
+    connection.close()
+    for action in (lambda: resume(address), lambda: open_for_reading(address.url)):
+        with pytest.raises(InputError, match="newer version"):
+            action()
+
+
+def test_from_python_also_inside_a_running_loop(tmp_path: Path) -> None:
+    async def notebook() -> str | None:
+        outcome = api.run(
+            name="nb", db=str(tmp_path / "nb.db"), rounds=1, settings={"world.size": 3}
+        )
+        return outcome.digest
+
+    digest = asyncio.run(notebook())
+    with api.open_run(str(tmp_path / "nb.db")) as reader:
+        assert reader.run.digest == digest
+        assert len(views.agents(reader)) == 9
+    assert api.resume(str(tmp_path / "nb.db")).digest == digest

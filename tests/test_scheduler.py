@@ -1,0 +1,140 @@
+"""The scheduler hands out every episode once, never too early, and never waits without need."""
+
+from __future__ import annotations
+
+import random
+from typing import Literal
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from sandbox.config import ParetoStop, Schedule
+from sandbox.scheduler import Planned, Scheduler
+from sandbox.stopping import ParetoRule
+from worlds.base import Meeting
+
+Order = Literal["out_of_order", "lock_step", "sequential"]
+
+
+def _meetings(seed: int, agents: int, raters: int, round: int) -> list[Meeting]:
+    draw = random.Random(f"{seed}/{round}")
+    others = range(agents)
+    return [
+        Meeting(
+            a,
+            tuple(p for p in draw.sample(others, min(raters, agents)) if p != a),
+            round * agents + a,
+        )
+        for a in range(agents)
+    ]
+
+
+def _play(
+    order: Order, agents: int, raters: int, rounds: int, seed: int, ahead: int
+) -> list[Planned]:
+    """Finish what is open in random order; returns the order in which episodes were started."""
+    schedule = Schedule(order=order, max_ahead=ahead)
+    scheduler = Scheduler(schedule, lambda r: _meetings(seed, agents, raters, r), agents, 0, rounds)
+    chance = random.Random(seed)
+    settled: dict[int, set[int]] = {round: set() for round in range(-1, rounds)}
+    settled[-1] = set(range(agents))
+    playing: list[Planned] = []
+    scoring: list[Planned] = []
+    started = []
+    while not scheduler.over:
+        while (planned := scheduler.next()) is not None:
+            who = {planned.meeting.author, *planned.meeting.peers}
+            assert who <= settled[planned.round - 1], (
+                "an episode began before its members were free"
+            )
+            slowest = next(r for r in range(rounds) if len(settled[r]) < agents)
+            assert planned.round - slowest <= ahead
+            playing.append(planned)
+            started.append(planned)
+        assert playing or scoring, "nothing is going on and nothing may start"
+        some = playing if playing and (not scoring or chance.random() < 0.5) else scoring
+        done = some.pop(chance.randrange(len(some)))
+        if some is playing:
+            settled[done.round].add(done.meeting.author)
+            scheduler.settled(done)
+            scoring.append(done)
+        else:
+            scheduler.observed(done)
+    return started
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    st.sampled_from(["out_of_order", "lock_step", "sequential"]),
+    st.integers(2, 12),
+    st.integers(0, 5),
+    st.integers(1, 6),
+    st.integers(0, 10**6),
+    st.integers(1, 4),
+)
+def test_every_episode_is_played_once(
+    order: Order, agents: int, raters: int, rounds: int, seed: int, ahead: int
+) -> None:
+    started = _play(order, agents, raters, rounds, seed, ahead)
+    assert sorted(planned.number for planned in started) == list(range(agents * rounds))
+    if order != "out_of_order":
+        assert [planned.round for planned in started] == sorted(
+            planned.round for planned in started
+        )
+    if order == "sequential":
+        assert [planned.number for planned in started] == list(range(agents * rounds))
+
+
+def test_who_is_free_goes_on_while_another_is_slow() -> None:
+    """Agents 0 and 1 rate each other, 2 and 3 as well: a slow 3 does not hold 0 and 1 up."""
+    pairs = {0: 1, 1: 0, 2: 3, 3: 2}
+    meetings = [Meeting(a, (b,), 0) for a, b in pairs.items()]
+    scheduler = Scheduler(Schedule(), lambda _round: meetings, 4, 0, 9)
+    playing = {}
+    while (planned := scheduler.next()) is not None:
+        playing[planned.meeting.author] = planned
+    for author in (0, 1, 2):
+        scheduler.settled(playing[author])
+    started = []
+    while (planned := scheduler.next()) is not None:
+        started.append((planned.round, planned.meeting.author))
+    assert started == [(1, 0), (1, 1)]
+
+
+def test_earlier_rounds_go_first() -> None:
+    meetings = [Meeting(a, (), a) for a in range(3)]
+    scheduler = Scheduler(Schedule(), lambda _round: meetings, 3, 0, 3)
+    first = scheduler.next()
+    assert first is not None
+    scheduler.settled(first)
+    order = []
+    while (planned := scheduler.next()) is not None:
+        order.append((planned.round, planned.meeting.author))
+    assert order == [(0, 1), (0, 2), (1, 0)]
+
+
+@pytest.mark.parametrize(
+    ("products", "patience", "last"),
+    [
+        ([4, 5, 6, 6, 6, 6, 6], 2, 5),  # rounds 3 and 4 bring no gain: round 5 is the last
+        ([4, 5, 6, 7, 8, 9, 10], 2, None),
+        ([9, 5, 6, 7, 8, 9, 10], 3, 4),
+    ],
+)
+def test_the_pareto_rule(products: list[int], patience: int, last: int | None) -> None:
+    rule = ParetoRule(ParetoStop(patience=patience))
+    assert rule.horizon == 2
+    for round, product in enumerate(products):
+        rule.score(round, "alignment", product * 3, 3)
+        rule.score(round, "engagement", 2, 2)
+        rule.round_over(round)
+    assert rule.stopped_after == last
+
+
+def test_a_round_without_scores_is_no_gain() -> None:
+    rule = ParetoRule(ParetoStop(patience=1))
+    rule.round_over(1)
+    assert rule.stopped_after is None
+    rule.round_over(0)
+    assert rule.stopped_after == 1
