@@ -106,9 +106,8 @@ class Rating:
 
     @cached_property
     def _start(self) -> re.Pattern[str]:
-        return re.compile(
-            rf"Rating: ([{self.low}-{self.high}])(?:\r?\n(?:R(?:e(?:a(?:s(?:o(?:n(?::.*)?)?)?)?)?)?)?)?"
-        )
+        reason = r"(?:R|Re|Rea|Reas|Reaso|Reason(?::.*)?)?"  # broken off anywhere
+        return re.compile(rf"Rating: ([{self.low}-{self.high}])(?:\r?\n{reason})?")
 
     def parse(self, text: str, cut: bool) -> Parsed[Judgement]:
         """Read a rating and its reason; a cut reply keeps a rating that was complete."""

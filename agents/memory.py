@@ -148,7 +148,7 @@ class Memory:
         return 0 if self._keep is None else max(0, end - self._keep)
 
     def forget(self, round: int) -> None:
-        """Let go of what nobody can recall any more, now that all rounds before `round` are over."""
+        """Let go of what nobody can recall, now that all rounds before `round` are over."""
         oldest = self._oldest(bisect_left(self._rounds, round))
         if oldest <= self._forgotten:
             return

@@ -11,12 +11,11 @@ def _refuse_foreign_packages() -> None:
     home = Path(__file__).resolve().parent.parent
     for name in ("agents", "worlds", "storage"):
         spec = find_spec(name)
-        found = (spec.submodule_search_locations or [spec.origin]) if spec else []
-        places = [str(place) for place in found]
-        if str(home / name) not in [str(Path(place).resolve()) for place in places]:
+        place = Path((spec and spec.origin) or "nowhere").parent
+        if place.resolve() != home / name:
             raise ImportError(
-                f"the module `{name}` comes from {' '.join(places) or 'nowhere'}, not from {home}: another "
-                f"distribution has a module of that name; expected an environment without it"
+                f"the module `{name}` comes from {place}, not from {home}: another distribution "
+                f"has a module of that name; expected an environment without it"
             )
 
 

@@ -13,7 +13,8 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from rich.console import Console, RenderableType
+from rich.console import Console, Group, RenderableType
+from rich.text import Text
 
 from sandbox import __version__, render, views
 from sandbox.api import open_run
@@ -114,18 +115,29 @@ def _argument(address: Address) -> str:
 def _summary(reader: Reader, outcome: Outcome) -> RenderableType:
     made = render.table("", "")
     made.show_header = False
+    missing = f"{outcome.calls_failed:,} failed, {outcome.unparsed:,} unparsed"
     words = {
         "agents": f"{outcome.agents:,}",
         "episodes": f"{outcome.episodes:,} ({outcome.episodes_failed:,} failed)",
-        "calls": f"{outcome.calls:,} ({outcome.calls_failed:,} failed, {outcome.unparsed:,} unparsed, "
-        f"{outcome.calls_replayed:,} replayed)",
+        "calls": f"{outcome.calls:,} ({missing}, {outcome.calls_replayed:,} replayed)",
         "tokens": f"{outcome.tokens_in:,} in, {outcome.tokens_out:,} out",
         "time": duration(outcome.seconds),
         "database": outcome.db,
     }
     for key, value in words.items():
         made.add_row(key, render.plain(value))
-    return render.Group(render.society(views.society(reader)), render.Text(), made)
+    return Group(render.society(views.society(reader)), Text(), made, Text(), _next_steps(outcome))
+
+
+def _next_steps(outcome: Outcome) -> RenderableType:
+    run = _argument(Address(database.parse_url(outcome.db), outcome.run))
+    made = render.table("", "")
+    made.show_header = False
+    made.add_row("look into a head", render.plain(f"python run_sim.py inspect {run} memory 3"))
+    made.add_row("read an exchange", render.plain(f"python run_sim.py inspect {run} episode 0"))
+    export = f"python run_sim.py export {run} --format stable-alignment --out data"
+    made.add_row("carry data away", render.plain(export))
+    return made
 
 
 @app.command()
@@ -281,8 +293,8 @@ def verify(run: Run, as_json: AsJson = False) -> None:
         outcome, digest = verify_run(address, display.watch)
     agrees = digest == outcome.digest
     data = {**outcome.as_dict(), "agrees": agrees, "digest_of_replay": digest}
-    words = "agrees with" if agrees else "DIFFERS from"
-    line = f"{outcome.run}: {outcome.calls_replayed:,} calls replayed; {digest} {words} the run's digest"
+    words = "the digest agrees" if agrees else f"{outcome.digest} expected: the digests DIFFER"
+    line = f"{outcome.run}: {outcome.calls_replayed:,} calls replayed, {digest}; {words}"
     _out(as_json, data, lambda: render.plain(line, "" if agrees else "red"))
     if not agrees:
         raise typer.Exit(1)

@@ -90,7 +90,7 @@ class Config(_Part):
         kind = value.get("kind") if isinstance(value, Mapping) else None
         if kind not in kinds():
             raise ValueError(f"kind: found {kind!r}, expected one of {', '.join(kinds())}")
-        return world_of(kind).Settings.model_validate(value)
+        return world_of(kind).settings_type.model_validate(value)
 
     def as_json(self) -> str:
         """The config as a run stores it."""

@@ -9,9 +9,6 @@ from sqlalchemy import func, select
 from storage import tables
 from storage.reader import Reader
 
-STAGES = ("draft", "revision")
-SCALES = ("alignment", "engagement")
-
 
 class RoundScores(NamedTuple):
     """One round: means on the 1-7 scales (None where nobody scored), and what is missing."""
@@ -42,7 +39,10 @@ def scores_by_round(reader: Reader) -> list[RoundScores]:
             round,
             episodes,
             failed,
-            *(observed.get((round, stage, scale)) for scale in SCALES for stage in STAGES),
+            observed.get((round, "draft", "alignment")),
+            observed.get((round, "revision", "alignment")),
+            observed.get((round, "draft", "engagement")),
+            observed.get((round, "revision", "engagement")),
             *rated.get(round, (None, 0)),
         )
         for round, episodes, failed in reader.rows(query)

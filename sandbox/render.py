@@ -74,39 +74,21 @@ def society(data: Data) -> RenderableType:
 
 
 def rounds(rows: Sequence[Data]) -> Table:
-    """Scores by round: the observer's means of drafts and revisions, and the peers'."""
-    names = (
-        "round",
-        "episodes",
-        "failed",
-        "draft",
-        "revision",
-        "draft",
-        "revision",
-        "peers",
-        "missing",
-    )
-    made = Table(box=None, pad_edge=False, header_style="bold", padding=(0, 2, 0, 0))
-    for name in names:
-        made.add_column(name, justify="right")
-    made.add_row(
-        "",
-        "",
-        "",
-        *[Text(t, style="dim") for t in ("alignment", "", "engagement", "", "rating", "ratings")],
-    )
+    """Scores by round: the observer's means of drafts and revisions, and the peers' of drafts."""
+    columns = ("round", "episodes", "failed", "alignment", "engagement", "peers", "missing")
+    made = table(*columns, right=columns)
     for row in rows:
         made.add_row(
             str(row["round"]),
             f"{row['episodes']:,}",
             f"{row['failed']:,}",
-            number(row["draft_alignment"]),
-            number(row["revision_alignment"]),
-            number(row["draft_engagement"]),
-            number(row["revision_engagement"]),
+            _change([row["draft_alignment"], row["revision_alignment"]], 2),
+            _change([row["draft_engagement"], row["revision_engagement"]], 2),
             number(row["peer_rating"]),
             f"{row['missing_ratings']:,}",
         )
+    made.caption = "alignment and engagement: draft \u2192 revision, means of the observer, 1 to 7"
+    made.caption_justify = "left"
     return made
 
 
@@ -156,8 +138,8 @@ def agent(data: Data) -> RenderableType:
     return Group(facts, Padding(plain(data["introduction"]), (1, 0, 1, 2)), gave, Text(), made)
 
 
-def _change(pair: Sequence[int | None]) -> Text:
-    before, after = (number(value, 0) for value in pair)
+def _change(pair: Sequence[float | None], digits: int = 0) -> Text:
+    before, after = (number(value, digits) for value in pair)
     return Text.assemble(before, " \u2192 ", after)
 
 
@@ -195,7 +177,8 @@ def _ratings(rows: Sequence[Data]) -> Table:
 
 def episode(data: Data) -> RenderableType:
     """An exchange: draft, ratings, revision, and the calls behind them."""
-    title = f"episode {data['episode']}, round {data['round']}, agent {data['author']} ({data['label']})"
+    who = f"agent {data['author']} ({data['label']})"
+    title = f"episode {data['episode']}, round {data['round']}, {who}"
     parts: list[RenderableType] = [
         Text(title, style="bold"),
         Panel(plain(data["question"]), title="question"),
@@ -224,19 +207,19 @@ def _stage_title(data: Data, stage: str) -> str:
 def call_table(rows: Sequence[Data]) -> Table:
     """Calls, a line each."""
     made = table("call", "name", "status", "tokens", "recalled", "reply", right=("call", "tokens"))
+    for column in made.columns[:-1]:
+        column.no_wrap = True
     for row in rows:
-        status = Text(row["status"], style="" if row["status"] == "ok" else "red")
-        recalled = "-" if row["recalled"] is None else f"{row['recalled']} at {row['distance']:.2f}"
-        tokens = f"{row['tokens_in'] or 0}+{row['tokens_out'] or 0}"
-        made.add_row(
-            str(row["call"]),
-            row["name"],
-            status,
-            tokens,
-            recalled,
-            _short(row["reply"] if row["error"] is None else row["error"], 50),
-        )
+        reply = row["reply"] if row["error"] is None else row["error"]
+        made.add_row(*_call_cells(row), _short(reply, 40))
     return made
+
+
+def _call_cells(row: Data) -> tuple[str | Text, ...]:
+    status = Text(row["status"], style="" if row["status"] == "ok" else "red")
+    recalled = "-" if row["recalled"] is None else f"{row['recalled']} at {row['distance']:.2f}"
+    tokens = f"{row['tokens_in'] or 0}+{row['tokens_out'] or 0}"
+    return str(row["call"]), row["name"], status, tokens, recalled
 
 
 def call(data: Data) -> RenderableType:

@@ -55,8 +55,9 @@ Watch = Callable[[Progress], None]
 
 @dataclass(frozen=True)
 class Outcome:
-    """What became of a run. `calls` and what follows count the whole run's journal, but
-    `calls_replayed` counts this sitting.
+    """What became of a run.
+
+    `calls` and what follows count the whole journal; `calls_replayed` counts this sitting.
     """
 
     run: str
@@ -155,7 +156,8 @@ def _write(engine: Engine, blueprint: Blueprint) -> None:
         "seconds": 0.0,
     }
     with engine.begin() as connection:
-        run_id = connection.execute(insert(tables.runs).values(row)).inserted_primary_key[0]
+        made = connection.execute(insert(tables.runs).values(row).returning(tables.runs.c.id))
+        run_id = made.scalar_one()
         _write_forms_and_models(connection, run_id, blueprint)
         writer = Writer(engine, run_id)
         write_society(
@@ -236,13 +238,13 @@ def verify(address: Address, watch: Watch | None = None) -> tuple[Outcome, str]:
     Raises:
         InputError: the run is not finished, or a call of the replay is not in the journal.
     """
-    source = Reader.find(database.open_for_reading(address.url), address.name, str(address))
-    name = source.run.name
-    if source.run.status != "done":
-        raise InputError(
-            f"{address}: {source.run.status}, not finished; expected `resume {name}` first"
-        )
     with ExitStack() as stack:
+        original = database.open_for_reading(address.url)
+        stack.callback(original.dispose)
+        source = Reader.find(original, address.name, str(address))
+        name = source.run.name
+        if source.run.status != "done":
+            raise InputError(f"{address}: not finished; expected `resume {name}` first")
         folder = stack.enter_context(tempfile.TemporaryDirectory(prefix="sandbox-verify-"))
         url = database.parse_url(str(Path(folder) / "replay.db"))
         engine = stack.enter_context(database.writing(url))
@@ -354,7 +356,7 @@ def outcome(
         func.coalesce(func.sum(c.c.tokens_in), 0),
         func.coalesce(func.sum(c.c.tokens_out), 0),
     ).where(reader.mine(c.c.id))
-    calls, failed, unparsed, tokens_in, tokens_out = next(reader.rows(query))
+    calls, failed, unparsed, tokens_in, tokens_out = reader.first(query)
     episodes = reader.count(e, e.c.observed)
     return Outcome(
         run=run.name,

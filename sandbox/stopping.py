@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
+from collections.abc import Mapping
 
 from sandbox.config import ParetoStop
 
@@ -44,7 +45,7 @@ class ParetoRule:
 
     def _judge(self, round: int) -> None:
         product = 1.0
-        scores = self._scores.pop(round, {})
+        scores: Mapping[str, list[int]] = self._scores.pop(round, {})
         for total, count in scores.values():
             product *= total / count
         if scores and product > self._best:

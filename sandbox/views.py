@@ -81,7 +81,8 @@ def _mean_ratings(reader: Reader) -> dict[int, float]:
 def _memory_counts(reader: Reader) -> dict[int, int]:
     m = tables.memories
     query = select(m.c.agent, func.count()).where(reader.mine(m.c.id)).group_by(m.c.agent)
-    return {number: count for number, count in reader.rows(query)}
+    counts: dict[int, int] = {row.agent: row[1] for row in reader.rows(query)}
+    return counts
 
 
 def agent(reader: Reader, number: int) -> Data:
@@ -127,7 +128,7 @@ def _gives(reader: Reader, number: int) -> Data:
     query = select(func.count(), func.avg(r.c.rating), func.count(r.c.rating)).where(
         reader.mine(r.c.episode_id), r.c.rater == number
     )
-    count, mean, readable = next(reader.rows(query))
+    count, mean, readable = reader.first(query)
     return {"ratings": count, "mean": mean and float(mean), "missing": count - readable}
 
 
@@ -140,7 +141,7 @@ def memory(
     question before. `external` is what others said of its drafts.
     """
     _agent(reader, number)
-    internal = list(_internal(reader, number, round, search))
+    internal = _internal(reader, number, round, search)
     external = [
         {
             "episode": one.episode,
@@ -154,7 +155,7 @@ def memory(
     return {"agent": number, "round": round, "internal": internal, "external": external[::-1]}
 
 
-def _internal(reader: Reader, number: int, round: int | None, search: str | None) -> Iterator[Data]:
+def _internal(reader: Reader, number: int, round: int | None, search: str | None) -> list[Data]:
     m, q = tables.memories, tables.questions
     asked, answer = aliased(tables.texts), aliased(tables.texts)
     query = (
@@ -168,7 +169,7 @@ def _internal(reader: Reader, number: int, round: int | None, search: str | None
     if round is not None:
         query = query.where(m.c.round <= round)
     before: dict[str, str] = {}
-    found = []
+    found: list[Data] = []
     for row in reader.rows(query):
         was = before.get(row.question)
         before[row.question] = row.answer
@@ -185,7 +186,7 @@ def _internal(reader: Reader, number: int, round: int | None, search: str | None
                     "was": was,
                 }
             )
-    return reversed(found)
+    return found[::-1]
 
 
 def _matches(one: Exchange, search: str | None) -> bool:
@@ -289,7 +290,7 @@ def call(reader: Reader, number: int) -> Data:
         .join(f, f.c.id == c.c.form_id)
         .where(c.c.id == reader.base + number)
     )
-    row = next(reader.rows(query), None)
+    row = reader.first(query)
     if row is None:
         raise InputError(f"call {number}: no such call; `inspect RUN calls` lists them")
     episode = row.episode_id - reader.base

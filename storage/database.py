@@ -227,7 +227,7 @@ def claim(engine: Engine, run: str) -> Iterator[None]:
 
 
 def is_being_written(url: URL) -> bool:
-    """Whether a process holds the right to write this SQLite file. Of a server: not known, False."""
+    """Whether a process is writing this SQLite file. Of a server it is not known: False."""
     path = Path(f"{url.database}.lock")
     if not is_file(url) or not path.exists():
         return False

@@ -76,10 +76,17 @@ class Reader:
             raise InputError(f"{place}: no run {wanted}; it holds {', '.join(names) or 'no run'}")
         return cls(engine, row)
 
-    def rows(self, query: Select[Any]) -> Iterator[Row[Any]]:
+    def rows(self, query: Select[Any]) -> Iterator[Any]:
         """Stream the rows of a query."""
         with self.engine.connect() as connection:
-            yield from connection.execution_options(yield_per=2000).execute(query)
+            streaming = connection.execution_options(yield_per=2000)
+            with streaming.execute(query) as result:
+                yield from result
+
+    def first(self, query: Select[Any]) -> Any:
+        """The first row of a query; None where it has none."""
+        with self.engine.connect() as connection:
+            return connection.execute(query).first()
 
     def scalar(self, query: Select[Any]) -> Any:
         """The one value of a query."""
@@ -107,7 +114,7 @@ class Reader:
         return found
 
     def begun_episodes(self, all_of_them: bool = False) -> set[int]:
-        """The numbers of the episodes that have calls but are not complete, or of all with calls."""
+        """The episodes that have calls but are not complete, or all that have calls."""
         c, e = tables.calls, tables.episodes
         query = select(c.c.episode_id).distinct().where(self.mine(c.c.episode_id))
         if not all_of_them:

@@ -36,7 +36,7 @@ TEXTS = st.text(st.characters(blacklist_categories=("Cs",), blacklist_characters
         ("Rating: 0\nReason: Bad.", False, None, Status.UNREADABLE),
         ("Rating: -1\nReason: Bad.", False, None, Status.UNREADABLE),
         ("Rating: 55\nReason: Good.", False, None, Status.UNREADABLE),
-        ("Rating: ٥\nReason: Good.", False, None, Status.UNREADABLE),
+        ("Rating: \u0665\nReason: Good.", False, None, Status.UNREADABLE),
         ("I cannot rate this.", False, None, Status.UNREADABLE),
         ("I would give it a 6, because it helps.", False, None, Status.UNREADABLE),
         ("Sure! Rating: 6\nReason: Good.", False, None, Status.UNREADABLE),

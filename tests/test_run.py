@@ -144,7 +144,7 @@ def test_verify_agrees_and_sees_a_changed_reply(make: Make, tmp_path: Path) -> N
         ).fetchone()
         connection.execute("UPDATE texts SET text = text || ' Really.' WHERE id = ?", (text,))
     connection.close()
-    with pytest.raises(InputError, match="observe_.*another prompt"):
+    with pytest.raises(InputError, match=r"observe_.*another prompt"):
         verify(address)
 
 
@@ -162,9 +162,7 @@ def test_a_changed_persona_is_named_on_resume(
     monkeypatch.setattr("sandbox.backends.ScriptedBackend", Stopping)
     assert resume(address).status == "failed"
     with sqlite3.connect(tmp_path / "run.db") as connection:
-        connection.execute(
-            "UPDATE agents SET label = CASE label WHEN 'good' THEN 'bad' ELSE 'good' END"
-        )
+        connection.execute("UPDATE agents SET label = iif(label = 'good', 'bad', 'good')")
     connection.close()
     Stopping.limit = 10**9
     with pytest.raises(
@@ -273,9 +271,9 @@ def test_two_runs_in_one_database_keep_apart(make: Make, tmp_path: Path) -> None
         both = resume(create(prepare(config), str(tmp_path / "both.db")))
         assert both.digest == single[name].digest
     assert verify(parse_run(f"{tmp_path}/both.db#b"))[1] == single["b"].digest
+    both_runs = parse_run(f"{tmp_path}/both.db")
     with pytest.raises(InputError, match="holds a, b"):
-        parse = parse_run(f"{tmp_path}/both.db")
-        resume(parse)
+        resume(both_runs)
 
 
 def test_a_name_that_exists_is_refused(make: Make, tmp_path: Path) -> None:

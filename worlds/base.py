@@ -132,7 +132,7 @@ class World(ABC):
         seed: the run's seed.
     """
 
-    Settings: ClassVar[type[Settings]]
+    settings_type: ClassVar[type[Settings]]
     forms: ClassVar[tuple[Form[Any], ...]]
 
     def __init__(self, settings: Any, seed: int) -> None:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Sequence
 from random import Random
-from typing import Literal
+from typing import Any, Literal
 
 from pydantic import Field
 
@@ -204,7 +204,7 @@ class Settings(base.Settings):
 class World(base.World):
     """Back-Scatter: each agent is author once a round, and its neighbours rate what it drafts."""
 
-    Settings = Settings
+    settings_type = Settings
     forms = (DRAFT, RATE, REVISE, ALIGNMENT, ENGAGEMENT)
     settings: Settings
 
@@ -329,7 +329,7 @@ class World(base.World):
         episode.remember(revision)
         episode.observe("revision", SCALES, question=question, answer=revision)
 
-    def _feedback(self, ratings: Sequence[Rated]) -> dict[str, object]:
+    def _feedback(self, ratings: Sequence[Rated]) -> dict[str, Any]:
         """The average of the ratings that could be read, and the reasons, the harshest last."""
         read = [rated for rated in ratings if rated.rating is not None]
         average = sum(rated.rating or 0 for rated in read) / len(read) if read else None

@@ -48,22 +48,24 @@ def sites(topology: str, size: int, degree: int, rewire: float, seed: int) -> li
     return _laid_out(graph, seed)
 
 
-def _graph(topology: str, count: int, degree: int, rewire: float, seed: int) -> nx.Graph[Any]:
+def _graph(topology: str, count: int, degree: int, rewire: float, seed: int) -> nx.Graph:
     try:
         if topology == "small_world":
-            return nx.connected_watts_strogatz_graph(count, degree, rewire, seed=seed)
+            graph: nx.Graph = nx.connected_watts_strogatz_graph(count, degree, rewire, seed=seed)
+            return graph
         if topology == "scale_free":
-            return nx.barabasi_albert_graph(count, max(1, degree // 2), seed=seed)
+            graph = nx.barabasi_albert_graph(count, max(1, degree // 2), seed=seed)
+            return graph
     except nx.NetworkXError as error:
         raise SettingError("degree", f"found {degree} for {count} agents: {error}") from None
     return _read(Path(topology))
 
 
-def _read(path: Path) -> nx.Graph[Any]:
+def _read(path: Path) -> nx.Graph:
     expected = "expected a GraphML file (.graphml) or an edge list (two names a line)"
     try:
         read = nx.read_graphml if path.suffix.lower() == ".graphml" else nx.read_edgelist
-        graph: nx.Graph[Any] = nx.Graph(read(path))
+        graph: nx.Graph = nx.Graph(read(path))
     except FileNotFoundError:
         names = ", ".join(GENERATED)
         raise SettingError(
@@ -74,7 +76,7 @@ def _read(path: Path) -> nx.Graph[Any]:
     graph.remove_edges_from(list(nx.selfloop_edges(graph)))
     if len(graph) < 2:
         raise SettingError("topology", f"{path}: found {len(graph)} nodes; {expected}")
-    lonely = next(iter(nx.isolates(graph)), None)
+    lonely = next((node for node in graph if not graph.degree(node)), None)
     if lonely is not None:
         raise SettingError(
             "topology", f"{path}: node {lonely} has no neighbour; expected at least 1"
@@ -82,7 +84,7 @@ def _read(path: Path) -> nx.Graph[Any]:
     return graph
 
 
-def _laid_out(graph: nx.Graph[Any], seed: int) -> list[Site]:
+def _laid_out(graph: nx.Graph, seed: int) -> list[Site]:
     order = {node: number for number, node in enumerate(graph)}
     spots = _spots(graph, seed)
     return [
@@ -90,7 +92,7 @@ def _laid_out(graph: nx.Graph[Any], seed: int) -> list[Site]:
     ]
 
 
-def _spots(graph: nx.Graph[Any], seed: int) -> dict[Any, tuple[float, float]]:
+def _spots(graph: nx.Graph, seed: int) -> dict[Any, tuple[float, float]]:
     given = {node: (data.get("x"), data.get("y")) for node, data in graph.nodes(data=True)}
     if all(isinstance(x, int | float) and isinstance(y, int | float) for x, y in given.values()):
         return {node: (float(x), float(y)) for node, (x, y) in given.items()}
@@ -98,7 +100,7 @@ def _spots(graph: nx.Graph[Any], seed: int) -> dict[Any, tuple[float, float]]:
         spots = nx.spring_layout(graph, seed=seed_of(seed, "layout") % 2**32)
     else:
         busiest = sorted(graph, key=lambda node: -graph.degree(node))
-        spots = nx.spiral_layout(nx.empty_graph(busiest))
+        spots = nx.spiral_layout(busiest)
     return {node: (round(float(x), 4), round(float(y), 4)) for node, (x, y) in spots.items()}
 
 

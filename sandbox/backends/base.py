@@ -56,8 +56,10 @@ class Call(NamedTuple):
 
 
 class Reply(NamedTuple):
-    """What a model said. `cut` means that the token limit ended it; token counts are None where
-    the backend does not know them. `cached_tokens` are prompt tokens that a prefix cache held.
+    """What a model said.
+
+    `cut` means that the token limit ended it. Counts are None where the backend does not know
+    them; `cached_tokens` are those of the prompt that a prefix cache held.
     """
 
     text: str

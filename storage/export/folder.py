@@ -119,10 +119,11 @@ def _beside(place: Path, what: str) -> Path:
 
 
 def _check(out: Path, overwrite: bool, ours: Collection[str]) -> None:
+    for path in (out, *out.parents):
+        if path.exists() and not path.is_dir():
+            raise InputError(f"out: {path} is not a folder; expected an empty or a new folder")
     if not out.exists():
         return
-    if not out.is_dir():
-        raise InputError(f"out: {out} is not a folder; expected an empty or a new folder")
     held = sorted(path.name for path in out.iterdir())
     foreign = [name for name in held if name not in ours]
     if held and not overwrite:
