@@ -272,7 +272,7 @@ def export(
     options = {"mix": _mix(mix), "seed": seed} if format == "stable-alignment" else {}
     with open_run(run) as reader:
         report = export_run(reader, format, out, overwrite=overwrite, **options)
-    _out(as_json, report.as_dict(), report.table)
+    _out(as_json, report.as_dict(), lambda: render.exported(report.as_dict()))
 
 
 def _mix(text: str) -> tuple[int, int, int] | None:

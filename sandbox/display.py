@@ -47,7 +47,7 @@ class Rates:
         p, counts = self.progress, self.progress.counts
         tokens = counts.tokens_in + counts.tokens_out
         parts = [
-            f"round {min(p.round, p.rounds)}/{p.rounds}",
+            f"rounds {min(p.round, p.rounds)}/{p.rounds}",
             f"episodes {p.episodes:,}/{p.episodes_total:,}",
             f"calls {counts.calls:,} ({self._per_second(counts.calls):,.0f}/s)",
             f"tokens {tokens:,} ({self._per_second(tokens):,.0f}/s)",

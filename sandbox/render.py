@@ -251,6 +251,22 @@ def found(rows: Sequence[Data]) -> RenderableType:
     return made
 
 
+def exported(report: Data) -> RenderableType:
+    """What an export wrote, and what it left out."""
+    kinds = table("kind", "found", "written", right=("found", "written"))
+    for kind, count in report["found"].items():
+        kinds.add_row(kind, f"{count:,}", f"{report['written'][kind]:,}")
+    parts: list[RenderableType] = [kinds]
+    if report["removed"]:
+        removed = table("left out", "rows", right=("rows",))
+        for rule, count in report["removed"].items():
+            removed.add_row(rule, f"{count:,}")
+        parts += [Text(), removed]
+    parts += [plain(f"note: {note}", "yellow") for note in report["notes"]]
+    files = ", ".join(f"{name} ({count:,} rows)" for name, count in report["files"].items())
+    return Group(*parts, Text(), plain(f"{report['out']}: {files}"))
+
+
 def show(console: Console, what: RenderableType) -> None:
     """Print a view; a width is chosen where there is no terminal."""
     console.print(what, soft_wrap=False)

@@ -7,7 +7,6 @@ from itertools import islice
 from typing import Any
 
 from sqlalchemy import func, select
-from sqlalchemy.orm import aliased
 
 from agents.chance import seed_of
 from agents.forms import Prompt
@@ -157,7 +156,7 @@ def memory(
 
 def _internal(reader: Reader, number: int, round: int | None, search: str | None) -> list[Data]:
     m, q = tables.memories, tables.questions
-    asked, answer = aliased(tables.texts), aliased(tables.texts)
+    asked, answer = tables.texts.alias(), tables.texts.alias()
     query = (
         select(m, asked.c.text.label("question"), answer.c.text.label("answer"))
         .join(q, q.c.id == m.c.question_id)

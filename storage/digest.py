@@ -14,7 +14,6 @@ from hashlib import sha256
 from typing import Any
 
 from sqlalchemy import Row, select
-from sqlalchemy.orm import aliased
 
 from storage import tables
 from storage.reader import Reader, join_texts, text_numbers
@@ -47,7 +46,7 @@ def _lines(reader: Reader) -> Iterator[list[Any]]:
 
 def _episodes(reader: Reader, ids: Sequence[int]) -> Iterator[list[Any]]:
     e, q = tables.episodes, tables.questions
-    asked, draft, revision = (aliased(tables.texts) for _ in range(3))
+    asked, draft, revision = (tables.texts.alias() for _ in range(3))
     query = (
         select(
             e,
@@ -108,7 +107,7 @@ def _calls(reader: Reader, ids: Sequence[int]) -> dict[int, list[list[Any]]]:
 
 def _memories(reader: Reader) -> Iterator[list[Any]]:
     m, q = tables.memories, tables.questions
-    asked, answer = aliased(tables.texts), aliased(tables.texts)
+    asked, answer = tables.texts.alias(), tables.texts.alias()
     query = (
         select(m.c.agent, m.c.round, asked.c.text.label("asked"), answer.c.text)
         .join(q, q.c.id == m.c.question_id)

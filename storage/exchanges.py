@@ -13,7 +13,6 @@ from contextlib import contextmanager, nullcontext
 from typing import Any, Literal, NamedTuple
 
 from sqlalchemy import Connection, Row, Select, select
-from sqlalchemy.orm import aliased
 
 from storage import tables
 from storage.reader import Reader
@@ -195,7 +194,7 @@ def _batch(
 
 def _episodes(ids: Sequence[int]) -> Select[Any]:
     e, q, a = tables.episodes, tables.questions, tables.agents
-    asked, draft, revision = (aliased(tables.texts) for _ in range(3))
+    asked, draft, revision = (tables.texts.alias() for _ in range(3))
     return (
         select(
             *(e.c.id, e.c.round, e.c.author, e.c.failed_at, q.c.source, a.c.label, a.c.persona),

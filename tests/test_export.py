@@ -25,19 +25,14 @@ from storage.export import FORMATS, ExportReport, export
 from storage.export.stable_alignment import COMMENT, REVISE, template
 from storage.reader import Reader
 
-MESSY = (
-    "rounds=6",
-    "attempts=1",
-    "models.social.misbehave=0.3",
-    "models.observer.misbehave=0.3",
-)
+SPOILT = "attempts=1", "models.social.misbehave=0.3", "models.observer.misbehave=0.3"
 COPY = """
 INSERT INTO texts SELECT t.id + {n} * 1000000, text || {n} FROM texts t, questions q
     WHERE t.id = text_id AND q.id < 600;
 INSERT INTO questions SELECT id + {n} * 600, run_id, source, text_id + {n} * 1000000, NULL
     FROM questions WHERE id < 600;
-INSERT INTO episodes SELECT id + {n} * 600, run_id, round + {n} * 6, author,
-    question_id + {n} * 600, failed_at, draft_id, revision_id, observed FROM episodes WHERE id < 600;
+INSERT INTO episodes SELECT id + {n} * 600, run_id, round + {n} * 6, author, {n} * 600 +
+    question_id, failed_at, draft_id, revision_id, observed FROM episodes WHERE id < 600;
 INSERT INTO ratings SELECT episode_id + {n} * 600, rater, rating, reason_id, status, call_id
     FROM ratings WHERE episode_id < 600;
 INSERT INTO observations SELECT episode_id + {n} * 600, stage, scale, rating, reason_id, status,
@@ -88,7 +83,7 @@ def tidy(tmp_path_factory: pytest.TempPathFactory) -> Run:
 def messy(tmp_path_factory: pytest.TempPathFactory) -> Run:
     """150 exchanges about as many questions; three replies in ten are spoilt."""
     folder = tmp_path_factory.mktemp("messy")
-    return make(folder / "run.db", "question_count=null", *MESSY)
+    return make(folder / "run.db", "rounds=6", "question_count=null", *SPOILT)
 
 
 @pytest.fixture(scope="module")
@@ -181,10 +176,7 @@ def test_exchanges_come_in_order_and_can_be_picked(tidy: Run) -> None:
     ]
     by_question = list(exchanges(tidy.reader, by="question"))
     assert sorted(by_question, key=lambda one: one.episode) == everyone
-    groups = [
-        [one.episode for one in group]
-        for _, group in groupby(by_question, lambda one: one.question)
-    ]
+    groups = [list(group) for _, group in groupby(by_question, lambda one: one.question)]
     assert len(groups) == 10 and all(group == sorted(group) for group in groups)
     picked = list(exchanges(tidy.reader, round=1, author=4))
     assert picked == [everyone[29]] == [exchange(tidy.reader, 29)]
@@ -299,12 +291,9 @@ def test_the_mix_is_exact_and_the_largest(messy: Run, tmp_path: Path, mix: Any) 
     kinds = Counter(line["kind"] for line in lineage)
     lowest = (5, 1, 1) if mix == (10, 2, 2) else mix
     written, found = [kinds[kind] for kind in report.found], list(report.found.values())
-    fitting = [
-        shares
-        for shares in ([times * weight for weight in lowest] for times in range(200))
-        if all(share <= there for share, there in zip(shares, found, strict=True))
-    ]
-    assert written == list(report.written.values()) == fitting[-1] and any(written)
+    times = min(there // weight for there, weight in zip(found, lowest, strict=True) if weight)
+    assert written == list(report.written.values()) == [times * weight for weight in lowest]
+    assert times > 0
     left_out = [note.partition(":")[0] for note in report.notes]
     assert left_out == [kind for kind, weight in zip(report.found, mix, strict=True) if not weight]
 
@@ -326,11 +315,8 @@ def test_equal_responses_are_removed_within_a_query_only(tidy: Run, tmp_path: Pa
     same = [one.episode for one in tidy.all() if one.question == tidy.all()[0].question]
     other = next(one.episode for one in tidy.all() if one.episode not in same)
     ids = ", ".join(map(str, (*same, other)))
-    run.sql(f"UPDATE episodes SET draft_id = revision_id WHERE id = {same[0]}")
-    run.sql(
-        f"UPDATE episodes SET draft_id = (SELECT draft_id FROM episodes WHERE id = {same[0]})"
-        f" WHERE id IN ({ids})"
-    )
+    (row,) = run.sql(f"SELECT revision_id FROM episodes WHERE id = {same[0]}")
+    run.sql(f"UPDATE episodes SET draft_id = ? WHERE id IN ({ids})", *row)
     found, first = aligned(run, tmp_path / "out", mix=None), run.all()[same[0]]
     kept = [
         (origin["episode"], origin["stage"], score)
@@ -349,22 +335,19 @@ def test_equal_responses_are_removed_within_a_query_only(tidy: Run, tmp_path: Pa
 def test_hostile_texts_stay_one_line_a_row(tidy: Run, tmp_path: Path) -> None:
     run = tidy.copy(tmp_path)
     for column in ("draft_id", "revision_id"):
-        run.sql(
-            f"UPDATE texts SET text = ? WHERE id = (SELECT {column} FROM episodes WHERE id = 5)",
-            f"{column}{HOSTILE}",
-        )
+        where = f"WHERE id = (SELECT {column} FROM episodes WHERE id = 5)"
+        run.sql(f"UPDATE texts SET text = ? {where}", f"{column}{HOSTILE}")
     run.sql("UPDATE agents SET persona = ? WHERE number = 5", '{"name": "\\ud800\\u2028"}')
     export(run.reader, "exchanges", tmp_path / "a")
     rows = lines(tmp_path / "a", "exchanges.jsonl")
     assert len(rows) == 75
     assert rows[5]["draft"] == f"draft_id{HOSTILE}" and rows[5]["persona"] == "\ud800\u2028"
-    _, array, lineage = aligned(run, tmp_path / "b", mix=None)
+    array = aligned(run, tmp_path / "b", mix=None).array
     assert f"draft_id{HOSTILE}" in [text for row in array for text in row["responses"]]
     assert any(f"Answer: draft_id{HOSTILE}\n\n###" in row["query"] for row in array)
     for name, count in (("a/exchanges.jsonl", 75), ("b/stable_alignment.json", len(array) + 2)):
         text = (tmp_path / name).read_bytes().decode("utf-8")
         assert len(text.splitlines()) == text.count("\n") == count
-    assert len(lineage) == len(array)
 
 
 def test_a_kind_without_rows_is_told_and_left_out(tmp_path: Path) -> None:
@@ -390,7 +373,7 @@ def test_an_export_with_nothing_in_it_says_why(tidy: Run, tmp_path: Path) -> Non
 
 
 def test_two_runs_in_one_database_do_not_mix(tmp_path: Path) -> None:
-    small = "rounds=2", "world.size=3", "memory.prior_pairs=5", *MESSY[2:]
+    small = "rounds=2", "world.size=3", "memory.prior_pairs=5", *SPOILT
     shared = [make(tmp_path / "both.db", *small, name=f"run{seed}", seed=seed) for seed in (1, 2)]
     for seed, run in zip((1, 2), shared, strict=True):
         alone = make(tmp_path / f"{seed}.db", *small, name=run.name, seed=seed)
@@ -402,6 +385,8 @@ def test_two_runs_in_one_database_do_not_mix(tmp_path: Path) -> None:
                 twin = tmp_path / "both" / run.name / format / path.name
                 assert twin.read_bytes() == path.read_bytes()
     first, second = shared
+    second.sql("UPDATE models SET name = 'another' WHERE run_id = 2")
+    assert [set(run.all()[0].models.values()) for run in shared] == [{"scripted"}, {"another"}]
     assert exchange(first.reader, 1 << 32) is None and exchange(second.reader, -(1 << 32)) is None
 
 
@@ -441,7 +426,7 @@ def test_only_an_earlier_export_is_replaced(tidy: Run, tmp_path: Path) -> None:
     expected = {"README.md", "stable_alignment.json", "stable_alignment_lineage.jsonl"}
     assert {path.name for path in out.iterdir()} == expected
     assert [path.name for path in out.parent.iterdir()] == ["out"]
-    (out / "thesis.tex").write_text("years of work")
+    (out / "thesis.tex").touch()
     with pytest.raises(InputError, match=r"holds 'thesis\.tex', which no export wrote"):
         export(tidy.reader, "exchanges", out, overwrite=True)
     empty = tmp_path / "empty"
@@ -481,13 +466,11 @@ def test_the_readme_tells_what_it_is(tidy: Run, tmp_path: Path, format: str) -> 
         assert told in text
     run.sql("UPDATE models SET name = '/data/of/somebody/llama-9b'")
     export(run.reader, format, tmp_path / "model")
-    text = (tmp_path / "model" / "README.md").read_text()
+    text, created = (tmp_path / "model" / "README.md").read_text(), run.reader.run.created[:10]
     assert "`llama-9b`" in text and "**" not in text
     for path in tmp_path.glob("*/*"):
-        written = path.read_text()
-        assert "/data/of" not in written and str(tmp_path) not in written
-        assert str(QUICKSTART.parent.parent) not in written
-        assert run.reader.run.created[:10] not in written
+        for hidden in ("/data/of", str(tmp_path), str(QUICKSTART.parent), created):
+            assert hidden not in path.read_text()
 
 
 def test_a_snapshot_stays_as_it_was(tidy: Run, tmp_path: Path) -> None:
