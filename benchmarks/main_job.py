@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 ROOT = Path(__file__).resolve().parent.parent
+QUESTIONS = Path("../shared/data/hh_rlhf_questions.txt")
 
 
 class Step(NamedTuple):
@@ -78,7 +79,7 @@ MISHAPS = ["--set", "models.social.misbehave=0.1", "--set", "models.observer.mis
 def main() -> int:
     """Print the table; return the exit status."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--questions", type=Path, default=Path("../shared/data/hh_rlhf_questions.txt"))
+    parser.add_argument("--questions", type=Path, default=QUESTIONS)
     parser.add_argument("--rounds", type=int, default=50)
     arguments = parser.parse_args()
     questions = arguments.questions.resolve()
@@ -86,9 +87,15 @@ def main() -> int:
         print(f"error: {questions}: no such file; expected a list of questions", file=sys.stderr)
         return 2
     options = [
-        "--rounds", str(arguments.rounds), "--set", f"questions={questions}",
-        "--set", "question_count=null", "--set", "world.size=10",
-    ]  # fmt: skip
+        "--rounds",
+        str(arguments.rounds),
+        "--set",
+        f"questions={questions}",
+        "--set",
+        "question_count=null",
+        "--set",
+        "world.size=10",
+    ]
     checks: list[tuple[str, bool]] = []
     print("| step | result | seconds | peak memory, MiB |\n| --- | --- | ---: | ---: |")
 
@@ -110,8 +117,15 @@ def main() -> int:
         checks.append(("verify agrees", again.data["agrees"]))
 
         for width in (1, 1024):
-            other = sim(folder, "run", "--name", f"width-{width}", *options,
-                        "--set", f"schedule.max_in_flight={width}")  # fmt: skip
+            other = sim(
+                folder,
+                "run",
+                "--name",
+                f"width-{width}",
+                *options,
+                "--set",
+                f"schedule.max_in_flight={width}",
+            )
             same = other.data["digest"] == digest
             line(f"max_in_flight {width}", f"digest {'equal' if same else 'DIFFERENT'}", other)
             checks.append((f"the digest with max_in_flight {width}", same))
@@ -121,8 +135,11 @@ def main() -> int:
         resumed = sim(folder, "resume", "killed")
         twice = counted(folder / "runs" / "killed.db", TWICE)
         same = resumed.data["digest"] == digest and resumed.data["calls"] == calls
-        line(f"killed after {before:,} calls, resumed",
-             f"digest {'equal' if same else 'DIFFERENT'}, {twice} calls asked twice", resumed)  # fmt: skip
+        line(
+            f"killed after {before:,} calls, resumed",
+            f"digest {'equal' if same else 'DIFFERENT'}, {twice} calls asked twice",
+            resumed,
+        )
         checks += [("the digest after a kill", same), ("no call asked twice", twice == 0)]
 
         for form in ("exchanges", "stable-alignment"):
@@ -134,9 +151,12 @@ def main() -> int:
 
         rough = sim(folder, "run", "--name", "rough", *options, *MISHAPS)
         data = rough.data
-        line("10 % misbehaving",
-             f"{data['status']}: {data['calls_failed']:,} failed, {data['unparsed']:,} unparsed, "
-             f"{data['episodes_failed']:,} of {data['episodes']:,} episodes failed", rough)  # fmt: skip
+        line(
+            "10 % misbehaving",
+            f"{data['status']}: {data['calls_failed']:,} failed, {data['unparsed']:,} unparsed, "
+            f"{data['episodes_failed']:,} of {data['episodes']:,} episodes failed",
+            rough,
+        )
         off = counted(folder / "runs" / "rough.db", OFF_SCALE)
         textless = counted(folder / "runs" / "rough.db", TEXTLESS)
         checks += [
@@ -174,10 +194,15 @@ def out_lines(path: Path) -> list[tuple[Any, ...]]:
     """What the exported exchanges say, in the columns of `JOURNAL`."""
     rows = (json.loads(line) for line in path.read_text(encoding="utf-8").splitlines())
     return [
-        (row["episode"], row["draft"], row["revision"],
-         sum(one["rating"] or 0 for one in row["ratings"]), sum(row[name] or 0 for name in SCORES))
+        (
+            row["episode"],
+            row["draft"],
+            row["revision"],
+            sum(one["rating"] or 0 for one in row["ratings"]),
+            sum(row[name] or 0 for name in SCORES),
+        )
         for row in rows
-    ]  # fmt: skip
+    ]
 
 
 def agrees(database: Path, exported: list[tuple[Any, ...]]) -> bool:

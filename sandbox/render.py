@@ -62,15 +62,17 @@ def society(data: Data) -> RenderableType:
     if data["message"]:
         head.append(f" ({printable(data['message'])})")
     labels = ", ".join(f"{count} {label}" for label, count in data["agents"].items())
-    models = ", ".join(f"{role} {name}" for role, name in data["models"].items())
+    models = ", ".join(f"{name} ({role})" for role, name in data["models"].items())
     lines = [
         head,
-        plain(f"world {data['world']}, seed {data['seed']}, agents: {labels}; models: {models}"),
+        plain(f"world {data['world']}, seed {data['seed']}; agents: {labels}"),
+        plain(f"models: {models}"),
         plain(f"digest {data['digest'] or '-'}", "dim"),
     ]
     if "scripted" in data["models"].values():
         lines.append(Text(SCRIPTED, style="italic"))
-    return Group(*lines, Text(), rounds(data["rounds"]))
+    means = "alignment, engagement: the observer's means, draft \u2192 revision; peers: of drafts"
+    return Group(*lines, Text(), rounds(data["rounds"]), Text(means, style="dim"))
 
 
 def rounds(rows: Sequence[Data]) -> Table:
@@ -87,8 +89,6 @@ def rounds(rows: Sequence[Data]) -> Table:
             number(row["peer_rating"]),
             f"{row['missing_ratings']:,}",
         )
-    made.caption = "alignment and engagement: draft \u2192 revision, means of the observer, 1 to 7"
-    made.caption_justify = "left"
     return made
 
 
@@ -207,11 +207,12 @@ def _stage_title(data: Data, stage: str) -> str:
 def call_table(rows: Sequence[Data]) -> Table:
     """Calls, a line each."""
     made = table("call", "name", "status", "tokens", "recalled", "reply", right=("call", "tokens"))
-    for column in made.columns[:-1]:
+    for column in made.columns:
         column.no_wrap = True
+    made.columns[-1].overflow = "ellipsis"
     for row in rows:
         reply = row["reply"] if row["error"] is None else row["error"]
-        made.add_row(*_call_cells(row), _short(reply, 40))
+        made.add_row(*_call_cells(row), _short(reply, 200))
     return made
 
 

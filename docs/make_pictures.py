@@ -1,0 +1,77 @@
+"""Make the pictures of the README: run the quickstart, and draw what its views show.
+
+Usage: python docs/make_pictures.py
+"""
+
+from __future__ import annotations
+
+import tempfile
+from pathlib import Path
+
+from rich.console import Console, RenderableType
+from rich.terminal_theme import TerminalTheme
+
+from sandbox import api, render, views
+
+IMAGES = Path(__file__).parent / "images"
+
+THEME = TerminalTheme(
+    (250, 249, 245),
+    (40, 42, 46),
+    [(40, 42, 46), (176, 58, 46), (46, 125, 50), (154, 103, 0), (37, 99, 165), (123, 63, 140),
+     (0, 121, 130), (90, 94, 102)],
+    [(110, 114, 122), (192, 72, 60), (56, 142, 60), (176, 120, 10), (47, 115, 185), (140, 80, 158),
+     (0, 137, 147), (60, 64, 72)],
+)  # fmt: skip
+
+FRAME = """\
+<svg class="rich-terminal" viewBox="0 0 {width} {height}" xmlns="http://www.w3.org/2000/svg">
+<style>
+.{unique_id}-matrix {{
+  font-family: ui-monospace, SFMono-Regular, Menlo, Consolas, "DejaVu Sans Mono", monospace;
+  font-size: {char_height}px; line-height: {line_height}px; }}
+.{unique_id}-title {{ font-size: 18px; font-family: sans-serif; }}
+{styles}
+</style>
+<defs>
+<clipPath id="{unique_id}-clip-terminal">
+<rect x="0" y="0" width="{terminal_width}" height="{terminal_height}" />
+</clipPath>
+{lines}
+</defs>
+{chrome}
+<g transform="translate({terminal_x}, {terminal_y})" clip-path="url(#{unique_id}-clip-terminal)">
+{backgrounds}
+<g class="{unique_id}-matrix">
+{matrix}
+</g>
+</g>
+</svg>
+"""
+
+
+def draw(name: str, title: str, what: RenderableType, width: int = 100) -> None:
+    """Write a view as SVG. The frame names no font that would have to be fetched."""
+    with Path("/dev/null").open("w") as nowhere:
+        console = Console(
+            record=True, width=width, file=nowhere, force_terminal=True, color_system="truecolor"
+        )
+        console.print(what)
+    path = str(IMAGES / f"{name}.svg")
+    console.save_svg(path, title=title, theme=THEME, code_format=FRAME, unique_id=name)
+
+
+def main() -> None:
+    """Run the quickstart in a folder of its own, and draw it."""
+    with tempfile.TemporaryDirectory() as folder:
+        db = f"{folder}/quickstart.db"
+        api.run(db=db)
+        with api.open_run(db) as reader:
+            society = render.society(views.society(reader))
+            draw("run", "python run_sim.py run", society, 84)
+            episode = render.episode(views.episode(reader, 111))
+            draw("episode", "python run_sim.py inspect quickstart episode 111", episode)
+
+
+if __name__ == "__main__":
+    main()
