@@ -8,15 +8,15 @@ are left out. Each item is one line of JSON.
 from __future__ import annotations
 
 import json
-from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from hashlib import sha256
 from typing import Any
 
-from sqlalchemy import Row, select
+from sqlalchemy import select
 
 from storage import tables
-from storage.reader import Reader, join_texts, text_numbers
+from storage.exchanges import exchanges
+from storage.reader import Journalled, Reader
 
 _BATCH = 500  # episodes at a time: memory does not grow with the run
 
@@ -35,74 +35,27 @@ def _lines(reader: Reader) -> Iterator[list[Any]]:
     agents = select(a).where(a.c.run_id == reader.run.id).order_by(a.c.number)
     for row in reader.rows(agents):
         yield ["agent", row.number, row.label, json.loads(row.persona), row.neighbours]
-    e = tables.episodes
-    ids = [
-        row.id for row in reader.rows(select(e.c.id).where(reader.mine(e.c.id)).order_by(e.c.id))
-    ]
-    for start in range(0, len(ids), _BATCH):
-        yield from _episodes(reader, ids[start : start + _BATCH])
+    numbers = []
+    for one in exchanges(reader):
+        numbers.append(one.episode)
+        yield ["episode", one.episode, one.author, one.question, one.failed_at]
+        yield ["texts", one.draft, one.revision]
+        yield from (["rating", *given] for given in one.ratings)
+        yield from (["observation", *seen] for seen in one.observations)
+    for start in range(0, len(numbers), _BATCH):
+        yield from _calls(reader, numbers[start : start + _BATCH])
     yield from _memories(reader)
 
 
-def _episodes(reader: Reader, ids: Sequence[int]) -> Iterator[list[Any]]:
-    e, q = tables.episodes, tables.questions
-    asked, draft, revision = (tables.texts.alias() for _ in range(3))
-    query = (
-        select(
-            e,
-            asked.c.text.label("asked"),
-            draft.c.text.label("draft"),
-            revision.c.text.label("revision"),
-        )
-        .join(q, q.c.id == e.c.question_id)
-        .join(asked, asked.c.id == q.c.text_id)
-        .outerjoin(draft, draft.c.id == e.c.draft_id)
-        .outerjoin(revision, revision.c.id == e.c.revision_id)
-        .where(e.c.id.between(ids[0], ids[-1]))
-        .order_by(e.c.id)
-    )
-    parts = [
-        _judged(reader, ids, tables.ratings, "rater"),
-        _judged(reader, ids, tables.observations, "stage", "scale"),
-        _calls(reader, ids),
-    ]
-    for row in reader.rows(query):
-        yield ["episode", row.round, row.author, row.asked, row.failed_at, row.draft, row.revision]
-        for part in parts:
-            yield from part.get(row.id, ())
+def _calls(reader: Reader, episodes: Sequence[int]) -> Iterator[list[Any]]:
+    """The calls of some episodes, by episode and name: which came first does not matter."""
+    for episode, calls in sorted(reader.calls_of(episodes).items()):
+        for call in sorted(calls, key=_place):
+            yield ["call", episode, *call.key, call.status, call.reply]
 
 
-def _judged(
-    reader: Reader, ids: Sequence[int], table: Any, *keys: str
-) -> dict[int, list[list[Any]]]:
-    t = tables.texts
-    query = (
-        select(table, t.c.text)
-        .outerjoin(t, t.c.id == table.c.reason_id)
-        .where(table.c.episode_id.between(ids[0], ids[-1]))
-    )
-    found = defaultdict(list)
-    for row in reader.rows(query):
-        key = [getattr(row, name) for name in keys]
-        found[row.episode_id].append([table.name, *key, row.rating, row.text, row.status])
-    return {episode: sorted(lines, key=_order) for episode, lines in found.items()}
-
-
-def _calls(reader: Reader, ids: Sequence[int]) -> dict[int, list[list[Any]]]:
-    c, f = tables.calls, tables.forms
-    query = (
-        select(c.c.episode_id, f.c.name, c.c.agent, c.c.turn, c.c.attempt, c.c.status, c.c.reply)
-        .join(f, f.c.id == c.c.form_id)
-        .where(c.c.episode_id.between(ids[0], ids[-1]))
-    )
-    rows: list[Row[Any]] = list(reader.rows(query))
-    texts = reader.texts(number for row in rows for number in text_numbers(row.reply))
-    found = defaultdict(list)
-    for row in rows:
-        reply = None if row.reply is None else join_texts(row.reply, texts)
-        name = [row.name, row.agent, row.turn, row.attempt]
-        found[row.episode_id].append(["call", *name, row.status, reply])
-    return {episode: sorted(lines, key=_order) for episode, lines in found.items()}
+def _place(call: Journalled) -> tuple[str, bool, int, int, int]:
+    return call.form, call.agent is not None, call.agent or 0, call.turn, call.attempt
 
 
 def _memories(reader: Reader) -> Iterator[list[Any]]:
@@ -118,8 +71,3 @@ def _memories(reader: Reader) -> Iterator[list[Any]]:
     )
     for row in reader.rows(query):
         yield ["memory", row.agent, row.round, row.asked, row.text]
-
-
-def _order(line: Sequence[Any]) -> list[tuple[bool, str | int]]:
-    """Sorts a missing value before all others, whatever a database does with NULL."""
-    return [(part is not None, "" if part is None else part) for part in line[:5]]

@@ -139,9 +139,12 @@ def test_doctor(home: Path) -> None:
         (["inspect", "quickstart", "agent", "25"], "agent 25: no such agent"),
         (["inspect", "quickstart", "episode", "75"], "episode 75: not played"),
         (["inspect", "quickstart", "call", "99999"], "call 99999: no such call"),
-        (["export", "quickstart", "--format", "pdf", "--out", "o"], "expected one of"),
+        (["export", "quickstart", "--format", "pdf", "--out", "o"], "found 'pdf'; expected"),
         (["export", "quickstart", "--format", "exchanges", "--out", "/proc/x"], "/proc/x"),
-        (["export", "quickstart", "--format", "stable-alignment", "--out", "o", "--mix", "5"], "mix"),
+        (
+            ["export", "quickstart", "--format", "stable-alignment", "--out", "o", "--mix", "5"],
+            "--mix 5: expected",
+        ),
     ],
 )  # fmt: skip
 def test_bad_input_is_one_line(home: Path, arguments: list[str], words: str) -> None:
