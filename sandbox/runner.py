@@ -218,10 +218,13 @@ class Runner:
         self._complete(planned)
 
     def _complete(self, planned: Planned) -> None:
-        over = self._scheduler.observed(planned)
-        if over and self._stop is not None:
+        if not self._scheduler.observed(planned):
+            return
+        if self._stop is not None:
             self._stop.round_over(planned.round)
             self._apply_stop(self._stop)
+        for agent in self._society.agents:
+            agent.memory.forget(self._scheduler.over_before)
 
     def _finished(self, task: asyncio.Task[None]) -> None:
         self._tasks.discard(task)

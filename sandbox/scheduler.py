@@ -47,6 +47,7 @@ class Scheduler:
         self.end = end
         self.horizon = end  # rounds from this one on may not be planned yet
         self.floor = start  # the first round that has episodes to settle
+        self.over_before = start  # the first round that has episodes to observe
         self._next = start  # the first round that is not planned
         self._open = 0
         self._ready: list[Planned] = []
@@ -55,12 +56,11 @@ class Scheduler:
         self._waiting: defaultdict[tuple[int, int], list[int]] = defaultdict(list)
         self._settled: defaultdict[int, set[int]] = defaultdict(set)  # round: agents
         self._observed: defaultdict[int, int] = defaultdict(int)  # round: episodes
-        self._observed_floor = start
 
     @property
     def over(self) -> bool:
         """Whether every episode is played and observed."""
-        return self._observed_floor >= self.end
+        return self.over_before >= self.end
 
     def next(self) -> Planned | None:
         """The next episode that may start: of the earliest round, in its order. None for now."""
@@ -90,9 +90,9 @@ class Scheduler:
         self._open -= 1
         self._observed[episode.round] += 1
         over = self._observed[episode.round] == self._per_round
-        while self._observed.get(self._observed_floor) == self._per_round:
-            del self._observed[self._observed_floor]
-            self._observed_floor += 1
+        while self._observed.get(self.over_before) == self._per_round:
+            del self._observed[self.over_before]
+            self.over_before += 1
         return over
 
     def _plan_ahead(self) -> None:
@@ -104,7 +104,7 @@ class Scheduler:
     def _may_plan(self) -> bool:
         if self._order == "out_of_order":
             return self._next <= self.floor + self._max_ahead
-        return self._next == self._observed_floor
+        return self._next == self.over_before
 
     def _enter(self, episode: Planned) -> None:
         missing = 0

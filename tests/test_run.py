@@ -95,12 +95,13 @@ class Stopping(scripted.ScriptedBackend):
 @settings(
     max_examples=8, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
 )
-@given(st.lists(st.integers(1, 300), min_size=1, max_size=4))
+@given(st.lists(st.integers(1, 400), min_size=1, max_size=4))
 def test_a_run_that_breaks_down_goes_on_where_it_stopped(
     tmp_path_factory: pytest.TempPathFactory, limits: list[int]
 ) -> None:
     folder = tmp_path_factory.mktemp("broken")
     setting = ("models.social.misbehave=0.1", "name=broken", "stop.patience=1")
+    setting += ("memory.keep=2", "rounds=5", "question_count=4")
     plain = create(prepare(small(*setting)), str(folder / "plain.db"))
     broken = create(prepare(small(*setting)), str(folder / "broken.db"))
     expected = resume(plain)
