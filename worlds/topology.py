@@ -48,10 +48,10 @@ def sites(topology: str, size: int, degree: int, rewire: float, seed: int) -> li
     return _laid_out(graph, seed)
 
 
-def _graph(topology: str, count: int, degree: int, rewire: float, seed: int) -> nx.Graph:
+def _graph(topology: str, count: int, degree: int, rewire: float, seed: int) -> nx.Graph[Any]:
     try:
         if topology == "small_world":
-            graph: nx.Graph = nx.connected_watts_strogatz_graph(count, degree, rewire, seed=seed)
+            graph: nx.Graph[Any] = nx.connected_watts_strogatz_graph(count, degree, rewire, seed=seed)
             return graph
         if topology == "scale_free":
             graph = nx.barabasi_albert_graph(count, max(1, degree // 2), seed=seed)
@@ -61,11 +61,11 @@ def _graph(topology: str, count: int, degree: int, rewire: float, seed: int) -> 
     return _read(Path(topology))
 
 
-def _read(path: Path) -> nx.Graph:
+def _read(path: Path) -> nx.Graph[Any]:
     expected = "expected a GraphML file (.graphml) or an edge list (two names a line)"
     try:
         read = nx.read_graphml if path.suffix.lower() == ".graphml" else nx.read_edgelist
-        graph: nx.Graph = nx.Graph(read(path))
+        graph: nx.Graph[Any] = nx.Graph(read(path))
     except FileNotFoundError:
         names = ", ".join(GENERATED)
         raise SettingError(
@@ -84,7 +84,7 @@ def _read(path: Path) -> nx.Graph:
     return graph
 
 
-def _laid_out(graph: nx.Graph, seed: int) -> list[Site]:
+def _laid_out(graph: nx.Graph[Any], seed: int) -> list[Site]:
     order = {node: number for number, node in enumerate(graph)}
     spots = _spots(graph, seed)
     return [
@@ -92,14 +92,17 @@ def _laid_out(graph: nx.Graph, seed: int) -> list[Site]:
     ]
 
 
-def _spots(graph: nx.Graph, seed: int) -> dict[Any, tuple[float, float]]:
-    given = {node: (data.get("x"), data.get("y")) for node, data in graph.nodes(data=True)}
+def _spots(graph: nx.Graph[Any], seed: int) -> dict[Any, tuple[float, float]]:
+    given: dict[Any, tuple[Any, Any]] = {
+        node: (data.get("x"), data.get("y")) for node, data in graph.nodes(data=True)
+    }
     if all(isinstance(x, int | float) and isinstance(y, int | float) for x, y in given.values()):
         return {node: (float(x), float(y)) for node, (x, y) in given.items()}
     if len(graph) <= _SPRING_LIMIT:
         spots = nx.spring_layout(graph, seed=seed_of(seed, "layout") % 2**32)
     else:
-        busiest = sorted(graph, key=lambda node: -graph.degree(node))
+        busiest: nx.Graph[Any] = nx.Graph()
+        busiest.add_nodes_from(sorted(graph, key=lambda node: -graph.degree(node)))
         spots = nx.spiral_layout(busiest)
     return {node: (round(float(x), 4), round(float(y), 4)) for node, (x, y) in spots.items()}
 
