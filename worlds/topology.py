@@ -51,11 +51,9 @@ def sites(topology: str, size: int, degree: int, rewire: float, seed: int) -> li
 def _graph(topology: str, count: int, degree: int, rewire: float, seed: int) -> nx.Graph[Any]:
     try:
         if topology == "small_world":
-            graph: nx.Graph[Any] = nx.connected_watts_strogatz_graph(count, degree, rewire, seed=seed)
-            return graph
+            return nx.connected_watts_strogatz_graph(count, degree, rewire, seed=seed)
         if topology == "scale_free":
-            graph = nx.barabasi_albert_graph(count, max(1, degree // 2), seed=seed)
-            return graph
+            return nx.barabasi_albert_graph(count, max(1, degree // 2), seed=seed)
     except nx.NetworkXError as error:
         raise SettingError("degree", f"found {degree} for {count} agents: {error}") from None
     return _read(Path(topology))

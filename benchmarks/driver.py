@@ -1,0 +1,124 @@
+"""The price of the driver: calls a second with a backend that answers at once, on one core.
+
+Usage: python benchmarks/driver.py [--agents 100 10000] [--calls 100000] [--profile]
+
+Everything is real but the model: scheduling, rendering, hashing, seeds, asyncio, rows, commits to
+SQLite. The cost a call at each size is given as a ratio to the first size, in one run.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import cProfile
+import math
+import os
+import pstats
+import resource
+import tempfile
+import time
+from pathlib import Path
+from typing import NamedTuple
+
+from sqlalchemy import func, select
+
+from sandbox.backends.base import Call, Reply
+from sandbox.calls import Journal
+from sandbox.config import QUICKSTART, load_config
+from sandbox.run import create, prepare
+from sandbox.runner import Runner
+from storage import database, tables
+from storage.reader import Reader
+from storage.writer import Writer
+
+WORDS = "a plain answer that is about as long as what a model says in a few sentences of prose " * 4
+
+
+class Instant:
+    """Answers at once, each call with a text of its own."""
+
+    model = "instant"
+
+    async def start(self) -> None:
+        """Nothing to start."""
+
+    async def answer(self, call: Call) -> Reply:
+        """A reply in the call's shape."""
+        if call.shape.regex is None:
+            return Reply(f"{call.seed} {WORDS}", False, 100, 80)
+        return Reply(
+            f"Rating: {call.seed % 7 + 1}\nReason: {call.seed} {WORDS[:100]}", False, 100, 30
+        )
+
+    async def close(self) -> None:
+        """Nothing to close."""
+
+
+class Cost(NamedTuple):
+    """One run: calls, seconds of work, peak memory of the process, database and text bytes."""
+
+    calls: int
+    seconds: float
+    peak_mib: float
+    database: int
+    texts: int
+
+
+def play(agents: int, calls: int, questions: str | None, profile: bool) -> Cost:
+    """Play a society of so many agents for about so many calls."""
+    size = math.isqrt(agents)
+    rounds = max(1, calls // (10 * size * size))
+    settings = [f"world.size={size}", "world.radius=5", f"rounds={rounds}"]
+    settings += [f"questions={questions}", "question_count=null"] if questions else []
+    with tempfile.TemporaryDirectory() as folder:
+        address = create(prepare(load_config(QUICKSTART, settings)), f"{folder}/driver.db")
+        with database.writing(address.url) as engine:
+            reader = Reader.find(engine, address.name, str(address))
+            writer = Writer(engine, reader.run.id)
+            writer.open()
+            backend = Instant()
+            runner = Runner(reader, writer, (backend, backend), Journal(reader))
+            profiler = cProfile.Profile() if profile else None
+            began = time.process_time()
+            if profiler:
+                profiler.runcall(asyncio.run, _work(runner))
+                pstats.Stats(profiler).sort_stats("tottime").print_stats(45)
+            else:
+                asyncio.run(_work(runner))
+            seconds = time.process_time() - began
+            texts = int(reader.scalar(select(func.sum(func.length(tables.texts.c.text)))))
+        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+        size_on_disk = Path(str(address.url.database)).stat().st_size
+        return Cost(runner.progress.counts.calls, seconds, peak, size_on_disk, texts)
+
+
+async def _work(runner: Runner) -> None:
+    await runner.work()
+    await runner.flush()
+
+
+def main() -> None:
+    """Print the table."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--agents", type=int, nargs="+", default=[100, 1024, 10_000])
+    parser.add_argument("--calls", type=int, default=100_000)
+    parser.add_argument("--questions", help="a list of questions; default: the quickstart's ten")
+    parser.add_argument("--profile", action="store_true")
+    arguments = parser.parse_args()
+    os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})
+    print("| agents | calls | calls a second | cost a call | peak MiB | database / texts |")
+    print("| ---: | ---: | ---: | ---: | ---: | ---: |")
+    first: float | None = None
+    for agents in arguments.agents:
+        cost = play(agents, arguments.calls, arguments.questions, arguments.profile)
+        per_call = cost.seconds / cost.calls
+        first = first or per_call
+        print(
+            f"| {agents:,} | {cost.calls:,} | {1 / per_call:,.0f} | {per_call / first:.2f} | "
+            f"{cost.peak_mib:,.0f} | {cost.database / cost.texts:.2f} |",
+            flush=True,
+        )
+
+
+if __name__ == "__main__":
+    main()
