@@ -191,7 +191,9 @@ class Form(Generic[T]):
             ValueError: the template uses a name that `values` lacks, or fails in another way.
         """
         try:
-            pieces = self._template.render(values).split(MARK)
+            template = self._template
+            context = template.new_context(dict(values), shared=True)  # no globals to copy
+            pieces = "".join(template.root_render_func(context)).split(MARK)
         except (TemplateError, TypeError) as error:
             raise ValueError(f"form {self.name}: {error}") from None
         for place in range(1, len(pieces), 2):

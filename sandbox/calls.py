@@ -115,7 +115,7 @@ class GroupCommit:
 
     def __init__(self, writer: Writer) -> None:
         self._writer = writer
-        self._group: asyncio.Future[None] | None = None
+        self._group: list[asyncio.Future[None]] = []
 
     def written(self, hurry: bool) -> asyncio.Future[None]:
         """Done once everything that the writer holds now is committed.
@@ -123,26 +123,27 @@ class GroupCommit:
         Args:
             hurry: nobody else is on the way, so there is nothing to wait for.
         """
-        if self._group is None:
-            loop = asyncio.get_running_loop()
-            self._group = loop.create_future()
-            if hurry:
-                loop.call_soon(self._commit)
-            else:
-                loop.call_later(_GROUP_SECONDS, self._commit)
-        return self._group
+        loop = asyncio.get_running_loop()
+        if not self._group:
+            loop.call_later(0 if hurry else _GROUP_SECONDS, self._commit)
+        waiting = loop.create_future()
+        self._group.append(waiting)
+        return waiting
 
     def _commit(self) -> None:
-        group, self._group = self._group, None
+        group, self._group = self._group, []
+        failure = None
         try:
             self._writer.commit()
         except DBAPIError as error:
             failure = BackendDown(f"the database cannot be written: {one_line(error)}")
-            if group and not group.done():
-                group.set_exception(failure)
-        else:
-            if group and not group.done():
-                group.set_result(None)
+        for waiting in group:
+            if waiting.done():
+                continue
+            if failure is None:
+                waiting.set_result(None)
+            else:
+                waiting.set_exception(failure)
 
 
 class Journal:
@@ -255,7 +256,7 @@ class Caller:
         answer = self._enter(
             name, form, prompt, digest, past, speaker, _row_of(reply, error, started, took)
         )
-        await asyncio.shield(self._group.written(hurry=self.counts.in_flight == 0))
+        await self._group.written(hurry=self.counts.in_flight == 0)
         return answer
 
     def _replay(
@@ -325,7 +326,7 @@ class Caller:
 
     async def flush(self) -> None:
         """Commit what is still waiting."""
-        await asyncio.shield(self._group.written(hurry=True))
+        await self._group.written(hurry=True)
 
 
 UNPARSED = (Status.UNREADABLE, Status.EMPTY, Status.CUT)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 from dataclasses import dataclass
 from typing import Any
 
@@ -134,11 +135,13 @@ class Runner:
         """
         self._over = asyncio.get_running_loop().create_future()
         self._restore_stop()
+        gc.freeze()  # a big society lives to the end: no use in looking through it again and again
         try:
             self._start_episodes()
             await self._over
         finally:
             await self._cancel()
+            gc.unfreeze()
 
     def _restore_stop(self) -> None:
         if self._stop is None:

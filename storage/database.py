@@ -86,7 +86,7 @@ def _engine(url: URL, write: bool) -> Engine:
     if not is_file(url):
         return create_engine(url)
     if write:
-        engine = create_engine(url)
+        engine = create_engine(url, paramstyle="named")  # rows are dicts, see `Writer`
         event.listen(engine, "connect", _connect_writing)
     else:
         uri = f"{Path(str(url.database)).as_uri()}?mode=ro"

@@ -33,6 +33,11 @@ _observed = (
 )
 
 
+def _insert_statement(engine: Engine, table: Table) -> str:
+    """The driver's own statement, which takes rows as they are: every row has every column."""
+    return str(insert(table).compile(engine))
+
+
 class Writer:
     """Collects rows of one run and commits them in groups.
 
@@ -45,6 +50,7 @@ class Writer:
         self.base = first_id(run_id)
         self._engine = engine
         self._waiting: dict[Table, list[Row]] = {table: [] for table in _ORDER}
+        self._insert = {table: _insert_statement(engine, table) for table in _ORDER}
         self._observed: list[Row] = []
         self._text_ids: OrderedDict[str, int] = OrderedDict()
         self._next = dict.fromkeys((tables.texts, tables.calls, tables.memories), 0)
@@ -124,7 +130,7 @@ class Writer:
         """Write everything that was handed over, within a transaction of the caller."""
         for table, rows in self._waiting.items():
             if rows:
-                connection.execute(insert(table), rows)
+                connection.exec_driver_sql(self._insert[table], rows)
         if self._observed:
             connection.execute(_observed, self._observed)
 

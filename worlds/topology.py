@@ -49,14 +49,17 @@ def sites(topology: str, size: int, degree: int, rewire: float, seed: int) -> li
 
 
 def _graph(topology: str, count: int, degree: int, rewire: float, seed: int) -> nx.Graph[Any]:
+    graph: nx.Graph[Any]
     try:
         if topology == "small_world":
-            return nx.connected_watts_strogatz_graph(count, degree, rewire, seed=seed)
-        if topology == "scale_free":
-            return nx.barabasi_albert_graph(count, max(1, degree // 2), seed=seed)
+            graph = nx.connected_watts_strogatz_graph(count, degree, rewire, seed=seed)
+        elif topology == "scale_free":
+            graph = nx.barabasi_albert_graph(count, max(1, degree // 2), seed=seed)
+        else:
+            graph = _read(Path(topology))
     except nx.NetworkXError as error:
         raise SettingError("degree", f"found {degree} for {count} agents: {error}") from None
-    return _read(Path(topology))
+    return graph
 
 
 def _read(path: Path) -> nx.Graph[Any]:
