@@ -8,37 +8,55 @@ prompt is replayed; the same name with another prompt is an error, for something
 from __future__ import annotations
 
 import asyncio
-import heapq
+import random
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from hashlib import blake2b
 from typing import Any, Generic, NamedTuple, TypeVar
 
-from sqlalchemy.exc import DBAPIError
-
 from agents.chance import seed_of
 from agents.forms import Form, Judgement, Parsed, Prompt, Status, clean
 from agents.memory import Recalled
-from sandbox.backends.base import Backend, BackendDown, Call, CallFailed, CallName, Reply
+from sandbox.backends.base import (
+    Backend,
+    BackendDown,
+    Call,
+    CallFailed,
+    CallName,
+    Reply,
+    Unavailable,
+)
+from sandbox.journal import GroupCommit, Journal
+from sandbox.limits import Budget, Gate
 from storage import tables
-from storage.database import one_line
 from storage.errors import InputError
-from storage.reader import Journalled, Reader
+from storage.reader import Journalled
 from storage.writer import Writer
 
 T = TypeVar("T")
 
-_GROUP_SECONDS = 0.005  # how long a reply waits for others to be committed with
+UNPARSED = (Status.UNREADABLE, Status.EMPTY, Status.CUT)
+"""Replies that do not say all that the form asks for."""
+
+
+class Stopped(Exception):
+    """No further call is made in this sitting; those under way are waited for."""
 
 
 class Speaker(NamedTuple):
-    """A model in a role: who answers, its number in the database, and how it is asked."""
+    """A model in a role: who answers, its number in the database, and how it is asked.
+
+    `timeout` is in seconds; `retries` counts how often the same call is asked again, with the same
+    seed, while the backend is only unavailable.
+    """
 
     backend: Backend
     model_id: int
     max_tokens: int
     temperature: float
+    timeout: float | None
+    retries: int
 
 
 class Answered(NamedTuple, Generic[T]):
@@ -46,6 +64,17 @@ class Answered(NamedTuple, Generic[T]):
 
     parsed: Parsed[T]
     call_id: int
+
+
+class _Asked(NamedTuple, Generic[T]):
+    """A call on its way."""
+
+    name: CallName
+    form: Form[T]
+    prompt: Prompt
+    past: Recalled | None
+    speaker: Speaker
+    digest: bytes
 
 
 @dataclass
@@ -68,112 +97,17 @@ class Clock:
     before: float = 0.0
     began: float = field(default_factory=time.monotonic)
 
+    def sitting(self) -> float:
+        """Seconds at work in this sitting."""
+        return time.monotonic() - self.began
+
     def seconds(self) -> float:
         """Seconds at work, over all sittings."""
-        return self.before + time.monotonic() - self.began
+        return self.before + self.sitting()
 
     def milliseconds(self) -> int:
         """The same in whole milliseconds."""
         return int(self.seconds() * 1000)
-
-
-class Gate:
-    """Lets so many calls through at once; of those that wait, the earliest round goes first."""
-
-    def __init__(self, width: int) -> None:
-        self._free = width
-        self._queue: list[tuple[int, int, int, asyncio.Future[None]]] = []
-        self._arrivals = 0
-
-    async def enter(self, name: CallName) -> None:
-        """Wait for a place. Whoever is cancelled while waiting takes none."""
-        if self._free:
-            self._free -= 1
-            return
-        turn: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self._arrivals += 1
-        heapq.heappush(self._queue, (name.round, name.episode, self._arrivals, turn))
-        try:
-            await turn
-        except asyncio.CancelledError:
-            if turn.done() and not turn.cancelled():
-                self.leave()
-            raise
-
-    def leave(self) -> None:
-        """Give a place back."""
-        while self._queue:
-            turn = heapq.heappop(self._queue)[-1]
-            if not turn.done():
-                turn.set_result(None)
-                return
-        self._free += 1
-
-
-class GroupCommit:
-    """Commits what the writer holds, for all that wait for it at once."""
-
-    def __init__(self, writer: Writer) -> None:
-        self._writer = writer
-        self._group: list[asyncio.Future[None]] = []
-
-    def written(self, hurry: bool) -> asyncio.Future[None]:
-        """Done once everything that the writer holds now is committed.
-
-        Args:
-            hurry: nobody else is on the way, so there is nothing to wait for.
-        """
-        loop = asyncio.get_running_loop()
-        if not self._group:
-            loop.call_later(0 if hurry else _GROUP_SECONDS, self._commit)
-        waiting = loop.create_future()
-        self._group.append(waiting)
-        return waiting
-
-    def _commit(self) -> None:
-        group, self._group = self._group, []
-        failure = None
-        try:
-            self._writer.commit()
-        except DBAPIError as error:
-            failure = BackendDown(f"the database cannot be written: {one_line(error)}")
-        for waiting in group:
-            if waiting.done():
-                continue
-            if failure is None:
-                waiting.set_result(None)
-            else:
-                waiting.set_exception(failure)
-
-
-class Journal:
-    """The calls of earlier sittings, at hand for the episodes that are being played.
-
-    Args:
-        reader: the run that they are read from.
-        copy: write what is replayed again (into another database).
-    """
-
-    def __init__(self, reader: Reader, copy: bool = False) -> None:
-        self._reader = reader
-        self.copy = copy
-        self._begun = reader.begun_episodes(all_of_them=copy)
-        self._calls: dict[int, dict[tuple[object, ...], Journalled]] = {}
-
-    def open(self, episode: int) -> None:
-        """Load the calls of an episode, where it has any."""
-        if episode in self._begun:
-            rows = self._reader.journal(episode)
-            self._calls[episode] = {row.key: row for row in rows}
-
-    def close(self, episode: int) -> None:
-        """Let go of an episode's calls."""
-        self._calls.pop(episode, None)
-
-    def find(self, name: CallName) -> Journalled | None:
-        """The call of this name, if it was made before."""
-        calls = self._calls.get(name.episode)
-        return calls.get((name.form, name.agent, name.turn, name.attempt)) if calls else None
 
 
 def prompt_hash(prompt: Prompt) -> bytes:
@@ -192,6 +126,7 @@ class Caller:
         journal: what was answered before.
         gate: how many calls may be at the backends at once.
         clock: time at work.
+        budget: what this sitting may spend.
     """
 
     def __init__(
@@ -205,9 +140,11 @@ class Caller:
         journal: Journal,
         gate: Gate,
         clock: Clock,
+        budget: Budget,
     ) -> None:
         self.counts = Counts()
         self.journal = journal
+        self.stopping: str | None = None
         self._seed = seed
         self._writer = writer
         self._forms = forms
@@ -215,7 +152,14 @@ class Caller:
         self._observer = observer
         self._gate = gate
         self._clock = clock
+        self._budget = budget
         self._group = GroupCommit(writer)
+        self._asked = 0
+        self._jitter = random.Random(seed)
+
+    def stop(self, reason: str) -> None:
+        """Make no further call."""
+        self.stopping = self.stopping or reason
 
     async def call(
         self, name: CallName, form: Form[T], prompt: Prompt, past: Recalled | None
@@ -225,75 +169,97 @@ class Caller:
         Raises:
             InputError: the journal holds this call with another prompt.
             BackendDown: no call can be answered, or journalled, any more.
+            Stopped: no further call is to be made.
         """
         speaker = self._observer if name.agent is None else self._social
-        digest = prompt_hash(prompt)
+        asked = _Asked(name, form, prompt, past, speaker, prompt_hash(prompt))
         known = self.journal.find(name)
-        if known is not None:
-            return self._replay(name, form, known, digest, prompt, past, speaker)
-        call = Call(
-            name,
-            seed_of(self._seed, name),
-            prompt.system,
-            prompt.user,
-            form.reply,
-            form.reply.max_tokens or speaker.max_tokens,
-            speaker.temperature,
-        )
-        await self._gate.enter(name)
-        self.counts.in_flight += 1
-        started = self._clock.milliseconds()
-        reply: Reply | None = None
-        error = None
-        try:
-            reply = await speaker.backend.answer(call)
-        except CallFailed as failure:
-            error = str(failure) or type(failure).__name__
-        finally:
-            self.counts.in_flight -= 1
-            self._gate.leave()
-        took = self._clock.milliseconds() - started
-        answer = self._enter(
-            name, form, prompt, digest, past, speaker, _row_of(reply, error, started, took)
-        )
+        if known is not None and self._still_holds(asked, known):
+            return self._replay(asked, known)
+        row = await self._ask(asked)
+        answer = self._enter(asked, row)
         await self._group.written(hurry=self.counts.in_flight == 0)
         return answer
 
-    def _replay(
-        self,
-        name: CallName,
-        form: Form[T],
-        known: Journalled,
-        digest: bytes,
-        prompt: Prompt,
-        past: Recalled | None,
-        speaker: Speaker,
-    ) -> Answered[T]:
-        if known.prompt_hash != digest:
+    def _still_holds(self, asked: _Asked[T], known: Journalled) -> bool:
+        """Whether a journalled call can be replayed; one that was given up is crossed out."""
+        if known.prompt_hash == asked.digest:
+            return True
+        if not self.journal.accept_changes:
             raise InputError(
-                f"call {name}: the journal holds another prompt for it; expected the form "
-                f"{name.form}, the personas and the memories that the run was started with"
+                f"call {asked.name}: the journal holds another prompt for it; expected the form "
+                f"{asked.name.form}, the personas and the memories that the run was started with "
+                "(--accept-changes asks it anew)"
             )
-        self.counts.replayed += 1
-        if not self.journal.copy:
-            return Answered(_parse(form, known.reply, known.cut), known.call_id)
-        row = {column: getattr(known, column) for column in _COPIED}
-        return self._enter(name, form, prompt, digest, past, speaker, row)
+        self._writer.cross_out(known.call_id)
+        return False
 
-    def _enter(
-        self,
-        name: CallName,
-        form: Form[T],
-        prompt: Prompt,
-        digest: bytes,
-        past: Recalled | None,
-        speaker: Speaker,
-        row: dict[str, Any],
-    ) -> Answered[T]:
+    def _replay(self, asked: _Asked[T], known: Journalled) -> Answered[T]:
+        self.counts.replayed += 1
+        if self.journal.copy:
+            return self._enter(asked, {column: getattr(known, column) for column in _COPIED})
+        return Answered(_parse(asked.form, known.reply, known.cut), known.call_id)
+
+    async def _ask(self, asked: _Asked[T]) -> dict[str, Any]:
+        """Ask the backend when it is this call's turn; returns the columns of what came back."""
+        self._check()
+        await self._gate.enter(asked.name)
+        self.counts.in_flight += 1
+        try:
+            self._check()
+            self._asked += 1
+            started = self._clock.milliseconds()
+            try:
+                reply = await self._answer(asked)
+            except CallFailed as failure:
+                row: dict[str, Any] = {**_NO_REPLY, "error": str(failure) or "failed"}
+            else:
+                row = {**reply._asdict(), "error": None}
+                row["reply"] = clean(row.pop("text"))
+        finally:
+            self.counts.in_flight -= 1
+            self._gate.leave()
+        row.update(started=started, took=self._clock.milliseconds() - started)
+        return row
+
+    def _check(self) -> None:
+        counts = self.counts
+        spent = self._budget.spent(
+            self._asked, counts.tokens_in + counts.tokens_out, self._clock.sitting()
+        )
+        if spent:
+            self.stop(spent)
+        if self.stopping:
+            raise Stopped(self.stopping)
+
+    async def _answer(self, asked: _Asked[T]) -> Reply:
+        speaker, shape = asked.speaker, asked.form.reply
+        call = Call(
+            asked.name,
+            seed_of(self._seed, asked.name),
+            asked.prompt.system,
+            asked.prompt.user,
+            shape,
+            shape.max_tokens or speaker.max_tokens,
+            speaker.temperature,
+        )
+        for attempt in range(speaker.retries + 1):
+            if attempt:
+                await asyncio.sleep(pause(attempt, self._jitter))
+            try:
+                async with asyncio.timeout(speaker.timeout):
+                    return await speaker.backend.answer(call)
+            except Unavailable as error:
+                problem = str(error)
+            except TimeoutError:
+                problem = f"no reply within {speaker.timeout:g} seconds"
+        raise BackendDown(f"call {asked.name}: {problem}, {speaker.retries + 1} times")
+
+    def _enter(self, asked: _Asked[T], row: dict[str, Any]) -> Answered[T]:
         """Hand a call over to the writer."""
-        writer = self._writer
+        writer, name, past = self._writer, asked.name, asked.past
         reply: str | None = row["reply"]
-        parsed = _parse(form, reply, row["cut"])
+        parsed = _parse(asked.form, reply, row["cut"])
         if past is not None:
             writer.known(past.answer, past.text_id)
         call_id = writer.base + writer.new_id(tables.calls)
@@ -304,9 +270,9 @@ class Caller:
             agent=name.agent,
             turn=name.turn,
             attempt=name.attempt,
-            model_id=speaker.model_id,
-            prompt=writer.text_list(prompt.segments),
-            prompt_hash=digest,
+            model_id=asked.speaker.model_id,
+            prompt=writer.text_list(asked.prompt.segments),
+            prompt_hash=asked.digest,
             reply=None if reply is None else writer.text_list(_pieces(reply, parsed)),
             status=parsed.status.value,
             memory_id=past and past.memory_id,
@@ -329,21 +295,15 @@ class Caller:
         await self._group.written(hurry=True)
 
 
-UNPARSED = (Status.UNREADABLE, Status.EMPTY, Status.CUT)
-"""Replies that do not say all that the form asks for."""
+def pause(attempt: int, jitter: random.Random) -> float:
+    """Seconds before a call is asked again: twice as long each time, at most a minute or so."""
+    return min(60.0, 2.0**attempt) * jitter.uniform(0.5, 1.0)
+
 
 _COPIED = ("reply", "cut", "error", "tokens_in", "tokens_out", "cached_tokens", "started", "took")
-
-
-def _row_of(reply: Reply | None, error: str | None, started: int, took: int) -> dict[str, Any]:
-    row = {"error": error, "started": started, "took": took}
-    if reply is None:
-        return (
-            row
-            | dict.fromkeys(("reply", "tokens_in", "tokens_out", "cached_tokens"))
-            | {"cut": False}
-        )
-    return row | reply._asdict() | {"reply": clean(reply.text)}
+_NO_REPLY = {"reply": None, "cut": False} | dict.fromkeys(
+    ("tokens_in", "tokens_out", "cached_tokens")
+)
 
 
 def _parse(form: Form[T], reply: str | None, cut: bool) -> Parsed[T]:

@@ -21,6 +21,7 @@ from sandbox.api import open_run
 from sandbox.config import QUICKSTART, load_config
 from sandbox.display import Display, duration
 from sandbox.doctor import examine
+from sandbox.limits import Budget
 from sandbox.run import Outcome, create, prepare, states
 from sandbox.run import resume as resume_run
 from sandbox.run import verify as verify_run
@@ -43,6 +44,9 @@ Run = Annotated[
     str, typer.Argument(metavar="RUN", help="a name under runs/, a database, a URL#name")
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="print one JSON object and nothing else")]
+MaxCalls = Annotated[int | None, typer.Option(min=0, help="stop after so many calls")]
+MaxTokens = Annotated[int | None, typer.Option(min=0, help="stop after so many tokens")]
+MaxHours = Annotated[float | None, typer.Option(min=0, help="stop after so many hours")]
 
 
 class Subject(StrEnum):
@@ -76,22 +80,38 @@ def run(
         list[str] | None, typer.Option("--set", metavar="A.B=VALUE", help="override a key")
     ] = None,
     rounds: Annotated[int | None, typer.Option(help="number of rounds")] = None,
+    max_calls: MaxCalls = None,
+    max_tokens: MaxTokens = None,
+    max_hours: MaxHours = None,
     as_json: AsJson = False,
 ) -> None:
     """Run a config (default: the quickstart, with scripted replies)."""
     loaded = load_config(config or QUICKSTART, set_ or [], name=name, rounds=rounds)
-    _work(create(prepare(loaded), db), as_json)
+    budget = Budget(max_calls, max_tokens, max_hours)
+    _work(create(prepare(loaded), db), as_json, budget=budget)
 
 
 @app.command()
-def resume(run: Run, as_json: AsJson = False) -> None:
+def resume(
+    run: Run,
+    rounds: Annotated[int | None, typer.Option(help="so many rounds in all, from now on")] = None,
+    accept_changes: Annotated[
+        bool, typer.Option("--accept-changes", help="go on although something has changed")
+    ] = False,
+    max_calls: MaxCalls = None,
+    max_tokens: MaxTokens = None,
+    max_hours: MaxHours = None,
+    as_json: AsJson = False,
+) -> None:
     """Go on where a run stopped."""
-    _work(parse_run(run), as_json)
+    budget = Budget(max_calls, max_tokens, max_hours)
+    address = parse_run(run)
+    _work(address, as_json, rounds=rounds, budget=budget, accept_changes=accept_changes)
 
 
-def _work(address: Address, as_json: bool) -> None:
+def _work(address: Address, as_json: bool, **options: Any) -> None:
     with Display() as display:
-        outcome = resume_run(address, display.watch)
+        outcome = resume_run(address, display.watch, **options)
     with open_run(str(address)) as reader:
         data = outcome.as_dict()
         _out(as_json, data, lambda: _summary(reader, outcome))
@@ -99,7 +119,7 @@ def _work(address: Address, as_json: bool) -> None:
         print(
             f"{outcome.status}: {outcome.message}; go on with: {_resume(address)}", file=sys.stderr
         )
-        raise typer.Exit(130 if outcome.message == "interrupted" else 1)
+        raise typer.Exit(130 if outcome.status == "interrupted" else 1)
 
 
 def _resume(address: Address) -> str:

@@ -56,6 +56,8 @@ class Rates:
         ]
         if counts.replayed:
             parts.append(f"replayed {counts.replayed:,}")
+        if p.stopping:
+            return " | ".join([*parts, "stopping: waiting for replies (again: stop at once)"])
         left = self._left()
         return " | ".join([*parts, f"left {duration(left)}"] if left is not None else parts)
 

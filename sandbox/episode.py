@@ -10,7 +10,7 @@ from agents.agent import Agent
 from agents.forms import Form, Judgement
 from agents.memory import Recalled
 from sandbox.backends.base import CallName
-from sandbox.calls import Answered, Caller
+from sandbox.calls import Answered, Caller, Stopped
 from sandbox.scheduler import Planned
 from sandbox.society import Society
 from storage import tables
@@ -127,8 +127,16 @@ class PlayedEpisode:
         self._revision = text
 
     async def gather(self, *calls: Awaitable[T]) -> list[T]:
-        """Wait for several calls that do not depend on each other."""
-        return await asyncio.gather(*calls)
+        """Wait for several calls that do not depend on each other.
+
+        When the run is to stop, those under way are waited for: their replies are paid for.
+        """
+        tasks = [asyncio.ensure_future(call) for call in calls]
+        try:
+            return await asyncio.gather(*tasks)
+        except Stopped:
+            await asyncio.gather(*tasks, return_exceptions=True)
+            raise
 
     async def _ask(
         self,
@@ -212,7 +220,7 @@ class PlayedEpisode:
 
     async def observed(self) -> None:
         """Wait for the observer's scores and hand them over."""
-        await asyncio.gather(*self._tasks)
+        await self.gather(*self._tasks)
         self._writer.add_all(tables.observations, self._observations)
         self._writer.observed(self._id)
 
@@ -222,7 +230,12 @@ class PlayedEpisode:
             if row["stage"] == stage and row["rating"] is not None:
                 yield row["scale"], row["rating"]
 
+    async def drain(self) -> None:
+        """Wait for the scores that are under way."""
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+
     def cancel(self) -> None:
         """Give up on scores that are outstanding."""
         for task in self._tasks:
             task.cancel()
+        asyncio.gather(*self._tasks, return_exceptions=True)  # nobody asks what became of them

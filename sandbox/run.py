@@ -9,7 +9,7 @@ import threading
 from collections.abc import Callable, Coroutine, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AsyncExitStack, ExitStack, contextmanager, suppress
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -23,10 +23,13 @@ from agents.forms import Form, Status
 from sandbox import __version__
 from sandbox.backends import backend_of
 from sandbox.backends.base import Backend, BackendDown, Call, Reply
-from sandbox.calls import UNPARSED, Journal
+from sandbox.calls import UNPARSED, Stopped
+from sandbox.changes import refuse_changes
 from sandbox.config import Config
+from sandbox.journal import Journal
+from sandbox.limits import UNLIMITED, Budget
 from sandbox.runner import Progress, Runner
-from sandbox.society import write_society
+from sandbox.society import extend_questions, write_society
 from sandbox.sources import Question, read_forms, read_pairs, read_personas, read_questions
 from storage import database, tables
 from storage.copying import copy_start
@@ -206,27 +209,64 @@ class NoModel:
 
 
 class Interrupted(Exception):
-    """Somebody asked the run to stop; it can be resumed."""
+    """Somebody asked the run to stop at once; it can be resumed."""
 
 
-def resume(address: Address, watch: Watch | None = None) -> Outcome:
+def resume(
+    address: Address,
+    watch: Watch | None = None,
+    *,
+    rounds: int | None = None,
+    budget: Budget = UNLIMITED,
+    accept_changes: bool = False,
+) -> Outcome:
     """Work on a run until it is done; on one that is done already, nothing happens.
 
     Args:
         address: where the run lives.
         watch: gets the run's progress once, before the work begins.
+        rounds: so many rounds in all from now on; not fewer than before.
+        budget: what this sitting may spend.
+        accept_changes: go on although something has changed since the run was started.
 
     Raises:
         InputError: there is no such run, another process writes it, or it has changed.
     """
-    with database.writing(address.url) as engine:
-        name = Reader.find(engine, address.name, str(address)).run.name
-        with database.claim(engine, name):
+    try:
+        with database.writing(address.url) as engine:
+            return _resume(engine, address, watch, rounds, budget, accept_changes)
+    except DBAPIError as error:
+        place = database.place_of(address.url)
+        raise InputError(f"{place}: cannot be used: {database.one_line(error)}") from None
+
+
+def _resume(
+    engine: Engine,
+    address: Address,
+    watch: Watch | None,
+    rounds: int | None,
+    budget: Budget,
+    accept_changes: bool,
+) -> Outcome:
+    name = Reader.find(engine, address.name, str(address)).run.name
+    with database.claim(engine, name):
+        reader = Reader.find(engine, name, str(address))
+        if rounds is not None and rounds != reader.run.rounds:
+            _raise_rounds(reader, rounds)
             reader = Reader.find(engine, name, str(address))
-            if reader.run.status == "done":
-                return outcome(reader, address)
-            replayed, message = _sit(reader, watch)
-            return outcome(Reader.find(engine, name, str(address)), address, replayed, message)
+        if reader.run.status == "done":
+            return outcome(reader, address)
+        return _sit(reader, address, watch, budget, accept_changes)
+
+
+def _raise_rounds(reader: Reader, rounds: int) -> None:
+    """More rounds are simply more rounds: the run goes on as if it had been asked for them."""
+    run = reader.run
+    if rounds < run.rounds:
+        raise InputError(f"--rounds: found {rounds}; expected at least the run's {run.rounds}")
+    config = Config.from_json(run.config).model_copy(update={"rounds": rounds})
+    extend_questions(reader, config)
+    _update(reader, rounds=rounds, config=config.as_json(), status="interrupted", digest=None)
 
 
 def verify(address: Address, watch: Watch | None = None) -> tuple[Outcome, str]:
@@ -258,17 +298,24 @@ def verify(address: Address, watch: Watch | None = None) -> tuple[Outcome, str]:
         return outcome(source, address, replayed), digest(reader)
 
 
-def _sit(reader: Reader, watch: Watch | None) -> tuple[int, str | None]:
-    """One sitting at a run; returns the calls replayed, and why it stopped if it is not done."""
+def _sit(
+    reader: Reader, address: Address, watch: Watch | None, budget: Budget, accept_changes: bool
+) -> Outcome:
+    """One sitting at a run."""
     config = Config.from_json(reader.run.config)
+    if not accept_changes:
+        refuse_changes(reader, config)
     writer = Writer(reader.engine, reader.run.id)
     writer.open()
-    runner = Runner(reader, writer, _backends(config), Journal(reader))
+    journal = Journal(reader, accept_changes=accept_changes)
+    runner = Runner(reader, writer, _backends(config), journal, budget)
     _update(reader, status="running", message=None)
     values: dict[str, Any] = {"status": "interrupted", "message": "stopped before its end"}
     try:
         _complete(_work(runner, watch))
         values = {"status": "done", "message": None, "digest": digest(reader)}
+    except Stopped as stopped:
+        values["message"] = str(stopped)
     except (Interrupted, KeyboardInterrupt):
         values["message"] = "interrupted"
     except BackendDown as error:
@@ -276,7 +323,9 @@ def _sit(reader: Reader, watch: Watch | None) -> tuple[int, str | None]:
     finally:
         with suppress(DBAPIError):
             _update(reader, seconds=runner.clock.seconds(), **values)
-    return runner.progress.counts.replayed, values["message"]
+    now = Reader.find(reader.engine, reader.run.name, str(address))
+    made = outcome(now, address, runner.progress.counts.replayed)
+    return replace(made, status=values["status"], message=values["message"])
 
 
 def _update(reader: Reader, **values: Any) -> None:
@@ -312,7 +361,7 @@ async def _work(runner: Runner, watch: Watch | None) -> None:
             watch(runner.progress)
         task = asyncio.current_task()
         assert task is not None
-        with _stoppable(task):
+        with _stoppable(runner, task):
             try:
                 await runner.work()
             except asyncio.CancelledError:
@@ -322,8 +371,8 @@ async def _work(runner: Runner, watch: Watch | None) -> None:
 
 
 @contextmanager
-def _stoppable(task: asyncio.Task[Any]) -> Iterator[None]:
-    """Let the first Ctrl-C or SIGTERM stop the work cleanly; a second one ends the process."""
+def _stoppable(runner: Runner, task: asyncio.Task[Any]) -> Iterator[None]:
+    """The first Ctrl-C or SIGTERM lets calls under way come in, a second one stops at once."""
     loop = asyncio.get_running_loop()
     signals = (signal.SIGINT, signal.SIGTERM)
     if threading.current_thread() is not threading.main_thread():
@@ -331,9 +380,9 @@ def _stoppable(task: asyncio.Task[Any]) -> Iterator[None]:
         return
 
     def stop() -> None:
-        for one in signals:
-            loop.remove_signal_handler(one)
-        task.cancel()
+        if runner.progress.stopping:
+            task.cancel()
+        runner.stop("interrupted")
 
     for one in signals:
         loop.add_signal_handler(one, stop)
@@ -344,9 +393,7 @@ def _stoppable(task: asyncio.Task[Any]) -> Iterator[None]:
             loop.remove_signal_handler(one)
 
 
-def outcome(
-    reader: Reader, address: Address, replayed: int = 0, message: str | None = None
-) -> Outcome:
+def outcome(reader: Reader, address: Address, replayed: int = 0) -> Outcome:
     """The figures of a run, counted in its database."""
     c, e, run = tables.calls, tables.episodes, reader.run
     query = select(
@@ -374,7 +421,7 @@ def outcome(
         tokens_out=int(tokens_out),
         digest=run.digest,
         seconds=round(run.seconds, 3),
-        message=message,
+        message=run.message,
     )
 
 
@@ -396,7 +443,7 @@ def states(url: URL) -> list[dict[str, Any]]:
 def _state(engine: Engine, url: URL, name: str) -> dict[str, Any]:
     address = Address(url, name)
     reader = Reader.find(engine, name, str(address))
-    found = outcome(reader, address, message=reader.run.message).as_dict()
+    found = outcome(reader, address).as_dict()
     if (
         found["status"] == "running"
         and database.is_file(url)

@@ -11,9 +11,11 @@ from sqlalchemy import func, select
 
 from agents.forms import Form
 from sandbox.backends.base import Backend
-from sandbox.calls import Caller, Clock, Counts, Gate, Journal, Speaker
+from sandbox.calls import Caller, Clock, Counts, Speaker, Stopped
 from sandbox.config import Config
 from sandbox.episode import PlayedEpisode
+from sandbox.journal import Journal
+from sandbox.limits import UNLIMITED, Budget, Gate
 from sandbox.scheduler import Planned, Scheduler
 from sandbox.society import read_society
 from sandbox.stopping import ParetoRule
@@ -35,6 +37,7 @@ class Progress:
     clock: Clock
     episodes: int = 0
     round: int = 0
+    stopping: bool = False
 
 
 class Runner:
@@ -45,10 +48,16 @@ class Runner:
         writer: writes it.
         backends: who answers for agents, and who for the observer.
         journal: the calls that are there already.
+        budget: what this sitting may spend.
     """
 
     def __init__(
-        self, reader: Reader, writer: Writer, backends: tuple[Backend, Backend], journal: Journal
+        self,
+        reader: Reader,
+        writer: Writer,
+        backends: tuple[Backend, Backend],
+        journal: Journal,
+        budget: Budget = UNLIMITED,
     ) -> None:
         config = Config.from_json(reader.run.config)
         self.config = config
@@ -62,7 +71,7 @@ class Runner:
             row.name: Form(row.name, row.system, row.template, self._shape(row.name))
             for row in self._form_rows()
         }
-        self._caller = self._make_caller(journal)
+        self._caller = self._make_caller(journal, budget)
         self._done = self._recorded_episodes()
         self._scheduler = self._make_scheduler()
         self._stop = ParetoRule(config.stop) if config.stop else None
@@ -85,12 +94,19 @@ class Runner:
     def _shape(self, name: str) -> Any:
         return next(form.reply for form in self._world.forms if form.name == name)
 
-    def _make_caller(self, journal: Journal) -> Caller:
+    def _make_caller(self, journal: Journal, budget: Budget) -> Caller:
         m = tables.models
         rows = self.reader.rows(select(m).where(m.c.run_id == self.reader.run.id))
         ids = {row.role: row.id for row in rows}
         social, observer = (
-            Speaker(backend, ids[role], settings.max_tokens, settings.temperature)
+            Speaker(
+                backend,
+                ids[role],
+                settings.max_tokens,
+                settings.temperature,
+                settings.timeout,
+                settings.retries,
+            )
             for backend, (role, settings) in zip(self.backends, self.config.models, strict=True)
         )
         return Caller(
@@ -102,6 +118,7 @@ class Runner:
             journal=journal,
             gate=Gate(self.config.schedule.max_in_flight),
             clock=self.clock,
+            budget=budget,
         )
 
     def _recorded_episodes(self) -> dict[int, bool]:
@@ -131,6 +148,7 @@ class Runner:
         Raises:
             BackendDown: the model, or the database, is gone.
             InputError: the journal does not fit the run any more.
+            Stopped: the budget is spent, or `stop` was called.
             asyncio.CancelledError: the caller wants it to stop.
         """
         self._over = asyncio.get_running_loop().create_future()
@@ -166,12 +184,14 @@ class Runner:
 
     def _start_episodes(self) -> None:
         over = self._over
-        while over is not None and not over.done() and len(self._tasks) < 2 * self._width:
+        if over is None or over.done() or self._caller.stopping:
+            return
+        while len(self._tasks) < 2 * self._width:
             planned = self._scheduler.next()
             if planned is None:
                 break
             self._start(planned)
-        if self._scheduler.over and over is not None and not over.done():
+        if self._scheduler.over:
             over.set_result(None)
 
     @property
@@ -208,6 +228,9 @@ class Runner:
                 self._scheduler.settled(planned)
                 self._start_episodes()
             await episode.observed()
+        except Stopped:
+            await episode.drain()
+            raise
         finally:
             episode.cancel()
             journal.close(planned.number)
@@ -232,13 +255,25 @@ class Runner:
     def _finished(self, task: asyncio.Task[None]) -> None:
         self._tasks.discard(task)
         over = self._over
+        error = None if task.cancelled() else task.exception()
         if over is None or over.done() or task.cancelled():
             return
-        error = task.exception()
-        if error is not None:
+        if error is not None and not isinstance(error, Stopped):
             over.set_exception(error)
         else:
-            self._start_episodes()
+            self._go_on(over)
+
+    def _go_on(self, over: asyncio.Future[None]) -> None:
+        self._start_episodes()
+        if self._caller.stopping and not self._tasks and not over.done():
+            over.set_exception(Stopped(self._caller.stopping))
+
+    def stop(self, reason: str) -> None:
+        """Make no further call; `work` ends once those under way are in the journal."""
+        self._caller.stop(reason)
+        self.progress.stopping = True
+        if self._over is not None and not self._over.done():
+            self._go_on(self._over)
 
     async def flush(self) -> None:
         """Commit what is still waiting to be written."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import zlib
-from collections.abc import Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,11 +13,13 @@ from numpy.typing import NDArray
 from sqlalchemy import select
 
 from agents.agent import Agent
-from agents.embedding import Embedder
+from agents.embedding import Embedder, HashedEmbedder
 from agents.memory import PRIOR, Lexicon, Memory, Recalled
 from agents.persona import Persona
-from sandbox.sources import Question
+from sandbox.config import Config
+from sandbox.sources import Question, read_questions
 from storage import tables
+from storage.errors import InputError
 from storage.reader import Reader
 from storage.writer import Writer
 from worlds.base import Meeting, Pair, World
@@ -81,14 +83,18 @@ def _agent_row(run_id: int, agent: Agent) -> dict[str, Any]:
 
 
 def _write_questions(
-    writer: Writer, listed: Sequence[tuple[str, str | None]], embedder: Embedder
+    writer: Writer,
+    listed: Sequence[tuple[str, str | None]],
+    embedder: Embedder,
+    start: int = 0,
+    stored: Collection[str] = (),
 ) -> dict[str, int]:
     """Write the list; returns the id of each distinct text. A vector is stored once a text."""
-    distinct = list(dict.fromkeys(text for text, _ in listed))
+    distinct = [text for text in dict.fromkeys(text for text, _ in listed) if text not in stored]
     vectors = dict(zip(distinct, embedder.embed(distinct), strict=True))
     ids: dict[str, int] = {}
-    for place, (text, source) in enumerate(listed):
-        first = text not in ids
+    for place, (text, source) in enumerate(listed, start):
+        first = text not in ids and text not in stored
         ids.setdefault(text, writer.base + place)
         row = {
             "id": writer.base + place,
@@ -99,6 +105,78 @@ def _write_questions(
         }
         writer.add(tables.questions, row)
     return ids
+
+
+def missing_questions(reader: Reader, config: Config) -> list[Question]:
+    """The questions that a run lacks once its config has become this one, with more rounds.
+
+    They are read again from the config's file. A list that was read to its end is complete: it is
+    cycled, however many rounds there are.
+
+    Args:
+        reader: the run as it is stored.
+        config: the run's config with another number of rounds.
+
+    Raises:
+        InputError: the file cannot be read, or does not begin with the questions that are stored.
+    """
+    stored = [text for text, source in _stored_questions(reader) if source is not None]
+    before = _question_limit(Config.from_json(reader.run.config), reader.run.per_round)
+    limit = _question_limit(config, reader.run.per_round)
+    if limit <= max(before, len(stored)) or len(stored) < before:
+        return []
+    found = read_questions(config.questions, limit)
+    for place, text in enumerate(stored):
+        if place == len(found) or found[place].text != text:
+            where = "its end" if place == len(found) else found[place].source
+            raise InputError(
+                f"questions: {config.questions}: found {where} where run {reader.run.name} has "
+                f"question {place}, {text[:60]!r}; expected the file that the run began with"
+            )
+    return found[len(stored) :]
+
+
+def _question_limit(config: Config, agents: int) -> int:
+    wanted = agents * config.rounds
+    return min(wanted, config.question_count or wanted)
+
+
+def _stored_questions(reader: Reader) -> Iterator[tuple[str, str | None]]:
+    q, t = tables.questions, tables.texts
+    query = select(t.c.text, q.c.source).join(t, t.c.id == q.c.text_id)
+    for row in reader.rows(query.where(reader.mine(q.c.id)).order_by(q.c.id)):
+        yield row.text, row.source
+
+
+def add_questions(writer: Writer, reader: Reader, questions: Sequence[Question]) -> None:
+    """Hand over the rows of questions that follow those that are stored.
+
+    Args:
+        writer: of the run that is to have them.
+        reader: where the stored questions are read from: that run, or the one it was copied from.
+        questions: what `missing_questions` returned.
+    """
+    stored = [text for text, _ in _stored_questions(reader)]
+    listed = [(one.text, one.source) for one in questions]
+    _write_questions(writer, listed, HashedEmbedder(), len(stored), frozenset(stored))
+
+
+def extend_questions(reader: Reader, config: Config) -> None:
+    """Give a run the questions that more rounds need, in one transaction.
+
+    Args:
+        reader: the run as it is stored, in a database that is open for writing.
+        config: the run's config with another number of rounds; it is not stored here.
+
+    Raises:
+        InputError: see `missing_questions`.
+    """
+    questions = missing_questions(reader, config)
+    if questions:
+        writer = Writer(reader.engine, reader.run.id)
+        writer.open()
+        add_questions(writer, reader, questions)
+        writer.commit()
 
 
 def pack(vector: NDArray[np.float32]) -> bytes:
@@ -142,10 +220,11 @@ def _read_questions(
 ) -> list[tuple[int, int]]:
     q, t = tables.questions, tables.texts
     query = select(q, t.c.text).join(t, t.c.id == q.c.text_id).where(reader.mine(q.c.id))
-    rows = list(reader.rows(query.order_by(q.c.id)))
-    stored = [row for row in rows if row.vector is not None]
-    vectors = np.array([unpack(row.vector) for row in stored], np.float32)
-    lexicon.add([row.text for row in stored], vectors)
+    # Listed ones first, in order: so numbers are the same whether the list was extended or not.
+    rows = list(reader.rows(query.order_by(q.c.source.is_(None), q.c.id)))
+    packed = {row.text: row.vector for row in rows if row.vector is not None}
+    texts = list(dict.fromkeys(row.text for row in rows))
+    lexicon.add(texts, np.array([unpack(packed[text]) for text in texts], np.float32))
     numbers.update((row.id, lexicon.numbers[row.text]) for row in rows)
     return [(numbers[row.id], row.id) for row in rows if row.source is not None]
 

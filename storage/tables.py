@@ -54,6 +54,7 @@ runs = Table(
     Column("created", String(32), nullable=False),  # ISO 8601, UTC
     Column("seconds", Float, nullable=False),  # time at work, over all sittings
     Column("digest", String(64)),  # of a finished run
+    Column("origin", Text),  # JSON: the run that it was forked from; NULL: it began by itself
 )
 
 texts = Table(

@@ -6,7 +6,7 @@ from collections import OrderedDict
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-from sqlalchemy import Connection, Engine, Table, bindparam, func, insert, select, update
+from sqlalchemy import Connection, Engine, Table, bindparam, delete, func, insert, select, update
 
 from storage import tables
 from storage.tables import first_id
@@ -33,6 +33,9 @@ _observed = (
 )
 
 
+_crossed_out = delete(tables.calls).where(tables.calls.c.id == bindparam("key"))
+
+
 def _insert_statement(engine: Engine, table: Table) -> str:
     """The driver's own statement, which takes rows as they are: every row has every column."""
     return str(insert(table).compile(engine))
@@ -52,6 +55,7 @@ class Writer:
         self._waiting: dict[Table, list[Row]] = {table: [] for table in _ORDER}
         self._insert = {table: _insert_statement(engine, table) for table in _ORDER}
         self._observed: list[Row] = []
+        self._crossed_out: list[Row] = []
         self._text_ids: OrderedDict[str, int] = OrderedDict()
         self._next = dict.fromkeys((tables.texts, tables.calls, tables.memories), 0)
 
@@ -116,6 +120,10 @@ class Writer:
         """Mark an episode as complete: nothing more will be written about it."""
         self._observed.append({"key": episode_id})
 
+    def cross_out(self, call_id: int) -> None:
+        """Take a call out of the journal, because it is asked anew."""
+        self._crossed_out.append({"key": call_id})
+
     def commit(self) -> None:
         """Write everything that was handed over, in one transaction.
 
@@ -128,6 +136,8 @@ class Writer:
 
     def write(self, connection: Connection) -> None:
         """Write everything that was handed over, within a transaction of the caller."""
+        if self._crossed_out:
+            connection.execute(_crossed_out, self._crossed_out)
         for table, rows in self._waiting.items():
             if rows:
                 connection.exec_driver_sql(self._insert[table], rows)
@@ -139,3 +149,4 @@ class Writer:
         for rows in self._waiting.values():
             rows.clear()
         self._observed.clear()
+        self._crossed_out.clear()

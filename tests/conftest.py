@@ -34,3 +34,13 @@ def make(tmp_path: Path) -> Make:
         return address, resume(address)
 
     return made
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--kills", type=int, default=6, help="how often runs are killed in all")
+
+
+@pytest.fixture
+def kills(request: pytest.FixtureRequest) -> int:
+    """How often runs are killed in all."""
+    return int(request.config.getoption("--kills"))

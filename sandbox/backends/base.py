@@ -15,12 +15,16 @@ class ModelSettings(BaseModel):
     Attributes:
         max_tokens: limit of a reply in free text; other replies bring their own.
         temperature: of sampling; 0 is greedy.
+        timeout: seconds that a reply may take; null for as long as it takes.
+        retries: how often a call is asked again while no reply comes, before the run stops.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     max_tokens: int = Field(default=512, ge=1)
     temperature: float = Field(default=1.0, ge=0, le=2)
+    timeout: float | None = Field(default=None, gt=0)
+    retries: int = Field(default=5, ge=0, le=100)
 
 
 class CallName(NamedTuple):
@@ -73,6 +77,10 @@ class CallFailed(Exception):
     """This call has no reply, and others may have: it becomes a row with this error."""
 
 
+class Unavailable(Exception):
+    """The reply did not come this time: the same call is asked again, with the same seed."""
+
+
 class BackendDown(Exception):
     """No call can be answered any more: the run stops here and can be resumed."""
 
@@ -88,7 +96,7 @@ class Backend(Protocol):
         """Make ready. Raises BackendDown with one clear line if that cannot be done."""
 
     async def answer(self, call: Call) -> Reply:
-        """Answer one call. Raises CallFailed or BackendDown."""
+        """Answer one call. Raises CallFailed, Unavailable or BackendDown."""
 
     async def close(self) -> None:
         """Let go of everything that was started."""

@@ -1,0 +1,362 @@
+"""Estimates before a run: calls, tokens, bytes and time, from a sample of its own episodes.
+
+A sample of the run's episodes, of the first round and of later ones, is played with the config's
+own backends in a database that is thrown away. An episode of a later round is played in its true
+round, with its true author, peers and question; what those taking part would have answered in the
+rounds before is filled in with answers of the sample's first round. So memory is recalled as often
+as in the run itself. What is not in the figures: that answers may grow longer from round to round.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import tempfile
+from collections.abc import Iterator, Sequence
+from contextlib import AsyncExitStack
+from copy import deepcopy
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+from sqlalchemy import func, select
+
+from agents.agent import Agent
+from agents.chance import chance
+from agents.memory import Memory
+from sandbox.backends import backend_of
+from sandbox.backends.base import BackendDown
+from sandbox.config import Config
+from sandbox.episode import PlayedEpisode
+from sandbox.journal import Journal
+from sandbox.run import Blueprint, create, prepare
+from sandbox.runner import Runner
+from sandbox.scheduler import Planned
+from sandbox.society import Society
+from storage import database, tables
+from storage.errors import InputError
+from storage.reader import Reader
+from storage.writer import Writer
+from worlds.base import Meeting
+
+Data = dict[str, Any]
+Numbers = NDArray[np.float64]
+
+FEWEST = 8
+"""Episodes in the smallest sample."""
+
+_RANGE = (5, 95)  # percentiles: 90 % of resamples
+_RESAMPLES = 2000
+_FIGURES = ("calls", "tokens_in", "tokens_out", "database_bytes")
+
+
+class Rates(NamedTuple):
+    """How fast models are served: tokens a second on one GPU, and how many GPUs there are.
+
+    A GPU reads prompts or writes replies: its times for both are added up.
+    """
+
+    tokens_in: float
+    tokens_out: float
+    gpus: int = 1
+
+
+class _Answer(NamedTuple):
+    """What an agent came to believe in a sampled episode, as `Memory.remember` takes it."""
+
+    text: str
+    memory_id: int
+    text_id: int
+
+
+class _Sample(NamedTuple):
+    """What was played.
+
+    Attributes:
+        strata: for the first round and for the later ones: how many episodes the run has of them,
+            and the figures of the sampled ones, shape (episodes, 4), in the order of `_FIGURES`.
+        start_bytes: of a database in which the run has made no call yet.
+        seconds: from the first call to the last reply.
+        unusable: calls without a reply that could be used.
+        untold: calls whose tokens the backend does not tell.
+        chain: mean seconds of an episode's calls that wait for each other.
+    """
+
+    strata: list[tuple[int, Numbers]]
+    start_bytes: int
+    seconds: float
+    unusable: int
+    untold: int
+    chain: float
+
+    @property
+    def sums(self) -> Numbers:
+        """The figures of all that was played."""
+        total: Numbers = sum((rows.sum(0) for _, rows in self.strata), np.zeros(len(_FIGURES)))
+        return total
+
+
+def estimate(
+    config: Config, episodes: int = 32, rates: Rates | None = None, gpus: int | None = None
+) -> Data:
+    """Play a sample of a run's episodes and tell what the whole run takes, as JSON has it.
+
+    Ranges hold the middle 90 % of resamples (a bootstrap over the sampled episodes, those of the
+    first round and those of later ones apart). Bytes are those of an SQLite file.
+
+    Args:
+        config: of the run; nothing of it is written where runs are.
+        episodes: how many to play; 8 or more, all of them if the run has no more.
+        rates: how fast models are served; None to go by the sample's own speed.
+        gpus: how many the backends use, for GPU-hours without rates.
+
+    Raises:
+        InputError: something in the config cannot work, the sample is too small, or its backends
+            cannot be reached.
+    """
+    if episodes < FEWEST:
+        raise InputError(f"--episodes: found {episodes}; expected at least {FEWEST}")
+    blueprint = prepare(config)
+    with tempfile.TemporaryDirectory(prefix="sandbox-estimate-") as folder:
+        sample = _play(blueprint, Path(folder) / "sample.db", episodes)
+    drawn = _totals(sample, config.seed)
+    figures = {name: _figure(drawn[:, place]) for place, name in enumerate(_FIGURES)}
+    return {
+        "run": config.name,
+        "agents": len(blueprint.agents),
+        "rounds": config.rounds,
+        "episodes": len(blueprint.agents) * config.rounds,
+        "sample": _description(sample),
+        **figures,
+        "time": _time(config, sample, drawn, rates, gpus),
+        "notes": list(_notes(config, sample)),
+    }
+
+
+class _Sampler(Runner):
+    """Plays single episodes of any round, each with a past that is filled in."""
+
+    def remember(self, answers: Sequence[_Answer | None], rounds: int) -> None:
+        """Say what may have been answered in the past; None stands for a failed episode."""
+        self._answers = answers
+        meetings = [self._meet(round) for round in range(rounds)]
+        self._asked = [{one.author: one for one in meeting} for meeting in meetings]
+
+    def _meet(self, round: int) -> Sequence[Meeting]:
+        return self._world.meet(self._society.agents, round)
+
+    async def play(self, numbers: Sequence[int]) -> None:
+        """Play the episodes of these numbers side by side."""
+        await asyncio.gather(*(self._episode(number) for number in numbers))
+
+    async def _episode(self, number: int) -> None:
+        round, slot = divmod(number, self.reader.run.per_round)
+        planned = Planned(round, number, self._meet(round)[slot])
+        society = self._with_past(planned) if round else self._society
+        parts = (society, self._caller, self.writer, self._forms, self.config.attempts)
+        episode = PlayedEpisode(planned, *parts, recorded=False)
+        try:
+            await episode.play(self._world)
+            await episode.observed()
+        finally:
+            episode.cancel()
+
+    def _with_past(self, planned: Planned) -> Society:
+        """The society as those who take part would find it, with memories of their own."""
+        agents = list(self._society.agents)
+        for number in {planned.meeting.author, *planned.meeting.peers}:
+            memory = self._remembering(agents[number], planned.round)
+            agents[number] = replace(agents[number], memory=memory)
+        return replace(self._society, agents=agents)
+
+    def _remembering(self, agent: Agent, rounds: int) -> Memory:
+        memory = deepcopy(agent.memory)
+        for round in range(rounds):
+            name = "estimate", agent.number, round
+            answer = chance(self.config.seed, *name).choice(self._answers)
+            if answer is not None:
+                question, _ = self._society.question(self._asked[round][agent.number])
+                memory.remember(round, question, *answer)
+        return memory
+
+
+def _play(blueprint: Blueprint, file: Path, episodes: int) -> _Sample:
+    config = blueprint.config
+    address = create(blueprint, str(file))
+    start_bytes = file.stat().st_size
+    first, later = _drawn(len(blueprint.agents), config, episodes)
+    with database.writing(address.url) as engine:
+        reader = Reader.find(engine, config.name, str(address))
+        writer = Writer(engine, reader.run.id)
+        writer.open()
+        backends = backend_of(config.models.social), backend_of(config.models.observer)
+        sampler = _Sampler(reader, writer, backends, Journal(reader))
+        try:
+            asyncio.run(_work(sampler, first, later))
+        except BackendDown as error:
+            raise InputError(f"config {config.name}: no sample could be played: {error}") from None
+        measured = _measured(reader)
+    grown = (file.stat().st_size - start_bytes) / sum(row["weight"] for row in measured.values())
+    per_round = len(blueprint.agents)
+    strata = [
+        (size, np.array([_row(measured[number], grown) for number in numbers]))
+        for size, numbers in ((per_round, first), (per_round * (config.rounds - 1), later))
+        if numbers
+    ]
+    return _Sample(strata, start_bytes, *_of_calls(measured))
+
+
+def _drawn(per_round: int, config: Config, episodes: int) -> tuple[list[int], list[int]]:
+    """Episodes of the first round, by chance, and of later ones, evenly spread from a chance one.
+
+    A quarter is of the first round, or its due share if that is more.
+    """
+    draw = chance(config.seed, "estimate")
+    share = max(episodes // 4, episodes // config.rounds)
+    first = draw.sample(range(per_round), min(share, per_round))
+    left = per_round * (config.rounds - 1)
+    count = min(episodes - len(first), left)
+    begin = draw.random()
+    later = [per_round + int((place + begin) * left / count) for place in range(count)]
+    return sorted(first), later
+
+
+async def _work(sampler: _Sampler, first: Sequence[int], later: Sequence[int]) -> None:
+    async with AsyncExitStack() as stack:
+        for backend in sampler.backends:
+            stack.push_async_callback(backend.close)
+            await backend.start()
+        await sampler.play(first)
+        if later:
+            await sampler.flush()
+            rounds = max(later) // sampler.reader.run.per_round
+            sampler.remember(_answers(sampler.reader), rounds)
+            await sampler.play(later)
+        await sampler.flush()
+
+
+def _answers(reader: Reader) -> list[_Answer | None]:
+    e, m, t = tables.episodes, tables.memories, tables.texts
+    query = (
+        select(m.c.id, m.c.text_id, t.c.text)
+        .select_from(e)
+        .outerjoin(m, m.c.episode_id == e.c.id)
+        .outerjoin(t, t.c.id == m.c.text_id)
+        .where(reader.mine(e.c.id))
+        .order_by(e.c.id)
+    )
+    return [
+        None if row.id is None else _Answer(row.text, row.id, row.text_id - reader.base)
+        for row in reader.rows(query)
+    ]
+
+
+def _measured(reader: Reader) -> dict[int, Any]:
+    """Sums over the calls of each sampled episode, by its number.
+
+    `weight` is about how many bytes an episode takes: it shares out the growth of the file.
+    """
+    c = tables.calls
+    told_in, told_out = (func.coalesce(func.sum(one), 0) for one in (c.c.tokens_in, c.c.tokens_out))
+    asked = c.c.agent.is_not(None)
+    query = (
+        select(
+            c.c.episode_id,
+            func.count().label("calls"),
+            told_in.label("tokens_in"),
+            told_out.label("tokens_out"),
+            (func.sum(100 + func.length(c.c.prompt)) + 4 * told_out).label("weight"),
+            func.count().filter(c.c.status != "ok").label("unusable"),
+            func.count().filter(c.c.tokens_out.is_(None)).label("untold"),
+            func.min(c.c.started).label("began"),
+            func.max(c.c.started + c.c.took).label("ended"),
+            func.max(c.c.started + c.c.took).filter(asked).label("settled"),
+        )
+        .where(reader.mine(c.c.episode_id))
+        .group_by(c.c.episode_id)
+    )
+    return {row.episode_id - reader.base: row._mapping for row in reader.rows(query)}
+
+
+def _row(row: Any, grown: float) -> list[float]:
+    return [row["calls"], row["tokens_in"], row["tokens_out"], row["weight"] * grown]
+
+
+def _of_calls(measured: dict[int, Any]) -> tuple[float, int, int, float]:
+    rows = list(measured.values())
+    seconds = max(row["ended"] for row in rows) - min(row["began"] for row in rows)
+    chain = sum(row["settled"] - row["began"] for row in rows) / len(rows)
+    unusable, untold = (sum(row[name] for row in rows) for name in ("unusable", "untold"))
+    return seconds / 1000, unusable, untold, chain / 1000
+
+
+def _totals(sample: _Sample, seed: int) -> Numbers:
+    """Figures of the whole run, shape (1 + resamples, 4): by the sample, then by resamples."""
+    draw = np.random.default_rng(seed)
+    total = np.zeros((1 + _RESAMPLES, len(_FIGURES)))
+    total[:, -1] = sample.start_bytes
+    for size, rows in sample.strata:
+        total[0] += size * rows.mean(0)
+        for resample in range(1, 1 + _RESAMPLES):
+            total[resample] += size * rows[draw.integers(len(rows), size=len(rows))].mean(0)
+    return total
+
+
+def _figure(drawn: Numbers, digits: int | None = None) -> Data:
+    low, high = np.percentile(drawn[1:], _RANGE)
+    values = zip(("estimate", "low", "high"), (drawn[0], low, high), strict=True)
+    return {name: round(float(value), digits) for name, value in values}
+
+
+def _description(sample: _Sample) -> Data:
+    played = [len(rows) for _, rows in sample.strata]
+    sums = dict(zip(_FIGURES, sample.sums[:3].astype(int).tolist(), strict=False))
+    seconds = round(sample.seconds, 3)
+    return {"episodes": sum(played), "of_first_round": played[0], **sums, "seconds": seconds}
+
+
+def _time(
+    config: Config, sample: _Sample, drawn: Numbers, rates: Rates | None, gpus: int | None
+) -> Data:
+    """Seconds and GPU-hours, each with a range, and what they go by; None where nobody can tell."""
+    scripted = all(settings.backend == "scripted" for _, settings in config.models)
+    if rates is not None:
+        both = drawn[:, 1] / rates.tokens_in + drawn[:, 2] / rates.tokens_out
+        seconds, gpus, basis = both / rates.gpus, rates.gpus, "rates"
+    elif scripted:
+        return dict.fromkeys(("seconds", "gpu_hours", "floor_seconds", "basis"))
+    else:
+        seconds, basis = drawn[:, 0] * sample.seconds / sample.sums[0], "sample"
+    return {
+        "seconds": _figure(seconds, 1),
+        "gpu_hours": None if gpus is None else _figure(seconds * gpus / 3600, 3),
+        "floor_seconds": None if scripted else round(config.rounds * sample.chain, 1),
+        "basis": basis,
+    }
+
+
+def _notes(config: Config, sample: _Sample) -> Iterator[str]:
+    rounds = "the first round" if config.rounds == 1 else "all rounds"
+    yield (
+        f"sampled from {rounds}; the past of later rounds is filled in with answers of the first, "
+        "so that answers that grow longer over the rounds are not foreseen"
+    )
+    calls = int(sample.sums[0])
+    if not sample.unusable:
+        yield (
+            f"all {calls:,} replies of the sample could be used; up to {3 / calls:.1%} of those of "
+            "the run might have to be asked for again"
+        )
+    if sample.untold:
+        yield f"{sample.untold:,} of {calls:,} calls came without token counts: they count as 0"
+    if config.stop is not None:
+        yield "the run may stop before its last round; the figures are for all rounds"
+    yield from _notes_on_time(config)
+
+
+def _notes_on_time(config: Config) -> Iterator[str]:
+    if all(settings.backend == "scripted" for _, settings in config.models):
+        yield "replies are scripted: the time of a real model follows from its rates alone"
+    else:
+        yield "without rates, time goes by the sample's speed; with more calls at once it is less"

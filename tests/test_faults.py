@@ -1,0 +1,298 @@
+"""Faults: whatever happens, the run goes on with nothing lost, nothing twice, and the same end.
+
+The number of kills is ``pytest --kills N`` (default 6; the full suite is 50 and more).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import random
+import signal
+import sqlite3
+import subprocess
+import sys
+import threading
+import time
+from collections import Counter
+from contextlib import closing
+from pathlib import Path
+from typing import Any, ClassVar
+
+import pytest
+import yaml
+from conftest import ROOT, small
+
+from sandbox.backends import scripted
+from sandbox.backends.base import Call, CallName, Reply, Unavailable
+from sandbox.config import QUICKSTART
+from sandbox.limits import Budget
+from sandbox.run import create, prepare, resume, verify
+from storage.errors import InputError
+
+LATENCY = "models.social.latency={first_token: 0.004, per_token: 0.0001, capacity: 16}"
+CONFIGS = {
+    "plain": (),
+    "rough": ("models.social.misbehave=0.2", "models.observer.misbehave=0.2"),
+    "lock_step": ("schedule.order=lock_step", "world.reach=global"),
+    "pareto": ("stop.patience=1", "rounds=9", "memory.keep=2"),
+    "network": ("world.topology=scale_free", "world.score_only=true", "schedule.max_in_flight=7"),
+}
+TWICE = (
+    "SELECT count(*) FROM (SELECT 1 FROM calls "
+    "GROUP BY episode_id, form_id, agent, turn, attempt HAVING count(*) > 1)"
+)
+HALF_WRITTEN = """
+SELECT (SELECT count(*) FROM ratings WHERE episode_id NOT IN (SELECT id FROM episodes))
+     + (SELECT count(*) FROM observations WHERE episode_id NOT IN (SELECT id FROM episodes))
+     + (SELECT count(*) FROM ratings WHERE call_id NOT IN (SELECT id FROM calls))
+     + (SELECT count(*) FROM episodes WHERE revision_id NOT IN (SELECT id FROM texts))
+     + (SELECT count(*) FROM memories WHERE text_id NOT IN (SELECT id FROM texts))
+     + (SELECT count(*) FROM episodes e WHERE failed_at IS NULL AND NOT EXISTS
+            (SELECT 1 FROM memories m WHERE m.episode_id = e.id))
+"""
+
+
+def _ask(database: Path, query: str) -> int:
+    with closing(sqlite3.connect(database)) as connection:
+        return int(connection.execute(query).fetchone()[0])
+
+
+@pytest.mark.parametrize("kind", CONFIGS)
+def test_killed_at_random_instants(tmp_path: Path, kind: str, kills: int) -> None:
+    """SIGKILL, over and over, wherever it hits: creating, resuming, committing, finishing."""
+    settings = ("rounds=4", *CONFIGS[kind], f"name={kind}")
+    calm = resume(create(prepare(small(*settings)), str(tmp_path / "calm.db")))
+    config = small(*settings, LATENCY)
+    path = tmp_path / "config.yaml"
+    path.write_text(yaml.safe_dump(json.loads(config.as_json())), encoding="utf-8")
+    database = tmp_path / "runs" / f"{kind}.db"
+    chance = random.Random(kind)
+    finished = 0
+    for _ in range(-(-kills // len(CONFIGS))):
+        verb = ["resume", kind] if database.exists() else ["run", str(path)]
+        command = [sys.executable, str(ROOT / "run_sim.py"), *verb]
+        process = subprocess.Popen(
+            command, cwd=tmp_path, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True
+        )
+        time.sleep(chance.uniform(0.6, 1.6))
+        process.send_signal(signal.SIGKILL)
+        _, err = process.communicate()
+        assert process.returncode in (0, -signal.SIGKILL), err
+        finished += process.returncode == 0
+        if database.exists() and _ask(database, "SELECT count(*) FROM sqlite_master"):
+            assert _ask(database, HALF_WRITTEN) == 0
+            assert _ask(database, TWICE) == 0
+    verb = ["resume", kind] if database.exists() else ["run", str(path)]
+    done = subprocess.run(
+        [sys.executable, str(ROOT / "run_sim.py"), *verb, "--json"],
+        cwd=tmp_path, capture_output=True, text=True, timeout=120,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    outcome = json.loads(done.stdout)
+    assert (outcome["status"], outcome["digest"]) == ("done", calm.digest)
+    assert outcome["calls"] == calm.calls
+    assert _ask(database, TWICE) == 0
+
+
+class Faulty(scripted.ScriptedBackend):
+    """Hangs, or fails in bursts; a call that comes through gets the reply it would have had."""
+
+    hang = 0.0
+    burst = 0.0
+    chance = random.Random(1)
+    answered: ClassVar[Counter[CallName]] = Counter()
+
+    async def answer(self, call: Call) -> Reply:
+        if self.chance.random() < self.hang:
+            await asyncio.sleep(3600)
+        if self.chance.random() < self.burst:
+            raise Unavailable("connection refused")
+        self.answered[call.name] += 1
+        return await super().answer(call)
+
+
+@pytest.fixture
+def faulty(monkeypatch: pytest.MonkeyPatch) -> type[Faulty]:
+    kind: type[Faulty] = type(
+        "Faulty", (Faulty,), {"chance": random.Random(3), "answered": Counter()}
+    )
+    monkeypatch.setattr("sandbox.backends.ScriptedBackend", kind)
+    monkeypatch.setattr("sandbox.calls.pause", lambda attempt, jitter: 0.001)
+    return kind
+
+
+def test_a_backend_that_hangs_and_fails_in_bursts(tmp_path: Path, faulty: type[Faulty]) -> None:
+    calm = resume(create(prepare(small()), str(tmp_path / "calm.db")))
+    settings = [f"models.{role}.{key}" for role in ("social", "observer")
+                for key in ("timeout=0.02", "retries=40")]  # fmt: skip
+    faulty.hang, faulty.burst, faulty.answered = 0.02, 0.3, Counter()
+    outcome = resume(create(prepare(small(*settings)), str(tmp_path / "faulty.db")))
+    assert outcome.digest == calm.digest
+    assert (outcome.calls, outcome.calls_failed) == (calm.calls, 0)
+    assert max(faulty.answered.values()) == 1
+
+
+def test_a_backend_that_is_gone_stops_the_run(tmp_path: Path, faulty: type[Faulty]) -> None:
+    address = create(prepare(small()), str(tmp_path / "run.db"))
+    faulty.burst = 1.0
+    outcome = resume(address)
+    assert outcome.status == "failed"
+    assert outcome.message is not None
+    assert "connection refused, 6 times" in outcome.message
+    assert outcome.calls == 0
+    faulty.burst = 0.0
+    assert resume(address).status == "done"
+
+
+def test_a_locked_database_is_waited_for(tmp_path: Path) -> None:
+    calm = resume(create(prepare(small()), str(tmp_path / "calm.db")))
+    address = create(prepare(small(LATENCY)), str(tmp_path / "run.db"))
+
+    def lock() -> None:
+        with closing(sqlite3.connect(tmp_path / "run.db", isolation_level=None)) as connection:
+            connection.execute("PRAGMA busy_timeout = 5000")
+            for _ in range(5):
+                time.sleep(0.05)
+                connection.execute("BEGIN IMMEDIATE")
+                time.sleep(0.1)
+                connection.execute("COMMIT")
+
+    thread = threading.Thread(target=lock)
+    thread.start()
+    try:
+        assert resume(address).digest == calm.digest
+    finally:
+        thread.join()
+
+
+def test_a_database_locked_for_good_stops_the_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    calm = resume(create(prepare(small()), str(tmp_path / "calm.db")))
+    address = create(prepare(small(LATENCY)), str(tmp_path / "run.db"))
+    monkeypatch.setattr("storage.database._PRAGMAS", ("busy_timeout = 100",))
+    stop = threading.Event()
+
+    def lock() -> None:
+        with closing(sqlite3.connect(tmp_path / "run.db", isolation_level=None)) as connection:
+            connection.execute("PRAGMA busy_timeout = 5000")
+            while connection.execute("SELECT count(*) FROM calls").fetchone()[0] < 100:
+                time.sleep(0.01)
+            connection.execute("BEGIN IMMEDIATE")
+            stop.wait(20)
+            connection.execute("ROLLBACK")
+
+    thread = threading.Thread(target=lock)
+    thread.start()
+    outcome = resume(address)
+    stop.set()
+    thread.join()
+    assert outcome.message is not None
+    assert "locked" in outcome.message
+    assert _ask(tmp_path / "run.db", HALF_WRITTEN) == 0
+    assert resume(address).digest == calm.digest
+
+
+def test_a_clock_that_jumps(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    calm = resume(create(prepare(small()), str(tmp_path / "calm.db")))
+    chance = random.Random(1)
+    monkeypatch.setattr(time, "time", lambda: 1.8e9 + chance.uniform(-1e6, 1e6))
+    outcome = resume(create(prepare(small(LATENCY)), str(tmp_path / "run.db")))
+    assert outcome.digest == calm.digest
+    assert 0 < outcome.seconds < 60
+
+
+@pytest.mark.parametrize(
+    ("budget", "words"),
+    [
+        (Budget(calls=100), "the limit of 100 calls is reached"),
+        (Budget(tokens=20_000), "the limit of 20,000 tokens is reached"),
+        (Budget(hours=0.1 / 3600), "hours is reached"),
+    ],
+)
+@pytest.mark.parametrize("setting", ["schedule.order=sequential", LATENCY])
+def test_a_budget_stops_cleanly(tmp_path: Path, budget: Budget, words: str, setting: str) -> None:
+    slow = LATENCY.replace("0.004", "0.02")
+    calm = resume(create(prepare(small()), str(tmp_path / "calm.db")))
+    address = create(
+        prepare(small(setting, *([slow] if budget.hours else []))), str(tmp_path / "run.db")
+    )
+    outcome = resume(address, budget=budget)
+    assert outcome.status == "interrupted"
+    assert outcome.message is not None
+    assert words in outcome.message
+    if budget.calls:
+        assert outcome.calls == 100, "calls under way come in, and no more are made"
+    before = outcome.calls
+    assert 0 < before < calm.calls
+    outcome = resume(address)
+    assert (outcome.digest, outcome.calls) == (calm.digest, calm.calls)
+    assert outcome.calls_replayed <= before
+
+
+def test_more_rounds_are_simply_more_rounds(tmp_path: Path) -> None:
+    whole = resume(create(prepare(small("rounds=5", "question_count=60")), str(tmp_path / "a.db")))
+    short = create(prepare(small("rounds=2", "question_count=60")), str(tmp_path / "b.db"))
+    resume(short)
+    with pytest.raises(InputError, match="expected at least the run's 2"):
+        resume(short, rounds=1)
+    longer = resume(short, rounds=5)
+    assert (longer.rounds, longer.digest) == (5, whole.digest)
+    assert verify(short)[1] == whole.digest
+
+
+def _broken_off(tmp_path: Path, *settings: str) -> Any:
+    address = create(prepare(small(*settings)), str(tmp_path / "run.db"))
+    assert resume(address, budget=Budget(calls=100)).status == "interrupted"
+    return address
+
+
+def test_a_changed_form_is_named(tmp_path: Path) -> None:
+    forms = tmp_path / "forms.yaml"
+    forms.write_text("draft: {system: Be brief.}\n")
+    address = _broken_off(tmp_path, f"forms={forms}")
+    forms.write_text("draft: {system: Be very brief.}\n")
+    with pytest.raises(
+        InputError, match=r"changed since it was started: the form draft; .*--accept"
+    ):
+        resume(address)
+    assert resume(address, accept_changes=True).status == "done"
+
+
+def test_changed_files_are_named(tmp_path: Path) -> None:
+    files = {"personas": "personas.jsonl", "questions": "questions.jsonl"}
+    for name in files.values():
+        source = QUICKSTART.parent.parent / "data" / name
+        (tmp_path / name).write_text(source.read_text(encoding="utf-8"), encoding="utf-8")
+    address = _broken_off(tmp_path, *(f"{key}={tmp_path / name}" for key, name in files.items()))
+    for name in files.values():
+        lines = (tmp_path / name).read_text(encoding="utf-8").splitlines(keepends=True)
+        (tmp_path / name).write_text("".join(lines[:1] * len(lines)), encoding="utf-8")
+    with pytest.raises(InputError, match=r"personas in .*questions in "):
+        resume(address)
+    for name in files.values():
+        (tmp_path / name).unlink()
+    assert resume(address).status == "done", "the run has its own copies"
+
+
+def test_another_version_or_model_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    address = _broken_off(tmp_path)
+    monkeypatch.setattr("sandbox.changes.__version__", "9.9")
+    with pytest.raises(InputError, match=r"the program's version, .* then, 9.9 now"):
+        resume(address)
+    monkeypatch.undo()
+    monkeypatch.setattr(scripted.ScriptedBackend, "model", "another")
+    with pytest.raises(InputError, match="the social model, scripted then, another now"):
+        resume(address)
+
+
+def test_a_call_with_another_prompt_can_be_asked_anew(tmp_path: Path) -> None:
+    address = _broken_off(tmp_path, "schedule.order=sequential")
+    with closing(sqlite3.connect(tmp_path / "run.db")) as connection, connection:
+        connection.execute("UPDATE forms SET system = 'Changed.' WHERE name = 'rate'")
+    with pytest.raises(InputError, match="changed since it was started: the form rate"):
+        resume(address)
+    outcome = resume(address, accept_changes=True)
+    assert outcome.status == "done"
+    assert _ask(tmp_path / "run.db", TWICE) == 0
