@@ -2,9 +2,9 @@
 
 Usage: python benchmarks/schedules.py [--write] [--seeds 5] [--jobs 2] [--knee 128] ...
 
-Prints two tables: orders of work over societies, and what could go first at the gate. With
-`--write` it puts them into docs/benchmarks.md and draws docs/images/schedules.svg (needs
-`pip install altair vl-convert-python`).
+Prints three tables: what could go first at the gate, how wide the gate could be, and orders of work
+over societies. With `--write` it puts them into docs/benchmarks.md and draws
+docs/images/schedules.svg (needs `pip install altair vl-convert-python`).
 """
 
 from __future__ import annotations
@@ -80,6 +80,7 @@ HARD = [
     Case(14, 4, "global", 10),
     Case(7, 16, "global", 10),
 ]
+WIDE = Case(20, 4, "global", 6)
 
 
 def workload(case: Case, engine: EngineModel, seed: int) -> Workload:
@@ -149,7 +150,7 @@ BEST = "**draft, rating, revision; scores a round later**"
 
 
 class Way(NamedTuple):
-    """An order of work: `batch` calls in flight for each that a server decodes at full speed."""
+    """An order of work, with `batch` times as many calls in flight as the knees of the servers."""
 
     order: Order
     priority: str = "earliest episode"
@@ -183,7 +184,7 @@ def play(case: Case, engine: EngineModel, seed: int, ways: Sequence[Way]) -> Pla
     results = []
     for way in ways:
         keys = PRIORITIES[way.priority](work)
-        width = round(way.batch * engine.full * engine.servers)
+        width = round(way.batch * engine.knee * engine.servers)
         flat = None if keys is None else keys.ravel().tolist()
         results.append(simulate(work, way.order, width, keys=flat))
     return Played(bounds(work), results, time.perf_counter() - began)
@@ -267,6 +268,32 @@ def priority_table(played: dict[Case, list[Played]], ways: Sequence[Way]) -> str
     for number, way in enumerate(ways):
         cells = [share([one.reached(number) for one in runs]) for runs in played.values()]
         lines.append(f"| {way.batch:g} x knee | {way.priority} | {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
+def width_table(engine: EngineModel, seeds: int, jobs: int) -> str:
+    """How wide the gate could be, where the engine bends sharply and where it does so gradually."""
+    ways = [
+        Way("out_of_order", name, batch)
+        for batch in (0.5, 0.75, 1, 1.5, 2, 4, 8)
+        for name in ("earliest episode", BEST)
+    ]
+    columns: list[list[str]] = []
+    for bend in ("sharp", "gradual"):
+        machine = engine.model_copy(update={"bend": bend, "max_batch": 8 * engine.knee})
+        for runs in play_all([HARD[1], WIDE], machine, seeds, jobs, ways).values():
+            means = [
+                mean(one.results[number].makespan for one in runs) for number in range(len(ways))
+            ]
+            cells = [f"{min(means) / value:.0%}" for value in means]
+            columns += [cells[::2], cells[1::2]]
+    societies = [
+        f"{case.agents} agents, {bend}" for bend in ("sharp", "gradual") for case in (HARD[1], WIDE)
+    ]
+    heads = [f"{name}, {key}" for name in societies for key in ("as it is", "tuned")]
+    lines = [f"| in flight | {' | '.join(heads)} |", f"| ---: |{' ---: |' * len(heads)}"]
+    for way, *cells in zip(ways[::2], *columns, strict=True):
+        lines.append(f"| {way.batch:g} x knee | {' | '.join(cells)} |")
     return "\n".join(lines)
 
 
@@ -376,7 +403,8 @@ def main() -> int:
     ways = [Way("out_of_order", name, batch) for batch in (1, 2) for name in PRIORITIES]
     hard = play_all(HARD, engine, options.seeds, options.jobs, ways)
     priorities = priority_table(hard, ways)
-    print(priorities, flush=True)
+    widths = width_table(engine, options.seeds, options.jobs)
+    print(f"{priorities}\n\n{widths}", flush=True)
     played = play_all(cases, engine, options.seeds, options.jobs, list(WAYS.values()))
     societies = society_table(played)
     print(f"\n{societies}\n")
@@ -389,6 +417,7 @@ def main() -> int:
     if options.write:
         write("societies", societies)
         write("priorities", priorities)
+        write("widths", widths)
         figure(played, DOCS / "images" / "schedules.svg")
     return 0 if all(holds for _, holds in held) else 1
 

@@ -64,6 +64,7 @@ class EngineModel(BaseModel, extra="forbid", frozen=True):
         prefill_rate: tokens of prompt that a server reads in a second.
         decode_rate: tokens a second of one call, up to `knee` running ones.
         knee: calls on a server from which on the sum of their rates stays constant.
+        bend: `gradual`: the sum only comes near to that of `knee` calls, and is half at `knee`.
         max_batch: calls that a server runs at once; others wait there, first come, first served.
         kv_tokens: tokens of prompt and reply that a server holds; a call that would not fit waits.
     """
@@ -72,6 +73,7 @@ class EngineModel(BaseModel, extra="forbid", frozen=True):
     prefill_rate: float = Field(default=20_000, gt=0)
     decode_rate: float = Field(default=30, gt=0)
     knee: int = Field(default=128, ge=1)
+    bend: Literal["sharp", "gradual"] = "sharp"
     max_batch: int = Field(default=256, ge=1)
     kv_tokens: int = Field(default=400_000, ge=1)
     draft: FormModel = FormModel(prompt=350, cached=0.15, median=140, sigma=0.35, max_tokens=512)
@@ -84,7 +86,18 @@ class EngineModel(BaseModel, extra="forbid", frozen=True):
     @property
     def full(self) -> int:
         """Calls at which a server decodes as fast as it can."""
-        return min(self.knee, self.max_batch)
+        return self.max_batch if self.bend == "gradual" else min(self.knee, self.max_batch)
+
+    def speed(self, running: int) -> float:
+        """Tokens a second of each of so many calls on a server, at least one."""
+        if self.bend == "gradual":
+            return self.decode_rate * self.knee / (self.knee + running - 1)
+        return self.decode_rate * min(1.0, self.knee / running)
+
+    @property
+    def best(self) -> float:
+        """Tokens a second that a server decodes at most."""
+        return self.full * self.speed(self.full)
 
     def forms(self, raters: int) -> list[FormModel]:
         """The form of each call of an episode, by its place in it."""
@@ -169,7 +182,7 @@ def bounds(load: Workload) -> Bounds:
     decode = load.output / engine.decode_rate
     prefill = load.alone() - decode
     held = (load.output + np.array(load.prompts)) * decode
-    room = max(decode.sum() / engine.full, held.sum() / engine.kv_tokens)
+    room = max(load.output.sum() / engine.best, held.sum() / engine.kv_tokens)
     path = longest_path(load, load.alone())
     if engine.servers == 1:
         path = max(path, longest_path(load, decode) + float(prefill.sum()))
@@ -209,11 +222,9 @@ class Server:
         self.started = 0.0
         self._work = work
         self._output = output
-        self._rates = [  # of one call, by the number of those running
-            engine.decode_rate * min(1.0, engine.knee / max(1, n))
-            for n in range(engine.max_batch + 1)
-        ]
-        self._unused = [max(0.0, 1 - n / engine.full) for n in range(engine.max_batch + 1)]
+        counts = range(engine.max_batch + 1)
+        self._rates = [engine.speed(max(1, n)) for n in counts]  # of one call, with n running
+        self._unused = [max(0.0, 1 - n * self._rates[n] / engine.best) for n in counts]
         self._clock = 0.0  # decoding is accounted for up to here; later than now: it stands still
         self._tokens = 0.0  # that a call running all the time would have decoded
         self._room = engine.kv_tokens
@@ -270,15 +281,11 @@ class Engine:
         width: how many calls may be past the gate.
         keys: what goes first of the calls at the gate, the smallest; by the number of the call.
             None: the earliest episode, as in a run.
-
-    Attributes:
-        now: the time, in seconds.
-        servers: what is behind the gate.
     """
 
     def __init__(self, work: Workload, width: int, keys: Sequence[float] | None = None) -> None:
         output = work.output.ravel().tolist()
-        self.now = 0.0
+        self.now = 0.0  # seconds
         self.servers = [Server(work, output) for _ in range(work.engine.servers)]
         self._keys = keys
         self._stride = work.stride
@@ -415,17 +422,14 @@ class Player:
             if not episode.ratings:
                 self._engine.submit(base + REVISE)
         elif place == DRAFT:
-            self._drafted(episode, base)
+            ratings = range(RATE, RATE + episode.ratings)
+            self._submit(base, (*OBSERVE_DRAFT, *(ratings or (REVISE,))))
         elif place == REVISE:
             self._submit(base, OBSERVE_REVISION)
             self._scheduler.settled(episode.planned)
             self._start()
         else:
             self._scored(episode)
-
-    def _drafted(self, episode: _Open, base: int) -> None:
-        self._submit(base, OBSERVE_DRAFT)
-        self._submit(base, range(RATE, RATE + episode.ratings) if episode.ratings else (REVISE,))
 
     def _submit(self, base: int, places: Sequence[int]) -> None:
         for place in places:
@@ -475,8 +479,7 @@ def simulate(
         calls = sum(1 for _ in play_by_phases(work, engine))
         return _result(work, engine, calls, engine.idle())
     schedule = Schedule(order=order, max_in_flight=max_in_flight, max_ahead=max_ahead)
-    rounds = len(work.plan)
-    scheduler = Scheduler(schedule, work.plan.__getitem__, work.per_round, 0, rounds)
+    scheduler = Scheduler(schedule, work.plan.__getitem__, work.per_round, 0, len(work.plan))
     player = Player(work, engine, scheduler, max_in_flight)
     calls = sum(1 for _ in player.play())
     return _result(work, engine, calls, player.idle_before_tail)

@@ -2,25 +2,28 @@
 
 A sample of the run's episodes, of the first round and of later ones, is played with the config's
 own backends in a database that is thrown away. An episode of a later round is played in its true
-round, with its true author, peers and question; what those taking part would have answered in the
-rounds before is filled in with answers of the sample's first round. So memory is recalled as often
-as in the run itself. What is not in the figures: that answers may grow longer from round to round.
+round, with its true author, peers and question; what those taking part would have answered before
+is filled in with sampled answers of the rounds next to it. So memory is recalled as often as in the
+run itself. The sample is played in a few stages, so that there are answers to fill in.
 """
 
 from __future__ import annotations
 
 import asyncio
+import math
 import tempfile
+from bisect import bisect_right
 from collections.abc import Iterator, Sequence
 from contextlib import AsyncExitStack
 from copy import deepcopy
 from dataclasses import replace
 from pathlib import Path
+from random import Random
 from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
-from sqlalchemy import func, select
+from sqlalchemy import Engine, func, select
 
 from agents.agent import Agent
 from agents.chance import chance
@@ -46,6 +49,8 @@ Numbers = NDArray[np.float64]
 FEWEST = 8
 """Episodes in the smallest sample."""
 
+_STAGES = 4  # of equal size; the first one has all episodes of the first round
+_POOL = 8  # sampled answers from which one is drawn
 _RANGE = (5, 95)  # percentiles: 90 % of resamples
 _RESAMPLES = 2000
 _FIGURES = ("calls", "tokens_in", "tokens_out", "database_bytes")
@@ -70,6 +75,18 @@ class _Answer(NamedTuple):
     text_id: int
 
 
+class _Pool(NamedTuple):
+    """Answers of sampled episodes in the order of their rounds; None where an episode failed."""
+
+    rounds: list[int]
+    answers: list[_Answer | None]
+
+    def draw(self, draw: Random, round: int) -> _Answer | None:
+        """One of the latest answers that were given up to a round."""
+        end = bisect_right(self.rounds, round)
+        return draw.choice(self.answers[max(0, end - _POOL) : end])
+
+
 class _Sample(NamedTuple):
     """What was played.
 
@@ -77,6 +94,7 @@ class _Sample(NamedTuple):
         strata: for the first round and for the later ones: how many episodes the run has of them,
             and the figures of the sampled ones, shape (episodes, 4), in the order of `_FIGURES`.
         start_bytes: of a database in which the run has made no call yet.
+        slack: standard error of what it grew by, because pages are filled in part.
         seconds: from the first call to the last reply.
         unusable: calls without a reply that could be used.
         untold: calls whose tokens the backend does not tell.
@@ -85,6 +103,7 @@ class _Sample(NamedTuple):
 
     strata: list[tuple[int, Numbers]]
     start_bytes: int
+    slack: float
     seconds: float
     unusable: int
     untold: int
@@ -137,9 +156,9 @@ def estimate(
 class _Sampler(Runner):
     """Plays single episodes of any round, each with a past that is filled in."""
 
-    def remember(self, answers: Sequence[_Answer | None], rounds: int) -> None:
-        """Say what may have been answered in the past; None stands for a failed episode."""
-        self._answers = answers
+    def remember(self, pool: _Pool, rounds: int) -> None:
+        """Say what may have been answered in the rounds before a round."""
+        self._pool = pool
         meetings = [self._meet(round) for round in range(rounds)]
         self._asked = [{one.author: one for one in meeting} for meeting in meetings]
 
@@ -173,8 +192,8 @@ class _Sampler(Runner):
     def _remembering(self, agent: Agent, rounds: int) -> Memory:
         memory = deepcopy(agent.memory)
         for round in range(rounds):
-            name = "estimate", agent.number, round
-            answer = chance(self.config.seed, *name).choice(self._answers)
+            draw = chance(self.config.seed, "estimate", agent.number, round)
+            answer = self._pool.draw(draw, round)
             if answer is not None:
                 question, _ = self._society.question(self._asked[round][agent.number])
                 memory.remember(round, question, *answer)
@@ -196,7 +215,7 @@ def _play(blueprint: Blueprint, file: Path, episodes: int) -> _Sample:
             asyncio.run(_work(sampler, first, later))
         except BackendDown as error:
             raise InputError(f"config {config.name}: no sample could be played: {error}") from None
-        measured = _measured(reader)
+        measured, slack = _measured(reader), _slack(engine)
     grown = (file.stat().st_size - start_bytes) / sum(row["weight"] for row in measured.values())
     per_round = len(blueprint.agents)
     strata = [
@@ -204,11 +223,11 @@ def _play(blueprint: Blueprint, file: Path, episodes: int) -> _Sample:
         for size, numbers in ((per_round, first), (per_round * (config.rounds - 1), later))
         if numbers
     ]
-    return _Sample(strata, start_bytes, *_of_calls(measured))
+    return _Sample(strata, start_bytes, slack, *_of_calls(measured))
 
 
 def _drawn(per_round: int, config: Config, episodes: int) -> tuple[list[int], list[int]]:
-    """Episodes of the first round, by chance, and of later ones, evenly spread from a chance one.
+    """Episodes of the first round, by chance, and of later ones, one of each of equal stretches.
 
     A quarter is of the first round, or its due share if that is more.
     """
@@ -217,8 +236,7 @@ def _drawn(per_round: int, config: Config, episodes: int) -> tuple[list[int], li
     first = draw.sample(range(per_round), min(share, per_round))
     left = per_round * (config.rounds - 1)
     count = min(episodes - len(first), left)
-    begin = draw.random()
-    later = [per_round + int((place + begin) * left / count) for place in range(count)]
+    later = [per_round + int((place + draw.random()) * left / count) for place in range(count)]
     return sorted(first), later
 
 
@@ -228,28 +246,39 @@ async def _work(sampler: _Sampler, first: Sequence[int], later: Sequence[int]) -
             stack.push_async_callback(backend.close)
             await backend.start()
         await sampler.play(first)
-        if later:
+        size = -(-len(later) // (_STAGES - 1)) or 1
+        for start in range(0, len(later), size):
+            stage = later[start : start + size]
             await sampler.flush()
-            rounds = max(later) // sampler.reader.run.per_round
-            sampler.remember(_answers(sampler.reader), rounds)
-            await sampler.play(later)
+            sampler.remember(_pool(sampler.reader), stage[-1] // sampler.reader.run.per_round)
+            await sampler.play(stage)
         await sampler.flush()
 
 
-def _answers(reader: Reader) -> list[_Answer | None]:
+def _pool(reader: Reader) -> _Pool:
     e, m, t = tables.episodes, tables.memories, tables.texts
     query = (
-        select(m.c.id, m.c.text_id, t.c.text)
-        .select_from(e)
+        select(e.c.round, m.c.id, m.c.text_id, t.c.text)
         .outerjoin(m, m.c.episode_id == e.c.id)
         .outerjoin(t, t.c.id == m.c.text_id)
         .where(reader.mine(e.c.id))
         .order_by(e.c.id)
     )
-    return [
-        None if row.id is None else _Answer(row.text, row.id, row.text_id - reader.base)
-        for row in reader.rows(query)
-    ]
+    pool = _Pool([], [])
+    for row in reader.rows(query):
+        found = None if row.id is None else _Answer(row.text, row.id, row.text_id - reader.base)
+        pool.rounds.append(row.round)
+        pool.answers.append(found)
+    return pool
+
+
+def _slack(engine: Engine) -> float:
+    """The last page of a table or an index may be full or nearly empty, before and after."""
+    with engine.connect() as connection:
+        page = connection.exec_driver_sql("PRAGMA page_size").scalar_one()
+        query = "SELECT count(*) FROM sqlite_master WHERE rootpage > 0"
+        trees = connection.exec_driver_sql(query).scalar_one()
+    return float(page * math.sqrt(trees * 2 / 12))
 
 
 def _measured(reader: Reader) -> dict[int, Any]:
@@ -295,11 +324,13 @@ def _totals(sample: _Sample, seed: int) -> Numbers:
     """Figures of the whole run, shape (1 + resamples, 4): by the sample, then by resamples."""
     draw = np.random.default_rng(seed)
     total = np.zeros((1 + _RESAMPLES, len(_FIGURES)))
-    total[:, -1] = sample.start_bytes
     for size, rows in sample.strata:
-        total[0] += size * rows.mean(0)
-        for resample in range(1, 1 + _RESAMPLES):
-            total[resample] += size * rows[draw.integers(len(rows), size=len(rows))].mean(0)
+        n, mean = len(rows), rows.mean(0)
+        means = rows[draw.integers(n, size=(_RESAMPLES, n))].mean(1)
+        wider = math.sqrt(n / (n - 1)) if n > 1 else 1.0  # or small samples look too sure
+        total += size * np.vstack([mean, mean + wider * (means - mean)])
+    total[1:, -1] *= draw.normal(1, sample.slack / sample.sums[-1], _RESAMPLES)
+    total[:, -1] += sample.start_bytes
     return total
 
 
@@ -339,8 +370,8 @@ def _time(
 def _notes(config: Config, sample: _Sample) -> Iterator[str]:
     rounds = "the first round" if config.rounds == 1 else "all rounds"
     yield (
-        f"sampled from {rounds}; the past of later rounds is filled in with answers of the first, "
-        "so that answers that grow longer over the rounds are not foreseen"
+        f"sampled from {rounds}; what was answered before a sampled episode is filled in with "
+        "other sampled answers"
     )
     calls = int(sample.sums[0])
     if not sample.unusable:

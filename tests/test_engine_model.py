@@ -86,6 +86,12 @@ def test_beyond_the_knee_they_share_the_rate() -> None:
     assert done == {OBSERVE_DRAFT[0]: pytest.approx(0.2 + 2), DRAFT: pytest.approx(0.2 + 3)}
 
 
+def test_a_gradual_bend_slows_everybody_a_little() -> None:
+    """With a knee of 2, two calls get 2/3 of the rate each; at the end the long one has it all."""
+    done = _times(_engine(knee=2, bend="gradual"), [DRAFT, OBSERVE_DRAFT[0]])
+    assert done == {OBSERVE_DRAFT[0]: pytest.approx(0.2 + 1.5), DRAFT: pytest.approx(0.2 + 2.5)}
+
+
 @pytest.mark.parametrize("limit", [{"max_batch": 1}, {"kv_tokens": 500 + 100}])
 def test_who_does_not_fit_waits(limit: dict[str, int]) -> None:
     form = FormModel(prompt=100, median=400, max_tokens=500)
@@ -185,6 +191,7 @@ _works = st.builds(
     servers=st.integers(1, 3),
     knee=st.integers(1, 12),
     max_batch=st.integers(1, 20),
+    bend=st.sampled_from(["sharp", "gradual"]),
 )
 
 
@@ -225,7 +232,7 @@ def test_used_and_unused_capacity_add_up(work: Workload, order: Order, width: in
     result = simulate(work, order, width)
     engine = work.engine
     prefill = work.alone().sum() - work.output.sum() / engine.decode_rate
-    used = prefill + work.output.sum() / engine.decode_rate / engine.full
+    used = prefill + work.output.sum() / engine.best
     assert result.busy * result.makespan * engine.servers == pytest.approx(used)
     assert result.busy + result.starved + result.tail == pytest.approx(1)
 

@@ -58,6 +58,16 @@ def _ask(database: Path, query: str) -> int:
         return int(connection.execute(query).fetchone()[0])
 
 
+def _begun(database: Path) -> bool:
+    """Whether a run is there: it is written whole, so a kill before that leaves none."""
+    tables = "SELECT count(*) FROM sqlite_master WHERE name = 'runs'"
+    return (
+        database.exists()
+        and bool(_ask(database, tables))
+        and bool(_ask(database, "SELECT count(*) FROM runs"))
+    )
+
+
 @pytest.mark.parametrize("kind", CONFIGS)
 def test_killed_at_random_instants(tmp_path: Path, kind: str, kills: int) -> None:
     """SIGKILL, over and over, wherever it hits: creating, resuming, committing, finishing."""
@@ -68,9 +78,8 @@ def test_killed_at_random_instants(tmp_path: Path, kind: str, kills: int) -> Non
     path.write_text(yaml.safe_dump(json.loads(config.as_json())), encoding="utf-8")
     database = tmp_path / "runs" / f"{kind}.db"
     chance = random.Random(kind)
-    finished = 0
     for _ in range(-(-kills // len(CONFIGS))):
-        verb = ["resume", kind] if database.exists() else ["run", str(path)]
+        verb = ["resume", kind] if _begun(database) else ["run", str(path)]
         command = [sys.executable, str(ROOT / "run_sim.py"), *verb]
         process = subprocess.Popen(
             command, cwd=tmp_path, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True
@@ -79,11 +88,10 @@ def test_killed_at_random_instants(tmp_path: Path, kind: str, kills: int) -> Non
         process.send_signal(signal.SIGKILL)
         _, err = process.communicate()
         assert process.returncode in (0, -signal.SIGKILL), err
-        finished += process.returncode == 0
-        if database.exists() and _ask(database, "SELECT count(*) FROM sqlite_master"):
+        if _begun(database):
             assert _ask(database, HALF_WRITTEN) == 0
             assert _ask(database, TWICE) == 0
-    verb = ["resume", kind] if database.exists() else ["run", str(path)]
+    verb = ["resume", kind] if _begun(database) else ["run", str(path)]
     done = subprocess.run(
         [sys.executable, str(ROOT / "run_sim.py"), *verb, "--json"],
         cwd=tmp_path, capture_output=True, text=True, timeout=120,

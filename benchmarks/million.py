@@ -1,0 +1,75 @@
+"""A run of a million calls: its time and memory, its database, and how soon one can look at it.
+
+Usage: python benchmarks/million.py --questions FILE [--calls 1000000] [--agents 400]
+
+The model answers at once, so that what is measured is ours. Each look at the finished run is a
+process of its own, as a person would type it, start-up included. The database goes into a
+temporary folder, unless `--keep FOLDER` says otherwise.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+from driver import Cost, play
+
+ROOT = Path(__file__).resolve().parent.parent
+
+LOOKS = (
+    ("status", ["status", "{run}"]),
+    ("resume, nothing to do", ["resume", "{run}"]),
+    ("inspect", ["inspect", "{run}"]),
+    ("inspect agents", ["inspect", "{run}", "agents"]),
+    ("inspect agent 7", ["inspect", "{run}", "agent", "7"]),
+    ("inspect memory 7", ["inspect", "{run}", "memory", "7"]),
+    ("inspect episode 4321", ["inspect", "{run}", "episode", "4321"]),
+    ("inspect call 43210", ["inspect", "{run}", "call", "43210"]),
+)
+
+
+def look(arguments: list[str]) -> float:
+    """Seconds of one process."""
+    program = [sys.executable, str(ROOT / "run_sim.py"), *arguments, "--json"]
+    began = time.perf_counter()
+    done = subprocess.run(program, capture_output=True, text=True, check=True)
+    seconds = time.perf_counter() - began
+    json.loads(done.stdout)
+    return seconds
+
+
+def report(cost: Cost) -> None:
+    """What the run itself cost."""
+    print(f"- {cost.calls:,} calls in {cost.seconds:,.0f} s of one core: "
+          f"{cost.calls / cost.seconds:,.0f} a second")  # fmt: skip
+    print(f"- peak memory: {cost.peak_mib:,.0f} MiB")
+    print(f"- database: {cost.database:,} bytes, {cost.database / cost.texts:.2f} a byte of text")
+
+
+def main() -> None:
+    """Make the run, then look at it."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--questions", required=True)
+    parser.add_argument("--calls", type=int, default=1_000_000)
+    parser.add_argument("--agents", type=int, default=400)
+    parser.add_argument("--keep", type=Path)
+    arguments = parser.parse_args()
+    with tempfile.TemporaryDirectory() as temporary:
+        folder = arguments.keep or Path(temporary)
+        folder.mkdir(parents=True, exist_ok=True)
+        database = folder / "million.db"
+        questions = str(Path(arguments.questions).resolve())
+        report(play(arguments.agents, arguments.calls, questions, False, database))
+        print("\n| look | seconds |\n| --- | ---: |")
+        for name, words in LOOKS:
+            seconds = look([word.format(run=database) for word in words])
+            print(f"| {name} | {seconds:.2f} |", flush=True)
+
+
+if __name__ == "__main__":
+    main()
