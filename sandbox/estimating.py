@@ -17,6 +17,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import AsyncExitStack
 from copy import deepcopy
 from dataclasses import replace
+from itertools import pairwise
 from pathlib import Path
 from random import Random
 from typing import Any, NamedTuple
@@ -236,8 +237,8 @@ def _drawn(per_round: int, config: Config, episodes: int) -> tuple[list[int], li
     first = draw.sample(range(per_round), min(share, per_round))
     left = per_round * (config.rounds - 1)
     count = min(episodes - len(first), left)
-    later = [per_round + int((place + draw.random()) * left / count) for place in range(count)]
-    return sorted(first), later
+    bounds = [per_round + left * place // max(count, 1) for place in range(count + 1)]
+    return sorted(first), [draw.randrange(*stretch) for stretch in pairwise(bounds)]
 
 
 async def _work(sampler: _Sampler, first: Sequence[int], later: Sequence[int]) -> None:
@@ -321,13 +322,17 @@ def _of_calls(measured: dict[int, Any]) -> tuple[float, int, int, float]:
 
 
 def _totals(sample: _Sample, seed: int) -> Numbers:
-    """Figures of the whole run, shape (1 + resamples, 4): by the sample, then by resamples."""
+    """Figures of the whole run, shape (1 + resamples, 4): by the sample, then by resamples.
+
+    Resampled means are spread a little: by n / (n - 1), since a small sample looks too sure of
+    itself, and by 1 + n / size, since the run's own episodes turn out by chance as well.
+    """
     draw = np.random.default_rng(seed)
     total = np.zeros((1 + _RESAMPLES, len(_FIGURES)))
     for size, rows in sample.strata:
         n, mean = len(rows), rows.mean(0)
         means = rows[draw.integers(n, size=(_RESAMPLES, n))].mean(1)
-        wider = math.sqrt(n / (n - 1)) if n > 1 else 1.0  # or small samples look too sure
+        wider = math.sqrt(n / max(n - 1, 1) * (1 + n / size))
         total += size * np.vstack([mean, mean + wider * (means - mean)])
     total[1:, -1] *= draw.normal(1, sample.slack / sample.sums[-1], _RESAMPLES)
     total[:, -1] += sample.start_bytes

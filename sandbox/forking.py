@@ -213,7 +213,7 @@ def _write(connection: Connection, plan: _Plan) -> None:
     if plan.questions:
         writer = JoiningWriter(connection, run_id)
         add_questions(writer, source, plan.questions)
-        writer.write(connection)
+        writer.flush(connection)
 
 
 def _run_row(plan: _Plan) -> dict[str, Any]:

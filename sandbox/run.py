@@ -165,13 +165,12 @@ def _write(engine: Engine, blueprint: Blueprint) -> None:
         writer = Writer(engine, run_id)
         write_society(
             writer,
-            blueprint.world,
+            connection,
             blueprint.agents,
             blueprint.questions,
             blueprint.inherited,
             embedder,
         )
-        writer.write(connection)
 
 
 def _write_forms_and_models(connection: Connection, run_id: int, blueprint: Blueprint) -> None:

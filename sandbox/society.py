@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from sqlalchemy import select
+from sqlalchemy import Connection, select
 
 from agents.agent import Agent
 from agents.embedding import Embedder, HashedEmbedder
@@ -22,7 +22,9 @@ from storage import tables
 from storage.errors import InputError
 from storage.reader import Reader
 from storage.writer import Writer
-from worlds.base import Meeting, Pair, World
+from worlds.base import Meeting, Pair
+
+_FLUSH = 100  # agents whose rows are held at once
 
 
 @dataclass
@@ -50,13 +52,13 @@ class Society:
 
 def write_society(
     writer: Writer,
-    world: World,
+    connection: Connection,
     agents: Sequence[Agent],
     questions: Sequence[Question],
     inherited: Sequence[Sequence[Pair]],
     embedder: Embedder,
 ) -> None:
-    """Hand over the rows of a new society: agents, questions with vectors, prior memories."""
+    """Write a new society, in a transaction of the caller's: agents, questions, prior memories."""
     for agent in agents:
         writer.text(agent.introduction)
         writer.add(tables.agents, _agent_row(writer.run_id, agent))
@@ -68,6 +70,9 @@ def write_society(
     for agent, pairs in zip(agents, inherited, strict=True):
         for pair in pairs:
             writer.add(tables.memories, _prior_row(writer, agent, ids[pair.question], pair))
+        if agent.number % _FLUSH == 0:
+            writer.flush(connection)
+    writer.flush(connection)
 
 
 def _agent_row(run_id: int, agent: Agent) -> dict[str, Any]:
@@ -255,7 +260,9 @@ def _read_memories(reader: Reader, agents: Sequence[Agent], numbers: dict[int, i
         .where(reader.mine(m.c.id))
         .order_by(m.c.agent, m.c.round, m.c.id)
     )
+    answers: dict[int, str] = {}  # prior answers are shared by many agents
     for row in reader.rows(query):
+        answer = answers.setdefault(row.text_id, row.text)
         agents[row.agent].memory.remember(
-            row.round, numbers[row.question_id], row.text, row.id, row.text_id - reader.base
+            row.round, numbers[row.question_id], answer, row.id, row.text_id - reader.base
         )

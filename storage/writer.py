@@ -131,11 +131,15 @@ class Writer:
             sqlalchemy.exc.DBAPIError: it could not be written; everything is still waiting here.
         """
         with self._engine.begin() as connection:
-            self.write(connection)
-        self.clear()
+            self._write(connection)
+        self._clear()
 
-    def write(self, connection: Connection) -> None:
-        """Write everything that was handed over, within a transaction of the caller."""
+    def flush(self, connection: Connection) -> None:
+        """Write everything that was handed over, within a transaction of the caller's."""
+        self._write(connection)
+        self._clear()
+
+    def _write(self, connection: Connection) -> None:
         if self._crossed_out:
             connection.execute(_crossed_out, self._crossed_out)
         for table, rows in self._waiting.items():
@@ -144,8 +148,7 @@ class Writer:
         if self._observed:
             connection.execute(_observed, self._observed)
 
-    def clear(self) -> None:
-        """Forget what was handed over, once it is committed."""
+    def _clear(self) -> None:
         for rows in self._waiting.values():
             rows.clear()
         self._observed.clear()
