@@ -71,7 +71,11 @@ SOCIETIES = [
         (5, 10, 20, 32, 100), (4, 8, 16), cast(tuple[Reach, ...], ("local", "global"))
     )
 ]
-BIG = Case(316, 4, "global", 3, servers=64)
+CLUSTERS = [
+    Case(80, 4, "global", 10, servers=64),
+    Case(80, 8, "global", 10, servers=64),
+    Case(316, 4, "global", 3, servers=64),
+]
 HARD = [
     Case(10, 8, "local", 10),
     Case(10, 8, "global", 10),
@@ -399,7 +403,7 @@ def main() -> int:
     """Print the tables and the claims."""
     options = arguments()
     engine = EngineModel(**{name: getattr(options, name) for name in RATES})
-    cases = [case for case in (*SOCIETIES, BIG) if case.agents <= options.most]
+    cases = [case for case in (*SOCIETIES, *CLUSTERS) if case.agents <= options.most]
     ways = [Way("out_of_order", name, batch) for batch in (1, 2) for name in PRIORITIES]
     hard = play_all(HARD, engine, options.seeds, options.jobs, ways)
     priorities = priority_table(hard, ways)

@@ -28,7 +28,7 @@ from sandbox.backends.base import (
     Unavailable,
 )
 from sandbox.journal import GroupCommit, Journal
-from sandbox.limits import Budget, Gate
+from sandbox.limits import Budget, Gate, Turn
 from storage import tables
 from storage.errors import InputError
 from storage.reader import Journalled
@@ -121,7 +121,7 @@ class Caller:
     Args:
         seed: the run's seed.
         writer: where replies are journalled.
-        forms: the numbers of the forms in the database, by name.
+        forms: the numbers of the forms in the database, by name, in the world's order.
         social, observer: who answers for agents, and who for the observer.
         journal: what was answered before.
         gate: how many calls may be at the backends at once.
@@ -148,6 +148,7 @@ class Caller:
         self._seed = seed
         self._writer = writer
         self._forms = forms
+        self._ranks = {form: rank for rank, form in enumerate(forms)}
         self._social = social
         self._observer = observer
         self._gate = gate
@@ -203,7 +204,7 @@ class Caller:
     async def _ask(self, asked: _Asked[T]) -> dict[str, Any]:
         """Ask the backend when it is this call's turn; returns the columns of what came back."""
         self._check()
-        await self._gate.enter(asked.name)
+        await self._gate.enter(self._turn(asked.name))
         self.counts.in_flight += 1
         try:
             self._check()
@@ -221,6 +222,13 @@ class Caller:
             self._gate.leave()
         row.update(started=started, took=self._clock.milliseconds() - started)
         return row
+
+    def _turn(self, name: CallName) -> Turn:
+        """Of a round drafts first, then ratings, then revisions: whoever is behind catches up.
+
+        Nobody waits for the observer, so its calls count as of the round after.
+        """
+        return name.round + (name.agent is None), self._ranks[name.form], name.episode
 
     def _check(self) -> None:
         counts = self.counts

@@ -18,9 +18,13 @@ from rich.text import Text
 
 from sandbox import __version__, render, views
 from sandbox.api import open_run
+from sandbox.comparing import compare as compare_runs
 from sandbox.config import QUICKSTART, load_config
 from sandbox.display import Display, duration
 from sandbox.doctor import examine
+from sandbox.estimating import estimate as estimate_run
+from sandbox.estimating import given_rates
+from sandbox.forking import fork as fork_run
 from sandbox.limits import Budget
 from sandbox.run import Outcome, create, prepare, states
 from sandbox.run import resume as resume_run
@@ -303,6 +307,74 @@ def _mix(text: str) -> tuple[int, int, int] | None:
         raise InputError(f"--mix {text}: expected three whole numbers such as 5:1:1, or all")
     one, two, three = map(int, parts)
     return one, two, three
+
+
+@app.command()
+def fork(
+    run: Run,
+    at: Annotated[int, typer.Option(metavar="ROUND", help="the last round to keep, from 0")],
+    set_: Annotated[
+        list[str] | None, typer.Option("--set", metavar="A.B=VALUE", help="change a key")
+    ] = None,
+    name: Annotated[
+        str | None, typer.Option(help="name of the new run; default RUN-fork-at-ROUND")
+    ] = None,
+    db: Annotated[
+        str | None, typer.Option(metavar="URL", help="database; default runs/NAME.db")
+    ] = None,
+    rounds: Annotated[int | None, typer.Option(help="so many rounds in all")] = None,
+    accept_changes: Annotated[
+        bool, typer.Option("--accept-changes", help="fork although something has changed")
+    ] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Go on from the state after a round of a run, as a new run, and change a rule."""
+    address = fork_run(
+        parse_run(run),
+        at,
+        set_ or [],
+        name=name,
+        db=db,
+        rounds=rounds,
+        accept_changes=accept_changes,
+    )
+    _work(address, as_json, accept_changes=accept_changes)
+
+
+@app.command()
+def compare(
+    runs: Annotated[list[str], typer.Argument(metavar="RUN...", help="two runs or more")],
+    as_json: AsJson = False,
+) -> None:
+    """Compare runs, grouped by config: means, and differences with confidence intervals."""
+    data = compare_runs(runs)
+    _out(as_json, data, lambda: render.comparison(data))
+
+
+@app.command()
+def estimate(
+    config: Annotated[
+        Path | None, typer.Argument(help="a YAML config; default: quickstart")
+    ] = None,
+    set_: Annotated[
+        list[str] | None, typer.Option("--set", metavar="A.B=VALUE", help="override a key")
+    ] = None,
+    rounds: Annotated[int | None, typer.Option(help="number of rounds")] = None,
+    episodes: Annotated[int, typer.Option(help="how many to play as a sample")] = 32,
+    tokens_in_per_second: Annotated[
+        float | None, typer.Option(help="how fast one GPU reads prompts")
+    ] = None,
+    tokens_out_per_second: Annotated[
+        float | None, typer.Option(help="how fast one GPU writes replies")
+    ] = None,
+    gpus: Annotated[int | None, typer.Option(help="how many GPUs there are")] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Play a sample of a config's episodes, and tell what the whole run takes."""
+    rates = given_rates(tokens_in_per_second, tokens_out_per_second, gpus)
+    loaded = load_config(config or QUICKSTART, set_ or [], rounds=rounds)
+    data = estimate_run(loaded, episodes, rates, gpus)
+    _out(as_json, data, lambda: render.estimated(data))
 
 
 @app.command()

@@ -30,7 +30,7 @@ from agents.agent import Agent
 from agents.chance import chance
 from agents.memory import Memory
 from sandbox.backends import backend_of
-from sandbox.backends.base import BackendDown
+from sandbox.backends.base import Backend, BackendDown
 from sandbox.config import Config
 from sandbox.episode import PlayedEpisode
 from sandbox.journal import Journal
@@ -65,7 +65,27 @@ class Rates(NamedTuple):
 
     tokens_in: float
     tokens_out: float
-    gpus: int = 1
+    gpus: int
+
+
+def given_rates(
+    tokens_in: float | None, tokens_out: float | None, gpus: int | None
+) -> Rates | None:
+    """The rates that somebody gives; None where both speeds are missing.
+
+    Raises:
+        InputError: one is missing, or a number is not above 0.
+    """
+    given = {"--tokens-in-per-second": tokens_in, "--tokens-out-per-second": tokens_out}
+    for option, value in {**given, "--gpus": gpus}.items():
+        if value is not None and not value > 0:
+            raise InputError(f"{option}: found {value:g}; expected a number above 0")
+    missing = [option for option, value in given.items() if value is None]
+    if len(missing) == 1:
+        raise InputError(f"{missing[0]}: missing; expected both speeds or neither")
+    return (
+        None if tokens_in is None or tokens_out is None else Rates(tokens_in, tokens_out, gpus or 1)
+    )
 
 
 class _Answer(NamedTuple):
@@ -80,12 +100,14 @@ class _Pool(NamedTuple):
     """Answers of sampled episodes in the order of their rounds; None where an episode failed."""
 
     rounds: list[int]
+    labels: list[str]
     answers: list[_Answer | None]
 
-    def draw(self, draw: Random, round: int) -> _Answer | None:
-        """One of the latest answers that were given up to a round."""
+    def draw(self, draw: Random, round: int, label: str) -> _Answer | None:
+        """One of the latest answers up to a round, of agents of the same label if there is one."""
         end = bisect_right(self.rounds, round)
-        return draw.choice(self.answers[max(0, end - _POOL) : end])
+        own = [place for place in range(end) if self.labels[place] == label] or range(end)
+        return self.answers[draw.choice(own[-_POOL:])]
 
 
 class _Sample(NamedTuple):
@@ -96,7 +118,7 @@ class _Sample(NamedTuple):
             and the figures of the sampled ones, shape (episodes, 4), in the order of `_FIGURES`.
         start_bytes: of a database in which the run has made no call yet.
         slack: standard error of what it grew by, because pages are filled in part.
-        seconds: from the first call to the last reply.
+        seconds: during which at least one call was on its way.
         unusable: calls without a reply that could be used.
         untold: calls whose tokens the backend does not tell.
         chain: mean seconds of an episode's calls that wait for each other.
@@ -157,18 +179,28 @@ def estimate(
 class _Sampler(Runner):
     """Plays single episodes of any round, each with a past that is filled in."""
 
+    def __init__(self, *parts: Any) -> None:
+        super().__init__(*parts)
+        self._asked: list[dict[int, Meeting]] = []  # by round and author
+        self._pool = _Pool([], [], [])
+
     def remember(self, pool: _Pool, rounds: int) -> None:
         """Say what may have been answered in the rounds before a round."""
         self._pool = pool
-        meetings = [self._meet(round) for round in range(rounds)]
-        self._asked = [{one.author: one for one in meeting} for meeting in meetings]
+        for round in range(len(self._asked), rounds):
+            self._asked.append({one.author: one for one in self._meet(round)})
 
     def _meet(self, round: int) -> Sequence[Meeting]:
         return self._world.meet(self._society.agents, round)
 
     async def play(self, numbers: Sequence[int]) -> None:
         """Play the episodes of these numbers side by side."""
-        await asyncio.gather(*(self._episode(number) for number in numbers))
+        tasks = [asyncio.create_task(self._episode(number)) for number in numbers]
+        try:
+            await asyncio.gather(*tasks)
+        finally:
+            for task in tasks:
+                task.cancel()
 
     async def _episode(self, number: int) -> None:
         round, slot = divmod(number, self.reader.run.per_round)
@@ -194,7 +226,7 @@ class _Sampler(Runner):
         memory = deepcopy(agent.memory)
         for round in range(rounds):
             draw = chance(self.config.seed, "estimate", agent.number, round)
-            answer = self._pool.draw(draw, round)
+            answer = self._pool.draw(draw, round, agent.label)
             if answer is not None:
                 question, _ = self._society.question(self._asked[round][agent.number])
                 memory.remember(round, question, *answer)
@@ -210,13 +242,12 @@ def _play(blueprint: Blueprint, file: Path, episodes: int) -> _Sample:
         reader = Reader.find(engine, config.name, str(address))
         writer = Writer(engine, reader.run.id)
         writer.open()
-        backends = backend_of(config.models.social), backend_of(config.models.observer)
-        sampler = _Sampler(reader, writer, backends, Journal(reader))
+        sampler = _Sampler(reader, writer, _backends(config), Journal(reader))
         try:
             asyncio.run(_work(sampler, first, later))
         except BackendDown as error:
             raise InputError(f"config {config.name}: no sample could be played: {error}") from None
-        measured, slack = _measured(reader), _slack(engine)
+        measured, busy, slack = _measured(reader), _busy(reader), _slack(engine)
     grown = (file.stat().st_size - start_bytes) / sum(row["weight"] for row in measured.values())
     per_round = len(blueprint.agents)
     strata = [
@@ -224,7 +255,7 @@ def _play(blueprint: Blueprint, file: Path, episodes: int) -> _Sample:
         for size, numbers in ((per_round, first), (per_round * (config.rounds - 1), later))
         if numbers
     ]
-    return _Sample(strata, start_bytes, slack, *_of_calls(measured))
+    return _Sample(strata, start_bytes, slack, busy, *_of_calls(measured))
 
 
 def _drawn(per_round: int, config: Config, episodes: int) -> tuple[list[int], list[int]]:
@@ -241,9 +272,16 @@ def _drawn(per_round: int, config: Config, episodes: int) -> tuple[list[int], li
     return sorted(first), [draw.randrange(*stretch) for stretch in pairwise(bounds)]
 
 
+def _backends(config: Config) -> tuple[Backend, Backend]:
+    """One engine is enough where both roles have the same settings."""
+    social = backend_of(config.models.social)
+    same = config.models.observer == config.models.social
+    return social, social if same else backend_of(config.models.observer)
+
+
 async def _work(sampler: _Sampler, first: Sequence[int], later: Sequence[int]) -> None:
     async with AsyncExitStack() as stack:
-        for backend in sampler.backends:
+        for backend in {id(one): one for one in sampler.backends}.values():
             stack.push_async_callback(backend.close)
             await backend.start()
         await sampler.play(first)
@@ -257,19 +295,22 @@ async def _work(sampler: _Sampler, first: Sequence[int], later: Sequence[int]) -
 
 
 def _pool(reader: Reader) -> _Pool:
-    e, m, t = tables.episodes, tables.memories, tables.texts
+    a, e, m, t = tables.agents, tables.episodes, tables.memories, tables.texts
     query = (
-        select(e.c.round, m.c.id, m.c.text_id, t.c.text)
+        select(e.c.round, a.c.label, m.c.id, m.c.text_id, t.c.text)
+        .join(a, (a.c.run_id == e.c.run_id) & (a.c.number == e.c.author))
         .outerjoin(m, m.c.episode_id == e.c.id)
         .outerjoin(t, t.c.id == m.c.text_id)
         .where(reader.mine(e.c.id))
         .order_by(e.c.id)
     )
-    pool = _Pool([], [])
+    pool = _Pool([], [], [])
     for row in reader.rows(query):
-        found = None if row.id is None else _Answer(row.text, row.id, row.text_id - reader.base)
         pool.rounds.append(row.round)
-        pool.answers.append(found)
+        pool.labels.append(row.label)
+        pool.answers.append(
+            None if row.id is None else _Answer(row.text, row.id, row.text_id - reader.base)
+        )
     return pool
 
 
@@ -300,7 +341,6 @@ def _measured(reader: Reader) -> dict[int, Any]:
             func.count().filter(c.c.status != "ok").label("unusable"),
             func.count().filter(c.c.tokens_out.is_(None)).label("untold"),
             func.min(c.c.started).label("began"),
-            func.max(c.c.started + c.c.took).label("ended"),
             func.max(c.c.started + c.c.took).filter(asked).label("settled"),
         )
         .where(reader.mine(c.c.episode_id))
@@ -313,12 +353,21 @@ def _row(row: Any, grown: float) -> list[float]:
     return [row["calls"], row["tokens_in"], row["tokens_out"], row["weight"] * grown]
 
 
-def _of_calls(measured: dict[int, Any]) -> tuple[float, int, int, float]:
+def _of_calls(measured: dict[int, Any]) -> tuple[int, int, float]:
     rows = list(measured.values())
-    seconds = max(row["ended"] for row in rows) - min(row["began"] for row in rows)
-    chain = sum(row["settled"] - row["began"] for row in rows) / len(rows)
     unusable, untold = (sum(row[name] for row in rows) for name in ("unusable", "untold"))
-    return seconds / 1000, unusable, untold, chain / 1000
+    return unusable, untold, sum(row["settled"] - row["began"] for row in rows) / len(rows) / 1000
+
+
+def _busy(reader: Reader) -> float:
+    """Seconds during which at least one call was on its way."""
+    c = tables.calls
+    busy, until = 0, 0
+    query = select(c.c.started, c.c.took).where(reader.mine(c.c.id)).order_by(c.c.started)
+    for started, took in reader.rows(query):
+        busy += max(0, started + took - max(started, until))
+        until = max(until, started + took)
+    return busy / 1000
 
 
 def _totals(sample: _Sample, seed: int) -> Numbers:

@@ -6,25 +6,26 @@ import asyncio
 import heapq
 from typing import NamedTuple
 
-from sandbox.backends.base import CallName
+Turn = tuple[int, int, int]
+"""When a call goes: round (a score counts as of the round after), form, episode; lowest first."""
 
 
 class Gate:
-    """Lets so many calls through at once; of those that wait, the earliest round goes first."""
+    """Lets so many calls through at once; of those that wait, the one with the lowest turn."""
 
     def __init__(self, width: int) -> None:
         self._free = width
-        self._queue: list[tuple[int, int, int, asyncio.Future[None]]] = []
+        self._queue: list[tuple[Turn, int, asyncio.Future[None]]] = []
         self._arrivals = 0
 
-    async def enter(self, name: CallName) -> None:
+    async def enter(self, place: Turn) -> None:
         """Wait for a place. Whoever is cancelled while waiting takes none."""
         if self._free:
             self._free -= 1
             return
         turn: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._arrivals += 1
-        heapq.heappush(self._queue, (name.round, name.episode, self._arrivals, turn))
+        heapq.heappush(self._queue, (place, self._arrivals, turn))
         try:
             await turn
         except asyncio.CancelledError:

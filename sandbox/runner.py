@@ -89,7 +89,8 @@ class Runner:
 
     def _form_rows(self) -> list[Any]:
         f = tables.forms
-        return list(self.reader.rows(select(f).where(f.c.run_id == self.reader.run.id)))
+        query = select(f).where(f.c.run_id == self.reader.run.id).order_by(f.c.id)
+        return list(self.reader.rows(query))
 
     def _shape(self, name: str) -> Any:
         return next(form.reply for form in self._world.forms if form.name == name)

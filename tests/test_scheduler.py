@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import random
 from typing import Literal
 
@@ -10,6 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sandbox.config import ParetoStop, Schedule
+from sandbox.limits import Gate
 from sandbox.scheduler import Planned, Scheduler
 from sandbox.stopping import ParetoRule
 from worlds.base import Meeting
@@ -138,3 +140,30 @@ def test_a_round_without_scores_is_no_gain() -> None:
     assert rule.stopped_after is None
     rule.round_over(0)
     assert rule.stopped_after == 1
+
+
+def test_the_gate_lets_the_lowest_turn_through() -> None:
+    """Rounds first, of a round drafts before ratings before revisions, and scores a round later."""
+
+    async def play() -> list[tuple[int, int, int]]:
+        gate = Gate(1)
+        await gate.enter((0, 0, 0))
+        order: list[tuple[int, int, int]] = []
+
+        async def call(place: tuple[int, int, int]) -> None:
+            await gate.enter(place)
+            order.append(place)
+            gate.leave()
+
+        places = [(1, 0, 9), (0, 2, 3), (2, 3, 1), (0, 0, 5), (0, 2, 1), (1, 3, 0)]
+        tasks = [asyncio.create_task(call(place)) for place in places]
+        late = asyncio.create_task(call((0, 0, 1)))
+        await asyncio.sleep(0)
+        late.cancel()
+        gate.leave()
+        await asyncio.gather(*tasks)
+        assert late.cancelled()
+        await asyncio.wait_for(gate.enter((9, 9, 9)), 1)
+        return order
+
+    assert asyncio.run(play()) == [(0, 0, 5), (0, 2, 1), (0, 2, 3), (1, 0, 9), (1, 3, 0), (2, 3, 1)]
