@@ -4,7 +4,7 @@ Usage: python benchmarks/schedules.py [--write] [--seeds 5] [--jobs 2] [--knee 1
 
 Prints three tables: what could go first at the gate, how wide the gate could be, and orders of work
 over societies. With `--write` it puts them into docs/benchmarks.md and draws
-docs/images/schedules.svg (needs `pip install altair vl-convert-python`).
+docs/images/schedules.svg (needs `pip install -e ".[figures]"`).
 """
 
 from __future__ import annotations
@@ -294,7 +294,7 @@ def width_table(engine: EngineModel, seeds: int, jobs: int) -> str:
     societies = [
         f"{case.agents} agents, {bend}" for bend in ("sharp", "gradual") for case in (HARD[1], WIDE)
     ]
-    heads = [f"{name}, {key}" for name in societies for key in ("as it is", "tuned")]
+    heads = [f"{name}, {key}" for name in societies for key in ("plain queue", "tuned")]
     lines = [f"| in flight | {' | '.join(heads)} |", f"| ---: |{' ---: |' * len(heads)}"]
     for way, *cells in zip(ways[::2], *columns, strict=True):
         lines.append(f"| {way.batch:g} x knee | {' | '.join(cells)} |")

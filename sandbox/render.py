@@ -305,23 +305,25 @@ def _figure(value: float | None, sign: str = "") -> str:
 
 def _differences(one: Data) -> list[RenderableType]:
     first, other = one["groups"]
-    columns = ("all rounds", "n", "left out", "last round", "n ", "left out ")
-    made = table("difference", *columns, right=columns)
-    for measure, scopes in one["measures"].items():
-        cells = [cell for scope in ("all", "last") for cell in _interval(scopes[scope])]
-        made.add_row(measure.replace("_", " "), *cells)
     rounds = f", rounds from {one['first_round']} on" if one["first_round"] else ""
     title = f"group {other} minus group {first}{rounds}, with 95 % confidence intervals"
-    return [plain(title, "bold"), made, plain(one["method"], "dim")]
+    parts: list[RenderableType] = [plain(title, "bold"), plain(one["method"], "dim")]
+    for scope, words in (("all", "all rounds"), ("last", "last round")):
+        columns = ("difference", "95 % interval", "n", "left out")
+        made = table(words, *columns, right=columns)
+        for measure, scopes in one["measures"].items():
+            made.add_row(measure.replace("_", " "), *_difference(scopes[scope]))
+        parts += [Text(), made]
+    return parts
 
 
-def _interval(found: Data) -> tuple[str, str, str]:
+def _difference(found: Data) -> tuple[str, ...]:
     counts = found["n"] if isinstance(found["n"], list) else [found["n"]]
-    ends = f"[{_figure(found['low'], '+')}, {_figure(found['high'], '+')}]"
+    ends = f"{_figure(found['low'], '+')} to {_figure(found['high'], '+')}"
     n = " and ".join(f"{count:,}" for count in counts)
     if "clusters" in found:
         n += f" of {found['clusters']:,} authors"
-    return f"{_figure(found['difference'], '+')} {ends}", n, f"{found['left_out']:,}"
+    return _figure(found["difference"], "+"), ends, n, f"{found['left_out']:,}"
 
 
 def estimated(data: Data) -> RenderableType:

@@ -54,7 +54,7 @@ def test_a_fork_beside_other_runs_has_ids_of_its_own(make: Make, tmp_path: Path)
     rows = {row["run"]: row["digest"] for row in states(parse_run(f"{tmp_path}/both.db").url)}
     assert rows == {"first": before.digest, "a": outcome.digest}
     reader = _reader(parse_run(f"{tmp_path}/both.db#a"))
-    assert views.memory(reader, 3) == views.memory(_reader(source), 3)
+    assert views.memory(reader, 3, 1) == views.memory(_reader(source), 3, 1)
     assert all(views.call(reader, number)["hash_agrees"] for number in range(0, 300, 23))
 
 

@@ -1,0 +1,234 @@
+"""Comparing runs: the right pairs, the right intervals, and nothing invented for what is missing."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+
+import numpy as np
+import pytest
+from conftest import Make
+from hypothesis import given
+from hypothesis import strategies as st
+from rich.console import Console
+
+from sandbox import render
+from sandbox.comparing import MEASURES, clustered, compare, student, t_quantile, welch
+from sandbox.forking import fork
+from sandbox.metrics import scores_by_round
+from sandbox.run import resume
+from storage.database import open_for_reading, parse_run
+from storage.errors import InputError
+from storage.exchanges import exchanges
+from storage.reader import Reader
+
+ROUGH = ("models.social.misbehave=0.2", "models.observer.misbehave=0.2")
+
+
+def _reader(path: Path) -> Reader:
+    return Reader.find(open_for_reading(parse_run(str(path)).url), None, str(path))
+
+
+@pytest.mark.parametrize(
+    ("p", "freedom", "expected"),
+    [
+        (0.975, 1, 12.7062047362),
+        (0.975, 2, 4.3026527297),
+        (0.975, 3, 3.1824463053),
+        (0.975, 5, 2.5705818356),
+        (0.975, 10, 2.2281388520),
+        (0.975, 30, 2.0422724563),
+        (0.975, 120, 1.9799304051),
+        (0.95, 4, 2.1318467863),
+        (0.995, 1, 63.6567411629),
+        (0.9995, 7, 5.4078825209),
+        (0.975, 1e7, 1.9599642),
+        (0.5, 4, 0.0),
+    ],
+)
+def test_the_quantiles_of_student_are_those_of_the_tables(
+    p: float, freedom: float, expected: float
+) -> None:
+    assert t_quantile(p, freedom) == pytest.approx(expected, rel=1e-7, abs=1e-7)
+
+
+@given(st.floats(0.5, 0.999), st.floats(1, 200))
+def test_the_probability_below_a_quantile_is_the_one_asked_for(p: float, freedom: float) -> None:
+    found = t_quantile(p, freedom)
+    steps = np.linspace(0, found, 20_001)
+    log_scale = math.lgamma((freedom + 1) / 2) - math.lgamma(freedom / 2)
+    density = math.exp(log_scale) / math.sqrt(math.pi * freedom)
+    below = density * (1 + steps**2 / freedom) ** (-(freedom + 1) / 2)
+    assert 0.5 + np.trapezoid(below, steps) == pytest.approx(p, abs=1e-5)
+
+
+def test_intervals_by_hand() -> None:
+    one = student(np.array([1.0, 2.0, 3.0]))
+    reach = 4.3026527297 / math.sqrt(3)
+    assert (one["n"], one["difference"]) == (3, 2)
+    assert (one["low"], one["high"]) == (pytest.approx(2 - reach), pytest.approx(2 + reach))
+    both = welch(np.array([1.0, 2.0, 3.0]), np.array([5.0, 7.0, 9.0]))
+    error, freedom = math.sqrt(1 / 3 + 4 / 3), (5 / 3) ** 2 / (1 / 18 + 16 / 18)
+    assert (both["n"], both["difference"]) == ([3, 3], 5)
+    assert both["high"] - 5 == pytest.approx(error * t_quantile(0.975, freedom))
+    alone = clustered(np.array([1.0, 2.0, 3.0]), np.arange(3))
+    assert {**one, "clusters": 3} == pytest.approx(alone)
+    twice = clustered(np.array([1.0, 1.0, 2.0, 2.0, 3.0, 3.0]), np.array([0, 0, 1, 1, 2, 2]))
+    assert (twice["n"], twice["clusters"]) == (6, 3)
+    assert (twice["low"], twice["high"]) == pytest.approx((one["low"], one["high"]))
+
+
+def test_what_cannot_be_told_is_none() -> None:
+    empty, single = np.zeros(0), np.array([1.5])
+    nothing = {"difference": None, "low": None, "high": None}
+    assert student(empty) == {"n": 0, **nothing}
+    assert student(single) == {"n": 1, **nothing, "difference": 1.5}
+    assert welch(single, np.array([1.0, 2.0])) == {"n": [1, 2], **nothing, "difference": 0.0}
+    assert clustered(empty, empty) == {"n": 0, "clusters": 0, **nothing}
+    assert clustered(np.array([1.0, 2.0]), np.zeros(2))["low"] is None
+
+
+def test_the_cluster_interval_covers_what_it_should() -> None:
+    draw = np.random.default_rng(3)
+    authors = np.repeat(np.arange(20), 10)
+    covered = {"clustered": 0, "student": 0}
+    for _ in range(400):
+        values = draw.normal(size=20)[authors] + draw.normal(size=200)
+        for name, found in (
+            ("clustered", clustered(values, authors)),
+            ("student", student(values)),
+        ):
+            covered[name] += found["low"] <= 0 <= found["high"]
+    assert 0.92 <= covered["clustered"] / 400 <= 0.98
+    assert covered["student"] / 400 < 0.75
+
+
+def test_two_runs_are_paired_by_episode(make: Make, tmp_path: Path) -> None:
+    make(*ROUGH, name="four")
+    make(*ROUGH, "world.raters=1", name="one")
+    data = compare([str(tmp_path / "four.db"), str(tmp_path / "one.db")])
+    assert [group["runs"] for group in data["groups"]] == [["four"], ["one"]]
+    assert data["differing_keys"] == {"world.raters": [4, 1]}
+    (found,) = data["comparisons"]
+    assert (found["pairing"], found["first_round"]) == ("episode", 0)
+    assert "cluster-robust by author" in found["method"]
+    readers = _reader(tmp_path / "four.db"), _reader(tmp_path / "one.db")
+    for measure, (stage, scale) in {
+        "draft_engagement": ("draft", "engagement"),
+        "revision_alignment": ("revision", "alignment"),
+    }.items():
+        pairs = [
+            (one.score(stage, scale), two.score(stage, scale))
+            for one, two in zip(*map(exchanges, readers), strict=True)
+        ]
+        read = [two - one for one, two in pairs if one is not None and two is not None]
+        figure = found["measures"][measure]["all"]
+        assert figure["n"] == len(read) < len(pairs) == len(read) + figure["left_out"]
+        assert figure["difference"] == pytest.approx(np.mean(read))
+        assert figure["low"] < figure["difference"] < figure["high"]
+    ratings = found["measures"]["peer_rating"]["last"]
+    assert ratings["n"] + ratings["left_out"] == 16
+
+
+def test_means_are_those_of_the_run(make: Make, tmp_path: Path) -> None:
+    make(*ROUGH, name="a")
+    make(*ROUGH, "seed=8", name="b")
+    (group,) = compare([str(tmp_path / "a.db"), str(tmp_path / "b.db")])["groups"]
+    assert (group["n"], group["seeds"], group["episodes"]) == (2, [7, 8], 96)
+    last = [scores_by_round(_reader(tmp_path / f"{name}.db"))[-1] for name in "ab"]
+    for measure in ("draft_alignment", "revision_engagement"):
+        expected = np.mean([getattr(scores, measure) for scores in last])
+        assert group["measures"][measure]["last"]["mean"] == pytest.approx(expected)
+    both = [list(exchanges(_reader(tmp_path / f"{name}.db"))) for name in "ab"]
+    failed = [one.failed_at is not None for some in both for one in some]
+    assert group["failed_episodes"] == sum(failed) > 0
+    assert group["measures"]["failed"]["all"]["mean"] == pytest.approx(np.mean(failed))
+    unscored = sum(one.score("revision", "alignment") is None for some in both for one in some)
+    assert group["measures"]["revision_alignment"]["all"]["missing"] == unscored
+    gained = [
+        np.mean([
+            after - before
+            for one in some
+            if (before := one.score("draft", "alignment")) is not None
+            and (after := one.score("revision", "alignment")) is not None
+        ])
+        for some in both
+    ]  # fmt: skip
+    assert group["measures"]["alignment_gain"]["all"]["mean"] == pytest.approx(np.mean(gained))
+
+
+def test_groups_are_paired_by_seed_or_not_at_all(make: Make, tmp_path: Path) -> None:
+    for raters in (4, 1):
+        for seed in (1, 2, 3):
+            make(f"world.raters={raters}", f"seed={seed}", "rounds=1", name=f"r{raters}s{seed}")
+    make("world.raters=1", "seed=4", "rounds=1", name="r1s4")
+
+    def compared(*names: str) -> dict[str, object]:
+        (found,) = compare([str(tmp_path / f"{name}.db") for name in names])["comparisons"]
+        figure = found["measures"]["revision_alignment"]["all"]
+        return {"pairing": found["pairing"], **figure}
+
+    paired = compared("r4s1", "r4s2", "r4s3", "r1s3", "r1s2", "r1s1")
+    means = {
+        name: scores_by_round(_reader(tmp_path / f"{name}.db"))[0].revision_alignment or 0
+        for name in ("r4s1", "r4s2", "r4s3", "r1s1", "r1s2", "r1s3", "r1s4")
+    }
+    by_hand = student(np.array([means[f"r1s{seed}"] - means[f"r4s{seed}"] for seed in (1, 2, 3)]))
+    assert paired == pytest.approx({"pairing": "seed", "left_out": 0, **by_hand})
+    free = compared("r4s1", "r4s2", "r1s3", "r1s4")
+    groups = [[means["r4s1"], means["r4s2"]], [means["r1s3"], means["r1s4"]]]
+    by_hand = welch(*map(np.array, groups))
+    assert (free["pairing"], free["n"]) == ("none", [2, 2])
+    assert free["difference"] == pytest.approx(by_hand["difference"])
+    assert free["high"] == pytest.approx(by_hand["high"])
+    assert compared("r4s1", "r1s3", "r1s4")["low"] is None
+
+
+def test_rounds_that_a_fork_shares_are_left_out(make: Make, tmp_path: Path) -> None:
+    source, _ = make("rounds=4")
+    for name, raters in (("fork", 1), ("other", 2)):
+        settings = [f"world.raters={raters}"]
+        resume(fork(source, 1, settings, name=name, db=str(tmp_path / f"{name}.db")))
+    for pair in (("run", "fork"), ("fork", "run"), ("fork", "other")):
+        data = compare([str(tmp_path / f"{name}.db") for name in pair])
+        (found,) = data["comparisons"]
+        assert found["first_round"] == 2
+        assert found["measures"]["draft_alignment"]["all"]["n"] == 32
+        assert any("share rounds 0 to 1" in note for note in data["notes"])
+
+
+def test_runs_with_the_same_seed_count_as_one(make: Make, tmp_path: Path) -> None:
+    source, _ = make(name="a")
+    resume(fork(source, 0, name="b", db=str(tmp_path / "b.db")))
+    data = compare([str(tmp_path / "a.db"), str(tmp_path / "b.db")])
+    assert len(data["groups"]) == 1
+    assert any("same seed" in note for note in data["notes"])
+    assert any("nothing to compare" in note for note in data["notes"])
+
+
+def test_the_picture_says_how(make: Make, tmp_path: Path) -> None:
+    make("rounds=1", name="a")
+    make("rounds=1", "world.raters=0", name="b")
+    data = compare([str(tmp_path / "a.db"), str(tmp_path / "b.db")])
+    peers = data["comparisons"][0]["measures"]["peer_rating"]["all"]
+    assert (peers["n"], peers["left_out"], peers["difference"]) == (0, 16, None)
+    console = Console(width=100, record=True, quiet=True)
+    console.print(render.comparison(data))
+    text = console.export_text()
+    for words in ("group 1 minus group 0", "cluster-robust", "world.raters: 4, 0", "16 of 16"):
+        assert words in text
+    for measure in MEASURES:
+        assert measure.replace("_", " ") in text
+
+
+def test_bad_input(make: Make, tmp_path: Path) -> None:
+    make("rounds=1")
+    run = str(tmp_path / "run.db")
+    for names, words in (
+        ([run], "found 1 run; expected at least 2"),
+        ([run, run], "given twice"),
+        ([run, f"{run}#run"], "given twice"),
+        ([run, str(tmp_path / "none.db")], "no such run"),
+    ):
+        with pytest.raises(InputError, match=words):
+            compare(names)

@@ -1,0 +1,139 @@
+"""Estimates: the range holds what the run then takes, and nothing is left behind."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from pathlib import Path
+
+import pytest
+from conftest import Make, small
+from rich.console import Console
+from test_run import Stopping
+
+from sandbox import render
+from sandbox.config import Config
+from sandbox.estimating import estimate, given_rates
+from storage.errors import InputError
+
+FIGURES = ("calls", "tokens_in", "tokens_out", "database_bytes")
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [("rounds=6",), ("rounds=4", "question_count=null", "models.social.misbehave=0.1")],
+)
+def test_the_range_holds_what_the_run_takes(make: Make, settings: tuple[str, ...]) -> None:
+    held = dict.fromkeys(FIGURES, 0)
+    seeds = range(10)
+    for seed in seeds:
+        both = (*settings, f"seed={seed}")
+        found = estimate(small(*both))
+        address, outcome = make(*both, name=f"s{seed}")
+        true = {name: getattr(outcome, name) for name in FIGURES[:3]}
+        true["database_bytes"] = os.path.getsize(str(address.url.database))
+        for name in FIGURES:
+            figure = found[name]
+            assert figure["low"] <= figure["estimate"] <= figure["high"]
+            assert figure["estimate"] == pytest.approx(true[name], rel=0.15)
+            held[name] += figure["low"] <= true[name] <= figure["high"]
+    assert all(count >= 0.6 * len(seeds) for count in held.values()), held
+    assert sum(held.values()) >= 0.75 * len(seeds) * len(FIGURES), held
+
+
+@pytest.mark.parametrize(
+    ("settings", "episodes", "played", "first"),
+    [
+        ((), 32, 32, 10),
+        (("rounds=1",), 32, 16, 16),
+        (("rounds=20",), 8, 8, 2),
+        ((), 1000, 48, 16),
+        (("world.size=2", "world.radius=1", "world.raters=2"), 32, 12, 4),
+    ],
+)
+def test_a_sample_is_no_larger_than_the_run(
+    settings: tuple[str, ...], episodes: int, played: int, first: int
+) -> None:
+    found = estimate(small(*settings), episodes)
+    assert found["sample"]["episodes"] == played
+    assert found["sample"]["of_first_round"] == first
+    if played == found["episodes"]:
+        assert found["calls"]["estimate"] == found["sample"]["calls"]
+
+
+def test_the_same_config_has_the_same_estimate() -> None:
+    one, two = (estimate(small()) for _ in range(2))
+    for found in (one, two):
+        del found["sample"]["seconds"]
+    assert one == two
+
+
+def test_time_follows_from_rates() -> None:
+    assert estimate(small())["time"] == dict.fromkeys(
+        ("seconds", "gpu_hours", "floor_seconds", "basis")
+    )
+    found = estimate(small(), rates=given_rates(1000, 100, 4))
+    seconds = found["tokens_in"]["estimate"] / 1000 + found["tokens_out"]["estimate"] / 100
+    assert found["time"]["basis"] == "rates"
+    assert found["time"]["seconds"]["estimate"] == pytest.approx(seconds / 4, abs=0.1)
+    assert found["time"]["gpu_hours"]["estimate"] == pytest.approx(seconds / 3600, abs=0.001)
+    assert found["time"]["seconds"]["low"] < seconds / 4 < found["time"]["seconds"]["high"]
+
+
+def _as_if_real(config: Config) -> Config:
+    """The scripted backend under another name."""
+    real = config.models.social.model_copy(update={"backend": "real"})
+    return config.model_copy(update={"models": config.models.model_copy(update={"social": real})})
+
+
+def test_time_of_a_real_backend_is_measured(monkeypatch: pytest.MonkeyPatch) -> None:
+    latency = "models.social.latency={first_token: 0.02, per_token: 0, capacity: 1000}"
+    config = small(latency, "rounds=6")
+    stored = _as_if_real(config)
+    monkeypatch.setattr(Config, "from_json", staticmethod(lambda _: config))
+    found = estimate(stored, gpus=2)
+    assert found["time"]["basis"] == "sample"
+    assert found["time"]["floor_seconds"] == pytest.approx(6 * 3 * 0.02, rel=0.8)
+    hours = found["time"]["seconds"]["estimate"] * 2 / 3600
+    assert found["time"]["gpu_hours"]["estimate"] == pytest.approx(hours, abs=0.001)
+
+
+def test_notes_tell_what_the_sample_saw() -> None:
+    calm = " ".join(estimate(small("stop.patience=2"))["notes"])
+    assert "all 320 replies of the sample could be used" in calm
+    assert "may stop before its last round" in calm
+    assert "scripted" in calm
+    assert "could be used" not in " ".join(estimate(small("models.social.misbehave=0.3"))["notes"])
+
+
+def test_nothing_is_left_behind(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    estimate(small())
+    Stopping.calls, Stopping.limit = 0, 40
+    monkeypatch.setattr("sandbox.backends.ScriptedBackend", Stopping)
+    with pytest.raises(InputError, match="no sample could be played: the engine is gone"):
+        estimate(small())
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_bad_input() -> None:
+    with pytest.raises(InputError, match="--episodes: found 7; expected at least 8"):
+        estimate(small(), 7)
+    for rates, words in (
+        ((1.0, None, None), "--tokens-out-per-second: missing"),
+        ((None, 1.0, None), "--tokens-in-per-second: missing"),
+        ((0.0, 1.0, None), "--tokens-in-per-second: found 0"),
+        ((None, None, 0), "--gpus: found 0"),
+    ):
+        with pytest.raises(InputError, match=words):
+            given_rates(*rates)
+    assert given_rates(None, None, 3) is None
+
+
+def test_the_picture_has_every_figure() -> None:
+    console = Console(width=100, record=True, quiet=True)
+    console.print(render.estimated(estimate(small(), rates=given_rates(100, 10, 1))))
+    text = console.export_text()
+    for words in ("calls", "tokens in", "tokens out", "database bytes", "gpu hours", "480"):
+        assert words in text
