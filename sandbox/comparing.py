@@ -40,7 +40,7 @@ METHODS = {
     "episode": (
         "paired by episode (same round, author and question); the standard error is cluster-robust "
         "by author, since the episodes of an author are not independent; Student's t with as many "
-        "degrees of freedom as authors, less one"
+        "degrees of freedom as authors, less one; it is about these two runs, not about other seeds"
     ),
     "seed": "paired by seed, one difference a seed; Student's t",
     "none": "not paired, one mean a seed; Welch's t",

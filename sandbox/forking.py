@@ -7,7 +7,7 @@ original. The rounds before are those of the original, call by call.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
@@ -102,7 +102,7 @@ def _plan(
     old = Config.from_json(reader.run.config)
     new = _changed(old, settings, name or f"{old.name}-fork-at-{at}", name, rounds)
     _check_round(reader, at, new.rounds)
-    _check_past(old, new)
+    _check_past(flat(old), flat(new))
     _check_world(reader, old, new)
     return _Plan(reader, at, old, new, missing_questions(reader, new))
 
@@ -118,6 +118,7 @@ def _changed(
         if value is not None:
             data[key] = value
             origin[key,] = f"--{key}"
+    _check_past(flat(config), dict(_flat((), data)))
     try:
         return Config.model_validate(data)
     except ValidationError as error:
@@ -162,11 +163,12 @@ def _differences(old: Config, new: Config) -> dict[str, list[Any]]:
     return {key: pair for key, pair in pairs.items() if pair[0] != pair[1]}
 
 
-def _check_past(old: Config, new: Config) -> None:
-    for key, (before, after) in _differences(old, new).items():
-        if key in FIXED:
+def _check_past(old: Mapping[str, Any], new: Mapping[str, Any]) -> None:
+    for key in FIXED:
+        if key in new and new[key] != old.get(key):
             raise InputError(
-                f"{key}: found {after}; expected {before}, as in the rounds that the fork keeps"
+                f"{key}: found {new[key]}; expected {old.get(key)}, as in the rounds that the "
+                "fork keeps"
             )
 
 

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import json
 import sqlite3
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
 from conftest import Make, small
+from test_cli import sim, sim_json
 from test_postgresql import server  # noqa: F401  (a fixture)
 from test_run import Stopping
 
@@ -172,45 +174,38 @@ OTHER = {
 }  # fmt: skip
 
 
-@pytest.mark.parametrize("key", FIXED)
-def test_settings_that_contradict_the_past_are_refused(
-    make: Make, tmp_path: Path, key: str
-) -> None:
+def test_settings_that_contradict_the_past_are_refused(make: Make, tmp_path: Path) -> None:
     source, _ = make("rounds=1")
-    with pytest.raises(InputError, match=f"{key}: found .*expected"):
-        fork(source, 0, [f"{key}={OTHER[key]}"], db=str(tmp_path / "fork.db"))
+    assert set(OTHER) == set(FIXED)
+    for key, value in OTHER.items():
+        with pytest.raises(InputError, match=f"^{key}: found .*; expected .* the fork keeps"):
+            fork(source, 0, [f"{key}={value}"], db=str(tmp_path / "fork.db"))
     assert [path.name for path in tmp_path.iterdir()] == ["run.db"]
 
 
-@pytest.mark.parametrize(
-    ("at", "settings", "options", "words"),
-    [
-        (3, (), {}, "--at: found 3; .* complete: 0 to 2"),
-        (-1, (), {}, "--at: found -1"),
-        (1, (), {"rounds": 1}, "rounds: found 1; expected at least 2"),
-        (1, ("wrold.size=3",), {}, "--set wrold.size=3: wrold: unknown key"),
-        (1, ("world.raters=-1",), {}, "--set world.raters=-1: world.raters: found -1"),
-        (1, ("world.radius=0.5",), {}, "world.radius: found 0.5, which reaches nobody"),
-        (1, (), {"name": "a b"}, "--name: name: found"),
-        (1, (), {"name": "run", "db": "run.db"}, "exists; expected a new name"),
-        (1, (), {"db": "/proc/nowhere/x.db"}, "/proc/nowhere/x.db: cannot be"),
-    ],
-)  # fmt: skip
+BAD: list[tuple[int, Sequence[str], dict[str, Any], str]] = [
+    (3, (), {}, "--at: found 3; .* complete: 0 to 2"),
+    (-1, (), {}, "--at: found -1"),
+    (1, (), {"rounds": 1}, "rounds: found 1; expected at least 2"),
+    (1, ["wrold.size=3"], {}, "wrold: unknown key"),
+    (1, ["world.raters=-1"], {}, "--set world.raters=-1: world.raters: found -1"),
+    (1, ["world.radius=0.5"], {}, "world.radius: found 0.5, which reaches nobody"),
+    (1, (), {"name": "a b"}, "--name: name: found"),
+    (1, (), {"name": "run", "db": "run.db"}, "exists; expected a new name"),
+    (1, (), {"db": "/proc/nowhere/x.db"}, "/proc/nowhere/x.db: cannot be"),
+]
+
+
 def test_bad_input_leaves_nothing_behind(
-    make: Make,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    at: int,
-    settings: tuple[str, ...],
-    options: dict[str, Any],
-    words: str,
+    make: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
     source, _ = make()
     before = (tmp_path / "run.db").read_bytes()
-    with pytest.raises(InputError, match=words) as error:
-        fork(source, at, settings, **options)
-    assert "\n" not in str(error.value)
+    for at, settings, options, words in BAD:
+        with pytest.raises(InputError, match=words) as error:
+            fork(source, at, settings, **options)
+        assert "\n" not in str(error.value)
     assert [path.name for path in tmp_path.iterdir()] == ["run.db"]
     assert (tmp_path / "run.db").read_bytes() == before
 
@@ -235,3 +230,26 @@ def test_a_fork_in_postgresql(server: str, make: Make) -> None:  # noqa: F811
     assert resume(there).digest == outcome.digest
     back = fork(Address(parse_url(server), "there"), 1, name="again", db=server)
     assert resume(back).digest == outcome.digest
+
+
+def test_the_verbs(tmp_path: Path) -> None:
+    original = sim_json(tmp_path, "run", "--rounds", "2", "--set", "world.size=3")
+    forked = sim_json(tmp_path, "fork", "quickstart", "--at", "0", "--set", "world.raters=1")
+    assert (forked["run"], forked["status"]) == ("quickstart-fork-at-0", "done")
+    assert forked["digest"] != original["digest"]
+    compared = sim_json(tmp_path, "compare", "quickstart", "quickstart-fork-at-0")
+    assert compared["comparisons"][0]["first_round"] == 1
+    estimated = sim_json(tmp_path, "estimate", "--rounds", "2", "--set", "world.size=3")
+    assert estimated["calls"]["estimate"] == original["calls"]
+    before = sorted(tmp_path.rglob("*"))
+    for arguments, words in (
+        (("fork", "quickstart", "--at", "7"), "--at: found 7"),
+        (("compare", "quickstart"), "expected at least 2"),
+        (("estimate", "--gpus", "-1"), "--gpus: found -1"),
+    ):
+        done = sim(tmp_path, *arguments, "--json", status=2)
+        assert done.stdout == ""
+        assert done.stderr.startswith("error: ")
+        assert words in done.stderr
+        assert len(done.stderr.splitlines()) == 1
+    assert sorted(tmp_path.rglob("*")) == before
