@@ -117,14 +117,14 @@ def load_config(path: Path, settings: Sequence[str] = (), **overrides: Any) -> C
     origin: dict[tuple[str, ...], str] = {}
     _anchor(data, path.resolve().parent)
     for setting in settings:
-        key = _apply(data, setting)
+        key = apply_setting(data, setting)
         origin[key] = f"--set {setting}"
     data.update({key: value for key, value in overrides.items() if value is not None})
     data.setdefault("personas", str(PRESETS.parent / "data" / "personas.jsonl"))
     try:
         return Config.model_validate(data)
     except ValidationError as error:
-        raise InputError(_explain(error, str(path), origin)) from None
+        raise InputError(explain(error, str(path), origin)) from None
 
 
 def _read_yaml(path: Path) -> dict[str, Any]:
@@ -161,7 +161,12 @@ def _absolute(key: tuple[str, ...], value: str, folder: Path) -> str:
     return str((folder / Path(value).expanduser()).resolve())
 
 
-def _apply(data: dict[str, Any], setting: str) -> tuple[str, ...]:
+def apply_setting(data: dict[str, Any], setting: str) -> tuple[str, ...]:
+    """Put one ``a.b=value`` into the data of a config; returns its key.
+
+    Raises:
+        InputError: it has another form.
+    """
     name, equals, text = setting.partition("=")
     key = tuple(name.strip().split("."))
     if not equals or not all(key):
@@ -186,7 +191,7 @@ def _short(value: Any) -> str:
     return text if len(text) <= 60 else text[:57] + "..."
 
 
-def _explain(error: ValidationError, path: str, origin: Mapping[tuple[str, ...], str]) -> str:
+def explain(error: ValidationError, path: str, origin: Mapping[tuple[str, ...], str]) -> str:
     """One line for the first thing that is wrong."""
     first = error.errors(include_url=False)[0]
     key = tuple(

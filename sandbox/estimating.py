@@ -29,8 +29,8 @@ from sqlalchemy import Engine, func, select
 from agents.agent import Agent
 from agents.chance import chance
 from agents.memory import Memory
-from sandbox.backends import backend_of
-from sandbox.backends.base import Backend, BackendDown
+from sandbox.backends import backends_of
+from sandbox.backends.base import BackendDown
 from sandbox.config import Config
 from sandbox.episode import PlayedEpisode
 from sandbox.journal import Journal
@@ -242,7 +242,8 @@ def _play(blueprint: Blueprint, file: Path, episodes: int) -> _Sample:
         reader = Reader.find(engine, config.name, str(address))
         writer = Writer(engine, reader.run.id)
         writer.open()
-        sampler = _Sampler(reader, writer, _backends(config), Journal(reader))
+        backends = backends_of(config.models.social, config.models.observer)
+        sampler = _Sampler(reader, writer, backends, Journal(reader))
         try:
             asyncio.run(_work(sampler, first, later))
         except BackendDown as error:
@@ -270,13 +271,6 @@ def _drawn(per_round: int, config: Config, episodes: int) -> tuple[list[int], li
     count = min(episodes - len(first), left)
     bounds = [per_round + left * place // max(count, 1) for place in range(count + 1)]
     return sorted(first), [draw.randrange(*stretch) for stretch in pairwise(bounds)]
-
-
-def _backends(config: Config) -> tuple[Backend, Backend]:
-    """One engine is enough where both roles have the same settings."""
-    social = backend_of(config.models.social)
-    same = config.models.observer == config.models.social
-    return social, social if same else backend_of(config.models.observer)
 
 
 async def _work(sampler: _Sampler, first: Sequence[int], later: Sequence[int]) -> None:

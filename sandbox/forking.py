@@ -21,7 +21,7 @@ from agents.embedding import HashedEmbedder
 from sandbox import __version__
 from sandbox.backends import backend_of
 from sandbox.changes import refuse_changes
-from sandbox.config import Config, _apply, _explain
+from sandbox.config import Config, apply_setting, explain
 from sandbox.society import add_questions, missing_questions, read_agents
 from sandbox.sources import Question
 from storage import database, tables
@@ -112,7 +112,7 @@ def _changed(
 ) -> Config:
     """A run's config with other settings, checked as one that is read from a file."""
     data: dict[str, Any] = json.loads(config.as_json()) | {"name": default}
-    origin = {_apply(data, setting): f"--set {setting}" for setting in settings}
+    origin = {apply_setting(data, setting): f"--set {setting}" for setting in settings}
     given = {"name": name, "rounds": rounds}
     for key, value in given.items():
         if value is not None:
@@ -122,7 +122,7 @@ def _changed(
     try:
         return Config.model_validate(data)
     except ValidationError as error:
-        raise InputError(_explain(error, f"run {config.name}", origin)) from None
+        raise InputError(explain(error, f"run {config.name}", origin)) from None
 
 
 def _check_round(reader: Reader, at: int, rounds: int) -> None:

@@ -21,8 +21,8 @@ from agents.agent import Agent
 from agents.embedding import Embedder, HashedEmbedder
 from agents.forms import Form, Status
 from sandbox import __version__
-from sandbox.backends import backend_of
-from sandbox.backends.base import Backend, BackendDown, Call, Reply
+from sandbox.backends import backend_of, backends_of
+from sandbox.backends.base import BackendDown, Call, Reply
 from sandbox.calls import UNPARSED, Stopped
 from sandbox.changes import refuse_changes
 from sandbox.config import Config
@@ -307,7 +307,9 @@ def _sit(
     writer = Writer(reader.engine, reader.run.id)
     writer.open()
     journal = Journal(reader, accept_changes=accept_changes)
-    runner = Runner(reader, writer, _backends(config), journal, budget)
+    runner = Runner(
+        reader, writer, backends_of(config.models.social, config.models.observer), journal, budget
+    )
     _update(reader, status="running", message=None)
     values: dict[str, Any] = {"status": "interrupted", "message": "stopped before its end"}
     try:
@@ -331,13 +333,6 @@ def _update(reader: Reader, **values: Any) -> None:
     with reader.engine.begin() as connection:
         r = tables.runs
         connection.execute(update(r).where(r.c.id == reader.run.id).values(**values))
-
-
-def _backends(config: Config) -> tuple[Backend, Backend]:
-    """The backends of both roles: one and the same where their settings agree."""
-    social = backend_of(config.models.social)
-    same = config.models.observer == config.models.social
-    return social, social if same else backend_of(config.models.observer)
 
 
 def _complete(work: Coroutine[Any, Any, None]) -> None:

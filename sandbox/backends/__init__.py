@@ -12,3 +12,9 @@ ModelConfig = ScriptedConfig
 def backend_of(config: ModelConfig) -> Backend:
     """The backend for a model's settings, not started yet."""
     return ScriptedBackend(config)
+
+
+def backends_of(social: ModelConfig, observer: ModelConfig) -> tuple[Backend, Backend]:
+    """The backends of both roles: one and the same where their settings agree."""
+    first = backend_of(social)
+    return first, first if observer == social else backend_of(observer)
