@@ -7,6 +7,7 @@ import os
 import shutil
 import socket
 import subprocess
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -44,8 +45,9 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     user = "postgres" if getpass.getuser() == "root" else getpass.getuser()
     as_user = ["runuser", "-u", user, "--"] if getpass.getuser() == "root" else []
     if as_user:
-        for place in (folder, *list(folder.parents)[:2]):
-            place.chmod(0o755)
+        for place in (folder, *folder.parents):
+            if place != Path(tempfile.gettempdir()) and place.is_relative_to(tempfile.gettempdir()):
+                place.chmod(0o755)
         shutil.chown(folder, user)
     data = folder / "data"
     with socket.socket() as free:
