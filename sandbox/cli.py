@@ -120,9 +120,8 @@ def _work(address: Address, as_json: bool, **options: Any) -> None:
         data = outcome.as_dict()
         _out(as_json, data, lambda: _summary(reader, outcome))
     if outcome.status != "done":
-        print(
-            f"{outcome.status}: {outcome.message}; go on with: {_resume(address)}", file=sys.stderr
-        )
+        stopped = f"{outcome.status}: {outcome.message}".removeprefix("interrupted: ")
+        print(f"{stopped}; go on with: {_resume(address)}", file=sys.stderr)
         raise typer.Exit(130 if outcome.status == "interrupted" else 1)
 
 

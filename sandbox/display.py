@@ -44,22 +44,34 @@ class Rates:
 
     def words(self) -> str:
         """The state in one line."""
+        return " | ".join([*self.work(), *self.trouble()])
+
+    def work(self) -> list[str]:
+        """What is done, and how fast."""
         p, counts = self.progress, self.progress.counts
         tokens = counts.tokens_in + counts.tokens_out
-        parts = [
+        return [
             f"rounds {min(p.round, p.rounds)}/{p.rounds}",
             f"episodes {p.episodes:,}/{p.episodes_total:,}",
             f"calls {counts.calls:,} ({self._per_second(counts.calls):,.0f}/s)",
             f"tokens {tokens:,} ({self._per_second(tokens):,.0f}/s)",
+        ]
+
+    def trouble(self) -> list[str]:
+        """What is under way, what went wrong, and how long it will take."""
+        counts = self.progress.counts
+        parts = [
             f"in flight {counts.in_flight:,}",
             f"failed {counts.failed:,}, unparsed {counts.unparsed:,}",
         ]
         if counts.replayed:
             parts.append(f"replayed {counts.replayed:,}")
-        if p.stopping:
-            return " | ".join([*parts, "stopping: waiting for replies (again: stop at once)"])
         left = self._left()
-        return " | ".join([*parts, f"left {duration(left)}"] if left is not None else parts)
+        if self.progress.stopping:
+            parts.append("stopping: waiting for replies (again: stop at once)")
+        elif left is not None:
+            parts.append(f"left {duration(left)}")
+        return parts
 
     def _left(self) -> float | None:
         done = self.progress.episodes - self._episodes
@@ -104,8 +116,11 @@ class Display:
             ProgressBar(total=progress.episodes_total, completed=progress.episodes, width=40),
             Text(f"{progress.agents:,} agents, {duration(progress.clock.seconds())}"),
         )
-        words = Text(self._rates.words().replace(" | ", "   "), style="dim")
-        return Group(head, words)
+        lines = [
+            Text("   ".join(part), style="dim")
+            for part in (self._rates.work(), self._rates.trouble())
+        ]
+        return Group(head, *lines)
 
     def _lines(self) -> None:
         assert self._rates is not None

@@ -2,7 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import getpass
+import os
+import shutil
+import socket
+import subprocess
+import tempfile
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -34,6 +40,53 @@ def make(tmp_path: Path) -> Make:
         return address, resume(address)
 
     return made
+
+
+def _programs() -> Path | None:
+    found = sorted(Path("/usr/lib/postgresql").glob("*/bin/initdb")) or [
+        Path(place) for place in [shutil.which("initdb")] if place
+    ]
+    return found[-1].parent if found else None
+
+
+def missing(reason: str) -> None:
+    """On a user's machine a test that needs a server is skipped; in CI it has to run."""
+    if os.environ.get("CI"):
+        pytest.fail(reason)
+    pytest.skip(reason)
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """The URL of an empty database."""
+    programs = _programs()
+    if programs is None:
+        missing("PostgreSQL is not installed: apt-get install postgresql")
+    pytest.importorskip("psycopg") if not os.environ.get("CI") else __import__("psycopg")
+    folder = tmp_path_factory.mktemp("pg")
+    user = "postgres" if getpass.getuser() == "root" else getpass.getuser()
+    as_user = ["runuser", "-u", user, "--"] if getpass.getuser() == "root" else []
+    if as_user:
+        for place in (folder, *folder.parents):
+            if place != Path(tempfile.gettempdir()) and place.is_relative_to(tempfile.gettempdir()):
+                place.chmod(0o755)
+        shutil.chown(folder, user)
+    data = folder / "data"
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+
+    def call(program: str, *arguments: str) -> None:
+        command = [*as_user, f"{programs}/{program}", *arguments]
+        subprocess.run(command, check=True, capture_output=True, cwd=folder, timeout=60)
+
+    call("initdb", "-D", str(data), "-U", user, "--auth=trust", "--encoding=UTF8", "--no-sync")
+    options = f"-p {port} -h 127.0.0.1 -k {folder}"
+    call("pg_ctl", "-D", str(data), "-o", options, "-l", str(folder / "log"), "-w", "start")
+    try:
+        yield f"postgresql+psycopg://{user}@127.0.0.1:{port}/postgres"
+    finally:
+        call("pg_ctl", "-D", str(data), "-m", "immediate", "stop")
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

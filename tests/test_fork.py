@@ -11,7 +11,6 @@ from typing import Any
 import pytest
 from conftest import Make, small
 from test_cli import sim, sim_json
-from test_postgresql import server  # noqa: F401  (a fixture)
 from test_run import Stopping
 
 from sandbox import views
@@ -224,7 +223,7 @@ def test_a_copy_that_breaks_off_leaves_nothing_behind(
     assert verify(source)[0].run == "run"
 
 
-def test_a_fork_in_postgresql(server: str, make: Make) -> None:  # noqa: F811
+def test_a_fork_in_postgresql(server: str, make: Make) -> None:
     source, outcome = make(*ROUGH, name="origin")
     there = fork(source, 0, name="there", db=server)
     assert resume(there).digest == outcome.digest
