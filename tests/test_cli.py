@@ -11,6 +11,7 @@ import sqlite3
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
 from typing import Any
@@ -291,24 +292,42 @@ def test_a_foreign_package_of_the_same_name_is_a_clear_error(tmp_path: Path) -> 
     assert "another distribution has a module of that name" in done.stderr
 
 
-@pytest.mark.skipif(
-    shutil.which("mount") is None or os.geteuid() != 0, reason="needs root to mount"
-)
-def test_a_full_disk_loses_nothing(tmp_path: Path, undisturbed: dict[str, Any]) -> None:
-    small = tmp_path / "small"
-    small.mkdir()
-    mounted = subprocess.run(
-        ["mount", "-t", "tmpfs", "-o", "size=900k", "tmpfs", str(small)], capture_output=True
-    )
-    if mounted.returncode:
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """A disk of 900 kB, where this machine lets us mount one."""
+    if shutil.which("mount") is None or os.geteuid() != 0:
+        pytest.skip("only root can mount a small disk")
+    place = tmp_path / "small"
+    place.mkdir()
+    command = ["mount", "-t", "tmpfs", "-o", "size=900k", "tmpfs", str(place)]
+    if subprocess.run(command, capture_output=True).returncode:
         pytest.skip("this machine does not let us mount a small disk")
     try:
-        settings = ("--set", "models.social.misbehave=0.1")
-        done = sim(small, "run", *settings, status=1)
-        assert "full" in done.stderr
-        assert "resume" in done.stderr
-        remount = ["mount", "-o", "remount,size=20m", str(small)]
-        subprocess.run(remount, check=True)
-        assert sim_json(small, "resume", "quickstart")["digest"] == undisturbed["digest"]
+        yield place
     finally:
-        subprocess.run(["umount", str(small)], check=True)
+        subprocess.run(["umount", str(place)], check=True)
+
+
+def _remount(place: Path, options: str) -> None:
+    subprocess.run(["mount", "-o", f"remount,{options}", str(place)], check=True)
+
+
+def test_a_full_disk_loses_nothing(small_disk: Path, undisturbed: dict[str, Any]) -> None:
+    done = sim(small_disk, "run", "--set", "models.social.misbehave=0.1", status=1)
+    assert "full" in done.stderr
+    assert "resume" in done.stderr
+    _remount(small_disk, "size=20m")
+    assert sim_json(small_disk, "resume", "quickstart")["digest"] == undisturbed["digest"]
+
+
+def test_a_read_only_disk_can_be_read(small_disk: Path, tmp_path: Path) -> None:
+    sim(small_disk, "run", "--rounds", "2", "--max-calls", "300", status=130)
+    _remount(small_disk, "ro")
+    assert "Read-only" in sim(small_disk, "resume", "quickstart", status=2).stderr
+    assert "Read-only" in sim(small_disk, "run", "--name", "other", status=2).stderr
+    (row,) = sim_json(small_disk, "status")["runs"]
+    assert (row["status"], row["calls"]) == ("interrupted", 300)
+    assert len(sim_json(small_disk, "inspect", "quickstart", "agents")["agents"]) == 25
+    sim(small_disk, "export", "quickstart", "--format", "exchanges", "--out", str(tmp_path / "out"))
+    _remount(small_disk, "rw,size=20m")
+    assert sim_json(small_disk, "resume", "quickstart")["status"] == "done"
