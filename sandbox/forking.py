@@ -32,14 +32,19 @@ from storage.reader import Reader
 from worlds.base import SettingError, world_of
 
 FIXED = (
-    *("world.kind", "world.size", "world.topology", "world.demographics"),
-    *("world.degree", "world.rewire", "questions", "question_count", "personas"),
-    *("memory.prior", "memory.prior_pairs", "memory.embedder", "forms"),
+    *("world.kind", "questions", "question_count", "personas", "forms"),
+    *("memory.prior", "memory.prior_pairs", "memory.embedder"),
 )
 """Keys that a fork cannot change: the rounds that it takes over were lived by them.
 
 `forms` is among them because a call is shown, and its hash checked, with the form of its run.
+A world adds those of its settings that its society is founded on.
 """
+
+
+def fixed_keys(config: Config) -> list[str]:
+    """All keys of a run that a fork of it cannot change."""
+    return [*FIXED, *(f"world.{key}" for key in type(config.world).founding)]
 
 
 class _Plan(NamedTuple):
@@ -102,7 +107,7 @@ def _plan(
     old = Config.from_json(reader.run.config)
     new = _changed(old, settings, name or f"{old.name}-fork-at-{at}", name, rounds)
     _check_round(reader, at, new.rounds)
-    _check_past(flat(old), flat(new))
+    _check_past(old, flat(new))
     _check_world(reader, old, new)
     return _Plan(reader, at, old, new, missing_questions(reader, new))
 
@@ -118,7 +123,7 @@ def _changed(
         if value is not None:
             data[key] = value
             origin[key,] = f"--{key}"
-    _check_past(flat(config), dict(_flat((), data)))
+    _check_past(config, dict(_flat((), data)))
     try:
         return Config.model_validate(data)
     except ValidationError as error:
@@ -163,8 +168,9 @@ def _differences(old: Config, new: Config) -> dict[str, list[Any]]:
     return {key: pair for key, pair in pairs.items() if pair[0] != pair[1]}
 
 
-def _check_past(old: Mapping[str, Any], new: Mapping[str, Any]) -> None:
-    for key in FIXED:
+def _check_past(config: Config, new: Mapping[str, Any]) -> None:
+    old = flat(config)
+    for key in fixed_keys(config):
         if key in new and new[key] != old.get(key):
             raise InputError(
                 f"{key}: found {new[key]}; expected {old.get(key)}, as in the rounds that the "

@@ -14,7 +14,7 @@ from test_cli import sim, sim_json
 from test_run import Stopping
 
 from sandbox import views
-from sandbox.forking import FIXED, fork
+from sandbox.forking import fixed_keys, fork
 from sandbox.run import Outcome, create, prepare, resume, states, verify
 from sandbox.society import extend_questions
 from storage import database, tables
@@ -175,7 +175,7 @@ OTHER = {
 
 def test_settings_that_contradict_the_past_are_refused(make: Make, tmp_path: Path) -> None:
     source, _ = make("rounds=1")
-    assert set(OTHER) == set(FIXED)
+    assert set(OTHER) == set(fixed_keys(small()))
     for key, value in OTHER.items():
         with pytest.raises(InputError, match=f"^{key}: found .*; expected .* the fork keeps"):
             fork(source, 0, [f"{key}={value}"], db=str(tmp_path / "fork.db"))

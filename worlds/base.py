@@ -20,9 +20,14 @@ T = TypeVar("T")
 
 
 class Settings(BaseModel):
-    """The `world:` part of a config. A world adds its own keys; unknown ones are refused."""
+    """The `world:` part of a config. A world adds its own keys; unknown ones are refused.
+
+    `founding` names the keys that the society is founded on: they cannot change in a fork.
+    """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
+
+    founding: ClassVar[tuple[str, ...]] = ()
 
     kind: str
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Sequence
 from random import Random
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 from pydantic import Field
 
@@ -180,6 +180,8 @@ SCALES = {"alignment": ALIGNMENT, "engagement": ENGAGEMENT}
 
 class Settings(base.Settings):
     """The `world:` part of a config for the grid world."""
+
+    founding: ClassVar[tuple[str, ...]] = ("size", "topology", "demographics", "degree", "rewire")
 
     kind: Literal["grid"] = "grid"
     size: int = Field(default=5, ge=1, le=1000)
