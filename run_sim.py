@@ -7,6 +7,8 @@ if __name__ == "__main__":
         from sandbox.cli import main
     except ModuleNotFoundError as error:
         sys.exit(f"error: {error}; install what is needed first: pip install -e .")
+    except KeyboardInterrupt:
+        sys.exit(130)
     except ImportError as error:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(2)

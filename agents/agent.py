@@ -18,6 +18,7 @@ class Agent:
         label: the starting demographic it belongs to.
         x, y: where it is shown.
         links: the agents it is linked to; None where its place alone says who is near.
+        node: its name in a graph.
     """
 
     number: int
@@ -26,6 +27,7 @@ class Agent:
     x: float
     y: float
     links: tuple[int, ...] | None = None
+    node: str | None = None
     memory: Memory = field(default_factory=Memory)
 
     @cached_property

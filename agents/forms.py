@@ -151,6 +151,8 @@ _ENVIRONMENT = SandboxedEnvironment(
     finalize=lambda value: f"{MARK}{value}{MARK}",
 )
 
+_ENVIRONMENT.filters.pop("random")  # a prompt follows from its values alone
+
 
 @dataclass(frozen=True)
 class Form(Generic[T]):
@@ -159,6 +161,7 @@ class Form(Generic[T]):
     `system` is plain text and the same for every call of the form; `user` is a Jinja template.
     Tags such as ``<answer>`` fence what is inserted: a value that itself contains one of the
     template's tags has it defused, so that a text cannot pose as another part of the prompt.
+    `example` holds a value for every name that the template may use, to try other wordings out.
 
     Raises:
         ValueError: the template cannot be compiled.
@@ -168,6 +171,7 @@ class Form(Generic[T]):
     system: str
     user: str
     reply: Shape[T] = field(compare=False)
+    example: Mapping[str, Any] = field(default_factory=dict, compare=False)
 
     def __post_init__(self) -> None:
         try:
@@ -184,6 +188,15 @@ class Form(Generic[T]):
         names = "|".join(sorted(set(_TAG.findall(self.user)))) or r"(?!)"
         return re.compile(rf"<(?=\s*/?\s*(?:{names})\b)", re.IGNORECASE)
 
+    def try_out(self) -> None:
+        """Render the example, with a memory and without.
+
+        Raises:
+            ValueError: the template fails.
+        """
+        self.render(self.example)
+        self.render({**self.example, "past": None})
+
     def render(self, values: Mapping[str, Any]) -> Prompt:
         """Fill the template in.
 
@@ -194,8 +207,8 @@ class Form(Generic[T]):
             template = self._template
             context = template.new_context(dict(values), shared=True)  # no globals to copy
             pieces = "".join(template.root_render_func(context)).split(MARK)
-        except (TemplateError, TypeError) as error:
-            raise ValueError(f"form {self.name}: {error}") from None
+        except Exception as error:  # a template can raise what it likes
+            raise ValueError(f"form {self.name}: {error or type(error).__name__}") from None
         for place in range(1, len(pieces), 2):
             if "<" in pieces[place]:
                 pieces[place] = self._fence.sub("\u2039", pieces[place])

@@ -28,7 +28,7 @@ def run(
     config: str | Path = QUICKSTART,
     *,
     name: str | None = None,
-    db: str | None = None,
+    db: str | Path | None = None,
     rounds: int | None = None,
     settings: Mapping[str, Any] | None = None,
     quiet: bool = True,
@@ -46,11 +46,15 @@ def run(
     Raises:
         InputError: something in the config cannot work, or the name is taken.
     """
-    pairs = [f"{key}={json.dumps(value, default=str)}" for key, value in (settings or {}).items()]
+    pairs = [f"{key}={_yaml(value)}" for key, value in (settings or {}).items()]
     loaded = load_config(Path(config), pairs, name=name, rounds=rounds)
-    address = create(prepare(loaded), db)
+    address = create(prepare(loaded, str(config)), None if db is None else str(db))
     with Display(quiet) as display:
         return resume_run(address, display.watch)
+
+
+def _yaml(value: Any) -> str:
+    return json.dumps(value, default=str, ensure_ascii=False)
 
 
 def resume(run: str, *, quiet: bool = True) -> Outcome:

@@ -5,19 +5,24 @@ Exit status: 0 done; 1 the run ended with failures that it reports; 2 bad input;
 
 from __future__ import annotations
 
+import io
 import json
+import os
+import signal
 import sys
 from collections.abc import Callable
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, NoReturn
 
 import typer
 from rich.console import Console, Group, RenderableType
 from rich.text import Text
+from sqlalchemy.exc import DBAPIError
 
 from sandbox import __version__, render, views
 from sandbox.api import open_run
+from sandbox.calls import Stopped
 from sandbox.comparing import compare as compare_runs
 from sandbox.config import QUICKSTART, load_config
 from sandbox.display import Display, duration
@@ -26,7 +31,7 @@ from sandbox.estimating import estimate as estimate_run
 from sandbox.estimating import given_rates
 from sandbox.forking import fork as fork_run
 from sandbox.limits import Budget
-from sandbox.run import Outcome, create, prepare, states
+from sandbox.run import Interrupted, Outcome, create, prepare, states
 from sandbox.run import resume as resume_run
 from sandbox.run import verify as verify_run
 from storage import database
@@ -92,7 +97,7 @@ def run(
     """Run a config (default: the quickstart, with scripted replies)."""
     loaded = load_config(config or QUICKSTART, set_ or [], name=name, rounds=rounds)
     budget = Budget(max_calls, max_tokens, max_hours)
-    _work(create(prepare(loaded), db), as_json, budget=budget)
+    _work(create(prepare(loaded, str(config or QUICKSTART)), db), as_json, budget=budget)
 
 
 @app.command()
@@ -119,6 +124,8 @@ def _work(address: Address, as_json: bool, **options: Any) -> None:
     with open_run(str(address)) as reader:
         data = outcome.as_dict()
         _out(as_json, data, lambda: _summary(reader, outcome))
+    if outcome.status == "done" and not display.shown:
+        print("done already: nothing is left to do", file=sys.stderr)
     if outcome.status != "done":
         stopped = f"{outcome.status}: {outcome.message}".removeprefix("interrupted: ")
         print(f"{stopped}; go on with: {_resume(address)}", file=sys.stderr)
@@ -158,7 +165,7 @@ def _next_steps(outcome: Outcome) -> RenderableType:
     made.show_header = False
     made.add_row("look into a head", render.plain(f"python run_sim.py inspect {run} memory 3"))
     made.add_row("read an exchange", render.plain(f"python run_sim.py inspect {run} episode 0"))
-    export = f"python run_sim.py export {run} --format stable-alignment --out data"
+    export = f"python run_sim.py export {run} --format stable-alignment --out data/{outcome.run}"
     made.add_row("carry data away", render.plain(export))
     return made
 
@@ -185,8 +192,15 @@ def _states_of(file: Path) -> list[dict[str, Any]]:
     """One unreadable file does not hide the others."""
     try:
         return states(database.parse_url(str(file)))
-    except InputError as error:
-        return [{"run": file.stem, "db": str(file), "status": "unreadable", "message": str(error)}]
+    except (InputError, DBAPIError) as error:
+        return [
+            {
+                "run": file.stem,
+                "db": str(file),
+                "status": "unreadable",
+                "message": database.one_line(error),
+            }
+        ]
 
 
 def _status_table(rows: list[dict[str, Any]]) -> RenderableType:
@@ -207,7 +221,7 @@ def _status_table(rows: list[dict[str, Any]]) -> RenderableType:
             continue
         made.add_row(
             render.plain(row["run"]),
-            row["status"],
+            render.plain(row["status"]),
             f"{row['episodes']:,}/{row['episodes_total']:,}",
             f"{row['calls']:,}",
             f"{row['calls'] / row['seconds']:,.0f}" if row["seconds"] else "-",
@@ -226,7 +240,9 @@ def _status_table(rows: list[dict[str, Any]]) -> RenderableType:
 def inspect(
     run: Run,
     subject: Annotated[Subject | None, typer.Argument(help="what to look at")] = None,
-    number: Annotated[int | None, typer.Argument(metavar="ID", help="its number")] = None,
+    number: Annotated[
+        int | None, typer.Argument(metavar="ID", min=0, max=2**40, help="its number")
+    ] = None,
     search: Annotated[str | None, typer.Option(help="only what contains this text")] = None,
     round: Annotated[int | None, typer.Option(help="of, or as of the end of, this round")] = None,
     failures: Annotated[
@@ -294,7 +310,7 @@ def export(
     """Write a dataset."""
     options = {"mix": _mix(mix), "seed": seed} if format == "stable-alignment" else {}
     with open_run(run) as reader:
-        report = export_run(reader, format, out, overwrite=overwrite, **options)
+        report = export_run(reader, format, out.expanduser(), overwrite=overwrite, **options)
     _out(as_json, report.as_dict(), lambda: render.exported(report.as_dict()))
 
 
@@ -302,7 +318,11 @@ def _mix(text: str) -> tuple[int, int, int] | None:
     if text == "all":
         return None
     parts = text.split(":")
-    if len(parts) != 3 or not all(part.isdigit() for part in parts) or not any(map(int, parts)):
+    if (
+        len(parts) != 3
+        or not all(part.isascii() and part.isdigit() for part in parts)
+        or not any(map(int, parts))
+    ):
         raise InputError(f"--mix {text}: expected three whole numbers such as 5:1:1, or all")
     one, two, three = map(int, parts)
     return one, two, three
@@ -381,12 +401,26 @@ def verify(run: Run, as_json: AsJson = False) -> None:
     """Replay the journal with no model, and compare digests."""
     address = parse_run(run)
     with Display() as display:
-        outcome, digest = verify_run(address, display.watch)
-    agrees = digest == outcome.digest
-    data = {**outcome.as_dict(), "agrees": agrees, "digest_of_replay": digest}
-    words = "the digest agrees" if agrees else f"{outcome.digest} expected: the digests DIFFER"
-    line = f"{outcome.run}: {outcome.calls_replayed:,} calls replayed, {digest}; {words}"
-    _out(as_json, data, lambda: render.plain(line, "" if agrees else "red"))
+        verdict = verify_run(address, display.watch)
+    outcome, agrees = verdict.outcome, verdict.agrees
+    data = {
+        **outcome.as_dict(),
+        "agrees": agrees,
+        "digest_of_tables": verdict.of_tables,
+        "digest_of_replay": verdict.of_replay,
+    }
+
+    def picture() -> RenderableType:
+        made = render.table("", "")
+        made.show_header = False
+        made.add_row("calls replayed", f"{outcome.calls_replayed:,}")
+        made.add_row("digest of the run", str(outcome.digest))
+        for what, digest in (("tables", verdict.of_tables), ("replay", verdict.of_replay)):
+            style = "green" if digest == outcome.digest else "red"
+            made.add_row(f"digest of the {what}", Text(digest, style=style))
+        return Group(made, Text("agrees" if agrees else "DIFFERS", style="bold"))
+
+    _out(as_json, data, picture)
     if not agrees:
         raise typer.Exit(1)
 
@@ -401,7 +435,8 @@ def doctor(as_json: AsJson = False) -> None:
         made.show_header = False
         for one in findings:
             missing = "missing" if one.needed else "not installed"
-            made.add_row(one.what, one.found or missing, "" if one.found else one.advice)
+            cells = (one.what, one.found or missing, "" if one.found else one.advice)
+            made.add_row(*map(render.plain, cells))
         return made
 
     _out(as_json, {"findings": [one._asdict() for one in findings]}, picture)
@@ -426,14 +461,26 @@ def _options(
 
 def main() -> None:
     """Run the command line; the one place where errors become exit statuses."""
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="replace")
     try:
         app()
     except InputError as error:
-        print(f"error: {render.printable(error)}", file=sys.stderr)
-        sys.exit(2)
-    except KeyboardInterrupt:
-        print("interrupted", file=sys.stderr)
-        sys.exit(130)
+        _fail(str(error), 2)
+    except DBAPIError as error:
+        _fail(f"the database cannot be used: {database.one_line(error)}", 2)
+    except (Stopped, Interrupted, KeyboardInterrupt):
+        _fail("interrupted", 130)
     except BrokenPipeError:
-        sys.stderr.close()
-        sys.exit(0)
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+def _fail(message: str, status: int) -> NoReturn:
+    """One line for people; with --json an object for scripts as well."""
+    if "--json" in sys.argv:
+        print(json.dumps({"error": message}))
+    words = f"error: {message}" if status == 2 else message
+    print(render.printable(words), file=sys.stderr)
+    sys.exit(status)

@@ -7,6 +7,7 @@ expected, and is found before anything starts.
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -25,7 +26,7 @@ _PATH_KEYS = (("questions",), ("personas",), ("forms",), ("memory", "prior"), ("
 
 
 class _Part(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
 
 class MemoryConfig(_Part):
@@ -68,7 +69,7 @@ class ParetoStop(_Part):
 class Config(_Part):
     """One run, whole. Paths are absolute once it is loaded."""
 
-    name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$")
+    name: str = Field(max_length=100)
     seed: int = Field(default=7, ge=0, lt=2**63)
     rounds: int = Field(default=5, ge=1, le=1_000_000)
     questions: Path
@@ -81,6 +82,13 @@ class Config(_Part):
     models: Models
     schedule: Schedule = Schedule()
     stop: ParetoStop | None = None
+
+    @field_validator("name")
+    @classmethod
+    def _name(cls, value: str) -> str:
+        if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]*", value) or value.endswith(".db"):
+            raise ValueError("letters, digits, '.', '_' and '-', not beginning with a sign")
+        return value
 
     @field_validator("world", mode="before")
     @classmethod
@@ -98,8 +106,15 @@ class Config(_Part):
 
     @staticmethod
     def from_json(text: str) -> Config:
-        """The config of a stored run."""
-        return Config.model_validate_json(text)
+        """The config of a stored run.
+
+        Raises:
+            InputError: it cannot be read any more.
+        """
+        try:
+            return Config.model_validate_json(text)
+        except ValidationError as error:
+            raise InputError(explain(error, "the stored config", {}, {})) from None
 
 
 def load_config(path: Path, settings: Sequence[str] = (), **overrides: Any) -> Config:
@@ -124,7 +139,23 @@ def load_config(path: Path, settings: Sequence[str] = (), **overrides: Any) -> C
     try:
         return Config.model_validate(data)
     except ValidationError as error:
-        raise InputError(explain(error, str(path), origin)) from None
+        raise InputError(explain(error, str(path), origin, data)) from None
+    except (RecursionError, ValueError, OverflowError):
+        raise InputError(f"{path}: nested without end; expected a config") from None
+
+
+class _Loader(yaml.SafeLoader):
+    """YAML in which a key that stands twice is an error, as it is nearly always a slip."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        seen = set()
+        for key, _ in node.value:
+            if key.tag == "tag:yaml.org,2002:str" and key.value in seen:
+                raise yaml.constructor.ConstructorError(
+                    None, None, f"the key {key.value} stands twice", key.start_mark
+                )
+            seen.add(key.value if isinstance(key.value, str) else id(key))
+        return super().construct_mapping(node, deep)
 
 
 def _read_yaml(path: Path) -> dict[str, Any]:
@@ -135,11 +166,13 @@ def _read_yaml(path: Path) -> dict[str, Any]:
     except UnicodeDecodeError:
         raise InputError(f"{path}: not a text file in UTF-8; expected a YAML config") from None
     try:
-        data = yaml.safe_load(clean(text))
+        data = yaml.load(clean(text), _Loader)
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
         line = f":{mark.line + 1}" if mark else ""
         raise InputError(f"{path}{line}: not YAML: {getattr(error, 'problem', error)}") from None
+    except (RecursionError, ValueError):
+        raise InputError(f"{path}: nested without end; expected a YAML config") from None
     if not isinstance(data, dict):
         raise InputError(f"{path}: found {_short(data)}, expected a YAML mapping of config keys")
     return data
@@ -191,17 +224,48 @@ def _short(value: Any) -> str:
     return text if len(text) <= 60 else text[:57] + "..."
 
 
-def explain(error: ValidationError, path: str, origin: Mapping[tuple[str, ...], str]) -> str:
-    """One line for the first thing that is wrong."""
+def explain(
+    error: ValidationError,
+    path: str,
+    origin: Mapping[tuple[str, ...], str],
+    data: Mapping[str, Any],
+) -> str:
+    """One line for the first thing that is wrong with the data of a config.
+
+    Args:
+        error: what pydantic found.
+        path: where the data came from.
+        origin: where single keys came from instead.
+        data: what was read.
+    """
     first = error.errors(include_url=False)[0]
-    key = tuple(
-        str(part) for part in first["loc"] if str(part) not in ("scripted", "vllm", "openai")
-    )
-    place = next((text for at, text in origin.items() if at == key[: len(at)]), path)
-    message = first["msg"].removeprefix("Value error, ")
+    key = _key(first["loc"], data)
+    place = next((text for at, text in origin.items() if _related(at, key)), path)
+    name = ".".join(key)
+    message = _TOLD.get(first["type"], first["msg"].removeprefix("Value error, "))
     if first["type"] == "extra_forbidden":
-        return f"{place}: {'.'.join(key)}: unknown key; expected one that the README lists"
+        return f"{place}: {name}: unknown key; expected one that the README lists"
     if first["type"] == "missing":
-        return f"{place}: {'.'.join(key)}: missing; expected a value"
+        return f"{place}: {name}: missing; expected a value"
     message = message[:1].lower() + message[1:]
-    return f"{place}: {'.'.join(key)}: found {_short(first['input'])}; expected: {message}"
+    return f"{place}: {name}: found {_short(first['input'])}; expected: {message}"
+
+
+_TOLD = {"path_type": "the path of a file", "model_type": "a mapping of keys"}
+
+
+def _related(one: tuple[str, ...], other: tuple[str, ...]) -> bool:
+    shorter = min(len(one), len(other))
+    return one[:shorter] == other[:shorter]
+
+
+def _key(place: Sequence[int | str], data: Any) -> tuple[str, ...]:
+    """The config's own keys in a place that also names the alternatives of a type."""
+    key = []
+    for number, part in enumerate(place):
+        if isinstance(data, Mapping) and part in data:
+            key.append(str(part))
+            data = data[part]
+        elif isinstance(data, Mapping) and number == len(place) - 1:
+            key.append(str(part))
+    return tuple(key)

@@ -90,14 +90,19 @@ class Display:
         self._thread: threading.Thread | None = None
         self._rates: Rates | None = None
 
+    @property
+    def shown(self) -> bool:
+        """Whether there was any work to show."""
+        return self._rates is not None
+
     def __enter__(self) -> Self:
         return self
 
     def watch(self, progress: Progress) -> None:
         """Begin to show the progress of a run."""
+        self._rates = Rates(progress)
         if self._quiet:
             return
-        self._rates = Rates(progress)
         if self._console.is_terminal:
             self._live = Live(
                 console=self._console, get_renderable=self._picture, refresh_per_second=5
@@ -136,7 +141,7 @@ class Display:
         self._stop.set()
         if self._live is not None:
             self._live.stop()
-        elif self._rates is not None:
+        elif self._rates is not None and not self._quiet:
             if self._thread is not None:
                 self._thread.join()
             print(self._rates.words(), file=sys.stderr, flush=True)

@@ -23,7 +23,6 @@ class Finding(NamedTuple):
 
 
 _EXTRAS = {
-    "vllm": "to serve models on this machine's GPUs: pip install vllm",
     "psycopg": "to keep runs in PostgreSQL: pip install -e '.[postgresql]'",
     "pytest": "to run the tests: pip install -e '.[test]'",
 }

@@ -14,6 +14,7 @@ from sandbox.calls import Answered, Caller, Stopped
 from sandbox.scheduler import Planned
 from sandbox.society import Society
 from storage import tables
+from storage.errors import InputError
 from storage.writer import Row, Writer
 from worlds.base import Rated, Unanswered, World
 
@@ -153,7 +154,10 @@ class PlayedEpisode:
         self._names.add(name)
         worded: Form[T] = self._forms[form.name]
         me = None if agent is None else agent.introduction
-        prompt = worded.render({**values, "me": me, "past": past})
+        try:
+            prompt = worded.render({**values, "me": me, "past": past})
+        except ValueError as error:
+            raise InputError(f"call {name}: {error}") from None
         for attempt in range(self._attempts):
             answer = await self._caller.call(name._replace(attempt=attempt), worded, prompt, past)
             if answer.parsed.value is not None:

@@ -8,20 +8,18 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from datetime import UTC, datetime
-from pathlib import Path
 from typing import Any, NamedTuple
 
 from pydantic import ValidationError
-from sqlalchemy import Connection, Engine, func, insert, select, update
-from sqlalchemy.exc import DBAPIError
+from sqlalchemy import Connection, func, insert, select, update
 
 from agents.embedding import HashedEmbedder
 from sandbox import __version__
 from sandbox.backends import backend_of
 from sandbox.changes import refuse_changes
 from sandbox.config import Config, apply_setting, explain
+from sandbox.run import new_run
 from sandbox.society import add_questions, missing_questions, read_agents
 from sandbox.sources import Question
 from storage import database, tables
@@ -94,7 +92,7 @@ def fork(
         new_name = plan.new.name
         place = database.parse_url(db or str(database.RUNS / f"{new_name}.db"))
         address = Address(place, new_name)
-        with _whole_or_not_at_all(address) as target, target.begin() as connection:
+        with new_run(address) as target, target.begin() as connection:
             _write(connection, plan)
         return address
     finally:
@@ -127,7 +125,7 @@ def _changed(
     try:
         return Config.model_validate(data)
     except ValidationError as error:
-        raise InputError(explain(error, f"run {config.name}", origin)) from None
+        raise InputError(explain(error, f"run {config.name}", origin, data)) from None
 
 
 def _check_round(reader: Reader, at: int, rounds: int) -> None:
@@ -187,28 +185,6 @@ def _check_world(reader: Reader, old: Config, new: Config) -> None:
         world_of(new.world.kind)(new.world, new.seed).populate(personas)
     except SettingError as error:
         raise InputError(f"world.{error.key}: {error}") from None
-
-
-@contextmanager
-def _whole_or_not_at_all(address: Address) -> Iterator[Engine]:
-    """Open the database of a new run; a file that was made for it goes away with an error."""
-    place = database.place_of(address.url)
-    file = Path(str(address.url.database)) if database.is_file(address.url) else None
-    new = file is not None and not file.exists()
-    if not new and address.name in database.run_names(address.url):
-        raise InputError(f"name: {address} exists; expected a new name (--name)")
-    opened = False
-    try:
-        with database.writing(address.url) as engine:
-            opened = True
-            yield engine
-    except BaseException as error:
-        if new and opened and file is not None:
-            file.unlink(missing_ok=True)
-        if isinstance(error, DBAPIError):
-            line = database.one_line(error)
-            raise InputError(f"{place}: cannot be written: {line}") from None
-        raise
 
 
 def _write(connection: Connection, plan: _Plan) -> None:

@@ -39,7 +39,7 @@ class GroupCommit:
         failure = None
         try:
             self._writer.commit()
-        except DBAPIError as error:
+        except (DBAPIError, FileNotFoundError) as error:
             failure = BackendDown(f"the database cannot be written: {one_line(error)}")
         for waiting in group:
             if waiting.done():

@@ -207,8 +207,10 @@ def _stage_title(data: Data, stage: str) -> str:
 def call_table(rows: Sequence[Data]) -> Table:
     """Calls, a line each."""
     made = table("call", "name", "status", "tokens", "recalled", "reply", right=("call", "tokens"))
+    made.expand = True
     for column in made.columns:
         column.no_wrap = True
+    made.columns[-1].ratio = 1
     made.columns[-1].overflow = "ellipsis"
     for row in rows:
         reply = row["reply"] if row["error"] is None else row["error"]
@@ -220,7 +222,7 @@ def _call_cells(row: Data) -> tuple[str | Text, ...]:
     status = Text(row["status"], style="" if row["status"] == "ok" else "red")
     recalled = "-" if row["recalled"] is None else f"{row['recalled']} at {row['distance']:.2f}"
     tokens = f"{row['tokens_in'] or 0}+{row['tokens_out'] or 0}"
-    return str(row["call"]), row["name"], status, tokens, recalled
+    return str(row["call"]), plain(row["name"]), status, tokens, recalled
 
 
 def call(data: Data) -> RenderableType:

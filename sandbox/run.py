@@ -85,8 +85,12 @@ class Outcome:
         return asdict(self)
 
 
-def prepare(config: Config) -> Blueprint:
+def prepare(config: Config, place: str = "") -> Blueprint:
     """Read and check everything that a config names.
+
+    Args:
+        config: what is asked for.
+        place: where the config was read from, for errors.
 
     Raises:
         InputError: something in it cannot work.
@@ -100,7 +104,7 @@ def prepare(config: Config) -> Blueprint:
         agents = world.populate(personas)
         inherited = [list(world.inherit(agent, pairs, count)) for agent in agents]
     except SettingError as error:
-        raise InputError(f"config {config.name}: world.{error.key}: {error}") from None
+        raise InputError(f"{place or config.name}: world.{error.key}: {error}") from None
     wanted = len(agents) * config.rounds
     limit = min(wanted, config.question_count or wanted)
     questions = read_questions(config.questions, limit)
@@ -120,19 +124,28 @@ def create(blueprint: Blueprint, url: str | None = None) -> Address:
     name = blueprint.config.name
     place = database.parse_url(url or str(database.RUNS / f"{name}.db"))
     address = Address(place, name)
-    file = Path(str(place.database)) if database.is_file(place) else None
-    new = file is not None and not file.exists()
-    if not new:
+    with new_run(address) as engine:
+        _write(engine, blueprint)
+    return address
+
+
+@contextmanager
+def new_run(address: Address) -> Iterator[Engine]:
+    """Open a database to write a new run into it; a file that is made for it goes with an error.
+
+    Raises:
+        InputError: the name is taken there, or the database cannot be used.
+    """
+    url = address.url
+    if not database.is_file(url) or Path(str(url.database)).exists():
         _refuse_taken(address)  # before the file is opened for writing
     try:
-        with database.writing(place) as engine:
-            _write(engine, blueprint)
+        with database.writing(url) as engine:
+            _refuse_taken(address)
+            yield engine
     except DBAPIError as error:
-        if new and file is not None:
-            file.unlink(missing_ok=True)
         line = database.one_line(error)
-        raise InputError(f"{database.place_of(place)}: cannot be written: {line}") from None
-    return address
+        raise InputError(f"{database.place_of(url)}: cannot be written: {line}") from None
 
 
 def _refuse_taken(address: Address) -> None:
@@ -268,11 +281,24 @@ def _raise_rounds(reader: Reader, rounds: int) -> None:
     _update(reader, rounds=rounds, config=config.as_json(), status="interrupted", digest=None)
 
 
-def verify(address: Address, watch: Watch | None = None) -> tuple[Outcome, str]:
-    """Replay a finished run from its journal, with no model, in a database of its own.
+class Verdict(NamedTuple):
+    """What `verify` found: the run's outcome, and digests that should all be the run's.
 
-    Returns:
-        The run's outcome, and the digest of the replay: equal to the run's where all is well.
+    `of_tables` is made from the tables as they are now, `of_replay` from a replay of the journal.
+    """
+
+    outcome: Outcome
+    of_tables: str
+    of_replay: str
+
+    @property
+    def agrees(self) -> bool:
+        """Whether the run is what it was when it ended, and follows from its journal."""
+        return self.outcome.digest == self.of_tables == self.of_replay
+
+
+def verify(address: Address, watch: Watch | None = None) -> Verdict:
+    """Replay a finished run from its journal, with no model, in a database of its own.
 
     Raises:
         InputError: the run is not finished, or a call of the replay is not in the journal.
@@ -283,7 +309,7 @@ def verify(address: Address, watch: Watch | None = None) -> tuple[Outcome, str]:
         source = Reader.find(original, address.name, str(address))
         name = source.run.name
         if source.run.status != "done":
-            raise InputError(f"{address}: not finished; expected `resume {name}` first")
+            raise InputError(f"{address}: not finished; expected `resume` first")
         folder = stack.enter_context(tempfile.TemporaryDirectory(prefix="sandbox-verify-"))
         url = database.parse_url(str(Path(folder) / "replay.db"))
         engine = stack.enter_context(database.writing(url))
@@ -294,7 +320,7 @@ def verify(address: Address, watch: Watch | None = None) -> tuple[Outcome, str]:
         runner = Runner(reader, writer, (NoModel(), NoModel()), Journal(source, copy=True))
         _complete(_work(runner, watch))
         replayed = runner.progress.counts.replayed
-        return outcome(source, address, replayed), digest(reader)
+        return Verdict(outcome(source, address, replayed), digest(source), digest(reader))
 
 
 def _sit(
@@ -314,7 +340,7 @@ def _sit(
     values: dict[str, Any] = {"status": "interrupted", "message": "stopped before its end"}
     try:
         _complete(_work(runner, watch))
-        values = {"status": "done", "message": None, "digest": digest(reader)}
+        values = {"status": "done", "message": runner.ended_early, "digest": digest(reader)}
     except Stopped as stopped:
         values["message"] = str(stopped)
     except (Interrupted, KeyboardInterrupt):

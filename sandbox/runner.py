@@ -276,6 +276,14 @@ class Runner:
         if self._over is not None and not self._over.done():
             self._go_on(self._over)
 
+    @property
+    def ended_early(self) -> str | None:
+        """Why the run has fewer rounds than asked for, if it has."""
+        last = self._stop.stopped_after if self._stop else None
+        if last is None or last + 1 >= self.config.rounds:
+            return None
+        return f"stopped after round {last}: alignment x engagement no longer rises"
+
     async def flush(self) -> None:
         """Commit what is still waiting to be written."""
         await self._caller.flush()

@@ -84,6 +84,7 @@ def _agent_row(run_id: int, agent: Agent) -> dict[str, Any]:
         "x": agent.x,
         "y": agent.y,
         "neighbours": None if agent.links is None else ",".join(map(str, agent.links)),
+        "node": agent.node,
     }
 
 
@@ -246,6 +247,7 @@ def read_agents(reader: Reader, keep: int | None = None) -> list[Agent]:
             row.x,
             row.y,
             None if row.neighbours is None else tuple(map(int, row.neighbours.split(","))),
+            row.node,
             Memory(keep),
         )
         for row in reader.rows(query)

@@ -80,7 +80,7 @@ def _question(path: Path, line: int, value: Any) -> Question:
 
 
 def _lines(path: Path) -> Iterator[tuple[int, Any]]:
-    with path.open(encoding="utf-8") as file:
+    with path.open(encoding="utf-8-sig") as file:
         for number, line in enumerate(file, 1):
             if line.strip():
                 yield number, line
@@ -90,14 +90,15 @@ def _jsonl(path: Path) -> Iterator[tuple[int, Any]]:
     for number, line in _lines(path):
         try:
             yield number, json.loads(line)
-        except json.JSONDecodeError as error:
+        except (ValueError, RecursionError) as error:
+            problem = getattr(error, "msg", "too deep or too long")
             raise InputError(
-                f"{path}:{number}: not JSON: {error.msg}; expected an object a line"
+                f"{path}:{number}: not JSON: {problem}; expected an object a line"
             ) from None
 
 
 def _csv(path: Path) -> Iterator[tuple[int, Any]]:
-    with path.open(encoding="utf-8", newline="") as file:
+    with path.open(encoding="utf-8-sig", newline="") as file:
         reader = csv.DictReader(file)
         try:
             for row in reader:
@@ -197,11 +198,14 @@ def _reworded(path: Path, known: dict[str, Form[Any]], name: Any, parts: Any) ->
         raise InputError(f"forms: {path}: {name}: expected texts under system and user")
     form = known[name]
     try:
-        return Form(
+        reworded = Form(
             name,
             clean(parts.get("system", form.system)),
             clean(parts.get("user", form.user)),
             form.reply,
+            form.example,
         )
+        reworded.try_out()
     except ValueError as error:
         raise InputError(f"forms: {path}: {error}") from None
+    return reworded

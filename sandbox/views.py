@@ -97,6 +97,7 @@ def agent(reader: Reader, number: int) -> Data:
         "x": found.x,
         "y": found.y,
         "links": found.links,
+        "node": found.node,
         "memories": _memory_counts(reader).get(number, 0),
         "episodes": episodes,
         "gives": _gives(reader, number),

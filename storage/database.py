@@ -41,10 +41,12 @@ def is_file(url: URL) -> bool:
 def parse_url(address: str) -> URL:
     """Read a database URL, or the path of an SQLite file."""
     if "://" not in address:
-        return URL.create("sqlite", database=str(Path(address).absolute()))
+        return URL.create("sqlite", database=str(Path(address).expanduser().absolute()))
     try:
         url = make_url(address)
-        url.get_dialect()
+        url.get_dialect().import_dbapi()
+    except ModuleNotFoundError as error:
+        raise InputError(f"{address}: needs a driver that is not installed: {error}") from None
     except (ArgumentError, NoSuchModuleError, ImportError) as error:
         raise InputError(f"{address}: not a database URL that works here: {error}") from None
     if url.get_backend_name() == "sqlite":
@@ -59,7 +61,7 @@ def parse_run(run: str) -> Address:
     place, _, name = run.partition("#")
     if "://" in place:
         return Address(parse_url(place), name or None)
-    path = Path(place)
+    path = Path(place).expanduser()
     if path.suffix != ".db" and os.sep not in place:
         path = RUNS / f"{place}.db"
     if not path.is_file():
@@ -159,6 +161,7 @@ def writing(url: URL) -> Iterator[Engine]:
             if is_file(url):
                 Path(str(url.database)).parent.mkdir(parents=True, exist_ok=True)
                 stack.enter_context(_file_lock(url))
+                stack.enter_context(_nothing_half_made(Path(str(url.database))))
                 _check_existing(url)
             engine = _engine(url, write=True)
             stack.callback(_leave, url, engine)
@@ -181,6 +184,18 @@ def _file_lock(url: URL) -> Iterator[None]:
     finally:
         Path(lock.lock_file).unlink(missing_ok=True)
         lock.release()
+
+
+@contextmanager
+def _nothing_half_made(path: Path) -> Iterator[None]:
+    """Take a file away again that was made here, if what it was made for has failed."""
+    there = path.exists()
+    try:
+        yield
+    except BaseException:
+        if not there:
+            path.unlink(missing_ok=True)
+        raise
 
 
 def _check_existing(url: URL) -> None:

@@ -95,7 +95,8 @@ agents = Table(
     Column("persona", Text, nullable=False),  # JSON
     Column("x", Float, nullable=False),
     Column("y", Float, nullable=False),
-    Column("neighbours", Text),  # numbers, comma-separated; NULL: everybody else
+    Column("neighbours", Text),  # numbers, comma-separated; NULL: its place says who is near
+    Column("node", Text),  # its name in a graph; NULL: the world has none
     sqlite_with_rowid=False,
 )
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import time
 from collections import OrderedDict
 from collections.abc import Iterable, Sequence
 from typing import Any
@@ -54,6 +56,7 @@ class Writer:
         self._engine = engine
         self._waiting: dict[Table, list[Row]] = {table: [] for table in _ORDER}
         self._insert = {table: _insert_statement(engine, table) for table in _ORDER}
+        self._looked = 0.0
         self._observed: list[Row] = []
         self._crossed_out: list[Row] = []
         self._text_ids: OrderedDict[str, int] = OrderedDict()
@@ -129,10 +132,21 @@ class Writer:
 
         Raises:
             sqlalchemy.exc.DBAPIError: it could not be written; everything is still waiting here.
+            FileNotFoundError: the database file is no longer where it was.
         """
+        self._look_after_file()
         with self._engine.begin() as connection:
             self._write(connection)
         self._clear()
+
+    def _look_after_file(self) -> None:
+        """A file that is deleted or moved away can be written to for hours, and all is lost."""
+        place = self._engine.url.database
+        if self._engine.dialect.name != "sqlite" or time.monotonic() < self._looked + 1:
+            return
+        self._looked = time.monotonic()
+        if not os.path.exists(str(place)):
+            raise FileNotFoundError(f"{place} is gone")
 
     def flush(self, connection: Connection) -> None:
         """Write everything that was handed over, within a transaction of the caller's."""

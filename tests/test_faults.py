@@ -202,6 +202,18 @@ def test_a_database_locked_for_good_stops_the_run(
     assert resume(address).digest == calm.digest
 
 
+def test_a_database_that_is_deleted_stops_the_run(tmp_path: Path) -> None:
+    slow = LATENCY.replace("16", "1")
+    address = create(prepare(small(slow)), str(tmp_path / "run.db"))
+    thread = threading.Timer(1.0, (tmp_path / "run.db").unlink)
+    thread.start()
+    outcome = resume(address)
+    thread.join()
+    assert outcome.status == "failed"
+    assert outcome.message is not None
+    assert "is gone" in outcome.message
+
+
 def test_a_clock_that_jumps(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     calm = resume(create(prepare(small()), str(tmp_path / "calm.db")))
     chance = random.Random(1)
@@ -247,7 +259,7 @@ def test_more_rounds_are_simply_more_rounds(tmp_path: Path) -> None:
         resume(short, rounds=1)
     longer = resume(short, rounds=5)
     assert (longer.rounds, longer.digest) == (5, whole.digest)
-    assert verify(short)[1] == whole.digest
+    assert verify(short).of_replay == whole.digest
 
 
 def _broken_off(tmp_path: Path, *settings: str) -> Any:

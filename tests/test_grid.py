@@ -122,6 +122,20 @@ def test_a_graph_file(tmp_path: Path, suffix: str) -> None:
     assert len(world.meet(agents, 0)) == 34
 
 
+def test_what_follows_two_names_is_left_aside(tmp_path: Path) -> None:
+    path = tmp_path / "weighted.csv"
+    path.write_bytes(b"\xef\xbb\xbfada,bo,0.5\n# a comment\nbo,cy,2\nbo,ada,1\n\n")
+    agents = _world(topology=str(path))[1]
+    assert [(agent.node, agent.links) for agent in agents] == [
+        ("ada", (1,)), ("bo", (0, 2)), ("cy", (1,)),
+    ]  # fmt: skip
+    path.write_text("ada bo\ncy\n")
+    with pytest.raises(SettingError, match="line 2: found one name, cy"):
+        _world(topology=str(path))
+    with pytest.raises(SettingError, match=r"graph.gml; expected one of grid"):
+        _world(topology=str(tmp_path / "graph.gml"))
+
+
 def test_positions_of_a_graph_file_are_kept(tmp_path: Path) -> None:
     graph = nx.path_graph(3)
     nx.set_node_attributes(graph, {0: 0.5, 1: 1.5, 2: 2.5}, "x")
@@ -136,7 +150,7 @@ def test_positions_of_a_graph_file_are_kept(tmp_path: Path) -> None:
     [
         ({"size": 1}, "size", "society of one"),
         ({"size": 3, "radius": 0.5}, "radius", "reaches nobody"),
-        ({"topology": "no/such.graphml"}, "topology", "expected one of grid"),
+        ({"topology": "no/such.graphml"}, "topology", "no such file"),
         ({"topology": "small_world", "size": 2, "degree": 40}, "degree", "40 for 4 agents"),
     ],
 )

@@ -136,9 +136,9 @@ def test_resuming_what_is_done_changes_nothing(make: Make, tmp_path: Path) -> No
 
 def test_verify_agrees_and_sees_a_changed_reply(make: Make, tmp_path: Path) -> None:
     address, outcome = make("models.social.misbehave=0.1")
-    again, digest = verify(address)
-    assert digest == outcome.digest
-    assert again.calls_replayed == outcome.calls
+    verdict = verify(address)
+    assert verdict.agrees
+    assert verdict.outcome.calls_replayed == outcome.calls
     with sqlite3.connect(tmp_path / "run.db") as connection:
         (text,) = connection.execute(
             "SELECT revision_id FROM episodes ORDER BY id DESC LIMIT 1"
@@ -271,7 +271,7 @@ def test_two_runs_in_one_database_keep_apart(make: Make, tmp_path: Path) -> None
         config = small(f"seed={seed}", f"name={name}")
         both = resume(create(prepare(config), str(tmp_path / "both.db")))
         assert both.digest == single[name].digest
-    assert verify(parse_run(f"{tmp_path}/both.db#b"))[1] == single["b"].digest
+    assert verify(parse_run(f"{tmp_path}/both.db#b")).of_replay == single["b"].digest
     both_runs = parse_run(f"{tmp_path}/both.db")
     with pytest.raises(InputError, match="holds a, b"):
         resume(both_runs)

@@ -25,7 +25,7 @@ class Settings(BaseModel):
     `founding` names the keys that the society is founded on: they cannot change in a fork.
     """
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
     founding: ClassVar[tuple[str, ...]] = ()
 
@@ -43,7 +43,7 @@ class SettingError(Exception):
 class Pair(BaseModel):
     """A question and an answer that an agent may be born with."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
     question: str
     answer: str

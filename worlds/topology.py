@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -19,11 +19,15 @@ _SPRING_LIMIT = 500  # above, a spring layout needs minutes; agents then lie on 
 
 
 class Site(NamedTuple):
-    """A place for one agent; `links` is None where the place itself says who is near."""
+    """A place for one agent.
+
+    `links` is None where the place itself says who is near; `node` is its name in a graph file.
+    """
 
     x: float
     y: float
     links: tuple[int, ...] | None
+    node: str | None = None
 
 
 def sites(topology: str, size: int, degree: int, rewire: float, seed: int) -> list[Site]:
@@ -63,33 +67,53 @@ def _graph(topology: str, count: int, degree: int, rewire: float, seed: int) -> 
 
 
 def _read(path: Path) -> nx.Graph[Any]:
-    expected = "expected a GraphML file (.graphml) or an edge list (two names a line)"
+    """Read a graph; directions, weights and repeated links do not count."""
     try:
-        read = nx.read_graphml if path.suffix.lower() == ".graphml" else nx.read_edgelist
-        graph: nx.Graph[Any] = nx.Graph(read(path))
-    except FileNotFoundError:
+        graph: nx.Graph[Any] = nx.Graph(_READERS[path.suffix.lower()](path))
+    except KeyError:
         names = ", ".join(GENERATED)
-        raise SettingError(
-            "topology", f"found {path}; expected one of {names}, or a file"
-        ) from None
+        raise SettingError("topology", f"found {path}; expected one of {names}, {_FILES}") from None
+    except FileNotFoundError:
+        raise SettingError("topology", f"{path}: no such file; expected {_FILES}") from None
     except Exception as error:  # parsers of XML and text raise what they like
-        raise SettingError("topology", f"{path}: {error}; {expected}") from None
+        line = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise SettingError("topology", f"{path}: {line}; expected {_FILES}") from None
     graph.remove_edges_from(list(nx.selfloop_edges(graph)))
     if len(graph) < 2:
-        raise SettingError("topology", f"{path}: found {len(graph)} nodes; {expected}")
+        raise SettingError("topology", f"{path}: found {len(graph)} nodes; expected at least 2")
     lonely = next((node for node in graph if not graph.degree(node)), None)
     if lonely is not None:
-        raise SettingError(
-            "topology", f"{path}: node {lonely} has no neighbour; expected at least 1"
-        )
+        raise SettingError("topology", f"{path}: node {lonely} has no neighbour; expected one")
     return graph
+
+
+def _read_edges(path: Path) -> nx.Graph[Any]:
+    """Two names a line; what follows them (a weight) is left aside, as are lines with ``#``."""
+    graph: nx.Graph[Any] = nx.Graph()
+    for number, line in enumerate(path.read_text(encoding="utf-8-sig").splitlines(), 1):
+        words = line.partition("#")[0].replace(",", " ").split()
+        if len(words) == 1:
+            raise ValueError(f"line {number}: found one name, {words[0]}")
+        graph.add_edges_from([tuple(words[:2])] if words else [])
+    return graph
+
+
+_READERS: dict[str, Callable[[Path], Any]] = {
+    ".graphml": nx.read_graphml,
+    ".edges": _read_edges,
+    ".edgelist": _read_edges,
+    ".csv": _read_edges,
+    ".txt": _read_edges,
+}
+_FILES = "a GraphML file (.graphml) or an edge list, two names a line (.edges, .txt, .csv)"
 
 
 def _laid_out(graph: nx.Graph[Any], seed: int) -> list[Site]:
     order = {node: number for number, node in enumerate(graph)}
     spots = _spots(graph, seed)
     return [
-        Site(*spots[node], tuple(sorted(order[other] for other in graph[node]))) for node in graph
+        Site(*spots[node], tuple(sorted(order[other] for other in graph[node])), str(node))
+        for node in graph
     ]
 
 

@@ -19,7 +19,7 @@ class ModelSettings(BaseModel):
         retries: how often a call is asked again while no reply comes, before the run stops.
     """
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
     max_tokens: int = Field(default=512, ge=1)
     temperature: float = Field(default=1.0, ge=0, le=2)

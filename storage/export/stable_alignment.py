@@ -166,6 +166,13 @@ def _notes(
             yield f"{kind}: left out by the mix {_ratio(wanted.values())}"
         elif not found[kind]:
             yield f"{kind}: the run has no row of this kind; the export goes without it"
+    scarce = [kind for kind, weight in wanted.items() if weight and found[kind]]
+    if weights and 0 < count < sum(found.values()) / 2 and scarce:
+        least = min(scarce, key=lambda kind: found[kind] // wanted[kind])
+        yield (
+            f"the mix {_ratio(wanted.values())} is limited by {found[least]} rows of {least} (one "
+            "row of imitation holds all responses to a question); `all` takes every row"
+        )
     if count:
         return
     yield _why_nothing(found, wanted)

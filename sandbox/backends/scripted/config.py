@@ -15,7 +15,7 @@ Mishap = Literal["empty", "cut", "fraction", "refusal", "chatter", "injection", 
 class Latency(BaseModel):
     """How long a reply takes: as on a machine that answers `capacity` calls at once."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
     first_token: float = Field(ge=0, description="seconds until the first token")
     per_token: float = Field(ge=0, description="seconds for every token of the reply")
