@@ -1,6 +1,6 @@
 """The main job at full size: a grid of 10 x 10, 50 rounds, 4 raters: 5,000 episodes, 50,000 calls.
 
-Usage: python benchmarks/main_job.py [--questions ../shared/data/hh_rlhf_questions.txt]
+Usage: python benchmarks/main_job.py --questions FILE (one a line, 5,000 or more)
 
 Each step is a process of its own, as a person would type it; its time and its largest memory are
 what the operating system says of it. Exit status 1 if something does not come out as it should.
@@ -21,7 +21,6 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 ROOT = Path(__file__).resolve().parent.parent
-QUESTIONS = Path("../shared/data/hh_rlhf_questions.txt")
 
 
 class Step(NamedTuple):
@@ -79,7 +78,7 @@ MISHAPS = ["--set", "models.social.misbehave=0.1", "--set", "models.observer.mis
 def main() -> int:
     """Print the table; return the exit status."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--questions", type=Path, default=QUESTIONS)
+    parser.add_argument("--questions", type=Path, required=True)
     parser.add_argument("--rounds", type=int, default=50)
     arguments = parser.parse_args()
     questions = arguments.questions.resolve()

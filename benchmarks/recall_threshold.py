@@ -1,6 +1,6 @@
 """At which distance does a question count as asked before? Calibrates the embedder's threshold.
 
-    python benchmarks/recall_threshold.py [--questions PATH]
+    python benchmarks/recall_threshold.py --questions PATH
 
 Two things are measured, for the default embedder and, for comparison, for the cosine of plain bags
 of words:
@@ -36,7 +36,6 @@ from numpy.typing import NDArray
 
 from agents.embedding import HashedEmbedder
 
-QUESTIONS = Path("../shared/data/hh_rlhf_questions.txt")
 REPHRASINGS = Path(__file__).parent / "data" / "rephrasings.jsonl"
 STRENGTHS = ("light", "middling", "heavy")
 MEMORY = 100  # questions in the memory of strangers
@@ -218,7 +217,7 @@ def report(questions: Sequence[str], rows: Sequence[Rephrasing]) -> str:
 def main() -> int:
     """Run from the command line; the exit status is 2 where the questions cannot be used."""
     parser = argparse.ArgumentParser(description="Calibrate the recall threshold of the embedder.")
-    parser.add_argument("--questions", type=Path, default=QUESTIONS, help="one question a line")
+    parser.add_argument("--questions", type=Path, required=True, help="one question a line")
     path = parser.parse_args().questions
     try:
         print(report(read_questions(path), read_rephrasings()))

@@ -161,13 +161,17 @@ def _summary(reader: Reader, outcome: Outcome) -> RenderableType:
 
 def _next_steps(outcome: Outcome) -> RenderableType:
     run = _argument(Address(database.parse_url(outcome.db), outcome.run))
-    made = render.table("", "")
-    made.show_header = False
-    made.add_row("look into a head", render.plain(f"python run_sim.py inspect {run} memory 3"))
-    made.add_row("read an exchange", render.plain(f"python run_sim.py inspect {run} episode 0"))
-    export = f"python run_sim.py export {run} --format stable-alignment --out data/{outcome.run}"
-    made.add_row("carry data away", render.plain(export))
-    return made
+    steps = (
+        ("look into a head", f"inspect {run} memory 3"),
+        ("read an exchange", f"inspect {run} episode 0"),
+        ("carry data away", f"export {run} --format stable-alignment --out data/{outcome.run}"),
+    )
+    return Group(
+        *(
+            Text(f"{what:17} python run_sim.py {verb}", no_wrap=True, overflow="ignore")
+            for what, verb in steps
+        )
+    )
 
 
 @app.command()
@@ -219,8 +223,9 @@ def _status_table(rows: list[dict[str, Any]]) -> RenderableType:
         if row["status"] == "unreadable":
             made.add_row(render.plain(row["run"]), render.plain(row["message"], "red"))
             continue
+        address = Address(database.parse_url(row["db"]), row["run"])
         made.add_row(
-            render.plain(row["run"]),
+            render.plain(_argument(address).strip("'")),
             render.plain(row["status"]),
             f"{row['episodes']:,}/{row['episodes_total']:,}",
             f"{row['calls']:,}",

@@ -220,7 +220,10 @@ def apply_setting(data: dict[str, Any], setting: str) -> tuple[str, ...]:
 
 
 def _short(value: Any) -> str:
-    text = json.dumps(value, default=str, ensure_ascii=False)
+    try:
+        text = json.dumps(value, default=str, ensure_ascii=False)
+    except (ValueError, RecursionError):
+        text = "something that holds itself"
     return text if len(text) <= 60 else text[:57] + "..."
 
 
@@ -240,7 +243,7 @@ def explain(
     """
     first = error.errors(include_url=False)[0]
     key = _key(first["loc"], data)
-    place = next((text for at, text in origin.items() if _related(at, key)), path)
+    place = _origin_of(key, origin) or path
     name = ".".join(key)
     message = _TOLD.get(first["type"], first["msg"].removeprefix("Value error, "))
     if first["type"] == "extra_forbidden":
@@ -254,9 +257,12 @@ def explain(
 _TOLD = {"path_type": "the path of a file", "model_type": "a mapping of keys"}
 
 
-def _related(one: tuple[str, ...], other: tuple[str, ...]) -> bool:
-    shorter = min(len(one), len(other))
-    return one[:shorter] == other[:shorter]
+def _origin_of(key: tuple[str, ...], origin: Mapping[tuple[str, ...], str]) -> str | None:
+    """Where a key was set: itself, or else what it is part of, or else a part of it."""
+    around = [at for at in origin if at == key[: len(at)]]
+    within = [at for at in origin if key == at[: len(key)]]
+    nearest = max(around, key=len) if around else within[-1] if within else None
+    return None if nearest is None else origin[nearest]
 
 
 def _key(place: Sequence[int | str], data: Any) -> tuple[str, ...]:

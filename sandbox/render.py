@@ -240,6 +240,8 @@ def call(data: Data) -> RenderableType:
 
 def found(rows: Sequence[Data]) -> RenderableType:
     """Exchanges that a search found."""
+    if not rows:
+        return plain("nothing found")
     made = table(
         "episode", "round", "agent", "question", "revision", right=("episode", "round", "agent")
     )

@@ -44,8 +44,13 @@ def _fails(action: Callable[[], object], *words: str) -> None:
         ("rounds=-3", ("rounds", "found -3")),
         ("seed=-1", ("seed", "found -1")),
         ("name=../evil", ("name", "../evil")),
+        ("name=run.db", ("name", "run.db")),
+        ("world.radius=.inf", ("world.radius", "finite")),
+        ("world.radius=1e300", ("world.radius",)),
+        ("models.social.latency={first_token: .inf, per_token: 0, capacity: 1}", ("first_token",)),
+        ("world={size: 2}", ("--set world={size: 2}: world", "grid")),
         ("memory.threshold=3", ("memory.threshold", "found 3")),
-        ("memory.keep=0", ("memory.keep",)),
+        ("memory.keep=0", ("memory.keep: found 0",)),
         ("memory.prior_pairs=121", ("prior_pairs", "121")),
         ("models.social.backend=psychic", ("models.social", "psychic", "scripted")),
         ("models.social.misbehave=2", ("models.social.misbehave", "found 2")),
@@ -70,6 +75,10 @@ def test_bad_files_name_the_file_and_the_key(tmp_path: Path) -> None:
     _fails(lambda: load_config(path), str(path), "rounds", '"many"')
     path.write_text("rounds: [1\n")
     _fails(lambda: load_config(path), f"{path}:2", "not YAML")
+    path.write_text("name: a\nname: b\n")
+    _fails(lambda: load_config(path), f"{path}:2", "the key name stands twice")
+    path.write_text("name: &a [*a]")
+    _fails(lambda: load_config(path), str(path))
     path.write_text("- a list")
     _fails(lambda: load_config(path), str(path), "mapping")
     path.write_bytes(b"\xff\xfe\x00")
@@ -113,6 +122,13 @@ def test_question_files(tmp_path: Path, name: str) -> None:
     assert [question.text for question in read_questions(path)] == ["One?", "Two?"]
     assert read_questions(path)[1].source == f"{name}:3"
     assert len(read_questions(path, limit=1)) == 1
+
+
+@pytest.mark.parametrize("name", FORMATS)
+def test_byte_order_marks_are_no_part_of_a_question(tmp_path: Path, name: str) -> None:
+    path = tmp_path / name
+    path.write_text(FORMATS[name], encoding="utf-8-sig")
+    assert [question.text for question in read_questions(path)] == ["One?", "Two?"]
 
 
 def test_questions_from_parquet(tmp_path: Path) -> None:
@@ -160,5 +176,10 @@ def test_forms_can_be_reworded(tmp_path: Path) -> None:
     _fails(lambda: prepare(small(f"forms={path}")), "daft", "draft, rate")
     path.write_text("draft: {user: '{% if %}'}\n")
     _fails(lambda: prepare(small(f"forms={path}")), "form draft")
+    for template in ("{{ nope }}", "{{ 1 / 0 }}", "{% if not past %}{{ nope }}{% endif %}",
+                     "{{ lipsum() }}", "{{ [1, 2] | random }}", "{% include 'x' %}",
+                     "{{ question.__class__ }}", "{{ question + 1 }}"):  # fmt: skip
+        path.write_text(yaml.safe_dump({"draft": {"user": template}}))
+        _fails(lambda: prepare(small(f"forms={path}")), "form draft")
     path.write_text("draft: 3\n")
     _fails(lambda: prepare(small(f"forms={path}")), "draft", "system and user")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import sqlite3
+import threading
 from collections import Counter
 from pathlib import Path
 
@@ -147,6 +148,46 @@ def test_verify_agrees_and_sees_a_changed_reply(make: Make, tmp_path: Path) -> N
     connection.close()
     with pytest.raises(InputError, match=r"observe_.*another prompt"):
         verify(address)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        "UPDATE observations SET rating = 8 - rating WHERE stage = 'revision'",
+        "UPDATE ratings SET rating = 7 WHERE episode_id = 5",
+        "UPDATE memories SET agent = 1 - agent WHERE agent < 2 AND round = 1",
+    ],
+)
+def test_verify_sees_changed_tables(make: Make, tmp_path: Path, change: str) -> None:
+    address, outcome = make()
+    with sqlite3.connect(tmp_path / "run.db") as connection:
+        connection.execute(change)
+    connection.close()
+    verdict = verify(address)
+    assert not verdict.agrees
+    assert (verdict.of_replay == outcome.digest) != (verdict.of_tables == outcome.digest)
+
+
+def test_two_starts_of_one_name(tmp_path: Path) -> None:
+    """One of them gets the run, the others are told; nobody deletes what another has made."""
+    blueprint = prepare(small())
+    made: list[object] = []
+
+    def start() -> None:
+        try:
+            made.append(create(blueprint, str(tmp_path / "run.db")))
+        except InputError as error:
+            made.append(str(error))
+
+    threads = [threading.Thread(target=start) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    refused = [one for one in made if isinstance(one, str)]
+    assert len(refused) == 3
+    assert all("exists" in one or "another process" in one for one in refused)
+    assert resume(parse_run(str(tmp_path / "run.db"))).status == "done"
 
 
 def test_verify_wants_a_finished_run(tmp_path: Path) -> None:

@@ -94,7 +94,8 @@ def _read_edges(path: Path) -> nx.Graph[Any]:
         words = line.partition("#")[0].replace(",", " ").split()
         if len(words) == 1:
             raise ValueError(f"line {number}: found one name, {words[0]}")
-        graph.add_edges_from([tuple(words[:2])] if words else [])
+        if words:
+            graph.add_edge(words[0], words[1])
     return graph
 
 
