@@ -7,6 +7,7 @@ corrects for looking at several. What is missing enters no figure and is counted
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
@@ -16,8 +17,9 @@ import numpy as np
 from numpy.typing import NDArray
 from sqlalchemy import Select, case, func, select
 
-from sandbox.config import Config
+from sandbox.config import Config, Schedule
 from sandbox.forking import flat
+from sandbox.society import read_agents
 from storage import database, tables
 from storage.copying import forked_from
 from storage.database import parse_run
@@ -43,7 +45,8 @@ METHODS = {
         "degrees of freedom as authors, less one; it is about these two runs, not about other seeds"
     ),
     "seed": "paired by seed, one difference a seed; Student's t",
-    "none": "not paired, one mean a seed; Welch's t",
+    "none": "not paired (other seeds, or other people), one mean a seed; Welch's t, which needs "
+    "two seeds on each side",
 }
 
 _SCORES = [
@@ -176,9 +179,27 @@ def _grouped(runs: Sequence[_Run], names: Sequence[str]) -> list[Group]:
         if place in places:
             raise InputError(f"{name}: given twice; expected each run once")
         places.add(place)
-        key = run.config.model_copy(update={"name": "any", "seed": 0}).as_json()
-        found.setdefault(key, []).append(run)
+        found.setdefault(_rules(run), []).append(run)
     return list(found.values())
+
+
+def _rules(run: _Run) -> str:
+    """What a run was played by: its config, and since when, where it is a fork.
+
+    Its name, its seed and its schedule do not count: they change no rule.
+    """
+    plain = {"name": "any", "seed": 0, "schedule": Schedule()}
+    history = []
+    origin = forked_from(run.reader)
+    while origin is not None:
+        changed = {key: some for key, some in origin["changed"].items() if _counts(key)}
+        history.append([origin["round"], changed] if changed else None)
+        origin = origin.get("forked_from")
+    return json.dumps([run.config.model_copy(update=plain).as_json(), [*filter(None, history)]])
+
+
+def _counts(key: str) -> bool:
+    return key not in ("name", "seed", "rounds") and not key.startswith("schedule.")
 
 
 def _summary(group: Group) -> Data:
@@ -221,7 +242,7 @@ def _differing_keys(groups: Sequence[Group]) -> Data:
     return {
         key: some
         for key, some in values.items()
-        if key not in ("name", "seed") and any(one != some[0] for one in some)
+        if (_counts(key) or key == "rounds") and any(one != some[0] for one in some)
     }
 
 
@@ -243,10 +264,17 @@ def _comparison(groups: Sequence[Group], other: int) -> Data:
 
 
 def _pairing(one: Group, two: Group) -> str:
-    if len(one) == len(two) == 1:
-        return "episode"
-    same = {run.config.seed for run in one} == {run.config.seed for run in two}
-    return "seed" if same else "none"
+    """By episode or by seed only where the people are the same on both sides."""
+    one_side, other_side = (
+        {run.config.seed: _people(run) for run in group} for group in (one, two)
+    )
+    if one_side != other_side:
+        return "none"
+    return "episode" if len(one) == len(two) == 1 else "seed"
+
+
+def _people(run: _Run) -> list[tuple[str, str]]:
+    return [(agent.label, agent.persona.model_dump_json()) for agent in read_agents(run.reader)]
 
 
 def _shared(a: _Run, b: _Run) -> int:
@@ -286,7 +314,9 @@ def _by_episode(one: Group, two: Group, measure: str, scope: str, first: int) ->
     differences = (b.values(measure)[its] - a.values(measure)[mine])[inside]
     read = ~np.isnan(differences)
     authors = a.rows["author"][mine][inside]
-    return clustered(differences[read], authors[read]) | {"left_out": int((~read).sum())}
+    unmatched = int((a.rows["round"] >= max(first, last)).sum()) - int(inside.sum())
+    left_out = int((~read).sum()) + unmatched
+    return clustered(differences[read], authors[read]) | {"left_out": left_out}
 
 
 def _paired_seeds(one: Group, two: Group, measure: str, scope: str, first: int) -> Data:

@@ -30,12 +30,13 @@ from storage.reader import Reader
 from worlds.base import SettingError, world_of
 
 FIXED = (
-    *("world.kind", "questions", "question_count", "personas", "forms"),
+    *("seed", "world.kind", "questions", "question_count", "personas", "forms"),
     *("memory.prior", "memory.prior_pairs", "memory.embedder"),
 )
 """Keys that a fork cannot change: the rounds that it takes over were lived by them.
 
-`forms` is among them because a call is shown, and its hash checked, with the form of its run.
+`forms` is among them because a call is shown, and its hash checked, with the form of its run, and
+`seed` because the people follow from it.
 A world adds those of its settings that its society is founded on.
 """
 

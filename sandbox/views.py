@@ -16,7 +16,6 @@ from sandbox.calls import prompt_hash
 from sandbox.metrics import scores_by_round
 from sandbox.society import read_agents
 from storage import tables
-from storage.copying import forked_from
 from storage.errors import InputError
 from storage.exchanges import Exchange, exchange, exchanges
 from storage.reader import Journalled, Reader
@@ -283,15 +282,6 @@ def _call_batches(reader: Reader, round: int | None, failures: bool) -> Iterator
         yield sorted(lines, key=lambda line: int(line["call"]))
 
 
-def _seed_at(reader: Reader, round: int) -> int:
-    """The run's seed when a round was played: rounds that a fork took over keep their own."""
-    seed, origin = int(reader.run.seed), forked_from(reader)
-    while origin is not None and round <= origin["round"]:
-        seed = int(origin["changed"].get("seed", [seed])[0])
-        origin = origin.get("forked_from")
-    return seed
-
-
 def call(reader: Reader, number: int) -> Data:
     """One call: its exact prompt, whether that still has the journalled hash, and its reply."""
     c, f = tables.calls, tables.forms
@@ -310,7 +300,7 @@ def call(reader: Reader, number: int) -> Data:
     return {
         **_call_line(reader, one, episode),
         "episode": episode,
-        "seed": seed_of(_seed_at(reader, episode // reader.run.per_round), name),
+        "seed": seed_of(reader.run.seed, name),
         "system": row.system,
         "prompt": one.prompt,
         "prompt_hash": one.prompt_hash.hex(),

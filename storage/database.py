@@ -62,11 +62,15 @@ def parse_run(run: str) -> Address:
     if "://" in place:
         return Address(parse_url(place), name or None)
     path = Path(place).expanduser()
-    if path.suffix != ".db" and os.sep not in place:
+    by_name = path.suffix != ".db" and os.sep not in place
+    if by_name:
         path = RUNS / f"{place}.db"
     if not path.is_file():
         raise InputError(f"{run}: no such run; expected a name under {RUNS}/, a file or a URL")
-    return Address(parse_url(str(path)), name or None)
+    url = parse_url(str(path))
+    if by_name and not name and place in run_names(url):
+        name = place  # the file may hold others beside it
+    return Address(url, name or None)
 
 
 _PRAGMAS = ("busy_timeout = 30000", "cache_size = -65536", "temp_store = MEMORY")

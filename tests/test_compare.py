@@ -198,6 +198,28 @@ def test_rounds_that_a_fork_shares_are_left_out(make: Make, tmp_path: Path) -> N
         assert any("share rounds 0 to 1" in note for note in data["notes"])
 
 
+def test_a_rule_that_was_changed_and_changed_back_is_another_history(
+    make: Make, tmp_path: Path
+) -> None:
+    source, _ = make("rounds=4")
+    kinder = fork(source, 0, ["world.score_only=true"], name="kinder", db=str(tmp_path / "k.db"))
+    resume(kinder)
+    back = fork(kinder, 2, ["world.score_only=false"], name="back", db=str(tmp_path / "b.db"))
+    resume(back)
+    data = compare([str(tmp_path / "run.db"), str(tmp_path / "b.db")])
+    assert [group["runs"] for group in data["groups"]] == [["run"], ["back"]]
+    assert data["comparisons"][0]["first_round"] == 1
+
+
+def test_other_people_are_not_paired(make: Make, tmp_path: Path) -> None:
+    make("seed=1", name="one")
+    make("seed=2", "world.raters=2", name="two")
+    data = compare([str(tmp_path / "one.db"), str(tmp_path / "two.db")])
+    comparison = data["comparisons"][0]
+    assert comparison["pairing"] == "none"
+    assert comparison["measures"]["revision_alignment"]["all"]["low"] is None
+
+
 def test_runs_with_the_same_seed_count_as_one(make: Make, tmp_path: Path) -> None:
     source, _ = make(name="a")
     resume(fork(source, 0, name="b", db=str(tmp_path / "b.db")))
