@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import gc
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -38,6 +40,22 @@ class Progress:
     episodes: int = 0
     round: int = 0
     stopping: bool = False
+
+
+@contextmanager
+def _rare_collections() -> Iterator[None]:
+    """Look for cyclic garbage less often, and not in the society, which lives to the end.
+
+    In a society of 10,000 the usual thresholds cost a fifth of the time of a call.
+    """
+    usual = gc.get_threshold()
+    gc.freeze()
+    gc.set_threshold(50_000, 20, 100)
+    try:
+        yield
+    finally:
+        gc.set_threshold(*usual)
+        gc.unfreeze()
 
 
 class Runner:
@@ -154,13 +172,12 @@ class Runner:
         """
         self._over = asyncio.get_running_loop().create_future()
         self._restore_stop()
-        gc.freeze()  # a big society lives to the end: no use in looking through it again and again
         try:
-            self._start_episodes()
-            await self._over
+            with _rare_collections():
+                self._start_episodes()
+                await self._over
         finally:
             await self._cancel()
-            gc.unfreeze()
 
     def _restore_stop(self) -> None:
         if self._stop is None:
