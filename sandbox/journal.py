@@ -36,11 +36,13 @@ class GroupCommit:
 
     def _commit(self) -> None:
         group, self._group = self._group, []
-        failure = None
+        failure: Exception | None = None
         try:
             self._writer.commit()
         except (DBAPIError, FileNotFoundError) as error:
             failure = BackendDown(f"the database cannot be written: {one_line(error)}")
+        except Exception as error:  # whatever it is, nobody may wait for ever
+            failure = error
         for waiting in group:
             if waiting.done():
                 continue

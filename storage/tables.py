@@ -189,6 +189,3 @@ calls = Table(
     Column("distance", Float),  # its cosine distance from the question
     Index("calls_by_episode", "episode_id"),
 )
-
-RUN_TABLES = (calls, observations, ratings, memories, episodes, questions, agents, forms, models)
-"""Every table with rows of a run, referring tables first."""
