@@ -77,6 +77,10 @@ class FreeText:
         return Parsed(None, Status.CUT) if cut else Parsed(text, Status.OK)
 
 
+_BLANK = r"\x00-\x20\x7f-\xa0\u1680\u2000-\u200f\u2028-\u202f\u205f\u3000\ufeff"
+"""What no reason may begin with: control characters, and every space that Unicode has."""
+
+
 @dataclass(frozen=True)
 class Rating:
     """`Rating: 5`, a line break, `Reason: ...`: the rating first, so that it survives a cut.
@@ -97,8 +101,8 @@ class Rating:
 
     @property
     def regex(self) -> str:
-        """One digit of the scale, then one line of reason."""
-        return rf"Rating: [{self.low}-{self.high}]\nReason: [^\r\n]{{1,600}}"
+        """One digit of the scale, then one line of reason that does not begin with a blank."""
+        return rf"Rating: [{self.low}-{self.high}]\nReason: [^{_BLANK}][^\r\n]{{0,600}}"
 
     @cached_property
     def _whole(self) -> re.Pattern[str]:

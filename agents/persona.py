@@ -23,7 +23,10 @@ starting demographics are also put into words."""
 
 
 class Persona(BaseModel):
-    """One person, as read from a line of a personas file."""
+    """One person, as read from a line of a personas file.
+
+    `adapter` names a LoRA adapter that the person speaks with, where the model's settings list it.
+    """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -33,6 +36,7 @@ class Persona(BaseModel):
     occupation: str = Field(min_length=1, max_length=120)
     values: tuple[str, ...] = Field(min_length=1)
     voice: str = Field(min_length=1, max_length=400)
+    adapter: str | None = Field(default=None, min_length=1, max_length=80)
 
     def introduction(self, label: Label) -> str:
         """The persona and its label in the second person, as prompts show them."""

@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import random
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from hashlib import blake2b
 from typing import Any, Generic, NamedTuple, TypeVar
@@ -74,6 +74,7 @@ class _Asked(NamedTuple, Generic[T]):
     prompt: Prompt
     past: Recalled | None
     speaker: Speaker
+    adapter: str | None
     digest: bytes
 
 
@@ -87,6 +88,7 @@ class Counts:
     unparsed: int = 0
     tokens_in: int = 0
     tokens_out: int = 0
+    tokens_cached: int = 0
     in_flight: int = 0
 
 
@@ -122,7 +124,7 @@ class Caller:
         seed: the run's seed.
         writer: where replies are journalled.
         forms: the numbers of the forms in the database, by name, in the world's order.
-        social, observer: who answers for agents, and who for the observer.
+        speakers: who answers for an agent, given its number, and who for the observer, given None.
         journal: what was answered before.
         gate: how many calls may be at the backends at once.
         clock: time at work.
@@ -135,8 +137,7 @@ class Caller:
         seed: int,
         writer: Writer,
         forms: Mapping[str, int],
-        social: Speaker,
-        observer: Speaker,
+        speakers: Callable[[int | None], Speaker],
         journal: Journal,
         gate: Gate,
         clock: Clock,
@@ -149,8 +150,7 @@ class Caller:
         self._writer = writer
         self._forms = forms
         self._ranks = {form: rank for rank, form in enumerate(forms)}
-        self._social = social
-        self._observer = observer
+        self._speakers = speakers
         self._gate = gate
         self._clock = clock
         self._budget = budget
@@ -163,17 +163,29 @@ class Caller:
         self.stopping = self.stopping or reason
 
     async def call(
-        self, name: CallName, form: Form[T], prompt: Prompt, past: Recalled | None
+        self,
+        name: CallName,
+        form: Form[T],
+        prompt: Prompt,
+        past: Recalled | None,
+        adapter: str | None,
     ) -> Answered[T]:
         """Have a form filled in, and return once the reply is in the journal.
+
+        Args:
+            name: which call it is.
+            form: what is asked.
+            prompt: the form, rendered.
+            past: the memory that the prompt shows.
+            adapter: the LoRA adapter that the speaker's persona names.
 
         Raises:
             InputError: the journal holds this call with another prompt.
             BackendDown: no call can be answered, or journalled, any more.
             Stopped: no further call is to be made.
         """
-        speaker = self._observer if name.agent is None else self._social
-        asked = _Asked(name, form, prompt, past, speaker, prompt_hash(prompt))
+        speaker = self._speakers(name.agent)
+        asked = _Asked(name, form, prompt, past, speaker, adapter, prompt_hash(prompt))
         known = self.journal.find(name)
         if known is not None and self._still_holds(asked, known):
             return self._replay(asked, known)
@@ -217,6 +229,7 @@ class Caller:
             else:
                 row = {**reply._asdict(), "error": None}
                 row["reply"] = clean(row.pop("text"))
+                row["thinking"] = row["thinking"] and clean(row["thinking"])
         finally:
             self.counts.in_flight -= 1
             self._gate.leave()
@@ -229,6 +242,11 @@ class Caller:
         Nobody waits for the observer, so its calls count as of the round after.
         """
         return name.round + (name.agent is None), self._ranks[name.form], name.episode
+
+    def _priority(self, name: CallName) -> int:
+        """The same order for an engine's own queue, as one number."""
+        round, rank, _ = self._turn(name)
+        return round * len(self._ranks) + rank
 
     def _check(self) -> None:
         counts = self.counts
@@ -250,16 +268,21 @@ class Caller:
             shape,
             shape.max_tokens or speaker.max_tokens,
             speaker.temperature,
+            self._priority(asked.name),
+            asked.adapter,
         )
+        after = 0.0
         for attempt in range(speaker.retries + 1):
             if attempt:
-                await asyncio.sleep(pause(attempt, self._jitter))
+                await asyncio.sleep(max(after, pause(attempt, self._jitter)))
+                self._check()
             try:
                 async with asyncio.timeout(speaker.timeout):
                     return await speaker.backend.answer(call)
             except Unavailable as error:
-                problem = str(error)
+                problem, after = str(error), error.after
             except TimeoutError:
+                after = 0.0
                 problem = f"no reply within {speaker.timeout:g} seconds"
         raise BackendDown(f"call {asked.name}: {problem}, {speaker.retries + 1} times")
 
@@ -282,6 +305,7 @@ class Caller:
             prompt=writer.text_list(asked.prompt.segments),
             prompt_hash=asked.digest,
             reply=None if reply is None else writer.text_list(_pieces(reply, parsed)),
+            thinking=row["thinking"] and writer.text_list((row["thinking"],)),
             status=parsed.status.value,
             memory_id=past and past.memory_id,
             distance=past and past.distance,
@@ -297,6 +321,7 @@ class Caller:
         counts.unparsed += row["status"] in UNPARSED
         counts.tokens_in += row["tokens_in"] or 0
         counts.tokens_out += row["tokens_out"] or 0
+        counts.tokens_cached += row["cached_tokens"] or 0
 
     async def flush(self) -> None:
         """Commit what is still waiting."""
@@ -308,10 +333,9 @@ def pause(attempt: int, jitter: random.Random) -> float:
     return min(60.0, 2.0**attempt) * jitter.uniform(0.5, 1.0)
 
 
-_COPIED = ("reply", "cut", "error", "tokens_in", "tokens_out", "cached_tokens", "started", "took")
-_NO_REPLY = {"reply": None, "cut": False} | dict.fromkeys(
-    ("tokens_in", "tokens_out", "cached_tokens")
-)
+_SAID = ("tokens_in", "tokens_out", "cached_tokens", "thinking", "expected")
+_COPIED = ("reply", "cut", "error", *_SAID, "started", "took")
+_NO_REPLY = {"reply": None, "cut": False} | dict.fromkeys(_SAID)
 
 
 def _parse(form: Form[T], reply: str | None, cut: bool) -> Parsed[T]:

@@ -54,9 +54,9 @@ def _models(reader: Reader, config: Config) -> Iterator[str]:
     m = tables.models
     query = select(m.c.role, m.c.name).where(m.c.run_id == reader.run.id)
     names = {row.role: row.name for row in reader.rows(query)}
-    for role, settings in config.models:
+    for role, settings in config.models.roles():
         now = backend_of(settings).model
-        if names[role] != now:
+        if role in names and names[role] != now:
             yield f"the {role} model, {names[role]} then, {now} now"
 
 

@@ -13,9 +13,18 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, SerializeAsAny, ValidationError, field_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    SerializeAsAny,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
 
 from agents.forms import clean
+from agents.persona import Label
 from sandbox.backends import ModelConfig
 from storage.errors import InputError
 from worlds.base import Settings, kinds, world_of
@@ -44,11 +53,39 @@ class MemoryConfig(_Part):
         return None if self.keep == "all" else self.keep
 
 
+class Group(_Part):
+    """Agents that speak with a model of their own: those of a label, or a share drawn by chance."""
+
+    model: ModelConfig
+    label: Label | None = None
+    share: float | None = Field(default=None, gt=0, le=1)
+
+    @model_validator(mode="after")
+    def _one_rule(self) -> Group:
+        if (self.label is None) == (self.share is None):
+            raise ValueError("either a label or a share, to say who is in the group")
+        return self
+
+
 class Models(_Part):
     """Who speaks with which model."""
 
     social: ModelConfig
     observer: ModelConfig
+    groups: dict[Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]{0,30}$")], Group] = {}
+
+    @field_validator("groups")
+    @classmethod
+    def _groups(cls, value: dict[str, Group]) -> dict[str, Group]:
+        for name in ("social", "observer"):
+            if name in value:
+                raise ValueError(f"another name than {name}, which is a role")
+        return value
+
+    def roles(self) -> list[tuple[str, ModelConfig]]:
+        """Every role with its settings; a group is a role of its name."""
+        groups = [(name, group.model) for name, group in self.groups.items()]
+        return [("social", self.social), ("observer", self.observer), *groups]
 
 
 class Schedule(_Part):

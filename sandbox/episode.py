@@ -154,12 +154,14 @@ class PlayedEpisode:
         self._names.add(name)
         worded: Form[T] = self._forms[form.name]
         me = None if agent is None else agent.introduction
+        adapter = None if agent is None else agent.persona.adapter
         try:
             prompt = worded.render({**values, "me": me, "past": past})
         except ValueError as error:
             raise InputError(f"call {name}: {error}") from None
         for attempt in range(self._attempts):
-            answer = await self._caller.call(name._replace(attempt=attempt), worded, prompt, past)
+            again = name._replace(attempt=attempt)
+            answer = await self._caller.call(again, worded, prompt, past, adapter)
             if answer.parsed.value is not None:
                 break
         return answer

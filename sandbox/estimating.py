@@ -242,7 +242,7 @@ def _play(blueprint: Blueprint, file: Path, episodes: int) -> _Sample:
         reader = Reader.find(engine, config.name, str(address))
         writer = Writer(engine, reader.run.id)
         writer.open()
-        backends = backends_of(config.models.social, config.models.observer)
+        backends = backends_of(config.models.roles())
         sampler = _Sampler(reader, writer, backends, Journal(reader))
         try:
             asyncio.run(_work(sampler, first, later))
@@ -275,7 +275,7 @@ def _drawn(per_round: int, config: Config, episodes: int) -> tuple[list[int], li
 
 async def _work(sampler: _Sampler, first: Sequence[int], later: Sequence[int]) -> None:
     async with AsyncExitStack() as stack:
-        for backend in {id(one): one for one in sampler.backends}.values():
+        for backend in {id(one): one for one in sampler.backends.values()}.values():
             stack.push_async_callback(backend.close)
             await backend.start()
         await sampler.play(first)
@@ -399,7 +399,7 @@ def _time(
     config: Config, sample: _Sample, drawn: Numbers, rates: Rates | None, gpus: int | None
 ) -> Data:
     """Seconds and GPU-hours, each with a range, and what they go by; None where nobody can tell."""
-    scripted = all(settings.backend == "scripted" for _, settings in config.models)
+    scripted = all(settings.backend == "scripted" for _, settings in config.models.roles())
     if rates is not None:
         both = drawn[:, 1] / rates.tokens_in + drawn[:, 2] / rates.tokens_out
         seconds, gpus, basis = both / rates.gpus, rates.gpus, "rates"
@@ -435,7 +435,7 @@ def _notes(config: Config, sample: _Sample) -> Iterator[str]:
 
 
 def _notes_on_time(config: Config) -> Iterator[str]:
-    if all(settings.backend == "scripted" for _, settings in config.models):
+    if all(settings.backend == "scripted" for _, settings in config.models.roles()):
         yield "replies are scripted: the time of a real model follows from its rates alone"
     else:
         yield "without rates, time goes by the sample's speed; with more calls at once it is less"

@@ -28,6 +28,7 @@ from sandbox.changes import refuse_changes
 from sandbox.config import Config
 from sandbox.journal import Journal
 from sandbox.limits import UNLIMITED, Budget
+from sandbox.mixing import check_models
 from sandbox.runner import Progress, Runner
 from sandbox.society import extend_questions, write_society
 from sandbox.sources import Question, read_forms, read_pairs, read_personas, read_questions
@@ -105,6 +106,7 @@ def prepare(config: Config, place: str = "") -> Blueprint:
         inherited = [list(world.inherit(agent, pairs, count)) for agent in agents]
     except SettingError as error:
         raise InputError(f"{place or config.name}: world.{error.key}: {error}") from None
+    check_models(config, agents, place or config.name)
     wanted = len(agents) * config.rounds
     limit = min(wanted, config.question_count or wanted)
     questions = read_questions(config.questions, limit)
@@ -199,7 +201,7 @@ def _write_forms_and_models(connection: Connection, run_id: int, blueprint: Blue
             "name": backend_of(settings).model,
             "settings": settings.model_dump_json(),
         }
-        for role, settings in blueprint.config.models
+        for role, settings in blueprint.config.models.roles()
     ]
     connection.execute(insert(tables.models), models)
 
@@ -317,7 +319,8 @@ def verify(address: Address, watch: Watch | None = None) -> Verdict:
         reader = Reader.find(engine, name, str(address))
         writer = Writer(engine, reader.run.id)
         writer.open()
-        runner = Runner(reader, writer, (NoModel(), NoModel()), Journal(source, copy=True))
+        nobody = dict.fromkeys(dict(Config.from_json(reader.run.config).models.roles()), NoModel())
+        runner = Runner(reader, writer, nobody, Journal(source, copy=True))
         _complete(_work(runner, watch))
         replayed = runner.progress.counts.replayed
         return Verdict(outcome(source, address, replayed), digest(source), digest(reader))
@@ -333,9 +336,7 @@ def _sit(
     writer = Writer(reader.engine, reader.run.id)
     writer.open()
     journal = Journal(reader, accept_changes=accept_changes)
-    runner = Runner(
-        reader, writer, backends_of(config.models.social, config.models.observer), journal, budget
-    )
+    runner = Runner(reader, writer, backends_of(config.models.roles()), journal, budget)
     _update(reader, status="running", message=None)
     values: dict[str, Any] = {"status": "interrupted", "message": "stopped before its end"}
     try:
@@ -374,7 +375,7 @@ def _complete(work: Coroutine[Any, Any, None]) -> None:
 
 async def _work(runner: Runner, watch: Watch | None) -> None:
     async with AsyncExitStack() as stack:
-        for backend in {id(one): one for one in runner.backends}.values():
+        for backend in {id(one): one for one in runner.backends.values()}.values():
             stack.push_async_callback(backend.close)
             await backend.start()
         if watch is not None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import gc
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -18,6 +18,7 @@ from sandbox.config import Config
 from sandbox.episode import PlayedEpisode
 from sandbox.journal import Journal
 from sandbox.limits import UNLIMITED, Budget, Gate
+from sandbox.mixing import roles_of
 from sandbox.scheduler import Planned, Scheduler
 from sandbox.society import read_society
 from sandbox.stopping import ParetoRule
@@ -64,7 +65,7 @@ class Runner:
     Args:
         reader: the run, as it stands.
         writer: writes it.
-        backends: who answers for agents, and who for the observer.
+        backends: who answers in each role.
         journal: the calls that are there already.
         budget: what this sitting may spend.
     """
@@ -73,7 +74,7 @@ class Runner:
         self,
         reader: Reader,
         writer: Writer,
-        backends: tuple[Backend, Backend],
+        backends: Mapping[str, Backend],
         journal: Journal,
         budget: Budget = UNLIMITED,
     ) -> None:
@@ -117,23 +118,24 @@ class Runner:
         m = tables.models
         rows = self.reader.rows(select(m).where(m.c.run_id == self.reader.run.id))
         ids = {row.role: row.id for row in rows}
-        social, observer = (
-            Speaker(
-                backend,
+        speakers = {
+            role: Speaker(
+                self.backends[role],
                 ids[role],
                 settings.max_tokens,
                 settings.temperature,
                 settings.timeout,
                 settings.retries,
             )
-            for backend, (role, settings) in zip(self.backends, self.config.models, strict=True)
-        )
+            for role, settings in self.config.models.roles()
+        }
+        agents = [speakers[role] for role in roles_of(self.config, self._society.agents)]
+        observer = speakers["observer"]
         return Caller(
             seed=self.config.seed,
             writer=self.writer,
             forms={row.name: row.id for row in self._form_rows()},
-            social=social,
-            observer=observer,
+            speakers=lambda agent: observer if agent is None else agents[agent],
             journal=journal,
             gate=Gate(self.config.schedule.max_in_flight),
             clock=self.clock,

@@ -80,7 +80,7 @@ def _agent_row(run_id: int, agent: Agent) -> dict[str, Any]:
         "run_id": run_id,
         "number": agent.number,
         "label": agent.label,
-        "persona": agent.persona.model_dump_json(),
+        "persona": agent.persona.model_dump_json(exclude_none=True),
         "x": agent.x,
         "y": agent.y,
         "neighbours": None if agent.links is None else ",".join(map(str, agent.links)),

@@ -110,6 +110,7 @@ class _Copier:
         if "prompt" in row:
             yield from text_numbers(row["prompt"])
             yield from text_numbers(row["reply"])
+            yield from text_numbers(row["thinking"])
 
     def _copy_texts(self, numbers: set[int]) -> None:
         missing = [number for number in numbers if not self._copied[number]]

@@ -12,7 +12,13 @@ from sqlalchemy import Connection, Engine, insert, inspect, select, update
 from storage.errors import InputError
 from storage.tables import metadata, schema
 
-MIGRATIONS: tuple[Callable[[Connection], None], ...] = ()
+
+def _thinking_and_expected(connection: Connection) -> None:
+    for column in ("thinking TEXT", "expected FLOAT"):
+        connection.exec_driver_sql(f"ALTER TABLE calls ADD COLUMN {column}")
+
+
+MIGRATIONS: tuple[Callable[[Connection], None], ...] = (_thinking_and_expected,)
 """Step i brings a database from version i + 1 to version i + 2. Never edit a step; add one."""
 
 VERSION = 1 + len(MIGRATIONS)

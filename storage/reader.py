@@ -33,6 +33,8 @@ class Journalled(NamedTuple):
     took: int
     memory_id: int | None
     distance: float | None
+    thinking: str | None
+    expected: float | None
     model: str
 
     @property
@@ -142,7 +144,7 @@ class Reader:
         numbers = {
             number
             for row in rows
-            for part in (row.prompt, row.reply)
+            for part in (row.prompt, row.reply, row.thinking)
             for number in text_numbers(part)
         }
         texts = self.texts(numbers)
@@ -182,5 +184,7 @@ def _journalled(row: Row[Any], texts: dict[int, str]) -> Journalled:
         row.took,
         row.memory_id,
         row.distance,
+        None if row.thinking is None else join_texts(row.thinking, texts),
+        row.expected,
         row.model,
     )

@@ -187,5 +187,7 @@ calls = Table(
     Column("took", Integer, nullable=False),  # milliseconds until the reply
     Column("memory_id", Id),  # the memory that the prompt shows
     Column("distance", Float),  # its cosine distance from the question
+    Column("thinking", Text),  # text ids: what a reasoning model thought before it answered
+    Column("expected", Float),  # expected value of the rating, from the labels' probabilities
     Index("calls_by_episode", "episode_id"),
 )

@@ -2,19 +2,39 @@
 
 from __future__ import annotations
 
-from sandbox.backends.base import Backend
-from sandbox.backends.scripted import ScriptedBackend, ScriptedConfig
+from collections.abc import Iterable
+from typing import Annotated
 
-ModelConfig = ScriptedConfig
+from pydantic import Field
+
+from sandbox.backends.base import Backend
+from sandbox.backends.openai import OpenAIBackend, OpenAIConfig
+from sandbox.backends.scripted import ScriptedBackend, ScriptedConfig
+from sandbox.backends.vllm import VllmBackend, VllmConfig
+
+ModelConfig = Annotated[ScriptedConfig | VllmConfig | OpenAIConfig, Field(discriminator="backend")]
 """The settings of any backend, told apart by the key `backend`."""
 
 
-def backend_of(config: ModelConfig) -> Backend:
+def backend_of(config: ScriptedConfig | VllmConfig | OpenAIConfig) -> Backend:
     """The backend for a model's settings, not started yet."""
-    return ScriptedBackend(config)
+    match config:
+        case VllmConfig():
+            return VllmBackend(config)
+        case OpenAIConfig():
+            return OpenAIBackend(config)
+        case ScriptedConfig():
+            return ScriptedBackend(config)
 
 
-def backends_of(social: ModelConfig, observer: ModelConfig) -> tuple[Backend, Backend]:
-    """The backends of both roles: one and the same where their settings agree."""
-    first = backend_of(social)
-    return first, first if observer == social else backend_of(observer)
+def backends_of(
+    models: Iterable[tuple[str, ScriptedConfig | VllmConfig | OpenAIConfig]],
+) -> dict[str, Backend]:
+    """The backend of each role; roles whose settings agree share one."""
+    made: dict[str, Backend] = {}
+    settings_of: dict[str, ScriptedConfig | VllmConfig | OpenAIConfig] = {}
+    for role, settings in models:
+        same = next((other for other, known in settings_of.items() if known == settings), None)
+        made[role] = backend_of(settings) if same is None else made[same]
+        settings_of[role] = settings
+    return made

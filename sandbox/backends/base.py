@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from typing import Any, NamedTuple, Protocol
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 from agents.forms import Shape
 
@@ -25,6 +26,48 @@ class ModelSettings(BaseModel):
     temperature: float = Field(default=1.0, ge=0, le=2)
     timeout: float | None = Field(default=None, gt=0)
     retries: int = Field(default=5, ge=0, le=100)
+
+    def check(self) -> None:
+        """Look at what can be seen without starting anything, such as a model's folder.
+
+        Raises:
+            ValueError: it cannot work; the message begins with the key that is wrong.
+        """
+
+    def adapter_names(self) -> Collection[str] | None:
+        """The LoRA adapters that personas may name; None where only a server knows them."""
+        return None
+
+
+class LanguageModelSettings(ModelSettings):
+    """What the backends that serve a language model have in common.
+
+    Attributes:
+        model: a folder or a name on a model hub; for a server, the name that it serves it under.
+        expected_rating: also keep the expected value of each rating, from the log-probabilities of
+            the labels (after Liu et al., "G-Eval", arXiv 2303.16634).
+        sampling: further sampling parameters, by the names that vLLM and its server use for them:
+            top_p, top_k, min_p, repetition_penalty, ...
+    """
+
+    model: str = Field(min_length=1)
+    expected_rating: bool = False
+    sampling: dict[str, Any] = Field(default_factory=dict)
+
+    @field_validator("sampling")
+    @classmethod
+    def _sampling(cls, value: dict[str, Any]) -> dict[str, Any]:
+        for key in value:
+            if key in OWN_SAMPLING:
+                raise ValueError(f"no {key}: it follows from the config and the name of a call")
+        return value
+
+
+OWN_SAMPLING = frozenset(
+    ("seed", "max_tokens", "temperature", "n", "logprobs", "stream", "model", "messages")
+    + ("prompt", "structured_outputs", "response_format", "output_kind")
+)
+"""What a backend sets for each call by itself."""
 
 
 class CallName(NamedTuple):
@@ -48,7 +91,16 @@ class CallName(NamedTuple):
 
 
 class Call(NamedTuple):
-    """One request to a model. `system` and `user` are the two messages of the prompt."""
+    """One request to a model.
+
+    Attributes:
+        name, seed: which call it is, and the seed that follows from that.
+        system, user: the two messages of the prompt.
+        shape: what the reply must look like.
+        max_tokens, temperature: how it is sampled.
+        priority: which call an engine with a queue of its own is to take first, the lowest.
+        adapter: the LoRA adapter that the speaker's persona names, if any.
+    """
 
     name: CallName
     seed: int
@@ -57,13 +109,20 @@ class Call(NamedTuple):
     shape: Shape[Any]
     max_tokens: int
     temperature: float
+    priority: int = 0
+    adapter: str | None = None
 
 
 class Reply(NamedTuple):
     """What a model said.
 
-    `cut` means that the token limit ended it. Counts are None where the backend does not know
-    them; `cached_tokens` are those of the prompt that a prefix cache held.
+    Attributes:
+        text: the answer alone.
+        cut: the token limit ended it.
+        tokens_in, tokens_out: of prompt and reply, thinking included; None where not known.
+        cached_tokens: those of the prompt that a prefix cache held; None where not known.
+        thinking: what a reasoning model thought before it answered; None where it did not.
+        expected: the expected value of the rating in the reply, where it was asked for.
     """
 
     text: str
@@ -71,6 +130,8 @@ class Reply(NamedTuple):
     tokens_in: int | None = None
     tokens_out: int | None = None
     cached_tokens: int | None = None
+    thinking: str | None = None
+    expected: float | None = None
 
 
 class CallFailed(Exception):
@@ -78,7 +139,15 @@ class CallFailed(Exception):
 
 
 class Unavailable(Exception):
-    """The reply did not come this time: the same call is asked again, with the same seed."""
+    """The reply did not come this time: the same call is asked again, with the same seed.
+
+    Attributes:
+        after: seconds to wait at least, where whoever refused said so.
+    """
+
+    def __init__(self, problem: str, after: float = 0.0) -> None:
+        super().__init__(problem)
+        self.after = after
 
 
 class BackendDown(Exception):

@@ -1,0 +1,403 @@
+"""vLLM in this process: the only file that knows that vLLM exists.
+
+The engine gets token ids and gives back whole replies; a call's seed and priority go with it. What
+vLLM writes goes into a log file. An engine that dies is started again a bounded number of times.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import dataclasses
+import importlib.util
+import json
+import logging
+import os
+import signal
+from collections.abc import Collection, Mapping
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from agents.forms import Rating
+from sandbox.backends.base import (
+    BackendDown,
+    Call,
+    CallFailed,
+    LanguageModelSettings,
+    Reply,
+    Unavailable,
+)
+from sandbox.backends.engine_log import EngineLog, with_progress
+from sandbox.backends.expected import LABELS_SHOWN, expected_rating
+
+INSTALL = "pip install vllm (on a machine with a GPU), or see the README for one without"
+
+
+class Thinking(BaseModel):
+    """How a reasoning model thinks before it answers.
+
+    Attributes:
+        parser: the name of vLLM's reasoning parser for the model (`qwen3`, `deepseek_r1`, ...).
+        budget: tokens that it may think for; they come on top of those for the answer.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    parser: str = Field(min_length=1)
+    budget: int = Field(default=1024, ge=1)
+
+
+class VllmConfig(LanguageModelSettings):
+    """Settings of vLLM in this process.
+
+    Attributes:
+        chat: whether prompts go through the model's chat template; false for a base model, which
+            gets the two messages as plain text.
+        chat_template: a file with a Jinja template to use instead of the model's own.
+        adapters: folders of LoRA adapters by the name that personas use.
+        thinking: for reasoning models.
+        restarts: how often an engine that died is started again.
+        extra: further engine arguments, by vLLM's own names (tensor_parallel_size, quantization,
+            gpu_memory_utilization, max_model_len, ...).
+    """
+
+    backend: Literal["vllm"]
+    chat: bool = True
+    chat_template: Path | None = None
+    adapters: dict[str, Path] = Field(default_factory=dict)
+    thinking: Thinking | None = None
+    restarts: int = Field(default=3, ge=0, le=100)
+    extra: dict[str, Any] = Field(default_factory=dict)
+
+    def check(self) -> None:
+        """Look at the model's folder, the adapters, the template and the engine arguments.
+
+        Raises:
+            ValueError: vLLM is not installed, or something is not there.
+        """
+        if importlib.util.find_spec("vllm") is None:
+            raise ValueError(f"backend: found vllm, which is not installed; expected {INSTALL}")
+        self._check_model()
+        for name, folder in self.adapters.items():
+            if not (folder / "adapter_config.json").is_file():
+                raise ValueError(
+                    f"adapters.{name}: found {str(folder)!r}; expected a folder with "
+                    "an adapter_config.json"
+                )
+        if self.chat_template is not None and not self.chat_template.is_file():
+            raise ValueError(f"chat_template: found {str(self.chat_template)!r}; expected a file")
+        self._check_extra()
+
+    def _check_model(self) -> None:
+        folder = Path(self.model)
+        if folder.is_dir() and not (folder / "config.json").is_file():
+            raise ValueError(f"model: found {self.model!r}, a folder without a config.json")
+        if not folder.is_dir() and (folder.is_absolute() or self.model.count("/") > 1):
+            raise ValueError(f"model: found {self.model!r}, which is not there; expected a folder")
+        if not folder.is_dir() and _offline() and not _cached(self.model):
+            raise ValueError(
+                f"model: found {self.model!r}, which is neither a folder here nor in the cache "
+                "of the model hub, and HF_HUB_OFFLINE is set; expected a model that is here"
+            )
+
+    def _check_extra(self) -> None:
+        log = EngineLog()
+        log.open()
+        with log.catching():
+            from vllm.engine.arg_utils import AsyncEngineArgs
+        log.close()
+        known = {field.name for field in dataclasses.fields(AsyncEngineArgs)}
+        for key in self.extra:
+            if key not in known or key in ("model", "enable_lora"):
+                raise ValueError(f"extra.{key}: not an engine argument of vLLM's to be set here")
+
+    def adapter_names(self) -> Collection[str]:
+        """The LoRA adapters that personas may name."""
+        return self.adapters
+
+
+def _offline() -> bool:
+    return os.environ.get("HF_HUB_OFFLINE", "").lower() in ("1", "true", "yes", "on")
+
+
+def _cached(model: str) -> bool:
+    from huggingface_hub import try_to_load_from_cache
+
+    return isinstance(try_to_load_from_cache(model, "config.json"), str)
+
+
+class VllmBackend:
+    """Answers calls with an engine of vLLM's, in processes of its own."""
+
+    def __init__(self, config: VllmConfig) -> None:
+        self._config = config
+        self._log = EngineLog()
+        self._engine: Any = None
+        self._loading: asyncio.Task[None] | None = None
+        self._deaths = 0
+        self._asked = 0
+        self._tokenizer: Any = None
+        self._system_role = True
+
+    @property
+    def model(self) -> str:
+        """The name under which the journal records who spoke."""
+        return self._config.model
+
+    async def start(self) -> None:
+        """Load the model and warm the engine up.
+
+        Raises:
+            BackendDown: that cannot be done.
+        """
+        try:
+            self._config.check()
+        except ValueError as error:
+            raise BackendDown(f"models: {error}") from None
+        self._log.open()
+        self._loading = asyncio.ensure_future(self._load())
+        await self._loading
+        self._read_tokenizer()
+        await self._warm_up()
+
+    async def _load(self) -> None:
+        """Start an engine; what it and its processes write goes into the log."""
+        with self._log.catching() as terminal:
+            work = asyncio.to_thread(_make_engine, self._config, self._log.path)
+            try:
+                self._engine = await with_progress(
+                    work, self._log, f"vllm: loading {self._config.model}", terminal
+                )
+            except asyncio.CancelledError:
+                _kill_engine_processes()
+                raise
+            except BaseException as error:
+                self._log.keep = True
+                why = self._log.cause() or _one_line(error)
+                raise BackendDown(
+                    f"vllm: {self._config.model} cannot be loaded: {why} (log: {self._log.path})"
+                ) from None
+
+    def _read_tokenizer(self) -> None:
+        self._tokenizer = self._engine.get_tokenizer()
+        if self._config.chat_template is not None:
+            self._tokenizer.chat_template = self._config.chat_template.read_text(encoding="utf-8")
+        if not self._config.chat:
+            return
+        if not self._tokenizer.chat_template:
+            raise BackendDown(
+                f"vllm: {self._config.model} has no chat template; expected `chat_template: FILE`, "
+                "or `chat: false` for a base model"
+            )
+        try:
+            self._ids("system", "user")
+        except Exception:  # templates raise what they like: some models know no system message
+            self._system_role = False
+
+    async def _warm_up(self) -> None:
+        shape = Rating()
+        ids = self._ids("Rate.", "Your rating:")
+        params = self._params(0, shape.regex, 4, 0.0, 0)
+        async for _ in self._engine.generate({"prompt_token_ids": ids}, params, "warm-up"):
+            pass
+
+    def _ids(self, system: str, user: str) -> list[int]:
+        """A prompt as token ids."""
+        tokenizer = self._tokenizer
+        if not self._config.chat:
+            return list(tokenizer.encode(f"{system}\n\n{user}"))
+        messages = [{"role": "system", "content": system}, {"role": "user", "content": user}]
+        if not self._system_role:
+            messages = [{"role": "user", "content": f"{system}\n\n{user}"}]
+        text = tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
+        return list(tokenizer.encode(text, add_special_tokens=False))
+
+    def _params(
+        self, seed: int, regex: str | None, max_tokens: int, temperature: float, labels: int
+    ) -> Any:
+        from vllm import SamplingParams
+        from vllm.sampling_params import RequestOutputKind, StructuredOutputsParams
+
+        thinking = self._config.thinking
+        return SamplingParams(
+            **self._config.sampling,
+            seed=seed,
+            max_tokens=max_tokens + (thinking.budget + 64 if thinking else 0),
+            temperature=temperature,
+            logprobs=labels or None,
+            thinking_token_budget=thinking.budget if thinking else None,
+            structured_outputs=StructuredOutputsParams(regex=regex) if regex else None,
+            output_kind=RequestOutputKind.FINAL_ONLY,
+        )
+
+    async def answer(self, call: Call) -> Reply:
+        """Answer one call.
+
+        Raises:
+            CallFailed: the engine does not take this prompt.
+            Unavailable: the engine died; it is being started again.
+            BackendDown: it has died too often, or cannot be started again.
+        """
+        from vllm.exceptions import VLLMValidationError
+        from vllm.v1.engine.exceptions import EngineDeadError
+
+        engine = await self._ready()
+        self._asked += 1
+        try:
+            ids = self._ids(call.system, call.user)
+            params = self._params(
+                call.seed, call.shape.regex, call.max_tokens, call.temperature, self._labels(call)
+            )
+            outputs = engine.generate(
+                {"prompt_token_ids": ids},
+                params,
+                f"{call.name}-{self._asked}",
+                lora_request=self._adapter(call),
+                priority=call.priority,
+            )
+            output = [one async for one in outputs][-1]
+        except EngineDeadError:
+            self._died(engine)
+            raise Unavailable("the engine died") from None
+        except (VLLMValidationError, ValueError) as error:
+            raise CallFailed(_one_line(error)) from None
+        return self._reply(call, output)
+
+    def _labels(self, call: Call) -> int:
+        wanted = self._config.expected_rating and isinstance(call.shape, Rating)
+        return LABELS_SHOWN if wanted else 0
+
+    def _adapter(self, call: Call) -> Any:
+        if call.adapter is None:
+            return None
+        from vllm.lora.request import LoRARequest
+
+        number = list(self._config.adapters).index(call.adapter) + 1
+        return LoRARequest(call.adapter, number, str(self._config.adapters[call.adapter]))
+
+    def _reply(self, call: Call, output: Any) -> Reply:
+        said = output.outputs[0]
+        text, thinking = said.text, None
+        if self._config.thinking is not None:
+            text, thinking = self._apart(list(said.token_ids))
+        return Reply(
+            text,
+            said.finish_reason == "length",
+            len(output.prompt_token_ids),
+            len(said.token_ids),
+            output.num_cached_tokens,
+            thinking,
+            self._expected(call, said),
+        )
+
+    def _apart(self, ids: list[int]) -> tuple[str, str | None]:
+        """The answer and the thinking in a reply; an answer that never came is empty."""
+        from vllm.reasoning import ReasoningParserManager
+
+        assert self._config.thinking is not None
+        kind = ReasoningParserManager.get_reasoning_parser(self._config.thinking.parser)
+        parser = kind(self._tokenizer)
+        answer = parser.extract_content_ids(ids) if parser.is_reasoning_end(ids) else []
+        thought = ids[: len(ids) - len(answer)]
+        decode = self._tokenizer.decode
+        return (
+            decode(answer, skip_special_tokens=True),
+            decode(thought, skip_special_tokens=True).strip() or None,
+        )
+
+    def _expected(self, call: Call, said: Any) -> float | None:
+        shape = call.shape
+        if said.logprobs is None or not isinstance(shape, Rating):
+            return None
+        tokens = [
+            (entry[chosen].decoded_token or "", _probabilities(entry))
+            for chosen, entry in zip(said.token_ids, said.logprobs, strict=False)
+        ]
+        return expected_rating(tokens, shape.low, shape.high)
+
+    async def _ready(self) -> Any:
+        """The engine, once it is there."""
+        assert self._loading is not None
+        await asyncio.shield(self._loading)
+        return self._engine
+
+    def _died(self, engine: Any) -> None:
+        """Start another engine; whoever notices first does."""
+        if engine is not self._engine or (self._loading and not self._loading.done()):
+            return
+        self._deaths += 1
+        self._loading = asyncio.ensure_future(self._restart(engine))
+
+    async def _restart(self, dead: Any) -> None:
+        await asyncio.to_thread(dead.shutdown)
+        if self._deaths > self._config.restarts:
+            self._log.keep = True
+            why = self._log.cause() or "its process was killed"
+            raise BackendDown(
+                f"vllm: the engine died {self._deaths} times: {why} (log: {self._log.path})"
+            )
+        await self._load()
+
+    async def close(self) -> None:
+        """Stop the engine and its processes."""
+        if self._loading is not None and not self._loading.done():
+            self._loading.cancel()
+            await asyncio.wait({self._loading})
+        if self._engine is not None:
+            await asyncio.to_thread(self._engine.shutdown)
+            self._engine = None
+        self._log.close()
+
+
+def _make_engine(config: VllmConfig, log: Path) -> Any:
+    """An engine, ready. Its processes do not hear of Ctrl-C: that is for this one to handle."""
+    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    os.environ.setdefault("VLLM_NO_USAGE_STATS", "1")
+    from vllm.engine.arg_utils import AsyncEngineArgs
+    from vllm.v1.engine.async_llm import AsyncLLM
+
+    engine = AsyncLLM.from_engine_args(AsyncEngineArgs(**engine_arguments(config)))
+    logging.getLogger("vllm").handlers[:] = [logging.FileHandler(log, encoding="utf-8")]
+    return engine
+
+
+def engine_arguments(config: VllmConfig) -> dict[str, Any]:
+    """What the engine is started with: our defaults, what a CPU needs, and the user's own."""
+    from vllm.platforms import current_platform
+
+    chosen: dict[str, Any] = {
+        "model": config.model,
+        "scheduling_policy": "priority",
+        "structured_outputs_config": {"backend": "guidance"},
+    }
+    if current_platform.is_cpu():  # a seeded prompt that is prefilled in chunks kills it there
+        chosen |= {"enforce_eager": True, "enable_chunked_prefill": False, "block_size": 32}
+    if config.adapters:
+        ranks = [_rank(folder) for folder in config.adapters.values()]
+        allowed = next(rank for rank in (8, 16, 32, 64, 128, 256, 320, 512) if rank >= max(ranks))
+        chosen |= {"enable_lora": True, "max_loras": len(ranks), "max_lora_rank": allowed}
+    if config.thinking is not None:
+        chosen["reasoning_parser"] = config.thinking.parser
+    return chosen | config.extra
+
+
+def _rank(folder: Path) -> int:
+    return int(json.loads((folder / "adapter_config.json").read_text(encoding="utf-8"))["r"])
+
+
+def _probabilities(entry: Mapping[int, Any]) -> dict[str, float]:
+    """The log-probability of each alternative of one token, by its text."""
+    return {one.decoded_token or "": one.logprob for one in entry.values()}
+
+
+def _kill_engine_processes() -> None:
+    import multiprocessing
+
+    for process in multiprocessing.active_children():
+        process.kill()
+
+
+def _one_line(error: BaseException) -> str:
+    text = " ".join(str(error).split()) or type(error).__name__
+    return text if len(text) <= 300 else f"{text[:297]}..."

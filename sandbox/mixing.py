@@ -1,0 +1,58 @@
+"""Who speaks with which model: a mixed society, and the adapters that personas name."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from agents.agent import Agent
+from agents.chance import chance
+from sandbox.config import Config
+from storage.errors import InputError
+
+
+def roles_of(config: Config, agents: Sequence[Agent]) -> list[str]:
+    """The role of each agent: `social`, or the first group of the config that it belongs to.
+
+    A group by share takes that share of the whole society, drawn from those that no group before
+    it has taken; whether an agent is in a group follows from the seed and the group's name.
+    """
+    roles = ["social"] * len(agents)
+    for name, group in config.models.groups.items():
+        left = [agent.number for agent in agents if roles[agent.number] == "social"]
+        if group.share is not None:
+            count = min(len(left), round(group.share * len(agents)))
+            chosen = chance(config.seed, "group", name).sample(left, count)
+        else:
+            chosen = [number for number in left if agents[number].label == group.label]
+        for number in chosen:
+            roles[number] = name
+    return roles
+
+
+def check_models(config: Config, agents: Sequence[Agent], place: str) -> None:
+    """Look at every model before anything starts.
+
+    Raises:
+        InputError: a model cannot work, a group is empty, or a persona names an adapter that its
+            model does not have.
+    """
+    roles = roles_of(config, agents)
+    settings = dict(config.models.roles())
+    for name in config.models.groups:
+        if name not in roles:
+            raise InputError(f"{place}: models.groups.{name}: nobody is in it; expected an agent")
+    for role, model in settings.items():
+        key = f"models.{role}" if role in ("social", "observer") else f"models.groups.{role}.model"
+        try:
+            model.check()
+        except ValueError as error:
+            raise InputError(f"{place}: {key}.{error}") from None
+    for agent in agents:
+        adapter, model = agent.persona.adapter, settings[roles[agent.number]]
+        known = model.adapter_names()
+        if adapter is not None and known is not None and adapter not in known:
+            there = ", ".join(known) or "none"
+            raise InputError(
+                f"{place}: personas: {agent.persona.name} speaks with the adapter {adapter!r}; "
+                f"expected one of the model's adapters: {there}"
+            )
