@@ -50,11 +50,14 @@ class Rates:
         """What is done, and how fast."""
         p, counts = self.progress, self.progress.counts
         tokens = counts.tokens_in + counts.tokens_out
+        hits = counts.tokens_cached / max(1, counts.tokens_in)
+        cached = f", {hits:.0%} of prompts from the prefix cache"
         return [
             f"rounds {min(p.round, p.rounds)}/{p.rounds}",
             f"episodes {p.episodes:,}/{p.episodes_total:,}",
             f"calls {counts.calls:,} ({self._per_second(counts.calls):,.0f}/s)",
-            f"tokens {tokens:,} ({self._per_second(tokens):,.0f}/s)",
+            f"tokens {tokens:,} ({self._per_second(tokens):,.0f}/s)"
+            + (cached if counts.tokens_cached else ""),
         ]
 
     def trouble(self) -> list[str]:

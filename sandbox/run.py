@@ -77,6 +77,7 @@ class Outcome:
     unparsed: int
     tokens_in: int
     tokens_out: int
+    tokens_cached: int
     digest: str | None
     seconds: float
     message: str | None = None
@@ -423,8 +424,9 @@ def outcome(reader: Reader, address: Address, replayed: int = 0) -> Outcome:
         func.count().filter(c.c.status.in_([status.value for status in UNPARSED])),
         func.coalesce(func.sum(c.c.tokens_in), 0),
         func.coalesce(func.sum(c.c.tokens_out), 0),
+        func.coalesce(func.sum(c.c.cached_tokens), 0),
     ).where(reader.mine(c.c.id))
-    calls, failed, unparsed, tokens_in, tokens_out = reader.first(query)
+    calls, failed, unparsed, tokens_in, tokens_out, tokens_cached = reader.first(query)
     episodes = reader.count(e, e.c.observed)
     return Outcome(
         run=run.name,
@@ -440,6 +442,7 @@ def outcome(reader: Reader, address: Address, replayed: int = 0) -> Outcome:
         unparsed=unparsed,
         tokens_in=int(tokens_in),
         tokens_out=int(tokens_out),
+        tokens_cached=int(tokens_cached),
         digest=run.digest,
         seconds=round(run.seconds, 3),
         message=run.message,

@@ -64,8 +64,10 @@ class LanguageModelSettings(ModelSettings):
 
 
 OWN_SAMPLING = frozenset(
-    ("seed", "max_tokens", "temperature", "n", "logprobs", "stream", "model", "messages")
-    + ("prompt", "structured_outputs", "response_format", "output_kind")
+    (
+        *("seed", "max_tokens", "temperature", "n", "logprobs", "stream", "model", "messages"),
+        *("prompt", "structured_outputs", "response_format", "output_kind"),
+    )
 )
 """What a backend sets for each call by itself."""
 

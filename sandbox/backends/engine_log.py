@@ -1,5 +1,7 @@
-"""Where an engine's own output goes: into a file, so that it neither garbles the display nor gets
-into the output of `--json`, and is at hand when the engine could not be started.
+"""Where an engine's own output goes: into a file.
+
+So it neither garbles the display nor gets into the output of `--json`, and it is at hand when the
+engine could not be started.
 """
 
 from __future__ import annotations

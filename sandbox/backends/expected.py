@@ -17,7 +17,8 @@ def expected_rating(
     Args:
         tokens: of a reply, in order: the text of each, and the log-probability of each alternative
             to it, by its text.
-        low, high: the scale.
+        low: the lowest label of the scale.
+        high: the highest.
 
     Returns:
         The mean at the first token that holds a label, the probabilities of the labels scaled to

@@ -46,7 +46,7 @@ KEEPALIVE_SECONDS = 4.0
 """How long an idle connection is kept: less than vLLM's server keeps it, which is 5 seconds."""
 
 REST_SECONDS, LONGEST_REST = 5.0, 60.0
-"""How long an address rests that could not be reached; each time twice as long, at most a minute."""
+"""How long an address rests that could not be reached: twice as long each time, to a minute."""
 
 LONGEST_WAIT = 600.0
 """The longest that a server's Retry-After is heeded for, in seconds."""
@@ -87,7 +87,7 @@ class OpenAIConfig(LanguageModelSettings):
     constrain: Literal["auto", "vllm", "none"] = "auto"
     chat: bool = True
     max_in_flight: int = Field(default=256, ge=1)
-    extra_body: dict[str, Any] = {}
+    extra_body: dict[str, Any] = Field(default={})
     thinking: bool = False
     thinking_budget: int | None = Field(default=None, ge=1)
     priority: bool = False
@@ -332,7 +332,10 @@ class OpenAIBackend:
             timeout=aiohttp.ClientTimeout(total=None, connect=CONNECT_SECONDS),
             headers=self._key.headers(),
         )
-        await asyncio.gather(*(self._look_at(one) for one in self._addresses))
+        looks = [self._look_at(one) for one in self._addresses]
+        for problem in await asyncio.gather(*looks, return_exceptions=True):
+            if problem is not None:
+                raise problem
 
     async def _look_at(self, address: Address) -> None:
         """Make sure that an address serves the model, and find out whether it is vLLM's server."""
@@ -437,12 +440,12 @@ class OpenAIBackend:
             return
         if status in _OVERLOADED:
             address.gate.overloaded()
-        message = self._key.hide(_message(answer.body))
+        message = self._key.hide(_message(answer.body)) or "no reason given"
         if status in _AGAIN or status >= 500:
             problem = f"{address.url} answered {status}: {message}"
             raise Unavailable(problem, retry_seconds(answer.retry_after))
         if status in _REFUSED:
-            raise CallFailed(message or f"the server answered {status}")
+            raise CallFailed(message)
         raise BackendDown(self._down(address, answer))
 
     def _down(self, address: Address, answer: Answer) -> str:
@@ -532,7 +535,7 @@ def _plain_tokens(logprobs: Mapping[str, Any]) -> Tokens:
 
 def _probabilities(pairs: list[tuple[Any, Any]]) -> dict[str, float]:
     return {
-        str(text): max(_LEAST_LOGPROB, float(logprob))
+        str(text): min(0.0, max(_LEAST_LOGPROB, float(logprob)))
         for text, logprob in pairs
         if isinstance(logprob, int | float)
     }

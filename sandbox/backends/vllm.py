@@ -11,8 +11,10 @@ import dataclasses
 import importlib.util
 import json
 import logging
+import multiprocessing
 import os
 import signal
+import subprocess
 from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any, Literal
@@ -135,6 +137,7 @@ class VllmBackend:
         self._log = EngineLog()
         self._engine: Any = None
         self._loading: asyncio.Task[None] | None = None
+        self._guard: subprocess.Popen[bytes] | None = None
         self._deaths = 0
         self._asked = 0
         self._tokenizer: Any = None
@@ -164,11 +167,13 @@ class VllmBackend:
     async def _load(self) -> None:
         """Start an engine; what it and its processes write goes into the log."""
         with self._log.catching() as terminal:
+            again = " again, for it died" if self._deaths else ""
             work = asyncio.to_thread(_make_engine, self._config, self._log.path)
             try:
                 self._engine = await with_progress(
-                    work, self._log, f"vllm: loading {self._config.model}", terminal
+                    work, self._log, f"vllm: loading {self._config.model}{again}", terminal
                 )
+                self._guard = _guard()
             except asyncio.CancelledError:
                 _kill_engine_processes()
                 raise
@@ -330,7 +335,7 @@ class VllmBackend:
         self._loading = asyncio.ensure_future(self._restart(engine))
 
     async def _restart(self, dead: Any) -> None:
-        await asyncio.to_thread(dead.shutdown)
+        await self._shut_down(dead)
         if self._deaths > self._config.restarts:
             self._log.keep = True
             why = self._log.cause() or "its process was killed"
@@ -345,9 +350,16 @@ class VllmBackend:
             self._loading.cancel()
             await asyncio.wait({self._loading})
         if self._engine is not None:
-            await asyncio.to_thread(self._engine.shutdown)
+            await self._shut_down(self._engine)
             self._engine = None
         self._log.close()
+
+    async def _shut_down(self, engine: Any) -> None:
+        await asyncio.to_thread(engine.shutdown)
+        if self._guard is not None:
+            self._guard.kill()
+            self._guard.communicate()
+            self._guard = None
 
 
 def _make_engine(config: VllmConfig, log: Path) -> Any:
@@ -391,9 +403,22 @@ def _probabilities(entry: Mapping[int, Any]) -> dict[str, float]:
     return {one.decoded_token or "": one.logprob for one in entry.values()}
 
 
-def _kill_engine_processes() -> None:
-    import multiprocessing
+def _guard() -> subprocess.Popen[bytes]:
+    """A process that kills the engine's once this one is gone, however it went.
 
+    It waits for the end of a pipe that only this process holds open; the engine's own workers go
+    with the engine.
+    """
+    engine = [str(process.pid) for process in multiprocessing.active_children()]
+    script = 'cat >/dev/null; kill -9 "$@" 2>/dev/null'
+    command = ["/bin/sh", "-c", script, "sandbox-engine-guard", *engine]
+    nowhere = subprocess.DEVNULL
+    return subprocess.Popen(
+        command, stdin=subprocess.PIPE, stdout=nowhere, stderr=nowhere, start_new_session=True
+    )
+
+
+def _kill_engine_processes() -> None:
     for process in multiprocessing.active_children():
         process.kill()
 
