@@ -12,6 +12,7 @@ from sqlalchemy import select
 
 from sandbox import __version__
 from sandbox.backends import backend_of
+from sandbox.backends.embedding import embedder_of
 from sandbox.config import Config
 from sandbox.society import read_agents
 from sandbox.sources import read_forms, read_personas, read_questions
@@ -41,6 +42,9 @@ def _changes(reader: Reader, config: Config) -> Iterator[str]:
     if was != __version__:
         yield f"the program's version, {was} then, {__version__} now"
     yield from _models(reader, config)
+    embedder = embedder_of(config.memory.embedder).name
+    if embedder != reader.run.embedder:
+        yield f"the embedder, {reader.run.embedder} then, {embedder} now"
     yield from _forms(reader, config)
     if config.personas.is_file():
         known = set(read_personas(config.personas))

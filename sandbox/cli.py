@@ -150,13 +150,19 @@ def _summary(reader: Reader, outcome: Outcome) -> RenderableType:
         "agents": f"{outcome.agents:,}",
         "episodes": f"{outcome.episodes:,} ({outcome.episodes_failed:,} failed)",
         "calls": f"{outcome.calls:,} ({missing}, {outcome.calls_replayed:,} replayed)",
-        "tokens": f"{outcome.tokens_in:,} in, {outcome.tokens_out:,} out",
+        "tokens": f"{outcome.tokens_in:,} in{_cached(outcome)}, {outcome.tokens_out:,} out",
         "time": duration(outcome.seconds),
         "database": outcome.db,
     }
     for key, value in words.items():
         made.add_row(key, render.plain(value))
     return Group(render.society(views.society(reader)), Text(), made, Text(), _next_steps(outcome))
+
+
+def _cached(outcome: Outcome) -> str:
+    """How much of the prompts the engine's prefix cache held, where it told."""
+    share = outcome.tokens_cached / max(1, outcome.tokens_in)
+    return f" ({share:.0%} from the prefix cache)" if outcome.tokens_cached else ""
 
 
 def _next_steps(outcome: Outcome) -> RenderableType:

@@ -7,6 +7,7 @@ expected, and is found before anything starts.
 from __future__ import annotations
 
 import json
+import os
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -26,11 +27,13 @@ from pydantic import (
 from agents.forms import clean
 from agents.persona import Label
 from sandbox.backends import ModelConfig
+from sandbox.backends.embedding import EmbedderSetting
 from storage.errors import InputError
 from worlds.base import Settings, kinds, world_of
 
 PRESETS = Path(__file__).resolve().parent.parent / "worlds" / "presets"
 QUICKSTART = PRESETS / "quickstart.yaml"
+_PATH_BEGINNINGS = ("./", "../", "/", "~")
 _PATH_KEYS = (("questions",), ("personas",), ("forms",), ("memory", "prior"), ("world", "topology"))
 
 
@@ -44,7 +47,7 @@ class MemoryConfig(_Part):
     prior: Path | None = None
     prior_pairs: int = Field(default=50, ge=0)
     threshold: float | None = Field(default=None, gt=0, le=2)
-    embedder: Literal["hashed"] = "hashed"
+    embedder: EmbedderSetting = "hashed"
     keep: Literal["all"] | Annotated[int, Field(ge=1)] = "all"
 
     @property
@@ -216,19 +219,43 @@ def _read_yaml(path: Path) -> dict[str, Any]:
 
 
 def _anchor(data: dict[str, Any], folder: Path) -> None:
-    """Make the file's relative paths absolute."""
+    """Make relative paths absolute."""
     for *parents, last in _PATH_KEYS:
         part: Any = data
         for parent in parents:
             part = part.get(parent) if isinstance(part, dict) else None
         if isinstance(part, dict) and isinstance(part.get(last), str):
             part[last] = _absolute((*parents, last), part[last], folder)
+    memory = data.get("memory")
+    embedder = memory.get("embedder") if isinstance(memory, dict) else None
+    _anchor_models([data.get("models"), embedder], folder)
+
+
+def _anchor_models(parts: list[Any], folder: Path) -> None:
+    """The same for what is a path in the settings of models. They may hold themselves."""
+    seen: set[int] = set()
+    while parts:
+        part = parts.pop()
+        if not isinstance(part, dict) or id(part) in seen or part.get("backend") == "openai":
+            continue  # what a server knows by some name is no path here
+        seen.add(id(part))
+        adapters = part.get("adapters")
+        for place in (part, adapters if isinstance(adapters, dict) else {}):
+            for key, value in place.items():
+                if isinstance(value, str) and (place is adapters or _is_path(key, value)):
+                    place[key] = _absolute((), value, folder)
+        parts.extend(part.values())
+
+
+def _is_path(key: str, value: str) -> bool:
+    """Whether a setting of a model is a path; a model can be a name on a model hub as well."""
+    return key == "chat_template" or (key == "model" and value.startswith(_PATH_BEGINNINGS))
 
 
 def _absolute(key: tuple[str, ...], value: str, folder: Path) -> str:
     if key == ("world", "topology") and "." not in value and "/" not in value:
         return value  # a generated topology
-    return str((folder / Path(value).expanduser()).resolve())
+    return str((folder / os.path.expanduser(value)).resolve())
 
 
 def apply_setting(data: dict[str, Any], setting: str) -> tuple[str, ...]:
@@ -245,14 +272,13 @@ def apply_setting(data: dict[str, Any], setting: str) -> tuple[str, ...]:
         value = yaml.safe_load(text)
     except yaml.YAMLError:
         raise InputError(f"--set {setting}: found {_short(text)}, expected a YAML value") from None
-    if key in _PATH_KEYS and isinstance(value, str):
-        value = _absolute(key, value, Path.cwd())
     part = data
     for parent in key[:-1]:
         if not isinstance(part.setdefault(parent, {}), dict):
             part[parent] = {}
         part = part[parent]
     part[key[-1]] = value
+    _anchor(data, Path.cwd())  # whatever else is in the data is absolute already
     return key
 
 

@@ -14,9 +14,9 @@ from typing import Any, NamedTuple
 from pydantic import ValidationError
 from sqlalchemy import Connection, func, insert, select, update
 
-from agents.embedding import HashedEmbedder
 from sandbox import __version__
 from sandbox.backends import backend_of
+from sandbox.backends.embedding import embedder_of
 from sandbox.changes import refuse_changes
 from sandbox.config import Config, apply_setting, explain
 from sandbox.run import new_run
@@ -31,7 +31,8 @@ from worlds.base import SettingError, world_of
 
 FIXED = (
     *("seed", "world.kind", "questions", "question_count", "personas", "forms"),
-    *("memory.prior", "memory.prior_pairs", "memory.embedder"),
+    *("memory.prior", "memory.prior_pairs"),
+    *("memory.embedder", "memory.embedder.backend", "memory.embedder.model"),
 )
 """Keys that a fork cannot change: the rounds that it takes over were lived by them.
 
@@ -197,7 +198,8 @@ def _write(connection: Connection, plan: _Plan) -> None:
     _enter_models(connection, run_id, plan)
     if plan.questions:
         writer = JoiningWriter(connection, run_id)
-        add_questions(writer, source, plan.questions)
+        embedder = embedder_of(plan.new.memory.embedder)
+        add_questions(writer, source, plan.questions, embedder)
         writer.flush(connection)
 
 
@@ -205,7 +207,7 @@ def _run_row(plan: _Plan) -> dict[str, Any]:
     run, config = plan.source.run, plan.new
     threshold = run.threshold
     if config.memory.threshold != plan.old.memory.threshold:
-        threshold = config.memory.threshold or HashedEmbedder.threshold
+        threshold = config.memory.threshold or embedder_of(config.memory.embedder).threshold
     return {
         "name": config.name,
         "status": "interrupted",

@@ -230,12 +230,17 @@ def call(data: Data) -> RenderableType:
     hashed = "agrees" if data["hash_agrees"] else "DOES NOT AGREE"
     facts = f"call {data['call']}  {data['name']}  seed {data['seed']}  model {data['model']}"
     reply = data["error"] if data["reply"] is None else data["reply"]
-    return Group(
+    parts: list[RenderableType] = [
         plain(facts, "bold"),
         Panel(plain(data["system"]), title="system"),
         Panel(plain(data["prompt"]), title=f"prompt (hash {data['prompt_hash']} {hashed})"),
-        Panel(plain(reply), title=f"reply: {data['status']}"),
-    )
+    ]
+    if data["thinking"] is not None:
+        parts.append(Panel(plain(data["thinking"]), title="thinking"))
+    parts.append(Panel(plain(reply), title=f"reply: {data['status']}"))
+    if data["expected"] is not None:
+        parts.append(plain(f"expected rating {data['expected']:.2f}"))
+    return Group(*parts)
 
 
 def found(rows: Sequence[Data]) -> RenderableType:

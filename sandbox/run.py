@@ -18,11 +18,12 @@ from sqlalchemy import URL, Connection, Engine, func, insert, select, update
 from sqlalchemy.exc import DBAPIError
 
 from agents.agent import Agent
-from agents.embedding import Embedder, HashedEmbedder
+from agents.embedding import Embedder
 from agents.forms import Form, Status
 from sandbox import __version__
 from sandbox.backends import backend_of, backends_of
 from sandbox.backends.base import BackendDown, Call, Reply
+from sandbox.backends.embedding import check_embedder, embedder_of
 from sandbox.calls import UNPARSED, Stopped
 from sandbox.changes import refuse_changes
 from sandbox.config import Config
@@ -108,10 +109,12 @@ def prepare(config: Config, place: str = "") -> Blueprint:
     except SettingError as error:
         raise InputError(f"{place or config.name}: world.{error.key}: {error}") from None
     check_models(config, agents, place or config.name)
+    check_embedder(config.memory.embedder, place or config.name)
     wanted = len(agents) * config.rounds
     limit = min(wanted, config.question_count or wanted)
     questions = read_questions(config.questions, limit)
-    return Blueprint(config, world, agents, questions, inherited, forms, HashedEmbedder())
+    embedder = embedder_of(config.memory.embedder)
+    return Blueprint(config, world, agents, questions, inherited, forms, embedder)
 
 
 def create(blueprint: Blueprint, url: str | None = None) -> Address:

@@ -13,9 +13,10 @@ from numpy.typing import NDArray
 from sqlalchemy import Connection, select
 
 from agents.agent import Agent
-from agents.embedding import Embedder, HashedEmbedder
+from agents.embedding import Embedder
 from agents.memory import PRIOR, Lexicon, Memory, Recalled
 from agents.persona import Persona
+from sandbox.backends.embedding import embedder_of
 from sandbox.config import Config
 from sandbox.sources import Question, read_questions
 from storage import tables
@@ -94,10 +95,17 @@ def _write_questions(
     embedder: Embedder,
     start: int = 0,
     stored: Collection[str] = (),
+    dim: int | None = None,
 ) -> dict[str, int]:
     """Write the list; returns the id of each distinct text. A vector is stored once a text."""
     distinct = [text for text in dict.fromkeys(text for text, _ in listed) if text not in stored]
-    vectors = dict(zip(distinct, embedder.embed(distinct), strict=True))
+    rows = embedder.embed(distinct)
+    if distinct and dim not in (None, rows.shape[1]):
+        raise InputError(
+            f"memory.embedder: {embedder.name} gave vectors of {rows.shape[1]} numbers; expected "
+            f"{dim}, as in those that are stored"
+        )
+    vectors = dict(zip(distinct, rows, strict=True))
     ids: dict[str, int] = {}
     for place, (text, source) in enumerate(listed, start):
         first = text not in ids and text not in stored
@@ -154,17 +162,35 @@ def _stored_questions(reader: Reader) -> Iterator[tuple[str, str | None]]:
         yield row.text, row.source
 
 
-def add_questions(writer: Writer, reader: Reader, questions: Sequence[Question]) -> None:
+def add_questions(
+    writer: Writer, reader: Reader, questions: Sequence[Question], embedder: Embedder
+) -> None:
     """Hand over the rows of questions that follow those that are stored.
 
     Args:
         writer: of the run that is to have them.
         reader: where the stored questions are read from: that run, or the one it was copied from.
         questions: what `missing_questions` returned.
+        embedder: the one whose vectors are stored.
+
+    Raises:
+        InputError: it is another one.
     """
+    if embedder.name != reader.run.embedder:
+        raise InputError(
+            f"memory.embedder: found {embedder.name}; expected {reader.run.embedder}, by which "
+            f"run {reader.run.name} stores its questions"
+        )
     stored = [text for text, _ in _stored_questions(reader)]
     listed = [(one.text, one.source) for one in questions]
-    _write_questions(writer, listed, HashedEmbedder(), len(stored), frozenset(stored))
+    _write_questions(writer, listed, embedder, len(stored), frozenset(stored), _dim(reader))
+
+
+def _dim(reader: Reader) -> int | None:
+    """The length of a run's stored vectors."""
+    q = tables.questions
+    query = select(q.c.vector).where(reader.mine(q.c.id), q.c.vector.is_not(None)).limit(1)
+    return next((len(unpack(row.vector)) for row in reader.rows(query)), None)
 
 
 def extend_questions(reader: Reader, config: Config) -> None:
@@ -175,13 +201,13 @@ def extend_questions(reader: Reader, config: Config) -> None:
         config: the run's config with another number of rounds; it is not stored here.
 
     Raises:
-        InputError: see `missing_questions`.
+        InputError: see `missing_questions` and `add_questions`.
     """
     questions = missing_questions(reader, config)
     if questions:
         writer = Writer(reader.engine, reader.run.id)
         writer.open()
-        add_questions(writer, reader, questions)
+        add_questions(writer, reader, questions, embedder_of(config.memory.embedder))
         writer.commit()
 
 

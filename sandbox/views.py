@@ -231,6 +231,8 @@ def _call_line(reader: Reader, call: Journalled, episode: int) -> Data:
         "status": call.status,
         "error": call.error,
         "reply": call.reply,
+        "thinking": call.thinking,
+        "expected": call.expected,
         "tokens_in": call.tokens_in,
         "tokens_out": call.tokens_out,
         "seconds": call.took / 1000,

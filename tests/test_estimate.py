@@ -13,7 +13,7 @@ from rich.console import Console
 from test_run import Stopping
 
 from sandbox import render
-from sandbox.config import Config
+from sandbox.backends.scripted import ScriptedBackend, ScriptedConfig
 from sandbox.estimating import estimate, given_rates
 from storage.errors import InputError
 
@@ -81,18 +81,12 @@ def test_time_follows_from_rates() -> None:
     assert found["time"]["seconds"]["low"] < seconds / 4 < found["time"]["seconds"]["high"]
 
 
-def _as_if_real(config: Config) -> Config:
-    """The scripted backend under another name."""
-    real = config.models.social.model_copy(update={"backend": "real"})
-    return config.model_copy(update={"models": config.models.model_copy(update={"social": real})})
-
-
 def test_time_of_a_real_backend_is_measured(monkeypatch: pytest.MonkeyPatch) -> None:
-    latency = "models.social.latency={first_token: 0.02, per_token: 0, capacity: 1000}"
-    config = small(latency, "rounds=6")
-    stored = _as_if_real(config)
-    monkeypatch.setattr(Config, "from_json", staticmethod(lambda _: config))
-    found = estimate(stored, gpus=2)
+    latency = {"first_token": 0.02, "per_token": 0, "capacity": 1000}
+    scripted = ScriptedConfig.model_validate({"backend": "scripted", "latency": latency})
+    monkeypatch.setattr("sandbox.backends.OpenAIBackend", lambda _: ScriptedBackend(scripted))
+    server = "models.social={backend: openai, base_url: http://127.0.0.1:9, model: stand-in}"
+    found = estimate(small(server, "rounds=6"), gpus=2)
     assert found["time"]["basis"] == "sample"
     assert found["time"]["floor_seconds"] == pytest.approx(6 * 3 * 0.02, rel=0.8)
     hours = found["time"]["seconds"]["estimate"] * 2 / 3600

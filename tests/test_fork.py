@@ -169,6 +169,7 @@ OTHER = {
     "world.demographics": "all_good", "world.degree": 6, "world.rewire": 0.5,
     "questions": "other.txt", "question_count": 9, "personas": "other.jsonl",
     "memory.prior": "other.jsonl", "memory.prior_pairs": 3, "memory.embedder": "other",
+    "memory.embedder.backend": "vllm", "memory.embedder.model": "other",
     "forms": "other.yaml",
 }  # fmt: skip
 

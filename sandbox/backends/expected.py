@@ -33,5 +33,6 @@ def expected_rating(
             if other.strip()[:1] in weights:
                 weights[other.strip()[:1]] += exp(logprob)
         total = sum(weights.values())
-        return sum(int(label) * weight for label, weight in weights.items()) / total
+        mean = sum(int(label) * weight for label, weight in weights.items())
+        return mean / total if total else None
     return None

@@ -8,13 +8,9 @@ another. How many calls an address gets at once follows from how it copes with t
 from __future__ import annotations
 
 import asyncio
-import heapq
 import json
-import math
 import os
-import time
-from collections.abc import AsyncIterator, Mapping
-from contextlib import asynccontextmanager
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
@@ -25,6 +21,7 @@ import aiohttp
 from pydantic import Field, field_validator, model_validator
 
 from agents.forms import Rating
+from sandbox.backends.addresses import Address, choose
 from sandbox.backends.base import (
     OWN_SAMPLING,
     BackendDown,
@@ -45,14 +42,8 @@ MODELS_SECONDS = 30.0
 KEEPALIVE_SECONDS = 4.0
 """How long an idle connection is kept: less than vLLM's server keeps it, which is 5 seconds."""
 
-REST_SECONDS, LONGEST_REST = 5.0, 60.0
-"""How long an address rests that could not be reached: twice as long each time, to a minute."""
-
 LONGEST_WAIT = 600.0
 """The longest that a server's Retry-After is heeded for, in seconds."""
-
-SPARE_CALLS = 8
-"""How many more calls than twice those of the least busy address an address may have."""
 
 END_OF_THINKING = 64
 """Tokens between the end of a thinking budget and the answer."""
@@ -60,6 +51,7 @@ END_OF_THINKING = 64
 _AGAIN = frozenset((408, 409, 425, 429))
 _REFUSED = frozenset((400, 413, 422))
 _OVERLOADED = frozenset((408, 429, 503, 504))
+_GIVEN_UP = frozenset(("abort", "error"))  # what was said is not all that there was to say
 _LEAST_LOGPROB = -700.0  # servers write -9999 or less for what has next to no probability
 
 
@@ -137,131 +129,6 @@ def _address(text: str) -> str:
     if parts.query or parts.fragment:
         raise ValueError("an address without ? and #")
     return f"{parts.scheme}://{parts.netloc}{parts.path.rstrip('/') or '/v1'}"
-
-
-class AdaptiveGate:
-    """Lets calls through, lowest priority number first; how many at once follows from how it goes.
-
-    The width is halved, at most once a second, when the other side is overloaded; it grows by one
-    for as many successes as it is wide, up to where it began.
-
-    Attributes:
-        width: how many may be inside at once.
-        inside: how many are.
-    """
-
-    def __init__(self, width: int) -> None:
-        self.width = float(width)
-        self.inside = 0
-        self._widest = float(width)
-        self._halved = -math.inf
-        self._arrivals = 0
-        self._queue: list[tuple[int, int, asyncio.Future[None]]] = []
-
-    def load(self) -> int:
-        """How many are inside or wait."""
-        return self.inside + len(self._queue)
-
-    async def enter(self, priority: int) -> None:
-        """Wait for a place. Whoever is cancelled while waiting takes none."""
-        turn: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self._arrivals += 1
-        heapq.heappush(self._queue, (priority, self._arrivals, turn))
-        self._admit()
-        try:
-            await turn
-        except asyncio.CancelledError:
-            if turn.done() and not turn.cancelled():
-                self.leave()
-            raise
-
-    def leave(self) -> None:
-        """Give a place back."""
-        self.inside -= 1
-        self._admit()
-
-    def succeeded(self) -> None:
-        """Grow a little."""
-        self.width = min(self._widest, self.width + 1 / self.width)
-        self._admit()
-
-    def overloaded(self) -> None:
-        """Shrink to half, unless that has just happened."""
-        now = time.monotonic()
-        if now - self._halved >= 1:
-            self._halved = now
-            self.width = max(1.0, self.width / 2)
-
-    def _admit(self) -> None:
-        while self._queue and self.inside < int(self.width):
-            turn = heapq.heappop(self._queue)[-1]
-            if not turn.done():
-                self.inside += 1
-                turn.set_result(None)
-
-
-class Address:
-    """One server: its gate, and whether it rests.
-
-    Attributes:
-        url: where it is.
-        gate: what its calls go through.
-        vllm: whether it is vLLM's server.
-    """
-
-    def __init__(self, url: str, max_in_flight: int) -> None:
-        self.url = url
-        self.gate = AdaptiveGate(max_in_flight)
-        self.vllm = False
-        self._awake = 0.0
-        self._rest = REST_SECONDS
-
-    def resting(self) -> float:
-        """Seconds until it is used again; 0 where it is in use."""
-        return max(0.0, self._awake - time.monotonic())
-
-    def failed(self) -> None:
-        """It could not be reached. What fails while it rests is the same failure."""
-        if not self.resting():
-            self._awake = time.monotonic() + self._rest
-            self._rest = min(LONGEST_REST, 2 * self._rest)
-
-    def reached(self) -> None:
-        """It answered."""
-        self._rest = REST_SECONDS
-
-    @asynccontextmanager
-    async def place(self) -> AsyncIterator[None]:
-        """For as long as a call that has entered is at the server; notices how that goes."""
-        try:
-            yield
-        except asyncio.CancelledError:  # for the most part the call's own time limit
-            self.gate.overloaded()
-            raise
-        except (aiohttp.ClientError, OSError) as error:
-            if isinstance(error, TimeoutError):
-                self.gate.overloaded()
-            self.failed()
-            raise
-        finally:
-            self.gate.leave()
-
-
-def choose(addresses: list[Address], episode: int) -> Address:
-    """Where a call goes: to its episode's address, or to the least busy one if that is better.
-
-    Raises:
-        Unavailable: all of them rest.
-    """
-    home = episode % len(addresses)
-    awake = [one for one in addresses[home:] + addresses[:home] if not one.resting()]
-    if not awake:
-        pause = min(one.resting() for one in addresses)
-        names = ", ".join(one.url for one in addresses)
-        raise Unavailable(f"{names} cannot be reached", pause)
-    least = min(awake, key=lambda one: one.gate.load())
-    crowded = awake[0].gate.load() > 2 * least.gate.load() + SPARE_CALLS
-    return least if crowded else awake[0]
 
 
 class Answer(NamedTuple):
@@ -471,11 +338,14 @@ class OpenAIBackend:
 
     def _reply(self, call: Call, content: Mapping[str, Any]) -> Reply:
         choice = _mapping(content["choices"][0])
+        ended = choice.get("finish_reason")
+        if ended in _GIVEN_UP:
+            raise Unavailable(f"the server gave the call up ({ended})")
         text, thinking = self._said(choice)
         usage = _mapping(content.get("usage"))
         return Reply(
             text,
-            choice.get("finish_reason") == "length",
+            ended == "length",
             _count(usage.get("prompt_tokens")),
             _count(usage.get("completion_tokens")),
             _count(_mapping(usage.get("prompt_tokens_details")).get("cached_tokens")),
@@ -484,12 +354,10 @@ class OpenAIBackend:
         )
 
     def _said(self, choice: Mapping[str, Any]) -> tuple[str, str | None]:
-        """The answer and the thinking before it, as the server tells them apart."""
+        """The answer and the thinking before it; an answer that never came is empty."""
         message = _mapping(choice.get("message"))
         text = message.get("content") if self._config.chat else choice.get("text")
         thinking = message.get("reasoning") or message.get("reasoning_content")
-        if not text and thinking:
-            raise CallFailed("the model thought until its limit and gave no answer")
         text = text if isinstance(text, str) else ""
         return text, thinking if isinstance(thinking, str) else None
 

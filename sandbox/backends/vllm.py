@@ -16,6 +16,7 @@ import os
 import signal
 import subprocess
 from collections.abc import Collection, Mapping
+from multiprocessing import resource_tracker
 from pathlib import Path
 from typing import Any, Literal
 
@@ -267,6 +268,9 @@ class VllmBackend:
             raise Unavailable("the engine died") from None
         except (VLLMValidationError, ValueError) as error:
             raise CallFailed(_one_line(error)) from None
+        ended = output.outputs[0].finish_reason
+        if ended not in ("stop", "length"):  # what it has said is not all that it has to say
+            raise Unavailable(f"the engine gave the call up ({ended})")
         return self._reply(call, output)
 
     def _labels(self, call: Call) -> int:
@@ -298,12 +302,7 @@ class VllmBackend:
 
     def _apart(self, ids: list[int]) -> tuple[str, str | None]:
         """The answer and the thinking in a reply; an answer that never came is empty."""
-        from vllm.reasoning import ReasoningParserManager
-
-        assert self._config.thinking is not None
-        kind = ReasoningParserManager.get_reasoning_parser(self._config.thinking.parser)
-        parser = kind(self._tokenizer)
-        answer = parser.extract_content_ids(ids) if parser.is_reasoning_end(ids) else []
+        answer = self._answer_ids(ids)
         thought = ids[: len(ids) - len(answer)]
         decode = self._tokenizer.decode
         return (
@@ -311,15 +310,26 @@ class VllmBackend:
             decode(thought, skip_special_tokens=True).strip() or None,
         )
 
+    def _answer_ids(self, ids: list[int]) -> list[int]:
+        """The tokens of a reply that come after the thinking."""
+        if self._config.thinking is None:
+            return ids
+        from vllm.reasoning import ReasoningParserManager
+
+        kind = ReasoningParserManager.get_reasoning_parser(self._config.thinking.parser)
+        parser = kind(self._tokenizer)
+        return parser.extract_content_ids(ids) if parser.is_reasoning_end(ids) else []
+
     def _expected(self, call: Call, said: Any) -> float | None:
         shape = call.shape
         if said.logprobs is None or not isinstance(shape, Rating):
             return None
+        thought = len(said.token_ids) - len(self._answer_ids(list(said.token_ids)))
         tokens = [
             (entry[chosen].decoded_token or "", _probabilities(entry))
-            for chosen, entry in zip(said.token_ids, said.logprobs, strict=False)
+            for chosen, entry in zip(said.token_ids, said.logprobs, strict=True)
         ]
-        return expected_rating(tokens, shape.low, shape.high)
+        return expected_rating(tokens[thought:], shape.low, shape.high)
 
     async def _ready(self) -> Any:
         """The engine, once it is there."""
@@ -364,6 +374,7 @@ class VllmBackend:
 
 def _make_engine(config: VllmConfig, log: Path) -> Any:
     """An engine, ready. Its processes do not hear of Ctrl-C: that is for this one to handle."""
+    resource_tracker.ensure_running()  # else it starts with the engine, and unblocks the signal
     signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     os.environ.setdefault("VLLM_NO_USAGE_STATS", "1")
     from vllm.engine.arg_utils import AsyncEngineArgs
@@ -426,3 +437,24 @@ def _kill_engine_processes() -> None:
 def _one_line(error: BaseException) -> str:
     text = " ".join(str(error).split()) or type(error).__name__
     return text if len(text) <= 300 else f"{text[:297]}..."
+
+
+def pooled(model: str, extra: Mapping[str, Any], texts: list[str]) -> Any:
+    """Embed texts with a pooling model; for a process of its own, which ends afterwards.
+
+    Raises:
+        RuntimeError: that cannot be done; one line says why, and it can be passed on to a parent.
+    """
+    os.environ["VLLM_ENABLE_V1_MULTIPROCESSING"] = "0"
+    os.environ.setdefault("VLLM_NO_USAGE_STATS", "1")
+    try:
+        import numpy as np
+        from vllm import LLM
+        from vllm.platforms import current_platform
+
+        chosen = {"enforce_eager": True} if current_platform.is_cpu() else {}
+        engine = LLM(model=model, runner="pooling", **{**chosen, **extra})
+        outputs = engine.embed(texts, use_tqdm=False)
+        return np.array([one.outputs.embedding for one in outputs], np.float32)
+    except Exception as error:
+        raise RuntimeError(_one_line(error)) from None

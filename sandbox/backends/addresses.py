@@ -1,0 +1,145 @@
+"""The addresses of a served model: how many calls each gets at once, and which one gets a call."""
+
+from __future__ import annotations
+
+import asyncio
+import heapq
+import math
+import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+import aiohttp
+
+from sandbox.backends.base import Unavailable
+
+REST_SECONDS, LONGEST_REST = 5.0, 60.0
+"""How long an address rests that could not be reached; each time twice as long, to the longest."""
+
+SPARE_CALLS = 8
+"""How many more calls than twice those of the least busy address an address may have."""
+
+
+class AdaptiveGate:
+    """Lets calls through, lowest priority number first; how many at once follows from how it goes.
+
+    The width is halved, at most once a second, when the other side is overloaded; it grows by one
+    for as many successes as it is wide, up to where it began.
+
+    Attributes:
+        width: how many may be inside at once.
+        inside: how many are.
+    """
+
+    def __init__(self, width: int) -> None:
+        self.width = float(width)
+        self.inside = 0
+        self._widest = float(width)
+        self._halved = -math.inf
+        self._arrivals = 0
+        self._queue: list[tuple[int, int, asyncio.Future[None]]] = []
+
+    def load(self) -> int:
+        """How many are inside or wait."""
+        return self.inside + len(self._queue)
+
+    async def enter(self, priority: int) -> None:
+        """Wait for a place. Whoever is cancelled while waiting takes none."""
+        turn: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._arrivals += 1
+        heapq.heappush(self._queue, (priority, self._arrivals, turn))
+        self._admit()
+        try:
+            await turn
+        except asyncio.CancelledError:
+            if turn.done() and not turn.cancelled():
+                self.leave()
+            raise
+
+    def leave(self) -> None:
+        """Give a place back."""
+        self.inside -= 1
+        self._admit()
+
+    def succeeded(self) -> None:
+        """Grow a little."""
+        self.width = min(self._widest, self.width + 1 / self.width)
+        self._admit()
+
+    def overloaded(self) -> None:
+        """Shrink to half, unless that has just happened."""
+        now = time.monotonic()
+        if now - self._halved >= 1:
+            self._halved = now
+            self.width = max(1.0, self.width / 2)
+
+    def _admit(self) -> None:
+        while self._queue and self.inside < int(self.width):
+            turn = heapq.heappop(self._queue)[-1]
+            if not turn.done():
+                self.inside += 1
+                turn.set_result(None)
+
+
+class Address:
+    """One server: its gate, and whether it rests.
+
+    Attributes:
+        url: where it is.
+        gate: what its calls go through.
+        vllm: whether it is vLLM's server.
+    """
+
+    def __init__(self, url: str, max_in_flight: int) -> None:
+        self.url = url
+        self.gate = AdaptiveGate(max_in_flight)
+        self.vllm = False
+        self._awake = 0.0
+        self._rest = REST_SECONDS
+
+    def resting(self) -> float:
+        """Seconds until it is used again; 0 where it is in use."""
+        return max(0.0, self._awake - time.monotonic())
+
+    def failed(self) -> None:
+        """It could not be reached. What fails while it rests is the same failure."""
+        if not self.resting():
+            self._awake = time.monotonic() + self._rest
+            self._rest = min(LONGEST_REST, 2 * self._rest)
+
+    def reached(self) -> None:
+        """It answered."""
+        self._rest = REST_SECONDS
+
+    @asynccontextmanager
+    async def place(self) -> AsyncIterator[None]:
+        """For as long as a call that has entered is at the server; notices how that goes."""
+        try:
+            yield
+        except asyncio.CancelledError:  # for the most part the call's own time limit
+            self.gate.overloaded()
+            raise
+        except (aiohttp.ClientError, OSError) as error:
+            if isinstance(error, TimeoutError):
+                self.gate.overloaded()
+            self.failed()
+            raise
+        finally:
+            self.gate.leave()
+
+
+def choose(addresses: list[Address], episode: int) -> Address:
+    """Where a call goes: to its episode's address, or to the least busy one if that is better.
+
+    Raises:
+        Unavailable: all of them rest.
+    """
+    home = episode % len(addresses)
+    awake = [one for one in addresses[home:] + addresses[:home] if not one.resting()]
+    if not awake:
+        pause = min(one.resting() for one in addresses)
+        names = ", ".join(one.url for one in addresses)
+        raise Unavailable(f"{names} cannot be reached", pause)
+    least = min(awake, key=lambda one: one.gate.load())
+    crowded = awake[0].gate.load() > 2 * least.gate.load() + SPARE_CALLS
+    return least if crowded else awake[0]

@@ -1,0 +1,566 @@
+"""The OpenAI backend against a real HTTP server that misbehaves in the ways that servers do."""
+
+import asyncio
+import json
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from datetime import UTC, datetime
+
+import pytest
+from aiohttp import web
+from pydantic import ValidationError
+
+from agents.forms import FreeText, Rating, Status
+from sandbox.backends.addresses import SPARE_CALLS, AdaptiveGate, Address, choose
+from sandbox.backends.base import BackendDown, Call, CallFailed, CallName, Reply, Unavailable
+from sandbox.backends.openai import OpenAIBackend, OpenAIConfig, retry_seconds
+
+KEY = "sk-very-secret-0123456789"
+RATED = "Rating: 5\nReason: because."
+
+
+def call(episode=0, shape=None, **changes):
+    name = CallName(1, episode, "rate", 3)
+    return Call(name, 7, "Be fair.", "Rate it.", shape or Rating(), 160, 0.5)._replace(**changes)
+
+
+def body_of(message, **changes):
+    usage = {"prompt_tokens": 11, "completion_tokens": 4}
+    choice = {"index": 0, "message": message, "finish_reason": "stop", **changes}
+    return {"choices": [choice], "usage": usage | {"prompt_tokens_details": {"cached_tokens": 8}}}
+
+
+class Server:
+    """A server of one model; `handler` answers what is asked."""
+
+    def __init__(self, owner="vllm"):
+        self.asked = []
+        self.headers = []
+        self.owner = owner
+        self.listed = 200
+        self.handler: Callable[[web.Request], Awaitable[web.StreamResponse]] = self.rate
+        self.url = ""
+
+    async def models(self, request):
+        if self.listed != 200:
+            said = f"wrong {request.headers.get('Authorization')}"
+            return web.json_response({"error": {"message": said}}, status=self.listed)
+        return web.json_response({"data": [{"id": "tiny", "owned_by": self.owner}]})
+
+    async def asks(self, request):
+        self.headers.append(request.headers)
+        self.asked.append((request.path, await request.json()))
+        return await self.handler(request)
+
+    async def rate(self, request):
+        return web.json_response(body_of({"content": RATED}))
+
+    def says(self, status, message="no", headers=None):
+        async def handler(request):
+            error = {"error": {"message": message}}
+            return web.json_response(error, status=status, headers=headers)
+
+        self.handler = handler
+
+    def sends(self, content):
+        async def handler(request):
+            return web.Response(text=content if isinstance(content, str) else json.dumps(content))
+
+        self.handler = handler
+
+
+@asynccontextmanager
+async def serving(server) -> AsyncIterator[web.AppRunner]:
+    app = web.Application()
+    app.router.add_get("/v1/models", server.models)
+    app.router.add_post("/v1/{path:.*}", server.asks)
+    runner = web.AppRunner(app, access_log=None, shutdown_timeout=0.1)
+    await runner.setup()
+    site = web.TCPSite(runner, "127.0.0.1", 0)
+    await site.start()
+    server.url = f"http://127.0.0.1:{runner.addresses[0][1]}"
+    try:
+        yield runner
+    finally:
+        await runner.cleanup()
+
+
+def config_of(*urls, **settings):
+    return OpenAIConfig(**{"backend": "openai", "model": "tiny", "base_url": urls, **settings})
+
+
+@asynccontextmanager
+async def started(*servers, **settings):
+    backend = OpenAIBackend(config_of(*(server.url for server in servers), **settings))
+    try:
+        await backend.start()
+        yield backend
+    finally:
+        await backend.close()
+
+
+def ask(server, one=None, **settings) -> Reply:
+    async def main():
+        async with serving(server), started(server, **settings) as backend:
+            return await backend.answer(one or call())
+
+    return asyncio.run(main())
+
+
+@pytest.fixture(autouse=True)
+def key(monkeypatch):
+    monkeypatch.setenv("OPENAI_API_KEY", KEY)
+
+
+def test_a_request_holds_all_that_the_call_says():
+    server = Server()
+    reply = ask(
+        server,
+        call(seed=2**63 + 5, adapter="critic"),
+        sampling={"top_p": 0.9},
+        extra_body={"user": "society"},
+    )
+    assert reply == Reply(RATED, False, 11, 4, 8)
+    path, body = server.asked[0]
+    assert path == "/v1/chat/completions"
+    assert body == {
+        "model": "critic",
+        "messages": [
+            {"role": "system", "content": "Be fair."},
+            {"role": "user", "content": "Rate it."},
+        ],
+        "seed": 5,
+        "max_tokens": 160,
+        "temperature": 0.5,
+        "top_p": 0.9,
+        "user": "society",
+        "structured_outputs": {"regex": Rating().regex},
+    }
+    assert server.headers[0]["Authorization"] == f"Bearer {KEY}"
+
+
+def test_without_a_key_none_is_sent(monkeypatch):
+    monkeypatch.delenv("OPENAI_API_KEY")
+    server = Server()
+    ask(server)
+    assert "Authorization" not in server.headers[0]
+
+
+@pytest.mark.parametrize(
+    ("owner", "settings", "fields"),
+    [
+        ("vllm", {}, {"structured_outputs"}),
+        ("vllm", {"constrain": "none"}, set()),
+        ("openai", {}, set()),
+        ("openai", {"constrain": "vllm"}, {"structured_outputs"}),
+        ("vllm", {"priority": True}, {"structured_outputs", "priority"}),
+        ("openai", {"priority": True}, set()),
+    ],
+)
+def test_only_vllm_gets_what_only_vllm_knows(owner, settings, fields):
+    server = Server(owner)
+    ask(server, **settings)
+    assert fields == {"structured_outputs", "priority"} & server.asked[0][1].keys()
+
+
+def test_a_base_model_gets_plain_text():
+    server = Server()
+    server.sends({"choices": [{"text": " So be it.", "finish_reason": "length"}]})
+    reply = ask(server, call(shape=FreeText()), chat=False)
+    assert reply == Reply(" So be it.", cut=True)
+    path, body = server.asked[0]
+    assert path == "/v1/completions"
+    assert body["prompt"] == "Be fair.\n\nRate it."
+    assert "messages" not in body
+
+
+CHAT_LOGPROBS = {
+    "content": [
+        {"token": "I think 3 or 4.", "logprob": 0.0, "top_logprobs": []},
+        {"token": "Rating:", "logprob": 0.0, "top_logprobs": []},
+        {
+            "token": " 5",
+            "logprob": -0.6931471805599453,
+            "top_logprobs": [
+                {"token": " 5", "logprob": -0.6931471805599453},
+                {"token": "7", "logprob": -0.6931471805599453},
+                {"token": "!", "logprob": -9999.0},
+            ],
+        },
+        {"token": "\nReason: because.", "logprob": 0.0, "top_logprobs": []},
+    ]
+}
+
+
+def test_the_expected_rating_comes_from_the_answer_not_from_the_thinking():
+    server = Server()
+    message = {"content": RATED, "reasoning": "I think 3 or 4."}
+    server.sends(body_of(message, logprobs=CHAT_LOGPROBS))
+    reply = ask(server, expected_rating=True, thinking=True)
+    assert reply.expected == pytest.approx(6.0)
+    body = server.asked[0][1]
+    assert body["logprobs"] is True
+    assert body["top_logprobs"] == 20
+
+
+def test_the_expected_rating_of_a_base_model():
+    server = Server()
+    half = -0.6931471805599453
+    logprobs = {
+        "tokens": ["Rating: ", "2"],
+        "token_logprobs": [None, half],
+        "top_logprobs": [None, {"2": half, "4": half}],
+    }
+    server.sends({"choices": [{"text": "Rating: 2", "logprobs": logprobs}]})
+    reply = ask(server, expected_rating=True, chat=False)
+    assert reply.expected == pytest.approx(3.0)
+    assert server.asked[0][1]["logprobs"] == 20
+
+
+@pytest.mark.parametrize("logprobs", [None, [], {"content": None}, {"content": [None, 1, {}]}])
+def test_without_probabilities_nothing_is_expected(logprobs):
+    server = Server()
+    server.sends(body_of({"content": RATED}, logprobs=logprobs))
+    assert ask(server, expected_rating=True).expected is None
+
+
+@pytest.mark.parametrize("field", ["reasoning", "reasoning_content"])
+def test_thinking_is_kept_and_its_budget_comes_on_top(field):
+    server = Server()
+    server.sends(body_of({"content": RATED, field: "Hm."}))
+    reply = ask(server, thinking=True, thinking_budget=100)
+    assert (reply.text, reply.thinking) == (RATED, "Hm.")
+    body = server.asked[0][1]
+    assert body["thinking_token_budget"] == 100
+    assert body["max_tokens"] > 260
+
+
+def test_thinking_without_an_answer_is_an_empty_reply_and_kept():
+    server = Server()
+    server.sends(body_of({"content": None, "reasoning": "Hm."}, finish_reason="length"))
+    reply = ask(server, thinking=True)
+    assert (reply.text, reply.cut, reply.thinking) == ("", True, "Hm.")
+    assert FreeText().parse(reply.text, reply.cut) == (None, Status.EMPTY)
+
+
+@pytest.mark.parametrize("reason", ["abort", "error"])
+def test_a_reply_that_was_given_up_is_asked_for_again(reason):
+    server = Server()
+    server.sends(body_of({"content": "Half of what"}, finish_reason=reason))
+    with pytest.raises(Unavailable, match=reason):
+        ask(server)
+
+
+@pytest.mark.parametrize("status", [408, 409, 425, 429, 500, 502, 503])
+def test_a_busy_server_is_asked_again_after_as_long_as_it_says(status):
+    server = Server()
+    server.says(status, f"busy, {KEY}", {"Retry-After": "17"})
+    with pytest.raises(Unavailable) as caught:
+        ask(server)
+    assert caught.value.after == 17
+    assert str(status) in str(caught.value)
+    assert KEY not in str(caught.value)
+
+
+@pytest.mark.parametrize("status", [400, 413, 422])
+def test_a_refused_prompt_is_one_call_that_failed(status):
+    server = Server()
+    server.says(status, f"too\nlong {KEY} " + "x" * 500)
+    with pytest.raises(CallFailed) as caught:
+        ask(server)
+    assert str(caught.value).startswith("too long *** xxx")
+    assert len(str(caught.value)) == 300
+
+
+@pytest.mark.parametrize("status", [301, 401, 403, 404])
+def test_a_refused_key_or_an_unknown_model_stops_the_run(status):
+    server = Server()
+    server.says(status, f"not you, {KEY}")
+    with pytest.raises(BackendDown) as caught:
+        ask(server)
+    assert server.url in str(caught.value)
+    assert KEY not in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("text", ["<html>", "", "[" * 100_000, '{"choices": [{"mess'])
+def test_a_reply_that_is_not_json_is_asked_again(text):
+    server = Server()
+    server.sends(text)
+    with pytest.raises(Unavailable, match="not JSON"):
+        ask(server)
+
+
+@pytest.mark.parametrize("content", [{}, [], {"choices": []}, {"error": {"message": KEY}}])
+def test_a_reply_without_choices_has_failed(content):
+    server = Server()
+    server.sends(content)
+    with pytest.raises(CallFailed, match="without choices") as caught:
+        ask(server)
+    assert KEY not in str(caught.value)
+
+
+@pytest.mark.parametrize("status", [401, 404, 503])
+def test_a_server_that_does_not_list_its_models_stops_the_start(status):
+    server = Server()
+    server.listed = status
+    with pytest.raises(BackendDown) as caught:
+        ask(server)
+    assert server.url in str(caught.value)
+    assert f"answered {status} (wrong Bearer ***)" in str(caught.value)
+
+
+def test_a_model_that_is_not_served_stops_the_start():
+    with pytest.raises(BackendDown, match=r"does not serve 'large'; expected .* tiny"):
+        ask(Server(), model="large")
+
+
+def test_a_server_that_is_not_there_stops_the_start():
+    async def main():
+        server = Server()
+        async with serving(server):
+            pass
+        with pytest.raises(BackendDown, match="cannot be reached") as caught:
+            async with started(server):
+                pass
+        assert server.url in str(caught.value)
+
+    asyncio.run(main())
+
+
+def test_a_key_with_a_line_break_is_not_shown(monkeypatch):
+    monkeypatch.setenv("OPENAI_API_KEY", "sk-one\nsk-two")
+    with pytest.raises(BackendDown, match="OPENAI_API_KEY") as caught:
+        ask(Server())
+    assert "sk-" not in str(caught.value)
+
+
+def test_a_dropped_connection_rests_the_address():
+    async def drop(request):
+        request.transport.abort()
+        return web.Response()
+
+    async def main():
+        server = Server()
+        async with serving(server), started(server) as backend:
+            server.handler = drop
+            with pytest.raises(Unavailable):
+                await backend.answer(call())
+            with pytest.raises(Unavailable, match="cannot be reached") as caught:
+                await backend.answer(call())
+            assert 4 < caught.value.after <= 5
+            assert len(server.asked) == 1
+
+    asyncio.run(main())
+
+
+def test_of_two_addresses_the_living_one_takes_over():
+    async def main():
+        dead, alive = Server(), Server()
+        async with serving(alive), serving(dead) as runner, started(dead, alive) as backend:
+            await runner.cleanup()
+            with pytest.raises(Unavailable):
+                await backend.answer(call(episode=0))
+            for episode in range(4):
+                assert (await backend.answer(call(episode))).text == RATED
+        assert len(alive.asked) == 4
+
+    asyncio.run(main())
+
+
+def test_an_episode_stays_at_one_address():
+    async def main():
+        one, two = Server(), Server()
+        async with serving(one), serving(two), started(one, two) as backend:
+            for _ in range(3):
+                await asyncio.gather(*(backend.answer(call(episode)) for episode in (0, 2, 5)))
+        assert (len(one.asked), len(two.asked)) == (6, 3)
+
+    asyncio.run(main())
+
+
+def test_a_call_that_runs_out_of_time_gives_its_place_back():
+    async def hang(request):
+        await asyncio.sleep(30)
+
+    async def late(backend, **changes):
+        async with asyncio.timeout(0.1):
+            return await backend.answer(call(**changes))
+
+    async def main():
+        server = Server()
+        async with serving(server), started(server, max_in_flight=2) as backend:
+            server.handler = hang
+            tries = await asyncio.gather(*(late(backend) for _ in range(5)), return_exceptions=True)
+            assert all(isinstance(one, TimeoutError) for one in tries)
+            server.handler = server.rate
+            async with asyncio.timeout(5):
+                assert (await backend.answer(call())).text == RATED
+
+    asyncio.run(main())
+
+
+def test_no_more_calls_at_once_than_allowed():
+    most = now = 0
+
+    async def main():
+        server = Server()
+
+        async def slow(request):
+            nonlocal most, now
+            now += 1
+            most = max(most, now)
+            await asyncio.sleep(0.01)
+            now -= 1
+            return await server.rate(request)
+
+        server.handler = slow
+        async with serving(server), started(server, max_in_flight=3) as backend:
+            await asyncio.gather(*(backend.answer(call(episode)) for episode in range(20)))
+
+    asyncio.run(main())
+    assert most == 3
+
+
+def test_the_gate_lets_the_lowest_priority_number_in_first():
+    async def main():
+        gate, order = AdaptiveGate(1), []
+
+        async def one(priority):
+            await gate.enter(priority)
+            order.append(priority)
+            gate.leave()
+
+        await gate.enter(0)
+        waiting = [asyncio.create_task(one(priority)) for priority in (5, 2, 9, 1)]
+        await asyncio.sleep(0)
+        waiting[2].cancel()
+        gate.leave()
+        await asyncio.gather(*waiting, return_exceptions=True)
+        assert order == [1, 2, 5]
+        assert gate.inside == gate.load() == 0
+
+    asyncio.run(main())
+
+
+def test_whoever_is_cancelled_with_a_place_in_hand_gives_it_back():
+    async def main():
+        gate = AdaptiveGate(1)
+        await gate.enter(0)
+        waiting = asyncio.create_task(gate.enter(1))
+        await asyncio.sleep(0)
+        gate.leave()
+        waiting.cancel()
+        await asyncio.gather(waiting, return_exceptions=True)
+        assert gate.inside == 0
+
+    asyncio.run(main())
+
+
+def test_the_gate_halves_once_a_second_and_grows_back(monkeypatch):
+    now = 100.0
+    monkeypatch.setattr(time, "monotonic", lambda: now)
+    gate = AdaptiveGate(8)
+    gate.overloaded()
+    gate.overloaded()
+    assert gate.width == 4
+    now += 1
+    for _ in range(5):
+        gate.overloaded()
+        now += 1
+    assert gate.width == 1
+    gate.succeeded()
+    assert gate.width == 2
+    for _ in range(100):
+        gate.succeeded()
+    assert gate.width == 8
+
+
+@pytest.mark.parametrize("status", [429, 503])
+def test_an_overloaded_server_gets_fewer_calls(status):
+    async def main():
+        server = Server()
+        async with serving(server), started(server, max_in_flight=8) as backend:
+            server.says(status)
+            with pytest.raises(Unavailable):
+                await backend.answer(call())
+            assert backend._addresses[0].gate.width == 4
+
+    asyncio.run(main())
+
+
+def test_a_rest_doubles_up_to_a_minute(monkeypatch):
+    now = 100.0
+    monkeypatch.setattr(time, "monotonic", lambda: now)
+    address, rests = Address("http://a/v1", 1), []
+    for _ in range(6):
+        address.failed()
+        address.failed()
+        rests.append(address.resting())
+        now += rests[-1]
+    assert rests == [5, 10, 20, 40, 60, 60]
+    address.reached()
+    address.failed()
+    assert address.resting() == 5
+
+
+def test_a_crowded_address_is_passed_by():
+    addresses = [Address("http://a/v1", 100), Address("http://b/v1", 100)]
+    addresses[0].gate.inside = SPARE_CALLS
+    assert choose(addresses, 0) is addresses[0]
+    addresses[0].gate.inside += 1
+    assert choose(addresses, 0) is addresses[1]
+
+
+def test_retry_after_is_seconds_or_a_date():
+    now = datetime(2025, 1, 1, tzinfo=UTC)
+    assert retry_seconds("2.5") == 2.5
+    assert retry_seconds("Wed, 01 Jan 2025 00:00:30 GMT", now) == 30
+    assert retry_seconds("Wed, 01 Jan 2020 00:00:30 GMT", now) == 0
+    assert retry_seconds("1e9") == retry_seconds("inf") == 600
+    for nonsense in (None, "", "soon", "nan", "-3"):
+        assert retry_seconds(nonsense) == 0
+
+
+@pytest.mark.parametrize(
+    "base_url",
+    [
+        "localhost:8000",
+        "ftp://a",
+        "http://",
+        "http://user:hunter2@a",
+        "http://a:99999",
+        "http://a?b",
+        (),
+        ("http://a", "http://a/v1/"),
+    ],
+)
+def test_a_wrong_address_is_refused(base_url):
+    with pytest.raises(ValidationError) as caught:
+        OpenAIConfig(backend="openai", model="tiny", base_url=base_url)
+    assert "hunter2" not in caught.value.errors()[0]["msg"]
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [{"extra_body": {"seed": 1}}, {"thinking_budget": 5}, {"api_key_env": "sk-123"}],
+)
+def test_a_wrong_setting_is_refused(settings):
+    with pytest.raises(ValidationError):
+        config_of("http://a", **settings)
+
+
+def test_addresses_get_v1_where_they_have_no_path():
+    urls = ("http://a:1", "http://b/", "https://c/api/v2/")
+    assert config_of(*urls).addresses() == ("http://a:1/v1", "http://b/v1", "https://c/api/v2")
+
+
+def test_the_key_is_in_nothing_that_is_kept():
+    async def main():
+        server = Server()
+        async with serving(server), started(server) as backend:
+            assert KEY not in backend._config.model_dump_json()
+            assert KEY not in repr(backend._key)
+
+    asyncio.run(main())

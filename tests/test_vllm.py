@@ -1,0 +1,245 @@
+"""A real vLLM on the CPU, with a tiny random model: in this process, and served."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import os
+import signal
+import socket
+import sqlite3
+import subprocess
+import sys
+import time
+import urllib.request
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.conftest import ROOT, missing
+from tests.tiny_model import make_model
+
+QUIET = {"HF_HUB_OFFLINE": "1", "VLLM_NO_USAGE_STATS": "1", "VLLM_CPU_KVCACHE_SPACE": "1"}
+ENGINE = {"dtype": "float32", "max_model_len": 2048}
+SETTINGS = ("world.size=3", "rounds=2", "question_count=9", "memory.prior_pairs=5")
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _vllm() -> None:
+    if importlib.util.find_spec("vllm") is None:
+        missing("vLLM is not installed: see the README", "vllm")
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with the tiny model and its adapter."""
+    folder = tmp_path_factory.mktemp("vllm")
+    subprocess.run([sys.executable, str(ROOT / "tests" / "tiny_model.py"), folder], check=True)
+    return folder
+
+
+def model(place: Path, **more: Any) -> str:
+    """Settings of the tiny model, in this process."""
+    settings = {"backend": "vllm", "model": str(place / "model"), "extra": ENGINE}
+    return json.dumps({**settings, "max_tokens": 160, **more})
+
+
+def command(name: str, social: str, observer: str | None = None, *more: str) -> list[str]:
+    """The command line of a run."""
+    pairs = (*SETTINGS, f"models.social={social}", f"models.observer={observer or social}", *more)
+    settings = [part for pair in pairs for part in ("--set", pair)]
+    return [sys.executable, str(ROOT / "run_sim.py"), "run", "--json", "--name", name, *settings]
+
+
+def done(folder: Path, arguments: list[str], status: int = 0) -> dict[str, Any]:
+    """Run a command to its end; its one JSON object."""
+    ended = subprocess.run(
+        arguments, cwd=folder, env=os.environ | QUIET, capture_output=True, text=True, timeout=300
+    )
+    assert ended.returncode == status, ended.stdout + ended.stderr
+    found: dict[str, Any] = json.loads(ended.stdout)
+    return found
+
+
+def resumed(folder: Path, verb: str, name: str) -> dict[str, Any]:
+    return done(folder, [sys.executable, str(ROOT / "run_sim.py"), verb, name, "--json"])
+
+
+def rows(folder: Path, name: str, query: str) -> list[Any]:
+    with sqlite3.connect(folder / "runs" / f"{name}.db") as connection:
+        return connection.execute(query).fetchall()
+
+
+def engines() -> list[str]:
+    listed = subprocess.run(["pgrep", "-f", "VLLM::|sandbox-engine-guard"], capture_output=True)
+    return listed.stdout.decode().split()
+
+
+@pytest.fixture(scope="module")
+def undisturbed(place: Path) -> dict[str, Any]:
+    """A run that nothing happened to."""
+    return done(place, command("calm", model(place, expected_rating=True)))
+
+
+def test_ratings_can_all_be_read_and_have_an_expected_value(
+    place: Path, undisturbed: dict[str, Any]
+) -> None:
+    assert undisturbed["status"] == "done"
+    assert undisturbed["tokens_cached"] > 0.3 * undisturbed["tokens_in"]
+    read = rows(
+        place,
+        "calm",
+        "SELECT status, expected FROM calls JOIN forms ON forms.id = form_id "
+        "WHERE forms.name NOT IN ('draft', 'revise')",
+    )
+    assert len(read) > 50
+    assert {status for status, _ in read} <= {"ok", "cut"}
+    assert all(1 <= expected <= 7 for _, expected in read)
+    assert rows(place, "calm", "SELECT count(*) FROM ratings WHERE rating IS NULL") == [(0,)]
+    assert resumed(place, "verify", "calm")["digest"] == undisturbed["digest"]
+    assert engines() == []
+
+
+def _started(place: Path, name: str) -> subprocess.Popen[str]:
+    """A run of which half is done."""
+    process = subprocess.Popen(
+        command(name, model(place, expected_rating=True)),
+        cwd=place,
+        env=os.environ | QUIET,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        text=True,
+        start_new_session=True,
+    )
+    deadline = time.monotonic() + 120
+    while time.monotonic() < deadline and process.poll() is None:
+        if (place / "runs" / f"{name}.db").exists() and _calls(place, name) >= 25:
+            break
+        time.sleep(0.05)
+    return process
+
+
+def _calls(place: Path, name: str) -> int:
+    try:
+        return int(rows(place, name, "SELECT count(*) FROM calls")[0][0])
+    except sqlite3.OperationalError:
+        return 0
+
+
+def test_a_killed_run_leaves_no_engine_and_goes_on(
+    place: Path, undisturbed: dict[str, Any]
+) -> None:
+    process = _started(place, "killed")
+    process.kill()
+    process.communicate()
+    deadline = time.monotonic() + 20
+    while engines() and time.monotonic() < deadline:
+        time.sleep(0.2)
+    assert engines() == []
+    made = resumed(place, "resume", "killed")
+    assert made["calls_replayed"] > 0
+    assert made["digest"] == undisturbed["digest"]
+
+
+def test_a_killed_engine_is_started_again(place: Path, undisturbed: dict[str, Any]) -> None:
+    process = _started(place, "engine")
+    subprocess.run(["pkill", "-9", "-f", "VLLM::EngineCore"], check=True)
+    output, _ = process.communicate(timeout=200)
+    assert json.loads(output)["digest"] == undisturbed["digest"]
+    assert engines() == []
+
+
+def test_ctrl_c_lets_replies_come_in(place: Path, undisturbed: dict[str, Any]) -> None:
+    process = _started(place, "stopped")
+    os.killpg(process.pid, signal.SIGINT)
+    output, _ = process.communicate(timeout=100)
+    assert process.returncode == 130
+    assert json.loads(output)["calls_failed"] == 0
+    assert engines() == []
+    assert resumed(place, "resume", "stopped")["digest"] == undisturbed["digest"]
+
+
+@pytest.fixture(scope="module")
+def address(place: Path) -> Iterator[str]:
+    """A server of the tiny model."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    arguments = ["--model", str(place / "model"), "--served-model-name", "tiny"]
+    arguments += ["--port", str(port), "--dtype", "float32", "--max-model-len", "2048"]
+    arguments += ["--enforce-eager", "--no-enable-chunked-prefill", "--block-size", "32"]
+    arguments += ["--structured-outputs-config", '{"backend": "guidance"}']
+    arguments += ["--enable-prompt-tokens-details"]
+    process = subprocess.Popen(
+        [sys.executable, "-m", "vllm.entrypoints.openai.api_server", *arguments],
+        env=os.environ | QUIET,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+    try:
+        _wait_for(f"http://127.0.0.1:{port}/health", process)
+        yield f"http://127.0.0.1:{port}/v1"
+    finally:
+        process.terminate()
+        process.wait(60)
+
+
+def _wait_for(url: str, process: subprocess.Popen[bytes]) -> None:
+    deadline = time.monotonic() + 180
+    while time.monotonic() < deadline and process.poll() is None:
+        try:
+            with urllib.request.urlopen(url, timeout=2):
+                return
+        except OSError:
+            time.sleep(0.5)
+    pytest.fail("the server did not start")
+
+
+def test_a_server_says_the_same(place: Path, undisturbed: dict[str, Any], address: str) -> None:
+    settings = {"backend": "openai", "base_url": address, "model": "tiny", "max_tokens": 160}
+    served = done(place, command("served", json.dumps({**settings, "expected_rating": True})))
+    assert served["digest"] == undisturbed["digest"]
+    assert served["tokens_cached"] > 0
+    expected = "SELECT count(*) FROM calls WHERE expected BETWEEN 1 AND 7"
+    assert rows(place, "served", expected) == rows(place, "calm", expected)
+
+
+def test_a_mixed_society_with_adapters(place: Path) -> None:
+    people = [
+        {"name": f"P{number}", "age": 30, "place": "a town", "occupation": "baker"}
+        | {"values": ["calm"], "voice": "You are brief."}
+        | ({"adapter": "warm"} if number % 2 else {})
+        for number in range(9)
+    ]
+    file = place / "people.jsonl"
+    file.write_text("".join(json.dumps(one) + "\n" for one in people), encoding="utf-8")
+    speaking = model(place, adapters={"warm": str(place / "adapter")})
+    mixed = command("mixed", speaking, "{backend: scripted}", f"personas={file}", "rounds=1")
+    assert done(place, mixed)["status"] == "done"
+    wrong = json.loads(speaking) | {"adapters": {}}
+    refused = command("none", json.dumps(wrong), "{backend: scripted}", f"personas={file}")
+    assert "adapter 'warm'" in done(place, refused, status=2)["error"]
+
+
+@pytest.mark.parametrize(
+    ("more", "words"),
+    [
+        ({"model": "/nowhere/model"}, "models.social.model"),
+        ({"extra": {"wings": 2}}, "models.social.extra.wings"),
+        ({"chat_template": "/nowhere/template"}, "models.social.chat_template"),
+    ],
+)
+def test_what_cannot_work_is_refused_at_once(place: Path, more: dict[str, Any], words: str) -> None:
+    refused = done(place, command("refused", model(place, **more)), status=2)
+    assert words in refused["error"]
+    assert not (place / "runs" / "refused.db").exists()
+
+
+def test_a_model_without_a_chat_template_says_what_to_do(place: Path) -> None:
+    bare = make_model(place / "bare", chat_template=False)
+    failed = done(place, command("bare", model(place, model=str(bare))), status=1)
+    assert "no chat template" in failed["message"]
+    plain = command("plain", model(place, model=str(bare), chat=False), None, "rounds=1")
+    assert done(place, plain)["status"] == "done"
