@@ -23,6 +23,7 @@ class Finding(NamedTuple):
 
 
 _EXTRAS = {
+    "vllm": "to speak with a model in this process: pip install vllm, on a machine with a GPU",
     "psycopg": "to keep runs in PostgreSQL: pip install -e '.[postgresql]'",
     "pytest": "to run the tests: pip install -e '.[test]'",
 }

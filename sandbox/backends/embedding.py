@@ -222,7 +222,8 @@ def _unit(vectors: Any, name: str) -> Vectors:
         )
     found = found / np.maximum(np.abs(found).max(axis=1, keepdims=True), np.finfo(float).tiny)
     lengths = np.linalg.norm(found, axis=1, keepdims=True)
-    return (found / np.where(lengths, lengths, 1)).astype(np.float32)
+    unit: Vectors = (found / np.where(lengths, lengths, 1)).astype(np.float32)
+    return unit
 
 
 class VllmEmbedder(_ModelEmbedder):
