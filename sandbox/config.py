@@ -314,7 +314,8 @@ def explain(
     if first["type"] == "missing":
         return f"{place}: {name}: missing; expected a value"
     message = message[:1].lower() + message[1:]
-    return f"{place}: {name}: found {_short(first['input'])}; expected: {message}"
+    found = "one that cannot be shown" if "base_url" in key else _short(first["input"])
+    return f"{place}: {name}: found {found}; expected: {message}"
 
 
 _TOLD = {"path_type": "the path of a file", "model_type": "a mapping of keys"}

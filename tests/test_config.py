@@ -183,3 +183,10 @@ def test_forms_can_be_reworded(tmp_path: Path) -> None:
         _fails(lambda: prepare(small(f"forms={path}")), "form draft")
     path.write_text("draft: 3\n")
     _fails(lambda: prepare(small(f"forms={path}")), "draft", "system and user")
+
+
+def test_a_password_in_an_address_is_not_shown() -> None:
+    server = "models.social={backend: openai, base_url: 'http://me:secret@host', model: m}"
+    with pytest.raises(InputError, match="api_key_env") as caught:
+        small(server)
+    assert "secret" not in str(caught.value).removeprefix(f"--set {server}")
