@@ -39,9 +39,12 @@ class Persona(BaseModel):
     adapter: str | None = Field(default=None, min_length=1, max_length=80)
 
     def introduction(self, label: Label) -> str:
-        """The persona and its label in the second person, as prompts show them."""
+        """The persona and its label in the second person, as prompts show them.
+
+        The label's words come first: all prompts with this label have them in common, and a prefix
+        cache keeps what prompts have in common from their beginning.
+        """
         return (
-            f"You are {self.name}, {self.age} years old, from {self.place}. "
-            f"Occupation: {self.occupation}. You value {' and '.join(self.values)}. "
-            f"{self.voice} {STANCE[label]}"
+            f"{STANCE[label]} You are {self.name}, {self.age} years old, from {self.place}. "
+            f"Occupation: {self.occupation}. You value {' and '.join(self.values)}. {self.voice}"
         )
