@@ -1,0 +1,336 @@
+"""A society on the real vLLM, in this process and served, against the engine's own batch speed.
+
+Usage: python benchmarks/vllm_run.py [--model FOLDER] [--size 20] [--rounds 3] [--raters 4] ...
+
+Without `--model` it makes a tiny model with random weights, so that it also runs on a machine
+without a GPU. Each step is a process of its own, and times do not count the loading of the model.
+
+- *in process*: backend `vllm`, out of order.
+- *lock step*: the same with a barrier between rounds.
+- *engine killed*: the same, and half-way the engine's process is killed.
+- *served*: backend `openai`, and a vLLM server on this machine with the same engine arguments.
+- *at once*: `LLM.generate` of exactly the prompts, seeds and limits of the first run, all in one
+  call: no order of work and no driver to wait for. The bound to measure against.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import socket
+import sqlite3
+import subprocess
+import sys
+import tempfile
+import time
+import urllib.request
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from agents.chance import seed_of
+from sandbox import api
+from sandbox.backends.base import CallName
+from worlds.grid import World
+
+ROOT = Path(__file__).resolve().parent.parent
+STEPS = ("in-process", "lock-step", "killed", "served", "at-once")
+
+
+class Measured(NamedTuple):
+    """One way to make the calls.
+
+    `seconds` is from the first call sent to the last reply; `cached` is the share of the prompts'
+    tokens that the engine had in its prefix cache.
+    """
+
+    seconds: float
+    calls: int
+    tokens_in: int
+    tokens_out: int
+    cached: float
+    unreadable: int = 0
+    digest: str | None = None
+
+
+def quiet(command: list[str]) -> str:
+    """What a command prints; what it complains of only matters if it fails."""
+    done = subprocess.run(command, capture_output=True, text=True)
+    if done.returncode:
+        raise SystemExit(done.stderr)
+    return done.stdout
+
+
+def program(*arguments: str) -> list[str]:
+    """A command line of the project's."""
+    return [sys.executable, str(ROOT / "run_sim.py"), *arguments]
+
+
+def run(folder: Path, name: str, settings: list[str], kill_after: int | None = None) -> Measured:
+    """Play a run to its end, in a process of its own; perhaps kill the engine on the way."""
+    pairs = [part for pair in settings for part in ("--set", pair)]
+    log = folder / f"{name}.log"
+    with log.open("w") as errors:
+        process = subprocess.Popen(
+            program("run", "--json", "--name", name, *pairs),
+            cwd=folder,
+            stdout=subprocess.PIPE,
+            stderr=errors,
+            text=True,
+        )
+        if kill_after is not None:
+            _kill_engine(folder / "runs" / f"{name}.db", kill_after, process)
+        output, _ = process.communicate()
+    if process.returncode:
+        raise SystemExit(f"{name}: {output}{log.read_text()}")
+    return measured(folder / "runs" / f"{name}.db", json.loads(output))
+
+
+def _kill_engine(database: Path, after: int, process: subprocess.Popen[str]) -> None:
+    while process.poll() is None and _count(database) < after:
+        time.sleep(0.1)
+    subprocess.run(["pkill", "-9", "-f", "VLLM::EngineCore"], check=True)
+
+
+def _count(database: Path) -> int:
+    try:
+        return int(rows(database, "SELECT count(*) FROM calls")[0][0])
+    except sqlite3.OperationalError:
+        return 0
+
+
+def rows(database: Path, query: str) -> list[Any]:
+    """What a query finds."""
+    with closing(sqlite3.connect(f"file:{database}?mode=ro", uri=True)) as connection:
+        return connection.execute(query).fetchall()
+
+
+CACHED_BY_FORM = """
+SELECT forms.name, 1.0 * sum(cached_tokens) / sum(tokens_in)
+FROM calls JOIN forms ON forms.id = form_id GROUP BY forms.name ORDER BY forms.id
+"""
+UNREADABLE = """
+SELECT (SELECT count(*) FROM ratings WHERE rating IS NULL)
+     + (SELECT count(*) FROM observations WHERE rating IS NULL)
+"""
+TOTALS = """
+SELECT min(started), max(started + took), sum(tokens_in), sum(tokens_out), sum(cached_tokens)
+FROM calls
+"""
+
+
+def measured(database: Path, outcome: dict[str, Any]) -> Measured:
+    """The figures of a run that is over, from its journal."""
+    first, last, tokens_in, tokens_out, cached = rows(database, TOTALS)[0]
+    return Measured(
+        (last - first) / 1000,
+        outcome["calls"],
+        tokens_in,
+        tokens_out,
+        (cached or 0) / tokens_in,
+        rows(database, UNREADABLE)[0][0],
+        outcome["digest"],
+    )
+
+
+@contextmanager
+def server(model: str, extra: dict[str, Any], log: Path) -> Iterator[str]:
+    """A vLLM server with the engine arguments that the backend in this process would choose."""
+    code = (
+        "import json, sys; from sandbox.backends.vllm import VllmConfig, engine_arguments; "
+        "print(json.dumps(engine_arguments(VllmConfig.model_validate_json(sys.argv[1]))))"
+    )
+    config = json.dumps({"backend": "vllm", "model": model, "extra": extra})
+    output = quiet([sys.executable, "-c", code, config])
+    arguments = json.loads(output.splitlines()[-1])
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    flags = [flag for key, value in arguments.items() for flag in _flag(key, value)]
+    command = [sys.executable, "-m", "vllm.entrypoints.openai.api_server", *flags]
+    command += ["--port", str(port), "--enable-prompt-tokens-details"]
+    command += ["--disable-uvicorn-access-log"]
+    with log.open("w") as file:
+        process = subprocess.Popen(command, stdout=file, stderr=subprocess.STDOUT)
+    try:
+        _wait_for(f"http://127.0.0.1:{port}/health", process, log)
+        yield f"http://127.0.0.1:{port}/v1"
+    finally:
+        process.terminate()
+        process.wait()
+
+
+def _flag(key: str, value: Any) -> list[str]:
+    name = key.replace("_", "-")
+    if isinstance(value, bool):
+        return [f"--{name}" if value else f"--no-{name}"]
+    return [f"--{name}", json.dumps(value) if isinstance(value, dict) else str(value)]
+
+
+def _wait_for(url: str, process: subprocess.Popen[bytes], log: Path) -> None:
+    while process.poll() is None:
+        try:
+            with urllib.request.urlopen(url, timeout=2):
+                return
+        except OSError:
+            time.sleep(0.5)
+    raise SystemExit(f"the server did not start: {log.read_text()[-3000:]}")
+
+
+def at_once(database: Path, settings: dict[str, Any]) -> Measured:
+    """`LLM.generate` of every call of a run, in the order of its journal; in this process."""
+    from vllm import LLM, SamplingParams
+    from vllm.sampling_params import StructuredOutputsParams
+
+    from sandbox.backends.vllm import VllmConfig, engine_arguments
+
+    config = VllmConfig.model_validate(settings)
+    engine = LLM(**engine_arguments(config))
+    tokenizer = engine.get_tokenizer()
+    prompts, params = [], []
+    for system, user, shape, seed in calls_of(database):
+        messages = [{"role": "system", "content": system}, {"role": "user", "content": user}]
+        text = tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
+        prompts.append({"prompt_token_ids": tokenizer.encode(text, add_special_tokens=False)})
+        params.append(
+            SamplingParams(
+                seed=seed,
+                temperature=config.temperature,
+                max_tokens=shape.max_tokens or config.max_tokens,
+                structured_outputs=StructuredOutputsParams(regex=shape.regex)
+                if shape.regex
+                else None,
+            )
+        )
+    began = time.perf_counter()
+    outputs = engine.generate(prompts, params, use_tqdm=False)
+    seconds = time.perf_counter() - began
+    tokens_in = sum(len(one.prompt_token_ids) for one in outputs)
+    tokens_out = sum(len(one.outputs[0].token_ids) for one in outputs)
+    cached = sum(one.num_cached_tokens or 0 for one in outputs)
+    return Measured(seconds, len(outputs), tokens_in, tokens_out, cached / tokens_in)
+
+
+def calls_of(database: Path) -> list[tuple[str, str, Any, int]]:
+    """System message, user message, shape and seed of every call, in the order of the journal."""
+    shapes = {form.name: form.reply for form in World.forms}
+    systems = dict(rows(database, "SELECT name, system FROM forms"))
+    found = []
+    with api.open_run(str(database)) as reader:
+        for number in sorted(reader.begun_episodes(all_of_them=True)):
+            for call in reader.journal(number):
+                name = CallName(
+                    number // reader.run.per_round,
+                    *(number, call.form, call.agent, call.turn, call.attempt),
+                )
+                seed = seed_of(reader.run.seed, name)
+                shown = (systems[call.form], call.prompt, shapes[call.form], seed)
+                found.append((call.call_id, shown))
+    return [shown for _, shown in sorted(found, key=lambda one: one[0])]
+
+
+def in_another_process(database: Path, settings: dict[str, Any]) -> Measured:
+    """`at_once`, with the engine and all it leaves behind in a process of its own."""
+    command = [sys.executable, __file__, "--at-once", str(database), json.dumps(settings)]
+    output = quiet(command)
+    return Measured(*json.loads(output.splitlines()[-1]))
+
+
+def main() -> int:
+    """Print the table; return the exit status."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--model", help="a folder or a name on a hub; else a tiny one is made")
+    parser.add_argument("--extra", type=json.loads, default={}, help="engine arguments, as JSON")
+    parser.add_argument("--size", type=int, default=20)
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--raters", type=int, default=4)
+    parser.add_argument("--set", action="append", default=[], help="a further setting: KEY=VALUE")
+    parser.add_argument("--max-tokens", type=int, default=160)
+    parser.add_argument("--steps", nargs="+", choices=STEPS, default=STEPS)
+    parser.add_argument("--at-once", nargs=2, help=argparse.SUPPRESS)
+    arguments = parser.parse_args()
+    if arguments.at_once:
+        database, settings = arguments.at_once
+        print("\n" + json.dumps(at_once(Path(database), json.loads(settings))))
+        return 0
+    os.environ |= {"VLLM_NO_USAGE_STATS": "1"}
+    with tempfile.TemporaryDirectory() as place:
+        return measure(Path(place), arguments)
+
+
+def measure(folder: Path, arguments: argparse.Namespace) -> int:
+    """All steps; the first is the one that the others are compared with."""
+    extra = {"max_num_seqs": 256, **arguments.extra}
+    model = arguments.model
+    if model is None:
+        model = str(folder / "model")
+        quiet([sys.executable, str(ROOT / "tests" / "tiny_model.py"), str(folder)])
+        extra = {"dtype": "float32", "max_model_len": 2048, **extra}
+    limit = {"max_tokens": arguments.max_tokens}
+    inside = {"backend": "vllm", "model": model, "extra": extra, **limit}
+    shared = [
+        f"world.size={arguments.size}",
+        f"world.raters={arguments.raters}",
+        f"rounds={arguments.rounds}",
+        "question_count=null",
+        *arguments.set,
+    ]
+
+    def society(name: str, settings: dict[str, Any], *more: str, kill: int | None = None) -> Any:
+        spoken = json.dumps(settings)
+        both = [f"models.social={spoken}", f"models.observer={spoken}"]
+        return run(folder, name, [*shared, *both, *more], kill)
+
+    table = Table(society("in-process", inside))
+    database = folder / "runs" / "in-process.db"
+    if "at-once" in arguments.steps:
+        table.add("at once", in_another_process(database, inside))
+    if "lock-step" in arguments.steps:
+        table.add("lock step", society("lock-step", inside, "schedule.order=lock_step"))
+    if "served" in arguments.steps:
+        with server(model, extra, folder / "server.log") as address:
+            outside = {"backend": "openai", "base_url": address, "model": model, **limit}
+            table.add("served", society("served", outside))
+    if "killed" in arguments.steps:
+        half = table.first.calls // 2
+        table.add("engine killed half-way", society("killed", inside, kill=half))
+    print()
+    for form, share in rows(database, CACHED_BY_FORM):
+        print(f"- from the prefix cache, in process, {form}: {100 * share:.0f} %")
+    print(f"- unreadable ratings, in all runs: {table.unreadable}")
+    return 0 if table.good else 1
+
+
+class Table:
+    """Prints each step as it comes, compared with the first."""
+
+    def __init__(self, first: Measured) -> None:
+        self.first = first
+        self.unreadable = 0
+        self.good = True
+        print(
+            "| step | calls | seconds | tokens/s | of them written | from the prefix cache "
+            "| time against in process | digest |\n"
+            "| --- | ---: | ---: | ---: | ---: | ---: | ---: | --- |"
+        )
+        self.add("in process", first)
+
+    def add(self, step: str, one: Measured) -> None:
+        """Print a line."""
+        same = one.digest == self.first.digest
+        agrees = "" if one.digest is None else "equal" if same else "different"
+        print(
+            f"| {step} | {one.calls:,} | {one.seconds:.0f} "
+            f"| {(one.tokens_in + one.tokens_out) / one.seconds:,.0f} "
+            f"| {one.tokens_out / one.seconds:,.0f} | {100 * one.cached:.0f} % "
+            f"| {one.seconds / self.first.seconds:.2f} | {agrees} |",
+            flush=True,
+        )
+        self.unreadable += one.unreadable
+        self.good &= one.unreadable == 0 and one.calls == self.first.calls
+
+
+if __name__ == "__main__":
+    sys.exit(main())
