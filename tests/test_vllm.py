@@ -19,7 +19,7 @@ from typing import Any
 import pytest
 
 from tests.conftest import ROOT, missing
-from tests.tiny_model import make_model
+from tests.tiny_model import TEMPLATE, make_model
 
 QUIET = {"HF_HUB_OFFLINE": "1", "VLLM_NO_USAGE_STATS": "1", "VLLM_CPU_KVCACHE_SPACE": "1"}
 ENGINE = {"dtype": "float32", "max_model_len": 2048}
@@ -243,3 +243,31 @@ def test_a_model_without_a_chat_template_says_what_to_do(place: Path) -> None:
     assert "no chat template" in failed["message"]
     plain = command("plain", model(place, model=str(bare), chat=False), None, "rounds=1")
     assert done(place, plain)["status"] == "done"
+
+
+def test_what_a_model_thinks_is_kept_apart_from_what_it_answers(place: Path) -> None:
+    from transformers import AutoTokenizer
+
+    template = place / "thinking.jinja"
+    template.write_text(
+        TEMPLATE.replace("<|assistant|>{% endif %}", "<|assistant|><think>{% endif %}")
+    )
+    settings: dict[str, Any] = {"thinking": {"parser": "deepseek_r1", "budget": 6}}
+    thinking = model(place, **settings, chat_template=str(template), expected_rating=True)
+    made = done(place, command("thinking", thinking, None, "rounds=1", "attempts=5"))
+    assert made["status"] == "done"
+    tokenizer: Any = AutoTokenizer.from_pretrained(place / "model")
+    texts = dict(rows(place, "thinking", "SELECT id, text FROM texts"))
+    told = rows(place, "thinking", "SELECT reply, thinking, status FROM calls")
+    assert {"ok", "empty"} <= {status for *_, status in told}
+    for reply, thought, status in told:
+        assert "think>" not in texts[int(reply)] + texts[int(thought)]
+        assert (texts[int(reply)] == "") == (status == "empty")
+        assert len(tokenizer.encode(texts[int(thought)])) <= 6 + 2  # cut words are encoded anew
+    read = rows(
+        place,
+        "thinking",
+        "SELECT rating, expected, calls.status FROM ratings JOIN calls ON calls.id = call_id",
+    )
+    assert len([rating for rating, *_ in read if rating]) > 10
+    assert all((rating is None) == (expected is None) for rating, expected, _ in read)

@@ -377,10 +377,14 @@ def _make_engine(config: VllmConfig, log: Path) -> Any:
     resource_tracker.ensure_running()  # else it starts with the engine, and unblocks the signal
     signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     os.environ.setdefault("VLLM_NO_USAGE_STATS", "1")
+    from vllm.config import StructuredOutputsConfig
     from vllm.engine.arg_utils import AsyncEngineArgs
     from vllm.v1.engine.async_llm import AsyncLLM
 
-    engine = AsyncLLM.from_engine_args(AsyncEngineArgs(**engine_arguments(config)))
+    arguments = engine_arguments(config)
+    structured = StructuredOutputsConfig(**arguments.pop("structured_outputs_config"))
+    made = AsyncEngineArgs(**arguments, structured_outputs_config=structured)
+    engine = AsyncLLM.from_engine_args(made)
     logging.getLogger("vllm").handlers[:] = [logging.FileHandler(log, encoding="utf-8")]
     return engine
 
