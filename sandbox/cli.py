@@ -187,7 +187,7 @@ def status(
     ] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Show runs, their progress, speed and failures."""
+    """Show runs, their progress, speed and failures; of one run also by form."""
     if run is not None:
         address = parse_run(run)
         rows = [row for row in states(address.url) if address.name in (None, row["run"])]
@@ -195,7 +195,7 @@ def status(
             raise InputError(f"{run}: no such run; expected one of those that `status` lists")
     else:
         rows = [row for file in sorted(database.RUNS.glob("*.db")) for row in _states_of(file)]
-    _out(as_json, {"runs": rows}, lambda: _status_table(rows))
+    _out(as_json, {"runs": rows}, lambda: _status_picture(rows))
 
 
 def _states_of(file: Path) -> list[dict[str, Any]]:
@@ -213,38 +213,17 @@ def _states_of(file: Path) -> list[dict[str, Any]]:
         ]
 
 
-def _status_table(rows: list[dict[str, Any]]) -> RenderableType:
-    made = render.table(
-        "run",
-        "status",
-        "episodes",
-        "calls",
-        "calls/s",
-        "failed",
-        "unparsed",
-        "time",
-        right=("episodes", "calls", "calls/s", "failed", "unparsed", "time"),
-    )
-    for row in rows:
-        if row["status"] == "unreadable":
-            made.add_row(render.plain(row["run"]), render.plain(row["message"], "red"))
-            continue
-        address = Address(database.parse_url(row["db"]), row["run"])
-        made.add_row(
-            render.plain(_argument(address).strip("'")),
-            render.plain(row["status"]),
-            f"{row['episodes']:,}/{row['episodes_total']:,}",
-            f"{row['calls']:,}",
-            f"{row['calls'] / row['seconds']:,.0f}" if row["seconds"] else "-",
-            f"{row['calls_failed']:,}",
-            f"{row['unparsed']:,}",
-            duration(row["seconds"]),
-        )
+def _status_picture(rows: list[dict[str, Any]]) -> RenderableType:
     if not rows:
         return render.plain(
             f"no runs under {database.RUNS}/; start one with: python run_sim.py run"
         )
-    return made
+    return render.status([(_run_of(row), row) for row in rows])
+
+
+def _run_of(row: dict[str, Any]) -> str:
+    """RUN as it can be typed, of a row of `status`."""
+    return _argument(Address(database.parse_url(row["db"]), row["run"])).strip("'")
 
 
 @app.command()
@@ -303,7 +282,8 @@ def _look(
             return {"calls": listed}, render.call_table(listed)
     if search is None and round is None:
         data = views.society(reader)
-        return data, render.society(data)
+        forms = render.forms(data["forms"])
+        return data, Group(render.society(data), Text(), forms)
     listed = views.found_exchanges(reader, search, round, limit)
     return {"episodes": listed}, render.found(listed)
 

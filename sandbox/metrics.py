@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from dataclasses import dataclass
+from typing import Any, NamedTuple
 
 from sqlalchemy import func, select
 
+from agents.forms import Status
+from sandbox.calls import UNPARSED
 from storage import tables
 from storage.reader import Reader
 
@@ -72,3 +75,61 @@ def _rated(reader: Reader) -> dict[int, tuple[float | None, int]]:
         round: (None if mean is None else float(mean), int(missing))
         for round, mean, missing in reader.rows(query)
     }
+
+
+@dataclass(frozen=True)
+class FormCalls:
+    """The calls of one form.
+
+    Attributes:
+        form: its name.
+        calls, failed, unparsed: how many there are, have no reply, have one that cannot be used.
+        tokens_in, tokens_out: of prompts and replies, where the backend counts them.
+        tokens_cached: those of prompts that a prefix cache held; None where no backend told.
+        prefix_share: their share of the prompts whose backend told; None where none did.
+    """
+
+    form: str
+    calls: int
+    failed: int
+    unparsed: int
+    tokens_in: int
+    tokens_out: int
+    tokens_cached: int | None
+    prefix_share: float | None
+
+
+def calls_by_form(reader: Reader) -> list[FormCalls]:
+    """What each form has cost, in the order of the world's forms; one pass over the journal."""
+    c, f = tables.calls, tables.forms
+    counted = (
+        select(
+            c.c.form_id,
+            func.count().label("calls"),
+            func.count().filter(c.c.status == Status.FAILED.value).label("failed"),
+            func.count().filter(c.c.status.in_([one.value for one in UNPARSED])).label("unparsed"),
+            func.sum(c.c.tokens_in).label("tokens_in"),
+            func.sum(c.c.tokens_out).label("tokens_out"),
+            func.sum(c.c.cached_tokens).label("tokens_cached"),
+            func.sum(c.c.tokens_in).filter(c.c.cached_tokens.is_not(None)).label("tokens_told"),
+        )
+        .where(reader.mine(c.c.id))
+        .group_by(c.c.form_id)
+        .subquery()
+    )
+    query = select(f.c.name, counted).join(f, f.c.id == counted.c.form_id).order_by(f.c.id)
+    return [_form_calls(row) for row in reader.rows(query)]
+
+
+def _form_calls(row: Any) -> FormCalls:
+    cached = None if row.tokens_cached is None else int(row.tokens_cached)
+    return FormCalls(
+        form=row.name,
+        calls=row.calls,
+        failed=row.failed,
+        unparsed=row.unparsed,
+        tokens_in=int(row.tokens_in or 0),
+        tokens_out=int(row.tokens_out or 0),
+        tokens_cached=cached,
+        prefix_share=None if cached is None else cached / max(1, int(row.tokens_told or 0)),
+    )

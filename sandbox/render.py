@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from rich.console import Console, Group, RenderableType
@@ -11,6 +11,8 @@ from rich.panel import Panel
 from rich.rule import Rule
 from rich.table import Table
 from rich.text import Text
+
+from sandbox.display import duration
 
 Data = dict[str, Any]
 
@@ -90,6 +92,58 @@ def rounds(rows: Sequence[Data]) -> Table:
             f"{row['missing_ratings']:,}",
         )
     return made
+
+
+def forms(rows: Sequence[Data]) -> RenderableType:
+    """Calls by form: what went wrong, what they took, and how much of it was in the cache."""
+    figures = ("calls", "failed", "unparsed", "tokens in", "out", "prefix share")
+    made = table("form", *figures, right=figures)
+    for row in rows:
+        made.add_row(
+            row["form"],
+            *(f"{row[key]:,}" for key in ("calls", "failed", "unparsed")),
+            _millions(row["tokens_in"]),
+            _millions(row["tokens_out"]),
+            _share(row["prefix_share"]),
+        )
+    words = "prefix share: of the tokens in, what the prefix cache held; -: not told"
+    return Group(made, Text(words, style="dim"))
+
+
+def _millions(count: int) -> str:
+    return f"{count / 1e6:,.1f} M" if count >= 1e6 else f"{count:,}"
+
+
+def _share(value: float | None) -> Text:
+    return Text("-", style="dim") if value is None else Text(f"{value:.0%}")
+
+
+def status(runs: Sequence[tuple[str, Data]]) -> RenderableType:
+    """Runs, a line each, under the name that they can be typed by; of a single one also its forms.
+
+    One that cannot be read has a message in place of figures.
+    """
+    figures = ("episodes", "calls", "calls/s", "failed", "unparsed", "time")
+    made = table("run", "status", *figures, right=figures)
+    for name, row in runs:
+        made.add_row(plain(name), *_state(row))
+    if len(runs) == 1 and runs[0][1].get("forms"):
+        return Group(made, Text(), forms(runs[0][1]["forms"]))
+    return made
+
+
+def _state(row: Data) -> tuple[str | Text, ...]:
+    if row["status"] == "unreadable":
+        return (plain(row["message"], "red"),)
+    return (
+        plain(row["status"]),
+        f"{row['episodes']:,}/{row['episodes_total']:,}",
+        f"{row['calls']:,}",
+        f"{row['calls'] / row['seconds']:,.0f}" if row["seconds"] else "-",
+        f"{row['calls_failed']:,}",
+        f"{row['unparsed']:,}",
+        duration(row["seconds"]),
+    )
 
 
 def agents(rows: Sequence[Data]) -> Table:
@@ -205,24 +259,56 @@ def _stage_title(data: Data, stage: str) -> str:
 
 
 def call_table(rows: Sequence[Data]) -> Table:
-    """Calls, a line each."""
-    made = table("call", "name", "status", "tokens", "recalled", "reply", right=("call", "tokens"))
+    """Calls, a line each; there is no column for what none of them has."""
+    columns = {title: [cell(row) for row in rows] for title, cell in _CALL_CELLS.items()}
+    shown = {title: cells for title, cells in columns.items() if title == "call" or any(cells)}
+    made = table(*shown, "reply", right=("call", "tokens", "cached"))
     made.expand = True
     for column in made.columns:
         column.no_wrap = True
     made.columns[-1].ratio = 1
     made.columns[-1].overflow = "ellipsis"
-    for row in rows:
-        reply = row["reply"] if row["error"] is None else row["error"]
-        made.add_row(*_call_cells(row), _short(reply, 200))
+    for place, row in enumerate(rows):
+        cells = [column[place] or Text("-", style="dim") for column in shown.values()]
+        made.add_row(*cells, _said(row))
     return made
 
 
-def _call_cells(row: Data) -> tuple[str | Text, ...]:
-    status = Text(row["status"], style="" if row["status"] == "ok" else "red")
-    recalled = "-" if row["recalled"] is None else f"{row['recalled']} at {row['distance']:.2f}"
-    tokens = f"{row['tokens_in'] or 0}+{row['tokens_out'] or 0}"
-    return str(row["call"]), plain(row["name"]), status, tokens, recalled
+def _status_cell(row: Data) -> Text:
+    return Text(row["status"], style="" if row["status"] == "ok" else "red")
+
+
+def _tokens_cell(row: Data) -> Text:
+    return Text(f"{row['tokens_in'] or 0}+{row['tokens_out'] or 0}")
+
+
+def _cached_cell(row: Data) -> Text | None:
+    return None if row["cached_tokens"] is None else Text(str(row["cached_tokens"]))
+
+
+def _recalled_cell(row: Data) -> Text | None:
+    return None if row["recalled"] is None else Text(f"{row['recalled']} at {row['distance']:.2f}")
+
+
+_CALL_CELLS: dict[str, Callable[[Data], Text | None]] = {
+    "call": lambda row: Text(str(row["call"])),
+    "name": lambda row: plain(row["name"]),
+    "status": _status_cell,
+    "tokens": _tokens_cell,
+    "cached": _cached_cell,
+    "recalled": _recalled_cell,
+}
+
+
+def _said(row: Data) -> Text:
+    """The reply or the error of a call, and before it what else the journal keeps of the reply."""
+    kept = []
+    if row["thinking"] is not None:
+        kept.append(f"{len(row['thinking'].split()):,} words of thinking")
+    if row["expected"] is not None:
+        kept.append(f"expected {row['expected']:.2f}")
+    notes = Text(f"({', '.join(kept)}) " if kept else "", style="dim")
+    return notes + _short(row["reply"] if row["error"] is None else row["error"], 200)
 
 
 def call(data: Data) -> RenderableType:
@@ -232,6 +318,7 @@ def call(data: Data) -> RenderableType:
     reply = data["error"] if data["reply"] is None else data["reply"]
     parts: list[RenderableType] = [
         plain(facts, "bold"),
+        plain(_took(data), "dim"),
         Panel(plain(data["system"]), title="system"),
         Panel(plain(data["prompt"]), title=f"prompt (hash {data['prompt_hash']} {hashed})"),
     ]
@@ -241,6 +328,14 @@ def call(data: Data) -> RenderableType:
     if data["expected"] is not None:
         parts.append(plain(f"expected rating {data['expected']:.2f}"))
     return Group(*parts)
+
+
+def _took(data: Data) -> str:
+    """What a call took."""
+    cached = data["cached_tokens"]
+    held = "" if cached is None else f" ({cached:,} from the prefix cache)"
+    tokens = f"{data['tokens_in'] or 0:,} tokens in{held}, {data['tokens_out'] or 0:,} out"
+    return f"{tokens}, {data['seconds']:,.1f} s"
 
 
 def found(rows: Sequence[Data]) -> RenderableType:

@@ -19,16 +19,17 @@ from sqlalchemy.exc import DBAPIError
 
 from agents.agent import Agent
 from agents.embedding import Embedder
-from agents.forms import Form, Status
+from agents.forms import Form
 from sandbox import __version__
 from sandbox.backends import backend_of, backends_of
 from sandbox.backends.base import BackendDown, Call, Reply
 from sandbox.backends.embedding import check_embedder, embedder_of
-from sandbox.calls import UNPARSED, Stopped
+from sandbox.calls import Stopped
 from sandbox.changes import refuse_changes
 from sandbox.config import Config
 from sandbox.journal import Journal
 from sandbox.limits import UNLIMITED, Budget
+from sandbox.metrics import FormCalls, calls_by_form
 from sandbox.mixing import check_models
 from sandbox.runner import Progress, Runner
 from sandbox.society import extend_questions, write_society
@@ -62,7 +63,8 @@ Watch = Callable[[Progress], None]
 class Outcome:
     """What became of a run.
 
-    `calls` and what follows count the whole journal; `calls_replayed` counts this sitting.
+    `calls` and what follows count the whole journal, `forms` by form; `calls_replayed` counts this
+    sitting.
     """
 
     run: str
@@ -79,6 +81,7 @@ class Outcome:
     tokens_in: int
     tokens_out: int
     tokens_cached: int
+    forms: list[FormCalls]
     digest: str | None
     seconds: float
     message: str | None = None
@@ -420,16 +423,7 @@ def _stoppable(runner: Runner, task: asyncio.Task[Any]) -> Iterator[None]:
 
 def outcome(reader: Reader, address: Address, replayed: int = 0) -> Outcome:
     """The figures of a run, counted in its database."""
-    c, e, run = tables.calls, tables.episodes, reader.run
-    query = select(
-        func.count(),
-        func.count().filter(c.c.status == Status.FAILED.value),
-        func.count().filter(c.c.status.in_([status.value for status in UNPARSED])),
-        func.coalesce(func.sum(c.c.tokens_in), 0),
-        func.coalesce(func.sum(c.c.tokens_out), 0),
-        func.coalesce(func.sum(c.c.cached_tokens), 0),
-    ).where(reader.mine(c.c.id))
-    calls, failed, unparsed, tokens_in, tokens_out, tokens_cached = reader.first(query)
+    e, run, forms = tables.episodes, reader.run, calls_by_form(reader)
     episodes = reader.count(e, e.c.observed)
     return Outcome(
         run=run.name,
@@ -439,13 +433,14 @@ def outcome(reader: Reader, address: Address, replayed: int = 0) -> Outcome:
         rounds=run.rounds,
         episodes=episodes,
         episodes_failed=reader.count(e, e.c.failed_at.is_not(None)),
-        calls=calls,
+        calls=sum(one.calls for one in forms),
         calls_replayed=replayed,
-        calls_failed=failed,
-        unparsed=unparsed,
-        tokens_in=int(tokens_in),
-        tokens_out=int(tokens_out),
-        tokens_cached=int(tokens_cached),
+        calls_failed=sum(one.failed for one in forms),
+        unparsed=sum(one.unparsed for one in forms),
+        tokens_in=sum(one.tokens_in for one in forms),
+        tokens_out=sum(one.tokens_out for one in forms),
+        tokens_cached=sum(one.tokens_cached or 0 for one in forms),
+        forms=forms,
         digest=run.digest,
         seconds=round(run.seconds, 3),
         message=run.message,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import asdict
 from itertools import islice
 from typing import Any
 
@@ -13,7 +14,7 @@ from agents.forms import Prompt
 from agents.memory import PRIOR
 from sandbox.backends.base import CallName
 from sandbox.calls import prompt_hash
-from sandbox.metrics import scores_by_round
+from sandbox.metrics import calls_by_form, scores_by_round
 from sandbox.society import read_agents
 from storage import tables
 from storage.errors import InputError
@@ -24,7 +25,7 @@ Data = dict[str, Any]
 
 
 def society(reader: Reader) -> Data:
-    """A run at a glance: its state, its models, its society, its scores by round."""
+    """A run at a glance: its state, models and society, scores by round, calls by form."""
     run, a, m = reader.run, tables.agents, tables.models
     labels = select(a.c.label, func.count()).where(a.c.run_id == run.id).group_by(a.c.label)
     models = select(m.c.role, m.c.name).where(m.c.run_id == run.id)
@@ -39,6 +40,7 @@ def society(reader: Reader) -> Data:
         "agents": {row[0]: row[1] for row in reader.rows(labels.order_by(a.c.label))},
         "models": {row.role: row.name for row in reader.rows(models)},
         "rounds": [scores._asdict() for scores in scores_by_round(reader)],
+        "forms": [asdict(calls) for calls in calls_by_form(reader)],
     }
 
 
@@ -235,6 +237,7 @@ def _call_line(reader: Reader, call: Journalled, episode: int) -> Data:
         "expected": call.expected,
         "tokens_in": call.tokens_in,
         "tokens_out": call.tokens_out,
+        "cached_tokens": call.cached_tokens,
         "seconds": call.took / 1000,
         "recalled": None if call.memory_id is None else call.memory_id - reader.base,
         "distance": call.distance,
@@ -308,5 +311,4 @@ def call(reader: Reader, number: int) -> Data:
         "prompt_hash": one.prompt_hash.hex(),
         "hash_agrees": hashed == one.prompt_hash,
         "cut": one.cut,
-        "cached_tokens": one.cached_tokens,
     }
