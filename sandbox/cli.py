@@ -425,7 +425,7 @@ def doctor(as_json: AsJson = False) -> None:
         made = render.table("", "", "")
         made.show_header = False
         for one in findings:
-            missing = "missing" if one.needed else "not installed"
+            missing = "missing" if one.needed else "not found"
             cells = (one.what, one.found or missing, "" if one.found else one.advice)
             made.add_row(*map(render.plain, cells))
         return made

@@ -6,6 +6,7 @@ import importlib.metadata
 import platform
 import shutil
 import sqlite3
+import subprocess
 import sys
 from pathlib import Path
 from typing import NamedTuple
@@ -22,6 +23,11 @@ class Finding(NamedTuple):
     advice: str
 
 
+GPU_SECONDS = 10.0
+"""How long nvidia-smi may take: it can hang where a GPU has fallen off the bus."""
+
+_ASK_GPUS = "--query-gpu=name,memory.total,memory.free,driver_version"
+
 _EXTRAS = {
     "vllm": "to speak with a model in this process: pip install vllm, on a machine with a GPU",
     "psycopg": "to keep runs in PostgreSQL: pip install -e '.[postgresql]'",
@@ -30,7 +36,7 @@ _EXTRAS = {
 
 
 def examine(folder: Path) -> list[Finding]:
-    """Look at the interpreter, the packages, SQLite, and the folder that runs are kept in."""
+    """Look at the interpreter, the packages, SQLite, the folder for runs, and the GPUs."""
     return [
         Finding("sandbox-society", __version__, True, ""),
         Finding("python", platform.python_version(), True, ""),
@@ -38,6 +44,7 @@ def examine(folder: Path) -> list[Finding]:
         _sqlite(),
         _folder(folder),
         *(_package(name, False, advice) for name, advice in _EXTRAS.items()),
+        *_gpus(),
     ]
 
 
@@ -73,3 +80,43 @@ def _folder(folder: Path) -> Finding:
     except OSError as error:
         return Finding(f"{folder}/", None, True, f"expected a folder to write to: {error.strerror}")
     return Finding(f"{folder}/", f"{free / 2**30:,.1f} GiB free", True, "")
+
+
+def _gpus() -> list[Finding]:
+    """The GPUs that nvidia-smi lists, or why none is seen."""
+    program = shutil.which("nvidia-smi")
+    if program is None:
+        return [_no_gpu("none is seen: there is no nvidia-smi on PATH")]
+    try:
+        asked = subprocess.run(
+            [program, _ASK_GPUS, "--format=csv,noheader"],
+            capture_output=True, text=True, errors="replace", timeout=GPU_SECONDS,
+        )  # fmt: skip
+    except subprocess.TimeoutExpired:
+        return [_no_gpu(f"none is seen: nvidia-smi gave no answer within {GPU_SECONDS:g} s")]
+    except OSError as error:
+        return [_no_gpu(f"none is seen: nvidia-smi cannot be started: {error.strerror}")]
+    lines = [line.strip() for line in asked.stdout.splitlines() if line.strip()]
+    if asked.returncode:
+        said = (lines + asked.stderr.split("\n"))[0] or "it says nothing"
+        return [_no_gpu(f"none is seen: nvidia-smi failed: {said}")]
+    listed = [Finding(f"gpu {place}", _gpu(line), False, "") for place, line in enumerate(lines)]
+    return listed or [_no_gpu("none is seen: nvidia-smi lists none")]
+
+
+def _no_gpu(advice: str) -> Finding:
+    return Finding("gpu", None, False, advice)
+
+
+def _gpu(line: str) -> str:
+    """A line of nvidia-smi in words; what it does not know it calls [N/A]."""
+    parts = [part.strip() for part in line.rsplit(",", 3)]
+    if len(parts) != 4:
+        return line
+    name, total, free, driver = parts
+    return f"{name}, {_gib(total)}, {_gib(free)} free, driver {driver}"
+
+
+def _gib(text: str) -> str:
+    amount = text.removesuffix(" MiB")
+    return f"{int(amount) / 1024:,.1f} GiB" if amount.isdigit() else text

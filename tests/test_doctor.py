@@ -1,0 +1,70 @@
+"""What `doctor` says of GPUs, from a stand-in for nvidia-smi that says what the real one does."""
+
+import time
+
+import pytest
+
+from sandbox import doctor
+
+TWO = """\
+NVIDIA H200, 143771 MiB, 142935 MiB, 570.124.06
+NVIDIA GB10, [N/A], [N/A], 580.95.05
+"""
+
+
+@pytest.fixture
+def smi(tmp_path, monkeypatch):
+    """Put an `nvidia-smi` on PATH, and nothing else."""
+    monkeypatch.setenv("PATH", str(tmp_path))
+
+    def put(script):
+        (tmp_path / "nvidia-smi").write_text(script)
+        (tmp_path / "nvidia-smi").chmod(0o755)
+
+    return put
+
+
+def gpus(folder):
+    found = [one for one in doctor.examine(folder) if one.what.startswith("gpu")]
+    assert not any(one.needed for one in found), "the default install needs no GPU"
+    return [(one.what, one.found or one.advice) for one in found]
+
+
+def test_gpus_are_listed(smi, tmp_path):
+    asked = "--query-gpu=name,memory.total,memory.free,driver_version --format=csv,noheader"
+    smi(f'#!/bin/sh\n[ "$*" = "{asked}" ] || exit 6\nprintf "%s" "{TWO}"\n')
+    assert gpus(tmp_path) == [
+        ("gpu 0", "NVIDIA H200, 140.4 GiB, 139.6 GiB free, driver 570.124.06"),
+        ("gpu 1", "NVIDIA GB10, [N/A], [N/A] free, driver 580.95.05"),
+    ]
+
+
+def test_without_nvidia_smi_none_is_seen(monkeypatch, tmp_path):
+    monkeypatch.setenv("PATH", str(tmp_path))
+    assert gpus(tmp_path) == [("gpu", "none is seen: there is no nvidia-smi on PATH")]
+
+
+@pytest.mark.parametrize(
+    ("script", "words"),
+    [
+        ("#!/bin/sh\necho 'No driver.'\necho more\nexit 9\n", "failed: No driver."),
+        ("#!/bin/sh\necho 'not permitted' >&2\nexit 1\n", "failed: not permitted"),
+        ("#!/bin/sh\nexit 1\n", "failed: it says nothing"),
+        ("#!/bin/sh\n", "lists none"),
+        ("\x7fELF no program", "cannot be started"),
+    ],
+)  # fmt: skip
+def test_what_keeps_gpus_from_being_seen_is_said(smi, tmp_path, script, words):
+    smi(script)
+    ((what, said),) = gpus(tmp_path)
+    assert what == "gpu"
+    assert said.startswith("none is seen: nvidia-smi ")
+    assert words in said
+
+
+def test_an_nvidia_smi_that_hangs_is_not_waited_for(smi, tmp_path, monkeypatch):
+    monkeypatch.setattr(doctor, "GPU_SECONDS", 0.3)
+    smi("#!/bin/sh\nexec /bin/sleep 60\n")
+    began = time.monotonic()
+    assert gpus(tmp_path) == [("gpu", "none is seen: nvidia-smi gave no answer within 0.3 s")]
+    assert time.monotonic() - began < 30
