@@ -14,7 +14,7 @@ from pydantic import ValidationError
 from agents.forms import FreeText, Rating, Status
 from sandbox.backends.addresses import SPARE_CALLS, AdaptiveGate, Address, choose
 from sandbox.backends.base import BackendDown, Call, CallFailed, CallName, Reply, Unavailable
-from sandbox.backends.openai import OpenAIBackend, OpenAIConfig, retry_seconds
+from sandbox.backends.openai import END_OF_THINKING, OpenAIBackend, OpenAIConfig, retry_seconds
 
 KEY = "sk-very-secret-0123456789"
 RATED = "Rating: 5\nReason: because."
@@ -271,6 +271,71 @@ def test_a_refused_prompt_is_one_call_that_failed(status):
         ask(server)
     assert str(caught.value).startswith("too long *** xxx")
     assert len(str(caught.value)) == 300
+
+
+NEWER = (
+    "Unsupported parameter: 'max_tokens' is not supported with this model. "
+    "Use 'max_completion_tokens' instead."
+)
+
+
+def limits_asked(server):
+    names = ("max_tokens", "max_completion_tokens")
+    return [[name for name in names if name in body] for _, body in server.asked]
+
+
+@pytest.mark.parametrize("settings", [{}, {"thinking": True, "thinking_budget": 100}])
+def test_a_server_that_wants_the_newer_limit_is_asked_anew_once(settings):
+    async def newer(request):
+        body = await request.json()
+        if "max_tokens" in body:
+            error = {"message": NEWER, "param": "max_tokens", "code": "unsupported_parameter"}
+            return web.json_response({"error": error}, status=400)
+        return web.json_response(body_of({"content": f"{body['max_completion_tokens']}"}))
+
+    async def main():
+        server, other = Server(), Server()
+        async with (
+            serving(server),
+            serving(other),
+            started(server, other, **settings) as backend,
+        ):
+            server.handler = newer
+            at_once = [backend.answer(call(episode)) for episode in (0, 2)]
+            replies = await asyncio.gather(*at_once, backend.answer(call(1)))
+            replies.append(await backend.answer(call(4)))
+        limit = str(160 + (100 + END_OF_THINKING if settings else 0))
+        assert [reply.text for reply in replies] == [limit, limit, RATED, limit]
+        old, new = ["max_tokens"], ["max_completion_tokens"]
+        assert sorted(limits_asked(server)) == [new, new, new, old, old]
+        assert limits_asked(server)[-1] == new
+        assert limits_asked(other) == [old], "each address by itself"
+
+    asyncio.run(main())
+
+
+@pytest.mark.parametrize(
+    ("status", "message"),
+    [
+        (400, "'max_tokens' or 'max_completion_tokens' is too large: 160."),
+        (400, "Use a shorter prompt instead."),
+        (422, NEWER),
+    ],
+)
+def test_another_refusal_is_not_asked_anew(status, message):
+    server = Server()
+    server.says(status, message)
+    with pytest.raises(CallFailed):
+        ask(server)
+    assert limits_asked(server) == [["max_tokens"]]
+
+
+def test_a_server_that_takes_neither_limit_is_one_call_that_failed():
+    server = Server()
+    server.says(400, NEWER)
+    with pytest.raises(CallFailed, match="Unsupported parameter"):
+        ask(server)
+    assert limits_asked(server) == [["max_tokens"], ["max_completion_tokens"]]
 
 
 @pytest.mark.parametrize("status", [301, 401, 403, 404])
@@ -544,7 +609,12 @@ def test_a_wrong_address_is_refused(base_url):
 
 @pytest.mark.parametrize(
     "settings",
-    [{"extra_body": {"seed": 1}}, {"thinking_budget": 5}, {"api_key_env": "sk-123"}],
+    [
+        {"extra_body": {"seed": 1}},
+        {"extra_body": {"max_completion_tokens": 9}},
+        {"thinking_budget": 5},
+        {"api_key_env": "sk-123"},
+    ],
 )
 def test_a_wrong_setting_is_refused(settings):
     with pytest.raises(ValidationError):

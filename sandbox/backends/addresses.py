@@ -88,12 +88,14 @@ class Address:
         url: where it is.
         gate: what its calls go through.
         vllm: whether it is vLLM's server.
+        limit: what it calls the limit of a reply's tokens.
     """
 
     def __init__(self, url: str, max_in_flight: int) -> None:
         self.url = url
         self.gate = AdaptiveGate(max_in_flight)
         self.vllm = False
+        self.limit = "max_tokens"
         self._awake = 0.0
         self._rest = REST_SECONDS
 

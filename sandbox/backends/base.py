@@ -67,6 +67,7 @@ OWN_SAMPLING = frozenset(
     (
         *("seed", "max_tokens", "temperature", "n", "logprobs", "stream", "model", "messages"),
         *("prompt", "structured_outputs", "response_format", "output_kind"),
+        "max_completion_tokens",
     )
 )
 """What a backend sets for each call by itself."""

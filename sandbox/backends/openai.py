@@ -1,4 +1,4 @@
-"""Servers that speak OpenAI's HTTP interface: the only file that talks to a network.
+"""Language models on servers that speak OpenAI's HTTP interface.
 
 One backend can use several addresses. Calls of one episode go to the same address, whose prefix
 cache holds what they share, unless that address rests after a failure or has much more to do than
@@ -51,6 +51,7 @@ END_OF_THINKING = 64
 _AGAIN = frozenset((408, 409, 425, 429))
 _REFUSED = frozenset((400, 413, 422))
 _OVERLOADED = frozenset((408, 429, 503, 504))
+_NEWER_LIMIT = "max_completion_tokens"  # OpenAI's newer models; many servers know the old alone
 _GIVEN_UP = frozenset(("abort", "error"))  # what was said is not all that there was to say
 _LEAST_LOGPROB = -700.0  # servers write -9999 or less for what has next to no probability
 
@@ -245,16 +246,24 @@ class OpenAIBackend:
             BackendDown: the server refuses the key, or does not know the model.
         """
         address = await self._enter(call)
-        path = "chat/completions" if self._config.chat else "completions"
         try:
             async with address.place():
-                body = self._body(call, address)
-                answer = await self._request("POST", f"{address.url}/{path}", body)
+                answer = await self._ask(call, address)
         except (aiohttp.ClientError, OSError) as error:
             raise Unavailable(f"{address.url}: {self._key.hide(_why(error))}") from None
         address.reached()
         self._check(address, answer)
         return self._reply(call, self._content(address, answer))
+
+    async def _ask(self, call: Call, address: Address) -> Answer:
+        """Send a call, and once more if the server turns out to want the limit's newer name."""
+        url = f"{address.url}/{'chat/completions' if self._config.chat else 'completions'}"
+        body = self._body(call, address)
+        answer = await self._request("POST", url, body)
+        if _NEWER_LIMIT not in body and _wants_newer_limit(answer):
+            address.limit = _NEWER_LIMIT
+            answer = await self._request("POST", url, self._body(call, address))
+        return answer
 
     async def _enter(self, call: Call) -> Address:
         """Wait for a place at an address that is in use."""
@@ -270,7 +279,7 @@ class OpenAIBackend:
         body: dict[str, Any] = {
             "model": call.adapter or config.model,
             "seed": call.seed % 2**63,
-            "max_tokens": call.max_tokens,
+            address.limit: call.max_tokens,
             "temperature": call.temperature,
             **self._prompt(call),
             **config.sampling,
@@ -278,7 +287,7 @@ class OpenAIBackend:
         }
         if config.thinking_budget is not None:
             body["thinking_token_budget"] = config.thinking_budget
-            body["max_tokens"] += config.thinking_budget + END_OF_THINKING
+            body[address.limit] += config.thinking_budget + END_OF_THINKING
         if address.vllm and config.priority:
             body["priority"] = call.priority
         if address.vllm and config.constrain != "none" and call.shape.regex is not None:
@@ -466,6 +475,12 @@ def _message(body: bytes) -> str:
             if place.get(key):
                 return str(place[key])
     return error if isinstance(error, str) else body.decode("utf-8", "replace")
+
+
+def _wants_newer_limit(answer: Answer) -> bool:
+    """Whether a server refuses `max_tokens` by name; not that it finds the number too large."""
+    message = _message(answer.body) if answer.status == 400 else ""
+    return _NEWER_LIMIT in message and "instead" in message
 
 
 def _why(error: BaseException) -> str:
