@@ -32,9 +32,10 @@ from pydantic import (
 )
 
 from agents.embedding import Embedder, HashedEmbedder
+from sandbox.backends.asking import CONNECT_SECONDS, Key, retry_seconds
 from sandbox.backends.base import BackendDown
 from sandbox.backends.engine_log import EngineLog, with_progress
-from sandbox.backends.openai import CONNECT_SECONDS, Key, OpenAIConfig, retry_seconds
+from sandbox.backends.openai import OpenAIConfig
 from sandbox.backends.vllm import VllmConfig, pooled
 from storage.errors import InputError
 

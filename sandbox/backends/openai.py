@@ -9,11 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-import os
 from collections.abc import Mapping
-from dataclasses import dataclass
-from datetime import UTC, datetime
-from email.utils import parsedate_to_datetime
 from typing import Any, Literal, NamedTuple
 from urllib.parse import urlsplit
 
@@ -22,6 +18,7 @@ from pydantic import Field, field_validator, model_validator
 
 from agents.forms import Rating
 from sandbox.backends.addresses import Address, choose
+from sandbox.backends.asking import CONNECT_SECONDS, Key, retry_seconds
 from sandbox.backends.base import (
     OWN_SAMPLING,
     BackendDown,
@@ -33,17 +30,11 @@ from sandbox.backends.base import (
 )
 from sandbox.backends.expected import LABELS_SHOWN, expected_rating
 
-CONNECT_SECONDS = 10.0
-"""How long an address may take to accept a connection."""
-
 MODELS_SECONDS = 30.0
 """How long an address may take to list its models."""
 
 KEEPALIVE_SECONDS = 4.0
 """How long an idle connection is kept: less than vLLM's server keeps it, which is 5 seconds."""
-
-LONGEST_WAIT = 600.0
-"""The longest that a server's Retry-After is heeded for, in seconds."""
 
 END_OF_THINKING = 64
 """Tokens between the end of a thinking budget and the answer."""
@@ -138,40 +129,6 @@ class Answer(NamedTuple):
     status: int
     retry_after: str | None
     body: bytes
-
-
-@dataclass(frozen=True)
-class Key:
-    """The key for the servers, and the name of the variable that holds it."""
-
-    variable: str
-    value: str
-
-    @classmethod
-    def read(cls, variable: str) -> Key:
-        """Take the key out of the environment; without one, requests carry none.
-
-        Raises:
-            BackendDown: no request can carry this key.
-        """
-        value = os.environ.get(variable, "").strip()
-        if not (value.isascii() and value.isprintable()):
-            raise BackendDown(f"openai: the key in {variable} has characters that no key can have")
-        return cls(variable, value)
-
-    def __repr__(self) -> str:
-        return f"Key({self.variable!r})"
-
-    def headers(self) -> dict[str, str]:
-        """What goes with each request."""
-        return {"Authorization": f"Bearer {self.value}"} if self.value else {}
-
-    def hide(self, text: str) -> str:
-        """A text on one line and of at most 300 characters, without the key."""
-        if self.value:
-            text = text.replace(self.value, "***")
-        text = " ".join(text.split())
-        return text if len(text) <= 300 else f"{text[:297]}..."
 
 
 class OpenAIBackend:
@@ -426,30 +383,6 @@ def _from_answer(tokens: Tokens, answer: str) -> Tokens:
         if line in joined:
             return tokens[place:]
     return []
-
-
-def retry_seconds(header: str | None, now: datetime | None = None) -> float:
-    """What a header Retry-After asks for: it holds seconds, or a date; 0 where it cannot be read.
-
-    Args:
-        header: what it holds.
-        now: the present, if not that of the clock.
-    """
-    if header is None:
-        return 0.0
-    try:
-        seconds = float(header)
-    except ValueError:
-        seconds = _seconds_until(header, now or datetime.now(UTC))
-    return min(LONGEST_WAIT, seconds) if seconds > 0 else 0.0
-
-
-def _seconds_until(date: str, now: datetime) -> float:
-    try:
-        then = parsedate_to_datetime(date)
-    except ValueError:
-        return 0.0
-    return (then.replace(tzinfo=then.tzinfo or UTC) - now).total_seconds()
 
 
 def _read(body: bytes) -> Any:
