@@ -7,17 +7,25 @@ import re
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any, get_args
 
 import pytest
 import yaml
 from conftest import ROOT
 from pydantic import BaseModel
 
+from sandbox.backends.embedding import OpenAIEmbedderConfig
+from sandbox.backends.openai import OpenAIConfig
+from sandbox.backends.scripted import ScriptedConfig
+from sandbox.backends.scripted.config import Latency
+from sandbox.backends.vllm import Thinking, VllmConfig
 from sandbox.cli import app
-from sandbox.config import Config, MemoryConfig, Schedule, load_config
+from sandbox.config import Config, Group, MemoryConfig, Models, ParetoStop, Schedule, load_config
+from worlds.base import kinds, world_of
 from worlds.grid import Settings
 
 README = (ROOT / "README.md").read_text(encoding="utf-8")
+MODELS = (ROOT / "docs" / "models.md").read_text(encoding="utf-8")
 
 
 def _blocks(language: str) -> list[str]:
@@ -71,7 +79,13 @@ def test_two_commands_set_everything_up() -> None:
 
 @pytest.mark.parametrize(
     ("part", "model"),
-    [(None, Config), ("world", Settings), ("memory", MemoryConfig), ("schedule", Schedule)],
+    [
+        (None, Config),
+        ("world", Settings),
+        ("memory", MemoryConfig),
+        ("models", Models),
+        ("schedule", Schedule),
+    ],
 )
 def test_every_key_is_listed(part: str | None, model: type[BaseModel]) -> None:
     data = yaml.safe_load(_blocks("yaml")[0])
@@ -79,6 +93,82 @@ def test_every_key_is_listed(part: str | None, model: type[BaseModel]) -> None:
     assert set(model.model_fields) - listed <= {"forms"}
     assert listed <= set(model.model_fields)
     assert "forms:" in README
+
+
+def _parts(annotation: Any) -> list[type[BaseModel]]:
+    """The models that a type is made of."""
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return [annotation]
+    return [part for argument in get_args(annotation) for part in _parts(argument)]
+
+
+def _reachable(model: type[BaseModel]) -> set[type[BaseModel]]:
+    """A model and all that its fields can hold."""
+    found, waiting = (
+        set[type[BaseModel]](),
+        [model, *(world_of(one).settings_type for one in kinds())],
+    )
+    while waiting:
+        part = waiting.pop()
+        if part not in found:
+            found.add(part)
+            waiting += [
+                one for field in part.model_fields.values() for one in _parts(field.annotation)
+            ]
+    return found
+
+
+def test_every_key_of_every_part_is_in_code_somewhere() -> None:
+    """Keys stand in blocks of code or between backticks; a common word in a sentence is none."""
+    fences = [re.findall(r"```\w*\n(.*?)```", text, re.DOTALL) for text in (README, MODELS)]
+    plain = [re.sub(r"```.*?```", "", text, flags=re.DOTALL) for text in (README, MODELS)]
+    spans = [re.findall(r"`([^`\n]+)`", text) for text in plain]
+    words = set(re.findall(r"\w+", " ".join(part for parts in (*fences, *spans) for part in parts)))
+    parts = _reachable(Config)
+    assert {Group, Latency, ParetoStop, Thinking, OpenAIEmbedderConfig, Settings} <= parts
+    keys = [(one.__name__, key) for one in parts for key in one.model_fields]
+    assert [f"{name}.{key}" for name, key in keys if key not in words] == []
+
+
+def _settings(model: type[BaseModel], before: str = "") -> dict[str, Any]:
+    """The keys of a model and of what is nested in it, with their defaults."""
+    found: dict[str, Any] = {}
+    for key, field in model.model_fields.items():
+        default = field.get_default(call_default_factory=True)
+        required = field.is_required() or key == "backend"
+        found[before + key] = "required" if required else default
+        for part in _parts(field.annotation):
+            found |= _settings(part, f"{before}{key}.")
+    return found
+
+
+def _listed(backend: str) -> dict[str, Any]:
+    """The same as the table of settings has it."""
+    rows = re.findall(r"^\| `(.+?)` \| ([a-z, ]+) \| `(.+?)` \| .+ \|$", MODELS, re.MULTILINE)
+    return {
+        key: yaml.safe_load(default)
+        for key, backends, default in rows
+        if backends == "all" or backend in backends.split(", ")
+    }
+
+
+@pytest.mark.parametrize(
+    ("backend", "model"),
+    [("scripted", ScriptedConfig), ("vllm", VllmConfig), ("openai", OpenAIConfig)],
+)
+def test_the_table_of_settings_is_that_of_the_backend(backend: str, model: type[BaseModel]) -> None:
+    settings = _settings(model)
+    assert _listed(backend) == {
+        key: list(default) if isinstance(default, tuple) else default
+        for key, default in settings.items()
+    }
+
+
+def test_weights_are_parameters_times_two_bytes() -> None:
+    rows = re.findall(r"\| ([\d.]+) B \| ([\d.]+) GB", MODELS)
+    assert len(rows) >= 5
+    for parameters, weights in rows:
+        assert float(weights) == pytest.approx(2 * float(parameters), abs=0.051)
 
 
 def test_the_config_is_one(folder: Path) -> None:
