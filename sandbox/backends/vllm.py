@@ -142,6 +142,7 @@ class VllmBackend:
         self._deaths = 0
         self._asked = 0
         self._tokenizer: Any = None
+        self._template: str | None = None  # the model's own
         self._system_role = True
 
     @property
@@ -187,11 +188,11 @@ class VllmBackend:
 
     def _read_tokenizer(self) -> None:
         self._tokenizer = self._engine.get_tokenizer()
-        if self._config.chat_template is not None:
-            self._tokenizer.chat_template = self._config.chat_template.read_text(encoding="utf-8")
         if not self._config.chat:
             return
-        if not self._tokenizer.chat_template:
+        if self._config.chat_template is not None:
+            self._template = self._config.chat_template.read_text(encoding="utf-8")
+        elif not self._tokenizer.chat_template:
             raise BackendDown(
                 f"vllm: {self._config.model} has no chat template; expected `chat_template: FILE`, "
                 "or `chat: false` for a base model"
@@ -216,7 +217,12 @@ class VllmBackend:
         messages = [{"role": "system", "content": system}, {"role": "user", "content": user}]
         if not self._system_role:
             messages = [{"role": "user", "content": f"{system}\n\n{user}"}]
-        text = tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
+        text = tokenizer.apply_chat_template(
+            messages,
+            chat_template=self._template,
+            tokenize=False,
+            add_generation_prompt=True,
+        )
         return list(tokenizer.encode(text, add_special_tokens=False))
 
     def _params(
