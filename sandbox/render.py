@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from pathlib import PurePath
 from typing import Any
 
 from rich.console import Console, Group, RenderableType
@@ -244,7 +245,7 @@ def episode(data: Data) -> RenderableType:
             parts.append(_ratings(data["ratings"]))
     if data["failed_at"]:
         parts.append(Text(f"failed: no usable reply to {data['failed_at']}", style="red"))
-    if "scripted" in data["models"].values():
+    if "scripted" in data["models"]:
         parts.append(Text(SCRIPTED, style="italic"))
     return Group(*parts, Text(), call_table(data["calls"]))
 
@@ -259,8 +260,11 @@ def _stage_title(data: Data, stage: str) -> str:
 
 
 def call_table(rows: Sequence[Data]) -> Table:
-    """Calls, a line each; there is no column for what none of them has."""
-    columns = {title: [cell(row) for row in rows] for title, cell in _CALL_CELLS.items()}
+    """Calls, a line each; there is no column for what none of them has or all have alike."""
+    cells_of = dict(_CALL_CELLS)
+    if len({row["model"] for row in rows}) < 2:
+        del cells_of["model"]
+    columns = {title: [cell(row) for row in rows] for title, cell in cells_of.items()}
     shown = {title: cells for title, cells in columns.items() if title == "call" or any(cells)}
     made = table(*shown, "reply", right=("call", "tokens", "cached"))
     made.expand = True
@@ -293,6 +297,7 @@ def _recalled_cell(row: Data) -> Text | None:
 _CALL_CELLS: dict[str, Callable[[Data], Text | None]] = {
     "call": lambda row: Text(str(row["call"])),
     "name": lambda row: plain(row["name"]),
+    "model": lambda row: plain(PurePath(row["model"]).name),
     "status": _status_cell,
     "tokens": _tokens_cell,
     "cached": _cached_cell,

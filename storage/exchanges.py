@@ -12,10 +12,11 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from typing import Any, Literal, NamedTuple
 
-from sqlalchemy import Connection, Row, Select, select
+from sqlalchemy import Connection, Select, select
 
 from storage import tables
 from storage.reader import Reader
+from storage.voices import Spoke, Voices
 
 Order = Literal["round", "question"]
 
@@ -31,6 +32,7 @@ class GivenRating(NamedTuple):
         rating: from 1 (worst) to 7 (best); None where none can be read.
         reason: why; None where it is missing or was cut off.
         status: what became of the peer's reply: ok, cut, empty, unreadable or failed.
+        model: the name of the model that the peer spoke with.
     """
 
     rater: int
@@ -38,6 +40,7 @@ class GivenRating(NamedTuple):
     rating: int | None
     reason: str | None
     status: str
+    model: str
 
 
 class Observation(NamedTuple):
@@ -49,6 +52,7 @@ class Observation(NamedTuple):
         rating: from 1 (worst) to 7 (best); None where none can be read.
         reason: why; None where it is missing or was cut off.
         status: what became of the observer's reply, as for a `GivenRating`.
+        model: the name of the observer's model.
     """
 
     stage: str
@@ -56,6 +60,7 @@ class Observation(NamedTuple):
     rating: int | None
     reason: str | None
     status: str
+    model: str
 
 
 class Exchange(NamedTuple):
@@ -74,7 +79,7 @@ class Exchange(NamedTuple):
         revision: the author's final answer; None where there is none.
         failed_at: the form without a usable reply; None where the episode was played to its end.
         observations: by stage and scale; none yet where the observer is still at work.
-        models: the name of the model in each role: social, observer.
+        model: the name of the model that the author spoke with.
     """
 
     episode: int
@@ -89,7 +94,7 @@ class Exchange(NamedTuple):
     revision: str | None
     failed_at: str | None
     observations: tuple[Observation, ...]
-    models: dict[str, str]
+    model: str
 
     def observation(self, stage: str, scale: str) -> Observation | None:
         """What the observer said of a stage on a scale; None where it was not asked."""
@@ -108,6 +113,12 @@ class Exchange(NamedTuple):
         """The mean of the peers' ratings that can be read, 1 to 7; None where there are none."""
         read = [given.rating for given in self.ratings if given.rating is not None]
         return sum(read) / len(read) if read else None
+
+    @property
+    def models(self) -> set[str]:
+        """The names of all models that spoke in it."""
+        raters = {given.model for given in self.ratings}
+        return {self.model} | raters | {seen.model for seen in self.observations}
 
 
 @contextmanager
@@ -144,10 +155,10 @@ def exchanges(
         if wanted is not None:
             query = query.where(column == wanted)
     with nullcontext(connection) if connection else snapshot(reader) as open_connection:
-        models = model_names(reader, open_connection)
+        voices = Voices.of(reader, open_connection)
         ids = open_connection.scalars(query, execution_options={"yield_per": _BATCH})
         for batch in ids.partitions():
-            yield from _batch(reader, open_connection, models, batch)
+            yield from _batch(reader, open_connection, voices, batch)
 
 
 def exchange(reader: Reader, number: int) -> Exchange | None:
@@ -156,15 +167,7 @@ def exchange(reader: Reader, number: int) -> Exchange | None:
     query = select(e.c.id).where(e.c.id == reader.base + number, e.c.run_id == reader.run.id)
     with snapshot(reader) as connection:
         ids = connection.scalars(query).all()
-        models = model_names(reader, connection)
-        return next(_batch(reader, connection, models, ids), None)
-
-
-def model_names(reader: Reader, connection: Connection) -> dict[str, str]:
-    """The name of the run's model in each role: social, observer."""
-    m = tables.models
-    query = select(m.c.role, m.c.name).where(m.c.run_id == reader.run.id).order_by(m.c.id)
-    return {row.role: row.name for row in connection.execute(query)}
+        return next(_batch(reader, connection, Voices.of(reader, connection), ids), None)
 
 
 def _ids(reader: Reader, by: Order) -> Select[Any]:
@@ -176,19 +179,29 @@ def _ids(reader: Reader, by: Order) -> Select[Any]:
 
 
 def _batch(
-    reader: Reader, connection: Connection, models: dict[str, str], ids: Sequence[int]
+    reader: Reader, connection: Connection, voices: Voices, ids: Sequence[int]
 ) -> Iterator[Exchange]:
     """The exchanges with these ids, in their order."""
     rows = {row.id: row for row in connection.execute(_episodes(ids))}
-    ratings = _ratings(connection, reader.run.id, ids)
-    observations = _observations(connection, ids)
+    spoke = voices.heard(connection, ids)
+    ratings = _ratings(connection, reader.run.id, ids, spoke)
+    observations = _observations(connection, ids, spoke)
     for number in ids:
-        yield _exchange(
-            rows[number],
-            number - reader.base,
-            tuple(ratings.get(number, ())),
-            tuple(sorted(observations.get(number, ()), key=lambda one: one[:2])),
-            models,
+        row = rows[number]
+        yield Exchange(
+            episode=number - reader.base,
+            round=row.round,
+            author=row.author,
+            label=row.label,
+            persona=json.loads(row.persona)["name"],
+            question=row.asked,
+            question_source=row.source,
+            draft=row.draft,
+            ratings=tuple(ratings.get(number, ())),
+            revision=row.revision,
+            failed_at=row.failed_at,
+            observations=tuple(sorted(observations.get(number, ()), key=lambda one: one[:2])),
+            model=spoke[number, row.author],
         )
 
 
@@ -212,7 +225,7 @@ def _episodes(ids: Sequence[int]) -> Select[Any]:
 
 
 def _ratings(
-    connection: Connection, run_id: int, ids: Sequence[int]
+    connection: Connection, run_id: int, ids: Sequence[int], spoke: Spoke
 ) -> dict[int, list[GivenRating]]:
     r, a, t = tables.ratings, tables.agents, tables.texts
     query = (
@@ -224,11 +237,13 @@ def _ratings(
     )
     found = defaultdict(list)
     for number, *said in connection.execute(query):
-        found[number].append(GivenRating(*said))
+        found[number].append(GivenRating._make([*said, spoke[number, said[0]]]))
     return found
 
 
-def _observations(connection: Connection, ids: Sequence[int]) -> dict[int, list[Observation]]:
+def _observations(
+    connection: Connection, ids: Sequence[int], spoke: Spoke
+) -> dict[int, list[Observation]]:
     o, t = tables.observations, tables.texts
     query = (
         select(o.c.episode_id, o.c.stage, o.c.scale, o.c.rating, t.c.text, o.c.status)
@@ -237,29 +252,5 @@ def _observations(connection: Connection, ids: Sequence[int]) -> dict[int, list[
     )
     found = defaultdict(list)
     for number, *said in connection.execute(query):
-        found[number].append(Observation(*said))
+        found[number].append(Observation._make([*said, spoke[number, None]]))
     return found
-
-
-def _exchange(
-    row: Row[Any],
-    number: int,
-    ratings: tuple[GivenRating, ...],
-    observations: tuple[Observation, ...],
-    models: dict[str, str],
-) -> Exchange:
-    return Exchange(
-        episode=number,
-        round=row.round,
-        author=row.author,
-        label=row.label,
-        persona=json.loads(row.persona)["name"],
-        question=row.asked,
-        question_source=row.source,
-        draft=row.draft,
-        ratings=ratings,
-        revision=row.revision,
-        failed_at=row.failed_at,
-        observations=observations,
-        models=models,
-    )

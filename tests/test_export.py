@@ -17,8 +17,9 @@ from typing import Any, NamedTuple
 import pytest
 
 from sandbox.config import QUICKSTART, load_config
+from sandbox.forking import fork
 from sandbox.run import create, prepare, resume
-from storage.database import open_for_reading, parse_url
+from storage.database import open_for_reading, parse_run, parse_url
 from storage.errors import InputError
 from storage.exchanges import Exchange, exchange, exchanges, snapshot
 from storage.export import FORMATS, ExportReport, export
@@ -31,6 +32,10 @@ INSERT INTO texts SELECT t.id + {n} * 1000000, text || {n} FROM texts t, questio
     WHERE t.id = text_id AND q.id < 600;
 INSERT INTO questions SELECT id + {n} * 600, run_id, source, text_id + {n} * 1000000, NULL
     FROM questions WHERE id < 600;
+INSERT INTO calls (id, episode_id, form_id, agent, turn, attempt, model_id, prompt, prompt_hash,
+    cut, status, started, took) SELECT id + {n} * 1000000, episode_id + {n} * 600, form_id, agent,
+    turn, attempt, model_id, '', x'', cut, status, started, took
+    FROM calls WHERE episode_id < 600;
 INSERT INTO episodes SELECT id + {n} * 600, run_id, round + {n} * 6, author, {n} * 600 +
     question_id, failed_at, draft_id, revision_id, observed FROM episodes WHERE id < 600;
 INSERT INTO ratings SELECT episode_id + {n} * 600, rater, rating, reason_id, status, call_id
@@ -132,10 +137,14 @@ EPISODE = """SELECT id AS episode, round, author, failed_at,
         (SELECT text_id FROM questions WHERE id = question_id)) AS question,
     (SELECT label FROM agents WHERE number = author) AS label,
     (SELECT persona FROM agents WHERE number = author) AS persona,
+    (SELECT name FROM models WHERE id = (SELECT model_id FROM calls WHERE episode_id = e.id
+        AND agent = author LIMIT 1)) AS model,
     (SELECT avg(rating) FROM ratings WHERE episode_id = e.id) AS mean_rating
     FROM episodes e WHERE id = ?"""
 RATINGS = """SELECT rater, (SELECT label FROM agents WHERE number = rater) AS label, rating,
-    (SELECT text FROM texts WHERE id = reason_id) AS reason, status
+    (SELECT text FROM texts WHERE id = reason_id) AS reason, status,
+    (SELECT name FROM models WHERE id =
+        (SELECT model_id FROM calls WHERE id = call_id)) AS model
     FROM ratings WHERE episode_id = ? ORDER BY rater"""
 OBSERVATIONS = """SELECT stage, scale, rating,
     (SELECT text FROM texts WHERE id = reason_id) AS reason, status
@@ -163,7 +172,7 @@ def test_the_exchanges_are_what_the_database_holds(messy: Run, tmp_path: Path) -
         expected = stored(messy, row["episode"])
         assert {key: row[key] for key in expected} == expected
         assert row["run"] == "small" and row["scripted"] is True
-        assert row["models"] == {"social": "scripted", "observer": "scripted"}
+        assert row["observer_model"] == ("scripted" if row["draft"] else None)
     assert {row["digest"] for row in rows} == {messy.reader.run.digest} != {None}
     assert [row["episode"] for row in rows] == list(range(150))
     assert {row["failed_at"] for row in rows} == {None, "draft", "revise"}
@@ -387,7 +396,7 @@ def test_two_runs_in_one_database_do_not_mix(tmp_path: Path) -> None:
                 assert twin.read_bytes() == path.read_bytes()
     first, second = shared
     second.sql("UPDATE models SET name = 'another' WHERE run_id = 2")
-    assert [set(run.all()[0].models.values()) for run in shared] == [{"scripted"}, {"another"}]
+    assert [run.all()[0].models for run in shared] == [{"scripted"}, {"another"}]
     assert exchange(first.reader, 1 << 32) is None and exchange(second.reader, -(1 << 32)) is None
 
 
@@ -472,6 +481,62 @@ def test_the_readme_tells_what_it_is(tidy: Run, tmp_path: Path, format: str) -> 
     for path in tmp_path.glob("*/*"):
         for hidden in ("/data/of", str(tmp_path), str(QUICKSTART.parent), created):
             assert hidden not in path.read_text()
+
+
+GROUPS = "models.groups={half: {share: 0.5, model: {backend: scripted}}}"
+
+
+def test_every_text_names_the_model_that_said_it(tmp_path: Path) -> None:
+    """A mixed society, renamed so that the models can be told apart; one agent has an adapter."""
+    run = make(tmp_path / "run.db", "rounds=2", GROUPS)
+    names = {"social": "/data/of/somebody/first", "half": "org/second", "observer": "scripted"}
+    for role, name in names.items():
+        run.sql("UPDATE models SET name = ? WHERE role = ?", name, role)
+    run.sql("UPDATE agents SET persona = json_set(persona, '$.adapter', 'kind') WHERE number = 3")
+    said = "SELECT name FROM models JOIN calls ON models.id = model_id WHERE episode_id = ? AND "
+
+    def model(episode: int, agent: int) -> str:
+        (name,) = {row[0] for row in run.sql(f"{said} agent = ?", episode, agent)}
+        return name.replace("/data/of/somebody/", "") + (" + kind" if agent == 3 else "")
+
+    export(run.reader, "exchanges", tmp_path / "out")
+    seen = set()
+    for row in lines(tmp_path / "out", "exchanges.jsonl"):
+        assert row["model"] == model(row["episode"], row["author"])
+        seen.add(row["model"])
+        for given in row["ratings"]:
+            assert given["model"] == model(row["episode"], given["rater"])
+        assert (row["observer_model"], row["scripted"]) == ("scripted", True)
+    assert {name.removesuffix(" + kind") for name in seen} == {"first", "org/second"}
+    assert any(name.endswith(" + kind") for name in seen)
+    for kind, speaker in (("imitation", "author"), ("self_critic", "rater")):
+        for row, origins in aligned(run, tmp_path / kind, mix=None).of(kind):
+            spoke = [model(origin["episode"], origin[speaker]) for origin in origins]
+            assert row["models"] == spoke
+    told = (tmp_path / "out" / "README.md").read_text()
+    for role, name in (("social", "first"), ("half", "org/second")):
+        count = "SELECT count(*) FROM calls WHERE model_id = (SELECT id FROM models WHERE role = ?)"
+        ((calls,),) = run.sql(count, role)
+        assert f"- {role} model: `{name}`, {calls} calls\n" in told and calls > 0
+    run.sql("UPDATE models SET name = '/data/of/another/first' WHERE role = 'half'")
+    assert {one.model for one in run.all()} > {"first (half)", "first (social)"}
+    run.sql("UPDATE models SET name = 'real' WHERE role = 'observer'")
+    export(run.reader, "exchanges", tmp_path / "real")
+    assert not any(row["scripted"] for row in lines(tmp_path / "real", "exchanges.jsonl"))
+
+
+def test_a_fork_with_another_model_keeps_who_said_what(tmp_path: Path) -> None:
+    run = make(tmp_path / "run.db", "rounds=3")
+    run.sql("UPDATE models SET name = 'old' WHERE role = 'social'")
+    source = parse_run(f"{run.path}#{run.name}")
+    changed = ["models.social.temperature=0.5"]
+    address = fork(source, 1, changed, name="fork", db=str(run.path), accept_changes=True)
+    assert resume(address).status == "done"
+    assert {(one.round, one.model) for one in Run(run.path, "fork").all()} == {
+        (0, "old"),
+        (1, "old"),
+        (2, "scripted"),
+    }
 
 
 def test_a_snapshot_stays_as_it_was(tidy: Run, tmp_path: Path) -> None:

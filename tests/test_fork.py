@@ -82,9 +82,7 @@ def test_one_rule_changes_and_the_past_stays(make: Make) -> None:
     address, forked = _forked(source, 1, "world.raters=1", "memory.keep=3")
     assert forked.digest != outcome.digest
     old, new = list(exchanges(_reader(source))), list(exchanges(_reader(address)))
-    assert [one._replace(models={}) for one in new[:32]] == [
-        one._replace(models={}) for one in old[:32]
-    ]
+    assert new[:32] == old[:32]
     assert {len(one.ratings) for one in new[32:] if one.failed_at is None} == {1}
     origin = json.loads(_reader(address).run.origin)["forked_from"]
     assert (origin["run"], origin["digest"], origin["round"]) == ("run", outcome.digest, 1)

@@ -18,6 +18,7 @@ from typing import Any
 
 import pytest
 
+from storage.reader import join_texts
 from tests.conftest import ROOT, missing
 from tests.tiny_model import TEMPLATE, make_model
 
@@ -246,8 +247,6 @@ def test_a_model_without_a_chat_template_says_what_to_do(place: Path) -> None:
 
 
 def test_what_a_model_thinks_is_kept_apart_from_what_it_answers(place: Path) -> None:
-    from transformers import AutoTokenizer
-
     template = place / "thinking.jinja"
     template.write_text(
         TEMPLATE.replace("<|assistant|>{% endif %}", "<|assistant|><think>{% endif %}")
@@ -256,14 +255,18 @@ def test_what_a_model_thinks_is_kept_apart_from_what_it_answers(place: Path) -> 
     thinking = model(place, **settings, chat_template=str(template), expected_rating=True)
     made = done(place, command("thinking", thinking, None, "rounds=1", "attempts=5"))
     assert made["status"] == "done"
-    tokenizer: Any = AutoTokenizer.from_pretrained(place / "model")
-    texts = dict(rows(place, "thinking", "SELECT id, text FROM texts"))
-    told = rows(place, "thinking", "SELECT reply, thinking, status FROM calls")
+    texts = {
+        int(id): str(text) for id, text in rows(place, "thinking", "SELECT id, text FROM texts")
+    }
+    told = rows(place, "thinking", "SELECT reply, thinking, tokens_out, status FROM calls")
     assert {"ok", "empty"} <= {status for *_, status in told}
-    for reply, thought, status in told:
-        assert "think>" not in texts[int(reply)] + texts[int(thought)]
-        assert (texts[int(reply)] == "") == (status == "empty")
-        assert len(tokenizer.encode(texts[int(thought)])) <= 6 + 2  # cut words are encoded anew
+    for said, thinking_of, tokens, status in told:
+        reply, thought = join_texts(said, texts), join_texts(thinking_of, texts)
+        assert "think>" not in reply + thought
+        assert (reply == "") == (status == "empty")
+        assert thought
+        if status == "empty":  # at most the budget, the end of the thinking and of the reply
+            assert tokens <= 6 + 2
     read = rows(
         place,
         "thinking",

@@ -9,8 +9,9 @@ from typing import Any, NamedTuple
 from storage.errors import InputError
 from storage.exchanges import snapshot
 from storage.export import exchanges_jsonl, stable_alignment
-from storage.export.folder import Source, Written, new_folder
+from storage.export.folder import SCRIPTED, Source, Written, new_folder
 from storage.reader import Reader
+from storage.voices import voices
 
 README = "README.md"
 
@@ -86,7 +87,7 @@ def export(
     ours = {README, *(name for one in FORMATS.values() for name in one.files)}
     try:
         with new_folder(out, overwrite, ours) as folder, snapshot(reader) as connection:
-            source = Source.of(reader, connection)
+            source = Source(reader, connection)
             written = chosen.write(source, folder, **options)
             text = "\n".join(_readme(source, format, written))
             (folder / README).write_text(text, encoding="utf-8", newline="\n")
@@ -108,14 +109,16 @@ def _chosen(name: str, options: Mapping[str, Any]) -> Format:
 
 def _readme(source: Source, format: str, written: Written) -> Iterator[str]:
     run = source.reader.run
-    if source.scripted:
-        roles = " and the ".join(source.scripted)
+    models = voices(source.reader, source.connection)
+    scripted = [one.role for one in models if one.name == SCRIPTED]
+    if scripted:
+        roles = " and the ".join(scripted)
         yield f"**The texts of the {roles} model were composed by {_NO_MODEL}.**\n"
     yield f"# {run.name}: {format}\n"
     yield f"{FORMATS[format].about}\n"
     yield f"- run: `{run.name}`, seed {run.seed}"
     yield f"- digest of the run: {f'`{run.digest}`' if run.digest else 'none, it is not finished'}"
-    yield from (f"- {role} model: `{name}`" for role, name in source.models.items())
+    yield from (f"- {one.role} model: `{one.name}`, {one.calls} calls" for one in models)
     yield "\n| file | rows |\n| --- | --- |"
     yield from (f"| `{name}` | {count} |" for name, count in written.files.items())
     yield "\n| kind | found | written |\n| --- | --- | --- |"

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from storage.exchanges import Exchange
-from storage.export.folder import Source, Written, create_text, json_line
+from storage.export.folder import SCRIPTED, Source, Written, create_text, json_line
 
 FILE = "exchanges.jsonl"
 FILES = (FILE,)
@@ -17,7 +17,9 @@ an author drafts an answer to a question, peers rate the draft and say why, the 
 an observer scores the draft (`_before`) and the revision (`_after`) for alignment and engagement.
 Failed exchanges are among them; `failed_at` names the step that got no usable reply. Ratings run
 from 1 (worst) to 7 (best). What a model did not say is null, and `status` tells why: `cut`,
-`empty`, `unreadable` or `failed`. `mean_rating` is the mean of the peers' ratings not null."""
+`empty`, `unreadable` or `failed`. `mean_rating` is the mean of the peers' ratings not null.
+`model` is what the author spoke with, each rating names its own, and `scripted` tells whether any
+text of the exchange was composed without a language model."""
 
 _WHEN = {"before": "draft", "after": "revision"}
 _SCALES = ("alignment", "engagement")
@@ -57,8 +59,9 @@ def _row(source: Source, exchange: Exchange) -> dict[str, Any]:
         "revision": exchange.revision,
         "failed_at": exchange.failed_at,
         **_observed(exchange),
-        "models": source.models,
-        "scripted": bool(source.scripted),
+        "model": exchange.model,
+        "observer_model": next((one.model for one in exchange.observations), None),
+        "scripted": SCRIPTED in exchange.models,
     }
 
 

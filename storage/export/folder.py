@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 import json
-import re
 import shutil
 from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
-from pathlib import Path, PureWindowsPath
+from pathlib import Path
 from secrets import token_hex
 from typing import Any, NamedTuple, TextIO
 
 from sqlalchemy import Connection
 
 from storage.errors import InputError
-from storage.exchanges import Exchange, Order, exchanges, model_names
+from storage.exchanges import Exchange, Order, exchanges
 from storage.reader import Reader
 
 SCRIPTED = "scripted"
@@ -27,23 +26,10 @@ class Source(NamedTuple):
     Attributes:
         reader: the run.
         connection: where all passes over the run read from.
-        models: the name of the model in each role, without the path where the name is one.
     """
 
     reader: Reader
     connection: Connection
-    models: dict[str, str]
-
-    @classmethod
-    def of(cls, reader: Reader, connection: Connection) -> Source:
-        """A run as a connection sees it."""
-        names = model_names(reader, connection)
-        return cls(reader, connection, {role: _public(name) for role, name in names.items()})
-
-    @property
-    def scripted(self) -> list[str]:
-        """The roles whose texts were composed by the scripted backend."""
-        return [role for role, name in self.models.items() if name == SCRIPTED]
 
     def exchanges(self, by: Order) -> Iterator[Exchange]:
         """A pass over all exchanges."""
@@ -66,13 +52,6 @@ class Written(NamedTuple):
     written: Mapping[str, int]
     removed: Mapping[str, int]
     notes: tuple[str, ...] = ()
-
-
-def _public(name: str) -> str:
-    """A model's name; of a path, which is nobody's business, the last part."""
-    if name.startswith(("/", "~", ".")) or PureWindowsPath(name).drive:
-        return re.split(r"[\\/]", name.rstrip("\\/"))[-1]
-    return name
 
 
 def create_text(path: Path) -> TextIO:

@@ -37,7 +37,8 @@ Rated responses from a society of agents, for contrastive preference optimisatio
 `{FILE}` is one JSON array of objects with `query` (a short Alpaca template), and under
 `responses`, `scores` (1 to 7, higher is better) and `models` one entry a response. Line n of
 `{LINEAGE}` tells where element n is from (`row` counts from 0): its kind, the
-run, and for each response the episode, the author and the stage or the peer.
+run, and for each response the episode, the author, the stage or the peer, and the observer's model.
+`models` names what the author of a draft or a revision or the commenting peer spoke with.
 
 - `imitation`: a question; all drafts and revisions that answer it, scored by the observer.
 - `self_critic`: a question, a draft and a request to comment; one peer's comment, scored with the
@@ -70,10 +71,11 @@ REPEATED = "repeats a response to the same query"
 
 
 class Response(NamedTuple):
-    """A response with its score, 1 to 7, and where it is from."""
+    """A response with its score, 1 to 7, the model that spoke, and where it is from."""
 
     text: str
     score: int
+    model: str
     origin: dict[str, Any]
 
 
@@ -213,19 +215,19 @@ def _write(source: Source, folder: Path, rows: Iterable[Sample]) -> int:
         file.write("[")
         for row in rows:
             file.write(",\n" if count else "\n")
-            file.write(json_line(_element(source, row)))
+            file.write(json_line(_element(row)))
             lineage.write(json_line(_lineage(source, row, count)) + "\n")
             count += 1
         file.write("\n]\n")
     return count
 
 
-def _element(source: Source, row: Sample) -> dict[str, Any]:
+def _element(row: Sample) -> dict[str, Any]:
     return {
         "query": row.query,
         "responses": [response.text for response in row.responses],
         "scores": [response.score for response in row.responses],
-        "models": [source.models["social"]] * len(row.responses),
+        "models": [response.model for response in row.responses],
     }
 
 
@@ -282,12 +284,13 @@ def _origin(exchange: Exchange, **what: Any) -> dict[str, Any]:
 
 
 def _imitated(exchange: Exchange, stage: str, text: str | None) -> Response | str:
-    score = exchange.score(stage, "alignment")
+    seen = exchange.observation(stage, "alignment")
     if text is None:
         return NO_TEXT
-    if score is None:
+    if seen is None or seen.rating is None:
         return NO_SCORE
-    return Response(text, score, _origin(exchange, stage=stage))
+    origin = _origin(exchange, stage=stage, scored_by=seen.model)
+    return Response(text, seen.rating, exchange.model, origin)
 
 
 def _comment(exchange: Exchange, given: GivenRating) -> Response | str:
@@ -297,7 +300,8 @@ def _comment(exchange: Exchange, given: GivenRating) -> Response | str:
         return NO_RATING
     if given.reason is None:
         return NO_REASON
-    return Response(given.reason, given.rating, _origin(exchange, rater=given.rater))
+    origin = _origin(exchange, rater=given.rater)
+    return Response(given.reason, given.rating, given.model, origin)
 
 
 def _realigned(exchange: Exchange) -> Response | str:
@@ -313,10 +317,16 @@ def _realigned(exchange: Exchange) -> Response | str:
     comments = harshest_last(exchange.ratings)
     if not comments:
         return NO_REASON
-    raters = [given.rater for given in comments]
     listed = "\n".join(f"- {given.reason}" for given in comments)
     text = f"{listed}\n\nRevised answer: {exchange.revision}"
-    return Response(text, after, _origin(exchange, stage="revision", raters=raters))
+    origin = _origin(
+        exchange,
+        stage="revision",
+        raters=[given.rater for given in comments],
+        rater_models=[given.model for given in comments],
+        scored_by=exchange.observations[0].model,
+    )
+    return Response(text, after, exchange.model, origin)
 
 
 def harshest_last(ratings: Iterable[GivenRating]) -> list[GivenRating]:
