@@ -40,8 +40,8 @@ def _lines(reader: Reader) -> Iterator[list[Any]]:
         numbers.append(one.episode)
         yield ["episode", one.episode, one.author, one.question, one.failed_at]
         yield ["texts", one.draft, one.revision]
-        yield from (["rating", *given] for given in one.ratings)
-        yield from (["observation", *seen] for seen in one.observations)
+        yield from (["rating", *given[:5]] for given in one.ratings)  # not the model's name,
+        yield from (["observation", *seen[:5]] for seen in one.observations)  # nor here
     for start in range(0, len(numbers), _BATCH):
         yield from _calls(reader, numbers[start : start + _BATCH])
     yield from _memories(reader)

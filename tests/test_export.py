@@ -20,6 +20,7 @@ from sandbox.config import QUICKSTART, load_config
 from sandbox.forking import fork
 from sandbox.run import create, prepare, resume
 from storage.database import open_for_reading, parse_run, parse_url
+from storage.digest import digest
 from storage.errors import InputError
 from storage.exchanges import Exchange, exchange, exchanges, snapshot
 from storage.export import FORMATS, ExportReport, export
@@ -523,6 +524,16 @@ def test_every_text_names_the_model_that_said_it(tmp_path: Path) -> None:
     run.sql("UPDATE models SET name = 'real' WHERE role = 'observer'")
     export(run.reader, "exchanges", tmp_path / "real")
     assert not any(row["scripted"] for row in lines(tmp_path / "real", "exchanges.jsonl"))
+
+
+def test_the_digest_is_of_what_was_said_and_not_of_names_of_models(
+    tidy: Run, tmp_path: Path
+) -> None:
+    run = tidy.copy(tmp_path)
+    run.sql("UPDATE models SET name = 'another'")
+    assert digest(run.reader) == run.reader.run.digest
+    run.sql("UPDATE texts SET text = 'else' WHERE id = (SELECT draft_id FROM episodes LIMIT 1)")
+    assert digest(run.reader) != run.reader.run.digest
 
 
 def test_a_fork_with_another_model_keeps_who_said_what(tmp_path: Path) -> None:

@@ -206,7 +206,7 @@ class VllmBackend:
         shape = Rating()
         ids = self._ids("Rate.", "Your rating:")
         params = self._params(0, shape.regex, 4, 0.0, 0)
-        async for _ in self._engine.generate({"prompt_token_ids": ids}, params, "warm-up"):
+        async for _ in self._engine.generate(_prompt(ids), params, "warm-up"):
             pass
 
     def _ids(self, system: str, user: str) -> list[int]:
@@ -262,7 +262,7 @@ class VllmBackend:
                 call.seed, call.shape.regex, call.max_tokens, call.temperature, self._labels(call)
             )
             outputs = engine.generate(
-                {"prompt_token_ids": ids},
+                _prompt(ids),
                 params,
                 f"{call.name}-{self._asked}",
                 lora_request=self._adapter(call),
@@ -442,6 +442,13 @@ def _guard() -> subprocess.Popen[bytes]:
 def _kill_engine_processes() -> None:
     for process in multiprocessing.active_children():
         process.kill()
+
+
+def _prompt(ids: list[int]) -> Any:
+    """Token ids in the form that the engine takes as they are; other forms are deprecated."""
+    from vllm.inputs import tokens_input
+
+    return tokens_input(ids)
 
 
 def _one_line(error: BaseException) -> str:
