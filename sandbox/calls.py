@@ -37,7 +37,7 @@ from storage.writer import Writer
 T = TypeVar("T")
 
 UNPARSED = (Status.UNREADABLE, Status.EMPTY, Status.CUT)
-"""Replies that do not say all that the form asks for."""
+"""Replies that cannot be used."""
 
 
 class Stopped(Exception):
@@ -306,7 +306,7 @@ class Caller:
             prompt_hash=asked.digest,
             reply=None if reply is None else writer.text_list(_pieces(reply, parsed)),
             thinking=row["thinking"] and writer.text_list((row["thinking"],)),
-            status=parsed.status.value,
+            status=(parsed.status if parsed.value is None else Status.OK).value,
             memory_id=past and past.memory_id,
             distance=past and past.distance,
         )

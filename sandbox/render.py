@@ -279,7 +279,9 @@ def call_table(rows: Sequence[Data]) -> Table:
 
 
 def _status_cell(row: Data) -> Text:
-    return Text(row["status"], style="" if row["status"] == "ok" else "red")
+    if row["status"] == "ok":
+        return Text("ok, cut" if row["cut"] else "ok")
+    return Text(row["status"], style="red")
 
 
 def _tokens_cell(row: Data) -> Text:

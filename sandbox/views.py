@@ -232,6 +232,7 @@ def _call_line(reader: Reader, call: Journalled, episode: int) -> Data:
         "name": call_name(reader, call, episode),
         "model": call.model,
         "status": call.status,
+        "cut": call.cut,
         "error": call.error,
         "reply": call.reply,
         "thinking": call.thinking,

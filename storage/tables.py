@@ -178,7 +178,7 @@ calls = Table(
     Column("prompt_hash", LargeBinary(16), nullable=False),
     Column("reply", Text),  # text ids; NULL: the call failed
     Column("cut", Boolean, nullable=False),  # the token limit ended the reply
-    Column("status", String(12), nullable=False),
+    Column("status", String(12), nullable=False),  # ok: usable, even where its reason was cut
     Column("error", Text),
     Column("tokens_in", Integer),
     Column("tokens_out", Integer),
