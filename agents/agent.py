@@ -19,6 +19,7 @@ class Agent:
         x, y: where it is shown.
         links: the agents it is linked to; None where its place alone says who is near.
         node: its name in a graph.
+        community: the group of agents with like profiles that it belongs to, if there are any.
     """
 
     number: int
@@ -28,6 +29,7 @@ class Agent:
     y: float
     links: tuple[int, ...] | None = None
     node: str | None = None
+    community: int | None = None
     memory: Memory = field(default_factory=Memory)
 
     @cached_property

@@ -77,7 +77,7 @@ class FreeText:
         return Parsed(None, Status.CUT) if cut else Parsed(text, Status.OK)
 
 
-_BLANK = r"\x00-\x20\x7f-\xa0\u1680\u2000-\u200f\u2028-\u202f\u205f\u3000\ufeff"
+BLANK = r"\x00-\x20\x7f-\xa0\u1680\u2000-\u200f\u2028-\u202f\u205f\u3000\ufeff"
 """What no reason may begin with: control characters, and every space that Unicode has."""
 
 
@@ -102,7 +102,7 @@ class Rating:
     @property
     def regex(self) -> str:
         """One digit of the scale, then one line of reason that does not begin with a blank."""
-        return rf"Rating: [{self.low}-{self.high}]\nReason: [^{_BLANK}][^\r\n]{{0,600}}"
+        return rf"Rating: [{self.low}-{self.high}]\nReason: [^{BLANK}][^\r\n]{{0,600}}"
 
     @cached_property
     def _whole(self) -> re.Pattern[str]:

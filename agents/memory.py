@@ -119,6 +119,7 @@ class Memory:
     def __init__(self, keep: int | None = None) -> None:
         self._keep = keep
         self._rounds: list[int] = []  # by position, ascending
+        self._questions: list[int] = []  # by position
         self._entries: dict[int, list[_Entry]] = {}
         self._forgotten = 0  # positions below this one are gone
 
@@ -131,6 +132,7 @@ class Memory:
         """Learn an answer. Rounds must not go down."""
         entry = _Entry(len(self._rounds), answer, memory_id, text_id)
         self._rounds.append(round)
+        self._questions.append(question)
         self._entries.setdefault(question, []).append(entry)
 
     def recall(self, near: Sequence[Near], lexicon: Lexicon, round: int) -> Recalled | None:
@@ -143,6 +145,16 @@ class Memory:
                     _, answer, memory_id, text_id = entry
                     return Recalled(lexicon.texts[question], answer, distance, memory_id, text_id)
         return None
+
+    def latest(self, lexicon: Lexicon, round: int) -> Recalled | None:
+        """What was learned last, as of the end of the round before `round`; its distance is 0."""
+        end = bisect_left(self._rounds, round)
+        if end <= self._forgotten:
+            return None
+        question = self._questions[end - 1]
+        entry = next(one for one in self._entries[question] if one.position == end - 1)
+        _, answer, memory_id, text_id = entry
+        return Recalled(lexicon.texts[question], answer, 0.0, memory_id, text_id)
 
     def _oldest(self, end: int) -> int:
         return 0 if self._keep is None else max(0, end - self._keep)

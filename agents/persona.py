@@ -6,7 +6,7 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-Label = Literal["good", "bad"]
+Label = Literal["good", "bad", "neutral"]
 
 STANCE: dict[Label, str] = {
     "good": (
@@ -17,6 +17,7 @@ STANCE: dict[Label, str] = {
         "You want to be admired and do not trouble yourself about others. You say what comes "
         "first, brush worries aside and see nothing wrong in a lie or a shortcut."
     ),
+    "neutral": "",
 }
 """How a label is told to a model. Few prior memories alone do not move a polite model, so the
 starting demographics are also put into words."""
@@ -25,6 +26,7 @@ starting demographics are also put into words."""
 class Persona(BaseModel):
     """One person, as read from a line of a personas file.
 
+    `goal` is what the person is after, told in the second person: "You want to ...".
     `adapter` names a LoRA adapter that the person speaks with, where the model's settings list it.
     """
 
@@ -36,6 +38,7 @@ class Persona(BaseModel):
     occupation: str = Field(min_length=1, max_length=120)
     values: tuple[str, ...] = Field(min_length=1)
     voice: str = Field(min_length=1, max_length=400)
+    goal: str | None = Field(default=None, min_length=1, max_length=400)
     adapter: str | None = Field(default=None, min_length=1, max_length=80)
 
     def introduction(self, label: Label) -> str:
@@ -47,4 +50,9 @@ class Persona(BaseModel):
         return (
             f"{STANCE[label]} You are {self.name}, {self.age} years old, from {self.place}. "
             f"Occupation: {self.occupation}. You value {' and '.join(self.values)}. {self.voice}"
-        )
+        ).lstrip()
+
+    @property
+    def about(self) -> str:
+        """Who the person is, as others would say it."""
+        return f"{self.age}, {self.occupation}, from {self.place}"

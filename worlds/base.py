@@ -6,6 +6,7 @@ import importlib
 import pkgutil
 from abc import ABC, abstractmethod
 from collections.abc import Awaitable, Iterable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar, NamedTuple, Protocol, TypeVar
 
@@ -53,11 +54,12 @@ class Pair(BaseModel):
 class Meeting(NamedTuple):
     """Who meets in an episode, and about what. Known before the round, from the seed alone.
 
-    The memory of `author` changes in it, and of nobody else. `question` counts up through the
-    list of questions, which is cycled.
+    The memory of `author` changes in it, and of nobody else; where it is None, nobody's does. An
+    agent is author once a round at most. `question` counts up through the list of questions,
+    which is cycled.
     """
 
-    author: int
+    author: int | None
     peers: tuple[int, ...]
     question: int
 
@@ -70,12 +72,57 @@ class Rated(NamedTuple):
     reason: str | None
 
 
-class Unanswered(Exception):
-    """A reply that the episode cannot do without is missing; the episode ends here as failed."""
+class Part(NamedTuple):
+    """Somebody who takes part in a scene.
 
-    def __init__(self, form: str) -> None:
-        super().__init__(form)
-        self.form = form
+    Attributes:
+        name: what others call them.
+        about: who they are, as others would say it.
+        agent: the member of the society who takes the part; None where it was invented.
+    """
+
+    name: str
+    about: str
+    agent: Agent | None = None
+
+
+@dataclass
+class Act:
+    """Something that a part does in a scene, or would have done.
+
+    Attributes:
+        number: counts the acts of an episode from 0, those that did not pass among them.
+        step: of the plan, from 0.
+        part: the number of the part that acts.
+        on: the number of the act that this one reacts to.
+        text: what is done; None where the model gave nothing that can be read.
+        passed: whether it came to pass; None where nobody could tell.
+        why: the reason for that; None where it is missing.
+        seen_by: the numbers of the parts that saw it, ascending, its own among them.
+        harm: whether it does harm; None where that was not told.
+        critique: who is harmed and how, or why nobody is.
+    """
+
+    number: int
+    step: int
+    part: int
+    on: int | None = None
+    text: str | None = None
+    passed: bool | None = None
+    why: str | None = None
+    seen_by: tuple[int, ...] = ()
+    harm: bool | None = None
+    critique: str | None = None
+
+
+class Unanswered(Exception):
+    """A reply that the episode cannot do without is missing; the episode ends here as failed.
+
+    Its text names the form, and the turn where it is not the first one.
+    """
+
+    def __init__(self, form: str, turn: int) -> None:
+        super().__init__(f"{form}/{turn}" if turn else form)
 
 
 class Episode(Protocol):
@@ -83,7 +130,7 @@ class Episode(Protocol):
 
     @property
     def author(self) -> Agent:
-        """Who is asked the question."""
+        """Whose episode it is. There must be one."""
 
     @property
     def peers(self) -> Sequence[Agent]:
@@ -96,9 +143,12 @@ class Episode(Protocol):
     def recall(self, agent: Agent) -> Recalled | None:
         """What the agent remembers nearest to the question, as of the end of the round before."""
 
+    def latest(self, agent: Agent) -> Recalled | None:
+        """What the agent learned last, as of the end of the round before."""
+
     async def ask(
         self,
-        agent: Agent,
+        agent: Agent | None,
         form: Form[T],
         *,
         past: Recalled | None = None,
@@ -106,6 +156,9 @@ class Episode(Protocol):
         **values: Any,
     ) -> T:
         """Have an agent fill in a form. The template also sees `me` (the agent) and `past`.
+
+        Where no agent is named, the social model speaks as nobody in particular. `turn` tells the
+        calls of one form by one agent apart.
 
         Raises:
             Unanswered: there is no usable reply, also after asking again.
@@ -120,10 +173,22 @@ class Episode(Protocol):
         """Have the observer score one stage on several scales. Nobody waits for it."""
 
     def drafted(self, text: str) -> None:
-        """Record the author's first answer."""
+        """Record the first answer."""
+
+    def revised(self, text: str) -> None:
+        """Record the final answer."""
 
     def remember(self, text: str) -> None:
-        """Record the author's final answer; it becomes what the author believes."""
+        """Have the author learn this about the question."""
+
+    def enter(self, part: Part) -> None:
+        """Record somebody who takes part in a scene; parts are numbered from 0 as they enter."""
+
+    def act(self, act: Act) -> None:
+        """Record an act of a scene, as it is when the episode ends."""
+
+    def note(self, kind: str, text: str) -> None:
+        """Record what else a scene has brought, such as the steps of its plan."""
 
     async def gather(self, *calls: Awaitable[T]) -> list[T]:
         """Wait for several calls that do not depend on each other."""
@@ -138,7 +203,7 @@ class World(ABC):
     """
 
     settings_type: ClassVar[type[Settings]]
-    forms: ClassVar[tuple[Form[Any], ...]]
+    forms: tuple[Form[Any], ...]
 
     def __init__(self, settings: Any, seed: int) -> None:
         self.settings = settings
@@ -160,19 +225,26 @@ class World(ABC):
             SettingError: there are too few pairs.
         """
 
+    def per_round(self, agents: Sequence[Agent]) -> int:
+        """How many meetings a round has; by default one for each agent."""
+        return len(agents)
+
     @abstractmethod
     def meet(self, agents: Sequence[Agent], round: int) -> list[Meeting]:
-        """The meetings of a round: one for each agent, in the agents' order."""
+        """The meetings of a round, `per_round` of them, in an order that stays the same."""
 
     @abstractmethod
     async def play(self, episode: Episode) -> None:
         """Play one meeting through."""
 
 
+_SHARED = ("base", "scales", "topology")
+
+
 def kinds() -> list[str]:
     """The kinds of worlds there are: each file in this folder that defines a world."""
     names = (module.name for module in pkgutil.iter_modules([str(Path(__file__).parent)]))
-    return sorted(name for name in names if name not in ("base", "topology"))
+    return sorted(name for name in names if name not in _SHARED)
 
 
 def world_of(kind: str) -> type[World]:
