@@ -75,6 +75,7 @@ class _Asked(NamedTuple, Generic[T]):
     past: Recalled | None
     speaker: Speaker
     adapter: str | None
+    turn: Turn
     digest: bytes
 
 
@@ -124,7 +125,8 @@ class Caller:
         seed: the run's seed.
         writer: where replies are journalled.
         forms: the numbers of the forms in the database, by name, in the world's order.
-        speakers: who answers for an agent, given its number, and who for the observer, given None.
+        speakers: who answers for an agent, given its number, and for nobody in particular, given None.
+        observer: who answers for the observer.
         journal: what was answered before.
         gate: how many calls may be at the backends at once.
         clock: time at work.
@@ -138,6 +140,7 @@ class Caller:
         writer: Writer,
         forms: Mapping[str, int],
         speakers: Callable[[int | None], Speaker],
+        observer: Speaker,
         journal: Journal,
         gate: Gate,
         clock: Clock,
@@ -149,8 +152,8 @@ class Caller:
         self._seed = seed
         self._writer = writer
         self._forms = forms
-        self._ranks = {form: rank for rank, form in enumerate(forms)}
         self._speakers = speakers
+        self._observer = observer
         self._gate = gate
         self._clock = clock
         self._budget = budget
@@ -169,6 +172,8 @@ class Caller:
         prompt: Prompt,
         past: Recalled | None,
         adapter: str | None,
+        depth: int,
+        observing: bool,
     ) -> Answered[T]:
         """Have a form filled in, and return once the reply is in the journal.
 
@@ -178,14 +183,17 @@ class Caller:
             prompt: the form, rendered.
             past: the memory that the prompt shows.
             adapter: the LoRA adapter that the speaker's persona names.
+            depth: how many calls its episode has had answered.
+            observing: the observer answers.
 
         Raises:
             InputError: the journal holds this call with another prompt.
             BackendDown: no call can be answered, or journalled, any more.
             Stopped: no further call is to be made.
         """
-        speaker = self._speakers(name.agent)
-        asked = _Asked(name, form, prompt, past, speaker, adapter, prompt_hash(prompt))
+        speaker = self._observer if observing else self._speakers(name.agent)
+        turn = Turn(name.round + observing, depth, name.episode)
+        asked = _Asked(name, form, prompt, past, speaker, adapter, turn, prompt_hash(prompt))
         known = self.journal.find(name)
         if known is not None and self._still_holds(asked, known):
             return self._replay(asked, known)
@@ -216,7 +224,7 @@ class Caller:
     async def _ask(self, asked: _Asked[T]) -> dict[str, Any]:
         """Ask the backend when it is this call's turn; returns the columns of what came back."""
         self._check()
-        await self._gate.enter(self._turn(asked.name))
+        await self._gate.enter(asked.turn)
         self.counts.in_flight += 1
         try:
             self._check()
@@ -235,18 +243,6 @@ class Caller:
             self._gate.leave()
         row.update(started=started, took=self._clock.milliseconds() - started)
         return row
-
-    def _turn(self, name: CallName) -> Turn:
-        """Of a round drafts first, then ratings, then revisions: whoever is behind catches up.
-
-        Nobody waits for the observer, so its calls count as of the round after.
-        """
-        return name.round + (name.agent is None), self._ranks[name.form], name.episode
-
-    def _priority(self, name: CallName) -> int:
-        """The same order for an engine's own queue, as one number."""
-        round, rank, _ = self._turn(name)
-        return round * len(self._ranks) + rank
 
     def _check(self) -> None:
         counts = self.counts
@@ -268,7 +264,7 @@ class Caller:
             shape,
             shape.max_tokens or speaker.max_tokens,
             speaker.temperature,
-            self._priority(asked.name),
+            asked.turn.priority,
             asked.adapter,
         )
         after = 0.0

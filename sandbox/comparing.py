@@ -40,7 +40,7 @@ the share of an episode's ratings that could not be read, `failed` is 1 for a fa
 
 METHODS = {
     "episode": (
-        "paired by episode (same round, author and question); the standard error is cluster-robust "
+        "paired by episode (same round, place in it and question); the standard error is cluster-robust "
         "by author, since the episodes of an author are not independent; Student's t with as many "
         "degrees of freedom as authors, less one; it is about these two runs, not about other seeds"
     ),
@@ -125,7 +125,7 @@ def _read(stack: ExitStack, name: str) -> _Run:
 
 
 _COLUMNS = np.dtype(
-    [("round", "i4"), ("author", "i4"), ("question", "i8")]
+    [("round", "i4"), ("slot", "i4"), ("author", "i8"), ("question", "i8")]
     + [(f"{stage}_{scale}", "f8") for stage, scale in _SCORES]
     + [("peer_rating", "f8"), ("missing_ratings", "f8"), ("failed", "f8")]
 )
@@ -137,10 +137,12 @@ def _rows(reader: Reader) -> Iterator[tuple[float, ...]]:
     query = select(q.c.id, t.c.text).join(t, t.c.id == q.c.text_id).where(reader.mine(q.c.id))
     asked.update((row.id, hash(row.text)) for row in reader.rows(query))
     for row in reader.rows(_episodes(reader)):
-        round, author, question, failed_at, *scores, peers, ratings, read = row
+        number, round, author, question, failed_at, *scores, peers, ratings, read = row
+        slot = number - reader.base - round * reader.run.per_round
+        own = -number if author is None else author  # nobody's episodes are independent
         missing = 1 - read / ratings if ratings else None
         values = (*scores, peers, missing, failed_at is not None)
-        yield round, author, asked[question], *(math.nan if v is None else v for v in values)
+        yield round, slot, own, asked[question], *(math.nan if v is None else v for v in values)
 
 
 def _episodes(reader: Reader) -> Select[Any]:
@@ -162,7 +164,9 @@ def _episodes(reader: Reader) -> Select[Any]:
     )
     columns = (rated.c.mean, rated.c.ratings, rated.c.read)
     return (
-        select(e.c.round, e.c.author, e.c.question_id, e.c.failed_at, *scores, *columns)
+        select(
+            *(e.c.id, e.c.round, e.c.author, e.c.question_id, e.c.failed_at), *scores, *columns
+        )
         .outerjoin(o, o.c.episode_id == e.c.id)
         .outerjoin(rated, rated.c.episode_id == e.c.id)
         .where(reader.mine(e.c.id), e.c.observed)
@@ -303,7 +307,7 @@ def _lineage(run: _Run) -> Iterator[tuple[str, str | None, float]]:
 def _by_episode(one: Group, two: Group, measure: str, scope: str, first: int) -> Data:
     a, b = one[0], two[0]
     one_place, other_place = (
-        run.rows["round"].astype(np.int64) << 32 | run.rows["author"] for run in (a, b)
+        run.rows["round"].astype(np.int64) << 32 | run.rows["slot"] for run in (a, b)
     )
     _, mine, its = np.intersect1d(one_place, other_place, assume_unique=True, return_indices=True)
     same = a.rows["question"][mine] == b.rows["question"][its]

@@ -16,7 +16,7 @@ from sandbox.society import Society
 from storage import tables
 from storage.errors import InputError
 from storage.writer import Row, Writer
-from worlds.base import Rated, Unanswered, World
+from worlds.base import Act, Part, Rated, Unanswered, World
 
 T = TypeVar("T")
 
@@ -58,14 +58,22 @@ class PlayedEpisode:
         self._tasks: list[asyncio.Task[None]] = []
         self._ratings: list[Row] = []
         self._observations: list[Row] = []
+        self._parts: list[Part] = []
+        self._acts: list[Act] = []
+        self._notes: list[tuple[str, str]] = []
+        self._depth = 0
         self._draft: str | None = None
         self._revision: str | None = None
+        self._learned: str | None = None
         self._failed_at: str | None = None
 
     @property
     def author(self) -> Agent:
-        """Who is asked the question."""
-        return self._society.agents[self.planned.meeting.author]
+        """Whose episode it is."""
+        number = self.planned.meeting.author
+        if number is None:
+            raise RuntimeError("the episode is nobody's")
+        return self._society.agents[number]
 
     @property
     def peers(self) -> Sequence[Agent]:
@@ -81,9 +89,13 @@ class PlayedEpisode:
         """What the agent remembers nearest to the question, as of the end of the round before."""
         return self._society.recall(agent, self._question, self.planned.round)
 
+    def latest(self, agent: Agent) -> Recalled | None:
+        """What the agent learned last, as of the end of the round before."""
+        return self._society.latest(agent, self.planned.round)
+
     async def ask(
         self,
-        agent: Agent,
+        agent: Agent | None,
         form: Form[T],
         *,
         past: Recalled | None = None,
@@ -93,7 +105,7 @@ class PlayedEpisode:
         """Have an agent fill in a form, and ask again while the reply cannot be used."""
         answer = await self._ask(agent, form, past, turn, values)
         if answer.parsed.value is None:
-            raise Unanswered(form.name)
+            raise Unanswered(form.name, turn)
         return answer.parsed.value
 
     async def rate(
@@ -116,16 +128,32 @@ class PlayedEpisode:
     async def _score(
         self, stage: str, scale: str, form: Form[Judgement], turn: int, values: dict[str, Any]
     ) -> None:
-        answer = await self._ask(None, form, None, turn, values)
+        answer = await self._ask(None, form, None, turn, values, observing=True)
         self._observations.append({"stage": stage, "scale": scale, **self._judged(answer)})
 
     def drafted(self, text: str) -> None:
-        """Record the author's first answer."""
+        """Record the first answer."""
         self._draft = text
 
-    def remember(self, text: str) -> None:
-        """Record the author's final answer; it becomes what the author believes."""
+    def revised(self, text: str) -> None:
+        """Record the final answer."""
         self._revision = text
+
+    def remember(self, text: str) -> None:
+        """Have the author learn this about the question."""
+        self._learned = text
+
+    def enter(self, part: Part) -> None:
+        """Record somebody who takes part in a scene."""
+        self._parts.append(part)
+
+    def act(self, act: Act) -> None:
+        """Record an act of a scene, as it is when the episode ends."""
+        self._acts.append(act)
+
+    def note(self, kind: str, text: str) -> None:
+        """Record what else a scene has brought."""
+        self._notes.append((kind, text))
 
     async def gather(self, *calls: Awaitable[T]) -> list[T]:
         """Wait for several calls that do not depend on each other.
@@ -146,6 +174,7 @@ class PlayedEpisode:
         past: Recalled | None,
         turn: int,
         values: dict[str, Any],
+        observing: bool = False,
     ) -> Answered[T]:
         number = None if agent is None else agent.number
         name = CallName(self.planned.round, self.planned.number, form.name, number, turn)
@@ -161,7 +190,10 @@ class PlayedEpisode:
             raise InputError(f"call {name}: {error}") from None
         for attempt in range(self._attempts):
             again = name._replace(attempt=attempt)
-            answer = await self._caller.call(again, worded, prompt, past, adapter)
+            answer = await self._caller.call(
+                again, worded, prompt, past, adapter, self._depth, observing
+            )
+            self._depth += not observing
             if answer.parsed.value is not None:
                 break
         return answer
@@ -186,7 +218,7 @@ class PlayedEpisode:
         try:
             await world.play(self)
         except Unanswered as missing:
-            self._failed_at = missing.form
+            self._failed_at = str(missing)
         if not self._recorded:
             self._record()
 
@@ -205,11 +237,46 @@ class PlayedEpisode:
         }
         writer.add(tables.episodes, row)
         writer.add_all(tables.ratings, self._ratings)
-        if self._revision is not None:
-            self._learn(self._revision, row["revision_id"])
+        self._record_scene()
+        if self._learned is not None:
+            self._learn(self._learned)
 
-    def _learn(self, answer: str, text_id: Any) -> None:
+    def _record_scene(self) -> None:
+        """Hand over the rows of a scene, of which most episodes have none."""
+        for table, rows in (
+            (tables.parts, map(self._part_row, self._parts)),
+            (tables.acts, map(self._act_row, self._acts)),
+            (tables.notes, (self._note_row(*note) for note in self._notes)),
+        ):
+            for number, row in enumerate(rows):
+                self._writer.add(table, {"episode_id": self._id, "number": number, **row})
+
+    def _part_row(self, part: Part) -> Row:
+        return {
+            "name_id": self._text_id(part.name),
+            "about_id": self._text_id(part.about),
+            "agent": part.agent and part.agent.number,
+        }
+
+    def _act_row(self, act: Act) -> Row:
+        return {
+            "step": act.step,
+            "part": act.part,
+            "reacts_to": act.on,
+            "text_id": self._text_id(act.text),
+            "passed": act.passed,
+            "why_id": self._text_id(act.why),
+            "seen_by": ",".join(map(str, act.seen_by)),
+            "harm": act.harm,
+            "critique_id": self._text_id(act.critique),
+        }
+
+    def _note_row(self, kind: str, text: str) -> Row:
+        return {"kind": kind, "text_id": self._text_id(text)}
+
+    def _learn(self, answer: str) -> None:
         writer = self._writer
+        text_id = self._writer.base + self._writer.text(answer)
         memory_id = writer.base + writer.new_id(tables.memories)
         place = self.planned.round, self._question
         self.author.memory.remember(*place, answer, memory_id, text_id - writer.base)

@@ -168,7 +168,7 @@ def estimate(
         "run": config.name,
         "agents": len(blueprint.agents),
         "rounds": config.rounds,
-        "episodes": len(blueprint.agents) * config.rounds,
+        "episodes": blueprint.per_round * config.rounds,
         "sample": _description(sample),
         **figures,
         "time": _time(config, sample, drawn, rates, gpus),
@@ -188,7 +188,8 @@ class _Sampler(Runner):
         """Say what may have been answered in the rounds before a round."""
         self._pool = pool
         for round in range(len(self._asked), rounds):
-            self._asked.append({one.author: one for one in self._meet(round)})
+            met = self._meet(round)
+            self._asked.append({one.author: one for one in met if one.author is not None})
 
     def _meet(self, round: int) -> Sequence[Meeting]:
         return self._world.meet(self._society.agents, round)
@@ -217,7 +218,8 @@ class _Sampler(Runner):
     def _with_past(self, planned: Planned) -> Society:
         """The society as those who take part would find it, with memories of their own."""
         agents = list(self._society.agents)
-        for number in {planned.meeting.author, *planned.meeting.peers}:
+        author, peers, _ = planned.meeting
+        for number in {*peers} if author is None else {author, *peers}:
             memory = self._remembering(agents[number], planned.round)
             agents[number] = replace(agents[number], memory=memory)
         return replace(self._society, agents=agents)
@@ -227,8 +229,9 @@ class _Sampler(Runner):
         for round in range(rounds):
             draw = chance(self.config.seed, "estimate", agent.number, round)
             answer = self._pool.draw(draw, round, agent.label)
-            if answer is not None:
-                question, _ = self._society.question(self._asked[round][agent.number])
+            asked = self._asked[round].get(agent.number)
+            if answer is not None and asked is not None:
+                question, _ = self._society.question(asked)
                 memory.remember(round, question, *answer)
         return memory
 
@@ -237,7 +240,7 @@ def _play(blueprint: Blueprint, file: Path, episodes: int) -> _Sample:
     config = blueprint.config
     address = create(blueprint, str(file))
     start_bytes = file.stat().st_size
-    first, later = _drawn(len(blueprint.agents), config, episodes)
+    first, later = _drawn(blueprint.per_round, config, episodes)
     with database.writing(address.url) as engine:
         reader = Reader.find(engine, config.name, str(address))
         writer = Writer(engine, reader.run.id)
@@ -250,7 +253,7 @@ def _play(blueprint: Blueprint, file: Path, episodes: int) -> _Sample:
             raise InputError(f"config {config.name}: no sample could be played: {error}") from None
         measured, busy, slack = _measured(reader), _busy(reader), _slack(engine)
     grown = (file.stat().st_size - start_bytes) / sum(row["weight"] for row in measured.values())
-    per_round = len(blueprint.agents)
+    per_round = blueprint.per_round
     strata = [
         (size, np.array([_row(measured[number], grown) for number in numbers]))
         for size, numbers in ((per_round, first), (per_round * (config.rounds - 1), later))
@@ -322,9 +325,9 @@ def _measured(reader: Reader) -> dict[int, Any]:
 
     `weight` is about how many bytes an episode takes: it shares out the growth of the file.
     """
-    c = tables.calls
+    c, m = tables.calls, tables.models
     told_in, told_out = (func.coalesce(func.sum(one), 0) for one in (c.c.tokens_in, c.c.tokens_out))
-    asked = c.c.agent.is_not(None)
+    asked = m.c.role != "observer"
     query = (
         select(
             c.c.episode_id,
@@ -337,6 +340,7 @@ def _measured(reader: Reader) -> dict[int, Any]:
             func.min(c.c.started).label("began"),
             func.max(c.c.started + c.c.took).filter(asked).label("settled"),
         )
+        .join(m, m.c.id == c.c.model_id)
         .where(reader.mine(c.c.episode_id))
         .group_by(c.c.episode_id)
     )

@@ -54,6 +54,7 @@ class Blueprint(NamedTuple):
     inherited: list[list[Pair]]
     forms: dict[str, Form[Any]]
     embedder: Embedder
+    per_round: int
 
 
 Watch = Callable[[Progress], None]
@@ -109,15 +110,16 @@ def prepare(config: Config, place: str = "") -> Blueprint:
     try:
         agents = world.populate(personas)
         inherited = [list(world.inherit(agent, pairs, count)) for agent in agents]
+        per_round = world.per_round(agents)
     except SettingError as error:
         raise InputError(f"{place or config.name}: world.{error.key}: {error}") from None
     check_models(config, agents, place or config.name)
     check_embedder(config.memory.embedder, place or config.name)
-    wanted = len(agents) * config.rounds
+    wanted = per_round * config.rounds
     limit = min(wanted, config.question_count or wanted)
     questions = read_questions(config.questions, limit)
     embedder = embedder_of(config.memory.embedder)
-    return Blueprint(config, world, agents, questions, inherited, forms, embedder)
+    return Blueprint(config, world, agents, questions, inherited, forms, embedder, per_round)
 
 
 def create(blueprint: Blueprint, url: str | None = None) -> Address:
@@ -172,7 +174,7 @@ def _write(engine: Engine, blueprint: Blueprint) -> None:
         "world": config.world.kind,
         "seed": config.seed,
         "rounds": config.rounds,
-        "per_round": len(blueprint.agents),
+        "per_round": blueprint.per_round,
         "config": config.as_json(),
         "embedder": embedder.name,
         "threshold": config.memory.threshold or embedder.threshold,

@@ -130,12 +130,12 @@ class Runner:
             for role, settings in self.config.models.roles()
         }
         agents = [speakers[role] for role in roles_of(self.config, self._society.agents)]
-        observer = speakers["observer"]
         return Caller(
             seed=self.config.seed,
             writer=self.writer,
             forms={row.name: row.id for row in self._form_rows()},
-            speakers=lambda agent: observer if agent is None else agents[agent],
+            speakers=lambda agent: speakers["social"] if agent is None else agents[agent],
+            observer=speakers["observer"],
             journal=journal,
             gate=Gate(self.config.schedule.max_in_flight),
             clock=self.clock,

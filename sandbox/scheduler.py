@@ -31,7 +31,7 @@ class Scheduler:
     Args:
         schedule: `order` out_of_order (as above), lock_step (a round starts when the one before is
             over, its observations included) or sequential (one episode at a time).
-        plan: who meets in a round, one meeting an agent, known from the seed alone.
+        plan: who meets in a round, known from the seed alone.
         per_round: episodes a round.
         start: the first round that is not over yet.
         end: the number of rounds; `limit` can lower it as the run goes on.
@@ -53,8 +53,10 @@ class Scheduler:
         self._ready: list[Planned] = []
         self._missing: dict[int, int] = {}  # episode number: how many it still waits for
         self._planned: dict[int, Planned] = {}
-        self._waiting: defaultdict[tuple[int, int], list[int]] = defaultdict(list)
-        self._settled: defaultdict[int, set[int]] = defaultdict(set)  # round: agents
+        self._waiting: defaultdict[int, list[int]] = defaultdict(list)  # by what is waited for
+        self._unsettled: set[int] = set()
+        self._latest: dict[int, int] = {}  # agent: its latest episode, of a round planned before
+        self._settled: defaultdict[int, int] = defaultdict(int)  # round: episodes
         self._observed: defaultdict[int, int] = defaultdict(int)  # round: episodes
 
     @property
@@ -74,14 +76,14 @@ class Scheduler:
 
     def settled(self, episode: Planned) -> None:
         """Tell that an episode is played: its author's memory of the round is complete."""
-        agents = self._settled[episode.round]
-        agents.add(episode.meeting.author)
-        for number in self._waiting.pop((episode.round, episode.meeting.author), ()):
+        self._settled[episode.round] += 1
+        self._unsettled.discard(episode.number)
+        for number in self._waiting.pop(episode.number, ()):
             self._missing[number] -= 1
             if not self._missing[number]:
                 del self._missing[number]
                 heapq.heappush(self._ready, self._planned.pop(number))
-        while len(self._settled.get(self.floor, ())) == self._per_round:
+        while self._settled.get(self.floor) == self._per_round:
             del self._settled[self.floor]
             self.floor += 1
 
@@ -97,8 +99,14 @@ class Scheduler:
 
     def _plan_ahead(self) -> None:
         while self._next < min(self.end, self.horizon) and self._may_plan():
-            for slot, meeting in enumerate(self._plan(self._next)):
-                self._enter(Planned(self._next, self._next * self._per_round + slot, meeting))
+            first = self._next * self._per_round
+            meetings = self._plan(self._next)
+            for number, meeting in enumerate(meetings, first):
+                self._enter(Planned(self._next, number, meeting))
+            for number, meeting in enumerate(meetings, first):
+                self._unsettled.add(number)
+                if meeting.author is not None:
+                    self._latest[meeting.author] = number
             self._next += 1
 
     def _may_plan(self) -> bool:
@@ -107,12 +115,14 @@ class Scheduler:
         return self._next == self.over_before
 
     def _enter(self, episode: Planned) -> None:
-        missing = 0
-        if episode.round > self.floor:
-            done = self._settled[episode.round - 1]
-            for agent in {episode.meeting.author, *episode.meeting.peers} - done:
-                self._waiting[episode.round - 1, agent].append(episode.number)
-                missing += 1
+        author, peers, _ = episode.meeting
+        latest = {self._latest.get(agent) for agent in peers}
+        if author is not None:
+            latest.add(self._latest.get(author))
+        before = latest & self._unsettled
+        for number in before:
+            self._waiting[number].append(episode.number)
+        missing = len(before)
         if missing:
             self._missing[episode.number] = missing
             self._planned[episode.number] = episode

@@ -50,6 +50,10 @@ class Society:
         """What an agent remembers nearest to a question, as of the end of the round before."""
         return agent.memory.recall(self.lexicon.near(question), self.lexicon, round)
 
+    def latest(self, agent: Agent, round: int) -> Recalled | None:
+        """What an agent learned last, as of the end of the round before."""
+        return agent.memory.latest(self.lexicon, round)
+
 
 def write_society(
     writer: Writer,
@@ -86,6 +90,7 @@ def _agent_row(run_id: int, agent: Agent) -> dict[str, Any]:
         "y": agent.y,
         "neighbours": None if agent.links is None else ",".join(map(str, agent.links)),
         "node": agent.node,
+        "community": agent.community,
     }
 
 
@@ -274,6 +279,7 @@ def read_agents(reader: Reader, keep: int | None = None) -> list[Agent]:
             row.y,
             None if row.neighbours is None else tuple(map(int, row.neighbours.split(","))),
             row.node,
+            row.community,
             Memory(keep),
         )
         for row in reader.rows(query)

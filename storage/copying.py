@@ -19,7 +19,10 @@ Row = dict[str, Any]
 _BATCH = 2000
 _BEFORE_ALL = -1  # the round of prior memories
 
-_TEXT_IDS = ("text_id", "draft_id", "revision_id", "reason_id")
+_TEXT_IDS = (
+    *("text_id", "draft_id", "revision_id", "reason_id"),
+    *("name_id", "about_id", "why_id", "critique_id"),
+)
 _IDS = ("id", "question_id", "episode_id", "call_id", "memory_id", *_TEXT_IDS)
 
 
@@ -67,10 +70,14 @@ def copy_rounds(source: Reader, connection: Connection, run_id: int, last: int) 
         (c, c.c.episode_id, (c.c.id,)),
         (r, r.c.episode_id, (r.c.rater,)),
         (o, o.c.episode_id, (o.c.stage, o.c.scale)),
+        *((one, one.c.episode_id, (one.c.number,)) for one in _OF_SCENES),
     ):
         query = select(table).where(column.between(source.base, end))
         copier.copy(table, query.order_by(column, *order))
     copier.copy(m, select(m).where(source.mine(m.c.id), m.c.round <= last).order_by(m.c.id))
+
+
+_OF_SCENES = (tables.parts, tables.acts, tables.notes)
 
 
 class _Copier:

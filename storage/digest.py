@@ -42,6 +42,8 @@ def _lines(reader: Reader) -> Iterator[list[Any]]:
         yield ["texts", one.draft, one.revision]
         yield from (["rating", *given[:5]] for given in one.ratings)  # not the model's name,
         yield from (["observation", *seen[:5]] for seen in one.observations)  # nor here
+        for rows in one.scene or ():
+            yield from ([type(row).__name__, *row] for row in rows)
     for start in range(0, len(numbers), _BATCH):
         yield from _calls(reader, numbers[start : start + _BATCH])
     yield from _memories(reader)

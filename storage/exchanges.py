@@ -16,7 +16,8 @@ from sqlalchemy import Connection, Select, select
 
 from storage import tables
 from storage.reader import Reader
-from storage.voices import Spoke, Voices
+from storage.scenes import Scene, scenes_of
+from storage.voices import OBSERVER, Spoke, Voices
 
 Order = Literal["round", "question"]
 
@@ -69,24 +70,25 @@ class Exchange(NamedTuple):
     Attributes:
         episode: its number within the run, counted from 0.
         round: counted from 0.
-        author: the number of the agent that was asked.
-        label: the starting demographic that the author belongs to.
-        persona: the author's name.
+        author: the number of the agent whose episode it is; None where it is nobody's.
+        label: the starting demographic that the author belongs to; None without an author.
+        persona: the author's name; None without an author.
         question: what was asked.
         question_source: the file and line that the question is from.
-        draft: the author's first answer; None where there is none.
+        draft: the first answer; None where there is none.
         ratings: what peers said of the draft, by the peer's number.
-        revision: the author's final answer; None where there is none.
+        revision: the final answer; None where there is none.
         failed_at: the form without a usable reply; None where the episode was played to its end.
         observations: by stage and scale; none yet where the observer is still at work.
-        model: the name of the model that the author spoke with.
+        model: the name of the model that gave the answers.
+        scene: what was played between the answers; None where there was no scene.
     """
 
     episode: int
     round: int
-    author: int
-    label: str
-    persona: str
+    author: int | None
+    label: str | None
+    persona: str | None
     question: str
     question_source: str | None
     draft: str | None
@@ -95,6 +97,7 @@ class Exchange(NamedTuple):
     failed_at: str | None
     observations: tuple[Observation, ...]
     model: str
+    scene: Scene | None = None
 
     def observation(self, stage: str, scale: str) -> Observation | None:
         """What the observer said of a stage on a scale; None where it was not asked."""
@@ -142,7 +145,7 @@ def exchanges(
 
     Args:
         reader: the run.
-        by: "round" for canonical order (round, then author), "question" to have all exchanges
+        by: "round" for canonical order (round, then place in it), "question" to have all exchanges
             about one question together (by the id of its text, then by episode).
         round: only those of this round.
         author: only those of this agent.
@@ -175,7 +178,7 @@ def _ids(reader: Reader, by: Order) -> Select[Any]:
     query = select(e.c.id).where(e.c.run_id == reader.run.id)
     if by == "question":
         return query.join(q, q.c.id == e.c.question_id).order_by(q.c.text_id, e.c.id)
-    return query.order_by(e.c.round, e.c.author, e.c.id)
+    return query.order_by(e.c.round, e.c.id)
 
 
 def _batch(
@@ -186,6 +189,7 @@ def _batch(
     spoke = voices.heard(connection, ids)
     ratings = _ratings(connection, reader.run.id, ids, spoke)
     observations = _observations(connection, ids, spoke)
+    scenes = scenes_of(connection, ids)
     for number in ids:
         row = rows[number]
         yield Exchange(
@@ -193,7 +197,7 @@ def _batch(
             round=row.round,
             author=row.author,
             label=row.label,
-            persona=json.loads(row.persona)["name"],
+            persona=row.persona and json.loads(row.persona)["name"],
             question=row.asked,
             question_source=row.source,
             draft=row.draft,
@@ -201,7 +205,8 @@ def _batch(
             revision=row.revision,
             failed_at=row.failed_at,
             observations=tuple(sorted(observations.get(number, ()), key=lambda one: one[:2])),
-            model=spoke[number, row.author],
+            model=spoke.get((number, None)) or spoke[number, row.author],
+            scene=scenes.get(number),
         )
 
 
@@ -217,7 +222,7 @@ def _episodes(ids: Sequence[int]) -> Select[Any]:
         )
         .join(q, q.c.id == e.c.question_id)
         .join(asked, asked.c.id == q.c.text_id)
-        .join(a, (a.c.run_id == e.c.run_id) & (a.c.number == e.c.author))
+        .outerjoin(a, (a.c.run_id == e.c.run_id) & (a.c.number == e.c.author))
         .outerjoin(draft, draft.c.id == e.c.draft_id)
         .outerjoin(revision, revision.c.id == e.c.revision_id)
         .where(e.c.id.in_(ids))
@@ -252,5 +257,5 @@ def _observations(
     )
     found = defaultdict(list)
     for number, *said in connection.execute(query):
-        found[number].append(Observation._make([*said, spoke[number, None]]))
+        found[number].append(Observation._make([*said, spoke[number, OBSERVER]]))
     return found

@@ -18,7 +18,39 @@ def _thinking_and_expected(connection: Connection) -> None:
         connection.exec_driver_sql(f"ALTER TABLE calls ADD COLUMN {column}")
 
 
-MIGRATIONS: tuple[Callable[[Connection], None], ...] = (_thinking_and_expected,)
+def _scenes(connection: Connection) -> None:
+    sqlite = connection.dialect.name == "sqlite"
+    for name, columns in (
+        ("parts", "name_id BIGINT NOT NULL, about_id BIGINT NOT NULL, agent INTEGER"),
+        (
+            "acts",
+            "step INTEGER NOT NULL, part INTEGER NOT NULL, reacts_to INTEGER, text_id BIGINT, "
+            "passed BOOLEAN, why_id BIGINT, seen_by TEXT NOT NULL, harm BOOLEAN, "
+            "critique_id BIGINT",
+        ),
+        ("notes", "kind VARCHAR(32) NOT NULL, text_id BIGINT NOT NULL"),
+    ):
+        connection.exec_driver_sql(
+            f"CREATE TABLE {name} (episode_id BIGINT NOT NULL REFERENCES episodes (id), "
+            f"number INTEGER NOT NULL, {columns}, PRIMARY KEY (episode_id, number))"
+            + (" WITHOUT ROWID" if sqlite else "")
+        )
+    connection.exec_driver_sql("ALTER TABLE agents ADD COLUMN community INTEGER")
+    if not sqlite:
+        connection.exec_driver_sql("ALTER TABLE episodes ALTER COLUMN author DROP NOT NULL")
+        return
+    # SQLite's own way to drop a constraint: https://www.sqlite.org/lang_altertable.html, section 7
+    version = connection.exec_driver_sql("PRAGMA schema_version").scalar_one()
+    connection.exec_driver_sql("PRAGMA writable_schema = ON")
+    connection.exec_driver_sql(
+        "UPDATE sqlite_master SET sql = replace(sql, 'author INTEGER NOT NULL', 'author INTEGER') "
+        "WHERE type = 'table' AND name = 'episodes'"
+    )
+    connection.exec_driver_sql(f"PRAGMA schema_version = {version + 1}")
+    connection.exec_driver_sql("PRAGMA writable_schema = OFF")
+
+
+MIGRATIONS: tuple[Callable[[Connection], None], ...] = (_thinking_and_expected, _scenes)
 """Step i brings a database from version i + 1 to version i + 2. Never edit a step; add one."""
 
 VERSION = 1 + len(MIGRATIONS)

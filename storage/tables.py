@@ -97,6 +97,7 @@ agents = Table(
     Column("y", Float, nullable=False),
     Column("neighbours", Text),  # numbers, comma-separated; NULL: its place says who is near
     Column("node", Text),  # its name in a graph; NULL: the world has none
+    Column("community", Integer),  # of agents with like profiles; NULL: the world has none
     sqlite_with_rowid=False,
 )
 
@@ -129,7 +130,7 @@ episodes = Table(
     Column("id", Id, primary_key=True, autoincrement=False),  # first id + round * per_round + slot
     Column("run_id", ForeignKey("runs.id"), nullable=False),
     Column("round", Integer, nullable=False),
-    Column("author", Integer, nullable=False),
+    Column("author", Integer),  # whose memory it changes; NULL: nobody's
     Column("question_id", ForeignKey("questions.id"), nullable=False),
     Column("failed_at", String(64)),  # the form without a usable reply; NULL: played to the end
     Column("draft_id", ForeignKey("texts.id")),
@@ -161,6 +162,44 @@ observations = Table(
     Column("reason_id", ForeignKey("texts.id")),
     Column("status", String(12), nullable=False),
     Column("call_id", ForeignKey("calls.id"), nullable=False),
+    sqlite_with_rowid=False,
+)
+
+parts = Table(
+    "parts",
+    metadata,
+    Column("episode_id", ForeignKey("episodes.id"), primary_key=True, autoincrement=False),
+    Column("number", Integer, primary_key=True, autoincrement=False),
+    Column("name_id", ForeignKey("texts.id"), nullable=False),
+    Column("about_id", ForeignKey("texts.id"), nullable=False),
+    Column("agent", Integer),  # NULL: invented
+    sqlite_with_rowid=False,
+)
+
+acts = Table(
+    "acts",
+    metadata,
+    Column("episode_id", ForeignKey("episodes.id"), primary_key=True, autoincrement=False),
+    Column("number", Integer, primary_key=True, autoincrement=False),
+    Column("step", Integer, nullable=False),
+    Column("part", Integer, nullable=False),
+    Column("reacts_to", Integer),  # the number of another act; NULL: a step of the plan
+    Column("text_id", ForeignKey("texts.id")),  # NULL: there was none that could be read
+    Column("passed", Boolean),  # NULL: nobody could tell
+    Column("why_id", ForeignKey("texts.id")),
+    Column("seen_by", Text, nullable=False),  # numbers of parts, comma-separated
+    Column("harm", Boolean),  # NULL: nobody could tell
+    Column("critique_id", ForeignKey("texts.id")),
+    sqlite_with_rowid=False,
+)
+
+notes = Table(
+    "notes",
+    metadata,
+    Column("episode_id", ForeignKey("episodes.id"), primary_key=True, autoincrement=False),
+    Column("number", Integer, primary_key=True, autoincrement=False),
+    Column("kind", String(32), nullable=False),  # step, occasion, consequences, instruction, ...
+    Column("text_id", ForeignKey("texts.id"), nullable=False),
     sqlite_with_rowid=False,
 )
 

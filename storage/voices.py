@@ -18,8 +18,12 @@ from sqlalchemy import Connection, func, select
 from storage import tables
 from storage.reader import Reader
 
-Spoke = Mapping[tuple[int, int | None], str]
-"""The name of the model by the id of an episode and the number of an agent, None the observer."""
+OBSERVER = "observer"
+"""Stands for the observer where everybody else has the number of an agent, or none."""
+
+Spoke = Mapping[tuple[int, int | str | None], str]
+"""The name of the model by the id of an episode and who spoke: the number of an agent, None for
+nobody in particular, or `OBSERVER`."""
 
 
 class Voice(NamedTuple):
@@ -36,10 +40,12 @@ class Voices(NamedTuple):
     Attributes:
         names: the name of each model, by its id in the database.
         adapters: the adapter that an agent's persona names, by the agent's number.
+        observers: the ids of the observer's models.
     """
 
     names: Mapping[int, str]
     adapters: Mapping[int, str]
+    observers: frozenset[int]
 
     @classmethod
     def of(cls, reader: Reader, connection: Connection) -> Voices:
@@ -52,14 +58,16 @@ class Voices(NamedTuple):
             number: json.loads(persona)["adapter"] for number, persona in connection.execute(named)
         }
         rows = connection.execute(select(m).where(m.c.run_id == reader.run.id).order_by(m.c.id))
-        return cls(_public({row.id: (row.role, row.name) for row in rows}), adapters)
+        known = {row.id: (row.role, row.name) for row in rows}
+        watching = (number for number, (role, _) in known.items() if role.startswith(OBSERVER))
+        return cls(_public(known), adapters, frozenset(watching))
 
     def heard(self, connection: Connection, ids: Sequence[int]) -> Spoke:
         """Who spoke with which model in some episodes. Within an episode nobody changes it."""
         c = tables.calls
         query = select(c.c.episode_id, c.c.agent, c.c.model_id).where(c.c.episode_id.in_(ids))
         return {
-            (episode, agent): self._name(agent, model)
+            (episode, OBSERVER if model in self.observers else agent): self._name(agent, model)
             for episode, agent, model in connection.execute(query.distinct())
         }
 

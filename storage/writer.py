@@ -24,6 +24,9 @@ _ORDER = (
     tables.memories,
     tables.ratings,
     tables.observations,
+    tables.parts,
+    tables.acts,
+    tables.notes,
 )
 """Referred tables first. All rows of a group become visible at once."""
 

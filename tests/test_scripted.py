@@ -37,7 +37,8 @@ from sandbox.backends.scripted.people import person
 from sandbox.backends.scripted.phrases import PHRASES
 from sandbox.backends.scripted.questions import level_of, read_question, risk
 from sandbox.backends.scripted.reading import average, read, scale, sections
-from worlds.grid import ALIGNMENT, DRAFT, ENGAGEMENT, RATE, REVISE
+from worlds.grid import DRAFT, RATE, REVISE
+from worlds.scales import ALIGNMENT, ENGAGEMENT
 
 DATA = Path(__file__).resolve().parents[1] / "worlds" / "data"
 EMPTY_CONFIG = ScriptedConfig(backend="scripted")

@@ -171,7 +171,7 @@ class World(base.World):
     """Back-Scatter: each agent is author once a round, and its neighbours rate what it drafts."""
 
     settings_type = Settings
-    forms = (DRAFT, RATE, REVISE, ALIGNMENT, ENGAGEMENT)
+    forms = (DRAFT, RATE, REVISE, *SCALES.values())
     settings: Settings
 
     def populate(self, personas: Sequence[Persona]) -> list[Agent]:

@@ -18,7 +18,9 @@ an observer scores the draft (`_before`) and the revision (`_after`) for alignme
 Failed exchanges are among them; `failed_at` names the step that got no usable reply. Ratings run
 from 1 (worst) to 7 (best). What a model did not say is null, and `status` tells why: `cut`,
 `empty`, `unreadable` or `failed`. `mean_rating` is the mean of the peers' ratings not null.
-`model` is what the author spoke with, each rating names its own, and `scripted` tells whether any
+`scene` has what was played between the two answers, in a world of scenes: the parts, what they did,
+whether it came to pass, who saw it and what harm it did. `model` is what gave the answers, each
+rating names its own, and `scripted` tells whether any
 text of the exchange was composed without a language model."""
 
 _WHEN = {"before": "draft", "after": "revision"}
@@ -60,6 +62,7 @@ def _row(source: Source, exchange: Exchange) -> dict[str, Any]:
         "failed_at": exchange.failed_at,
         **_observed(exchange),
         "model": exchange.model,
+        "scene": exchange.scene and exchange.scene.as_dict(),
         "observer_model": next((one.model for one in exchange.observations), None),
         "scripted": SCRIPTED in exchange.models,
     }
