@@ -71,7 +71,9 @@ def _forms(reader: Reader, config: Config) -> Iterator[str]:
     path = config.forms if config.forms and config.forms.is_file() else None
     if path is None and config.forms is not None:
         return
-    for name, form in read_forms(path, world_of(config.world.kind)(config.world, config.seed).forms).items():
+    for name, form in read_forms(
+        path, world_of(config.world.kind)(config.world, config.seed).forms
+    ).items():
         if stored.get(name) != (form.system, form.user):
             yield f"the form {name}"
 

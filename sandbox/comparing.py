@@ -164,9 +164,7 @@ def _episodes(reader: Reader) -> Select[Any]:
     )
     columns = (rated.c.mean, rated.c.ratings, rated.c.read)
     return (
-        select(
-            *(e.c.id, e.c.round, e.c.author, e.c.question_id, e.c.failed_at), *scores, *columns
-        )
+        select(*(e.c.id, e.c.round, e.c.author, e.c.question_id, e.c.failed_at), *scores, *columns)
         .outerjoin(o, o.c.episode_id == e.c.id)
         .outerjoin(rated, rated.c.episode_id == e.c.id)
         .where(reader.mine(e.c.id), e.c.observed)

@@ -6,8 +6,25 @@ import asyncio
 import heapq
 from typing import NamedTuple
 
-Turn = tuple[int, int, int]
-"""When a call goes: round (a score counts as of the round after), form, episode; lowest first."""
+
+class Turn(NamedTuple):
+    """When a call goes, the lowest first: whoever is behind catches up.
+
+    Attributes:
+        round: of the call; since nobody waits for a score, it counts as of the round after.
+        depth: how many calls its episode has had answered: drafts go before ratings, these before
+            revisions, and of scenes those with the longest way to go.
+        episode: its number.
+    """
+
+    round: int
+    depth: int
+    episode: int
+
+    @property
+    def priority(self) -> int:
+        """The same order for an engine's own queue, as one number."""
+        return 1000 * self.round + min(self.depth, 999)
 
 
 class Gate:

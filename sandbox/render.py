@@ -14,27 +14,13 @@ from rich.table import Table
 from rich.text import Text
 
 from sandbox.display import duration
+from sandbox.script import plain, printable, script
 
 Data = dict[str, Any]
 
 SCRIPTED = "Replies were composed by the scripted backend, not by a language model."
 
 _COLOURS = ("red", "red", "dark_orange3", "yellow", "yellow", "green", "green", "green")
-
-
-def printable(text: object) -> str:
-    """Text without control characters, so that a reply cannot drive the terminal."""
-    return "".join(
-        char
-        if char == "\n" or (char >= " " and char != "\x7f" and not "\x80" <= char <= "\x9f")
-        else "\ufffd"
-        for char in str(text)
-    )
-
-
-def plain(text: object, style: str = "") -> Text:
-    """Untrusted text for a terminal."""
-    return Text(printable(text), style=style)
 
 
 def number(value: float | None, digits: int = 2) -> Text:
@@ -64,7 +50,8 @@ def society(data: Data) -> RenderableType:
     head = plain(f"{data['run']}: {data['status']}", "bold")
     if data["message"]:
         head.append(f" ({printable(data['message'])})")
-    labels = ", ".join(f"{count} {label}" for label, count in data["agents"].items())
+    counts = (f"{count} {label}" for label, count in data["agents"].items())
+    labels = ", ".join(counts) or "none"
     models = ", ".join(f"{name} ({role})" for role, name in data["models"].items())
     lines = [
         head,
@@ -193,6 +180,10 @@ def agent(data: Data) -> RenderableType:
     return Group(facts, Padding(plain(data["introduction"]), (1, 0, 1, 2)), gave, Text(), made)
 
 
+def _who(agent: int | None) -> str:
+    return "-" if agent is None else str(agent)
+
+
 def _change(pair: Sequence[float | None], digits: int = 0) -> Text:
     before, after = (number(value, digits) for value in pair)
     return Text.assemble(before, " \u2192 ", after)
@@ -232,8 +223,9 @@ def _ratings(rows: Sequence[Data]) -> Table:
 
 def episode(data: Data) -> RenderableType:
     """An exchange: draft, ratings, revision, and the calls behind them."""
-    who = f"agent {data['author']} ({data['label']})"
-    title = f"episode {data['episode']}, round {data['round']}, {who}"
+    title = f"episode {data['episode']}, round {data['round']}"
+    if data["author"] is not None:
+        title += f", agent {data['author']} ({data['label']})"
     parts: list[RenderableType] = [
         Text(title, style="bold"),
         Panel(plain(data["question"]), title="question"),
@@ -241,8 +233,10 @@ def episode(data: Data) -> RenderableType:
     for stage in ("draft", "revision"):
         if data[stage] is not None:
             parts.append(Panel(plain(data[stage]), title=_stage_title(data, stage)))
-        if stage == "draft":
+        if stage == "draft" and data["ratings"]:
             parts.append(_ratings(data["ratings"]))
+        if stage == "draft" and data["scene"]:
+            parts += [script(data["scene"]), Text()]
     if data["failed_at"]:
         parts.append(Text(f"failed: no usable reply to {data['failed_at']}", style="red"))
     if "scripted" in data["models"]:
@@ -356,7 +350,7 @@ def found(rows: Sequence[Data]) -> RenderableType:
         made.add_row(
             str(row["episode"]),
             str(row["round"]),
-            str(row["author"]),
+            _who(row["author"]),
             _short(row["question"], 45),
             _short(row["revision"], 60),
         )

@@ -221,6 +221,7 @@ def episode(reader: Reader, number: int) -> Data:
     data["ratings"] = [given._asdict() for given in one.ratings]
     data["observations"] = [seen._asdict() for seen in one.observations]
     data["mean_rating"] = one.mean_rating
+    data["scene"] = one.scene and one.scene.as_dict()
     data["models"] = sorted(one.models)
     data["calls"] = [_call_line(reader, call, number) for call in reader.journal(number)]
     return data

@@ -142,6 +142,7 @@ Your revised answer:""",
     example=_EXAMPLE,
 )
 
+
 class Settings(base.Settings):
     """The `world:` part of a config for the grid world."""
 

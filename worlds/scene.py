@@ -267,10 +267,7 @@ class _Scene:
         past = [*self._recent, done]
         shown = [self._seen(one.part) for one in answers]  # as of now, whoever is first
         await self._episode.gather(
-            *(
-                self._react(one, done, seen, past)
-                for one, seen in zip(answers, shown, strict=True)
-            )
+            *(self._react(one, done, seen, past) for one, seen in zip(answers, shown, strict=True))
         )
         passed = [one for one in (done, *answers) if one.passed]
         await self._episode.gather(*(self._critique(one) for one in passed), self._recap(passed))

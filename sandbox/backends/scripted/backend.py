@@ -12,6 +12,7 @@ from sandbox.backends.scripted.config import Latency, ScriptedConfig
 from sandbox.backends.scripted.judging import judge
 from sandbox.backends.scripted.mishaps import mishap, spoilt
 from sandbox.backends.scripted.reading import sections
+from sandbox.backends.scripted.scenes import play
 from sandbox.backends.scripted.writing import draft, revise
 
 
@@ -37,6 +38,9 @@ def text_for(call: Call) -> str:
         return _rated(call, call.shape)
     if call.shape.regex is None:
         return _written(call)
+    played = play(call.user, call.shape, random.Random(call.seed))
+    if played is not None:
+        return played
     kind = type(call.shape).__name__
     raise CallFailed(f"the scripted backend does not know replies of the shape {kind}")
 

@@ -10,6 +10,7 @@ from sandbox.backends.scripted.config import Mishap, ScriptedConfig
 
 _RATING: frozenset[Mishap] = frozenset(("empty", "cut", "fraction", "refusal", "chatter", "error"))
 _FREE: frozenset[Mishap] = frozenset(("empty", "cut", "injection", "error"))
+_LINES: frozenset[Mishap] = frozenset(("empty", "cut", "refusal", "chatter", "error"))
 _SALT = 0x6D697368
 """Keeps the draws for mishaps apart from those for texts."""
 
@@ -18,10 +19,16 @@ def mishap(call: Call, config: ScriptedConfig) -> Mishap | None:
     """Which mishap a call gets, None for none. It depends on the call's seed and shape alone."""
     if config.misbehave <= 0.0:
         return None
-    possible = _RATING if isinstance(call.shape, Rating) else _FREE
+    if isinstance(call.shape, Rating):
+        possible = _RATING
+    else:
+        possible = _FREE if call.shape.regex is None else _LINES
     kinds = [kind for kind in config.mishaps if kind in possible]
     rng = random.Random(call.seed ^ _SALT)
     return rng.choice(kinds) if kinds and rng.random() < config.misbehave else None
+
+
+_REFUSED = "I cannot say anything about that.\nPlease ask somebody else."
 
 
 def _spoilt_rating(kind: Mishap, text: str, high: int) -> str:
@@ -53,4 +60,6 @@ def spoilt(kind: Mishap, text: str, call: Call) -> Reply:
         return Reply(text[:place], cut=True)
     if kind == "injection":
         return Reply(_injected(text))
-    return Reply(_spoilt_rating(kind, text, getattr(call.shape, "high", 7)))
+    if isinstance(call.shape, Rating):
+        return Reply(_spoilt_rating(kind, text, call.shape.high))
+    return Reply(_REFUSED if kind == "refusal" else f"Of course! Here it is:\n{text}")

@@ -16,7 +16,9 @@ Moves = frozenset[Move]
 _LOOK = 4000
 """How many characters of a text are looked at."""
 
-_OPEN = re.compile(r"<(you|question|answer|memory|comments)>")
+_OPEN = re.compile(
+    r"<(you|question|answer|memory|comments|consequences|critiques|step|act|seen|past|news)>"
+)
 _REMEMBERED = re.compile(r"\A\s*(?:Question:.*?\n)?\s*Answer:", re.IGNORECASE | re.DOTALL)
 _AVERAGE = re.compile(r"(\d+(?:\.\d+)?)\W+on average|average\D{1,30}(\d+(?:\.\d+)?)", re.IGNORECASE)
 _BRACKETS = re.compile(r"\[(.+?)\]")
@@ -30,10 +32,11 @@ class Sections(NamedTuple):
     answer: str | None
     remembered: str
     comments: str
+    consequences: str
     rest: str
 
 
-def _fenced(text: str) -> tuple[dict[str, str], str]:
+def fenced(text: str) -> tuple[dict[str, str], str]:
     """The contents of the tags, the first of each kind, and what remains."""
     found: dict[str, str] = {}
     rest: list[str] = []
@@ -51,7 +54,7 @@ def _fenced(text: str) -> tuple[dict[str, str], str]:
 
 def sections(user: str) -> Sections:
     """Take a user message apart. Without tags, the whole message is the question."""
-    found, rest = _fenced(user)
+    found, rest = fenced(user)
     memory = _REMEMBERED.sub("", found.get("memory", ""), count=1)
     return Sections(
         you=found.get("you", ""),
@@ -59,6 +62,7 @@ def sections(user: str) -> Sections:
         answer=found.get("answer"),
         remembered=memory.strip(),
         comments=found.get("comments", ""),
+        consequences=found.get("consequences", ""),
         rest=rest,
     )
 

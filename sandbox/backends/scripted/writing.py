@@ -25,6 +25,9 @@ _NAMED = 2
 _FORGET = 0.13
 """How readily a remembered move gives way to something else that comes to mind."""
 
+_ALARMED = 0.8
+"""How readily a writer who has seen the consequences takes up what they ask for."""
+
 _PRINTED = {
     move: tuple(re.sub(r"[\[\]]", "", phrase) for phrase in phrases)
     for move, phrases in PHRASES.items()
@@ -125,7 +128,9 @@ def revise(shown: Sections, rng: random.Random) -> str:
     question = read_question(shown.question)
     moves = _known(shown.answer or "", rng) or _own(me, question.level, _FEWEST, set(), rng)
     rated = average(shown.rest)
-    if shown.comments:
+    if shown.consequences:
+        moves = _taken_up(moves, shown.consequences, _ALARMED, rng)
+    elif shown.comments:
         low = 0.5 if rated is None else max(0.15, min(1.0, (6.8 - rated) / 3.0))
         moves = _taken_up(moves, shown.comments, low * (0.25 + 0.55 * me.goodness), rng)
     elif rated is not None and rng.random() < (5.8 - rated) / 4.0:
