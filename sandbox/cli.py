@@ -34,6 +34,7 @@ from sandbox.limits import Budget
 from sandbox.run import Interrupted, Outcome, create, prepare, states
 from sandbox.run import resume as resume_run
 from sandbox.run import verify as verify_run
+from sandbox.script import plain, printable
 from storage import database
 from storage.database import Address, parse_run
 from storage.errors import InputError
@@ -155,7 +156,7 @@ def _summary(reader: Reader, outcome: Outcome) -> RenderableType:
         "database": outcome.db,
     }
     for key, value in words.items():
-        made.add_row(key, render.plain(value))
+        made.add_row(key, plain(value))
     return Group(render.society(views.society(reader)), Text(), made, Text(), _next_steps(outcome))
 
 
@@ -215,9 +216,7 @@ def _states_of(file: Path) -> list[dict[str, Any]]:
 
 def _status_picture(rows: list[dict[str, Any]]) -> RenderableType:
     if not rows:
-        return render.plain(
-            f"no runs under {database.RUNS}/; start one with: python run_sim.py run"
-        )
+        return plain(f"no runs under {database.RUNS}/; start one with: python run_sim.py run")
     return render.status([(_run_of(row), row) for row in rows])
 
 
@@ -473,5 +472,5 @@ def _fail(message: str, status: int) -> NoReturn:
     if "--json" in sys.argv:
         print(json.dumps({"error": message}))
     words = f"error: {message}" if status == 2 else message
-    print(render.printable(words), file=sys.stderr)
+    print(printable(words), file=sys.stderr)
     sys.exit(status)

@@ -116,9 +116,8 @@ class Scheduler:
 
     def _enter(self, episode: Planned) -> None:
         author, peers, _ = episode.meeting
-        latest = {self._latest.get(agent) for agent in peers}
-        if author is not None:
-            latest.add(self._latest.get(author))
+        people = peers if author is None else (author, *peers)
+        latest = {self._latest[agent] for agent in people if agent in self._latest}
         before = latest & self._unsettled
         for number in before:
             self._waiting[number].append(episode.number)

@@ -70,7 +70,7 @@ class Scene(NamedTuple):
 
 def scenes_of(connection: Connection, ids: Sequence[int]) -> dict[int, Scene]:
     """The scenes of those of these episodes that are one, by the episode's id."""
-    parts, acts, notes = (find(connection, ids) for find in (_parts, _acts, _notes))
+    parts, acts, notes = _parts(connection, ids), _acts(connection, ids), _notes(connection, ids)
     return {
         number: Scene(tuple(parts[number]), tuple(acts[number]), tuple(notes[number]))
         for number in parts.keys() | acts.keys() | notes.keys()

@@ -179,9 +179,8 @@ class World(base.World):
         await scene.cast()
         for step, what in enumerate(await scene.plan()):
             await scene.play(step, what)
-        consequences, brief = await episode.gather(
-            scene.consequences(), episode.ask(None, BRIEF, question=question, draft=draft)
-        )
+        consequences = await scene.consequences()
+        brief = await episode.ask(None, BRIEF, question=question, draft=draft)
 
         revision = await episode.ask(
             None, REVISE, question=question, brief=brief, consequences=consequences
@@ -306,9 +305,12 @@ class _Scene:
         if one.text is None:
             return
         told = {**self._stage(), "act": self._line(one)}
-        happened = {"memory": self._memory, "past": [self._line(each) for each in past]}
+        before: dict[str, Any] = {
+            "memory": self._memory,
+            "happened": [self._line(each) for each in past],
+        }
         verdict = await self._maybe(
-            self._episode.ask(None, JUDGE, turn=one.number, **told, **happened)
+            self._episode.ask(None, JUDGE, turn=one.number, **told, **before)
         )
         if verdict is not None:
             one.passed, one.why = verdict.option == "pass", verdict.reason
@@ -331,7 +333,7 @@ class _Scene:
         if len(self._recent) <= keep:
             return
         past = [self._line(one) for one in self._recent[:-keep]]
-        told = {**self._stage(), "memory": self._memory, "past": past}
+        told = {**self._stage(), "memory": self._memory, "happened": past}
         turn = passed[0].number
         summary = await self._maybe(self._episode.ask(None, RECAP, turn=turn, **told))
         if summary is not None:
@@ -423,7 +425,7 @@ def _communities(
     links: Sequence[tuple[int, ...]], seed: int
 ) -> list[tuple[int, tuple[float, float]]]:
     """The group of each, the largest group first, and where it is shown: groups in rows."""
-    graph = nx.Graph()
+    graph: nx.Graph[int] = nx.Graph()
     graph.add_nodes_from(range(len(links)))
     graph.add_edges_from((one, other) for one, others in enumerate(links) for other in others)
     groups = nx.community.louvain_communities(graph, seed=seed % 2**32)

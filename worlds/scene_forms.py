@@ -26,7 +26,7 @@ _EXAMPLE = {
     "future": "Things change.",
     "step": "Go and ask.",
     "seen": ["Mara: asks."],
-    "past": ["Mara: asks."],
+    "happened": ["Mara: asks."],
     "memory": "Little has happened so far.",
     "act": "Mara: asks.",
     "refused": "asks the moon",
@@ -68,7 +68,7 @@ _WHEN = (("Occasion", 200), ("Future", 300))
 _PERSON_LINES = (("Name", 40), ("About", 240))
 
 
-def cast_form(roles: int) -> Form[tuple[str, ...]]:
+def _cast_form(roles: int) -> Form[tuple[str, ...]]:
     people = ((f"{what} {n}", limit) for n in range(1, roles + 1) for what, limit in _PERSON_LINES)
     return Form(
         name="cast",
@@ -128,7 +128,7 @@ The scene:""",
 )
 
 
-def plan_form(steps: int) -> Form[tuple[str, ...]]:
+def _plan_form(steps: int) -> Form[tuple[str, ...]]:
     return Form(
         name="plan",
         system=(
@@ -236,13 +236,13 @@ _HAPPENED = (
 {% if memory %}
 What happened at first: {{ memory }}
 {% endif %}
-{% if past %}
+{% if happened %}
 What happened then:
-<past>
-{% for one in past %}
+<happened>
+{% for one in happened %}
 - {{ one }}
 {% endfor %}
-</past>
+</happened>
 {% endif %}
 
 """
@@ -263,7 +263,7 @@ JUDGE = Form(
 )
 
 
-def route_form(roles: int) -> Form[tuple[int, ...]]:
+def _route_form(roles: int) -> Form[tuple[int, ...]]:
     return Form(
         name="route",
         system=_MODULATOR
@@ -408,12 +408,13 @@ def forms_of(roles: int, steps: int, population: bool) -> tuple[Form[Any], ...]:
     """All forms of a scene with so many parts and steps.
 
     Args:
-        roles, steps: how many lines a cast and a plan have.
+        roles: parts of a scene, two lines each in an invented cast.
+        steps: lines of a plan.
         population: the parts are taken by agents of a society, and new instructions are drawn.
     """
     return (
-        *(DRAFT, POPULATION_CAST if population else cast_form(roles), plan_form(steps)),
-        *(ACT, JUDGE, route_form(roles), REACT, CRITIQUE, RECAP, WEIGH, BRIEF, REVISE),
+        *(DRAFT, POPULATION_CAST if population else _cast_form(roles), _plan_form(steps)),
+        *(ACT, JUDGE, _route_form(roles), REACT, CRITIQUE, RECAP, WEIGH, BRIEF, REVISE),
         *((INSTRUCT, ANSWER) if population else ()),
         *SCALES.values(),
     )

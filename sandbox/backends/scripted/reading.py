@@ -17,7 +17,7 @@ _LOOK = 4000
 """How many characters of a text are looked at."""
 
 _OPEN = re.compile(
-    r"<(you|question|answer|memory|comments|consequences|critiques|step|act|seen|past|news)>"
+    r"<(you|question|answer|memory|comments|consequences|critiques|step|act|seen|happened|news)>"
 )
 _REMEMBERED = re.compile(r"\A\s*(?:Question:.*?\n)?\s*Answer:", re.IGNORECASE | re.DOTALL)
 _AVERAGE = re.compile(r"(\d+(?:\.\d+)?)\W+on average|average\D{1,30}(\d+(?:\.\d+)?)", re.IGNORECASE)

@@ -201,7 +201,7 @@ def _within(sentences: list[str], limit: int = 380) -> str:
 
 def _summed_up(shown: _Shown, rng: random.Random) -> str:
     del rng
-    told = shown.sections.get("past") or shown.sections.get("answer") or "Nothing has happened."
+    told = shown.sections.get("happened") or shown.sections.get("answer") or "Nothing has happened."
     return _within(_SENTENCE.split(" ".join(told.replace("- ", "").split())))
 
 
