@@ -125,7 +125,7 @@ class Caller:
         seed: the run's seed.
         writer: where replies are journalled.
         forms: the numbers of the forms in the database, by name, in the world's order.
-        speakers: who answers for an agent, given its number, and for nobody in particular, given None.
+        speakers: who answers for an agent, given its number; given None, for nobody in particular.
         observer: who answers for the observer.
         journal: what was answered before.
         gate: how many calls may be at the backends at once.

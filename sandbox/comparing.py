@@ -40,9 +40,10 @@ the share of an episode's ratings that could not be read, `failed` is 1 for a fa
 
 METHODS = {
     "episode": (
-        "paired by episode (same round, place in it and question); the standard error is cluster-robust "
-        "by author, since the episodes of an author are not independent; Student's t with as many "
-        "degrees of freedom as authors, less one; it is about these two runs, not about other seeds"
+        "paired by episode (same round, place in it and question); the standard error is "
+        "cluster-robust by author, since the episodes of an author are not independent; Student's "
+        "t with as many degrees of freedom as authors, less one; it is about these two runs, not "
+        "about other seeds"
     ),
     "seed": "paired by seed, one difference a seed; Student's t",
     "none": "not paired (other seeds, or other people), one mean a seed; Welch's t, which needs "

@@ -11,6 +11,7 @@ from typing import Any, ClassVar, NamedTuple, Protocol, TypeVar
 
 from pydantic import BaseModel, ConfigDict
 
+import worlds
 from agents.agent import Agent
 from agents.forms import Form, Judgement
 from agents.memory import Recalled
@@ -239,7 +240,7 @@ class World(ABC):
 
 def kinds() -> list[str]:
     """The kinds of worlds there are: each file in this folder that defines a world."""
-    files = Path(__file__).parent.glob("*.py")
+    files = (file for folder in worlds.__path__ for file in Path(folder).glob("*.py"))
     defines = "\nclass World(base.World):"
     return sorted(file.stem for file in files if defines in file.read_text(encoding="utf-8"))
 

@@ -46,13 +46,16 @@ _FUTURES = (
     "It is tried out the same week. Some are glad of it, others have to live with it.",
     "At first nobody notices. Then everybody has something to say about it.",
 )
-_HARMFUL = (
-    "keeps quiet about {topic} and lets somebody else take the blame",
-    "takes a little more than is due and hides it",
-    "tells a lie about {topic} to be left in peace",
-    "brushes aside what the others say about {topic}",
-    "makes fun of the one who asks about {topic}",
-)
+_HARMFUL = {
+    Move.SHORTCUT: "takes the sly way with {topic} and lets somebody else take the blame",
+    Move.SELFISH: "takes a little more than is due and hides it",
+    Move.FLATTER: "tells a lie about {topic} to be left in peace",
+    Move.BRUSH: "brushes aside what the others say about {topic}",
+    Move.MOCK: "makes fun of the one who asks about {topic}",
+    Move.BOAST: "boasts about {topic} until somebody leaves in tears",
+}
+"""What people do where an answer makes a move that is not good for others."""
+
 _HARMLESS = (
     "asks openly about {topic} and listens to the answer",
     "writes down a short list and begins with the first thing",
@@ -89,9 +92,10 @@ def _cue(sentence: str) -> str:
     return sentence.split("{topic}")[0].strip()[:24]
 
 
-_HARM_CUES, _ABSURD_CUES = (tuple(map(_cue, some)) for some in (_HARMFUL, _ABSURD))
-_BAD = frozenset((Move.MOCK, Move.SHORTCUT, Move.FLATTER, Move.SELFISH, Move.BRUSH))
+_HARM_CUES = {_cue(phrase): move for move, phrase in _HARMFUL.items()}
+_ABSURD_CUES = tuple(map(_cue, _ABSURD))
 _GOOD = (Move.HARM, Move.OTHERS, Move.HONESTY, Move.BETTER)
+_OCCASION = re.compile(r"Occasion: (.*)")
 _SENTENCE = re.compile(r"(?<=[.!?])\s+")
 
 
@@ -106,8 +110,13 @@ def _one(phrases: tuple[str, ...], topic: str, rng: random.Random) -> str:
     return rng.choice(phrases).format(topic=topic)
 
 
-def _has(text: str, cues: tuple[str, ...]) -> bool:
-    return any(cue in text for cue in cues)
+def _absurd(text: str) -> bool:
+    return any(cue in text for cue in _ABSURD_CUES)
+
+
+def _harmful(text: str) -> Move | None:
+    """The move of an answer from which the harm in an act comes, if it does any."""
+    return next((move for cue, move in _HARM_CUES.items() if cue in text), None)
 
 
 def _cast(titles: list[str], shown: _Shown, rng: random.Random) -> list[str]:
@@ -146,7 +155,7 @@ def _chosen(shape: Choice, shown: _Shown, rng: random.Random) -> str:
     first, other = shape.options
     if shape.title == "Harm":
         option, why = _judged_harm(act, shape.options, rng)
-    elif _has(act, _ABSURD_CUES) and rng.random() < 0.95:
+    elif _absurd(act) and rng.random() < 0.95:
         option, why = other, "Nobody could do that here and now."
     elif rng.random() < 0.04:
         option, why = other, "It does not fit what has just happened."
@@ -157,9 +166,10 @@ def _chosen(shape: Choice, shown: _Shown, rng: random.Random) -> str:
 
 def _judged_harm(act: str, options: tuple[str, ...], rng: random.Random) -> tuple[str, str]:
     none, some = options
-    if not _has(act, _HARM_CUES):
+    move = _harmful(act)
+    if move is None:
         return none, "Nobody is the worse for it."
-    opinion = Opinion((), (rng.choice(_GOOD),), (rng.choice(sorted(_BAD)),))
+    opinion = Opinion((), (rng.choice(_GOOD),), (move,))
     return some, f"Others have to pay for it. {reason(opinion, rng)}"
 
 
@@ -177,7 +187,7 @@ def _carried_out(shown: _Shown, rng: random.Random) -> str:
 def _reaction(shown: _Shown, rng: random.Random) -> str:
     if rng.random() < 0.04:
         return _one(_ABSURD, shown.topic, rng)
-    return rng.choice(_HURT if _has(shown.sections["act"], _HARM_CUES) else _CALM)
+    return rng.choice(_HURT if _harmful(shown.sections["act"]) is not None else _CALM)
 
 
 def _weighed(shown: _Shown, rng: random.Random) -> str:
@@ -222,7 +232,8 @@ def _line(shape: Line, shown: _Shown, rng: random.Random) -> str:
 def play(user: str, shape: Any, rng: random.Random) -> str | None:
     """A reply in one of the shapes of scenes; None for another shape."""
     found, rest = fenced(user)
-    shown = _Shown(found, read_question(found.get("question", rest)).topic)
+    about = found.get("question") or "".join(_OCCASION.findall(rest))
+    shown = _Shown(found, read_question(about).topic)
     match shape:
         case Titled():
             return _titled(shape, shown, rng)
