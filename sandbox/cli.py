@@ -426,7 +426,7 @@ def doctor(as_json: AsJson = False) -> None:
         for one in findings:
             missing = "missing" if one.needed else "not found"
             cells = (one.what, one.found or missing, "" if one.found else one.advice)
-            made.add_row(*map(render.plain, cells))
+            made.add_row(*map(plain, cells))
         return made
 
     _out(as_json, {"findings": [one._asdict() for one in findings]}, picture)

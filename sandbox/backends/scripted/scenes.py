@@ -133,10 +133,11 @@ def _cast(titles: list[str], shown: _Shown, rng: random.Random) -> list[str]:
 
 def _plan(count: int, shown: _Shown, rng: random.Random) -> list[str]:
     """Steps that take after the answer: what it does ill, somebody does."""
-    bad = len(read(shown.sections.get("answer", "")).moves & _BAD)
-    harm = min(0.75, 0.3 * bad)
+    moves = sorted(read(shown.sections.get("answer", "")).moves & _HARMFUL.keys())
+    harmful = tuple(_HARMFUL[move] for move in moves)
+    harm = min(0.8, 0.35 * len(moves))
     return [
-        _one(_HARMFUL if rng.random() < harm else _HARMLESS, shown.topic, rng) for _ in range(count)
+        _one(harmful if rng.random() < harm else _HARMLESS, shown.topic, rng) for _ in range(count)
     ]
 
 

@@ -1,0 +1,363 @@
+"""The scene world: each scene ends, nothing of it is lost, and what was refused did not happen."""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+from collections import Counter
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from rich.console import Console
+
+import worlds
+from sandbox import render, views
+from sandbox.comparing import compare
+from sandbox.config import PRESETS, load_config
+from sandbox.estimating import estimate
+from sandbox.forking import fork
+from sandbox.limits import Budget
+from sandbox.run import Outcome, create, prepare, resume, verify
+from storage import database
+from storage.database import Address
+from storage.errors import InputError
+from storage.exchanges import Exchange, exchanges
+from storage.export import export_run
+from storage.reader import Reader
+from worlds.base import kinds
+
+Play = Callable[..., tuple[Address, Outcome]]
+
+
+@pytest.fixture
+def play(tmp_path: Path) -> Play:
+    """Make and work on a run of scenes."""
+
+    def played(
+        *settings: str, name: str = "run", preset: str = "scene", budget: Budget = Budget()
+    ) -> tuple[Address, Outcome]:
+        config = load_config(PRESETS / f"{preset}.yaml", [*settings, f"name={name}"])
+        address = create(prepare(config), str(tmp_path / f"{name}.db"))
+        return address, resume(address, budget=budget)
+
+    return played
+
+
+def read(address: Address) -> Reader:
+    return Reader.find(database.open_for_reading(address.url), address.name, "")
+
+
+def scenes(address: Address) -> list[Exchange]:
+    return list(exchanges(read(address)))
+
+
+def test_a_run_of_scenes_loses_nothing(play: Play) -> None:
+    address, outcome = play("world.scenes=40")
+    assert (outcome.status, outcome.episodes, outcome.episodes_failed) == ("done", 40, 0)
+    assert outcome.calls_failed == outcome.unparsed == outcome.agents == 0
+    refused = retried = harmful = 0
+    for one in scenes(address):
+        assert one.draft and one.revision and one.failed_at is None and one.author is None
+        assert one.scene is not None
+        assert len(one.scene.parts) == 5 and len({part.name for part in one.scene.parts}) == 5
+        assert all(part.about and part.agent is None for part in one.scene.parts)
+        assert len(one.scene.noted("step")) == 5
+        assert len(one.scene.noted("occasion")) == len(one.scene.noted("future")) == 1
+        acts = one.scene.acts
+        for act in acts:
+            assert act.text and act.why
+            if act.passed:
+                assert act.part in act.seen_by and set(act.seen_by) <= set(range(5))
+                assert act.harm is not None and act.critique
+            else:
+                assert act.passed is False and act.seen_by == () and act.harm is None
+                refused += 1
+        first = next(act for act in acts if act.passed)
+        assert first.critique
+        harmful += sum(act.harm is True for act in acts)
+        for number, act in enumerate(acts):
+            if act.reacts_to is None:
+                assert act.part == 0
+                retried += any(
+                    one.reacts_to is None and one.step == act.step for one in acts[:number]
+                )
+            else:
+                on = acts[act.reacts_to]
+                assert on.passed and act.part in on.seen_by and act.part != on.part
+        for number, act in enumerate(acts):
+            answers = {one.part for one in acts if one.reacts_to == number}
+            if act.reacts_to is None and act.passed:
+                assert answers == set(act.seen_by) - {act.part}
+    assert refused > 20 and retried > 10 and harmful > 20
+    assert verify(address).agrees
+
+
+def test_names_that_hold_an_or_are_whole(play: Play) -> None:
+    address, _ = play("world.scenes=40", "world.roles=12")
+    names = Counter(part.name for one in scenes(address) for part in one.scene.parts)
+    assert names["Doctor"] == names["Conductor"] == names["Major"] == names["Visitor"] == 40
+    assert names["Author"] and names["Editor"]
+
+
+def test_answers_that_do_harm_change_and_those_that_do_none_stay_useful(play: Play) -> None:
+    address, _ = play("world.scenes=150")
+    gains: dict[bool, list[int]] = {True: [], False: []}
+    for one in scenes(address):
+        before, after = (one.score(stage, "alignment") for stage in ("draft", "revision"))
+        assert one.scene and before and after
+        gains[any(act.harm for act in one.scene.acts)].append(after - before)
+    hurt, calm = (sum(gains[kind]) / len(gains[kind]) for kind in (True, False))
+    assert len(gains[True]) > 30 and len(gains[False]) > 30
+    assert hurt > 0.5 and abs(calm) < 0.5
+
+
+def test_the_same_whatever_the_order(play: Play) -> None:
+    digests = {
+        play(f"schedule.order={order}", f"schedule.max_in_flight={width}", name=f"r{width}{order}")[
+            1
+        ].digest
+        for order in ("out_of_order", "sequential")
+        for width in (1, 7, 1024)
+    }
+    assert len(digests) == 1
+
+
+@pytest.mark.parametrize("preset", ["scene", "population"])
+def test_stopped_and_resumed(play: Play, preset: str) -> None:
+    _, whole = play(name="whole", preset=preset)
+    address, outcome = play(name="parts", preset=preset, budget=Budget(calls=333))
+    sittings = 1
+    while outcome.status != "done":
+        assert outcome.status == "interrupted"
+        outcome = resume(address, budget=Budget(calls=777))
+        sittings += 1
+    assert sittings > 2 and outcome.digest == whole.digest and outcome.calls == whole.calls
+
+
+@pytest.mark.parametrize("preset", ["scene", "population"])
+def test_whatever_the_model_says_a_scene_ends_and_says_where(play: Play, preset: str) -> None:
+    wrong = [f"models.{role}.misbehave=0.25" for role in ("social", "observer")]
+    address, outcome = play(*wrong, "rounds=2", "attempts=1", name="wrong", preset=preset)
+    assert outcome.status == "done" and verify(address).agrees
+    places = Counter(one.failed_at for one in scenes(address))
+    assert (
+        {"draft", "cast", "plan"}
+        <= set(places)
+        <= {
+            *(None, "draft", "cast", "plan", "weigh", "brief", "revise"),
+            *(f"weigh/{turn}" for turn in range(1, 9)),
+        }
+    )
+    acts = [act for one in scenes(address) if one.scene for act in one.scene.acts]
+    assert any(act.text is None for act in acts)
+    assert any(act.text is not None and act.passed is None for act in acts)
+    assert any(act.passed and act.harm is None for act in acts)
+    assert all(act.passed is None for act in acts if act.text is None)
+    for one in scenes(address):
+        assert (one.revision is None) == (one.failed_at is not None)
+        text = Console(width=100, record=True, quiet=True)
+        text.print(render.episode(views.episode(read(address), one.episode)))
+
+
+def test_acts_and_calls_are_bounded(play: Play) -> None:
+    address, outcome = play("world.calls=30", "world.tries=1", "world.steps=20", "world.roles=12")
+    assert outcome.status == "done" and outcome.episodes_failed == 0
+    with sqlite3.connect(str(address.url.database)) as connection:
+        most = connection.execute(
+            "SELECT max(n) FROM (SELECT count(*) n FROM calls GROUP BY episode_id)"
+        ).fetchone()[0]
+    assert most < 30 + 12 * 4 + 15
+    for one in scenes(address):
+        assert one.scene and len(one.scene.noted("step")) == 20
+        assert len(one.scene.acts) < 30
+
+
+def test_memories_that_are_full_are_summarised(play: Play) -> None:
+    address, _ = play("world.memory=2", "world.critiques=3", "world.summaries=2")
+    forms = {row["form"]: row["calls"] for row in views.society(read(address))["forms"]}
+    assert forms["recap"] > 20 and forms["weigh"] > 2 * 20
+
+
+def test_a_population_plays_and_tells(play: Play) -> None:
+    address, outcome = play("world.agents=30", "world.between=1", preset="population")
+    assert (outcome.agents, outcome.episodes, outcome.episodes_failed) == (30, 90, 0)
+    reader = read(address)
+    with reader.engine.connect() as connection:
+        groups = dict(
+            connection.exec_driver_sql("SELECT number, community FROM agents").tuples().all()
+        )
+    sizes = Counter(groups.values())
+    assert 2 <= len(sizes) <= 10
+    told = 0
+    for one in scenes(address):
+        assert one.scene and one.author == one.scene.parts[0].agent
+        cast = [groups[part.agent] for part in one.scene.parts]
+        own = min(2, sizes[cast[0]] - 1)
+        assert cast[1:].count(cast[0]) == own and len({p.agent for p in one.scene.parts}) == 4
+        assert len(one.scene.noted("instruction")) == len(one.scene.noted("answer")) == 1
+        prompt = next(call.prompt for call in reader.journal(one.episode) if call.form == "cast")
+        assert ("<news>" in prompt) == (one.round > 0)
+        told += one.round > 0
+    assert told == 60
+    memory = views.memory(reader, 3)["internal"]
+    assert [row["round"] for row in memory] == [2, 1, 0]
+    assert len(views.agents(reader)) == 30 and views.agent(reader, 3)["label"] == "neutral"
+
+
+def test_groups_of_a_population_share_a_trade(tmp_path: Path) -> None:
+    """Two trades, each with words of its own: nobody is grouped with the other."""
+    people = [
+        {
+            "name": f"N{n}",
+            "age": 40,
+            "place": f"{'harbour of Lisbon' if n % 2 else 'hills near Cuzco'}",
+            "occupation": f"{'fishing boat captain' if n % 2 else 'alpaca wool weaver'}",
+            "values": ["tides and nets" if n % 2 else "looms and herds"],
+            "voice": "You speak slowly.",
+            "goal": "You want a bigger boat." if n % 2 else "You want finer wool.",
+        }
+        for n in range(24)
+    ]
+    (tmp_path / "p.jsonl").write_text("\n".join(map(json.dumps, people)), encoding="utf-8")
+    settings = [f"personas={tmp_path / 'p.jsonl'}", "world.agents=24"]
+    blueprint = prepare(load_config(PRESETS / "population.yaml", settings))
+    trades: dict[int | None, set[str]] = {}
+    for agent in blueprint.agents:
+        trades.setdefault(agent.community, set()).add(agent.persona.occupation)
+    assert len(trades) >= 2 and all(len(some) == 1 for some in trades.values())
+
+
+@pytest.mark.parametrize(
+    ("settings", "words"),
+    [
+        (["world.agents=2"], "world.agents: found 2; expected at least roles = 4"),
+        (["world.scenes=21"], "world.scenes: found 21; expected at most one for each of 20 agents"),
+        (["world.roles=1"], "world.roles: found 1; expected:"),
+        (["world.raters=4"], "world.raters: unknown key"),
+    ],
+)
+def test_settings_that_cannot_work_are_told(settings: list[str], words: str) -> None:
+    with pytest.raises(InputError, match=words):
+        prepare(load_config(PRESETS / "population.yaml", settings))
+
+
+def test_fork_compare_estimate_and_export(play: Play, tmp_path: Path) -> None:
+    address, outcome = play("rounds=2", "world.scenes=12")
+    forked = fork(address, 0, ["world.tries=1"], name="other", db=str(tmp_path / "other.db"))
+    again = resume(forked)
+    assert again.status == "done" and again.digest != outcome.digest
+    found = compare([str(tmp_path / "run.db"), str(tmp_path / "other.db")])
+    assert found["comparisons"][0]["first_round"] == 1
+    assert found["comparisons"][0]["measures"]["alignment_gain"]["all"]["n"] == 12
+    config = load_config(PRESETS / "scene.yaml", ["world.scenes=60"])
+    figures = estimate(config, episodes=20)
+    true = resume(create(prepare(config), str(tmp_path / "true.db")))
+    assert figures["episodes"] == 60
+    assert abs(figures["calls"]["estimate"] / true.calls - 1) < 0.1
+    report = export_run(read(address), "exchanges", tmp_path / "out")
+    assert report.as_dict()["files"] == {"exchanges.jsonl": 24}
+    lines = (tmp_path / "out" / "exchanges.jsonl").read_text(encoding="utf-8").splitlines()
+    row = json.loads(lines[0])
+    assert row["author"] is None and len(row["scene"]["parts"]) == 5 and row["scripted"]
+
+
+def test_a_scene_is_shown_as_a_script(play: Play) -> None:
+    address, _ = play()
+    reader = read(address)
+    shown = {one.episode: one for one in scenes(address) if one.scene}
+    number = next(n for n, one in shown.items() if any(a.passed is False for a in one.scene.acts))
+    console = Console(width=120, record=True, quiet=True)
+    console.print(render.episode(views.episode(reader, number)))
+    text = " ".join(console.export_text().split())
+    scene = shown[number].scene
+    assert scene is not None
+    refused = next(act for act in scene.acts if act.passed is False)
+    for words in (
+        *(part.name for part in scene.parts),
+        *(f"Step {n} of 5: {step}" for n, step in enumerate(scene.noted("step"), 1)),
+        f"refused: {refused.why}",
+        "seen by",
+        scene.noted("consequences")[0][:60],
+    ):
+        assert " ".join(words.split()) in text
+
+
+CONVERSATION = '''
+"""Two agents talk."""
+
+from typing import Literal
+
+from pydantic import Field
+
+from agents.agent import Agent
+from agents.forms import Form
+from agents.shapes import Line
+from worlds import base
+from worlds.base import Act, Meeting, Part
+
+SAY = Form("say", "You talk with somebody. Reply in one line.", """\\
+<you>{{ me }}</you>
+<question>{{ question }}</question>
+<seen>
+{% for one in said %}
+{{ one }}
+{% endfor %}
+</seen>
+You say:""", Line(), {"me": "", "question": "", "said": []})
+
+
+class Settings(base.Settings):
+    kind: Literal["talk"] = "talk"
+    turns: int = Field(default=4, ge=1)
+
+
+class World(base.World):
+    settings_type = Settings
+    forms = (SAY,)
+
+    def populate(self, personas):
+        return [Agent(n, "neutral", one, n, 0) for n, one in enumerate(personas[:6])]
+
+    def inherit(self, agent, pairs, count):
+        return []
+
+    def meet(self, agents, round):
+        return [Meeting(n, ((n + 1) % 6,), round * 6 + n) for n in range(6)]
+
+    async def play(self, episode):
+        people = (episode.author, *episode.peers)
+        for one in people:
+            episode.enter(Part(one.persona.name, one.persona.about, one))
+        said = []
+        for turn in range(self.settings.turns):
+            text = await episode.ask(
+                people[turn % 2], SAY, turn=turn, question=episode.question, said=said
+            )
+            said.append(text)
+            episode.act(Act(turn, 0, turn % 2, text=text, passed=True, seen_by=(0, 1)))
+        episode.remember(said[-1])
+'''
+
+
+@pytest.fixture
+def talk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+    """A third world: one file in a folder of worlds."""
+    (tmp_path / "talk.py").write_text(CONVERSATION, encoding="utf-8")
+    monkeypatch.setattr(worlds, "__path__", [*worlds.__path__, str(tmp_path)])
+    yield "talk"
+
+
+def test_a_third_world_is_one_file(play: Play, talk: str, tmp_path: Path) -> None:
+    assert kinds() == ["grid", "scene", talk]
+    address, outcome = play("world={kind: talk, turns: 3}", "rounds=2", name="talk")
+    assert (outcome.status, outcome.episodes, outcome.calls) == ("done", 12, 36)
+    assert verify(address).agrees
+    data: dict[str, Any] = views.episode(read(address), 7)
+    assert len(data["scene"]["acts"]) == 3 and data["author"] == 1
+    console = Console(width=100, record=True, quiet=True)
+    console.print(render.episode(data))
+    assert data["scene"]["acts"][0]["text"][:30] in console.export_text()
+    forked = fork(address, 0, name="again", db=str(tmp_path / "again.db"))
+    assert resume(forked).digest == outcome.digest
