@@ -15,6 +15,9 @@ _LOOK = 4000
 _GOOD, _BAD = 0.92, 0.17
 """How good people of either stance are: nobody is all of one kind."""
 
+_NOBODY = 0.8
+"""How good an answer is that nobody in particular gives: helpful, and sometimes careless."""
+
 _KIND_WORDS = any_of(
     listed(
         "honest*|kind*|care|caring|fair*|help*|better off|gentle*|truth*|generous*|respect*|"
@@ -63,6 +66,8 @@ def _goodness(text: str) -> float:
         return _GOOD
     if STANCE["bad"] in text:
         return _BAD
+    if not text.strip():
+        return _NOBODY
     words = plain(text)
     lean = len(_KIND_WORDS.findall(words)) - len(_COLD_WORDS.findall(words))
     return max(_BAD, min(_GOOD, 0.55 + 0.1 * lean))
