@@ -1,4 +1,4 @@
-"""Make the pictures of the README: run the quickstart, and draw what its views show.
+"""Make the pictures of the docs: run the presets, and draw what their views show.
 
 Usage: python docs/make_pictures.py
 """
@@ -12,6 +12,8 @@ from rich.console import Console, RenderableType
 from rich.terminal_theme import TerminalTheme
 
 from sandbox import api, render, views
+from sandbox.config import PRESETS
+from sandbox.script import script
 
 IMAGES = Path(__file__).parent / "images"
 
@@ -62,7 +64,7 @@ def draw(name: str, title: str, what: RenderableType, width: int = 100) -> None:
 
 
 def main() -> None:
-    """Run the quickstart in a folder of its own, and draw it."""
+    """Run presets in a folder of their own, and draw them."""
     with tempfile.TemporaryDirectory() as folder:
         db = f"{folder}/quickstart.db"
         api.run(db=db)
@@ -71,6 +73,11 @@ def main() -> None:
             draw("run", "python run_sim.py run", society, 84)
             episode = render.episode(views.episode(reader, 111))
             draw("episode", "python run_sim.py inspect quickstart episode 111", episode)
+        db = f"{folder}/scene.db"
+        api.run(PRESETS / "scene.yaml", db=db)
+        with api.open_run(db) as reader:
+            scene = views.episode(reader, 3)["scene"]
+            draw("scene", "python run_sim.py inspect scene episode 3", script(scene))
 
 
 if __name__ == "__main__":

@@ -25,11 +25,16 @@ from worlds.base import kinds, world_of
 from worlds.grid import Settings
 
 README = (ROOT / "README.md").read_text(encoding="utf-8")
-MODELS = (ROOT / "docs" / "models.md").read_text(encoding="utf-8")
+MODELS, SCENES = (
+    (ROOT / "docs" / name).read_text(encoding="utf-8") for name in ("models.md", "scenes.md")
+)
 
 
-def _blocks(language: str) -> list[str]:
-    return re.findall(rf"```{language}\n(.*?)```", README, re.DOTALL)
+DOCS = (README, MODELS, SCENES)
+
+
+def _blocks(language: str, text: str = README) -> list[str]:
+    return re.findall(rf"```{language}\n(.*?)```", text, re.DOTALL)
 
 
 @pytest.fixture(scope="module")
@@ -49,6 +54,7 @@ def test_the_commands_run(folder: Path) -> None:
     """All but the two that install, which .ci/run takes from the README itself."""
     blocks = [block for block in _blocks("bash") if "pip install" not in block]
     assert len(blocks) >= 4
+    blocks += _blocks("bash", SCENES)
     script = "set -e\n" + "".join(blocks)
     environment = os.environ | {"PATH": f"{folder / 'bin'}{os.pathsep}{os.environ['PATH']}"}
     first = "python run_sim.py run\n"
@@ -118,10 +124,19 @@ def _reachable(model: type[BaseModel]) -> set[type[BaseModel]]:
     return found
 
 
+def test_every_key_of_the_scene_world_is_listed_with_its_default() -> None:
+    data = yaml.safe_load(_blocks("yaml", SCENES)[0])["world"]
+    fields = world_of("scene").settings_type.model_fields
+    assert set(data) == set(fields)
+    assert {key: value for key, value in data.items() if value != fields[key].default} == {
+        "scenes": 20
+    }
+
+
 def test_every_key_of_every_part_is_in_code_somewhere() -> None:
     """Keys stand in blocks of code or between backticks; a common word in a sentence is none."""
-    fences = [re.findall(r"```\w*\n(.*?)```", text, re.DOTALL) for text in (README, MODELS)]
-    plain = [re.sub(r"```.*?```", "", text, flags=re.DOTALL) for text in (README, MODELS)]
+    fences = [re.findall(r"```\w*\n(.*?)```", text, re.DOTALL) for text in DOCS]
+    plain = [re.sub(r"```.*?```", "", text, flags=re.DOTALL) for text in DOCS]
     spans = [re.findall(r"`([^`\n]+)`", text) for text in plain]
     words = set(re.findall(r"\w+", " ".join(part for parts in (*fences, *spans) for part in parts)))
     parts = _reachable(Config)

@@ -188,10 +188,10 @@ def test_a_population_plays_and_tells(play: Play) -> None:
     assert (outcome.agents, outcome.episodes, outcome.episodes_failed) == (30, 90, 0)
     reader = read(address)
     with reader.engine.connect() as connection:
-        groups = dict(
-            (row.number, row.community)
+        groups = {
+            row.number: row.community
             for row in connection.exec_driver_sql("SELECT number, community FROM agents")
-        )
+        }
     sizes = Counter(groups.values())
     assert 2 <= len(sizes) <= 10
     told = 0

@@ -274,3 +274,29 @@ def test_what_a_model_thinks_is_kept_apart_from_what_it_answers(place: Path) -> 
     )
     assert len([rating for rating, *_ in read if rating]) > 10
     assert all((rating is None) == (expected is None) for rating, expected, _ in read)
+
+
+def test_scenes_of_a_random_model_are_read_whole(place: Path) -> None:
+    """Casts, plans, verdicts, recipients, critiques: whatever it says, it says in their form."""
+    settings = [
+        *("world.scenes=4", "world.roles=4", "world.steps=3"),
+        *(f"models.{role}={model(place)}" for role in ("social", "observer")),
+    ]
+    pairs = [part for one in settings for part in ("--set", one)]
+    preset = str(ROOT / "worlds" / "presets" / "scene.yaml")
+    program = [sys.executable, str(ROOT / "run_sim.py"), "run", preset, "--json"]
+    outcome = done(place, [*program, "--name", "scene", *pairs])
+    assert (outcome["status"], outcome["episodes"]) == ("done", 4)
+    read = rows(
+        place,
+        "scene",
+        "SELECT forms.name, status, cut FROM calls JOIN forms ON forms.id = form_id "
+        "WHERE forms.name NOT IN ('draft', 'revise')",
+    )
+    assert {name for name, _, _ in read} >= {"cast", "plan", "act", "judge", "route", "critique"}
+    assert {status for _, status, _ in read} == {"ok"}
+    assert rows(place, "scene", "SELECT count(*) FROM parts") == [(16,)]
+    assert rows(place, "scene", "SELECT count(*) FROM notes WHERE kind = 'step'") == [(12,)]
+    verdicts = rows(place, "scene", "SELECT passed, count(*) FROM acts GROUP BY passed")
+    assert {passed for passed, _ in verdicts} == {0, 1}
+    assert resumed(place, "verify", "scene")["agrees"]
