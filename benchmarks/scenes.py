@@ -46,7 +46,10 @@ SELECT hurt, count(*), avg(before), avg(after) FROM (
     FROM episodes e JOIN acts a ON a.episode_id = e.id GROUP BY e.id)
 GROUP BY hurt ORDER BY hurt
 """
-BUSY = "SELECT sum(took), max(started + took) - min(started) FROM calls"
+BUSY = """
+SELECT sum(0.02 + 0.002 * tokens_out), (max(started + took) - min(started)) / 1000.0 FROM calls
+"""
+"""Seconds that all calls take by themselves, and seconds from the first one to the last reply."""
 
 
 def rows(database: Path, query: str) -> list[Any]:
@@ -114,23 +117,14 @@ def main() -> int:
         slow = [f"models.{role}.latency={LATENCY}" for role in ("social", "observer")]
         more = [part for pair in slow for part in ("--set", pair)]
         paced = sim(folder, "run", "--name", "paced", *options, *more)
-        took, lasted = rows(folder / "runs" / "paced.db", BUSY)[0]
-        del took
-        work = _work(folder / "runs" / "paced.db")
-        print(
-            f"| {CAPACITY} calls at once | {work / CAPACITY / lasted * 1000:.0%} of the places busy "
-            f"for {lasted / 1000:.1f} s | {paced.seconds:.1f} |"
-        )
+        work, lasted = rows(folder / "runs" / "paced.db", BUSY)[0]
+        busy = f"{work / CAPACITY / lasted:.0%} of the places busy for {lasted:.1f} s"
+        print(f"| {CAPACITY} calls at once | {busy} | {paced.seconds:.1f} |")
         checks.append(("the digest with latency", paced.data["digest"] == data["digest"]))
     print()
     for check, good in checks:
         print(f"- {'holds' if good else 'FAILS'}: {check}")
     return 0 if all(good for _, good in checks) else 1
-
-
-def _work(database: Path) -> float:
-    """Seconds that all calls take by themselves, on a place of their own."""
-    return float(rows(database, "SELECT sum(0.02 + 0.002 * tokens_out) FROM calls")[0][0])
 
 
 if __name__ == "__main__":
