@@ -139,7 +139,7 @@ def measured(database: Path, outcome: dict[str, Any]) -> Measured:
 def server(model: str, extra: dict[str, Any], log: Path) -> Iterator[str]:
     """A vLLM server with the engine arguments that the backend in this process would choose."""
     code = (
-        "import json, sys; from sandbox.backends.vllm import VllmConfig, engine_arguments; "
+        "import json, sys; from sandbox.backends.vllm_config import VllmConfig, engine_arguments; "
         "print(json.dumps(engine_arguments(VllmConfig.model_validate_json(sys.argv[1]))))"
     )
     config = json.dumps({"backend": "vllm", "model": model, "extra": extra})
@@ -184,7 +184,7 @@ def at_once(database: Path, settings: dict[str, Any]) -> Measured:
     from vllm import LLM, SamplingParams
     from vllm.sampling_params import StructuredOutputsParams
 
-    from sandbox.backends.vllm import VllmConfig, engine_arguments
+    from sandbox.backends.vllm_config import VllmConfig, engine_arguments
 
     config = VllmConfig.model_validate(settings)
     engine = LLM(**engine_arguments(config))

@@ -11,6 +11,7 @@ import asyncio
 import random
 import time
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from hashlib import blake2b
 from typing import Any, Generic, NamedTuple, TypeVar
@@ -160,10 +161,12 @@ class Caller:
         self._group = GroupCommit(writer)
         self._asked = 0
         self._jitter = random.Random(seed)
+        self._stop = asyncio.Event()
 
     def stop(self, reason: str) -> None:
         """Make no further call."""
         self.stopping = self.stopping or reason
+        self._stop.set()
 
     async def call(
         self,
@@ -270,8 +273,7 @@ class Caller:
         after = 0.0
         for attempt in range(speaker.retries + 1):
             if attempt:
-                await asyncio.sleep(max(after, pause(attempt, self._jitter)))
-                self._check()
+                await self._pause(max(after, pause(attempt, self._jitter)))
             try:
                 async with asyncio.timeout(speaker.timeout):
                     return await speaker.backend.answer(call)
@@ -281,6 +283,13 @@ class Caller:
                 after = 0.0
                 problem = f"no reply within {speaker.timeout:g} seconds"
         raise BackendDown(f"call {asked.name}: {problem}, {speaker.retries + 1} times")
+
+    async def _pause(self, seconds: float) -> None:
+        """Wait before a call is asked again, unless no further call is to be made."""
+        with suppress(TimeoutError):
+            async with asyncio.timeout(seconds):
+                await self._stop.wait()
+        self._check()
 
     def _enter(self, asked: _Asked[T], row: dict[str, Any]) -> Answered[T]:
         """Hand a call over to the writer."""

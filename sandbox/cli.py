@@ -10,7 +10,7 @@ import json
 import os
 import signal
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any, NoReturn
@@ -98,7 +98,8 @@ def run(
     """Run a config (default: the quickstart, with scripted replies)."""
     loaded = load_config(config or QUICKSTART, set_ or [], name=name, rounds=rounds)
     budget = Budget(max_calls, max_tokens, max_hours)
-    _work(create(prepare(loaded, str(config or QUICKSTART)), db), as_json, budget=budget)
+    blueprint = prepare(loaded, str(config or QUICKSTART), set_ or [])
+    _work(create(blueprint, db), as_json, budget=budget)
 
 
 @app.command()
@@ -125,12 +126,25 @@ def _work(address: Address, as_json: bool, **options: Any) -> None:
     with open_run(str(address)) as reader:
         data = outcome.as_dict()
         _out(as_json, data, lambda: _summary(reader, outcome))
+    if outcome.calls_failed:
+        print(_failures(address, outcome), file=sys.stderr)
+    if outcome.status == "done" and outcome.calls_failed == outcome.calls > 0:
+        raise typer.Exit(1)
     if outcome.status == "done" and not display.shown:
         print("done already: nothing is left to do", file=sys.stderr)
     if outcome.status != "done":
         stopped = f"{outcome.status}: {outcome.message}".removeprefix("interrupted: ")
         print(f"{stopped}; go on with: {_resume(address)}", file=sys.stderr)
         raise typer.Exit(130 if outcome.status == "interrupted" else 1)
+
+
+def _failures(address: Address, outcome: Outcome) -> str:
+    """How many calls got no reply, what the last of them was told, and how to see the others."""
+    with open_run(str(address)) as reader:
+        error = printable(views.last_error(reader))
+    failed = f"{outcome.calls_failed:,} of {outcome.calls:,} calls got no reply"
+    look = f"python run_sim.py inspect {_argument(address)} calls --failures"
+    return f"{failed}, the last one: {error}; all of them: {look}"
 
 
 def _resume(address: Address) -> str:
@@ -157,7 +171,8 @@ def _summary(reader: Reader, outcome: Outcome) -> RenderableType:
     }
     for key, value in words.items():
         made.add_row(key, plain(value))
-    return Group(render.society(views.society(reader)), Text(), made, Text(), _next_steps(outcome))
+    data = views.society(reader)
+    return Group(render.society(data), Text(), made, *_next_steps(outcome, data))
 
 
 def _cached(outcome: Outcome) -> str:
@@ -166,19 +181,22 @@ def _cached(outcome: Outcome) -> str:
     return f" ({share:.0%} from the prefix cache)" if outcome.tokens_cached else ""
 
 
-def _next_steps(outcome: Outcome) -> RenderableType:
+def _next_steps(outcome: Outcome, data: dict[str, Any]) -> Iterator[RenderableType]:
+    """What can be looked at, where there is something."""
     run = _argument(Address(database.parse_url(outcome.db), outcome.run))
+    rated = any(row["peer_rating"] is not None for row in data["rounds"])
+    format = "stable-alignment" if rated else "exchanges"
     steps = (
-        ("look into a head", f"inspect {run} memory 3"),
-        ("read an exchange", f"inspect {run} episode 0"),
-        ("carry data away", f"export {run} --format stable-alignment --out data/{outcome.run}"),
+        ("look into a head", f"inspect {run} memory 3", outcome.agents),
+        ("read an exchange", f"inspect {run} episode 0", outcome.episodes),
+        ("carry data away", f"export {run} --format {format} --out data/{outcome.run}", True),
     )
-    return Group(
-        *(
-            Text(f"{what:17} python run_sim.py {verb}", no_wrap=True, overflow="ignore")
-            for what, verb in steps
-        )
-    )
+    if outcome.episodes:
+        yield Text()
+        for what, verb, there in steps:
+            if there:
+                line = f"{what:17} python run_sim.py {verb}"
+                yield Text(line, no_wrap=True, overflow="ignore")
 
 
 @app.command()

@@ -6,12 +6,13 @@ expected, and is found before anything starts.
 
 from __future__ import annotations
 
+import difflib
 import json
 import os
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, get_args
 
 import yaml
 from pydantic import (
@@ -173,7 +174,7 @@ def load_config(path: Path, settings: Sequence[str] = (), **overrides: Any) -> C
     _anchor(data, path.resolve().parent)
     for setting in settings:
         key = apply_setting(data, setting)
-        origin[key] = f"--set {setting}"
+        origin[key] = told(setting)
     data.update({key: value for key, value in overrides.items() if value is not None})
     data.setdefault("personas", str(PRESETS.parent / "data" / "personas.jsonl"))
     try:
@@ -267,11 +268,11 @@ def apply_setting(data: dict[str, Any], setting: str) -> tuple[str, ...]:
     name, equals, text = setting.partition("=")
     key = tuple(name.strip().split("."))
     if not equals or not all(key):
-        raise InputError(f"--set {setting}: expected a.b=value")
+        raise InputError(f"{told(setting)}: expected a.b=value")
     try:
         value = yaml.safe_load(text)
     except yaml.YAMLError:
-        raise InputError(f"--set {setting}: found {_short(text)}, expected a YAML value") from None
+        raise InputError(f"{told(setting)}: expected a YAML value after =") from None
     part = data
     for parent in key[:-1]:
         if not isinstance(part.setdefault(parent, {}), dict):
@@ -305,20 +306,62 @@ def explain(
         data: what was read.
     """
     first = error.errors(include_url=False)[0]
-    key = _key(first["loc"], data)
+    key = _key(first["loc"], data, first["type"] == "missing")
     place = _origin_of(key, origin) or path
     name = ".".join(key)
     message = _TOLD.get(first["type"], first["msg"].removeprefix("Value error, "))
     if first["type"] == "extra_forbidden":
-        return f"{place}: {name}: unknown key; expected one that the README lists"
+        return f"{place}: {name}: unknown key; {_expected_key(key)}"
     if first["type"] == "missing":
         return f"{place}: {name}: missing; expected a value"
     message = message[:1].lower() + message[1:]
-    found = "one that cannot be shown" if "base_url" in key else _short(first["input"])
+    found = _short(first["input"])
+    if _is_secret(key) and ("base_url" not in key or "@" in found):
+        found = "one that is not shown, for it may be secret"
     return f"{place}: {name}: found {found}; expected: {message}"
 
 
+def _is_secret(key: Sequence[str]) -> bool:
+    """Whether what stands under a key may be a secret, or hold one, as people mistake them."""
+    return any(word in part.lower() for part in key for word in ("key", "token", "url", "passw"))
+
+
+def told(setting: str) -> str:
+    """A ``--set`` as errors name it: without its value where that may be a secret."""
+    name = setting.partition("=")[0]
+    return f"--set {name if _is_secret(name.split('.')) else setting}"
+
+
+def _expected_key(key: Sequence[str]) -> str:
+    where = "docs/models.md" if key[0] == "models" or "embedder" in key else "the README"
+    where = "docs/scenes.md or the README" if key[0] == "world" else where
+    near = difflib.get_close_matches(key[-1], _known_keys(), 1, 0.75)
+    hint = f"; did you mean {near[0]}?" if near else ""
+    return f"expected one that {where} lists{hint}"
+
+
+def _known_keys() -> set[str]:
+    """The keys of a config and of whatever can be nested in it."""
+    found: set[str] = set()
+    waiting: list[Any] = [Config, *(world_of(kind).settings_type for kind in kinds())]
+    while waiting:
+        part = waiting.pop()
+        if isinstance(part, type) and issubclass(part, BaseModel):
+            fields = part.model_fields
+            waiting += [field.annotation for name, field in fields.items() if name not in found]
+            found.update(fields)
+        else:
+            waiting.extend(get_args(part))
+    return found
+
+
 _TOLD = {"path_type": "the path of a file", "model_type": "a mapping of keys"}
+
+
+def place_of(key: str, path: str, settings: Sequence[str]) -> str:
+    """Where a key was set: by a ``--set``, or else in the file."""
+    origin = {tuple(one.partition("=")[0].strip().split(".")): told(one) for one in settings}
+    return _origin_of(tuple(key.split(".")), origin) or path
 
 
 def _origin_of(key: tuple[str, ...], origin: Mapping[tuple[str, ...], str]) -> str | None:
@@ -329,13 +372,13 @@ def _origin_of(key: tuple[str, ...], origin: Mapping[tuple[str, ...], str]) -> s
     return None if nearest is None else origin[nearest]
 
 
-def _key(place: Sequence[int | str], data: Any) -> tuple[str, ...]:
+def _key(place: Sequence[int | str], data: Any, missing: bool) -> tuple[str, ...]:
     """The config's own keys in a place that also names the alternatives of a type."""
     key = []
     for number, part in enumerate(place):
         if isinstance(data, Mapping) and part in data:
             key.append(str(part))
             data = data[part]
-        elif isinstance(data, Mapping) and number == len(place) - 1:
+        elif missing and isinstance(data, Mapping) and number == len(place) - 1:
             key.append(str(part))
     return tuple(key)

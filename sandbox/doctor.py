@@ -61,7 +61,13 @@ def _package(name: str, needed: bool, advice: str) -> Finding:
     try:
         return Finding(name, importlib.metadata.version(name), needed, advice)
     except importlib.metadata.PackageNotFoundError:
-        return Finding(name, None, needed, advice)
+        return Finding(name, _under_another_name(name), needed, advice)
+
+
+def _under_another_name(package: str) -> str | None:
+    """The distribution that a package comes with, such as a build for machines without a GPU."""
+    names = importlib.metadata.packages_distributions().get(package, ())
+    return ", ".join(f"{name} {importlib.metadata.version(name)}" for name in set(names)) or None
 
 
 def _sqlite() -> Finding:

@@ -18,7 +18,7 @@ from sandbox import __version__
 from sandbox.backends import backend_of
 from sandbox.backends.embedding import embedder_of
 from sandbox.changes import refuse_changes
-from sandbox.config import Config, apply_setting, explain
+from sandbox.config import Config, apply_setting, explain, told
 from sandbox.run import new_run
 from sandbox.society import add_questions, missing_questions, read_agents
 from sandbox.sources import Question
@@ -117,7 +117,7 @@ def _changed(
 ) -> Config:
     """A run's config with other settings, checked as one that is read from a file."""
     data: dict[str, Any] = json.loads(config.as_json()) | {"name": default}
-    origin = {apply_setting(data, setting): f"--set {setting}" for setting in settings}
+    origin = {apply_setting(data, setting): told(setting) for setting in settings}
     given = {"name": name, "rounds": rounds}
     for key, value in given.items():
         if value is not None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from agents.agent import Agent
 from agents.chance import chance
@@ -29,8 +29,13 @@ def roles_of(config: Config, agents: Sequence[Agent]) -> list[str]:
     return roles
 
 
-def check_models(config: Config, agents: Sequence[Agent], place: str) -> None:
+def check_models(config: Config, agents: Sequence[Agent], where: Callable[[str], str]) -> None:
     """Look at every model before anything starts.
+
+    Args:
+        config: what is asked for.
+        agents: who is to speak.
+        where: tells where a key was set.
 
     Raises:
         InputError: a model cannot work, a group is empty, or a persona names an adapter that its
@@ -40,19 +45,21 @@ def check_models(config: Config, agents: Sequence[Agent], place: str) -> None:
     settings = dict(config.models.roles())
     for name in config.models.groups:
         if name not in roles:
-            raise InputError(f"{place}: models.groups.{name}: nobody is in it; expected an agent")
+            key = f"models.groups.{name}"
+            raise InputError(f"{where(key)}: {key}: nobody is in it; expected an agent")
     for role, model in settings.items():
         key = f"models.{role}" if role in ("social", "observer") else f"models.groups.{role}.model"
         try:
             model.check()
         except ValueError as error:
-            raise InputError(f"{place}: {key}.{error}") from None
+            told = f"{key}.{error}"
+            raise InputError(f"{where(told.partition(':')[0])}: {told}") from None
     for agent in agents:
         adapter, model = agent.persona.adapter, settings[roles[agent.number]]
         known = model.adapter_names()
         if adapter is not None and known is not None and adapter not in known:
             there = ", ".join(known) or "none"
             raise InputError(
-                f"{place}: personas: {agent.persona.name} speaks with the adapter {adapter!r}; "
+                f"{where('personas')}: personas: {agent.persona.name} speaks with the adapter {adapter!r}; "
                 f"expected one of the model's adapters: {there}"
             )

@@ -6,7 +6,7 @@ import asyncio
 import signal
 import tempfile
 import threading
-from collections.abc import Callable, Coroutine, Iterator
+from collections.abc import Callable, Coroutine, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AsyncExitStack, ExitStack, contextmanager, suppress
 from dataclasses import asdict, dataclass, replace
@@ -26,7 +26,7 @@ from sandbox.backends.base import BackendDown, Call, Reply
 from sandbox.backends.embedding import check_embedder, embedder_of
 from sandbox.calls import Stopped
 from sandbox.changes import refuse_changes
-from sandbox.config import Config
+from sandbox.config import Config, place_of
 from sandbox.journal import Journal
 from sandbox.limits import UNLIMITED, Budget
 from sandbox.metrics import FormCalls, calls_by_form
@@ -92,16 +92,21 @@ class Outcome:
         return asdict(self)
 
 
-def prepare(config: Config, place: str = "") -> Blueprint:
+def prepare(config: Config, place: str = "", settings: Sequence[str] = ()) -> Blueprint:
     """Read and check everything that a config names.
 
     Args:
         config: what is asked for.
         place: where the config was read from, for errors.
+        settings: what was set on top of it, as `load_config` takes it, for errors.
 
     Raises:
         InputError: something in it cannot work.
     """
+
+    def where(key: str) -> str:
+        return place_of(key, place or config.name, settings)
+
     world = world_of(config.world.kind)(config.world, config.seed)
     forms = read_forms(config.forms, world.forms)
     personas = read_personas(config.personas)
@@ -112,9 +117,10 @@ def prepare(config: Config, place: str = "") -> Blueprint:
         inherited = [list(world.inherit(agent, pairs, count)) for agent in agents]
         per_round = world.per_round(agents)
     except SettingError as error:
-        raise InputError(f"{place or config.name}: world.{error.key}: {error}") from None
-    check_models(config, agents, place or config.name)
-    check_embedder(config.memory.embedder, place or config.name)
+        key = f"world.{error.key}"
+        raise InputError(f"{where(key)}: {key}: {error}") from None
+    check_models(config, agents, where)
+    check_embedder(config.memory.embedder, where("memory.embedder"))
     wanted = per_round * config.rounds
     limit = min(wanted, config.question_count or wanted)
     questions = read_questions(config.questions, limit)

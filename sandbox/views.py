@@ -290,6 +290,13 @@ def _call_batches(reader: Reader, round: int | None, failures: bool) -> Iterator
         yield sorted(lines, key=lambda line: int(line["call"]))
 
 
+def last_error(reader: Reader) -> str:
+    """What was said of the last call that failed."""
+    c = tables.calls
+    query = select(c.c.error).where(reader.mine(c.c.id), c.c.error.is_not(None))
+    return str(reader.scalar(query.order_by(c.c.id.desc()).limit(1)))
+
+
 def call(reader: Reader, number: int) -> Data:
     """One call: its exact prompt, whether that still has the journalled hash, and its reply."""
     c, f = tables.calls, tables.forms

@@ -18,7 +18,7 @@ from sandbox.backends.embedding import OpenAIEmbedderConfig
 from sandbox.backends.openai import OpenAIConfig
 from sandbox.backends.scripted import ScriptedConfig
 from sandbox.backends.scripted.config import Latency
-from sandbox.backends.vllm import Thinking, VllmConfig
+from sandbox.backends.vllm_config import Thinking, VllmConfig
 from sandbox.cli import app
 from sandbox.config import Config, Group, MemoryConfig, Models, ParetoStop, Schedule, load_config
 from worlds.base import kinds, world_of

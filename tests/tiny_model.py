@@ -6,7 +6,7 @@ well-formed. `python tests/tiny_model.py DIR` writes it to DIR/model and DIR/ada
 
 from __future__ import annotations
 
-import sys
+import argparse
 from pathlib import Path
 from typing import Any
 
@@ -102,5 +102,8 @@ def make_adapter(folder: Path) -> Path:
 
 
 if __name__ == "__main__":
-    make_model(Path(sys.argv[1]) / "model")
-    make_adapter(Path(sys.argv[1]) / "adapter")
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("folder", type=Path)
+    folder = parser.parse_args().folder
+    make_model(folder / "model")
+    make_adapter(folder / "adapter")

@@ -10,7 +10,8 @@ from pydantic import Field
 from sandbox.backends.base import Backend
 from sandbox.backends.openai import OpenAIBackend, OpenAIConfig
 from sandbox.backends.scripted import ScriptedBackend, ScriptedConfig
-from sandbox.backends.vllm import VllmBackend, VllmConfig
+from sandbox.backends.vllm import VllmBackend
+from sandbox.backends.vllm_config import VllmConfig
 
 ModelConfig = Annotated[ScriptedConfig | VllmConfig | OpenAIConfig, Field(discriminator="backend")]
 """The settings of any backend, told apart by the key `backend`."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -63,7 +64,7 @@ def retry_seconds(header: str | None, now: datetime | None = None) -> float:
         seconds = float(header)
     except ValueError:
         seconds = _seconds_until(header, now or datetime.now(UTC))
-    return min(LONGEST_WAIT, seconds) if seconds > 0 else 0.0
+    return min(LONGEST_WAIT, seconds) if 0 < seconds < math.inf else 0.0
 
 
 def _seconds_until(date: str, now: datetime) -> float:

@@ -36,7 +36,8 @@ from sandbox.backends.asking import CONNECT_SECONDS, Key, retry_seconds
 from sandbox.backends.base import BackendDown
 from sandbox.backends.engine_log import EngineLog, with_progress
 from sandbox.backends.openai import OpenAIConfig
-from sandbox.backends.vllm import VllmConfig, pooled
+from sandbox.backends.vllm import pooled
+from sandbox.backends.vllm_config import VllmConfig
 from storage.errors import InputError
 
 THRESHOLD = 0.3

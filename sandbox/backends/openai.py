@@ -164,12 +164,19 @@ class OpenAIBackend:
 
     async def _look_at(self, address: Address) -> None:
         """Make sure that an address serves the model, and find out whether it is vLLM's server."""
-        served = _served(await self._models(address))
+        content = await self._models(address)
+        if not isinstance(_mapping(content).get("data"), list):
+            raise BackendDown(
+                f"openai: {address.url}/models is no list of models; expected base_url to be that "
+                "of a server with OpenAI's interface, such as http://localhost:8000/v1"
+            )
+        served = _served(content)
         if self._config.model not in served:
-            names = self._key.hide(", ".join(served)) or "a model, and it serves none"
+            names = self._key.hide(", ".join(served))
+            expected = f"one of {names}" if names else "a model that it serves, and it serves none"
             raise BackendDown(
                 f"openai: {address.url} does not serve {self._config.model!r}; "
-                f"expected `model:` to be one of {names}"
+                f"expected `model:` to be {expected}"
             )
         address.vllm = self._config.constrain == "vllm" or "vllm" in served.values()
 
@@ -285,9 +292,10 @@ class OpenAIBackend:
         """What to do about an address that answers nothing any more, in one line."""
         advice = {
             401: f"put the key that it expects into the variable {self._key.variable}",
+            402: "its account wants to be paid first",
             403: f"the key in the variable {self._key.variable} may not do this",
             404: "correct base_url (such as http://localhost:8000/v1), the model or the adapter",
-        }.get(answer.status, "see what the server says about it, and correct base_url")
+        }.get(answer.status, "see what the server says about it")
         message = self._key.hide(_message(answer.body)) or "no reason given"
         return f"openai: {address.url} answered {answer.status} ({message}); {advice}"
 
@@ -297,10 +305,13 @@ class OpenAIBackend:
         if content is None:
             raise Unavailable(f"{address.url} sent a reply that is not JSON")
         choices = _mapping(content).get("choices")
-        if not isinstance(choices, list) or not choices:
-            message = self._key.hide(_message(answer.body))
-            raise CallFailed(f"a reply without choices: {message}")
-        return _mapping(content)
+        if isinstance(choices, list) and choices:
+            return _mapping(content)
+        code = _mapping(_mapping(content).get("error")).get("code")
+        if isinstance(code, int) and 400 <= code < 600:  # as gateways send them
+            self._check(address, answer._replace(status=code))
+        message = self._key.hide(_message(answer.body))
+        raise Unavailable(f"{address.url} sent a reply without choices: {message}")
 
     def _reply(self, call: Call, content: Mapping[str, Any]) -> Reply:
         choice = _mapping(content["choices"][0])

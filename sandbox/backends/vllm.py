@@ -1,4 +1,4 @@
-"""vLLM in this process: the only file that knows that vLLM exists.
+"""vLLM in this process. Only this file and its settings know that vLLM exists.
 
 The engine gets token ids and gives back whole replies; a call's seed and priority go with it. What
 vLLM writes goes into a log file. An engine that dies is started again a bounded number of times.
@@ -7,127 +7,27 @@ vLLM writes goes into a log file. An engine that dies is started again a bounded
 from __future__ import annotations
 
 import asyncio
-import dataclasses
-import importlib.util
-import json
 import logging
 import multiprocessing
 import os
 import signal
 import subprocess
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping
 from multiprocessing import resource_tracker
 from pathlib import Path
-from typing import Any, Literal
-
-from pydantic import BaseModel, ConfigDict, Field
+from typing import Any
 
 from agents.forms import Rating
 from sandbox.backends.base import (
     BackendDown,
     Call,
     CallFailed,
-    LanguageModelSettings,
     Reply,
     Unavailable,
 )
 from sandbox.backends.engine_log import EngineLog, with_progress
 from sandbox.backends.expected import LABELS_SHOWN, expected_rating
-
-INSTALL = "pip install vllm (on a machine with a GPU), or see the README for one without"
-
-
-class Thinking(BaseModel):
-    """How a reasoning model thinks before it answers.
-
-    Attributes:
-        parser: the name of vLLM's reasoning parser for the model (`qwen3`, `deepseek_r1`, ...).
-        budget: tokens that it may think for; they come on top of those for the answer.
-    """
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-    parser: str = Field(min_length=1)
-    budget: int = Field(default=1024, ge=1)
-
-
-class VllmConfig(LanguageModelSettings):
-    """Settings of vLLM in this process.
-
-    Attributes:
-        chat: whether prompts go through the model's chat template; false for a base model, which
-            gets the two messages as plain text.
-        chat_template: a file with a Jinja template to use instead of the model's own.
-        adapters: folders of LoRA adapters by the name that personas use.
-        thinking: for reasoning models.
-        restarts: how often an engine that died is started again.
-        extra: further engine arguments, by vLLM's own names (tensor_parallel_size, quantization,
-            gpu_memory_utilization, max_model_len, ...).
-    """
-
-    backend: Literal["vllm"]
-    chat: bool = True
-    chat_template: Path | None = None
-    adapters: dict[str, Path] = Field(default_factory=dict)
-    thinking: Thinking | None = None
-    restarts: int = Field(default=3, ge=0, le=100)
-    extra: dict[str, Any] = Field(default_factory=dict)
-
-    def check(self) -> None:
-        """Look at the model's folder, the adapters, the template and the engine arguments.
-
-        Raises:
-            ValueError: vLLM is not installed, or something is not there.
-        """
-        if importlib.util.find_spec("vllm") is None:
-            raise ValueError(f"backend: found vllm, which is not installed; expected {INSTALL}")
-        self._check_model()
-        for name, folder in self.adapters.items():
-            if not (folder / "adapter_config.json").is_file():
-                raise ValueError(
-                    f"adapters.{name}: found {str(folder)!r}; expected a folder with "
-                    "an adapter_config.json"
-                )
-        if self.chat_template is not None and not self.chat_template.is_file():
-            raise ValueError(f"chat_template: found {str(self.chat_template)!r}; expected a file")
-        self._check_extra()
-
-    def _check_model(self) -> None:
-        folder = Path(self.model)
-        if folder.is_dir() and not (folder / "config.json").is_file():
-            raise ValueError(f"model: found {self.model!r}, a folder without a config.json")
-        if not folder.is_dir() and (folder.is_absolute() or self.model.count("/") > 1):
-            raise ValueError(f"model: found {self.model!r}, which is not there; expected a folder")
-        if not folder.is_dir() and _offline() and not _cached(self.model):
-            raise ValueError(
-                f"model: found {self.model!r}, which is neither a folder here nor in the cache "
-                "of the model hub, and HF_HUB_OFFLINE is set; expected a model that is here"
-            )
-
-    def _check_extra(self) -> None:
-        log = EngineLog()
-        log.open()
-        with log.catching():
-            from vllm.engine.arg_utils import AsyncEngineArgs
-        log.close()
-        known = {field.name for field in dataclasses.fields(AsyncEngineArgs)}
-        for key in self.extra:
-            if key not in known or key in ("model", "enable_lora"):
-                raise ValueError(f"extra.{key}: not an engine argument of vLLM's to be set here")
-
-    def adapter_names(self) -> Collection[str]:
-        """The LoRA adapters that personas may name."""
-        return self.adapters
-
-
-def _offline() -> bool:
-    return os.environ.get("HF_HUB_OFFLINE", "").lower() in ("1", "true", "yes", "on")
-
-
-def _cached(model: str) -> bool:
-    from huggingface_hub import try_to_load_from_cache
-
-    return isinstance(try_to_load_from_cache(model, "config.json"), str)
+from sandbox.backends.vllm_config import VllmConfig, engine_args, one_line
 
 
 class VllmBackend:
@@ -181,7 +81,7 @@ class VllmBackend:
                 raise
             except BaseException as error:
                 self._log.keep = True
-                why = self._log.cause() or _one_line(error)
+                why = self._log.cause() or one_line(error)
                 raise BackendDown(
                     f"vllm: {self._config.model} cannot be loaded: {why} (log: {self._log.path})"
                 ) from None
@@ -205,7 +105,7 @@ class VllmBackend:
     async def _warm_up(self) -> None:
         shape = Rating()
         ids = self._ids("Rate.", "Your rating:")
-        params = self._params(0, shape.regex, 4, 0.0, 0)
+        params = self._config.params(0, shape.regex, 4, 0.0, 0)
         async for _ in self._engine.generate(_prompt(ids), params, "warm-up"):
             pass
 
@@ -225,24 +125,6 @@ class VllmBackend:
         )
         return list(tokenizer.encode(text, add_special_tokens=False))
 
-    def _params(
-        self, seed: int, regex: str | None, max_tokens: int, temperature: float, labels: int
-    ) -> Any:
-        from vllm import SamplingParams
-        from vllm.sampling_params import RequestOutputKind, StructuredOutputsParams
-
-        thinking = self._config.thinking
-        return SamplingParams(
-            **self._config.sampling,
-            seed=seed,
-            max_tokens=max_tokens + (thinking.budget + 64 if thinking else 0),
-            temperature=temperature,
-            logprobs=labels or None,
-            thinking_token_budget=thinking.budget if thinking else None,
-            structured_outputs=StructuredOutputsParams(regex=regex) if regex else None,
-            output_kind=RequestOutputKind.FINAL_ONLY,
-        )
-
     async def answer(self, call: Call) -> Reply:
         """Answer one call.
 
@@ -258,7 +140,7 @@ class VllmBackend:
         self._asked += 1
         try:
             ids = self._ids(call.system, call.user)
-            params = self._params(
+            params = self._config.params(
                 call.seed, call.shape.regex, call.max_tokens, call.temperature, self._labels(call)
             )
             outputs = engine.generate(
@@ -273,7 +155,7 @@ class VllmBackend:
             self._died(engine)
             raise Unavailable("the engine died") from None
         except (VLLMValidationError, ValueError) as error:
-            raise CallFailed(_one_line(error)) from None
+            raise CallFailed(one_line(error)) from None
         ended = output.outputs[0].finish_reason
         if ended not in ("stop", "length"):  # what it has said is not all that it has to say
             raise Unavailable(f"the engine gave the call up ({ended})")
@@ -383,40 +265,11 @@ def _make_engine(config: VllmConfig, log: Path) -> Any:
     resource_tracker.ensure_running()  # else it starts with the engine, and unblocks the signal
     signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     os.environ.setdefault("VLLM_NO_USAGE_STATS", "1")
-    from vllm.config import StructuredOutputsConfig
-    from vllm.engine.arg_utils import AsyncEngineArgs
     from vllm.v1.engine.async_llm import AsyncLLM
 
-    arguments = engine_arguments(config)
-    structured = StructuredOutputsConfig(**arguments.pop("structured_outputs_config"))
-    made = AsyncEngineArgs(**arguments, structured_outputs_config=structured)
-    engine = AsyncLLM.from_engine_args(made)
+    engine = AsyncLLM.from_engine_args(engine_args(config))
     logging.getLogger("vllm").handlers[:] = [logging.FileHandler(log, encoding="utf-8")]
     return engine
-
-
-def engine_arguments(config: VllmConfig) -> dict[str, Any]:
-    """What the engine is started with: our defaults, what a CPU needs, and the user's own."""
-    from vllm.platforms import current_platform
-
-    chosen: dict[str, Any] = {
-        "model": config.model,
-        "scheduling_policy": "priority",
-        "structured_outputs_config": {"backend": "guidance"},
-    }
-    if current_platform.is_cpu():  # a seeded prompt that is prefilled in chunks kills it there
-        chosen |= {"enforce_eager": True, "enable_chunked_prefill": False, "block_size": 32}
-    if config.adapters:
-        ranks = [_rank(folder) for folder in config.adapters.values()]
-        allowed = next(rank for rank in (8, 16, 32, 64, 128, 256, 320, 512) if rank >= max(ranks))
-        chosen |= {"enable_lora": True, "max_loras": len(ranks), "max_lora_rank": allowed}
-    if config.thinking is not None:
-        chosen["reasoning_parser"] = config.thinking.parser
-    return chosen | config.extra
-
-
-def _rank(folder: Path) -> int:
-    return int(json.loads((folder / "adapter_config.json").read_text(encoding="utf-8"))["r"])
 
 
 def _probabilities(entry: Mapping[int, Any]) -> dict[str, float]:
@@ -451,11 +304,6 @@ def _prompt(ids: list[int]) -> Any:
     return tokens_input(ids)
 
 
-def _one_line(error: BaseException) -> str:
-    text = " ".join(str(error).split()) or type(error).__name__
-    return text if len(text) <= 300 else f"{text[:297]}..."
-
-
 def pooled(model: str, extra: Mapping[str, Any], texts: list[str]) -> Any:
     """Embed texts with a pooling model; for a process of its own, which ends afterwards.
 
@@ -474,4 +322,4 @@ def pooled(model: str, extra: Mapping[str, Any], texts: list[str]) -> Any:
         outputs = engine.embed(texts, use_tqdm=False)
         return np.array([one.outputs.embedding for one in outputs], np.float32)
     except Exception as error:
-        raise RuntimeError(_one_line(error)) from None
+        raise RuntimeError(one_line(error)) from None

@@ -1,0 +1,227 @@
+"""The settings of vLLM in this process, checked by vLLM itself before anything is written."""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import importlib.util
+import json
+import os
+from collections.abc import Collection, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from sandbox.backends.base import LanguageModelSettings
+from sandbox.backends.engine_log import EngineLog
+
+INSTALL = "pip install vllm (on a machine with a GPU), or see the README for one without"
+
+
+class Thinking(BaseModel):
+    """How a reasoning model thinks before it answers.
+
+    Attributes:
+        parser: the name of vLLM's reasoning parser for the model (`qwen3`, `deepseek_r1`, ...).
+        budget: tokens that it may think for; they come on top of those for the answer.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    parser: str = Field(min_length=1)
+    budget: int = Field(default=1024, ge=1)
+
+
+class VllmConfig(LanguageModelSettings):
+    """Settings of vLLM in this process.
+
+    Attributes:
+        chat: whether prompts go through the model's chat template; false for a base model, which
+            gets the two messages as plain text.
+        chat_template: a file with a Jinja template to use instead of the model's own.
+        adapters: folders of LoRA adapters by the name that personas use.
+        thinking: for reasoning models.
+        restarts: how often an engine that died is started again.
+        extra: further engine arguments, by vLLM's own names (tensor_parallel_size, quantization,
+            gpu_memory_utilization, max_model_len, ...).
+    """
+
+    backend: Literal["vllm"]
+    chat: bool = True
+    chat_template: Path | None = None
+    adapters: dict[str, Path] = Field(default_factory=dict)
+    thinking: Thinking | None = None
+    restarts: int = Field(default=3, ge=0, le=100)
+    extra: dict[str, Any] = Field(default_factory=dict)
+
+    def check(self) -> None:
+        """Look at the model's folder, the adapters, the template and the engine arguments.
+
+        Raises:
+            ValueError: vLLM is not installed, or something is not there.
+        """
+        if importlib.util.find_spec("vllm") is None:
+            raise ValueError(f"backend: found vllm, which is not installed; expected {INSTALL}")
+        self._check_model()
+        for name, folder in self.adapters.items():
+            if not (folder / "adapter_config.json").is_file():
+                raise ValueError(
+                    f"adapters.{name}: found {str(folder)!r}; expected a folder with "
+                    "an adapter_config.json"
+                )
+        if self.chat_template is not None and not self.chat_template.is_file():
+            raise ValueError(f"chat_template: found {str(self.chat_template)!r}; expected a file")
+        self._check_extra()
+        self._check_sampling()
+
+    def _check_model(self) -> None:
+        folder = Path(self.model)
+        if folder.is_dir() and not (folder / "config.json").is_file():
+            raise ValueError(f"model: found {self.model!r}, a folder without a config.json")
+        if not folder.is_dir() and (folder.is_absolute() or self.model.count("/") > 1):
+            raise ValueError(f"model: found {self.model!r}, which is not there; expected a folder")
+        if not folder.is_dir() and _offline() and not _cached(self.model):
+            raise ValueError(
+                f"model: found {self.model!r}, which is neither a folder here nor in the cache "
+                "of the model hub, and HF_HUB_OFFLINE is set; expected a model that is here"
+            )
+
+    def _check_extra(self) -> None:
+        """Engine arguments by name; where the model is at hand vLLM looks at their values too."""
+        with _quiet():
+            from vllm.engine.arg_utils import AsyncEngineArgs
+            from vllm.reasoning import ReasoningParserManager
+
+            known = {field.name for field in dataclasses.fields(AsyncEngineArgs)}
+            parsers = ReasoningParserManager.list_registered()
+        for key in self.extra:
+            if key not in known or key in ("model", "enable_lora"):
+                near = difflib.get_close_matches(key, known, 1)
+                hint = f"; did you mean {near[0]}?" if near else ""
+                raise ValueError(
+                    f"extra.{key}: not an engine argument of vLLM's to be set here{hint}"
+                )
+        if self.thinking is not None and self.thinking.parser not in parsers:
+            raise ValueError(
+                f"thinking.parser: found {self.thinking.parser!r}; expected one of vLLM's "
+                f"reasoning parsers: {', '.join(sorted(parsers))}"
+            )
+        if Path(self.model).is_dir() or _cached(self.model):
+            self._check_engine()
+
+    def _check_engine(self) -> None:
+        try:
+            with _quiet():
+                engine_args(self).create_engine_config()
+        except ValidationError as error:
+            first = error.errors(include_url=False)[0]
+            key = ".".join(str(part) for part in first["loc"][:1])
+            if key in self.extra:
+                raise ValueError(
+                    f"extra.{key}: found {self.extra[key]!r}; expected: {first['msg']}"
+                ) from None
+            raise ValueError(f"extra: vLLM refuses them: {first['msg']}") from None
+        except Exception as error:  # vLLM raises what it likes
+            raise ValueError(f"extra: vLLM refuses them: {one_line(error)}") from None
+
+    def _check_sampling(self) -> None:
+        try:
+            with _quiet():
+                self.params(0, None, 1, self.temperature, 0)
+        except (TypeError, ValueError) as error:
+            raise ValueError(f"sampling: vLLM refuses it: {one_line(error)}") from None
+
+    def params(
+        self, seed: int, regex: str | None, max_tokens: int, temperature: float, labels: int
+    ) -> Any:
+        """The sampling parameters of a call.
+
+        Args:
+            seed: of the sampling.
+            regex: what the reply is held to; None for free text.
+            max_tokens: of the answer; those for thinking come on top.
+            temperature: 0 is greedy.
+            labels: how many alternatives to each token to report; 0 for none.
+        """
+        from vllm import SamplingParams
+        from vllm.sampling_params import RequestOutputKind, StructuredOutputsParams
+
+        thinking = self.thinking
+        return SamplingParams(
+            **self.sampling,
+            seed=seed,
+            max_tokens=max_tokens + (thinking.budget + 64 if thinking else 0),
+            temperature=temperature,
+            logprobs=labels or None,
+            thinking_token_budget=thinking.budget if thinking else None,
+            structured_outputs=StructuredOutputsParams(regex=regex) if regex else None,
+            output_kind=RequestOutputKind.FINAL_ONLY,
+        )
+
+    def adapter_names(self) -> Collection[str]:
+        """The LoRA adapters that personas may name."""
+        return self.adapters
+
+
+def _offline() -> bool:
+    return os.environ.get("HF_HUB_OFFLINE", "").lower() in ("1", "true", "yes", "on")
+
+
+def _cached(model: str) -> bool:
+    from huggingface_hub import try_to_load_from_cache
+
+    return isinstance(try_to_load_from_cache(model, "config.json"), str)
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Keep what vLLM writes off the terminal."""
+    log = EngineLog()
+    log.open()
+    try:
+        with log.catching():
+            yield
+    finally:
+        log.close()
+
+
+def engine_arguments(config: VllmConfig) -> dict[str, Any]:
+    """What the engine is started with: our defaults, what a CPU needs, and the user's own."""
+    from vllm.platforms import current_platform
+
+    chosen: dict[str, Any] = {
+        "model": config.model,
+        "scheduling_policy": "priority",
+        "structured_outputs_config": {"backend": "guidance"},
+    }
+    if current_platform.is_cpu():  # a seeded prompt that is prefilled in chunks kills it there
+        chosen |= {"enforce_eager": True, "enable_chunked_prefill": False, "block_size": 32}
+    if config.adapters:
+        ranks = [_rank(folder) for folder in config.adapters.values()]
+        allowed = next(rank for rank in (8, 16, 32, 64, 128, 256, 320, 512) if rank >= max(ranks))
+        chosen |= {"enable_lora": True, "max_loras": len(ranks), "max_lora_rank": allowed}
+    if config.thinking is not None:
+        chosen["reasoning_parser"] = config.thinking.parser
+    return chosen | config.extra
+
+
+def engine_args(config: VllmConfig) -> Any:
+    """The same as vLLM's own object."""
+    from vllm.config import StructuredOutputsConfig
+    from vllm.engine.arg_utils import AsyncEngineArgs
+
+    arguments = engine_arguments(config)
+    structured = StructuredOutputsConfig(**arguments.pop("structured_outputs_config"))
+    return AsyncEngineArgs(**arguments, structured_outputs_config=structured)
+
+
+def _rank(folder: Path) -> int:
+    return int(json.loads((folder / "adapter_config.json").read_text(encoding="utf-8"))["r"])
+
+
+def one_line(error: BaseException) -> str:
+    """What an error says, on one line of at most 300 characters."""
+    text = " ".join(str(error).split()) or type(error).__name__
+    return text if len(text) <= 300 else f"{text[:297]}..."
