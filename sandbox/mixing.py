@@ -60,6 +60,6 @@ def check_models(config: Config, agents: Sequence[Agent], where: Callable[[str],
         if adapter is not None and known is not None and adapter not in known:
             there = ", ".join(known) or "none"
             raise InputError(
-                f"{where('personas')}: personas: {agent.persona.name} speaks with the adapter {adapter!r}; "
-                f"expected one of the model's adapters: {there}"
+                f"{where('personas')}: personas: {agent.persona.name} speaks with the adapter "
+                f"{adapter!r}; expected one of the model's adapters: {there}"
             )

@@ -190,3 +190,50 @@ def test_a_password_in_an_address_is_not_shown() -> None:
     with pytest.raises(InputError, match="api_key_env") as caught:
         small(server)
     assert "secret" not in str(caught.value).removeprefix(f"--set {server}")
+
+
+@pytest.mark.parametrize(
+    ("setting", "words"),
+    [
+        (
+            "models.social.base_url=http://me:s3cret@h",
+            "--set models.social.base_url: models.social",
+        ),
+        (
+            "models.social.api_key=s3cret",
+            "--set models.social.api_key: models.social.api_key: unknown",
+        ),
+        ("models.social.api_key_env=sk-s3cret", "found one that is not shown"),
+        ("models.social.api_key s3cret", "expected a.b=value"),
+        ("models.social.api_key=[s3cret", "expected a YAML value after ="),
+    ],
+)
+def test_what_may_be_secret_is_not_repeated(setting: str, words: str) -> None:
+    model = "models.social={backend: openai, model: m, base_url: http://h}"
+    with pytest.raises(InputError) as error:
+        prepare(small(model, setting))
+    assert "s3cret" not in str(error.value).replace("api_key s3cret", "")
+    assert words in str(error.value)
+
+
+@pytest.mark.parametrize("address", ["localhost:8111", "ftp://x"])
+def test_an_address_that_holds_no_secret_is_shown(address: str) -> None:
+    model = f"models.social={{backend: openai, model: m, base_url: '{address}'}}"
+    _fails(lambda: small(model), f'found "{address}"', "http://localhost:8000/v1")
+
+
+def test_an_unknown_key_hints_at_the_nearest() -> None:
+    _fails(lambda: small("models.social.misbehaves=1"), "did you mean misbehave?", "docs/models.md")
+    _fails(lambda: small("wrold.size=3"), "did you mean world?", "the README")
+
+
+def test_what_was_set_on_the_command_line_is_blamed_on_it() -> None:
+    setting = "world.radius=0.5"
+    place = str(QUICKSTART)
+    _fails(lambda: prepare(small(setting), place, [setting]), f"--set {setting}: world.radius")
+    _fails(lambda: prepare(small(setting), place), f"{place}: world.radius")
+
+
+def test_a_budget_without_thinking_names_its_model() -> None:
+    model = "models.social={backend: openai, model: m, base_url: http://h, thinking_budget: 5}"
+    _fails(lambda: small(model), "models.social: found", "thinking_budget without thinking")

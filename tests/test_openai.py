@@ -2,6 +2,8 @@
 
 import asyncio
 import json
+import signal
+import sys
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
@@ -9,6 +11,7 @@ from datetime import UTC, datetime
 
 import pytest
 from aiohttp import web
+from conftest import ROOT
 from pydantic import ValidationError
 
 from agents.forms import FreeText, Rating, Status
@@ -359,12 +362,84 @@ def test_a_reply_that_is_not_json_is_asked_again(text):
 
 
 @pytest.mark.parametrize("content", [{}, [], {"choices": []}, {"error": {"message": KEY}}])
-def test_a_reply_without_choices_has_failed(content):
+def test_a_reply_without_choices_is_asked_again(content):
     server = Server()
     server.sends(content)
-    with pytest.raises(CallFailed, match="without choices") as caught:
+    with pytest.raises(Unavailable, match="without choices") as caught:
         ask(server)
     assert KEY not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("code", "error"),
+    [(502, Unavailable), (429, Unavailable), (400, CallFailed), (401, BackendDown)],
+)
+def test_an_error_in_the_body_counts_as_its_status(code, error):
+    server = Server()
+    server.sends({"error": {"message": f"upstream {KEY}", "code": code}})
+    with pytest.raises(error, match=r"upstream \*\*\*"):
+        ask(server)
+
+
+@pytest.mark.parametrize("listed", [[1, 2], "<html>", {"models": []}])
+def test_an_address_that_lists_no_models_is_not_blamed_on_the_model(listed):
+    server = Server()
+
+    async def models(request):
+        return web.Response(text=json.dumps(listed))
+
+    server.models = models
+    with pytest.raises(BackendDown, match=r"/v1/models is no list of models; expected base_url"):
+        ask(server)
+
+
+def test_an_account_without_credit_is_told_so():
+    server = Server()
+    server.says(402, "Insufficient Balance")
+    with pytest.raises(BackendDown, match=r"Insufficient Balance\); its account wants to be paid"):
+        ask(server)
+
+
+def _run(server, folder, *more):
+    model = json.dumps({"backend": "openai", "model": "tiny", "base_url": server.url})
+    pairs = ("world.size=3", "rounds=1", f"models.social={model}", f"models.observer={model}")
+    options = [part for pair in (*pairs, *more) for part in ("--set", pair)]
+    program = [sys.executable, str(ROOT / "run_sim.py"), "run", "--name", "it", *options]
+    piped = asyncio.subprocess.PIPE
+    return asyncio.create_subprocess_exec(*program, cwd=folder, stdout=piped, stderr=piped)
+
+
+def test_ctrl_c_does_not_wait_for_a_retry(tmp_path):
+    async def main():
+        server = Server()
+        server.says(429, "slow down", {"Retry-After": "500"})
+        async with serving(server):
+            process = await _run(server, tmp_path)
+            while not server.asked:
+                await asyncio.sleep(0.05)
+            await asyncio.sleep(0.5)
+            process.send_signal(signal.SIGINT)
+            began = time.monotonic()
+            _, errors = await asyncio.wait_for(process.communicate(), 60)
+            assert process.returncode == 130, errors
+            assert time.monotonic() - began < 20
+
+    asyncio.run(main())
+
+
+def test_a_run_that_got_no_reply_at_all_is_no_success(tmp_path):
+    async def main():
+        server = Server()
+        server.says(400, "role 'system' is not allowed")
+        async with serving(server):
+            process = await _run(server, tmp_path, "attempts=1")
+            _, errors = await process.communicate()
+            assert process.returncode == 1
+            told = "9 of 9 calls got no reply, the last one: role 'system' is not allowed"
+            assert told in errors.decode()
+            assert "inspect it calls --failures" in errors.decode()
+
+    asyncio.run(main())
 
 
 @pytest.mark.parametrize("status", [401, 404, 503])

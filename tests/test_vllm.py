@@ -300,3 +300,27 @@ def test_scenes_of_a_random_model_are_read_whole(place: Path) -> None:
     verdicts = rows(place, "scene", "SELECT passed, count(*) FROM acts GROUP BY passed")
     assert {passed for passed, _ in verdicts} == {0, 1}
     assert resumed(place, "verify", "scene")["agrees"]
+
+
+@pytest.mark.parametrize(
+    ("settings", "words"),
+    [
+        ({"sampling": {"top_pp": 0.5}}, "sampling: vLLM refuses it: Unexpected keyword"),
+        ({"sampling": {"top_p": 5}}, "sampling: vLLM refuses it: top_p must be in"),
+        ({"extra": {"max_model_len": "abc"}}, "extra.max_model_len: found 'abc'; expected: Input"),
+        ({"extra": {"max_model_len": 4000000}}, "extra: vLLM refuses them"),
+        ({"extra": {"max_modle_len": 64}}, "did you mean max_model_len?"),
+        ({"thinking": {"parser": "nope"}}, "thinking.parser: found 'nope'; expected one of vLLM's"),
+    ],
+)
+def test_what_vllm_would_refuse_is_told_before_anything_is_written(
+    place: Path, settings: dict[str, Any], words: str
+) -> None:
+    wrong = command("wrong", model(place, **settings), "{backend: scripted}")
+    ended = subprocess.run(
+        wrong, cwd=place, env=os.environ | QUIET, capture_output=True, text=True, timeout=120
+    )
+    assert ended.returncode == 2, ended.stderr
+    assert ended.stderr.startswith("error: --set models.social") and words in ended.stderr
+    assert ended.stderr.count("\n") == 1 and ended.stdout == ""
+    assert not (place / "runs" / "wrong.db").exists()
