@@ -321,15 +321,19 @@ def explain(
     return f"{place}: {name}: found {found}; expected: {message}"
 
 
+_SECRET = re.compile("key|token|passw|url|://", re.IGNORECASE)
+
+
 def _is_secret(key: Sequence[str]) -> bool:
     """Whether what stands under a key may be a secret, or hold one, as people mistake them."""
-    return any(word in part.lower() for part in key for word in ("key", "token", "url", "passw"))
+    return any(_SECRET.search(part) for part in key)
 
 
 def told(setting: str) -> str:
     """A ``--set`` as errors name it: without its value where that may be a secret."""
-    name = setting.partition("=")[0]
-    return f"--set {name if _is_secret(name.split('.')) else setting}"
+    name, _, value = setting.partition("=")
+    hidden = _is_secret(name.split(".")) or _SECRET.search(value)
+    return f"--set {name if hidden else setting}"
 
 
 def _expected_key(key: Sequence[str]) -> str:

@@ -186,10 +186,10 @@ def test_forms_can_be_reworded(tmp_path: Path) -> None:
 
 
 def test_a_password_in_an_address_is_not_shown() -> None:
-    server = "models.social={backend: openai, base_url: 'http://me:secret@host', model: m}"
+    server = "models.social={backend: openai, base_url: 'http://me:hunter2@host', model: m}"
     with pytest.raises(InputError, match="api_key_env") as caught:
         small(server)
-    assert "secret" not in str(caught.value).removeprefix(f"--set {server}")
+    assert "hunter2" not in str(caught.value)
 
 
 @pytest.mark.parametrize(

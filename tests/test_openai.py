@@ -659,8 +659,8 @@ def test_retry_after_is_seconds_or_a_date():
     assert retry_seconds("2.5") == 2.5
     assert retry_seconds("Wed, 01 Jan 2025 00:00:30 GMT", now) == 30
     assert retry_seconds("Wed, 01 Jan 2020 00:00:30 GMT", now) == 0
-    assert retry_seconds("1e9") == retry_seconds("inf") == 600
-    for nonsense in (None, "", "soon", "nan", "-3"):
+    assert retry_seconds("1e9") == 600
+    for nonsense in (None, "", "soon", "nan", "inf", "1e400", "-3"):
         assert retry_seconds(nonsense) == 0
 
 
