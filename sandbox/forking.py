@@ -252,8 +252,9 @@ def _seconds(plan: _Plan) -> float:
 def _enter_models(connection: Connection, run_id: int, plan: _Plan) -> None:
     """Where a model changes, the old one keeps the calls that it answered, in a role of its own."""
     m = tables.models
-    for (role, old), (_, new) in zip(plan.old.models, plan.new.models, strict=True):
-        if old == new:
+    before = dict(plan.old.models.roles())
+    for role, new in plan.new.models.roles():
+        if before.get(role) == new:
             continue
         mine = (m.c.run_id == run_id) & (m.c.role == role)
         connection.execute(update(m).where(mine).values(role=f"{role} until round {plan.at}"))

@@ -134,22 +134,32 @@ def _state(row: Data) -> tuple[str | Text, ...]:
     )
 
 
-def agents(rows: Sequence[Data]) -> Table:
+def agents(rows: Sequence[Data]) -> RenderableType:
     """The list of agents."""
-    made = table(
-        "agent", "label", "name", "who", "memories", "rated", right=("agent", "memories", "rated")
-    )
+    if not rows:
+        return plain("nobody: there are no such agents")
+    figures = ("agent", "memories", "rated")
+    made = table("agent", _group_title(rows), "name", "who", "memories", "rated", right=figures)
     for row in rows:
         who = f"{row['age']}, {row['occupation']}, {row['place']}"
         made.add_row(
             str(row["agent"]),
-            row["label"],
+            _group(row),
             plain(row["name"]),
             plain(who),
             f"{row['memories']:,}",
             number(row["mean_rating"]),
         )
     return made
+
+
+def _group_title(rows: Sequence[Data]) -> str:
+    return "label" if rows[0]["community"] is None else "group"
+
+
+def _group(row: Data) -> str:
+    """What it belongs to: a group of like profiles, or else a starting demographic."""
+    return str(row["label"] if row["community"] is None else row["community"])
 
 
 def agent(data: Data) -> RenderableType:

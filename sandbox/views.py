@@ -60,6 +60,7 @@ def agents(reader: Reader, search: str | None = None) -> list[Data]:
             "occupation": persona.occupation,
             "x": agent.x,
             "y": agent.y,
+            "community": agent.community,
             "memories": memories.get(agent.number, 0),
             "mean_rating": rated.get(agent.number),
         }
@@ -99,6 +100,7 @@ def agent(reader: Reader, number: int) -> Data:
         "y": found.y,
         "links": found.links,
         "node": found.node,
+        "community": found.community,
         "memories": _memory_counts(reader).get(number, 0),
         "episodes": episodes,
         "gives": _gives(reader, number),
@@ -107,6 +109,8 @@ def agent(reader: Reader, number: int) -> Data:
 
 def _agent(reader: Reader, number: int) -> Any:
     everybody = read_agents(reader)
+    if not everybody:
+        raise InputError(f"agent {number}: the run has no agents: its scenes invent their people")
     if not 0 <= number < len(everybody):
         raise InputError(f"agent {number}: no such agent; expected 0 to {len(everybody) - 1}")
     return everybody[number]

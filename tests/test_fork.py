@@ -251,3 +251,16 @@ def test_the_verbs(tmp_path: Path) -> None:
         assert words in done.stderr
         assert len(done.stderr.splitlines()) == 1
     assert sorted(tmp_path.rglob("*")) == before
+
+
+def test_a_group_with_a_model_of_its_own_can_be_added(make: Make, tmp_path: Path) -> None:
+    original, _ = make("rounds=2")
+    group = "models.groups={half: {share: 0.5, model: {backend: scripted, max_tokens: 300}}}"
+    forked = fork(original, 0, [group], name="mixed", db=str(tmp_path / "mixed.db"))
+    assert resume(forked).status == "done"
+    with sqlite3.connect(tmp_path / "mixed.db") as connection:
+        query = (
+            "SELECT role, count(calls.id) FROM models JOIN calls ON model_id = models.id GROUP BY 1"
+        )
+        asked = dict(connection.execute(query))
+    assert set(asked) == {"social", "observer", "half"} and asked["half"] > 20

@@ -208,6 +208,16 @@ def test_a_population_plays_and_tells(play: Play) -> None:
     memory = views.memory(reader, 3)["internal"]
     assert [row["round"] for row in memory] == [2, 1, 0]
     assert len(views.agents(reader)) == 30 and views.agent(reader, 3)["label"] == "neutral"
+    assert {row["community"] for row in views.agents(reader)} == set(sizes)
+
+
+def test_where_people_are_invented_there_are_no_agents(play: Play) -> None:
+    reader = read(play("world.scenes=1")[0])
+    console = Console(width=100, record=True, file=StringIO())
+    console.print(render.agents(views.agents(reader)))
+    assert "nobody" in console.export_text()
+    with pytest.raises(InputError, match="the run has no agents"):
+        views.memory(reader, 0)
 
 
 def test_groups_of_a_population_share_a_trade(tmp_path: Path) -> None:
