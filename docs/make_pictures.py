@@ -76,8 +76,8 @@ def main() -> None:
         db = f"{folder}/scene.db"
         api.run(PRESETS / "scene.yaml", db=db)
         with api.open_run(db) as reader:
-            scene = views.episode(reader, 3)["scene"]
-            draw("scene", "python run_sim.py inspect scene episode 3", script(scene))
+            scene = views.episode(reader, 17)["scene"]
+            draw("scene", "python run_sim.py inspect scene episode 17", script(scene))
 
 
 if __name__ == "__main__":

@@ -65,11 +65,11 @@ def _act(scene: Data, number: int, one: Data) -> RenderableType:
     """An act with what became of it; reactions stand further in."""
     name = scene["parts"][one["part"]]["name"]
     refused = one["passed"] is False
-    line = Text(f"[{number}] ", style="dim").append_text(plain(name, "bold")).append(" ")
     if one["text"] is None:
-        line.append("said nothing that can be read", style="red")
+        done = Text("said nothing that can be read", style="red")
     else:
-        line.append_text(plain(one["text"], "strike dim" if refused else ""))
+        done = plain(one["text"], "strike dim" if refused else "")
+    line = Text.assemble((f"[{number}] ", "dim"), plain(f"{name} ", "bold"), done)
     indent = 2 if one["reacts_to"] is None else 6
     below = (Padding(text, (0, 0, 0, indent + 4)) for text in _verdicts(scene, one))
     return Group(Padding(line, (0, 0, 0, indent)), *below)
@@ -84,10 +84,11 @@ def _verdicts(scene: Data, one: Data) -> Iterator[Text]:
         return
     others = [part for part in one["seen_by"] if part != one["part"]]
     names = ", ".join(scene["parts"][part]["name"] for part in others)
-    yield plain(f"seen by {names or 'nobody'}", "dim")
+    seen = plain(f"seen by {names or 'nobody'}", "dim")
+    if one["harm"] is False:
+        seen = Text.assemble(seen, ("; no harm", "green"))
+    yield seen
     if one["harm"] is None:
         yield Text("no critique that can be read", style="red")
     elif one["harm"]:
         yield plain(f"harm: {one['critique'] or 'some'}", "dark_orange3")
-    else:
-        yield Text("no harm", style="green")
