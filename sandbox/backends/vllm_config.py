@@ -7,6 +7,7 @@ import difflib
 import importlib.util
 import json
 import os
+import warnings
 from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -130,7 +131,7 @@ class VllmConfig(LanguageModelSettings):
         try:
             with _quiet():
                 self.params(0, None, 1, self.temperature, 0)
-        except (TypeError, ValueError) as error:
+        except Exception as error:  # vLLM raises what it likes
             raise ValueError(f"sampling: vLLM refuses it: {one_line(error)}") from None
 
     def params(
@@ -181,7 +182,7 @@ def _quiet() -> Iterator[None]:
     log = EngineLog()
     log.open()
     try:
-        with log.catching():
+        with log.catching(), warnings.catch_warnings(action="ignore"):
             yield
     finally:
         log.close()
