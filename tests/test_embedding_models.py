@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import importlib.util
 import json
+import shutil
 import subprocess
 import sys
 import threading
@@ -348,4 +349,8 @@ def test_a_vllm_that_cannot_embed(tiny: Path, tmp_path: Path) -> None:
 
     fails({"model": str(tiny / "none")}, r"memory\.embedder\.model: found .*which is not there")
     fails({"model": str(tiny), "extra": {"wrong": 1}}, r"memory\.embedder\.extra\.wrong: not an")
-    fails({"model": str(tiny), "extra": {"max_model_len": 10**6}}, "cannot embed: .*log: ")
+    fails({"model": str(tiny), "extra": {"max_model_len": 10**6}}, r"embedder\.extra: vLLM refuses")
+    torn = tmp_path / "torn"
+    shutil.copytree(tiny, torn)
+    (torn / "model.safetensors").write_bytes(b"torn")
+    fails({"model": str(torn)}, "cannot embed: .*log: ")
