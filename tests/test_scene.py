@@ -243,6 +243,52 @@ def test_groups_of_a_population_share_a_trade(tmp_path: Path) -> None:
     assert len(trades) >= 2 and all(len(some) == 1 for some in trades.values())
 
 
+@pytest.mark.parametrize("between", [0, 2, 50])
+def test_others_come_from_other_groups_as_far_as_there_are_any(play: Play, between: int) -> None:
+    address, outcome = play(f"world.between={between}", "rounds=1", preset="population")
+    assert outcome.episodes_failed == 0
+    reader = read(address)
+    groups = {row["agent"]: row["community"] for row in views.agents(reader)}
+    sizes = Counter(groups.values())
+    for one in scenes(address):
+        assert one.scene
+        first, *others = [groups[part.agent or 0] for part in one.scene.parts]
+        assert others.count(first) == min(sizes[first] - 1, max(0, 3 - between))
+
+
+def test_who_reacts_has_seen_the_act_once_and_nothing_that_was_refused(play: Play) -> None:
+    address, _ = play()
+    reader = read(address)
+    for one in scenes(address):
+        assert one.scene
+        names, acts = [part.name for part in one.scene.parts], one.scene.acts
+        for call in reader.journal(one.episode):
+            if call.form != "react":
+                continue
+            act = acts[call.turn]
+            assert act.reacts_to is not None
+            shown = f"{names[0]}: {acts[act.reacts_to].text}"
+            assert f"<act>\n{shown}\n</act>" in call.prompt
+            fenced = call.prompt.partition("<seen>\n")[2].partition("</seen>")[0]
+            before = [
+                f"- {names[a.part]}: {a.text}"
+                for a in acts[: act.reacts_to]
+                if act.part in a.seen_by
+            ]
+            assert fenced.splitlines() == before[-11:]
+
+
+@pytest.mark.parametrize("kind", ["invented", "population"])
+def test_all_forms_can_be_reworded(tmp_path: Path, kind: str) -> None:
+    preset = PRESETS / f"{'scene' if kind == 'invented' else kind}.yaml"
+    forms = prepare(load_config(preset)).forms
+    wording = {name: {"user": f"Well.\n{form.user}"} for name, form in forms.items()}
+    (tmp_path / "forms.yaml").write_text(json.dumps(wording), encoding="utf-8")
+    config = load_config(preset, [f"forms={tmp_path / 'forms.yaml'}", "rounds=1"])
+    assert all(form.user.startswith("Well.") for form in prepare(config).forms.values())
+    assert resume(create(prepare(config), str(tmp_path / "run.db"))).episodes_failed == 0
+
+
 @pytest.mark.parametrize(
     ("settings", "words"),
     [

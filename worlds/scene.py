@@ -158,7 +158,7 @@ class World(base.World):
         own = [one for one in groups[agents[author].community] if one != author]
         count = self.settings.roles - 1
         outside = len(agents) - 1 - len(own)
-        near = min(len(own), max(count - outside, count - self.settings.between))
+        near = min(len(own), max(count - outside, count - self.settings.between, 0))
         chosen = draw.sample(own, near)
         left = set(own) | {author}
         while len(chosen) < count:
@@ -264,7 +264,7 @@ class _Scene:
         seen_by = [part for part in done.seen_by if part != done.part]
         answers = [self._new(step, part, done.number) for part in seen_by]
         past = [*self._recent, done]
-        shown = [self._seen(one.part) for one in answers]  # as of now, whoever is first
+        shown = [self._seen(one.part)[:-1] for one in answers]  # as of now, without this act
         await self._episode.gather(
             *(self._react(one, done, seen, past) for one, seen in zip(answers, shown, strict=True))
         )

@@ -14,6 +14,7 @@ from worlds.scales import SCALES
 
 _PERSON = Part("Mara", "A shop owner.")
 _EXAMPLE = {
+    "me": "You are somebody.",
     "question": "A question?",
     "draft": "A first answer.",
     "roles": 5,
