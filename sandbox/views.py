@@ -199,6 +199,10 @@ def _matches(one: Exchange, search: str | None) -> bool:
     if search is None:
         return True
     parts = [one.question, one.draft, one.revision, *(given.reason for given in one.ratings)]
+    if one.scene is not None:
+        parts += [text for act in one.scene.acts for text in (act.text, act.why, act.critique)]
+        parts += [text for part in one.scene.parts for text in (part.name, part.about)]
+        parts += [note.text for note in one.scene.notes]
     return any(search.lower() in part.lower() for part in parts if part)
 
 

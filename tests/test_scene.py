@@ -211,6 +211,16 @@ def test_a_population_plays_and_tells(play: Play) -> None:
     assert {row["community"] for row in views.agents(reader)} == set(sizes)
 
 
+def test_a_search_finds_what_was_done_on_stage(play: Play) -> None:
+    address, _ = play()
+    reader = read(address)
+    act = next(a for one in scenes(address) if one.scene for a in one.scene.acts if a.harm)
+    assert act.text and act.critique
+    for words in (act.text, act.critique, "conductor"):
+        found = views.found_exchanges(reader, words, None, 100)
+        assert 0 < len(found) < 20
+
+
 def test_where_people_are_invented_there_are_no_agents(play: Play) -> None:
     reader = read(play("world.scenes=1")[0])
     console = Console(width=100, record=True, file=StringIO())
