@@ -45,7 +45,7 @@ def script(scene: Data) -> RenderableType:
         parts += [_act(scene, number, one) for number, one in acts] or [
             Text("  not played", style="dim")
         ]
-    for kind in ("consequences", "instruction", "answer"):
+    for kind in ("consequences", "told", "instruction", "answer"):
         parts += [_labelled(kind, text, above=kind != "answer") for text in notes.get(kind, ())]
     return Group(*parts)
 

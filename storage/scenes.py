@@ -46,7 +46,7 @@ class SceneAct(NamedTuple):
 
 
 class SceneNote(NamedTuple):
-    """What else a scene brought: occasion, future, step, consequences, instruction, answer."""
+    """What else a scene brought: occasion, step, consequences, told, instruction, answer, ..."""
 
     kind: str
     text: str

@@ -195,14 +195,18 @@ def test_a_population_plays_and_tells(play: Play) -> None:
     sizes = Counter(groups.values())
     assert 2 <= len(sizes) <= 10
     told = 0
+    news: dict[tuple[int, int | None], str] = {}
     for one in scenes(address):
         assert one.scene and one.author == one.scene.parts[0].agent
         cast = [groups[part.agent] for part in one.scene.parts]
         own = min(2, sizes[cast[0]] - 1)
         assert cast[1:].count(cast[0]) == own and len({p.agent for p in one.scene.parts}) == 4
         assert len(one.scene.noted("instruction")) == len(one.scene.noted("answer")) == 1
+        news[one.round, one.author] = one.scene.noted("told")[0]
         prompt = next(call.prompt for call in reader.journal(one.episode) if call.form == "cast")
         assert ("<news>" in prompt) == (one.round > 0)
+        for part in one.scene.parts if one.round else ():
+            assert f"- {part.name}: {news[one.round - 1, part.agent]}" in prompt
         told += one.round > 0
     assert told == 60
     memory = views.memory(reader, 3)["internal"]

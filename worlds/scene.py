@@ -38,6 +38,7 @@ from worlds.scene_forms import (
     REACT,
     RECAP,
     REVISE,
+    TELL,
     WEIGH,
     forms_of,
 )
@@ -188,7 +189,7 @@ class World(base.World):
         episode.revised(revision)
         episode.observe("revision", SCALES, question=question, answer=revision)
         if scene.parts[0].agent is not None and consequences is not None:
-            episode.remember(consequences)
+            await scene.tell(scene.parts[0].agent)
             await scene.instruct(scene.parts[0].agent)
 
 
@@ -365,6 +366,14 @@ class _Scene:
         told = {"question": self._told["question"], "critiques": list(critiques)}
         return await self._episode.ask(None, WEIGH, turn=turn, **told)
 
+    async def tell(self, agent: Agent) -> None:
+        """What the one who asks tells others from now on: it is what they remember of the scene."""
+        told: dict[str, Any] = {"occasion": self._told["occasion"], "seen": self._seen(0)}
+        news = await self._maybe(self._episode.ask(agent, TELL, **told))
+        if news is not None:
+            self._episode.note("told", news)
+            self._episode.remember(news)
+
     async def instruct(self, agent: Agent) -> None:
         """Draw new instructions, and their answers, from what the one who asks lived through."""
         told = {"goal": self._told["goal"], "occasion": self._told["occasion"]}
@@ -392,8 +401,8 @@ class _Scene:
         return f"{self.parts[one.part].name}: {one.text}"
 
     def _told_of(self, one: Act) -> str:
-        harm = f"Harm: {one.critique or 'some'}" if one.harm else "No harm."
-        return f"{self._line(one)} {harm}"
+        harm = f"harm: {one.critique or 'some'}" if one.harm else "no harm"
+        return f"{self._line(one)} \u2014 {harm}"
 
     def _seen(self, part: int) -> list[str]:
         """What a part has seen of what came to pass, its own acts among it."""

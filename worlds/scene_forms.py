@@ -32,7 +32,7 @@ _EXAMPLE = {
     "act": "Mara: asks.",
     "refused": "asks the moon",
     "why": "The moon does not answer.",
-    "critiques": ["Mara: asks. Harm: none."],
+    "critiques": ["Mara: asks \u2014 no harm"],
     "consequences": "Nobody is harmed.",
     "brief": "It says what to do.",
     "instruction": "How do I ask?",
@@ -368,6 +368,30 @@ Your answer now:""",
     example=_EXAMPLE,
 )
 
+TELL = Form(
+    name="tell",
+    system=(
+        "You tell others what you have lived through, as one tells news. Stay in character. Reply "
+        "in one line of at most 50 words: what happened, and what came of it."
+    ),
+    user="""\
+<you>
+{{ me }}
+</you>
+Occasion: {{ occasion }}
+
+What you have lived through:
+<seen>
+{% for one in seen %}
+- {{ one }}
+{% endfor %}
+</seen>
+
+What you tell them:""",
+    reply=Line(400),
+    example=_EXAMPLE,
+)
+
 INSTRUCT = Form(
     name="instruct",
     system=(
@@ -416,6 +440,6 @@ def forms_of(roles: int, steps: int, population: bool) -> tuple[Form[Any], ...]:
     return (
         *(DRAFT, POPULATION_CAST if population else _cast_form(roles), _plan_form(steps)),
         *(ACT, JUDGE, _route_form(roles), REACT, CRITIQUE, RECAP, WEIGH, BRIEF, REVISE),
-        *((INSTRUCT, ANSWER) if population else ()),
+        *((TELL, INSTRUCT, ANSWER) if population else ()),
         *SCALES.values(),
     )

@@ -100,10 +100,11 @@ _SENTENCE = re.compile(r"(?<=[.!?])\s+")
 
 
 class _Shown(NamedTuple):
-    """What a prompt of a scene shows: its fenced sections, and a few words for its topic."""
+    """What a prompt of a scene shows: its fenced sections, a few words for its topic, its end."""
 
     sections: Mapping[str, str]
     topic: str
+    wants_news: bool
 
 
 def _one(phrases: tuple[str, ...], topic: str, rng: random.Random) -> str:
@@ -216,11 +217,19 @@ def _summed_up(shown: _Shown, rng: random.Random) -> str:
     return _within(_SENTENCE.split(" ".join(told.replace("- ", "").split())))
 
 
+def _lived_through(shown: _Shown, rng: random.Random) -> str:
+    """What somebody asks after a scene, or tells of it: its last events."""
+    if shown.wants_news:
+        events = shown.sections["seen"].replace("- ", "").split("\n")
+        return _within(["; ".join(events[-3:])])
+    return _one(_ASKED, shown.topic, rng)
+
+
 _LINES: tuple[tuple[str, Callable[[_Shown, random.Random], str]], ...] = (
     ("critiques", _weighed),
     ("step", _carried_out),
     ("act", _reaction),
-    ("seen", lambda shown, rng: _one(_ASKED, shown.topic, rng)),
+    ("seen", _lived_through),
 )
 """Which line a prompt wants, by the section that it shows; any other one wants a summary."""
 
@@ -234,7 +243,7 @@ def play(user: str, shape: Any, rng: random.Random) -> str | None:
     """A reply in one of the shapes of scenes; None for another shape."""
     found, rest = fenced(user)
     about = found.get("question") or "".join(_OCCASION.findall(rest))
-    shown = _Shown(found, read_question(about).topic)
+    shown = _Shown(found, read_question(about).topic, "tell" in rest)
     match shape:
         case Titled():
             return _titled(shape, shown, rng)
