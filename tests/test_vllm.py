@@ -23,6 +23,8 @@ from tests.conftest import ROOT, missing
 from tests.tiny_model import TEMPLATE, make_model
 
 QUIET = {"HF_HUB_OFFLINE": "1", "VLLM_NO_USAGE_STATS": "1", "VLLM_CPU_KVCACHE_SPACE": "1"}
+MARK = "SANDBOX_TESTS"
+QUIET[MARK] = str(os.getpid())
 ENGINE = {"dtype": "float32", "max_model_len": 2048}
 SETTINGS = ("world.size=3", "rounds=2", "question_count=9", "memory.prior_pairs=5")
 
@@ -73,9 +75,17 @@ def rows(folder: Path, name: str, query: str) -> list[Any]:
         return connection.execute(query).fetchall()
 
 
-def engines() -> list[str]:
-    listed = subprocess.run(["pgrep", "-f", "VLLM::|sandbox-engine-guard"], capture_output=True)
-    return listed.stdout.decode().split()
+def engines(pattern: str = "VLLM::|sandbox-engine-guard") -> list[int]:
+    """Processes of engines that these tests have started, and of nobody else's."""
+    listed = subprocess.run(["pgrep", "-f", pattern], capture_output=True)
+    return [pid for pid in map(int, listed.stdout.split()) if _is_ours(pid)]
+
+
+def _is_ours(pid: int) -> bool:
+    try:
+        return f"{MARK}={QUIET[MARK]}".encode() in Path(f"/proc/{pid}/environ").read_bytes()
+    except OSError:  # it has just ended
+        return False
 
 
 @pytest.fixture(scope="module")
@@ -146,7 +156,8 @@ def test_a_killed_run_leaves_no_engine_and_goes_on(
 
 def test_a_killed_engine_is_started_again(place: Path, undisturbed: dict[str, Any]) -> None:
     process = _started(place, "engine")
-    subprocess.run(["pkill", "-9", "-f", "VLLM::EngineCore"], check=True)
+    for pid in engines("VLLM::EngineCore"):
+        os.kill(pid, signal.SIGKILL)
     output, _ = process.communicate(timeout=200)
     assert json.loads(output)["digest"] == undisturbed["digest"]
     assert engines() == []
