@@ -10,8 +10,8 @@ with api.open_run("mine") as reader:
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +21,8 @@ from sandbox.run import Outcome, create, prepare
 from sandbox.run import resume as resume_run
 from storage import database
 from storage.database import parse_run
+from storage.export import ExportReport
+from storage.export import export as export_readers
 from storage.reader import Reader
 
 
@@ -80,3 +82,31 @@ def open_run(run: str) -> Iterator[Reader]:
         yield Reader.find(engine, address.name, str(address))
     finally:
         engine.dispose()
+
+
+def export(
+    runs: str | Sequence[str],
+    formats: str | Sequence[str],
+    out: str | Path | None,
+    *,
+    overwrite: bool = False,
+    choices: Mapping[str, Any] | None = None,
+) -> ExportReport:
+    """Export runs as a dataset, into a folder of its own, whole or not at all.
+
+    Args:
+        runs: one or several, as for `open_run`.
+        formats: one or several of `storage.export.FORMATS`.
+        out: a new or an empty folder; None: nothing is kept, the report tells what would be there.
+        overwrite: replace an earlier export.
+        choices: those of `storage.export.choices.Choices`, such as ``{"min_rating": 6}``.
+
+    Raises:
+        InputError: there is no such run, a choice is wrong, or `out` cannot be used.
+    """
+    with ExitStack() as stack:
+        wanted = [runs] if isinstance(runs, str) else runs
+        readers = [stack.enter_context(open_run(run)) for run in wanted]
+        named = [formats] if isinstance(formats, str) else formats
+        place = None if out is None else Path(out)
+        return export_readers(readers, named, place, overwrite=overwrite, **(choices or {}))

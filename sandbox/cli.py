@@ -10,19 +10,20 @@ import json
 import os
 import signal
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any, NoReturn
 
 import typer
-from rich.console import Console, Group, RenderableType
+from rich.console import Group, RenderableType
 from rich.text import Text
 from sqlalchemy.exc import DBAPIError
 
 from sandbox import __version__, render, views
 from sandbox.api import open_run
 from sandbox.calls import Stopped
+from sandbox.cli_export import export
 from sandbox.comparing import compare as compare_runs
 from sandbox.config import QUICKSTART, load_config
 from sandbox.display import Display, duration
@@ -31,6 +32,7 @@ from sandbox.estimating import estimate as estimate_run
 from sandbox.estimating import given_rates
 from sandbox.forking import fork as fork_run
 from sandbox.limits import Budget
+from sandbox.output import AsJson, out
 from sandbox.run import Interrupted, Outcome, create, prepare, states
 from sandbox.run import resume as resume_run
 from sandbox.run import verify as verify_run
@@ -38,8 +40,7 @@ from sandbox.script import plain, printable
 from storage import database
 from storage.database import Address, parse_run
 from storage.errors import InputError
-from storage.export import FORMATS
-from storage.export import export as export_run
+from storage.export.ids import Origin, mark, origin_of
 from storage.reader import Reader
 
 app = typer.Typer(
@@ -53,7 +54,6 @@ app = typer.Typer(
 Run = Annotated[
     str, typer.Argument(metavar="RUN", help="a name under runs/, a database, a URL#name")
 ]
-AsJson = Annotated[bool, typer.Option("--json", help="print one JSON object and nothing else")]
 MaxCalls = Annotated[int | None, typer.Option(min=0, help="stop after so many calls")]
 MaxTokens = Annotated[int | None, typer.Option(min=0, help="stop after so many tokens")]
 MaxHours = Annotated[float | None, typer.Option(min=0, help="stop after so many hours")]
@@ -68,13 +68,6 @@ class Subject(StrEnum):
     EPISODE = "episode"
     CALLS = "calls"
     CALL = "call"
-
-
-def _out(as_json: bool, data: Any, picture: Callable[[], RenderableType]) -> None:
-    if as_json:
-        print(json.dumps(data, ensure_ascii=True, default=str))
-    else:
-        render.show(Console(), picture())
 
 
 @app.command()
@@ -125,7 +118,7 @@ def _work(address: Address, as_json: bool, **options: Any) -> None:
         outcome = resume_run(address, display.watch, **options)
     with open_run(str(address)) as reader:
         data = outcome.as_dict()
-        _out(as_json, data, lambda: _summary(reader, outcome))
+        out(as_json, data, lambda: _summary(reader, outcome))
     if outcome.calls_failed:
         print(_failures(address, outcome), file=sys.stderr)
     if outcome.status == "done" and outcome.calls_failed == outcome.calls > 0:
@@ -214,7 +207,7 @@ def status(
             raise InputError(f"{run}: no such run; expected one of those that `status` lists")
     else:
         rows = [row for file in sorted(database.RUNS.glob("*.db")) for row in _states_of(file)]
-    _out(as_json, {"runs": rows}, lambda: _status_picture(rows))
+    out(as_json, {"runs": rows}, lambda: _status_picture(rows))
 
 
 def _states_of(file: Path) -> list[dict[str, Any]]:
@@ -258,15 +251,31 @@ def inspect(
     limit: Annotated[int, typer.Option(min=1, help="lists: at most so many")] = 100,
     as_json: AsJson = False,
 ) -> None:
-    """Look at a society: `agents`, `agent ID`, `memory ID`, `episode ID`, `calls`, `call ID`."""
+    """Look at a society: `agents`, `agent ID`, `memory ID`, `episode ID`, `calls`, `call ID`.
+
+    In place of RUN the id of an exported row shows the exchange that it is from.
+    """
+    row = origin_of(run) if subject is None else None
+    if row is not None:
+        run, subject, number = row.run, Subject.EPISODE, row.episode
     one = subject in (Subject.AGENT, Subject.MEMORY, Subject.EPISODE, Subject.CALL)
     if one != (number is not None):
         raise InputError(
             f"inspect {subject or ''}: expected {'its number' if one else 'no number'}"
         )
     with open_run(run) as reader:
+        _same(reader, row)
         data, picture = _look(reader, subject, number or 0, search, round, failures, limit)
-        _out(as_json, data, lambda: picture)
+        out(as_json, data, lambda: picture)
+
+
+def _same(reader: Reader, row: Origin | None) -> None:
+    """Say so where a run has changed since a row was exported."""
+    if row is not None and not row.agrees(reader.run.digest):
+        now = mark(reader.run.digest)
+        print(
+            f"note: the row is from {row.run}@{row.digest}, the run is now {now}", file=sys.stderr
+        )
 
 
 def _look(
@@ -305,35 +314,7 @@ def _look(
     return {"episodes": listed}, render.found(listed)
 
 
-@app.command()
-def export(
-    run: Run,
-    format: Annotated[str, typer.Option(help=f"one of {', '.join(FORMATS)}")],
-    out: Annotated[Path, typer.Option(help="folder to write to")],
-    overwrite: Annotated[bool, typer.Option("--overwrite", help="replace the folder")] = False,
-    mix: Annotated[str, typer.Option(help="imitation:self-critic:realignment, or `all`")] = "5:1:1",
-    seed: Annotated[int | None, typer.Option(help="of sampling; default: the run's")] = None,
-    as_json: AsJson = False,
-) -> None:
-    """Write a dataset."""
-    options = {"mix": _mix(mix), "seed": seed} if format == "stable-alignment" else {}
-    with open_run(run) as reader:
-        report = export_run(reader, format, out.expanduser(), overwrite=overwrite, **options)
-    _out(as_json, report.as_dict(), lambda: render.exported(report.as_dict()))
-
-
-def _mix(text: str) -> tuple[int, int, int] | None:
-    if text == "all":
-        return None
-    parts = text.split(":")
-    if (
-        len(parts) != 3
-        or not all(part.isascii() and part.isdigit() for part in parts)
-        or not any(map(int, parts))
-    ):
-        raise InputError(f"--mix {text}: expected three whole numbers such as 5:1:1, or all")
-    one, two, three = map(int, parts)
-    return one, two, three
+app.command()(export)
 
 
 @app.command()
@@ -375,7 +356,7 @@ def compare(
 ) -> None:
     """Compare runs, grouped by config: means, and differences with confidence intervals."""
     data = compare_runs(runs)
-    _out(as_json, data, lambda: render.comparison(data))
+    out(as_json, data, lambda: render.comparison(data))
 
 
 @app.command()
@@ -401,7 +382,7 @@ def estimate(
     rates = given_rates(tokens_in_per_second, tokens_out_per_second, gpus)
     loaded = load_config(config or QUICKSTART, set_ or [], rounds=rounds)
     data = estimate_run(loaded, episodes, rates, gpus)
-    _out(as_json, data, lambda: render.estimated(data))
+    out(as_json, data, lambda: render.estimated(data))
 
 
 @app.command()
@@ -428,7 +409,7 @@ def verify(run: Run, as_json: AsJson = False) -> None:
             made.add_row(f"digest of the {what}", Text(digest, style=style))
         return Group(made, Text("agrees" if agrees else "DIFFERS", style="bold"))
 
-    _out(as_json, data, picture)
+    out(as_json, data, picture)
     if not agrees:
         raise typer.Exit(1)
 
@@ -447,7 +428,7 @@ def doctor(as_json: AsJson = False) -> None:
             made.add_row(*map(plain, cells))
         return made
 
-    _out(as_json, {"findings": [one._asdict() for one in findings]}, picture)
+    out(as_json, {"findings": [one._asdict() for one in findings]}, picture)
     if any(one.needed and one.found is None for one in findings):
         raise typer.Exit(1)
 

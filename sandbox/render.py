@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import PurePath
 from typing import Any
 
@@ -367,20 +367,40 @@ def found(rows: Sequence[Data]) -> RenderableType:
     return made
 
 
-def exported(report: Data) -> RenderableType:
-    """What an export wrote, and what it left out."""
-    kinds = table("kind", "found", "written", right=("found", "written"))
-    for kind, count in report["found"].items():
-        kinds.add_row(kind, f"{count:,}", f"{report['written'][kind]:,}")
-    parts: list[RenderableType] = [kinds]
-    if report["removed"]:
-        removed = table("left out", "rows", right=("rows",))
-        for rule, count in report["removed"].items():
-            removed.add_row(rule, f"{count:,}")
-        parts += [Text(), removed]
-    parts += [plain(f"note: {note}", "yellow") for note in report["notes"]]
+def exported(report: Data, explain: bool) -> RenderableType:
+    """What an export wrote and what it is like; explained also what each rule left out."""
+    kinds = table("format", "kind", "left by rules", "written", right=("left by rules", "written"))
+    for one in report["formats"]:
+        for kind, count in one["found"].items():
+            kinds.add_row(one["format"], kind, f"{count:,}", f"{one['written'][kind]:,}")
+    parts: list[RenderableType] = [Text(SCRIPTED, style="yellow")] if report["scripted"] else []
+    parts += [kinds, Text(), _measures(report["measures"])]
+    for one in report["formats"] if explain else ():
+        parts += [Text(), *_removals(one)]
+    for one in report["formats"]:
+        parts += [plain(f"note: {one['format']}: {note}", "yellow") for note in one["notes"]]
     files = ", ".join(f"{name} ({count:,} rows)" for name, count in report["files"].items())
-    return Group(*parts, Text(), plain(f"{report['out']}: {files}"))
+    place = "not written" if report["out"] is None else report["out"]
+    return Group(*parts, Text(), plain(f"{place}: {files}"))
+
+
+def _measures(measures: Mapping[str, str]) -> Table:
+    made = table("measure", "")
+    for name, value in measures.items():
+        made.add_row(name, plain(value))
+    return made
+
+
+def _removals(one: Data) -> Iterator[RenderableType]:
+    """What is left of a format's candidates after each rule, and some that it removed."""
+    counts, left = one["counts"], one["candidates"]
+    made = table(f"{one['format']}: rule", counts, "left", "such as", right=(counts, "left"))
+    made.add_row("candidates", "", f"{left:,}", "")
+    for rule, count in one["removed"].items():
+        left -= count
+        example = next(iter(one["examples"][rule]), "")
+        made.add_row(rule, f"-{count:,}", f"{left:,}", plain(example, "dim"))
+    yield made
 
 
 def comparison(data: Data) -> RenderableType:

@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import json
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
-from typing import Any, Literal, NamedTuple
+from itertools import islice
+from typing import Any, NamedTuple
 
 from sqlalchemy import Connection, Select, select
 
@@ -18,8 +19,6 @@ from storage import tables
 from storage.reader import Reader
 from storage.scenes import Scene, scenes_of
 from storage.voices import OBSERVER, Spoke, Voices
-
-Order = Literal["round", "question"]
 
 _BATCH = 500  # episodes at a time: memory does not grow with the run
 
@@ -33,6 +32,8 @@ class GivenRating(NamedTuple):
         rating: from 1 (worst) to 7 (best); None where none can be read.
         reason: why; None where it is missing or was cut off.
         status: what became of the peer's reply: ok, cut, empty, unreadable or failed.
+        expected: the rating to be expected from the probabilities of 1 to 7; None where the
+            backend tells none.
         model: the name of the model that the peer spoke with.
     """
 
@@ -41,6 +42,7 @@ class GivenRating(NamedTuple):
     rating: int | None
     reason: str | None
     status: str
+    expected: float | None
     model: str
 
 
@@ -53,6 +55,7 @@ class Observation(NamedTuple):
         rating: from 1 (worst) to 7 (best); None where none can be read.
         reason: why; None where it is missing or was cut off.
         status: what became of the observer's reply, as for a `GivenRating`.
+        expected: the rating to be expected, as for a `GivenRating`.
         model: the name of the observer's model.
     """
 
@@ -61,6 +64,7 @@ class Observation(NamedTuple):
     rating: int | None
     reason: str | None
     status: str
+    expected: float | None
     model: str
 
 
@@ -136,32 +140,34 @@ def snapshot(reader: Reader) -> Iterator[Connection]:
 def exchanges(
     reader: Reader,
     *,
-    by: Order = "round",
     round: int | None = None,
     author: int | None = None,
     connection: Connection | None = None,
 ) -> Iterator[Exchange]:
-    """Stream the exchanges of a run, a few hundred at a time.
+    """Stream the exchanges of a run in canonical order (round, then place in it).
 
     Args:
         reader: the run.
-        by: "round" for canonical order (round, then place in it), "question" to have all exchanges
-            about one question together (by the id of its text, then by episode).
         round: only those of this round.
         author: only those of this agent.
         connection: a `snapshot` to read from, so that several passes see the same; by default
             each pass takes its own.
     """
     e = tables.episodes
-    query = _ids(reader, by)
+    query = select(e.c.id).where(e.c.run_id == reader.run.id).order_by(e.c.round, e.c.id)
     for column, wanted in ((e.c.round, round), (e.c.author, author)):
         if wanted is not None:
             query = query.where(column == wanted)
     with nullcontext(connection) if connection else snapshot(reader) as open_connection:
-        voices = Voices.of(reader, open_connection)
         ids = open_connection.scalars(query, execution_options={"yield_per": _BATCH})
-        for batch in ids.partitions():
-            yield from _batch(reader, open_connection, voices, batch)
+        yield from exchanges_of(reader, open_connection, ids)
+
+
+def exchanges_of(reader: Reader, connection: Connection, ids: Iterable[int]) -> Iterator[Exchange]:
+    """Stream the exchanges with these ids of the database, in their order, some at a time."""
+    voices, waiting = Voices.of(reader, connection), iter(ids)
+    while batch := list(islice(waiting, _BATCH)):
+        yield from _batch(reader, connection, voices, batch)
 
 
 def exchange(reader: Reader, number: int) -> Exchange | None:
@@ -171,14 +177,6 @@ def exchange(reader: Reader, number: int) -> Exchange | None:
     with snapshot(reader) as connection:
         ids = connection.scalars(query).all()
         return next(_batch(reader, connection, Voices.of(reader, connection), ids), None)
-
-
-def _ids(reader: Reader, by: Order) -> Select[Any]:
-    e, q = tables.episodes, tables.questions
-    query = select(e.c.id).where(e.c.run_id == reader.run.id)
-    if by == "question":
-        return query.join(q, q.c.id == e.c.question_id).order_by(q.c.text_id, e.c.id)
-    return query.order_by(e.c.round, e.c.id)
 
 
 def _batch(
@@ -232,9 +230,11 @@ def _episodes(ids: Sequence[int]) -> Select[Any]:
 def _ratings(
     connection: Connection, run_id: int, ids: Sequence[int], spoke: Spoke
 ) -> dict[int, list[GivenRating]]:
-    r, a, t = tables.ratings, tables.agents, tables.texts
+    r, a, t, c = tables.ratings, tables.agents, tables.texts, tables.calls
+    columns = (r.c.episode_id, r.c.rater, a.c.label, r.c.rating, t.c.text, r.c.status)
     query = (
-        select(r.c.episode_id, r.c.rater, a.c.label, r.c.rating, t.c.text, r.c.status)
+        select(*columns, c.c.expected)
+        .join(c, c.c.id == r.c.call_id)
         .join(a, (a.c.run_id == run_id) & (a.c.number == r.c.rater))
         .outerjoin(t, t.c.id == r.c.reason_id)
         .where(r.c.episode_id.in_(ids))
@@ -249,9 +249,11 @@ def _ratings(
 def _observations(
     connection: Connection, ids: Sequence[int], spoke: Spoke
 ) -> dict[int, list[Observation]]:
-    o, t = tables.observations, tables.texts
+    o, t, c = tables.observations, tables.texts, tables.calls
+    columns = (o.c.episode_id, o.c.stage, o.c.scale, o.c.rating, t.c.text, o.c.status)
     query = (
-        select(o.c.episode_id, o.c.stage, o.c.scale, o.c.rating, t.c.text, o.c.status)
+        select(*columns, c.c.expected)
+        .join(c, c.c.id == o.c.call_id)
         .outerjoin(t, t.c.id == o.c.reason_id)
         .where(o.c.episode_id.in_(ids))
     )

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import pytest
+from storage.export.stable_alignment import COMMENT, REVISE, template
 
 from sandbox.config import QUICKSTART, load_config
 from sandbox.forking import fork
@@ -24,7 +25,6 @@ from storage.digest import digest
 from storage.errors import InputError
 from storage.exchanges import Exchange, exchange, exchanges, snapshot
 from storage.export import FORMATS, ExportReport, export
-from storage.export.stable_alignment import COMMENT, REVISE, template
 from storage.reader import Reader
 
 SPOILT = "attempts=1", "models.social.misbehave=0.3", "models.observer.misbehave=0.3"

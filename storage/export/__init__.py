@@ -1,132 +1,231 @@
-"""Exports: what a run's exchanges become when they leave the database."""
+"""Exports: what the exchanges of runs become when they leave the database."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+import json
+import re
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from itertools import groupby
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any, NamedTuple
 
 from storage.errors import InputError
-from storage.exchanges import snapshot
-from storage.export import exchanges_jsonl, stable_alignment
-from storage.export.folder import SCRIPTED, Source, Written, new_folder
+from storage.export import card, croissant, figures
+from storage.export.choices import COMMON, Choices
+from storage.export.folder import new_folder
+from storage.export.formats import FORMATS
+from storage.export.gathering import Gathered, Gathering
+from storage.export.lengths import token_counter
+from storage.export.questions import Questions
+from storage.export.rows import Format
+from storage.export.source import SCRIPTED, Source, Told
+from storage.export.survey import Survey
+from storage.export.targets import dataset_info, shape_of
 from storage.reader import Reader
 from storage.voices import voices
 
-README = "README.md"
+__all__ = ["FORMATS", "ExportReport", "export"]
 
-_NO_MODEL = "the scripted backend and not by a language model"
+LLAMA_FACTORY = "dataset_info.json"
 
-
-class Format(NamedTuple):
-    """A format of exports.
-
-    Attributes:
-        write: writes the files of a source into a folder; takes the options by name.
-        files: what it writes.
-        options: the names of its options.
-        about: what it holds, for the README beside the files.
-    """
-
-    write: Callable[..., Written]
-    files: tuple[str, ...]
-    options: tuple[str, ...]
-    about: str
-
-
-FORMATS: dict[str, Format] = {
-    "exchanges": Format(exchanges_jsonl.write, exchanges_jsonl.FILES, (), exchanges_jsonl.ABOUT),
-    "stable-alignment": Format(
-        stable_alignment.write, stable_alignment.FILES, ("mix", "seed"), stable_alignment.ABOUT
-    ),
-}
+_FOR_ALL = frozenset(
+    {
+        *("near_duplicates", "tokenizer", "max_tokens", "splits", "keep_out", "max_per_question"),
+        *("rows", "mix_runs", "seed", "target", "files", "license"),
+    }
+)
+"""The choices that concern every format."""
 
 
 class ExportReport(NamedTuple):
     """What an export wrote, and what it left out.
 
     Attributes:
-        format: the format's name.
-        out: the folder.
-        files: the rows in each file.
-        found: the rows of each kind that the run holds.
-        written: the rows of each kind that were written.
-        removed: how many candidates each rule removed.
-        notes: what is out of the ordinary, and why nothing is left where nothing is.
+        out: the folder; None where nothing was to be written.
+        runs: the names of the runs.
+        scripted: whether any of it was composed without a language model.
+        gathered: what became of each format.
+        measures: what there is to say about the exchanges and the rows.
     """
 
-    format: str
-    out: Path
-    files: Mapping[str, int]
-    found: Mapping[str, int]
-    written: Mapping[str, int]
-    removed: Mapping[str, int]
-    notes: tuple[str, ...]
+    out: Path | None
+    runs: tuple[str, ...]
+    scripted: bool
+    gathered: tuple[Gathered, ...]
+    measures: Mapping[str, str]
+
+    @property
+    def files(self) -> dict[str, int]:
+        """The rows in each file."""
+        return {name: count for one in self.gathered for name, count in one.files.items()}
 
     def as_dict(self) -> dict[str, Any]:
         """For JSON."""
-        return {**self._asdict(), "out": str(self.out), "notes": list(self.notes)}
+        return {
+            "out": None if self.out is None else str(self.out),
+            "runs": list(self.runs),
+            "scripted": self.scripted,
+            "files": self.files,
+            "formats": [one.as_dict() for one in self.gathered],
+            "measures": dict(self.measures),
+        }
 
 
 def export(
-    reader: Reader, format: str, out: Path, *, overwrite: bool = False, **options: Any
+    readers: Sequence[Reader],
+    formats: Sequence[str],
+    out: Path | None,
+    *,
+    overwrite: bool = False,
+    **choices: Any,
 ) -> ExportReport:
-    """Export a run into a folder of its own, whole or not at all.
+    """Export runs into a folder of their own, whole or not at all.
 
     Args:
-        reader: the run; it may still be going on, and is exported as it is at this moment.
-        format: one of `FORMATS`.
-        out: a new or an empty folder; its parents are made.
+        readers: the runs; each may still be going on, and is exported as it is at this moment.
+        formats: one or more of `FORMATS`.
+        out: a new or an empty folder; its parents are made. None: nothing is kept, the report
+            tells what would be there.
         overwrite: replace the folder if it holds an earlier export and nothing else.
-        options: those of the format.
+        choices: those of `Choices`.
 
     Raises:
-        InputError: the format or an option is unknown or wrong, or `out` cannot be used.
+        InputError: a format or a choice is unknown or wrong, or `out` cannot be used.
     """
-    chosen = _chosen(format, options)
-    ours = {README, *(name for one in FORMATS.values() for name in one.files)}
+    chosen = _chosen(formats, choices)
+    if out is None:
+        with TemporaryDirectory() as place:
+            return _export(readers, chosen, Path(place), choices)._replace(out=None)
     try:
-        with new_folder(out, overwrite, ours) as folder, snapshot(reader) as connection:
-            source = Source(reader, connection)
-            written = chosen.write(source, folder, **options)
-            text = "\n".join(_readme(source, format, written))
-            (folder / README).write_text(text, encoding="utf-8", newline="\n")
+        with new_folder(out, overwrite, _ours()) as folder:
+            return _export(readers, chosen, folder, choices)._replace(out=out)
     except OSError as error:
         raise InputError(f"out: {out}: cannot be written: {error.strerror or error}") from None
-    return ExportReport(format, out, *written)
 
 
-def _chosen(name: str, options: Mapping[str, Any]) -> Format:
-    if name not in FORMATS:
-        raise InputError(f"format: found {name!r}; expected one of {', '.join(FORMATS)}")
-    known = FORMATS[name].options
-    for option in options:
-        if option not in known:
-            expected = ", ".join(known) or "none"
-            raise InputError(f"format {name}: unknown option {option}; expected {expected}")
-    return FORMATS[name]
+def _ours() -> re.Pattern[str]:
+    """The names of what an export may hold."""
+    stems = "|".join(one.stem for one in FORMATS.values())
+    rows = rf"(?:{stems})(?:-\w+)?(?:-lineage)?\.(?:jsonl|json|parquet)"
+    others = (card.README, croissant.FILE, LLAMA_FACTORY, figures.FOLDER)
+    return re.compile("|".join([rows, *map(re.escape, others)]))
 
 
-def _readme(source: Source, format: str, written: Written) -> Iterator[str]:
-    run = source.reader.run
-    models = voices(source.reader, source.connection)
-    scripted = [one.role for one in models if one.name == SCRIPTED]
-    if scripted:
-        roles = " and the ".join(scripted)
-        yield f"**The texts of the {roles} model were composed by {_NO_MODEL}.**\n"
-    yield f"# {run.name}: {format}\n"
-    yield f"{FORMATS[format].about}\n"
-    yield f"- run: `{run.name}`, seed {run.seed}"
-    yield f"- digest of the run: {f'`{run.digest}`' if run.digest else 'none, it is not finished'}"
-    yield from (f"- {one.role} model: `{one.name}`, {one.calls} calls" for one in models)
-    yield "\n| file | rows |\n| --- | --- |"
-    yield from (f"| `{name}` | {count} |" for name, count in written.files.items())
-    yield "\n| kind | found | written |\n| --- | --- | --- |"
-    yield from (
-        f"| {kind} | {count} | {written.written[kind]} |" for kind, count in written.found.items()
-    )
-    if written.removed:
-        yield "\n| removed by the rule | responses |\n| --- | --- |"
-        yield from (f"| {rule} | {count} |" for rule, count in written.removed.items())
-    yield from (f"\n{note[0].upper()}{note[1:]}." for note in written.notes)
-    yield ""
+def _chosen(names: Sequence[str], choices: Mapping[str, Any]) -> list[Format]:
+    """The formats, after a look at whether the choices fit them."""
+    for name in names:
+        if name not in FORMATS:
+            raise InputError(f"format: found {name!r}; expected one of {', '.join(FORMATS)}")
+    if not names or len(set(names)) < len(names):
+        found = ", ".join(names) or "none"
+        raise InputError(f"format: found {found}; expected one or more, each once")
+    chosen = [FORMATS[name] for name in names]
+    known = _FOR_ALL.union(*(one.uses for one in chosen))
+    for choice, value in choices.items():
+        if choice not in known and value is not None:
+            expected = ", ".join(sorted(known))
+            raise InputError(f"{choice}: not a choice of {', '.join(names)}; expected {expected}")
+    return chosen
+
+
+def _export(
+    readers: Sequence[Reader], chosen: Sequence[Format], folder: Path, given: Mapping[str, Any]
+) -> ExportReport:
+    with Source.of(readers) as source:
+        made = {**{"seed": source.seed}, **{k: v for k, v in given.items() if v is not None}}
+        choices = Choices(**made)
+        survey, gatherings = Survey(), _gatherings(source, chosen, choices, folder)
+        _pass(source, survey, gatherings)
+        gathered = tuple(one.finish() for one in gatherings)
+        scripted = _scripted(source)
+        name = card.title(source, gathered)
+        origin = f"{name} (composed without a language model)" if scripted else name
+        drawn = figures.write_figures(folder, survey, gathered, origin)
+        _describe(folder, source, survey, gathered, drawn)
+        return ExportReport(
+            out=folder,
+            runs=tuple(str(one.reader.run.name) for one in source.origins),
+            scripted=scripted,
+            gathered=gathered,
+            measures=dict(card.measures(survey, gathered)),
+        )
+
+
+def _scripted(source: Source) -> bool:
+    heard = (one for of in source.origins for one in voices(of.reader, of.connection))
+    return any(one.name == SCRIPTED for one in heard)
+
+
+def _gatherings(
+    source: Source, chosen: Sequence[Format], choices: Choices, folder: Path
+) -> list[Gathering]:
+    tokens = token_counter(choices.tokenizer) if choices.tokenizer else None
+    found, known = [], dict[float, Questions]()
+    for format in chosen:
+        mine = choices.with_defaults(_defaults(format, choices))
+        shape = shape_of(str(mine.target), format)
+        if mine.files == "parquet" and format.array:
+            raise InputError(f"files: found parquet for {format.name}; expected jsonl")
+        near = COMMON["near_duplicates"] if choices.near_duplicates is None else choices.near
+        questions = known.get(near) or known.setdefault(
+            near, Questions(source.texts, near, mine.keep_out or (), source.drawn)
+        )
+        found.append(Gathering(format, mine, shape, source, questions, folder, tokens))
+    return found
+
+
+def _defaults(format: Format, choices: Choices) -> dict[str, Any]:
+    """A format's own; verl reads Parquet."""
+    files = {"files": "parquet"} if choices.target == "verl" else {}
+    return {**format.defaults, **files}
+
+
+def _pass(source: Source, survey: Survey, gatherings: Sequence[Gathering]) -> None:
+    """Let all exchanges go by, once in each order that the formats want."""
+    by_round = [one for one in gatherings if one.format.by_round]
+    by_question = [one for one in gatherings if not one.format.by_round]
+    counting: Callable[[Told], None] = survey.add
+    if by_question:
+        groups = by_question[0].questions.groups
+        for _, about in groupby(source.by_question(groups), key=lambda told: told.question):
+            together = list(about)
+            for told in together:
+                counting(told)
+            for one in by_question:
+                one.take(together)
+    for told in source.by_round() if by_round else ():
+        if not by_question:
+            counting(told)
+        for one in by_round:
+            one.take([told])
+
+
+def _describe(
+    folder: Path,
+    source: Source,
+    survey: Survey,
+    gathered: Sequence[Gathered],
+    drawn: Mapping[str, str],
+) -> None:
+    """Write what describes the rows: the card, Croissant, and what LLaMA-Factory wants."""
+    for name, text in _descriptions(folder, source, survey, gathered, drawn):
+        (folder / name).write_text(text, encoding="utf-8", newline="\n")
+
+
+def _descriptions(
+    folder: Path,
+    source: Source,
+    survey: Survey,
+    gathered: Sequence[Gathered],
+    drawn: Mapping[str, str],
+) -> Iterator[tuple[str, str]]:
+    yield card.README, card.card(source, survey, gathered, drawn)
+    name = card.title(source, gathered)
+    made = max(one.reader.run.created for one in source.origins)[:10]
+    described = croissant.croissant(folder, name, made, gathered)
+    yield croissant.FILE, json.dumps(described, indent=1, ensure_ascii=False) + "\n"
+    if gathered[0].choices.target == "llama-factory":
+        infos = [dataset_info(one.format, list(one.files)) for one in gathered]
+        merged = {name: info for each in infos for name, info in each.items()}
+        yield LLAMA_FACTORY, json.dumps(merged, indent=1) + "\n"

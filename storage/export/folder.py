@@ -1,80 +1,28 @@
-"""What all formats share: where rows come from, a folder that is whole or not there."""
+"""A folder of an export: it gets its name when it is whole."""
 
 from __future__ import annotations
 
-import json
+import glob
+import os
+import re
 import shutil
-from collections.abc import Collection, Iterator, Mapping
-from contextlib import contextmanager
+import socket
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from secrets import token_hex
-from typing import Any, NamedTuple, TextIO
-
-from sqlalchemy import Connection
 
 from storage.errors import InputError
-from storage.exchanges import Exchange, Order, exchanges
-from storage.reader import Reader
-
-SCRIPTED = "scripted"
-"""The model name of the backend that composes texts by rules, without a language model."""
-
-
-class Source(NamedTuple):
-    """The run that is exported, as it was at one moment.
-
-    Attributes:
-        reader: the run.
-        connection: where all passes over the run read from.
-    """
-
-    reader: Reader
-    connection: Connection
-
-    def exchanges(self, by: Order) -> Iterator[Exchange]:
-        """A pass over all exchanges."""
-        return exchanges(self.reader, by=by, connection=self.connection)
-
-
-class Written(NamedTuple):
-    """What a format wrote.
-
-    Attributes:
-        files: the rows in each file.
-        found: the rows of each kind that the run holds.
-        written: the rows of each kind that were written.
-        removed: the candidates that each rule removed.
-        notes: what is out of the ordinary, and why nothing is left where nothing is.
-    """
-
-    files: Mapping[str, int]
-    found: Mapping[str, int]
-    written: Mapping[str, int]
-    removed: Mapping[str, int]
-    notes: tuple[str, ...] = ()
-
-
-def create_text(path: Path) -> TextIO:
-    """Open a new file for lines of `json_line`: UTF-8, whatever a text holds."""
-    return path.open("x", encoding="utf-8", errors="backslashreplace", newline="\n")
-
-
-def json_line(value: Any) -> str:
-    """A value as JSON on one line, also for readers that take other characters for line ends."""
-    text = json.dumps(value, ensure_ascii=False, allow_nan=False)
-    for separator in "\u2028\u2029\x85":
-        text = text.replace(separator, f"\\u{ord(separator):04x}")
-    return text
 
 
 @contextmanager
-def new_folder(out: Path, overwrite: bool, ours: Collection[str]) -> Iterator[Path]:
+def new_folder(out: Path, overwrite: bool, ours: re.Pattern[str]) -> Iterator[Path]:
     """A folder to write into, which gets its name when all is written and leaves nothing if not.
 
     Args:
         out: the folder's name in the end.
         overwrite: replace an earlier export.
-        ours: the names of the files that an export may hold; a folder with others is not replaced.
+        ours: the names of what an export may hold; a folder with others is not replaced.
 
     Raises:
         InputError: `out` exists and may not be replaced.
@@ -83,6 +31,7 @@ def new_folder(out: Path, overwrite: bool, ours: Collection[str]) -> Iterator[Pa
     place = out.resolve()
     _check(out, overwrite, ours)
     place.parent.mkdir(parents=True, exist_ok=True)
+    _sweep(place)
     part = _beside(place, "partial")
     part.mkdir()
     try:
@@ -94,17 +43,37 @@ def new_folder(out: Path, overwrite: bool, ours: Collection[str]) -> Iterator[Pa
 
 
 def _beside(place: Path, what: str) -> Path:
-    return place.with_name(f".{place.name}.{what}-{token_hex(4)}")
+    """A hidden name beside a folder that tells which process it belongs to."""
+    owner = f"{socket.gethostname()}-{os.getpid()}"
+    return place.with_name(f".{place.name}.{what}-{owner}-{token_hex(4)}")
 
 
-def _check(out: Path, overwrite: bool, ours: Collection[str]) -> None:
+def _sweep(place: Path) -> None:
+    """Remove what exports of the same name left that were killed on this machine."""
+    owner = re.escape(f".{place.name}.partial-{socket.gethostname()}-")
+    for path in place.parent.glob(f".{glob.escape(place.name)}.partial-*"):
+        found = re.fullmatch(owner + r"(\d+)-[0-9a-f]{8}", path.name)
+        if found and not _alive(int(found[1])):
+            shutil.rmtree(path, ignore_errors=True)
+
+
+def _alive(process: int) -> bool:
+    with suppress(PermissionError):
+        try:
+            os.kill(process, 0)
+        except ProcessLookupError:
+            return False
+    return True
+
+
+def _check(out: Path, overwrite: bool, ours: re.Pattern[str]) -> None:
     for path in (out, *out.parents):
         if path.exists() and not path.is_dir():
             raise InputError(f"out: {path} is not a folder; expected an empty or a new folder")
     if not out.exists():
         return
     held = sorted(path.name for path in out.iterdir())
-    foreign = [name for name in held if name not in ours]
+    foreign = [name for name in held if not ours.fullmatch(name)]
     if held and not overwrite:
         raise InputError(f"out: {out} exists; expected an empty or a new folder, or --overwrite")
     if foreign:

@@ -1,0 +1,213 @@
+"""What can be chosen about an export, and the defaults."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, fields
+from math import isclose, isfinite
+from typing import Any, Literal, get_args
+
+from storage.errors import InputError
+
+Ratings = Literal["observer", "observer-expected", "peers", "peers-expected"]
+Scale = Literal["alignment", "engagement"]
+Pick = Literal["all", "exchange", "question"]
+Target = Literal["trl", "llama-factory", "axolotl", "verl"]
+Files = Literal["jsonl", "parquet"]
+
+LOWEST, HIGHEST = 1, 7
+"""The ends of the scale of ratings."""
+
+
+@dataclass(frozen=True)
+class Choices:
+    """The choices of an export. None stands for the format's own default.
+
+    Attributes:
+        ratings: which ratings count: what the observer or the peers (the mean of what they said)
+            gave, or what is to be expected of them from the probabilities of the ratings. Peers
+            rate drafts alone.
+        scale: the observer's scale that counts.
+        pick: of which group the best answer is taken (and for pairs the worst): of the two answers
+            of an `exchange`, of all answers to a `question`; `all` takes every answer.
+        min_rating: the least rating, 1 to 7, of what a model is to imitate: an SFT answer, a KTO
+            answer that is desirable, a chosen answer.
+        max_rating: the highest rating of a KTO answer that is undesirable.
+        min_margin: by how much at least the chosen answer is rated above the rejected.
+        tokenizer: counts tokens: a folder or file on disk, or a model's name.
+        max_tokens: the most tokens of prompt and answer together.
+        near_duplicates: Jaccard similarity of two texts (of runs of 5 characters) from which on
+            one of them is left out; questions so near go into one split. 1: equal texts alone.
+        splits: the share of the questions in each split; they sum to 1.
+        keep_out: questions that no row may be about, nor about any that is nearly one of them.
+        max_per_question: at most so many rows (`rated`: answers in a row) about one question.
+        max_per_agent: at most so many rows by one author.
+        rows: at most so many rows in all.
+        mix: a weight for each kind of rows of the format; () takes all there are.
+        mix_runs: a weight for each run.
+        seed: of sampling; the default is the first run's.
+        target: the program that is to read the files.
+        files: how they are written.
+        license: an identifier such as apache-2.0, for the card; the program cannot know it.
+    """
+
+    ratings: Ratings | None = None
+    scale: Scale | None = None
+    pick: Pick | None = None
+    min_rating: float | None = None
+    max_rating: float | None = None
+    min_margin: float | None = None
+    tokenizer: str | None = None
+    max_tokens: int | None = None
+    near_duplicates: float | None = None
+    splits: Mapping[str, float] | None = None
+    keep_out: Sequence[str] | None = None
+    max_per_question: int | None = None
+    max_per_agent: int | None = None
+    rows: int | None = None
+    mix: Sequence[int] | None = None
+    mix_runs: Sequence[int] | None = None
+    seed: int | None = None
+    target: Target | None = None
+    files: Files | None = None
+    license: str | None = None
+
+    def __post_init__(self) -> None:
+        for name, allowed in _NAMED.items():
+            value = getattr(self, name)
+            if value is not None and value not in allowed:
+                expected = f"expected one of {', '.join(allowed)}"
+                raise InputError(f"{name}: found {value!r}; {expected}")
+        for name, (low, high, whole) in _NUMBERS.items():
+            _check_number(name, getattr(self, name), low, high, whole)
+        _check_splits(self.splits)
+        for name in ("mix", "mix_runs"):
+            _check_weights(name, getattr(self, name))
+        if (self.tokenizer is None) != (self.max_tokens is None):
+            given, other = ("tokenizer", "max_tokens")[:: 1 if self.tokenizer else -1]
+            raise InputError(f"{given}: found without {other}; expected both or neither")
+
+    @property
+    def given(self) -> dict[str, Any]:
+        """The choices that were made, by name."""
+        pairs = ((field.name, getattr(self, field.name)) for field in fields(self))
+        return {name: value for name, value in pairs if value is not None}
+
+    @property
+    def near(self) -> float:
+        """The similarity from which on texts are near; 1 where it was left open."""
+        return 1.0 if self.near_duplicates is None else self.near_duplicates
+
+    def with_defaults(self, defaults: Mapping[str, Any]) -> Choices:
+        """These choices, with those of a format in place of what was left open."""
+        return Choices(**{**COMMON, **defaults, **self.given})
+
+
+COMMON: dict[str, Any] = {
+    "ratings": "observer",
+    "scale": "alignment",
+    "pick": "exchange",
+    "min_rating": 5.0,
+    "max_rating": 3.0,
+    "min_margin": 1.0,
+    "near_duplicates": 0.8,
+    "splits": {"train": 1.0},
+    "keep_out": (),
+    "mix": (),
+    "target": "trl",
+    "files": "jsonl",
+    "license": "unknown",
+}
+"""What is chosen where nobody says anything and the format has no default of its own."""
+
+_NAMED: dict[str, tuple[str, ...]] = {
+    "ratings": get_args(Ratings),
+    "scale": get_args(Scale),
+    "pick": get_args(Pick),
+    "target": get_args(Target),
+    "files": get_args(Files),
+}
+
+_NUMBERS: dict[str, tuple[float, float, bool]] = {
+    "min_rating": (LOWEST, HIGHEST, False),
+    "max_rating": (LOWEST, HIGHEST, False),
+    "min_margin": (0, HIGHEST - LOWEST, False),
+    "near_duplicates": (0.5, 1, False),
+    "max_tokens": (1, 2**31, True),
+    "max_per_question": (1, 2**31, True),
+    "max_per_agent": (1, 2**31, True),
+    "rows": (1, 2**31, True),
+}
+
+
+def _check_number(name: str, value: Any, low: float, high: float, whole: bool) -> None:
+    if value is None:
+        return
+    right = isinstance(value, int if whole else int | float) and not isinstance(value, bool)
+    if not right or not isfinite(value) or not low <= value <= high:
+        kind = "a whole number" if whole else "a number"
+        until = f" to {high:g}" if high < 2**31 else " or more"
+        raise InputError(f"{name}: found {value!r}; expected {kind}, {low:g}{until}")
+
+
+def _check_splits(splits: Mapping[str, float] | None) -> None:
+    if splits is None:
+        return
+    fit = all(name.isidentifier() and name.isascii() for name in splits)
+    shares = [share for share in splits.values() if isfinite(share) and 0 < share <= 1]
+    if not fit or len(shares) != len(splits) or not isclose(sum(shares), 1, abs_tol=1e-6):
+        found = ",".join(f"{name}={share:g}" for name, share in splits.items())
+        expected = "names with shares that sum to 1, such as train=0.9,test=0.1"
+        raise InputError(f"splits: found {found or 'none'}; expected {expected}")
+
+
+def _check_weights(name: str, weights: Sequence[int] | None) -> None:
+    if weights:
+        whole = all(isinstance(weight, int) and 0 <= weight < 2**31 for weight in weights)
+        if not whole or not any(weights):
+            expected = "whole numbers such as 5:1:1, one of them at least positive"
+            raise InputError(f"{name}: found {ratio(weights)}; expected {expected}")
+
+
+def ratio(weights: Sequence[object]) -> str:
+    """Weights as they are typed: 5:1:1."""
+    return ":".join(map(str, weights))
+
+
+def named(choice: str) -> tuple[str, ...]:
+    """The names that a choice is made among."""
+    return _NAMED[choice]
+
+
+def parse_weights(option: str, text: str | None) -> tuple[int, ...] | None:
+    """Weights as they are typed: 5:1:1, or `all` for no ratio; None stays None.
+
+    Raises:
+        InputError: it is not that.
+    """
+    if text is None or text == "all":
+        return None if text is None else ()
+    parts = text.split(":")
+    if not all(part.isascii() and part.isdigit() and len(part) < 10 for part in parts):
+        raise InputError(f"{option}: found {text}; expected whole numbers such as 5:1:1, or all")
+    return tuple(map(int, parts))
+
+
+def parse_shares(option: str, text: str | None) -> dict[str, float] | None:
+    """Splits as they are typed: train=0.9,test=0.1; None stays None.
+
+    Raises:
+        InputError: it is not that.
+    """
+    if text is None:
+        return None
+    pairs = [part.partition("=") for part in text.split(",")]
+    names = [name.strip() for name, _, _ in pairs]
+    try:
+        shares = {name: float(share) for name, (_, _, share) in zip(names, pairs, strict=True)}
+    except ValueError:
+        shares = {}
+    if len(shares) < len(pairs):
+        expected = "names with shares that sum to 1, such as train=0.9,test=0.1"
+        raise InputError(f"{option}: found {text}; expected {expected}")
+    return shares
