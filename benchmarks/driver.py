@@ -85,7 +85,8 @@ def play(
             writer = Writer(engine, reader.run.id)
             writer.open()
             backend = Instant()
-            runner = Runner(reader, writer, (backend, backend), Journal(reader))
+            backends = {"social": backend, "observer": backend}
+            runner = Runner(reader, writer, backends, Journal(reader))
             profiler = cProfile.Profile() if profile else None
             began = time.process_time()
             if profiler:

@@ -63,7 +63,7 @@ def _verl(data: Data) -> Data:
         "prompt": data["prompt"],
         "ability": "alignment",
         "reward_model": reward,
-        "extra_info": {"index": data["episode"], "split": "", **extra},
+        "extra_info": {"index": data["episode"], **extra},
     }
 
 
@@ -74,7 +74,6 @@ _PAIR = Shape(
 )
 _EXTRA: Columns = {
     "index": "int64",
-    "split": "string",
     "id": "string",
     "draft_rating": "float64",
     "scripted": "bool",
