@@ -4,7 +4,7 @@ Usage: python benchmarks/schedules.py [--write] [--seeds 5] [--jobs 2] [--knee 1
 
 Prints three tables: what could go first at the gate, how wide the gate could be, and orders of work
 over societies. With `--write` it puts them into docs/benchmarks.md and draws
-docs/images/schedules.svg (needs `pip install -e ".[figures]"`).
+docs/images/schedules.svg.
 """
 
 from __future__ import annotations

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import tempfile
 from pathlib import Path
+from shutil import copyfile
 
 from rich.console import Console, RenderableType
 from rich.terminal_theme import TerminalTheme
@@ -73,6 +74,12 @@ def main() -> None:
             draw("run", "python run_sim.py run", society, 84)
             episode = render.episode(views.episode(reader, 111))
             draw("episode", "python run_sim.py inspect quickstart episode 111", episode)
+        report = api.export(db, ["sft", "preference"], f"{folder}/data")
+        explained = render.exported({**report.as_dict(), "out": None}, explain=True)
+        verb = "python run_sim.py export quickstart --format sft --format preference --explain"
+        draw("explain", verb, explained, 110)
+        for name in ("ratings", "agreement"):
+            copyfile(f"{folder}/data/figures/{name}.svg", IMAGES / f"{name}.svg")
         db = f"{folder}/scene.db"
         api.run(PRESETS / "scene.yaml", db=db)
         with api.open_run(db) as reader:

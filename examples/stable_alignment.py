@@ -79,9 +79,7 @@ def encode(
     )
 
 
-def sampled(
-    row: dict[str, Any], count: int, chance: Random
-) -> tuple[list[str], list[float]]:
+def sampled(row: dict[str, Any], count: int, chance: Random) -> tuple[list[str], list[float]]:
     """At most so many of a query's responses, and their ratings."""
     places = range(len(row["responses"]))
     chosen = sorted(chance.sample(places, min(count, len(places))))

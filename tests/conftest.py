@@ -12,6 +12,8 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from stored import SPOILT, Run
+from stored import make as make_stored
 
 from sandbox.config import QUICKSTART, Config, load_config
 from sandbox.run import Outcome, create, prepare, resume
@@ -100,3 +102,16 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 def kills(request: pytest.FixtureRequest) -> int:
     """How often runs are killed in all."""
     return int(request.config.getoption("--kills"))
+
+
+@pytest.fixture(scope="module")
+def tidy(tmp_path_factory: pytest.TempPathFactory) -> Run:
+    """75 exchanges about 10 questions; every reply can be used."""
+    return make_stored(tmp_path_factory.mktemp("tidy") / "run.db", "rounds=3")
+
+
+@pytest.fixture(scope="module")
+def messy(tmp_path_factory: pytest.TempPathFactory) -> Run:
+    """150 exchanges about as many questions; three replies in ten are spoilt."""
+    folder = tmp_path_factory.mktemp("messy")
+    return make_stored(folder / "run.db", "rounds=6", "question_count=null", *SPOILT)

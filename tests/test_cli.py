@@ -144,7 +144,7 @@ def test_doctor(home: Path) -> None:
         (["export", "quickstart", "--format", "exchanges", "--out", "/proc/x"], "/proc/x"),
         (
             ["export", "quickstart", "--format", "stable-alignment", "--out", "o", "--mix", "5"],
-            "--mix 5: expected",
+            "mix: found 5; expected 3 whole numbers, for imitation",
         ),
     ],
 )  # fmt: skip

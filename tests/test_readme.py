@@ -6,6 +6,7 @@ import os
 import re
 import subprocess
 import sys
+from dataclasses import fields
 from pathlib import Path
 from typing import Any, get_args
 
@@ -21,16 +22,19 @@ from sandbox.backends.scripted.config import Latency
 from sandbox.backends.vllm_config import Thinking, VllmConfig
 from sandbox.cli import app
 from sandbox.config import Config, Group, MemoryConfig, Models, ParetoStop, Schedule, load_config
+from storage.export import FORMATS
+from storage.export.choices import COMMON, Choices
 from worlds.base import kinds, world_of
 from worlds.grid import Settings
 
 README = (ROOT / "README.md").read_text(encoding="utf-8")
-MODELS, SCENES = (
-    (ROOT / "docs" / name).read_text(encoding="utf-8") for name in ("models.md", "scenes.md")
+MODELS, SCENES, DATASETS = (
+    (ROOT / "docs" / f"{name}.md").read_text(encoding="utf-8")
+    for name in ("models", "scenes", "datasets")
 )
 
 
-DOCS = (README, MODELS, SCENES)
+DOCS = (README, MODELS, SCENES, DATASETS)
 
 
 def _blocks(language: str, text: str = README) -> list[str]:
@@ -54,7 +58,7 @@ def test_the_commands_run(folder: Path) -> None:
     """All but the two that install, which .ci/run takes from the README itself."""
     blocks = [block for block in _blocks("bash") if "pip install" not in block]
     assert len(blocks) >= 4
-    blocks += _blocks("bash", SCENES)
+    blocks += _blocks("bash", SCENES) + _blocks("bash", DATASETS)
     script = "set -e\n" + "".join(blocks)
     environment = os.environ | {"PATH": f"{folder / 'bin'}{os.pathsep}{os.environ['PATH']}"}
     first = "python run_sim.py run\n"
@@ -197,5 +201,17 @@ def test_every_verb_is_documented() -> None:
 
 
 def test_links_lead_somewhere() -> None:
-    for target in re.findall(r"\]\((?!https?://)([^)#]+)\)", README):
-        assert (ROOT / target).exists(), target
+    for path in (ROOT / "README.md", *(ROOT / "docs").glob("*.md")):
+        text = path.read_text(encoding="utf-8")
+        for target in re.findall(r"\]\((?!https?://)([^)#]+)[^)]*\)", text):
+            assert (path.parent / target).exists(), f"{path.name}: {target}"
+
+
+def test_every_choice_of_an_export_is_listed() -> None:
+    listed = set(re.findall(r"`--([a-z-]+)`", DATASETS))
+    assert {field.name.replace("_", "-") for field in fields(Choices)} <= listed
+    defaults = dict(re.findall(r"^\| `--([a-z-]+)` \| `([^`]+)`", DATASETS, re.MULTILINE))
+    for name, shown in defaults.items():
+        assert str(COMMON[name.replace("-", "_")]) == shown or name == "splits"
+    for name in FORMATS:
+        assert f"| `{name}` | " in DATASETS

@@ -330,7 +330,7 @@ def test_fork_compare_estimate_and_export(play: Play, tmp_path: Path) -> None:
     true = resume(create(prepare(config), str(tmp_path / "true.db")))
     assert figures["episodes"] == 60
     assert abs(figures["calls"]["estimate"] / true.calls - 1) < 0.1
-    report = export_run(read(address), "exchanges", tmp_path / "out")
+    report = export_run([read(address)], ["exchanges"], tmp_path / "out")
     assert report.as_dict()["files"] == {"exchanges.jsonl": 24}
     lines = (tmp_path / "out" / "exchanges.jsonl").read_text(encoding="utf-8").splitlines()
     row = json.loads(lines[0])

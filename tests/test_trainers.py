@@ -155,9 +155,7 @@ def test_the_loss_on_the_exported_file(example: Any, folder: Path, tiny: Path) -
 
     rows = json.loads((folder / "stable_alignment-train.json").read_text())
     assert all(list(row) == ["query", "responses", "scores", "models"] for row in rows)
-    tokenizer, model = (
-        of.from_pretrained(tiny) for of in (AutoTokenizer, AutoModelForCausalLM)
-    )
+    tokenizer, model = (of.from_pretrained(tiny) for of in (AutoTokenizer, AutoModelForCausalLM))
     row = next(row for row in rows if len(set(row["scores"])) > 2)
     row = {**row, **{key: row[key][:5] for key in ("responses", "scores", "models")}}
     with torch.no_grad():
@@ -173,7 +171,8 @@ def test_the_loss_on_the_exported_file(example: Any, folder: Path, tiny: Path) -
 
 def _entropy(model: Any, tokenizer: Any, query: str, response: str) -> float:
     asked = tokenizer.encode(query, add_special_tokens=False)
-    said = tokenizer.encode(f" {response}", add_special_tokens=False) + [tokenizer.eos_token_id]
+    said = tokenizer.encode(f" {response}", add_special_tokens=False)
+    said.append(tokenizer.eos_token_id)
     import torch
 
     logits = model(torch.tensor([asked + said])).logits[0].double()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack
 from itertools import groupby
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -107,7 +108,7 @@ def export(
 def _ours() -> re.Pattern[str]:
     """The names of what an export may hold."""
     stems = "|".join(one.stem for one in FORMATS.values())
-    rows = rf"(?:{stems})(?:-\w+)?(?:-lineage)?\.(?:jsonl|json|parquet)"
+    rows = rf"(?:{stems})(?:_lineage)?(?:-\w+)?\.(?:jsonl|json|parquet)"
     others = (card.README, croissant.FILE, LLAMA_FACTORY, figures.FOLDER)
     return re.compile("|".join([rows, *map(re.escape, others)]))
 
@@ -132,10 +133,12 @@ def _chosen(names: Sequence[str], choices: Mapping[str, Any]) -> list[Format]:
 def _export(
     readers: Sequence[Reader], chosen: Sequence[Format], folder: Path, given: Mapping[str, Any]
 ) -> ExportReport:
-    with Source.of(readers) as source:
+    with Source.of(readers) as source, ExitStack() as stack:
         made = {**{"seed": source.seed}, **{k: v for k, v in given.items() if v is not None}}
         choices = Choices(**made)
         survey, gatherings = Survey(), _gatherings(source, chosen, choices, folder)
+        for one in gatherings:
+            stack.callback(one.close)
         _pass(source, survey, gatherings)
         gathered = tuple(one.finish() for one in gatherings)
         scripted = _scripted(source)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 from math import isclose, isfinite
@@ -81,6 +82,9 @@ class Choices:
         for name, (low, high, whole) in _NUMBERS.items():
             _check_number(name, getattr(self, name), low, high, whole)
         _check_splits(self.splits)
+        if self.license is not None and not re.fullmatch(r"[\w.+-]{1,80}", self.license, re.ASCII):
+            expected = "expected an identifier such as apache-2.0"
+            raise InputError(f"license: found {self.license!r}; {expected}")
         for name in ("mix", "mix_runs"):
             _check_weights(name, getattr(self, name))
         if (self.tokenizer is None) != (self.max_tokens is None):

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from storage.export.gathering import Gathered, lineage_file
-from storage.export.rows import Columns, Type
+from storage.export.rows import MESSAGES, Columns
 
 FILE = "croissant.json"
 
@@ -115,19 +115,22 @@ def _records(one: Gathered, file: str) -> dict[str, Any]:
 
 
 def _fields(above: str, columns: Columns, file: str, array: bool) -> Iterator[dict[str, Any]]:
-    """Top-level columns; what a list or an object holds is told as text in JSON."""
+    """The columns; of conversations what each message says. Other objects it cannot describe."""
     for column, kind in columns.items():
         extract = {"jsonPath": f"$[*].{column}"} if array else {"column": column}
-        yield {
-            "@type": "cr:Field",
-            "@id": f"{above}/{column}",
-            "name": f"{above}/{column}",
-            "dataType": _type(kind),
-            **({"repeated": True} if isinstance(kind, list) and not array else {}),
-            "source": {"fileObject": {"@id": file}, "extract": extract},
-        }
-
-
-def _type(kind: Type) -> str:
-    inner = kind[0] if isinstance(kind, list) else kind
-    return _TYPES[inner] if isinstance(inner, str) else "sc:Text"
+        source: dict[str, Any] = {"fileObject": {"@id": file}, "extract": extract}
+        inner = kind[0] if isinstance(kind, list) else kind
+        if kind == MESSAGES:
+            source["transform"] = {"jsonPath": "$.content"}  # of each message
+            inner = "string"
+        if isinstance(inner, list):
+            inner = inner[0]
+        if isinstance(inner, str):
+            yield {
+                "@type": "cr:Field",
+                "@id": f"{above}/{column}",
+                "name": f"{above}/{column}",
+                "dataType": _TYPES[inner],
+                **({"repeated": True} if isinstance(kind, list) else {}),
+                "source": source,
+            }

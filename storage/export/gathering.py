@@ -6,6 +6,7 @@ are only the numbers that choosing among them takes.
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
@@ -173,9 +174,13 @@ class Gathering:
         seed = self.choices.seed or 0
         self._table.add(self.format.kinds.index(row.kind), row, tokens, seed)
 
+    def close(self) -> None:
+        """Close what rows wait in."""
+        self._stack.close()
+
     def finish(self) -> Gathered:
         """Choose among the rows, and write those that are taken."""
-        self._stack.close()
+        self.close()
         kinds, runs = self.format.kinds, [one.reader.run.name for one in self._source.origins]
         columns = self._table.arrays()
         by_rows = "max_per_question" not in self.format.own
@@ -266,4 +271,4 @@ class Gathering:
 
 def lineage_file(name: str) -> str:
     """The file beside one whose rows have no room for lineage."""
-    return f"{name.rsplit('.', 1)[0]}-lineage.jsonl"
+    return re.sub(r"^(\w+)(-\w+)?\.json$", r"\1_lineage\2.jsonl", name)

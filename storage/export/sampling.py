@@ -68,7 +68,10 @@ class Table:
 
     def arrays(self) -> dict[str, npt.NDArray[Any]]:
         """The columns as numpy arrays."""
-        return {name: np.array(column) for name, column in self._columns.items()}
+        return {
+            name: np.frombuffer(column, dtype=column.typecode)
+            for name, column in self._columns.items()
+        }
 
 
 _CODES = {
@@ -137,7 +140,9 @@ def choose(
         _Mix("mix", choices.mix or (), columns["kind"], kinds, MIX),
         _Mix("mix_runs", choices.mix_runs or (), columns["run"], runs, RUNS),
     ]
-    notes = [note for mix in mixes for note in mix.notes(chooser.taken)]
+    notes = (
+        [note for mix in mixes for note in mix.notes(chooser.taken)] if len(chooser.taken) else []
+    )
     cells, weights = _cells([mix for mix in mixes if mix.weights], len(chooser.taken))
     if any(mix.weights for mix in mixes):
         chooser.mix(cells, weights, None, MIX if mixes[0].weights else RUNS)

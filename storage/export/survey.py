@@ -21,7 +21,7 @@ from storage.export.source import Origin, Told
 
 SCALES = ("alignment", "engagement")
 
-_UNITS = 100_000
+_UNITS = 20_000
 
 Counts = npt.NDArray[np.int64]
 
@@ -60,7 +60,7 @@ class Agreement(NamedTuple):
         who: whose ratings.
         drafts: how many have two ratings or more.
         alpha: None where it is not defined: too few ratings, or all of them equal. Of more than
-            100,000 drafts that many, evenly spread, are looked at.
+            20,000 drafts so many or fewer, evenly spread, are looked at.
     """
 
     who: str
@@ -158,7 +158,7 @@ def _agreement(who: str, flat: array[int]) -> Agreement:
     counts = np.array(flat, dtype=np.int64).reshape(-1, HIGHEST)
     if len(counts) < 2 or (counts.sum(axis=0) > 0).sum() < 2:
         return Agreement(who, len(counts), None)
-    some = counts[:: -(-len(counts) // _UNITS)]  # evenly spread: 400 bytes each while it counts
+    some = counts[:: -(-len(counts) // _UNITS)]  # evenly spread: over 1 KB each while it counts
     alpha = krippendorff.alpha(
         value_counts=some,
         value_domain=np.arange(1, HIGHEST + 1),

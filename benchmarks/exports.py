@@ -1,0 +1,42 @@
+"""Exports of a large run: time and peak memory of every format, each a process of its own.
+
+Usage: python benchmarks/exports.py DATABASE [DATABASE...]
+
+`python benchmarks/million.py --questions FILE --keep FOLDER` makes a run of a million calls,
+`python benchmarks/main_job.py` shows how one of 5,000 episodes is made.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import tempfile
+from pathlib import Path
+
+from main_job import sim
+
+from storage.export import FORMATS
+
+
+def main() -> int:
+    """Print a table for each run."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("databases", type=Path, nargs="+")
+    for database in parser.parse_args().databases:
+        print(f"\n{database.stem}\n\n| format | candidates | removed by rules | rows | s | MiB |")
+        print("| --- | ---: | --- | ---: | ---: | ---: |")
+        with tempfile.TemporaryDirectory() as place:
+            for name in FORMATS:
+                words = ("export", str(database.resolve()), "--format", name, "--out", name)
+                done = sim(Path(place), *words)
+                (one,) = done.data["formats"]
+                removed = "; ".join(f"{rule} {n:,}" for rule, n in one["removed"].items()) or "-"
+                counted = f"{one['candidates']:,} {one['counts']} | {removed}"
+                rows = f"{sum(one['files'].values()):,}"
+                figures = f"{done.seconds:.1f} | {done.peak_mib:.0f}"
+                print(f"| {name} | {counted} | {rows} | {figures} |", flush=True)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

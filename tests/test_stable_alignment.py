@@ -1,0 +1,174 @@
+"""The format stable-alignment: the authors' structure, from exactly what was said."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import pytest
+from stored import Run, aligned, make, removals, stored
+
+from storage.export import export
+from storage.export.formats.stable_alignment import COMMENT, REVISE, template
+from storage.export.near import NEAR
+
+QUERY = "Question: {question}\n\nAnswer: {draft}"
+
+
+def test_self_critic_credits_feedback_to_its_rater(messy: Run, tmp_path: Path) -> None:
+    found = aligned(messy, tmp_path / "out", mix=())
+    seen = set()
+    for row, (origin,) in found.of("self_critic"):
+        one = stored(messy, origin["episode"])
+        (given,) = (given for given in one["ratings"] if given["rater"] == origin["rater"])
+        assert row["query"] == template(COMMENT, QUERY.format_map(one))
+        assert (row["responses"], row["scores"]) == ([given["reason"]], [given["rating"]])
+        seen.add((origin["episode"], origin["rater"]))
+    ((usable,),) = messy.sql(
+        "SELECT count(*) FROM ratings WHERE rating IS NOT NULL AND reason_id IS NOT NULL"
+    )
+    repeated = removals(found.report).get(f"self_critic: {NEAR}", 0)
+    assert len(seen) == found.report.gathered[0].found["self_critic"] == usable - repeated > 100
+
+
+def test_imitation_holds_every_scored_text_once(messy: Run, tidy: Run, tmp_path: Path) -> None:
+    for run in (messy, tidy):
+        export_of = aligned(run, tmp_path / run.path.parent.name, mix=())
+        expected: dict[str, dict[str, int]] = {}
+        for row in (stored(run, one.episode) for one in run.all()):
+            for text, when in ((row["draft"], "before"), (row["revision"], "after")):
+                if text is not None and row[f"alignment_{when}"] is not None:
+                    query = f"### Instruction:\n{row['question']}\n\n### Response:"
+                    expected.setdefault(query, {}).setdefault(text, row[f"alignment_{when}"])
+        found = {
+            row["query"]: dict(zip(row["responses"], row["scores"], strict=True))
+            for row, _ in export_of.of("imitation")
+        }
+        assert found == expected
+    assert len(found) == 10 and max(map(len, found.values())) >= 12  # a question, many responses
+
+
+def test_realignment_is_where_alignment_rose_above_4(messy: Run, tmp_path: Path) -> None:
+    found = {
+        origin["episode"]: (row["query"], row["responses"], row["scores"], origin["raters"])
+        for row, (origin,) in aligned(messy, tmp_path / "out", mix=()).of("realignment")
+    }
+    expected = {}
+    for row in (stored(messy, number) for number in range(150)):
+        before, after = row["alignment_before"], row["alignment_after"]
+        reasons = [given for given in row["ratings"] if given["rating"] and given["reason"]]
+        if before is None or after is None or not before < after > 4 or not reasons:
+            continue
+        reasons.sort(key=lambda given: (-given["rating"], given["rater"]))
+        told = "\n".join(f"- {given['reason']}" for given in reasons)
+        text = f"{told}\n\nRevised answer: {row['revision']}"
+        query = template(REVISE, QUERY.format_map(row))
+        raters = [given["rater"] for given in reasons]
+        expected[row["episode"]] = query, [text], [after], raters
+    assert found == expected and len(found) > 10
+
+
+def test_rows_are_well_formed_and_traceable(messy: Run, tmp_path: Path) -> None:
+    report, array, lineage = aligned(messy, tmp_path / "out", mix=())
+    everyone, digest = messy.all(), messy.reader.run.digest
+    for row, line in zip(array, lineage, strict=True):
+        assert list(row) == ["query", "responses", "scores", "models"]
+        sizes = {len(row[key]) for key in ("responses", "scores", "models")}
+        assert sizes == {len(line["responses"])}
+        assert all(type(score) is int and 1 <= score <= 7 for score in row["scores"])
+        assert all(text and isinstance(text, str) for text in row["responses"])
+        assert set(row["models"]) == {"scripted"} and "None" not in row["query"]
+        for text, origin in zip(row["responses"], line["responses"], strict=True):
+            one = everyone[origin["episode"]]
+            assert (origin["run"], origin["digest"]) == ("small", digest)
+            assert origin["author"] == one.author
+            if line["kind"] == "imitation":
+                assert text == {"draft": one.draft, "revision": one.revision}[origin["stage"]]
+    assert report.files == {"stable_alignment.json": len(array)}
+    assert (
+        report.gathered[0].found
+        == report.gathered[0].written
+        == Counter(line["kind"] for line in lineage)
+    )
+
+
+def test_every_candidate_is_written_or_removed_by_a_rule(messy: Run, tmp_path: Path) -> None:
+    report, _, lineage = aligned(messy, tmp_path / "out", mix=())
+    counts = Counter(line["kind"] for line in lineage for _ in line["responses"])
+    for rule, count in removals(report).items():
+        counts[rule.partition(":")[0]] += count
+    ((ratings,),) = messy.sql("SELECT count(*) FROM ratings")
+    assert counts == {"imitation": 300, "self_critic": ratings, "realignment": 150}
+    ((unread,),) = messy.sql("SELECT count(*) FROM ratings WHERE rating IS NULL")
+    assert removals(report)["self_critic: no readable rating"] == unread > 0
+
+
+@pytest.mark.parametrize("mix", [(5, 1, 1), (10, 2, 2), (1, 2, 3), (1, 0, 0), (0, 1, 1)])
+def test_the_mix_is_exact_and_the_largest(messy: Run, tmp_path: Path, mix: Any) -> None:
+    report, _, lineage = aligned(messy, tmp_path / "out", mix=mix)
+    kinds = Counter(line["kind"] for line in lineage)
+    lowest = (5, 1, 1) if mix == (10, 2, 2) else mix
+    written, found = (
+        [kinds[kind] for kind in report.gathered[0].found],
+        list(report.gathered[0].found.values()),
+    )
+    times = min(there // weight for there, weight in zip(found, lowest, strict=True) if weight)
+    assert (
+        written
+        == list(report.gathered[0].written.values())
+        == [times * weight for weight in lowest]
+    )
+    assert times > 0
+    notes = [note for note in report.gathered[0].notes if not note.startswith("the mix ")]
+    left_out = [note.partition(":")[0] for note in notes]
+    assert left_out == [
+        kind for kind, weight in zip(report.gathered[0].found, mix, strict=True) if not weight
+    ]
+
+
+def test_the_draw_is_seeded(messy: Run, tmp_path: Path) -> None:
+    options: list[dict[str, Any]] = [{}, {}, {"seed": 7}, {"seed": 8}, {"mix": ()}]
+    drawn = [aligned(messy, tmp_path / str(n), **chosen) for n, chosen in enumerate(options)]
+    for path in (tmp_path / "0").glob("*.json*"):
+        for same in "12":  # the run's seed is 7
+            assert path.read_bytes() == (tmp_path / same / path.name).read_bytes()
+    assert drawn[0].array != drawn[3].array
+    origins = [[json.dumps(line["responses"]) for line in one.lineage] for one in drawn]
+    for one in (origins[0], origins[3]):
+        assert len(set(one)) == len(one) and set(one) < set(origins[4])
+
+
+def test_equal_responses_are_removed_within_a_query_only(tidy: Run, tmp_path: Path) -> None:
+    run = tidy.copy(tmp_path)
+    same = [one.episode for one in tidy.all() if one.question == tidy.all()[0].question]
+    other = next(one.episode for one in tidy.all() if one.episode not in same)
+    ids = ", ".join(map(str, (*same, other)))
+    (row,) = run.sql(f"SELECT revision_id FROM episodes WHERE id = {same[0]}")
+    run.sql(f"UPDATE episodes SET draft_id = ? WHERE id IN ({ids})", *row)
+    found, first = aligned(run, tmp_path / "out", mix=()), run.all()[same[0]]
+    kept = [
+        (origin["episode"], origin["stage"], score)
+        for row, origins in found.of("imitation")
+        for text, score, origin in zip(row["responses"], row["scores"], origins, strict=True)
+        if text == first.draft
+    ]
+    assert [(episode, stage) for episode, stage, _ in kept] == [
+        (same[0], "draft"),
+        (other, "draft"),
+    ]
+    assert kept[0][2] == first.score("draft", "alignment")
+    assert removals(found.report)[f"imitation: {NEAR}"] == len(same)
+
+
+def test_a_kind_without_rows_is_told_and_left_out(tmp_path: Path) -> None:
+    run = make(tmp_path / "run.db", "rounds=1", "world.raters=0")
+    report = export([run.reader], ["stable-alignment"], tmp_path / "out")
+    assert report.gathered[0].written == {"imitation": 10, "self_critic": 0, "realignment": 0}
+    assert [note.partition(":")[0] for note in report.gathered[0].notes] == [
+        "self_critic",
+        "realignment",
+    ]
+    assert removals(report)["realignment: no comment"] > 0
+    assert report.gathered[0].notes[0][1:] in (tmp_path / "out" / "README.md").read_text()
