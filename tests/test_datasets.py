@@ -383,14 +383,14 @@ def test_near_duplicates_are_left_out_but_for_the_first(tidy: Run, tmp_path: Pat
 
 def test_evaluation_questions_stay_out(tidy: Run, tmp_path: Path) -> None:
     asked = tidy.all()[0].question
+    out = tmp_path / "out"
     for kept_out in ([asked], [f"  {asked.upper()[:-1]} "], [asked.replace("a", "e", 1)]):
-        for format in FORMATS:
-            report = export(
-                [tidy.reader], [format], tmp_path / "out", keep_out=kept_out, overwrite=True
-            )
-            text = "".join(path.read_text() for path in (tmp_path / "out").glob("*.json*"))
-            assert json.dumps(asked)[1:-1] not in text.replace("\\n", " "), format
-            assert any(rule.endswith("a question to keep out") for rule in removals(report))
+        report = export([tidy.reader], list(FORMATS), out, keep_out=kept_out, overwrite=True)
+        for path in out.glob("*.json*"):
+            text = path.read_text().replace("\\n", " ")
+            assert json.dumps(asked)[1:-1] not in text, path.name
+        for one in report.gathered:
+            assert any(rule.endswith("a question to keep out") for rule in one.removed)
     report = export([tidy.reader], ["prompts"], None, keep_out=["What is the capital of Peru?"])
     assert report.files == {"prompts.jsonl": 10}
 

@@ -97,10 +97,10 @@ def export(
     chosen = _chosen(formats, choices)
     if out is None:
         with TemporaryDirectory() as place:
-            return _export(readers, chosen, Path(place), choices)._replace(out=None)
+            return _export(readers, chosen, Path(place), choices)
     try:
         with new_folder(out, overwrite, _ours()) as folder:
-            return _export(readers, chosen, folder, choices)._replace(out=out)
+            return _export(readers, chosen, folder, choices, out)
     except OSError as error:
         raise InputError(f"out: {out}: cannot be written: {error.strerror or error}") from None
 
@@ -131,7 +131,11 @@ def _chosen(names: Sequence[str], choices: Mapping[str, Any]) -> list[Format]:
 
 
 def _export(
-    readers: Sequence[Reader], chosen: Sequence[Format], folder: Path, given: Mapping[str, Any]
+    readers: Sequence[Reader],
+    chosen: Sequence[Format],
+    folder: Path,
+    given: Mapping[str, Any],
+    out: Path | None = None,
 ) -> ExportReport:
     with Source.of(readers) as source, ExitStack() as stack:
         made = {**{"seed": source.seed}, **{k: v for k, v in given.items() if v is not None}}
@@ -142,12 +146,10 @@ def _export(
         _pass(source, survey, gatherings)
         gathered = tuple(one.finish() for one in gatherings)
         scripted = _scripted(source)
-        name = card.title(source, gathered)
-        origin = f"{name} (composed without a language model)" if scripted else name
-        drawn = figures.write_figures(folder, survey, gathered, origin)
-        _describe(folder, source, survey, gathered, drawn)
+        if out is not None:
+            _describe(folder, source, survey, gathered, scripted)
         return ExportReport(
-            out=folder,
+            out=out,
             runs=tuple(str(one.reader.run.name) for one in source.origins),
             scripted=scripted,
             gathered=gathered,
@@ -209,9 +211,12 @@ def _describe(
     source: Source,
     survey: Survey,
     gathered: Sequence[Gathered],
-    drawn: Mapping[str, str],
+    scripted: bool,
 ) -> None:
-    """Write what describes the rows: the card, Croissant, and what LLaMA-Factory wants."""
+    """Write what describes the rows: figures, the card, Croissant, what LLaMA-Factory wants."""
+    name = card.title(source, gathered)
+    origin = f"{name} (composed without a language model)" if scripted else name
+    drawn = figures.write_figures(folder, survey, gathered, origin)
     for name, text in _descriptions(folder, source, survey, gathered, drawn):
         (folder / name).write_text(text, encoding="utf-8", newline="\n")
 
