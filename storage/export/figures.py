@@ -114,8 +114,15 @@ def _agreed(observed: npt.NDArray[np.int64]) -> Iterator[dict[str, Any]]:
                 yield {"peers": row, "observer": column, "drafts": count}
 
 
-def _share(alt: Any) -> Any:
-    return alt.Y("share:Q", title="share", axis=alt.Axis(format="%", tickCount=5))
+def _beside(alt: Any, of: str) -> dict[str, Any]:
+    """Shares as bars side by side, a colour each, and below which colour is whose."""
+    colours = alt.Scale(range=list(_COLOURS))
+    below = alt.Legend(orient="bottom", columns=3, labelLimit=400)
+    return {
+        "y": alt.Y("share:Q", title="share", axis=alt.Axis(format="%", tickCount=5)),
+        "xOffset": of,
+        "color": alt.Color(of, title=None, scale=colours, legend=below),
+    }
 
 
 def _bars(alt: Any, rows: Rows) -> Any:
@@ -124,11 +131,7 @@ def _bars(alt: Any, rows: Rows) -> Any:
         .mark_bar()
         .encode(
             x=alt.X("rating:O", title="rating", axis=alt.Axis(labelAngle=0)),
-            y=_share(alt),
-            xOffset="who:N",
-            color=alt.Color(
-                "who:N", title=None, scale=alt.Scale(range=list(_COLOURS)), legend=_below(alt)
-            ),
+            **_beside(alt, "who:N"),
         )
         .properties(title=scale, width=_WIDTH, height=_HEIGHT)
         for scale in SCALES
@@ -137,21 +140,13 @@ def _bars(alt: Any, rows: Rows) -> Any:
     return alt.hconcat(*panels)
 
 
-def _below(alt: Any) -> Any:
-    return alt.Legend(orient="bottom", columns=3, labelLimit=400)
-
-
 def _margin_bars(alt: Any, rows: Rows) -> Any:
     return (
         alt.Chart(alt.Data(values=list(rows)))
         .mark_bar()
         .encode(
             x=alt.X("margin:O", title="margin", axis=alt.Axis(labelAngle=0)),
-            y=_share(alt),
-            xOffset="of:N",
-            color=alt.Color(
-                "of:N", title=None, scale=alt.Scale(range=list(_COLOURS)), legend=_below(alt)
-            ),
+            **_beside(alt, "of:N"),
         )
         .properties(width=2 * _WIDTH, height=_HEIGHT)
     )

@@ -5,13 +5,17 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from storage.export.answers import DRAFT, FORMS, NO_RATING, NO_TEXT, completion, prompt
+from storage.export.answers import DRAFT, FORMS, LINEAGE, NO_RATING, NO_TEXT, completion, prompt
 from storage.export.choices import Choices
 from storage.export.rows import MESSAGES, Columns, Format, Removed, Row
 from storage.export.source import Told
 
 PEER, OBSERVER = "peer", "observer"
 
+_WHERE = (
+    *("id", "run", "digest", "episode", "round", "agent", "agent_label"),
+    *("stage", "form", "model", "scripted"),
+)
 _PERSON = ("name", "age", "place", "occupation", "values")
 
 
@@ -87,17 +91,7 @@ _COLUMNS: Columns = {
     "rater_values": ["string"],
     "scale": "string",
     "rater_model": "string",
-    "id": "string",
-    "run": "string",
-    "digest": "string",
-    "episode": "int64",
-    "round": "int64",
-    "agent": "int64",
-    "agent_label": "string",
-    "stage": "string",
-    "form": "string",
-    "model": "string",
-    "scripted": "bool",
+    **{name: LINEAGE[name] for name in _WHERE},
 }
 
 RATERS = Format(
