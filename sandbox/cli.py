@@ -177,8 +177,8 @@ def _cached(outcome: Outcome) -> str:
 def _next_steps(outcome: Outcome, data: dict[str, Any]) -> Iterator[RenderableType]:
     """What can be looked at, where there is something."""
     run = _argument(Address(database.parse_url(outcome.db), outcome.run))
-    rated = any(row["peer_rating"] is not None for row in data["rounds"])
-    format = "stable-alignment" if rated else "exchanges"
+    scored = any(row["revision_alignment"] is not None for row in data["rounds"])
+    format = "sft" if scored else "exchanges"
     steps = (
         ("look into a head", f"inspect {run} memory 3", outcome.agents),
         ("read an exchange", f"inspect {run} episode 0", outcome.episodes),
@@ -455,7 +455,9 @@ def main() -> None:
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="replace")
     try:
-        app()
+        status = app(standalone_mode=False)
+    except _UsageError as error:
+        _misused(error)
     except InputError as error:
         _fail(str(error), 2)
     except DBAPIError as error:
@@ -464,6 +466,22 @@ def main() -> None:
         _fail("interrupted", 130)
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    else:
+        if status == 130:
+            _fail("interrupted", status)
+        sys.exit(status)
+
+
+_UsageError: Any = typer.BadParameter.__mro__[1]  # of the click that comes with typer
+
+
+def _misused(error: Any) -> NoReturn:
+    """One line for wrong options; without any word the help."""
+    if type(error).__name__ == "NoArgsIsHelpError":
+        error.show()
+        sys.exit(2)
+    verb = "" if error.ctx is None else f"{error.ctx.command_path.partition(' ')[2]}: "
+    _fail(f"{verb}{' '.join(error.format_message().split())}", 2)
 
 
 def _fail(message: str, status: int) -> NoReturn:

@@ -45,6 +45,9 @@ def export(
     near_duplicates: Annotated[
         float | None, typer.Option(help="similarity of what is left out; 1: equal texts")
     ] = None,
+    near_questions: Annotated[
+        float | None, typer.Option(help="similarity of questions that go together")
+    ] = None,
     splits: Annotated[
         str | None, typer.Option(metavar="SHARES", help="by question, as in train=0.9,test=0.1")
     ] = None,
@@ -73,6 +76,7 @@ def export(
         **{"ratings": ratings, "scale": scale, "pick": pick, "min_rating": min_rating},
         **{"max_rating": max_rating, "min_margin": min_margin, "tokenizer": tokenizer},
         **{"max_tokens": max_tokens, "near_duplicates": near_duplicates},
+        **{"near_questions": near_questions},
         **{"splits": parse_shares("--splits", splits), "keep_out": _questions(keep_out)},
         **{"max_per_question": max_per_question, "max_per_agent": max_per_agent},
         **{"rows": rows, "mix": parse_weights("--mix", mix)},
@@ -88,4 +92,7 @@ def export(
 def _questions(paths: list[Path] | None) -> list[str] | None:
     if not paths:
         return None
-    return [one.text for path in paths for one in read_questions(path)]
+    try:
+        return [one.text for path in paths for one in read_questions(path)]
+    except InputError as error:
+        raise InputError(f"keep_out: {str(error).removeprefix('questions: ')}") from None

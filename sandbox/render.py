@@ -377,6 +377,7 @@ def exported(report: Data, explain: bool) -> RenderableType:
     parts += [kinds, Text(), _measures(report["measures"])]
     for one in report["formats"] if explain else ():
         parts += [Text(), *_removals(one)]
+    parts += [plain(f"note: {note}", "yellow") for note in report["notes"]]
     for one in report["formats"]:
         parts += [plain(f"note: {one['format']}: {note}", "yellow") for note in one["notes"]]
     files = ", ".join(f"{name} ({count:,} rows)" for name, count in report["files"].items())
@@ -486,4 +487,4 @@ def _ranged(figure: Data, digits: int) -> tuple[str, str]:
 
 def show(console: Console, what: RenderableType) -> None:
     """Print a view; a width is chosen where there is no terminal."""
-    console.print(what, soft_wrap=False)
+    console.print(what, crop=False)

@@ -144,7 +144,7 @@ def test_doctor(home: Path) -> None:
         (["export", "quickstart", "--format", "exchanges", "--out", "/proc/x"], "/proc/x"),
         (
             ["export", "quickstart", "--format", "stable-alignment", "--out", "o", "--mix", "5"],
-            "mix: found 5; expected 3 whole numbers, for imitation",
+            "mix: found 5 for stable-alignment; expected 3 whole numbers, for imitation",
         ),
     ],
 )  # fmt: skip
@@ -160,7 +160,13 @@ def test_bad_input_is_one_line(home: Path, arguments: list[str], words: str) -> 
 
 def test_wrong_usage_is_status_2(home: Path) -> None:
     for arguments in (["fly"], ["run", "--wings"], ["inspect"], ["inspect", "quickstart", "birds"]):
-        sim(home, *arguments, status=2)
+        done = sim(home, *arguments, status=2)
+        assert done.stdout == "" and done.stderr.startswith("error: ")
+        assert done.stderr.count("\n") == 1, done.stderr
+    for arguments in (["export", "quickstart"], ["run", "--rounds", "x"]):
+        done = sim(home, *arguments, "--json", status=2)
+        assert json.loads(done.stdout)["error"] in done.stderr
+    assert "Usage" in sim(home, status=2).stdout + sim(home, "--help").stdout
 
 
 def test_an_unreadable_file_does_not_hide_the_others(tmp_path: Path) -> None:

@@ -71,7 +71,7 @@ def test_sft_takes_the_better_answer_of_each_exchange(messy: Run, tmp_path: Path
         )
         assert row["form"] == {"draft": "draft", "revision": "revise"}[row["stage"]]
         assert row["raters"] == [given["rater"] for given in one["ratings"]]
-        assert row["peer_ratings"] == [given["rating"] for given in one["ratings"]]
+        assert row["draft_ratings"] == [given["rating"] for given in one["ratings"]]
         assert row["scripted"] is True and "prompt" not in row
 
 
@@ -281,7 +281,7 @@ def test_splits_keep_a_question_and_what_is_near_it_together(tmp_path: Path) -> 
     shares = {"train": 0.7, "validation": 0.2, "test": 0.1}
     formats = ["sft", "preference", "kto", "rated", "raters", "exchanges", "stable-alignment"]
     out = tmp_path / "out"
-    report = export([run.reader], formats, out, splits=shares, near_duplicates=0.6)
+    report = export([run.reader], formats, out, splits=shares, near_questions=0.6)
     placed: dict[str, set[str]] = defaultdict(set)
     for path in out.glob("*-*.jsonl"):
         for line in path.read_text().splitlines():
@@ -316,6 +316,46 @@ VERBS = (
     "tune",
 )
 THINGS = ("piano", "canoe", "wardrobe", "telescope", "lawn", "violin", "greenhouse", "tractor")
+
+
+def test_near_answers_and_near_questions_are_told_apart(tidy: Run, tmp_path: Path) -> None:
+    """That only equal answers are left out moves no question to another split."""
+    asked = tidy.all()[0].question
+    for near in ({}, {"near_duplicates": 1}, {"near_duplicates": 0.5}):
+        report = export([tidy.reader], ["raters"], None, keep_out=[f"{asked} Please."], **near)
+        assert any(rule.endswith("a question to keep out") for rule in removals(report))
+    chosen = {"keep_out": [f"{asked} Please."], "near_questions": 1}
+    report = export([tidy.reader], ["raters"], None, **chosen)
+    assert removals(report) == {}
+
+
+def test_an_empty_split_is_told_and_the_others_load(tidy: Run, tmp_path: Path) -> None:
+    from datasets import load_dataset
+
+    asked = sorted({one.question for one in tidy.all()})
+    out = tmp_path / "out"
+    chosen = {"keep_out": asked[1:], "splits": HALVES}
+    report = export([tidy.reader], ["sft", "prompts"], out, min_rating=1, **chosen)
+    empty = [name for name, count in report.files.items() if not count]
+    assert len(empty) == 2
+    for one, name in zip(report.gathered, empty, strict=True):
+        assert f"{name} is empty" in one.notes
+        assert len(load_dataset(str(out), one.format.name, cache_dir=str(tmp_path / "c"))) == 1
+    export([tidy.reader], ["sft", "prompts"], out, overwrite=True, min_rating=7, keep_out=asked)
+    assert "config_name" not in (out / "README.md").read_text()
+
+
+def test_an_unfinished_run_says_so(tmp_path: Path) -> None:
+    run = make(tmp_path / "run.db", "rounds=2")
+    run.sql("UPDATE runs SET digest = NULL, status = 'interrupted'")
+    run.sql("DELETE FROM observations WHERE episode_id >= 40")
+    run.sql("DELETE FROM ratings WHERE episode_id >= 45")
+    run.sql("DELETE FROM episodes WHERE id >= 45")
+    report = export([run.reader], ["sft"], tmp_path / "out")
+    told = "the run small is not finished: 45 of 50 exchanges have been played"
+    assert report.notes == (told,)
+    assert told[1:] in (tmp_path / "out" / "README.md").read_text()
+    assert removals(report)["answer: not scored by the observer"] == 10
 
 
 def test_splits_have_the_shares_that_were_asked_for() -> None:

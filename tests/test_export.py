@@ -238,9 +238,21 @@ def test_only_an_earlier_export_is_replaced(tidy: Run, tmp_path: Path) -> None:
     expected |= {"croissant.json", "figures"}
     assert {path.name for path in out.iterdir()} == expected
     assert [path.name for path in out.parent.iterdir()] == ["out"]
-    (out / "thesis.tex").touch()
-    with pytest.raises(InputError, match=r"holds 'thesis\.tex', which no export wrote"):
-        export([tidy.reader], ["exchanges"], out, overwrite=True)
+    for name in ("thesis.tex", "figures/mine.svg", "sft-mine.jsonl"):
+        (out / name).touch()
+        with pytest.raises(InputError, match=f"holds '{name}', which no export wrote"):
+            export([tidy.reader], ["exchanges"], out, overwrite=True)
+        (out / name).unlink()
+    export([tidy.reader], list(FORMATS), out, overwrite=True, splits={"a": 0.5, "b": 0.5})
+    export([tidy.reader], ["kto"], out, overwrite=True, target="llama-factory")
+    export([tidy.reader], ["sft"], out, overwrite=True, files="parquet")
+    for name in ("README.md", "preference.jsonl", "croissant.json"):
+        mine = tmp_path / name.partition(".")[0]
+        mine.mkdir()
+        (mine / name).write_text("mine")
+        with pytest.raises(InputError, match="which no export wrote"):
+            export([tidy.reader], ["preference"], mine, overwrite=True)
+        assert (mine / name).read_text() == "mine"
     empty = tmp_path / "empty"
     empty.mkdir()
     export([tidy.reader], ["exchanges"], empty)
@@ -266,16 +278,26 @@ def test_bad_input_is_one_clear_line(tidy: Run, tmp_path: Path) -> None:
         ("sft", {"rows": 1.5}, "rows: found 1.5; expected a whole number, 1 or more"),
         ("sft", {"near_duplicates": 0.1}, "near_duplicates: found 0.1; expected a number, 0.5"),
         ("sft", {"splits": {"train": 0.5}}, "splits: found train=0.5; expected names with shares"),
-        ("sft", {"splits": {"a/b": 1.0}}, "splits: found a/b=1; expected names with shares"),
+        ("sft", {"splits": {"a/b": 1.0}}, "splits: found 'a/b'; expected names of letters"),
         ("sft", {"max_tokens": 9}, "max_tokens: found without tokenizer; expected both"),
         ("sft", {"tokenizer": "x"}, "tokenizer: found without max_tokens; expected both"),
         ("sft", {"tokenizer": "/no", "max_tokens": 9}, "tokenizer: /no: holds no tokenizer.json"),
-        ("sft", {"mix_runs": (1, 1)}, "mix_runs: found 1:1; expected 1 whole numbers, for small"),
+        (
+            "sft",
+            {"mix_runs": (1, 1)},
+            "mix_runs: found 1:1 for sft; expected 1 whole number",
+        ),
         ("sft", {"license": "a\nb"}, "license: found 'a\\nb'; expected an identifier"),
+        ("sft", {"tokenizer": " ", "max_tokens": 9}, "tokenizer: found ''; expected"),
+        (
+            "kto",
+            {"min_rating": 3},
+            "max_rating: found 3 for kto; expected less than",
+        ),
         ("kto", {"target": "verl"}, "target verl: found format kto; expected sft or prompts"),
         ("stable-alignment", {"files": "parquet"}, "files: found parquet for stable-alignment"),
         ("stable-alignment", {"mix": (0, 0, 0)}, "mix: found 0:0:0; expected whole numbers"),
-        ("stable-alignment", {"mix": (5, 1)}, "mix: found 5:1; expected 3 whole numbers"),
+        ("stable-alignment", {"mix": (5, 1)}, "mix: found 5:1 for stable-alignment; expected 3"),
         ("stable-alignment", {"mix": (5, -1, 1)}, "mix: found 5:-1:1; expected whole numbers"),
     ):
         with pytest.raises(InputError, match=re.escape(problem)):

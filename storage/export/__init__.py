@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from itertools import groupby
@@ -13,13 +12,14 @@ from typing import Any, NamedTuple
 
 from storage.errors import InputError
 from storage.export import card, croissant, figures
-from storage.export.choices import COMMON, Choices
+from storage.export.choices import Choices
 from storage.export.folder import new_folder
 from storage.export.formats import FORMATS
 from storage.export.gathering import Gathered, Gathering
 from storage.export.lengths import token_counter
 from storage.export.questions import Questions
 from storage.export.rows import Format
+from storage.export.sampling import check_mix
 from storage.export.source import SCRIPTED, Source, Told
 from storage.export.survey import Survey
 from storage.export.targets import dataset_info, shape_of
@@ -32,7 +32,8 @@ LLAMA_FACTORY = "dataset_info.json"
 
 _FOR_ALL = frozenset(
     {
-        *("near_duplicates", "tokenizer", "max_tokens", "splits", "keep_out", "max_per_question"),
+        *("near_duplicates", "near_questions", "tokenizer", "max_tokens", "splits", "keep_out"),
+        "max_per_question",
         *("rows", "mix_runs", "seed", "target", "files", "license"),
     }
 )
@@ -48,6 +49,7 @@ class ExportReport(NamedTuple):
         scripted: whether any of it was composed without a language model.
         gathered: what became of each format.
         measures: what there is to say about the exchanges and the rows.
+        notes: what is out of the ordinary about the runs.
     """
 
     out: Path | None
@@ -55,6 +57,7 @@ class ExportReport(NamedTuple):
     scripted: bool
     gathered: tuple[Gathered, ...]
     measures: Mapping[str, str]
+    notes: tuple[str, ...]
 
     @property
     def files(self) -> dict[str, int]:
@@ -70,6 +73,7 @@ class ExportReport(NamedTuple):
             "files": self.files,
             "formats": [one.as_dict() for one in self.gathered],
             "measures": dict(self.measures),
+            "notes": list(self.notes),
         }
 
 
@@ -99,18 +103,19 @@ def export(
         with TemporaryDirectory() as place:
             return _export(readers, chosen, Path(place), choices)
     try:
-        with new_folder(out, overwrite, _ours()) as folder:
+        with new_folder(out, overwrite, foreign) as folder:
             return _export(readers, chosen, folder, choices, out)
     except OSError as error:
         raise InputError(f"out: {out}: cannot be written: {error.strerror or error}") from None
 
 
-def _ours() -> re.Pattern[str]:
-    """The names of what an export may hold."""
-    stems = "|".join(one.stem for one in FORMATS.values())
-    rows = rf"(?:{stems})(?:_lineage)?(?:-\w+)?\.(?:jsonl|json|parquet)"
-    others = (card.README, croissant.FILE, LLAMA_FACTORY, figures.FOLDER)
-    return re.compile("|".join([rows, *map(re.escape, others)]))
+def foreign(folder: Path) -> str | None:
+    """The first file in a folder that its own metadata do not name; None in an earlier export."""
+    rows = croissant.files_of(folder)
+    others = (card.README, croissant.FILE, LLAMA_FACTORY, *figures.FILES)
+    known = set() if rows is None else rows.union(others)
+    held = (path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file())
+    return next((name for name in sorted(held) if name not in known), None)
 
 
 def _chosen(names: Sequence[str], choices: Mapping[str, Any]) -> list[Format]:
@@ -146,15 +151,26 @@ def _export(
         _pass(source, survey, gatherings)
         gathered = tuple(one.finish() for one in gatherings)
         scripted = _scripted(source)
+        notes = tuple(_unfinished(source))
         if out is not None:
-            _describe(folder, source, survey, gathered, scripted)
+            _describe(folder, source, survey, gathered, scripted, notes)
         return ExportReport(
             out=out,
             runs=tuple(str(one.reader.run.name) for one in source.origins),
             scripted=scripted,
             gathered=gathered,
             measures=dict(card.measures(survey, gathered)),
+            notes=notes,
         )
+
+
+def _unfinished(source: Source) -> Iterator[str]:
+    """The runs that were exported before their end."""
+    for origin in source.origins:
+        run, played = origin.reader.run, card.episodes(origin)
+        if run.digest is None:
+            whole = f"{played:,} of {run.rounds * run.per_round:,} exchanges"
+            yield f"the run {run.name} is not finished: {whole} have been played"
 
 
 def _scripted(source: Source) -> bool:
@@ -165,19 +181,32 @@ def _scripted(source: Source) -> bool:
 def _gatherings(
     source: Source, chosen: Sequence[Format], choices: Choices, folder: Path
 ) -> list[Gathering]:
-    tokens = token_counter(choices.tokenizer) if choices.tokenizer else None
-    found, known = [], dict[float, Questions]()
-    for format in chosen:
-        mine = choices.with_defaults(_defaults(format, choices))
-        shape = shape_of(str(mine.target), format)
-        if mine.files == "parquet" and format.array:
-            raise InputError(f"files: found parquet for {format.name}; expected jsonl")
-        near = COMMON["near_duplicates"] if choices.near_duplicates is None else choices.near
-        questions = known.get(near) or known.setdefault(
-            near, Questions(source.texts, near, mine.keep_out or (), source.drawn)
+    settled = [choices.with_defaults(_defaults(format, choices)) for format in chosen]
+    runs = [str(one.reader.run.name) for one in source.origins]
+    for format, mine in zip(chosen, settled, strict=True):
+        _check(format, mine, runs)
+    tokens = None if choices.tokenizer is None else token_counter(choices.tokenizer)
+    near = float(settled[0].near_questions or 1)
+    questions = Questions(source.texts, near, settled[0].keep_out or (), source.drawn)
+    return [
+        Gathering(
+            format, mine, shape_of(str(mine.target), format), source, questions, folder, tokens
         )
-        found.append(Gathering(format, mine, shape, source, questions, folder, tokens))
-    return found
+        for format, mine in zip(chosen, settled, strict=True)
+    ]
+
+
+def _check(format: Format, mine: Choices, runs: Sequence[str]) -> None:
+    """Refuse choices that do not go with a format, or with the runs, before anything is read."""
+    shape_of(str(mine.target), format)
+    if mine.files == "parquet" and format.array:
+        raise InputError(f"files: found parquet for {format.name}; expected jsonl")
+    low, high = mine.max_rating or 0, mine.min_rating or 0
+    if "max_rating" in format.uses and low >= high:
+        expected = f"expected less than min_rating ({high:g})"
+        raise InputError(f"max_rating: found {low:g} for {format.name}; {expected}")
+    check_mix("mix", format.name, mine.mix or (), format.kinds)
+    check_mix("mix_runs", format.name, mine.mix_runs or (), runs)
 
 
 def _defaults(format: Format, choices: Choices) -> dict[str, Any]:
@@ -212,12 +241,13 @@ def _describe(
     survey: Survey,
     gathered: Sequence[Gathered],
     scripted: bool,
+    notes: Sequence[str],
 ) -> None:
     """Write what describes the rows: figures, the card, Croissant, what LLaMA-Factory wants."""
     name = card.title(source, gathered)
     origin = f"{name} (composed without a language model)" if scripted else name
     drawn = figures.write_figures(folder, survey, gathered, origin)
-    for name, text in _descriptions(folder, source, survey, gathered, drawn):
+    for name, text in _descriptions(folder, source, survey, gathered, drawn, notes):
         (folder / name).write_text(text, encoding="utf-8", newline="\n")
 
 
@@ -227,8 +257,9 @@ def _descriptions(
     survey: Survey,
     gathered: Sequence[Gathered],
     drawn: Mapping[str, str],
+    notes: Sequence[str],
 ) -> Iterator[tuple[str, str]]:
-    yield card.README, card.card(source, survey, gathered, drawn)
+    yield card.README, card.card(source, survey, gathered, drawn, notes)
     name = card.title(source, gathered)
     made = max(one.reader.run.created for one in source.origins)[:10]
     described = croissant.croissant(folder, name, made, gathered)

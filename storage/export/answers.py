@@ -21,6 +21,7 @@ FORMS = {DRAFT: "draft", REVISION: "revise", INSTRUCTION: "answer"}
 
 NO_TEXT = "no such text"
 NO_RATING = "no readable rating"
+NOT_SCORED = "not scored by the observer"
 PEERS_RATE_DRAFTS = "peers rate drafts alone"
 
 RATED_BY: frozenset[str] = frozenset({"ratings", "scale"})
@@ -41,10 +42,11 @@ LINEAGE: Columns = {
     "form": "string",
     "model": "string",
     "raters": ["int64"],
-    "peer_ratings": ["int64"],
+    "draft_ratings": ["int64"],
     "scripted": "bool",
 }
-"""Where an answer is from: columns that stand beside those that trainers read."""
+"""Where an answer is from: columns that stand beside those that trainers read. `raters` are the
+peers, and `draft_ratings` what they gave the exchange's draft, of which a revision is made."""
 
 
 class Answer(NamedTuple):
@@ -104,7 +106,7 @@ class Answer(NamedTuple):
             "form": FORMS[self.stage],
             "model": one.model,
             "raters": [given.rater for given in peers],
-            "peer_ratings": [given.rating for given in peers],
+            "draft_ratings": [given.rating for given in peers],
             "scripted": self.told.scripted,
         }
 
@@ -161,7 +163,9 @@ def _rated(one: Exchange, stage: str, choices: Choices) -> tuple[float, str, str
         mean = _peers(one, choices)
         return NO_RATING if mean is None else (mean, "peers", None)
     seen = one.observation(stage, str(choices.scale))
-    if seen is None or seen.rating is None:
+    if seen is None:
+        return NOT_SCORED
+    if seen.rating is None:
         return NO_RATING
     rating = seen.expected if choices.ratings == "observer-expected" else seen.rating
     return NO_RATING if rating is None else (float(rating), seen.model, seen.reason)

@@ -29,7 +29,11 @@ Lines = Iterator[str]
 
 
 def card(
-    source: Source, survey: Survey, gathered: Sequence[Gathered], figures: Mapping[str, str]
+    source: Source,
+    survey: Survey,
+    gathered: Sequence[Gathered],
+    figures: Mapping[str, str],
+    notes: Sequence[str] = (),
 ) -> str:
     """The text of README.md, with front matter that `datasets` reads.
 
@@ -38,13 +42,14 @@ def card(
         survey: what their exchanges are like.
         gathered: what became of each format.
         figures: what each figure shows, by its file.
+        notes: what is out of the ordinary about the runs.
     """
     heard = [voices(origin.reader, origin.connection) for origin in source.origins]
     parts = (
         _front(source, gathered),
         _title(source, gathered, heard),
         _loading(gathered),
-        _made(source, heard),
+        _made(source, heard, notes),
         _whom(source, survey),
         _quality(survey, gathered, figures),
         *(_rules(one) for one in gathered),
@@ -76,9 +81,11 @@ def _front(source: Source, gathered: Sequence[Gathered]) -> Lines:
         "task_categories": ["text-generation"],
         "size_categories": [size],
         "tags": ["synthetic", "alignment", "sandbox-society"],
-        "configs": [_config(number, one) for number, one in enumerate(gathered)],
+        "configs": _configs(gathered),
         "dataset_info": [
-            {"config_name": one.format.name, "features": features(one.columns)} for one in gathered
+            {"config_name": one.format.name, "features": features(one.columns)}
+            for one in gathered
+            if any(one.files.values())
         ],
     }
     yield "---"
@@ -86,11 +93,16 @@ def _front(source: Source, gathered: Sequence[Gathered]) -> Lines:
     yield "---\n"
 
 
-def _config(number: int, one: Gathered) -> dict[str, Any]:
-    files = zip(one.choices.splits or {}, one.files, strict=True)
-    listed = [{"split": split, "path": path} for split, path in files]
-    found: dict[str, Any] = {"config_name": one.format.name, "data_files": listed}
-    return found if number else {**found, "default": True}
+def _configs(gathered: Sequence[Gathered]) -> list[dict[str, Any]]:
+    """The files of each format; `datasets` refuses those without a row."""
+    found: list[dict[str, Any]] = []
+    for one in gathered:
+        files = zip(one.choices.splits or {}, one.files.items(), strict=True)
+        listed = [{"split": split, "path": path} for split, (path, count) in files if count]
+        if listed:
+            first = {} if found else {"default": True}
+            found.append({"config_name": one.format.name, "data_files": listed, **first})
+    return found
 
 
 def _title(source: Source, gathered: Sequence[Gathered], heard: Sequence[Sequence[Voice]]) -> Lines:
@@ -142,7 +154,15 @@ def _chosen(one: Gathered) -> str:
     """The choices that concern a format."""
     given = one.choices.given
     left_out = {"keep_out", "license", "files", "target", "splits"}
-    common = {"near_duplicates", "tokenizer", "max_tokens", "rows", "seed", "mix_runs"}
+    common = {
+        "near_duplicates",
+        "near_questions",
+        "tokenizer",
+        "max_tokens",
+        "rows",
+        "seed",
+        "mix_runs",
+    }
     named = one.format.uses | common | {"max_per_question"}
     told = [f"`{name}` {_value(given[name])}" for name in given if name in named - left_out]
     kept_out = len(one.choices.keep_out or ())
@@ -157,8 +177,9 @@ def _value(value: Any) -> str:
     return f"{value:g}" if isinstance(value, float) else plain(_name(str(value)))
 
 
-def _made(source: Source, heard: Sequence[Sequence[Voice]]) -> Lines:
+def _made(source: Source, heard: Sequence[Sequence[Voice]], notes: Sequence[str]) -> Lines:
     yield "## How it was made\n"
+    yield from (f"**{plain(note[0].upper() + note[1:])}.**\n" for note in notes)
     yield "| run | started | world | seed | rounds | agents | episodes | program | digest |"
     yield "| --- | --- | --- | ---: | ---: | ---: | ---: | --- | --- |"
     for origin in source.origins:
@@ -166,7 +187,7 @@ def _made(source: Source, heard: Sequence[Sequence[Voice]]) -> Lines:
         digest = f"`{run.digest}`" if run.digest else "none, it is not finished"
         yield (
             f"| {plain(run.name)} | {run.created[:10]} | {run.world} | {run.seed} | {run.rounds} | "
-            f"{len(origin.people):,} | {_episodes(origin):,} | {run.code_version} | {digest} |"
+            f"{len(origin.people):,} | {episodes(origin):,} | {run.code_version} | {digest} |"
         )
     yield (
         "\nThe digest is a SHA-256 over all that was said; a run with the same config and models "
@@ -183,7 +204,8 @@ def _made(source: Source, heard: Sequence[Sequence[Voice]]) -> Lines:
     yield ""
 
 
-def _episodes(origin: Origin) -> int:
+def episodes(origin: Origin) -> int:
+    """How many exchanges of a run have been played so far."""
     e = tables.episodes
     query = select(func.count()).select_from(e).where(e.c.run_id == origin.reader.run.id)
     return int(origin.connection.scalar(query) or 0)
@@ -268,7 +290,12 @@ def _of_rows(one: Gathered) -> Iterator[tuple[str, str]]:
     for what in ("rating", "margin"):
         values = figures[what][np.isfinite(figures[what])]
         if len(values):
-            yield f"{name}: {what}", _spread(values, 2)
+            of = (
+                {"rating": "best ", "margin": "widest "}[what]
+                if one.figures["size"].max() > 1
+                else ""
+            )
+            yield f"{name}: {of}{what}", _spread(values, 2)
     lengths = figures["length"][figures["length"] >= 0]
     if len(lengths):
         yield f"{name}: characters of the answer", _spread(lengths, 0)

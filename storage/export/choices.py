@@ -37,8 +37,10 @@ class Choices:
         min_margin: by how much at least the chosen answer is rated above the rejected.
         tokenizer: counts tokens: a folder or file on disk, or a model's name.
         max_tokens: the most tokens of prompt and answer together.
-        near_duplicates: Jaccard similarity of two texts (of runs of 5 characters) from which on
-            one of them is left out; questions so near go into one split. 1: equal texts alone.
+        near_duplicates: Jaccard similarity of two answers (of runs of 5 characters) from which on
+            one of them is left out. 1: equal texts alone.
+        near_questions: the same of two questions from which on they go into one split, and stay
+            out together.
         splits: the share of the questions in each split; they sum to 1.
         keep_out: questions that no row may be about, nor about any that is nearly one of them.
         max_per_question: at most so many rows (`rated`: answers in a row) about one question.
@@ -61,6 +63,7 @@ class Choices:
     tokenizer: str | None = None
     max_tokens: int | None = None
     near_duplicates: float | None = None
+    near_questions: float | None = None
     splits: Mapping[str, float] | None = None
     keep_out: Sequence[str] | None = None
     max_per_question: int | None = None
@@ -87,6 +90,9 @@ class Choices:
             raise InputError(f"license: found {self.license!r}; {expected}")
         for name in ("mix", "mix_runs"):
             _check_weights(name, getattr(self, name))
+        if self.tokenizer is not None and not self.tokenizer.strip():
+            expected = "expected a tokenizer's folder, or a model's name"
+            raise InputError(f"tokenizer: found ''; {expected}")
         if (self.tokenizer is None) != (self.max_tokens is None):
             given, other = ("tokenizer", "max_tokens")[:: 1 if self.tokenizer else -1]
             raise InputError(f"{given}: found without {other}; expected both or neither")
@@ -115,6 +121,7 @@ COMMON: dict[str, Any] = {
     "max_rating": 3.0,
     "min_margin": 1.0,
     "near_duplicates": 0.8,
+    "near_questions": 0.8,
     "splits": {"train": 1.0},
     "keep_out": (),
     "mix": (),
@@ -137,6 +144,7 @@ _NUMBERS: dict[str, tuple[float, float, bool]] = {
     "max_rating": (LOWEST, HIGHEST, False),
     "min_margin": (0, HIGHEST - LOWEST, False),
     "near_duplicates": (0.5, 1, False),
+    "near_questions": (0.5, 1, False),
     "max_tokens": (1, 2**31, True),
     "max_per_question": (1, 2**31, True),
     "max_per_agent": (1, 2**31, True),
@@ -157,9 +165,11 @@ def _check_number(name: str, value: Any, low: float, high: float, whole: bool) -
 def _check_splits(splits: Mapping[str, float] | None) -> None:
     if splits is None:
         return
-    fit = all(name.isidentifier() and name.isascii() for name in splits)
+    for name in splits:
+        if not (name.isidentifier() and name.isascii()):
+            raise InputError(f"splits: found {name!r}; expected names of letters, digits and _")
     shares = [share for share in splits.values() if isfinite(share) and 0 < share <= 1]
-    if not fit or len(shares) != len(splits) or not isclose(sum(shares), 1, abs_tol=1e-6):
+    if len(shares) != len(splits) or not isclose(sum(shares), 1, abs_tol=1e-6):
         found = ",".join(f"{name}={share:g}" for name, share in splits.items())
         expected = "names with shares that sum to 1, such as train=0.9,test=0.1"
         raise InputError(f"splits: found {found or 'none'}; expected {expected}")
@@ -169,7 +179,7 @@ def _check_weights(name: str, weights: Sequence[int] | None) -> None:
     if weights:
         whole = all(isinstance(weight, int) and 0 <= weight < 2**31 for weight in weights)
         if not whole or not any(weights):
-            expected = "whole numbers such as 5:1:1, one of them at least positive"
+            expected = "whole numbers such as 5:1:1, at least one of them positive"
             raise InputError(f"{name}: found {ratio(weights)}; expected {expected}")
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator, Sequence
 from hashlib import file_digest
 from pathlib import Path
@@ -80,6 +81,15 @@ def croissant(folder: Path, name: str, made: str, gathered: Sequence[Gathered]) 
         "distribution": [_file(folder, path) for one in gathered for path in _paths(one)],
         "recordSet": [_records(one, path) for one in gathered for path in one.files],
     }
+
+
+def files_of(folder: Path) -> set[str] | None:
+    """The files of rows that the metadata in a folder name; None where there are no metadata."""
+    try:
+        listed = json.loads((folder / FILE).read_text(encoding="utf-8"))["distribution"]
+        return {str(one["name"]) for one in listed}
+    except (ValueError, KeyError, TypeError, OSError):
+        return None
 
 
 def _paths(one: Gathered) -> Iterator[str]:

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     import altair as alt
 
 FOLDER = "figures"
+FILES = tuple(f"{FOLDER}/{name}.svg" for name in ("ratings", "margins", "lengths", "agreement"))
 
 _WIDTH, _HEIGHT = 260, 170
 _COLOURS = ("#9aa5b1", "#2f73b5", "#c1683c", "#4a8f5b", "#8c50a0")

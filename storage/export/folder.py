@@ -7,36 +7,38 @@ import os
 import re
 import shutil
 import socket
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from secrets import token_hex
 
 from storage.errors import InputError
 
+Foreign = Callable[[Path], str | None]
+
 
 @contextmanager
-def new_folder(out: Path, overwrite: bool, ours: re.Pattern[str]) -> Iterator[Path]:
+def new_folder(out: Path, overwrite: bool, foreign: Foreign) -> Iterator[Path]:
     """A folder to write into, which gets its name when all is written and leaves nothing if not.
 
     Args:
         out: the folder's name in the end.
         overwrite: replace an earlier export.
-        ours: the names of what an export may hold; a folder with others is not replaced.
+        foreign: finds a file in a folder that no export wrote; such a folder is not replaced.
 
     Raises:
         InputError: `out` exists and may not be replaced.
         OSError: it cannot be written.
     """
     place = out.resolve()
-    _check(out, overwrite, ours)
+    _check(out, overwrite, foreign)
     place.parent.mkdir(parents=True, exist_ok=True)
     _sweep(place)
     part = _beside(place, "partial")
     part.mkdir()
     try:
         yield part
-        _check(out, overwrite, ours)
+        _check(out, overwrite, foreign)
         _move(part, place)
     finally:
         shutil.rmtree(part, ignore_errors=True)
@@ -66,19 +68,18 @@ def _alive(process: int) -> bool:
     return True
 
 
-def _check(out: Path, overwrite: bool, ours: re.Pattern[str]) -> None:
+def _check(out: Path, overwrite: bool, foreign: Foreign) -> None:
     for path in (out, *out.parents):
         if path.exists() and not path.is_dir():
             raise InputError(f"out: {path} is not a folder; expected an empty or a new folder")
     if not out.exists():
         return
-    held = sorted(path.name for path in out.iterdir())
-    foreign = [name for name in held if not ours.fullmatch(name)]
-    if held and not overwrite:
+    if any(out.iterdir()) and not overwrite:
         raise InputError(f"out: {out} exists; expected an empty or a new folder, or --overwrite")
-    if foreign:
+    found = foreign(out)
+    if found is not None:
         raise InputError(
-            f"out: {out} holds {foreign[0]!r}, which no export wrote; expected an earlier export"
+            f"out: {out} holds {found!r}, which no export wrote; expected an earlier export"
         )
 
 

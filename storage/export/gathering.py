@@ -208,7 +208,11 @@ class Gathering:
             written=written,
             files=files,
             figures={name: values[chosen.taken] for name, values in columns.items()},
-            notes=(*chosen.notes, *self._why_nothing(written, removed, chosen.notes)),
+            notes=(
+                *chosen.notes,
+                *self._why_nothing(written, removed, chosen.notes),
+                *(f"{name} is empty" for name, n in files.items() if not n and any(files.values())),
+            ),
         )
 
     def _count(self, rule: str, gone: npt.NDArray[np.bool_], columns: Mapping[str, Any]) -> None:

@@ -126,9 +126,6 @@ def choose(
         kinds: the names of the kinds.
         runs: the names of the runs.
         per_question: whether `max_per_question` counts rows.
-
-    Raises:
-        InputError: a mix has not one weight for each kind or run.
     """
     chooser = _Chooser(columns["draw"])
     if per_question and choices.max_per_question is not None:
@@ -137,8 +134,8 @@ def choose(
         somebody = columns["agent"] != _NOBODY
         chooser.at_most(columns["agent"], choices.max_per_agent, PER_AGENT, somebody)
     mixes = [
-        _Mix("mix", choices.mix or (), columns["kind"], kinds, MIX),
-        _Mix("mix_runs", choices.mix_runs or (), columns["run"], runs, RUNS),
+        _Mix(choices.mix or (), columns["kind"], kinds, MIX),
+        _Mix(choices.mix_runs or (), columns["run"], runs, RUNS),
     ]
     notes = (
         [note for mix in mixes for note in mix.notes(chooser.taken)] if len(chooser.taken) else []
@@ -151,19 +148,18 @@ def choose(
     return Choice(chooser.taken, chooser.removed, tuple(notes))
 
 
+def check_mix(name: str, format: str, weights: Sequence[int], names: Sequence[str]) -> None:
+    """Raise InputError where there is not one weight for each name."""
+    if weights and len(weights) != len(names):
+        numbers = "1 whole number" if len(names) == 1 else f"{len(names)} whole numbers"
+        expected = f"expected {numbers}, for {', '.join(names)}"
+        raise InputError(f"{name}: found {ratio(weights)} for {format}; {expected}")
+
+
 class _Mix:
-    """A ratio of rows by kind or by run.
+    """A ratio of rows by kind or by run."""
 
-    Raises:
-        InputError: there is not one weight for each.
-    """
-
-    def __init__(
-        self, name: str, weights: Sequence[int], of: Ints, names: Sequence[str], rule: str
-    ) -> None:
-        if weights and len(weights) != len(names):
-            expected = f"expected {len(names)} whole numbers, for {', '.join(names)}"
-            raise InputError(f"{name}: found {ratio(weights)}; {expected}")
+    def __init__(self, weights: Sequence[int], of: Ints, names: Sequence[str], rule: str) -> None:
         self.weights = [weight // gcd(*weights) for weight in weights]
         self.of, self._names, self._rule = of, names, rule
 

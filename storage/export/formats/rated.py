@@ -46,6 +46,7 @@ def _row(found: Sequence[Answer]) -> Row:
     told = [one.lineage() for one in found]
     scores = [one.score for one in found]
     data: dict[str, Any] = {
+        "id": found[0].id,
         "instruction": found[0].asked,
         "generations": [one.text for one in found],
         "generation_models": [one["model"] for one in told],
@@ -79,11 +80,12 @@ _LISTS = {
     "stages": ("stage", "string"),
     "forms": ("form", "string"),
     "raters": ("raters", ["int64"]),
-    "peer_ratings": ("peer_ratings", ["int64"]),
+    "draft_ratings": ("draft_ratings", ["int64"]),
 }
 """What says of each answer where it is from: the column, and what it is called in lineages."""
 
 _COLUMNS: Columns = {
+    "id": "string",
     "instruction": "string",
     "generations": ["string"],
     "generation_models": ["string"],
