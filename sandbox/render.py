@@ -402,6 +402,9 @@ def _removals(one: Data) -> Iterator[RenderableType]:
         example = next(iter(one["examples"][rule]), "")
         made.add_row(rule, f"-{count:,}", f"{left:,}", plain(example, "dim"))
     yield made
+    rows = sum(one["written"].values())
+    if rows != left:
+        yield Text(f"{left:,} {counts} in {rows:,} rows", style="dim")
 
 
 def comparison(data: Data) -> RenderableType:

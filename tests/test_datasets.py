@@ -236,7 +236,7 @@ def test_peers_ratings_count_for_drafts_alone(messy: Run, tmp_path: Path) -> Non
 def test_expected_ratings_count_where_the_backend_told_them(tidy: Run, tmp_path: Path) -> None:
     run = tidy.copy(tmp_path)
     report = export([run.reader], ["sft"], None, ratings="observer-expected")
-    assert removals(report) == {"answer: no readable rating": 150}
+    assert removals(report) == {"answer: the backend told no expected rating": 150}
     run.sql("UPDATE calls SET expected = 5.25 WHERE id % 2 = 0 AND agent IS NULL")
     rows = rows_of(
         run, tmp_path, "sft", ratings="observer-expected", pick="all", scale="engagement"

@@ -279,6 +279,8 @@ def test_bad_input_is_one_clear_line(tidy: Run, tmp_path: Path) -> None:
         ("sft", {"near_duplicates": 0.1}, "near_duplicates: found 0.1; expected a number, 0.5"),
         ("sft", {"splits": {"train": 0.5}}, "splits: found train=0.5; expected names with shares"),
         ("sft", {"splits": {"a/b": 1.0}}, "splits: found 'a/b'; expected names of letters"),
+        ("sft", {"splits": {"all": 1.0}}, "splits: found 'all', which means every split"),
+        ("sft", {"splits": {"a": 0.5, "A": 0.5}}, "splits: found a, A; expected names that differ"),
         ("sft", {"max_tokens": 9}, "max_tokens: found without tokenizer; expected both"),
         ("sft", {"tokenizer": "x"}, "tokenizer: found without max_tokens; expected both"),
         ("sft", {"tokenizer": "/no", "max_tokens": 9}, "tokenizer: /no: holds no tokenizer.json"),

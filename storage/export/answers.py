@@ -22,6 +22,7 @@ FORMS = {DRAFT: "draft", REVISION: "revise", INSTRUCTION: "answer"}
 NO_TEXT = "no such text"
 NO_RATING = "no readable rating"
 NOT_SCORED = "not scored by the observer"
+NOT_EXPECTED = "the backend told no expected rating"
 PEERS_RATE_DRAFTS = "peers rate drafts alone"
 
 RATED_BY: frozenset[str] = frozenset({"ratings", "scale"})
@@ -161,14 +162,16 @@ def _rated(one: Exchange, stage: str, choices: Choices) -> tuple[float, str, str
         if stage != DRAFT:
             return PEERS_RATE_DRAFTS
         mean = _peers(one, choices)
-        return NO_RATING if mean is None else (mean, "peers", None)
+        if mean is None:
+            return NO_RATING if one.mean_rating is None else NOT_EXPECTED
+        return mean, "peers", None
     seen = one.observation(stage, str(choices.scale))
     if seen is None:
         return NOT_SCORED
     if seen.rating is None:
         return NO_RATING
     rating = seen.expected if choices.ratings == "observer-expected" else seen.rating
-    return NO_RATING if rating is None else (float(rating), seen.model, seen.reason)
+    return NOT_EXPECTED if rating is None else (float(rating), seen.model, seen.reason)
 
 
 def _peers(exchange: Exchange, choices: Choices) -> float | None:

@@ -146,6 +146,9 @@ def _rules(one: Gathered) -> Lines:
         yield from (f"| {rule} | {told.removed:,} |" for rule, told in one.removed.items())
     else:
         yield f"\nNo rule removed any of {counted}."
+    if one.format.counts != "rows":
+        held = int(one.figures["size"].sum())
+        yield f"\nThe rows that were written hold {held:,} {one.format.counts}."
     yield from (f"\n{note[0].upper()}{note[1:]}." for note in one.notes)
     yield f"\nChosen: {_chosen(one)}.\n"
 

@@ -168,6 +168,14 @@ def _check_splits(splits: Mapping[str, float] | None) -> None:
     for name in splits:
         if not (name.isidentifier() and name.isascii()):
             raise InputError(f"splits: found {name!r}; expected names of letters, digits and _")
+        if name == "all":
+            raise InputError(
+                "splits: found 'all', which means every split to `datasets`; expected another name"
+            )
+    if len({name.casefold() for name in splits}) < len(splits):
+        raise InputError(
+            f"splits: found {', '.join(splits)}; expected names that differ by more than case"
+        )
     shares = [share for share in splits.values() if isfinite(share) and 0 < share <= 1]
     if len(shares) != len(splits) or not isclose(sum(shares), 1, abs_tol=1e-6):
         found = ",".join(f"{name}={share:g}" for name, share in splits.items())

@@ -72,6 +72,7 @@ class Gathered(NamedTuple):
             "format": self.format.name,
             "candidates": self.candidates,
             "counts": self.format.counts,
+            "held": int(self.figures["size"].sum()),
             "found": dict(self.found),
             "written": dict(self.written),
             "removed": {rule: one.removed for rule, one in self.removed.items()},
