@@ -385,10 +385,10 @@ def exported(report: Data, explain: bool) -> RenderableType:
     return Group(*parts, Text(), plain(f"{place}: {files}"))
 
 
-def _measures(measures: Mapping[str, str]) -> Table:
+def _measures(measures: Mapping[str, Data]) -> Table:
     made = table("measure", "")
-    for name, value in measures.items():
-        made.add_row(name, plain(value))
+    for name, one in measures.items():
+        made.add_row(name, plain(one["text"]))
     return made
 
 

@@ -791,7 +791,9 @@ def test_agreement_is_krippendorffs(tidy: Run, tmp_path: Path) -> None:
                 table[given.rater, one.episode] = given.rating
     alpha = krippendorff.alpha(table, level_of_measurement="ordinal")
     report = export([tidy.reader], ["sft"], None)
-    assert report.measures["alpha of peers, alignment"] == f"{alpha:.2f} (75 drafts)"
+    told = report.as_dict()["measures"]["alpha of peers, alignment"]
+    assert told["alpha"] == pytest.approx(alpha) and told["n"] == 75
+    assert report.measures["alpha of peers, alignment"].text == f"{alpha:.2f} (75 drafts)"
 
 
 def test_equal_ratings_have_no_agreement_to_tell(tidy: Run, tmp_path: Path) -> None:
@@ -799,7 +801,7 @@ def test_equal_ratings_have_no_agreement_to_tell(tidy: Run, tmp_path: Path) -> N
     run.sql("UPDATE ratings SET rating = 4")
     run.sql("UPDATE observations SET rating = 4")
     report = export([run.reader], ["sft", "preference"], tmp_path / "out")
-    assert report.measures["alpha of peers, alignment"] == "not defined (75 drafts)"
+    assert report.measures["alpha of peers, alignment"].text == "not defined (75 drafts)"
     assert "length and alignment, correlation of answers" not in report.measures
 
 

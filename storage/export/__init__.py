@@ -17,6 +17,7 @@ from storage.export.folder import new_folder
 from storage.export.formats import FORMATS
 from storage.export.gathering import Gathered, Gathering
 from storage.export.lengths import token_counter
+from storage.export.measures import Measure, measures
 from storage.export.questions import Questions
 from storage.export.rows import Format
 from storage.export.sampling import check_mix
@@ -56,7 +57,7 @@ class ExportReport(NamedTuple):
     runs: tuple[str, ...]
     scripted: bool
     gathered: tuple[Gathered, ...]
-    measures: Mapping[str, str]
+    measures: Mapping[str, Measure]
     notes: tuple[str, ...]
 
     @property
@@ -72,7 +73,9 @@ class ExportReport(NamedTuple):
             "scripted": self.scripted,
             "files": self.files,
             "formats": [one.as_dict() for one in self.gathered],
-            "measures": dict(self.measures),
+            "measures": {
+                name: {**one.values, "text": one.text} for name, one in self.measures.items()
+            },
             "notes": list(self.notes),
         }
 
@@ -159,7 +162,7 @@ def _export(
             runs=tuple(str(one.reader.run.name) for one in source.origins),
             scripted=scripted,
             gathered=gathered,
-            measures=dict(card.measures(survey, gathered)),
+            measures={one.name: one for one in measures(survey, gathered)},
             notes=notes,
         )
 

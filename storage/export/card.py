@@ -7,16 +7,15 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import PurePosixPath, PureWindowsPath
 from typing import Any
 
-import numpy as np
 import yaml
 from sqlalchemy import func, select
 
 from storage import tables
-from storage.export.answers import DRAFT, REVISION
 from storage.export.gathering import Gathered, lineage_file
+from storage.export.measures import measures
 from storage.export.rows import features
 from storage.export.source import SCRIPTED, Origin, Source
-from storage.export.survey import SCALES, Survey, demographics
+from storage.export.survey import Survey, demographics
 from storage.voices import Voice, voices
 
 README = "README.md"
@@ -259,7 +258,7 @@ def _whom(source: Source, survey: Survey) -> Lines:
 
 def _quality(survey: Survey, gathered: Sequence[Gathered], figures: Mapping[str, str]) -> Lines:
     yield "## Quality\n\n| measure | |\n| --- | --- |"
-    yield from (f"| {name} | {value} |" for name, value in measures(survey, gathered))
+    yield from (f"| {one.name} | {one.text} |" for one in measures(survey, gathered))
     yield (
         "\nKrippendorff's alpha is for ordinal data; 1: they agree, 0: as chance would have it. Of "
         "more than 20,000 drafts as many or fewer, evenly spread, are looked at for it. "
@@ -267,57 +266,6 @@ def _quality(survey: Survey, gathered: Sequence[Gathered], figures: Mapping[str,
     )
     for path, about in figures.items():
         yield f"![{about}]({path})\n\n*{about[0].upper()}{about[1:]}.*\n"
-
-
-def measures(survey: Survey, gathered: Sequence[Gathered]) -> Iterator[tuple[str, str]]:
-    """What there is to say about the exchanges, and about the rows of each format."""
-    for scale in SCALES:
-        change = survey.change(scale)
-        better, equal, worse = (change.share(which) for which in (True, None, False))
-        if better is not None and equal is not None and worse is not None:
-            shares = f"better {better:.0%}, equal {equal:.0%}, worse {worse:.0%}"
-            means = f"{change.mean(DRAFT):.2f} to {change.mean(REVISION):.2f}"
-            yield f"revisions against drafts, {scale}", f"{shares}; mean {means}"
-    for one in survey.agreements():
-        alpha = "not defined" if one.alpha is None else f"{one.alpha:.2f}"
-        yield f"alpha of {one.who}, alignment", f"{alpha} ({one.drafts:,} drafts)"
-    bias = survey.length_bias()
-    if bias is not None:
-        yield "length and alignment, correlation of answers", f"{bias:+.2f}"
-    for found in gathered:
-        yield from _of_rows(found)
-
-
-def _of_rows(one: Gathered) -> Iterator[tuple[str, str]]:
-    name, figures = one.format.name, one.figures
-    for what in ("rating", "margin"):
-        values = figures[what][np.isfinite(figures[what])]
-        if len(values):
-            of = (
-                {"rating": "best ", "margin": "widest "}[what]
-                if one.figures["size"].max() > 1
-                else ""
-            )
-            yield f"{name}: {of}{what}", _spread(values, 2)
-    lengths = figures["length"][figures["length"] >= 0]
-    if len(lengths):
-        yield f"{name}: characters of the answer", _spread(lengths, 0)
-    tokens = figures["tokens"][figures["tokens"] >= 0]
-    if len(tokens):
-        yield f"{name}: tokens with the prompt", _spread(tokens, 0)
-    pairs = (figures["other"] >= 0) & (len(figures["other"]) > 0)
-    if one.format.name == "preference" and pairs.any():
-        longer = (figures["length"] > figures["other"])[pairs].mean()
-        yield f"{name}: the chosen answer is the longer one", f"{longer:.0%}"
-
-
-def _spread(values: Any, digits: int) -> str:
-    low, middle, high = np.percentile(values, (5, 50, 95)).tolist()
-    mean = float(values.mean(dtype=np.float64))
-    return (
-        f"mean {mean:,.{digits}f}, median {middle:,.{digits}f}, "
-        f"5 to 95 % {low:,.{digits}f} to {high:,.{digits}f}"
-    )
 
 
 def _failures(source: Source, survey: Survey) -> Lines:
