@@ -222,6 +222,9 @@ def test_a_full_disk_is_one_clear_line(tidy: Run, tmp_path: Path, format: str) -
     try:
         with pytest.raises(InputError, match=f"^out: {out}: cannot be written: File too large$"):
             export([reader], [format], out)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (1_000, usual[1]))
+        with pytest.raises(InputError, match=r"^out: .*: cannot be written: File too large$"):
+            export([reader], [format], None)
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, usual)
     assert list(tmp_path.iterdir()) == []

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from itertools import groupby
 from pathlib import Path
-from tempfile import TemporaryDirectory
+from tempfile import TemporaryDirectory, gettempdir
 from typing import Any, NamedTuple
 
 from storage.errors import InputError
@@ -102,14 +102,15 @@ def export(
         InputError: a format or a choice is unknown or wrong, or `out` cannot be used.
     """
     chosen = _chosen(formats, choices)
-    if out is None:
-        with TemporaryDirectory() as place:
-            return _export(readers, chosen, Path(place), choices)
     try:
+        if out is None:
+            with TemporaryDirectory() as place:
+                return _export(readers, chosen, Path(place), choices)
         with new_folder(out, overwrite, foreign) as folder:
             return _export(readers, chosen, folder, choices, out)
     except OSError as error:
-        raise InputError(f"out: {out}: cannot be written: {error.strerror or error}") from None
+        where = gettempdir() if out is None else out
+        raise InputError(f"out: {where}: cannot be written: {error.strerror or error}") from None
 
 
 def foreign(folder: Path) -> str | None:

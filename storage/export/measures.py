@@ -69,7 +69,10 @@ def _of_rows(one: Gathered) -> Iterator[Measure]:
     many = bool(figures["size"].max() > 1)
     for what, of_many in (("rating", "best rating"), ("margin", "widest margin")):
         yield from _spread(f"{name}: {of_many if many else what}", figures[what], 2)
-    for what, column in (("characters of the answer", "length"), ("tokens", "tokens")):
+    for what, column in (
+        ("characters of the answer", "length"),
+        ("tokens with the prompt", "tokens"),
+    ):
         counted = figures[column].astype(np.float64)
         yield from _spread(f"{name}: {what}", np.where(counted < 0, np.nan, counted), 0)
     pairs = figures["other"] >= 0
