@@ -28,8 +28,8 @@ LOOKS = (
     ("inspect agents", ["inspect", "{run}", "agents"]),
     ("inspect agent 7", ["inspect", "{run}", "agent", "7"]),
     ("inspect memory 7", ["inspect", "{run}", "memory", "7"]),
-    ("inspect episode 4321", ["inspect", "{run}", "episode", "4321"]),
-    ("inspect call 43210", ["inspect", "{run}", "call", "43210"]),
+    ("inspect episode {episode}", ["inspect", "{run}", "episode", "{episode}"]),
+    ("inspect call {call}", ["inspect", "{run}", "call", "{call}"]),
 )
 
 
@@ -64,11 +64,13 @@ def main() -> None:
         folder.mkdir(parents=True, exist_ok=True)
         database = folder / "million.db"
         questions = str(Path(arguments.questions).resolve())
-        report(play(arguments.agents, arguments.calls, questions, False, database))
+        cost = play(arguments.agents, arguments.calls, questions, False, database)
+        report(cost)
+        there = {"run": database, "episode": cost.calls // 20, "call": cost.calls // 2}
         print("\n| look | seconds |\n| --- | ---: |")
         for name, words in LOOKS:
-            seconds = look([word.format(run=database) for word in words])
-            print(f"| {name} | {seconds:.2f} |", flush=True)
+            seconds = look([word.format(**there) for word in words])
+            print(f"| {name.format(**there)} | {seconds:.2f} |", flush=True)
 
 
 if __name__ == "__main__":
