@@ -53,15 +53,14 @@ HOSTILE = (
 
 @pytest.fixture(scope="module")
 def wide(tmp_path_factory: pytest.TempPathFactory) -> Run:
-    """600 exchanges about as many questions, and three copies of each, about others again."""
+    """600 exchanges about as many questions, and a copy of each, about others again."""
     folder = tmp_path_factory.mktemp("wide")
     questions = folder / "questions.txt"
     questions.write_text("".join(f"How do I keep {n} bees?\n" for n in range(600)))
     few = "world.raters=1", "memory.prior_pairs=0", f"questions={questions}", "question_count=null"
     run = make(folder / "run.db", "world.size=10", "rounds=6", *few)
-    for n in (1, 2, 3):
-        for sql in COPY.format(n=n).split(";"):
-            run.sql(sql)
+    for sql in COPY.format(n=1).split(";"):
+        run.sql(sql)
     return run
 
 
@@ -176,7 +175,7 @@ def state(folder: Path) -> dict[Path, Any]:
     return {path: path.is_file() and path.read_bytes() for path in folder.rglob("*")}
 
 
-@pytest.mark.parametrize("format", FORMATS)
+@pytest.mark.parametrize("format", ["sft", "stable-alignment", "exchanges"])
 def test_an_interrupted_export_leaves_nothing(
     tidy: Run, tmp_path: Path, format: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -425,13 +424,13 @@ def test_memory_hardly_grows_with_the_run(
     monkeypatch.setattr(survey, "_UNITS", 100)  # drafts that are looked at for agreement, at most
     run = wide.copy(tmp_path)
     export([run.reader], ["exchanges"], tmp_path / "all")
-    said = (tmp_path / "all" / "exchanges.jsonl").stat().st_size / 2400
+    said = (tmp_path / "all" / "exchanges.jsonl").stat().st_size / 1200
     peaks = []
-    for rounds in (24, 6):
+    for rounds in (12, 6):
         run.sql("DELETE FROM episodes WHERE round >= ?", rounds)
         tracemalloc.start()
         report = export([run.reader], [format], tmp_path / str(rounds))
         peaks.append(tracemalloc.get_traced_memory()[1])
         tracemalloc.stop()
         assert report.gathered[0].candidates >= rounds * 100
-    assert (peaks[0] - peaks[1]) / 1800 < said / 3
+    assert (peaks[0] - peaks[1]) / 600 < said / 3
