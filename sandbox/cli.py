@@ -467,8 +467,6 @@ def main() -> None:
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     else:
-        if status == 130:
-            _fail("interrupted", status)
         sys.exit(status)
 
 

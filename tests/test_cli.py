@@ -169,6 +169,11 @@ def test_wrong_usage_is_status_2(home: Path) -> None:
     assert "Usage" in sim(home, status=2).stdout + sim(home, "--help").stdout
 
 
+def test_a_run_that_stops_prints_one_object(tmp_path: Path) -> None:
+    done = sim(tmp_path, "run", "--max-calls", "50", "--json", status=130)
+    assert json.loads(done.stdout)["status"] == "interrupted"
+
+
 def test_an_unreadable_file_does_not_hide_the_others(tmp_path: Path) -> None:
     sim(tmp_path, "run", "--rounds", "1")
     (tmp_path / "runs" / "broken.db").write_bytes(b"nothing of use" * 50)
