@@ -166,7 +166,9 @@ class Gathering:
         group = self.questions.groups[question]
         if group != self._group:
             self._group, self._near = group, {}
-        return self._near.setdefault(kind, Near(self.choices.near)).add(text).any
+        if kind not in self._near:
+            self._near[kind] = Near(self.choices.near)
+        return self._near[kind].add(text).any
 
     def _keep(self, row: Row, tokens: int) -> None:
         data = self._shape.apply(row.data) if self._shape else row.data
