@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
-from sqlalchemy import Select, case, func, select
+from sqlalchemy import Select, select
 
 from sandbox.config import Config, Schedule
 from sandbox.forking import flat
@@ -138,40 +138,21 @@ def _rows(reader: Reader) -> Iterator[tuple[float, ...]]:
     query = select(q.c.id, t.c.text).join(t, t.c.id == q.c.text_id).where(reader.mine(q.c.id))
     asked.update((row.id, hash(row.text)) for row in reader.rows(query))
     for row in reader.rows(_episodes(reader)):
-        number, round, author, question, failed_at, *scores, peers, ratings, read = row
+        number, round, author, question, failed_at, *scores, peers, read, unread = row
         slot = number - reader.base - round * reader.run.per_round
         own = -number if author is None else author  # nobody's episodes are independent
-        missing = 1 - read / ratings if ratings else None
+        missing = unread / (read + unread) if read + unread else None
         values = (*scores, peers, missing, failed_at is not None)
         yield round, slot, own, asked[question], *(math.nan if v is None else v for v in values)
 
 
 def _episodes(reader: Reader) -> Select[Any]:
-    e, o, r = tables.episodes, tables.observations, tables.ratings
-    scores = [
-        func.max(case(((o.c.stage == stage) & (o.c.scale == scale), o.c.rating)))
-        for stage, scale in _SCORES
-    ]
-    rated = (
-        select(
-            r.c.episode_id,
-            func.avg(r.c.rating).label("mean"),
-            func.count().label("ratings"),
-            func.count(r.c.rating).label("read"),
-        )
-        .where(reader.mine(r.c.episode_id))
-        .group_by(r.c.episode_id)
-        .subquery()
-    )
-    columns = (rated.c.mean, rated.c.ratings, rated.c.read)
-    return (
-        select(*(e.c.id, e.c.round, e.c.author, e.c.question_id, e.c.failed_at), *scores, *columns)
-        .outerjoin(o, o.c.episode_id == e.c.id)
-        .outerjoin(rated, rated.c.episode_id == e.c.id)
-        .where(reader.mine(e.c.id), e.c.observed)
-        .group_by(e.c.id, *columns)
-        .order_by(e.c.id)
-    )
+    e = tables.episodes
+    scores = [e.c[f"{stage}_{scale}"] for stage, scale in _SCORES]
+    ratings = (e.c.mean_rating, e.c.ratings_read, e.c.ratings_missing)
+    columns = (e.c.id, e.c.round, e.c.author, e.c.question_id, e.c.failed_at)
+    mine = reader.mine(e.c.id)
+    return select(*columns, *scores, *ratings).where(mine, e.c.observed).order_by(e.c.id)
 
 
 def _grouped(runs: Sequence[_Run], names: Sequence[str]) -> list[Group]:

@@ -1,7 +1,13 @@
-"""Figures of a run: pure functions over the store. A missing rating enters no figure."""
+"""Figures of a run: pure functions over the store. A missing rating enters no figure.
+
+They are read from the summaries that the writer keeps, and count complete episodes.
+"""
 
 from __future__ import annotations
 
+import math
+from collections import Counter, defaultdict
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -11,6 +17,46 @@ from agents.forms import Status
 from sandbox.calls import UNPARSED
 from storage import tables
 from storage.reader import Reader
+
+PEERS = "peer_rating"
+EPISODE = "episode"
+
+Outcomes = dict[int, dict[str, Counter[str]]]
+"""Round, measure, outcome: how often. An outcome is a rating from 1 to 7, a gain from -6 to 6, or
+what became of the reply where none can be read; of `EPISODE` it is played or failed."""
+
+
+class Spread(NamedTuple):
+    """Values that can be read, and how many cannot.
+
+    Attributes:
+        n: how many can be read.
+        mean: their mean; None where there are none.
+        deviation: their standard deviation; None where there are fewer than two.
+        missing: how many cannot be read.
+    """
+
+    n: int
+    mean: float | None
+    deviation: float | None
+    missing: int
+
+    @classmethod
+    def of(cls, counts: Mapping[str, int]) -> Spread:
+        """Of how often there was which outcome."""
+        values = {int(key): n for key, n in counts.items() if key.lstrip("-").isdigit()}
+        n = sum(values.values())
+        missing = sum(counts.values()) - n
+        if not n:
+            return cls(0, None, None, missing)
+        mean = sum(value * some for value, some in values.items()) / n
+        squares = sum((value - mean) ** 2 * some for value, some in values.items())
+        return cls(n, mean, math.sqrt(squares / (n - 1)) if n > 1 else None, missing)
+
+    @property
+    def error(self) -> float | None:
+        """The standard error of the mean, as of independent values."""
+        return None if self.deviation is None else self.deviation / math.sqrt(self.n)
 
 
 class RoundScores(NamedTuple):
@@ -27,54 +73,37 @@ class RoundScores(NamedTuple):
     missing_ratings: int
 
 
+def outcomes(reader: Reader) -> Outcomes:
+    """How often there was which outcome of which measure, by round."""
+    o = tables.outcomes
+    query = select(o.c.round, o.c.measure, o.c.outcome, o.c.n).where(o.c.run_id == reader.run.id)
+    found: Outcomes = defaultdict(lambda: defaultdict(Counter))
+    for round, measure, outcome, n in reader.rows(query.order_by(o.c.round)):
+        found[round][measure][outcome] = n
+    return found
+
+
 def scores_by_round(reader: Reader) -> list[RoundScores]:
     """Means of the observer's scores and of the peers' ratings, by round."""
-    e = tables.episodes
-    query = (
-        select(e.c.round, func.count(), func.count(e.c.failed_at))
-        .where(reader.mine(e.c.id))
-        .group_by(e.c.round)
-        .order_by(e.c.round)
+    return [_round_scores(round, found) for round, found in outcomes(reader).items()]
+
+
+def _round_scores(round: int, found: Mapping[str, Counter[str]]) -> RoundScores:
+    def mean(measure: str) -> float | None:
+        return Spread.of(found.get(measure, {})).mean
+
+    episodes, peers = found[EPISODE], Spread.of(found.get(PEERS, {}))
+    return RoundScores(
+        round,
+        episodes.total(),
+        episodes["failed"],
+        mean("draft_alignment"),
+        mean("revision_alignment"),
+        mean("draft_engagement"),
+        mean("revision_engagement"),
+        peers.mean,
+        peers.missing,
     )
-    observed, rated = _observed(reader), _rated(reader)
-    return [
-        RoundScores(
-            round,
-            episodes,
-            failed,
-            observed.get((round, "draft", "alignment")),
-            observed.get((round, "revision", "alignment")),
-            observed.get((round, "draft", "engagement")),
-            observed.get((round, "revision", "engagement")),
-            *rated.get(round, (None, 0)),
-        )
-        for round, episodes, failed in reader.rows(query)
-    ]
-
-
-def _observed(reader: Reader) -> dict[tuple[int, str, str], float]:
-    e, o = tables.episodes, tables.observations
-    query = (
-        select(e.c.round, o.c.stage, o.c.scale, func.avg(o.c.rating))
-        .join(o, o.c.episode_id == e.c.id)
-        .where(reader.mine(e.c.id), o.c.rating.is_not(None))
-        .group_by(e.c.round, o.c.stage, o.c.scale)
-    )
-    return {(round, stage, scale): float(mean) for round, stage, scale, mean in reader.rows(query)}
-
-
-def _rated(reader: Reader) -> dict[int, tuple[float | None, int]]:
-    e, r = tables.episodes, tables.ratings
-    query = (
-        select(e.c.round, func.avg(r.c.rating), func.count() - func.count(r.c.rating))
-        .join(r, r.c.episode_id == e.c.id)
-        .where(reader.mine(e.c.id))
-        .group_by(e.c.round)
-    )
-    return {
-        round: (None if mean is None else float(mean), int(missing))
-        for round, mean, missing in reader.rows(query)
-    }
 
 
 @dataclass(frozen=True)
@@ -100,36 +129,39 @@ class FormCalls:
 
 
 def calls_by_form(reader: Reader) -> list[FormCalls]:
-    """What each form has cost, in the order of the world's forms; one pass over the journal."""
-    c, f = tables.calls, tables.forms
-    counted = (
+    """What each form has cost, in the order of the world's forms."""
+    c, f = tables.call_sums, tables.forms
+    unusable = [one.value for one in UNPARSED]
+    summed = (
         select(
             c.c.form_id,
-            func.count().label("calls"),
-            func.count().filter(c.c.status == Status.FAILED.value).label("failed"),
-            func.count().filter(c.c.status.in_([one.value for one in UNPARSED])).label("unparsed"),
+            func.sum(c.c.calls).label("calls"),
+            func.sum(c.c.calls).filter(c.c.status == Status.FAILED.value).label("failed"),
+            func.sum(c.c.calls).filter(c.c.status.in_(unusable)).label("unparsed"),
             func.sum(c.c.tokens_in).label("tokens_in"),
             func.sum(c.c.tokens_out).label("tokens_out"),
             func.sum(c.c.cached_tokens).label("tokens_cached"),
-            func.sum(c.c.tokens_in).filter(c.c.cached_tokens.is_not(None)).label("tokens_told"),
+            func.sum(c.c.told).label("told"),
+            func.sum(c.c.tokens_told).label("tokens_told"),
         )
-        .where(reader.mine(c.c.id))
+        .where(c.c.run_id == reader.run.id)
         .group_by(c.c.form_id)
+        .having(func.sum(c.c.calls) > 0)
         .subquery()
     )
-    query = select(f.c.name, counted).join(f, f.c.id == counted.c.form_id).order_by(f.c.id)
+    query = select(f.c.name, summed).join(f, f.c.id == summed.c.form_id).order_by(f.c.id)
     return [_form_calls(row) for row in reader.rows(query)]
 
 
 def _form_calls(row: Any) -> FormCalls:
-    cached = None if row.tokens_cached is None else int(row.tokens_cached)
+    cached = int(row.tokens_cached) if row.told else None
     return FormCalls(
         form=row.name,
-        calls=row.calls,
-        failed=row.failed,
-        unparsed=row.unparsed,
-        tokens_in=int(row.tokens_in or 0),
-        tokens_out=int(row.tokens_out or 0),
+        calls=int(row.calls),
+        failed=int(row.failed or 0),
+        unparsed=int(row.unparsed or 0),
+        tokens_in=int(row.tokens_in),
+        tokens_out=int(row.tokens_out),
         tokens_cached=cached,
-        prefix_share=None if cached is None else cached / max(1, int(row.tokens_told or 0)),
+        prefix_share=None if cached is None else cached / max(1, int(row.tokens_told)),
     )

@@ -29,7 +29,7 @@ from sandbox.changes import refuse_changes
 from sandbox.config import Config, place_of
 from sandbox.journal import Journal
 from sandbox.limits import UNLIMITED, Budget
-from sandbox.metrics import FormCalls, calls_by_form
+from sandbox.metrics import FormCalls, calls_by_form, scores_by_round
 from sandbox.mixing import check_models
 from sandbox.runner import Progress, Runner
 from sandbox.society import extend_questions, write_society
@@ -431,16 +431,15 @@ def _stoppable(runner: Runner, task: asyncio.Task[Any]) -> Iterator[None]:
 
 def outcome(reader: Reader, address: Address, replayed: int = 0) -> Outcome:
     """The figures of a run, counted in its database."""
-    e, run, forms = tables.episodes, reader.run, calls_by_form(reader)
-    episodes = reader.count(e, e.c.observed)
+    run, forms, rounds = reader.run, calls_by_form(reader), scores_by_round(reader)
     return Outcome(
         run=run.name,
         db=database.place_of(address.url),
         status=run.status,
         agents=int(reader.scalar(select(func.count()).where(tables.agents.c.run_id == run.id))),
         rounds=run.rounds,
-        episodes=episodes,
-        episodes_failed=reader.count(e, e.c.failed_at.is_not(None)),
+        episodes=sum(one.episodes for one in rounds),
+        episodes_failed=sum(one.failed for one in rounds),
         calls=sum(one.calls for one in forms),
         calls_replayed=replayed,
         calls_failed=sum(one.failed for one in forms),

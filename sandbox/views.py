@@ -18,8 +18,9 @@ from sandbox.metrics import calls_by_form, scores_by_round
 from sandbox.society import read_agents
 from storage import tables
 from storage.errors import InputError
-from storage.exchanges import Exchange, exchange, exchanges
+from storage.exchanges import Exchange, exchange, exchanges, exchanges_of, snapshot
 from storage.reader import Journalled, Reader
+from storage.search import found_episodes
 
 Data = dict[str, Any]
 
@@ -70,11 +71,11 @@ def agents(reader: Reader, search: str | None = None) -> list[Data]:
 
 
 def _mean_ratings(reader: Reader) -> dict[int, float]:
-    e, r = tables.episodes, tables.ratings
+    e = tables.episodes
+    total = func.sum(e.c.mean_rating * e.c.ratings_read) / func.sum(e.c.ratings_read)
     query = (
-        select(e.c.author, func.avg(r.c.rating))
-        .join(r, r.c.episode_id == e.c.id)
-        .where(reader.mine(e.c.id), r.c.rating.is_not(None))
+        select(e.c.author, total)
+        .where(e.c.run_id == reader.run.id, e.c.ratings_read > 0)
         .group_by(e.c.author)
     )
     return {author: float(mean) for author, mean in reader.rows(query)}
@@ -130,12 +131,12 @@ def _line(one: Exchange) -> Data:
 
 def _gives(reader: Reader, number: int) -> Data:
     """How an agent rates others: how often, the mean, and how many could not be read."""
-    r = tables.ratings
-    query = select(func.count(), func.avg(r.c.rating), func.count(r.c.rating)).where(
-        reader.mine(r.c.episode_id), r.c.rater == number
-    )
-    count, mean, readable = reader.first(query)
-    return {"ratings": count, "mean": mean and float(mean), "missing": count - readable}
+    r = tables.rater_sums
+    sums = (func.sum(column) for column in (r.c.ratings, r.c.missing, r.c.total))
+    query = select(*sums).where(r.c.run_id == reader.run.id, r.c.rater == number)
+    count, missing, total = (int(value or 0) for value in reader.first(query))
+    mean = total / (count - missing) if count > missing else None
+    return {"ratings": count, "mean": mean, "missing": missing}
 
 
 def memory(
@@ -209,12 +210,25 @@ def _matches(one: Exchange, search: str | None) -> bool:
 def found_exchanges(
     reader: Reader, search: str | None, round: int | None, limit: int
 ) -> list[Data]:
-    """Exchanges that say something, or all of a round, in order; at most `limit`."""
-    matching = (one for one in exchanges(reader, round=round) if _matches(one, search))
+    """Exchanges that say something (see `storage.search`), or all of a round, in order.
+
+    At most `limit`; of those that are still being played, no words are found.
+    """
     return [
         {**_line(one), "author": one.author, "draft": one.draft, "revision": one.revision}
-        for one in islice(matching, limit)
+        for one in islice(_found(reader, search, round, limit), limit)
     ]
+
+
+def _found(reader: Reader, search: str | None, round: int | None, limit: int) -> Iterator[Exchange]:
+    if search is None:
+        yield from exchanges(reader, round=round)
+        return
+    size = reader.run.per_round
+    first, last = (0, None) if round is None else (round * size, (round + 1) * size - 1)
+    with snapshot(reader) as connection:
+        numbers = found_episodes(reader, search, first=first, last=last, newest=False, limit=limit)
+        yield from exchanges_of(reader, connection, [reader.base + number for number in numbers])
 
 
 def episode(reader: Reader, number: int) -> Data:

@@ -11,6 +11,7 @@ from sqlalchemy import Connection, Engine, Select, Table, func, insert, select
 
 from storage import tables
 from storage.reader import Reader, text_numbers
+from storage.summaries import summarise
 from storage.tables import first_id
 from storage.writer import Writer
 
@@ -75,6 +76,7 @@ def copy_rounds(source: Reader, connection: Connection, run_id: int, last: int) 
         query = select(table).where(column.between(source.base, end))
         copier.copy(table, query.order_by(column, *order))
     copier.copy(m, select(m).where(source.mine(m.c.id), m.c.round <= last).order_by(m.c.id))
+    summarise(connection, run_id)
 
 
 _OF_SCENES = (tables.parts, tables.acts, tables.notes)

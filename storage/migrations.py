@@ -1,6 +1,7 @@
 """Migrations: append-only, each applied in one transaction together with its record.
 
-A new database gets today's tables and today's version. An older one is brought up step by step.
+A new database gets today's tables and today's version. An older one is brought up step by step,
+and then its summaries, which follow from the rest, are made anew.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ from collections.abc import Callable
 from sqlalchemy import Connection, Engine, insert, inspect, select, update
 
 from storage.errors import InputError
+from storage.summaries import create_words, rebuild
 from storage.tables import metadata, schema
 
 
@@ -50,7 +52,55 @@ def _scenes(connection: Connection) -> None:
     connection.exec_driver_sql("PRAGMA writable_schema = OFF")
 
 
-MIGRATIONS: tuple[Callable[[Connection], None], ...] = (_thinking_and_expected, _scenes)
+def _summaries(connection: Connection) -> None:
+    sqlite = connection.dialect.name == "sqlite"
+    scores = [
+        f"{stage}_{scale}"
+        for scale in ("alignment", "engagement")
+        for stage in ("draft", "revision")
+    ]
+    for column in (
+        *(f"{score} SMALLINT" for score in scores),
+        "mean_rating FLOAT",
+        *("ratings_read SMALLINT", "ratings_missing SMALLINT"),
+    ):
+        connection.exec_driver_sql(f"ALTER TABLE episodes ADD COLUMN {column}")
+    for name, columns, key in (
+        (
+            "outcomes",
+            "round INTEGER NOT NULL, measure VARCHAR(64) NOT NULL, outcome VARCHAR(12) NOT NULL, "
+            "n INTEGER NOT NULL",
+            "round, measure, outcome",
+        ),
+        (
+            "rater_sums",
+            "rater INTEGER NOT NULL, label VARCHAR(32) NOT NULL, ratings INTEGER NOT NULL, "
+            "missing INTEGER NOT NULL, total INTEGER NOT NULL, compared INTEGER NOT NULL, "
+            "deviation FLOAT NOT NULL, deviation_squares FLOAT NOT NULL",
+            "rater, label",
+        ),
+        (
+            "call_sums",
+            "form_id INTEGER NOT NULL REFERENCES forms (id), model_id INTEGER NOT NULL "
+            "REFERENCES models (id), status VARCHAR(12) NOT NULL, calls INTEGER NOT NULL, "
+            "tokens_in BIGINT NOT NULL, tokens_out BIGINT NOT NULL, cached_tokens BIGINT NOT NULL, "
+            "told INTEGER NOT NULL, tokens_told BIGINT NOT NULL, took BIGINT NOT NULL",
+            "form_id, model_id, status",
+        ),
+    ):
+        connection.exec_driver_sql(
+            f"CREATE TABLE {name} (run_id INTEGER NOT NULL REFERENCES runs (id), {columns}, "
+            f"PRIMARY KEY (run_id, {key}))" + (" WITHOUT ROWID" if sqlite else "")
+        )
+    connection.exec_driver_sql("CREATE INDEX ratings_by_rater ON ratings (rater, episode_id)")
+    connection.exec_driver_sql("CREATE INDEX calls_not_ok ON calls (id) WHERE status <> 'ok'")
+
+
+MIGRATIONS: tuple[Callable[[Connection], None], ...] = (
+    _thinking_and_expected,
+    _scenes,
+    _summaries,
+)
 """Step i brings a database from version i + 1 to version i + 2. Never edit a step; add one."""
 
 VERSION = 1 + len(MIGRATIONS)
@@ -99,9 +149,12 @@ def migrate(engine: Engine, place: str) -> None:
     if version is None:
         with engine.begin() as connection:
             metadata.create_all(connection)
+            create_words(connection)
             connection.execute(insert(schema).values(version=VERSION))
         return
     for step in range(version, VERSION):
         with engine.begin() as connection:
             MIGRATIONS[step - 1](connection)
             connection.execute(update(schema).values(version=step + 1))
+            if step + 1 == VERSION:
+                rebuild(connection)

@@ -22,11 +22,16 @@ from sqlalchemy import (
     Table,
     Text,
     UniqueConstraint,
+    text,
 )
 
 metadata = MetaData()
 
 Id = BigInteger().with_variant(Integer, "sqlite")
+
+
+SUMMARY = {"summary": True}
+"""Marks columns that sum up other rows: see `storage.summaries`."""
 
 
 def first_id(run_id: int) -> int:
@@ -136,6 +141,14 @@ episodes = Table(
     Column("draft_id", ForeignKey("texts.id")),
     Column("revision_id", ForeignKey("texts.id")),
     Column("observed", Boolean, nullable=False),  # nothing more will be written about it
+    *(
+        Column(f"{stage}_{scale}", SmallInteger, info=SUMMARY)  # the observer's, once complete
+        for scale in ("alignment", "engagement")
+        for stage in ("draft", "revision")
+    ),
+    Column("mean_rating", Float, info=SUMMARY),  # of the peers, once complete
+    Column("ratings_read", SmallInteger, info=SUMMARY),  # how many of them can be read
+    Column("ratings_missing", SmallInteger, info=SUMMARY),  # and how many cannot
     Index("episodes_by_round", "run_id", "round"),
     Index("episodes_by_author", "run_id", "author", "round"),
 )
@@ -149,6 +162,7 @@ ratings = Table(
     Column("reason_id", ForeignKey("texts.id")),
     Column("status", String(12), nullable=False),
     Column("call_id", ForeignKey("calls.id"), nullable=False),
+    Index("ratings_by_rater", "rater", "episode_id"),
     sqlite_with_rowid=False,
 )
 
@@ -229,4 +243,53 @@ calls = Table(
     Column("thinking", Text),  # text ids: what a reasoning model thought before it answered
     Column("expected", Float),  # expected value of the rating, from the labels' probabilities
     Index("calls_by_episode", "episode_id"),
+    Index(
+        "calls_not_ok",
+        "id",
+        sqlite_where=text("status <> 'ok'"),
+        postgresql_where=text("status <> 'ok'"),
+    ),
+)
+
+outcomes = Table(
+    "outcomes",
+    metadata,
+    Column("run_id", ForeignKey("runs.id"), primary_key=True),
+    Column("round", Integer, primary_key=True, autoincrement=False),
+    Column("measure", String(64), primary_key=True),  # draft_alignment, peer_rating, episode, ...
+    Column("outcome", String(12), primary_key=True),  # a rating or gain; why there is none
+    Column("n", Integer, nullable=False),  # in complete episodes
+    sqlite_with_rowid=False,
+)
+
+rater_sums = Table(
+    "rater_sums",
+    metadata,
+    Column("run_id", ForeignKey("runs.id"), primary_key=True),
+    Column("rater", Integer, primary_key=True, autoincrement=False),
+    Column("label", String(32), primary_key=True),  # of the authors
+    Column("ratings", Integer, nullable=False),  # in complete episodes
+    Column("missing", Integer, nullable=False),  # of these, how many cannot be read
+    Column("total", Integer, nullable=False),  # sum of the others
+    Column("compared", Integer, nullable=False),  # how many drafts others have rated too
+    Column("deviation", Float, nullable=False),  # sum over them: own less the others' mean
+    Column("deviation_squares", Float, nullable=False),
+    sqlite_with_rowid=False,
+)
+
+call_sums = Table(
+    "call_sums",
+    metadata,
+    Column("run_id", ForeignKey("runs.id"), primary_key=True),
+    Column("form_id", ForeignKey("forms.id"), primary_key=True),
+    Column("model_id", ForeignKey("models.id"), primary_key=True),
+    Column("status", String(12), primary_key=True),
+    Column("calls", Integer, nullable=False),
+    Column("tokens_in", BigInteger, nullable=False),
+    Column("tokens_out", BigInteger, nullable=False),
+    Column("cached_tokens", BigInteger, nullable=False),
+    Column("told", Integer, nullable=False),  # of how many calls it is known what was cached
+    Column("tokens_told", BigInteger, nullable=False),  # tokens of their prompts
+    Column("took", BigInteger, nullable=False),  # milliseconds
+    sqlite_with_rowid=False,
 )

@@ -78,9 +78,9 @@ class Voices(NamedTuple):
 
 def voices(reader: Reader, connection: Connection) -> list[Voice]:
     """The models of a run and how often each was asked, in the order in which they came."""
-    c, m = tables.calls, tables.models
-    query = select(c.c.model_id, func.count()).where(reader.mine(c.c.id)).group_by(c.c.model_id)
-    asked = {row[0]: row[1] for row in connection.execute(query)}
+    c, m = tables.call_sums, tables.models
+    query = select(c.c.model_id, func.sum(c.c.calls)).where(c.c.run_id == reader.run.id)
+    asked = {row[0]: int(row[1]) for row in connection.execute(query.group_by(c.c.model_id))}
     rows = connection.execute(select(m).where(m.c.run_id == reader.run.id).order_by(m.c.id)).all()
     names = Voices.of(reader, connection).names
     return [Voice(row.role, names[row.id], asked.get(row.id, 0)) for row in rows]

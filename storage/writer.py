@@ -8,9 +8,10 @@ from collections import OrderedDict
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-from sqlalchemy import Connection, Engine, Table, bindparam, delete, func, insert, select, update
+from sqlalchemy import Connection, Engine, Table, bindparam, delete, func, insert, select
 
 from storage import tables
+from storage.summaries import Summaries
 from storage.tables import first_id
 
 Row = dict[str, Any]
@@ -33,17 +34,16 @@ _ORDER = (
 _REMEMBERED = 100_000  # texts whose ids are at hand, so that they are stored once
 _STATIC = 20_000  # of these, the first ones of the run: forms, personas, questions
 
-_observed = (
-    update(tables.episodes).where(tables.episodes.c.id == bindparam("key")).values(observed=True)
-)
-
-
 _crossed_out = delete(tables.calls).where(tables.calls.c.id == bindparam("key"))
 
 
 def _insert_statement(engine: Engine, table: Table) -> str:
-    """The driver's own statement, which takes rows as they are: every row has every column."""
-    return str(insert(table).compile(engine))
+    """The driver's own statement, which takes rows as they are: every row has every column.
+
+    What sums up other rows is left to `Summaries`.
+    """
+    columns = [column.name for column in table.c if column.info != tables.SUMMARY]
+    return str(insert(table).compile(engine, column_keys=columns))
 
 
 class Writer:
@@ -59,6 +59,7 @@ class Writer:
         self._engine = engine
         self._waiting: dict[Table, list[Row]] = {table: [] for table in _ORDER}
         self._insert = {table: _insert_statement(engine, table) for table in _ORDER}
+        self._summaries = Summaries(engine, run_id)
         self._looked = 0.0
         self._observed: list[Row] = []
         self._crossed_out: list[Row] = []
@@ -158,12 +159,17 @@ class Writer:
 
     def _write(self, connection: Connection) -> None:
         if self._crossed_out:
+            for crossed in self._crossed_out:
+                self._summaries.calls(connection, crossed["key"], crossed["key"], -1)
             connection.execute(_crossed_out, self._crossed_out)
         for table, rows in self._waiting.items():
             if rows:
                 connection.exec_driver_sql(self._insert[table], rows)
+        calls = self._waiting[tables.calls]
+        if calls:
+            self._summaries.calls(connection, calls[0]["id"], calls[-1]["id"])
         if self._observed:
-            connection.execute(_observed, self._observed)
+            self._summaries.episodes(connection, self._observed)
 
     def _clear(self) -> None:
         for rows in self._waiting.values():

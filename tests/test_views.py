@@ -11,6 +11,8 @@ from sandbox import render, views
 from sandbox.api import open_run
 from sandbox.metrics import calls_by_form
 from sandbox.run import states
+from storage.database import writing
+from storage.summaries import rebuild
 
 FORM = "(SELECT id FROM forms WHERE name = ?)"
 
@@ -32,6 +34,8 @@ def run(make):
         connection.execute(wrong, ("failed", *draft[0]))
         connection.execute(wrong, ("cut", *draft[1]))
         connection.execute("UPDATE calls SET thinking = prompt WHERE id = ?", draft[2])
+    with writing(address.url) as engine, engine.begin() as changed:
+        rebuild(changed)
     return address
 
 

@@ -1,0 +1,211 @@
+"""Summaries of a run, so that looking at a million calls takes no longer than looking at ten.
+
+The writer keeps them in the transaction that writes the rows which they sum up: calls as they come,
+everything else when an episode is complete. They hold nothing that does not follow from those rows,
+so that `rebuild` can make them anew.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from sqlalchemy import Connection, Engine, TextClause, delete, select, text
+
+from storage import tables
+
+_BATCH = 2000  # episodes at a time
+
+_SCORES = """
+UPDATE episodes SET observed = TRUE,
+    draft_alignment = (SELECT rating FROM observations o WHERE o.episode_id = episodes.id
+        AND o.stage = 'draft' AND o.scale = 'alignment'),
+    revision_alignment = (SELECT rating FROM observations o WHERE o.episode_id = episodes.id
+        AND o.stage = 'revision' AND o.scale = 'alignment'),
+    draft_engagement = (SELECT rating FROM observations o WHERE o.episode_id = episodes.id
+        AND o.stage = 'draft' AND o.scale = 'engagement'),
+    revision_engagement = (SELECT rating FROM observations o WHERE o.episode_id = episodes.id
+        AND o.stage = 'revision' AND o.scale = 'engagement'),
+    mean_rating = (SELECT avg(CAST(rating AS FLOAT)) FROM ratings r
+        WHERE r.episode_id = episodes.id),
+    ratings_read = (SELECT count(rating) FROM ratings r WHERE r.episode_id = episodes.id),
+    ratings_missing = (SELECT count(*) - count(rating) FROM ratings r
+        WHERE r.episode_id = episodes.id)
+WHERE id = :key"""
+
+_OUTCOMES = """
+INSERT INTO outcomes (run_id, round, measure, outcome, n)
+SELECT e.run_id, e.round, s.measure, s.outcome, count(*) FROM episodes e JOIN (
+    SELECT episode_id, stage || '_' || scale AS measure,
+        coalesce(CAST(rating AS TEXT), status) AS outcome
+        FROM observations WHERE episode_id = :key
+    UNION ALL SELECT episode_id, 'peer_rating', coalesce(CAST(rating AS TEXT), status)
+        FROM ratings WHERE episode_id = :key
+    UNION ALL SELECT id, 'episode', CASE WHEN failed_at IS NULL THEN 'played' ELSE 'failed' END
+        FROM episodes WHERE id = :key
+    UNION ALL SELECT id, 'alignment_gain', CAST(revision_alignment - draft_alignment AS TEXT)
+        FROM episodes WHERE id = :key AND revision_alignment - draft_alignment IS NOT NULL
+    UNION ALL SELECT id, 'engagement_gain', CAST(revision_engagement - draft_engagement AS TEXT)
+        FROM episodes WHERE id = :key AND revision_engagement - draft_engagement IS NOT NULL
+) s ON s.episode_id = e.id
+WHERE e.id = :key GROUP BY e.run_id, e.round, s.measure, s.outcome
+ON CONFLICT (run_id, round, measure, outcome) DO UPDATE SET n = outcomes.n + excluded.n"""
+
+_RATERS = """
+INSERT INTO rater_sums (run_id, rater, label, ratings, missing, total, compared, deviation,
+    deviation_squares)
+SELECT run_id, rater, label, 1, CASE WHEN rating IS NULL THEN 1 ELSE 0 END, coalesce(rating, 0),
+    CASE WHEN apart IS NULL THEN 0 ELSE 1 END, coalesce(apart, 0), coalesce(apart * apart, 0)
+FROM (
+    SELECT e.run_id, r.rater, coalesce(a.label, '') AS label, r.rating,
+        CASE WHEN e.ratings_read > 1 THEN
+            r.rating - (e.mean_rating * e.ratings_read - r.rating) / (e.ratings_read - 1)
+        END AS apart
+    FROM episodes e JOIN ratings r ON r.episode_id = e.id
+    LEFT JOIN agents a ON a.run_id = e.run_id AND a.number = e.author
+    WHERE e.id = :key
+) given WHERE TRUE
+ON CONFLICT (run_id, rater, label) DO UPDATE SET
+    ratings = rater_sums.ratings + excluded.ratings,
+    missing = rater_sums.missing + excluded.missing,
+    total = rater_sums.total + excluded.total,
+    compared = rater_sums.compared + excluded.compared,
+    deviation = rater_sums.deviation + excluded.deviation,
+    deviation_squares = rater_sums.deviation_squares + excluded.deviation_squares"""
+
+_CALLS = """
+INSERT INTO call_sums (run_id, form_id, model_id, status, calls, tokens_in, tokens_out,
+    cached_tokens, told, tokens_told, took)
+SELECT CAST(:run AS INTEGER), form_id, model_id, status, :sign * count(*),
+    :sign * coalesce(sum(tokens_in), 0), :sign * coalesce(sum(tokens_out), 0),
+    :sign * coalesce(sum(cached_tokens), 0), :sign * count(cached_tokens),
+    :sign * coalesce(sum(CASE WHEN cached_tokens IS NULL THEN 0 ELSE tokens_in END), 0),
+    :sign * sum(CAST(took AS BIGINT))
+FROM calls WHERE id BETWEEN :first AND :last GROUP BY form_id, model_id, status
+ON CONFLICT (run_id, form_id, model_id, status) DO UPDATE SET
+    calls = call_sums.calls + excluded.calls,
+    tokens_in = call_sums.tokens_in + excluded.tokens_in,
+    tokens_out = call_sums.tokens_out + excluded.tokens_out,
+    cached_tokens = call_sums.cached_tokens + excluded.cached_tokens,
+    told = call_sums.told + excluded.told,
+    tokens_told = call_sums.tokens_told + excluded.tokens_told,
+    took = call_sums.took + excluded.took"""
+
+_SAID = """
+(SELECT t.text FROM questions q JOIN texts t ON t.id = q.text_id WHERE q.id = e.question_id),
+(SELECT text FROM texts WHERE id = e.draft_id),
+(SELECT {join}(t.text, ' ') FROM ratings r JOIN texts t ON t.id = r.reason_id
+    WHERE r.episode_id = e.id),
+(SELECT text FROM texts WHERE id = e.revision_id),
+(SELECT {join}(t.text, ' ') FROM observations o JOIN texts t ON t.id = o.reason_id
+    WHERE o.episode_id = e.id),
+(SELECT {join}(t.text, ' ') FROM (
+    SELECT text_id AS id FROM acts WHERE episode_id = :key
+    UNION ALL SELECT why_id FROM acts WHERE episode_id = :key
+    UNION ALL SELECT critique_id FROM acts WHERE episode_id = :key
+    UNION ALL SELECT name_id FROM parts WHERE episode_id = :key
+    UNION ALL SELECT about_id FROM parts WHERE episode_id = :key
+    UNION ALL SELECT text_id FROM notes WHERE episode_id = :key
+) s JOIN texts t ON t.id = s.id),
+(SELECT {join}(t.text, ' ') FROM (
+    SELECT {parts} AS part FROM calls c {reply} WHERE c.episode_id = :key AND c.status <> 'ok'
+    UNION ALL SELECT {parts} FROM calls c {thinking} WHERE c.episode_id = :key
+) s JOIN texts t ON t.id = ((e.run_id - 1) * 4294967296 + s.part))"""
+"""All that was said in an episode: question, draft, reasons of the peers, revision, reasons of the
+observer, a scene's texts, and replies that could not be used or were thought only."""
+
+_SQLITE = {
+    "join": "group_concat",
+    "parts": "j.value",
+    "reply": "JOIN json_each('[' || c.reply || ']') j",
+    "thinking": "JOIN json_each('[' || c.thinking || ']') j",
+}
+_POSTGRESQL = {
+    "join": "string_agg",
+    "parts": "CAST(j.value AS BIGINT)",
+    "reply": "CROSS JOIN unnest(string_to_array(c.reply, ',')) AS j(value)",
+    "thinking": "CROSS JOIN unnest(string_to_array(c.thinking, ',')) AS j(value)",
+}
+
+_WORDS_SQLITE = """
+INSERT INTO words (rowid, question, draft, ratings, revision, observations, scene, replies)
+SELECT e.id, {said} FROM episodes e WHERE e.id = :key"""
+
+_WORDS_POSTGRESQL = """
+INSERT INTO words (episode_id, words)
+SELECT e.id, to_tsvector('simple', left(concat_ws(' ', {said}), 200000))
+FROM episodes e WHERE e.id = :key"""
+
+
+def create_words(connection: Connection) -> None:
+    """Make the index of words, by episode: FTS5 in SQLite, a tsvector in PostgreSQL."""
+    if connection.dialect.name == "sqlite":
+        connection.exec_driver_sql(
+            "CREATE VIRTUAL TABLE words USING fts5(question, draft, ratings, revision, "
+            "observations, scene, replies, content='', columnsize=0, "
+            "tokenize='unicode61 remove_diacritics 2')"
+        )
+        return
+    connection.exec_driver_sql(
+        "CREATE TABLE words (episode_id BIGINT PRIMARY KEY, words TSVECTOR NOT NULL)"
+    )
+    connection.exec_driver_sql("CREATE INDEX words_found ON words USING gin (words)")
+
+
+def _words(engine: Engine) -> str:
+    sqlite = engine.dialect.name == "sqlite"
+    said = _SAID.format(**_SQLITE if sqlite else _POSTGRESQL)
+    return (_WORDS_SQLITE if sqlite else _WORDS_POSTGRESQL).format(said=said)
+
+
+class Summaries:
+    """Keeps the summaries of one run.
+
+    Args:
+        engine: the database.
+        run_id: the run.
+    """
+
+    def __init__(self, engine: Engine, run_id: int) -> None:
+        self._run_id = run_id
+        statements = (_SCORES, _OUTCOMES, _RATERS, _words(engine))
+        self._episode = [_compiled(engine, statement) for statement in statements]
+        self._calls = _compiled(engine, _CALLS)
+
+    def calls(self, connection: Connection, first: int, last: int, sign: int = 1) -> None:
+        """Add the calls with these ids; with -1 for a sign, take them off again."""
+        values = {"run": self._run_id, "first": first, "last": last, "sign": sign}
+        connection.exec_driver_sql(self._calls, values)
+
+    def episodes(self, connection: Connection, keys: Sequence[Mapping[str, Any]]) -> None:
+        """Mark episodes as complete and add them: `keys` has the id of each as ``key``."""
+        for statement in self._episode:
+            connection.exec_driver_sql(statement, [dict(key) for key in keys])
+
+
+def _compiled(engine: Engine, statement: str) -> str:
+    """The statement as the driver wants it."""
+    clause: TextClause = text(statement)
+    return str(clause.compile(engine))
+
+
+def summarise(connection: Connection, run_id: int) -> None:
+    """Make the summaries of a run that has rows but no summaries, such as a copy."""
+    first, last = tables.first_id(run_id), tables.first_id(run_id + 1) - 1
+    made = Summaries(connection.engine, run_id)
+    made.calls(connection, first, last)
+    e = tables.episodes
+    query = select(e.c.id.label("key")).where(e.c.run_id == run_id, e.c.observed)
+    keys = [{"key": row.key} for row in connection.execute(query.order_by(e.c.id))]
+    for start in range(0, len(keys), _BATCH):
+        made.episodes(connection, keys[start : start + _BATCH])
+
+
+def rebuild(connection: Connection) -> None:
+    """Make all summaries of a database anew."""
+    connection.exec_driver_sql("DROP TABLE IF EXISTS words")
+    create_words(connection)
+    for table in (tables.outcomes, tables.rater_sums, tables.call_sums):
+        connection.execute(delete(table))
+    for run_id in connection.scalars(select(tables.runs.c.id)).all():
+        summarise(connection, run_id)
