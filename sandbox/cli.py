@@ -24,6 +24,7 @@ from sandbox import __version__, render, views
 from sandbox.api import open_run
 from sandbox.calls import Stopped
 from sandbox.cli_export import export
+from sandbox.cli_view import view
 from sandbox.comparing import compare as compare_runs
 from sandbox.config import QUICKSTART, load_config
 from sandbox.display import Display, duration
@@ -136,18 +137,12 @@ def _failures(address: Address, outcome: Outcome) -> str:
     with open_run(str(address)) as reader:
         error = printable(views.last_error(reader))
     failed = f"{outcome.calls_failed:,} of {outcome.calls:,} calls got no reply"
-    look = f"python run_sim.py inspect {_argument(address)} calls --failures"
+    look = f"python run_sim.py inspect {address.typed} calls --failures"
     return f"{failed}, the last one: {error}; all of them: {look}"
 
 
 def _resume(address: Address) -> str:
-    return f"python run_sim.py resume {_argument(address)}"
-
-
-def _argument(address: Address) -> str:
-    """RUN as short as it can be typed."""
-    home = database.RUNS.absolute() / f"{address.name}.db"
-    return str(address.name) if str(address.url.database) == str(home) else f"'{address}'"
+    return f"python run_sim.py resume {address.typed}"
 
 
 def _summary(reader: Reader, outcome: Outcome) -> RenderableType:
@@ -176,7 +171,7 @@ def _cached(outcome: Outcome) -> str:
 
 def _next_steps(outcome: Outcome, data: dict[str, Any]) -> Iterator[RenderableType]:
     """What can be looked at, where there is something."""
-    run = _argument(Address(database.parse_url(outcome.db), outcome.run))
+    run = Address(database.parse_url(outcome.db), outcome.run).typed
     scored = any(row["revision_alignment"] is not None for row in data["rounds"])
     format = "sft" if scored else "exchanges"
     steps = (
@@ -233,7 +228,7 @@ def _status_picture(rows: list[dict[str, Any]]) -> RenderableType:
 
 def _run_of(row: dict[str, Any]) -> str:
     """RUN as it can be typed, of a row of `status`."""
-    return _argument(Address(database.parse_url(row["db"]), row["run"])).strip("'")
+    return Address(database.parse_url(row["db"]), row["run"]).typed.strip("'")
 
 
 @app.command()
@@ -315,6 +310,7 @@ def _look(
 
 
 app.command()(export)
+app.command()(view)
 
 
 @app.command()

@@ -363,28 +363,16 @@ def _interval(difference: float, error: float, freedom: float) -> Data:
     }
 
 
-_NODES, _WEIGHTS = np.polynomial.legendre.leggauss(64)
-
-
 def t_quantile(p: float, freedom: float) -> float:
-    """The quantile of Student's t distribution, to at least 8 digits for `p` up to 0.9999.
-
-    With t = sqrt(freedom) tan(a) the probability between 0 and t is an integral of
-    cos(a) ** (freedom - 1), which is smooth: it is taken by Gauss-Legendre quadrature, and the
-    angle found by bisection.
+    """The quantile of Student's t distribution.
 
     Args:
         p: a probability, 0.5 <= p < 1.
         freedom: degrees of freedom, at least 1; they need not be whole.
     """
-    scale = math.exp(math.lgamma((freedom + 1) / 2) - math.lgamma(freedom / 2)) / math.sqrt(math.pi)
-    low, high = 0.0, math.pi / 2
-    for _ in range(100):
-        middle = (low + high) / 2
-        angles = middle / 2 * (_NODES + 1)
-        below = scale * middle / 2 * float(_WEIGHTS @ np.cos(angles) ** (freedom - 1))
-        low, high = (middle, high) if below < p - 0.5 else (low, middle)
-    return math.sqrt(freedom) * math.tan(low)
+    from scipy.special import stdtrit
+
+    return float(stdtrit(freedom, p))
 
 
 def _mean(values: Values) -> float:

@@ -20,10 +20,12 @@ from storage.reader import Reader
 
 PEERS = "peer_rating"
 EPISODE = "episode"
+AGREEMENT = "agreement"
 
 Outcomes = dict[int, dict[str, Counter[str]]]
 """Round, measure, outcome: how often. An outcome is a rating from 1 to 7, a gain from -6 to 6, or
-what became of the reply where none can be read; of `EPISODE` it is played or failed."""
+what became of the reply where none can be read; of `EPISODE` it is played or failed, of `AGREEMENT`
+the mean of the peers (rounded, halves up) and the observer's rating of a draft, as in 5/6."""
 
 
 class Spread(NamedTuple):

@@ -457,8 +457,6 @@ def outcome(reader: Reader, address: Address, replayed: int = 0) -> Outcome:
 def states(url: URL) -> list[dict[str, Any]]:
     """All runs of a database: their figures, and how many episodes they are to have.
 
-    A run that says it is running while nobody writes its file was killed.
-
     Raises:
         InputError: the database cannot be read.
     """
@@ -472,11 +470,12 @@ def states(url: URL) -> list[dict[str, Any]]:
 def _state(engine: Engine, url: URL, name: str) -> dict[str, Any]:
     address = Address(url, name)
     reader = Reader.find(engine, name, str(address))
-    found = outcome(reader, address).as_dict()
-    if (
-        found["status"] == "running"
-        and database.is_file(url)
-        and not database.is_being_written(url)
-    ):
-        found["status"] = "killed"
+    found = outcome(reader, address).as_dict() | {"status": status_now(reader, url)}
     return found | {"episodes_total": reader.run.rounds * reader.run.per_round}
+
+
+def status_now(reader: Reader, url: URL) -> str:
+    """A run's status; one that says it is running while nobody writes its file was killed."""
+    status = str(reader.run.status)
+    alone = database.is_file(url) and not database.is_being_written(url)
+    return "killed" if status == "running" and alone else status

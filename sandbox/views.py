@@ -20,7 +20,7 @@ from storage import tables
 from storage.errors import InputError
 from storage.exchanges import Exchange, exchange, exchanges, exchanges_of, snapshot
 from storage.reader import Journalled, Reader
-from storage.search import found_episodes
+from storage.search import says
 
 Data = dict[str, Any]
 
@@ -148,7 +148,11 @@ def memory(
     question before. `external` is what others said of its drafts.
     """
     _agent(reader, number)
-    internal = _internal(reader, number, round, search)
+    internal = [
+        row
+        for row in beliefs(reader, number, round)
+        if search is None or search.lower() in f"{row['question']}\n{row['answer']}".lower()
+    ]
     external = [
         {
             "episode": one.episode,
@@ -162,7 +166,8 @@ def memory(
     return {"agent": number, "round": round, "internal": internal, "external": external[::-1]}
 
 
-def _internal(reader: Reader, number: int, round: int | None, search: str | None) -> list[Data]:
+def beliefs(reader: Reader, number: int, round: int | None = None) -> list[Data]:
+    """An agent's internal memory as of the end of a round; see `memory`."""
     m, q = tables.memories, tables.questions
     asked, answer = tables.texts.alias(), tables.texts.alias()
     query = (
@@ -180,19 +185,16 @@ def _internal(reader: Reader, number: int, round: int | None, search: str | None
     for row in reader.rows(query):
         was = before.get(row.question)
         before[row.question] = row.answer
-        if search is None or search.lower() in f"{row.question}\n{row.answer}".lower():
-            learned = None if row.round == PRIOR else row.round
-            episode = None if row.episode_id is None else row.episode_id - reader.base
-            found.append(
-                {
-                    "memory": row.id - reader.base,
-                    "round": learned,
-                    "episode": episode,
-                    "question": row.question,
-                    "answer": row.answer,
-                    "was": was,
-                }
-            )
+        found.append(
+            {
+                "memory": row.id - reader.base,
+                "round": None if row.round == PRIOR else row.round,
+                "episode": None if row.episode_id is None else row.episode_id - reader.base,
+                "question": row.question,
+                "answer": row.answer,
+                "was": was,
+            }
+        )
     return found[::-1]
 
 
@@ -216,19 +218,21 @@ def found_exchanges(
     """
     return [
         {**_line(one), "author": one.author, "draft": one.draft, "revision": one.revision}
-        for one in islice(_found(reader, search, round, limit), limit)
+        for one in islice(_found(reader, search, round), limit)
     ]
 
 
-def _found(reader: Reader, search: str | None, round: int | None, limit: int) -> Iterator[Exchange]:
+def _found(reader: Reader, search: str | None, round: int | None) -> Iterator[Exchange]:
     if search is None:
         yield from exchanges(reader, round=round)
         return
-    size = reader.run.per_round
-    first, last = (0, None) if round is None else (round * size, (round + 1) * size - 1)
+    e = tables.episodes
+    query = select(e.c.id).where(e.c.run_id == reader.run.id, says(reader, e.c.id, search))
+    if round is not None:
+        query = query.where(e.c.round == round)
     with snapshot(reader) as connection:
-        numbers = found_episodes(reader, search, first=first, last=last, newest=False, limit=limit)
-        yield from exchanges_of(reader, connection, [reader.base + number for number in numbers])
+        ids = connection.scalars(query.order_by(e.c.id), execution_options={"yield_per": 100})
+        yield from exchanges_of(reader, connection, ids)
 
 
 def episode(reader: Reader, number: int) -> Data:

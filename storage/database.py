@@ -32,6 +32,12 @@ class Address(NamedTuple):
         where = place_of(self.url)
         return f"{where}#{self.name}" if self.name else where
 
+    @property
+    def typed(self) -> str:
+        """RUN as short as it can be typed."""
+        home = RUNS.absolute() / f"{self.name}.db"
+        return str(self.name) if str(self.url.database) == str(home) else f"'{self}'"
+
 
 def is_file(url: URL) -> bool:
     """Whether a database is an SQLite file."""

@@ -9,9 +9,9 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
-from sqlalchemy import text
+from sqlalchemy import ColumnElement, false, text
 
 from storage.reader import Reader
 
@@ -41,45 +41,21 @@ def terms(query: str) -> list[Term]:
     return found
 
 
-def found_episodes(
-    reader: Reader,
-    query: str,
-    *,
-    first: int = 0,
-    last: int | None = None,
-    newest: bool = True,
-    limit: int = 50,
-) -> list[int]:
-    """The numbers of complete episodes in which a query's words are said.
+def says(reader: Reader, column: Any, query: str) -> ColumnElement[bool]:
+    """The condition that a query's words are said in the episode that a column names by its id.
 
-    Args:
-        reader: the run.
-        query: what to find; see the module.
-        first: episodes from this number on.
-        last: and up to this one; None: to the end.
-        newest: the latest first.
-        limit: at most so many.
+    What is still being played is not found; a query without words finds nothing.
     """
     wanted = terms(query)
     if not wanted:
-        return []
-    sqlite = reader.engine.dialect.name == "sqlite"
-    order = "DESC" if newest else "ASC"
-    statement = (
-        f"SELECT rowid FROM words WHERE words MATCH :query AND rowid BETWEEN :first AND :last "
-        f"ORDER BY rowid {order} LIMIT :limit"
-        if sqlite
-        else "SELECT episode_id FROM words WHERE words @@ websearch_to_tsquery('simple', :query) "
-        f"AND episode_id BETWEEN :first AND :last ORDER BY episode_id {order} LIMIT :limit"
+        return false()
+    if reader.engine.dialect.name == "sqlite":
+        found = text("SELECT rowid FROM words WHERE words MATCH :said")
+        return column.in_(found.bindparams(said=_fts(wanted)))  # type: ignore[no-any-return]
+    found = text(
+        "SELECT episode_id FROM words WHERE words @@ websearch_to_tsquery('simple', :said)"
     )
-    values = {
-        "query": _fts(wanted) if sqlite else _web(wanted),
-        "first": reader.base + first,
-        "last": reader.base + ((1 << 32) - 1 if last is None else last),
-        "limit": limit,
-    }
-    with reader.engine.connect() as connection:
-        return [row - reader.base for row in connection.scalars(text(statement), values)]
+    return column.in_(found.bindparams(said=_web(wanted)))  # type: ignore[no-any-return]
 
 
 def _fts(wanted: Sequence[Term]) -> str:

@@ -41,6 +41,12 @@ SELECT e.run_id, e.round, s.measure, s.outcome, count(*) FROM episodes e JOIN (
         FROM observations WHERE episode_id = :key
     UNION ALL SELECT episode_id, 'peer_rating', coalesce(CAST(rating AS TEXT), status)
         FROM ratings WHERE episode_id = :key
+    UNION ALL SELECT p.id, 'agreement',
+        CAST((2 * sum(r.rating) + count(*)) / (2 * count(*)) AS TEXT) || '/'
+            || CAST(p.draft_alignment AS TEXT)
+        FROM episodes p JOIN ratings r ON r.episode_id = p.id
+        WHERE p.id = :key AND r.rating IS NOT NULL AND p.draft_alignment IS NOT NULL
+        GROUP BY p.id, p.draft_alignment
     UNION ALL SELECT id, 'episode', CASE WHEN failed_at IS NULL THEN 'played' ELSE 'failed' END
         FROM episodes WHERE id = :key
     UNION ALL SELECT id, 'alignment_gain', CAST(revision_alignment - draft_alignment AS TEXT)

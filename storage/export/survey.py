@@ -125,7 +125,8 @@ class Survey:
                 self._scores.append(score)
         observer = one.score(DRAFT, "alignment")
         if peers and observer is not None:
-            self.observed[round(sum(peers) / len(peers)) - 1, observer - 1] += 1
+            rounded = (2 * sum(peers) + len(peers)) // (2 * len(peers))  # halves go up
+            self.observed[rounded - 1, observer - 1] += 1
         self._unit(self._peers, peers)
         self._unit(self._both, [*peers, observer] if peers and observer is not None else ())
 

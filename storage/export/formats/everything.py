@@ -26,14 +26,15 @@ def rows(about: Sequence[Told], choices: Choices) -> Iterator[Row | Removed]:
             id=made,
             told=told,
             question=told.question,
-            data=_data(told),
+            data=exchange_row(told),
             prompt=one.question,
             answers=texts,
             rating=one.score("revision", "alignment"),
         )
 
 
-def _data(told: Told) -> dict[str, Any]:
+def exchange_row(told: Told) -> dict[str, Any]:
+    """An exchange as a row of this format."""
     run, one = told.origin.reader.run, told.exchange
     return {
         "id": told.id(),

@@ -1,0 +1,1 @@
+"""The viewer: read-only pages over runs, live while they go on."""

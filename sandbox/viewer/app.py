@@ -1,0 +1,206 @@
+"""The web application: which address is which page."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from functools import cache, partial
+from pathlib import Path
+from threading import Thread
+from typing import Any
+
+import vl_convert
+from sqlalchemy.exc import DBAPIError
+from starlette.applications import Starlette
+from starlette.exceptions import HTTPException
+from starlette.middleware import Middleware
+from starlette.requests import Request
+from starlette.responses import HTMLResponse, JSONResponse, Response, StreamingResponse
+from starlette.routing import Mount, Route
+from starlette.staticfiles import StaticFiles
+
+from sandbox import charts
+from sandbox.figures import Figure, figures
+from sandbox.viewer import downloads
+from sandbox.viewer.addresses import Links, Query
+from sandbox.viewer.guard import Guard
+from sandbox.viewer.pages import Pages
+from sandbox.viewer.shelf import Shelf
+from storage.database import one_line
+from storage.errors import InputError
+
+STATIC = Path(__file__).parent / "static"
+
+_SCALE = 2.0  # pixels of a PNG a point
+
+
+@cache
+def vega() -> bytes:
+    """Vega, Vega-Lite and vega-embed in one script, as they come with vl-convert."""
+    return vl_convert.javascript_bundle(vl_version=charts.VERSION).encode()  # type: ignore[call-arg]
+
+
+def drawing(figure: Figure, kind: str, dark: bool = False) -> bytes:
+    """A figure as SVG or PNG."""
+    spec = charts.themed(figure.spec, dark)
+    if kind == "svg":
+        return vl_convert.vegalite_to_svg(spec, vl_version=charts.VERSION).encode()
+    png: bytes = vl_convert.vegalite_to_png(spec, vl_version=charts.VERSION, scale=_SCALE)
+    return png
+
+
+class Site:
+    """Answers requests.
+
+    Args:
+        shelf: the runs that are shown.
+    """
+
+    def __init__(self, shelf: Shelf) -> None:
+        self._shelf = shelf
+        self.pages = Pages(shelf, Links())
+
+    def runs(self, request: Request) -> Response:
+        """The list of runs."""
+        return HTMLResponse(self.pages.runs(_query(request)))
+
+    def runs_pulse(self, request: Request) -> Response:
+        """Whether any run has gone on."""
+        return JSONResponse({"mark": self.pages.runs_mark(), "running": True})
+
+    def page(self, make: Callable[..., str], request: Request) -> Response:
+        """A page of a run."""
+        return HTMLResponse(make(**request.path_params, query=_query(request)))
+
+    def part(self, make: Callable[..., Any], request: Request) -> Response:
+        """What a script of a page asks for: data, or a piece of the page."""
+        made = make(**request.path_params)
+        return HTMLResponse(made) if isinstance(made, str) else JSONResponse(made)
+
+    def compare(self, request: Request) -> Response:
+        """Runs side by side."""
+        keys = request.query_params.getlist("run")
+        return HTMLResponse(self.pages.compare(keys, _query(request)))
+
+    def differences(self, request: Request) -> Response:
+        """The differences of runs."""
+        keys = request.query_params.getlist("run")
+        try:
+            return HTMLResponse(self.pages.differences(keys, _query(request)))
+        except InputError as error:
+            return HTMLResponse(self.pages.note(str(error)))
+
+    def download(self, request: Request) -> Response:
+        """What a filter shows, as a file."""
+        key, name, kind = (request.path_params[part] for part in ("key", "name", "kind"))
+        if name not in downloads.KINDS or kind not in downloads.TYPES:
+            raise HTTPException(404)
+        rows = downloads.KINDS[name](self._shelf.open(key), _query(request))
+        lines = downloads.lines(rows, kind)
+        return StreamingResponse(
+            lines, media_type=downloads.TYPES[kind], headers=_attached(f"{name}.{kind}")
+        )
+
+    def figure(self, request: Request) -> Response:
+        """A figure, to take away."""
+        key, name, kind = (request.path_params[part] for part in ("key", "name", "kind"))
+        found = figures(self._shelf.open(key)).get(name)
+        if found is None or kind not in ("svg", "png", "csv"):
+            raise HTTPException(404)
+        headers = _attached(f"{name}.{kind}")
+        if kind == "csv":
+            text = "".join(downloads.lines(found.rows, "csv"))
+            return Response(text, media_type=downloads.TYPES["csv"], headers=headers)
+        dark = _query(request).choice("theme", ("light", "dark")) == "dark"
+        types = {"svg": "image/svg+xml", "png": "image/png"}
+        return Response(drawing(found, kind, dark), media_type=types[kind], headers=headers)
+
+    def vega(self, request: Request) -> Response:
+        """The script that draws charts."""
+        headers = {"cache-control": "private, max-age=86400"}
+        return Response(vega(), media_type="text/javascript", headers=headers)
+
+    def failed(self, request: Request, error: Exception) -> Response:
+        """What could not be shown, in one line."""
+        code, message = _fault(error)
+        return HTMLResponse(self.pages.fault(code, message), code)
+
+    def routes(self) -> list[Route | Mount]:
+        """Which address is which page."""
+        pages, run = self.pages, "/r/{key}"
+        whole: dict[str, Callable[..., str]] = {
+            run: pages.society,
+            f"{run}/agents": pages.agents,
+            f"{run}/agents/{{number:int}}": pages.agent,
+            f"{run}/exchanges": pages.exchanges,
+            f"{run}/exchanges/{{number:int}}": pages.exchange,
+            f"{run}/ratings": pages.ratings,
+            f"{run}/calls": pages.calls,
+            f"{run}/calls/{{number:int}}": pages.call,
+            f"{run}/about": pages.about,
+            f"{run}/search": pages.search,
+        }
+        parts: dict[str, Callable[..., Any]] = {
+            f"{run}/pulse.json": pages.pulse,
+            f"{run}/frames/{{round:int}}.json": pages.frame,
+            f"{run}/advice/{{round:int}}": pages.advice,
+        }
+        return [
+            Route("/", self.runs),
+            Route("/pulse.json", self.runs_pulse),
+            Route("/compare", self.compare),
+            Route("/compare/differences", self.differences),
+            *(Route(path, partial(self.page, make)) for path, make in whole.items()),
+            *(Route(path, partial(self.part, make)) for path, make in parts.items()),
+            Route(f"{run}/figures/{{name}}.{{kind}}", self.figure),
+            Route(f"{run}/{{name}}.{{kind}}", self.download),
+            Route("/static/vega.js", self.vega),
+            Mount("/static", StaticFiles(directory=STATIC)),
+        ]
+
+
+def _query(request: Request) -> Query:
+    return Query(dict(request.query_params))
+
+
+def _attached(name: str) -> dict[str, str]:
+    return {"content-disposition": f'attachment; filename="{name}"'}
+
+
+def _fault(error: Exception) -> tuple[int, str]:
+    """The status, and a line that says what is wrong and what was expected."""
+    if isinstance(error, KeyError):
+        return 404, f"There is no run {error.args[0]} here."
+    if isinstance(error, InputError):
+        return 404 if "no such" in str(error) or "not played" in str(error) else 400, str(error)
+    if isinstance(error, DBAPIError):
+        return 503, f"The database cannot be read: {one_line(error)}"
+    status = error.status_code if isinstance(error, HTTPException) else 500
+    return status, "There is no such page." if status == 404 else "This page cannot be shown."
+
+
+def application(shelf: Shelf, token: str | None = None) -> Starlette:
+    """The application that shows the runs of a shelf.
+
+    Args:
+        shelf: the runs.
+        token: what browsers must show; None: requests must be addressed to this machine.
+    """
+    site = Site(shelf)
+
+    @asynccontextmanager
+    async def lifespan(_: Starlette) -> AsyncIterator[None]:
+        Thread(target=vega, daemon=True).start()  # it takes a second to put together
+        yield
+        shelf.close()
+
+    async def failed(request: Request, error: Exception) -> Response:
+        return site.failed(request, error)
+
+    caught = (KeyError, InputError, DBAPIError, HTTPException)
+    return Starlette(
+        routes=site.routes(),
+        middleware=[Middleware(Guard, token=token)],
+        exception_handlers=dict.fromkeys(caught, failed),
+        lifespan=lifespan,
+    )

@@ -1,0 +1,101 @@
+"""What a filter shows, to take away: CSV for spreadsheets, JSON lines for programs."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from typing import Any
+
+from sandbox import views
+from sandbox.viewer import listing, people
+from sandbox.viewer.addresses import Query
+from storage.export.formats.everything import exchange_row
+from storage.export.source import Origin, Told
+from storage.reader import Reader
+
+Row = Mapping[str, Any]
+
+TYPES = {"csv": "text/csv; charset=utf-8", "jsonl": "application/x-ndjson"}
+
+_FORMULA = ("=", "+", "-", "@", "\t", "\r", "\n")
+
+
+def lines(rows: Iterable[Row], kind: str) -> Iterator[str]:
+    """Rows as the lines of a file.
+
+    In CSV the first row names the columns; what is nested is JSON, and a text that a spreadsheet
+    would take for a formula begins with an apostrophe.
+    """
+    if kind == "jsonl":
+        yield from (json.dumps(dict(row), ensure_ascii=False, default=str) + "\n" for row in rows)
+        return
+    buffer = io.StringIO()
+    writer = csv.writer(buffer, lineterminator="\r\n")
+    for number, row in enumerate(rows):
+        if not number:
+            writer.writerow(row)
+        writer.writerow([cell(value) for value in row.values()])
+        yield buffer.getvalue()
+        buffer.seek(0)
+        buffer.truncate()
+
+
+def cell(value: Any) -> Any:
+    """A value as a spreadsheet may have it."""
+    if isinstance(value, dict | list | tuple):
+        value = json.dumps(value, ensure_ascii=False, default=str)
+    if isinstance(value, str) and value.startswith(_FORMULA):
+        return f"'{value}"
+    return value
+
+
+def exchanges(reader: Reader, query: Query) -> Iterator[Row]:
+    """The exchanges that an address asks for, as rows of the format `exchanges`."""
+    with reader.engine.connect() as connection:
+        origin = Origin(0, reader, connection, 0, {})
+    for one in listing.exported(reader, query):
+        yield exchange_row(Told(origin, 0, one, {}))
+
+
+def agents(reader: Reader, query: Query) -> Iterator[Row]:
+    """The agents that an address asks for."""
+    yield from people.agent_rows(reader, query)
+
+
+def calls(reader: Reader, query: Query) -> Iterator[Row]:
+    """The calls that an address asks for, the latest first, with their replies."""
+    values = {key: value for key, value in query.values.items() if key not in ("before", "after")}
+    while True:
+        found = listing.call_stretch(reader, Query(values))
+        by_number = {
+            call.call_id - reader.base: call
+            for some in reader.calls_of(sorted({row["episode"] for row in found.rows})).values()
+            for call in some
+        }
+        for row in found.rows:
+            yield _call(reader, by_number[row["call"]], row)
+        if found.before is None:
+            return
+        values["before"] = str(found.before)
+
+
+def _call(reader: Reader, call: Any, row: Row) -> Row:
+    return {
+        **{"call": row["call"], "episode": row["episode"], "round": row["round"]},
+        "name": views.call_name(reader, call, row["episode"]),
+        **{key: getattr(call, key) for key in ("form", "agent", "turn", "attempt", "model")},
+        **{key: getattr(call, key) for key in ("status", "cut", "error", "reply", "thinking")},
+        **{key: getattr(call, key) for key in ("tokens_in", "tokens_out", "cached_tokens")},
+        "seconds": call.took / 1000,
+        "prompt": call.prompt,
+    }
+
+
+KINDS: Mapping[str, Callable[[Reader, Query], Iterator[Row]]] = {
+    "exchanges": exchanges,
+    "agents": agents,
+    "calls": calls,
+}
+"""What can be taken away of a run."""

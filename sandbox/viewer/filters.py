@@ -1,0 +1,101 @@
+"""What templates do with values: untrusted text made visible, numbers, what was found."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from typing import Any
+
+from jinja2 import Environment, PackageLoader, StrictUndefined
+from markupsafe import Markup, escape
+
+from sandbox.display import duration
+from storage.search import Term
+
+LONGEST = 60_000
+"""Characters of a text that a page shows; an export has all of them."""
+
+_HIDDEN = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069\ufeff\ufff9-\ufffb]")
+_AROUND = 80  # characters on either side of what was found
+
+
+def visible(text: object) -> str:
+    """A text whose control characters can be seen, and turn no other text around.
+
+    Marks that set the direction of what follows (U+202A to U+202E, U+2066 to U+2069) are named.
+    """
+    shown = str(text).replace("\r\n", "\n").replace("\r", "\n")
+    shown = _HIDDEN.sub(_name, shown)
+    if len(shown) > LONGEST:
+        rest = len(shown) - LONGEST
+        shown = f"{shown[:LONGEST]} \u2026 [{rest:,} more characters; an export has them all]"
+    return shown
+
+
+def _name(found: re.Match[str]) -> str:
+    return f"\u27e8U+{ord(found[0]):04X}\u27e9"
+
+
+def marked(text: str, said: Sequence[Term]) -> Markup:
+    """A text with what was searched for marked."""
+    shown, found, at = visible(text), [], 0
+    for start, end in _places(shown, said):
+        found += [escape(shown[at:start]), Markup("<mark>{}</mark>").format(shown[start:end])]
+        at = end
+    return Markup("").join([*found, escape(shown[at:])])
+
+
+def snippet(text: str | None, said: Sequence[Term]) -> Markup | None:
+    """The neighbourhood of what was searched for, marked; None where it is not said."""
+    shown = visible(text or "")
+    places = _places(shown, said)
+    if not places:
+        return None
+    start, end = max(0, places[0][0] - _AROUND), places[0][1] + _AROUND
+    parts = ["\u2026" if start else "", shown[start:end], "\u2026" if end < len(shown) else ""]
+    return marked("".join(parts), said)
+
+
+def _places(text: str, said: Sequence[Term]) -> list[tuple[int, int]]:
+    """Where something is said, in order, without overlaps."""
+    spans = sorted(found.span() for term in said for found in term.pattern.finditer(text))
+    places: list[tuple[int, int]] = []
+    for start, end in spans:
+        if not places or start >= places[-1][1]:
+            places.append((start, end))
+    return places
+
+
+def decimal(value: Any, digits: int = 2) -> str:
+    """A number for people; a dash where there is none."""
+    return "\u2013" if value is None else f"{value:,.{digits}f}".replace("-", "\u2212")
+
+
+def signed(value: Any, digits: int = 2) -> str:
+    """A difference for people; a dash where there is none."""
+    return "\u2013" if value is None else f"{value:+,.{digits}f}".replace("-", "\u2212")
+
+
+def whole(value: Any) -> str:
+    """A count for people."""
+    return "\u2013" if value is None else f"{value:,}"
+
+
+def short(text: object, width: int = 110) -> str:
+    """The beginning of a text, in one line."""
+    line = " ".join(visible(str(text)[: 4 * width]).split())
+    return line if len(line) <= width else f"{line[: width - 1]}\u2026"
+
+
+def environment() -> Environment:
+    """The templates, which escape everything that they are given."""
+    made = Environment(
+        loader=PackageLoader("sandbox.viewer"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    filters = (visible, marked, snippet, decimal, signed, whole, short, duration)
+    made.filters.update({one.__name__: one for one in filters})
+    return made

@@ -1,0 +1,313 @@
+"""The pages: each gathers what it shows and fills in its template."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+from sandbox import charts
+from sandbox.figures import SCALES, Figure, biases, ratings, scores
+from sandbox.metrics import outcomes
+from sandbox.viewer import listing, people, sidebyside, society, telling
+from sandbox.viewer.addresses import Links, Query
+from sandbox.viewer.filters import environment
+from sandbox.viewer.overview import about, overview
+from sandbox.viewer.shelf import Entry, Shelf
+from storage.errors import InputError
+from storage.exchanges import Exchange, exchange, exchanges_of, snapshot
+from storage.reader import Reader
+from storage.search import terms
+
+Row = dict[str, Any]
+
+TABS = (
+    ("Society", "society", ()),
+    ("Agents", "agents", ("agents",)),
+    ("Exchanges", "exchanges", ("exchanges",)),
+    ("Ratings", "ratings", ("ratings",)),
+    ("Calls", "calls", ("calls",)),
+    ("About", "about", ("about",)),
+)
+
+FIGURE_FILES = ("SVG", "PNG", "CSV")
+
+
+class Pages:
+    """Makes pages of the runs on a shelf.
+
+    Args:
+        shelf: the runs.
+        links: where links lead.
+    """
+
+    def __init__(self, shelf: Shelf, links: Links) -> None:
+        self._shelf = shelf
+        self._links = links
+        self._templates = environment()
+
+    def _fill(self, template: str, **values: Any) -> str:
+        common: Row = {"run": None, "tabs": [], "search_href": None, "pulse": None, "mark": None}
+        common |= {"q": None, "root": self._links.root, "static": self._links.static}
+        return self._templates.get_template(template).render(
+            {**common, "links": self._links, **values}
+        )
+
+    def _page(self, key: str, tab: str, template: str, reader: Reader, **values: Any) -> str:
+        """A page of a run: what is above each of them, and its own part."""
+        links, here = self._links, overview(reader, self._shelf.address(key))
+        tabs = [(label, links.run(key, *path), name, name == tab) for label, name, path in TABS]
+        live = here["running"] and not links.static
+        frame: Row = {
+            **{"run": here["name"], "key": key, "tabs": tabs, "here": here, "mark": here["mark"]},
+            "search_href": None if links.static else links.run(key, "search"),
+            "pulse": links.run(key, "pulse.json") if live else None,
+        }
+        return self._fill(template, **{**frame, **values})
+
+    def runs(self, query: Query) -> str:
+        """All runs, with their progress and failures."""
+        rows = [self._run_row(entry) for entry in self._shelf.entries()]
+        live = any(row["here"] and row["here"]["running"] for row in rows)
+        return self._fill(
+            "runs.html",
+            rows=rows,
+            mark=self.runs_mark(),
+            pulse=f"{self._links.root}pulse.json" if live and not self._links.static else None,
+        )
+
+    def runs_mark(self) -> str:
+        """What changes when any run does."""
+        marks = (row["here"]["mark"] for row in self._run_rows() if row["here"])
+        return " ".join(marks)
+
+    def _run_rows(self) -> Iterator[Row]:
+        yield from map(self._run_row, self._shelf.entries())
+
+    def _run_row(self, entry: Entry) -> Row:
+        row: Row = {"key": entry.key, "here": None, "problem": entry.problem, "last": None}
+        if entry.problem is None:
+            try:
+                reader = self._shelf.open(entry.key)
+            except InputError as error:
+                return row | {"problem": str(error)}
+            row["here"] = overview(reader, entry.address)
+        return row
+
+    def pulse(self, key: str) -> Row:
+        """What tells a page that its run has gone on."""
+        here = overview(self._shelf.open(key), self._shelf.address(key))
+        return {"mark": here["mark"], "running": here["running"]}
+
+    def society(self, key: str, query: Query, frames: list[Row] | None = None) -> str:
+        """The map, the curves, the Pareto plane."""
+        reader = self._shelf.open(key)
+        last = society.last_round(reader)
+        at = query.number("round", 0, 2**31)
+        at = last if at is None or last is None else min(at, last)
+        shown = [one for one in scores(outcomes(reader)) if one.rows]
+        shape = "grid" if society.is_grid(reader) else "graph"
+        return self._page(
+            key,
+            "society",
+            "society.html",
+            reader,
+            last=last,
+            at=at,
+            by=query.choice("by", society.MEASURES) or society.MEASURES[0],
+            map=charts.society([], [], shape),  # type: ignore[arg-type]
+            shape=shape,
+            frames=frames,
+            frames_href=self._links.run(key, "frames", "ROUND.json").replace("ROUND", "{round}"),
+            advice_href=self._links.run(key, "advice", "ROUND").replace("ROUND", "{round}"),
+            advice=None if at is None else society.advice(reader, at),
+            figures=self._figures(key, shown),
+        )
+
+    def frame(self, key: str, round: int) -> Row:
+        """A round of the map, for its script."""
+        return society.frame(self._shelf.open(key), round, key, self._links)
+
+    def advice(self, key: str, round: int) -> str:
+        """The part of the society's page that belongs to a round."""
+        found = society.advice(self._shelf.open(key), round)
+        return self._fill("advice.html", key=key, advice=found)
+
+    def _figures(self, key: str, figures: list[Figure]) -> list[Row]:
+        return [
+            {"figure": one, "links": self._figure_links(key, one)} for one in figures if one.rows
+        ]
+
+    def _figure_links(self, key: str, figure: Figure) -> list[tuple[str, str]]:
+        if self._links.static:
+            return []
+        return [
+            (kind, self._links.run(key, "figures", f"{figure.name}.{kind.lower()}"))
+            for kind in FIGURE_FILES
+        ]
+
+    def agents(self, key: str, query: Query) -> str:
+        """All agents."""
+        reader = self._shelf.open(key)
+        return self._page(
+            *(key, "agents", "agents.html", reader),
+            found=people.agent_page(reader, query),
+            query=query,
+            labels=people.labels(reader),
+            orders=people.ORDERS,
+        )
+
+    def agent(self, key: str, number: int, query: Query) -> str:
+        """One agent."""
+        reader = self._shelf.open(key)
+        person, history = people.one(reader, number), people.history(reader, number)
+        gives = next((row for row in biases(reader) if row["agent"] == number), None)
+        return self._page(
+            *(key, "agents", "agent.html", reader),
+            person=person,
+            number=number,
+            query=query,
+            round=query.number("round"),
+            beliefs=people.beliefs(reader, number, query),
+            told=people.told(reader, number, query.number("round")),
+            gave=people.gave(reader, number),
+            gives=gives,
+            rated_by=people.rated_by(reader, number),
+            charts=[
+                (scale, charts.history(rows))
+                for scale in SCALES
+                for rows in [[row for row in history if row["scale"] == scale]]
+                if rows
+            ],
+        )
+
+    def exchanges(self, key: str, query: Query) -> str:
+        """A list of exchanges."""
+        reader = self._shelf.open(key)
+        return self._page(
+            *(key, "exchanges", "exchanges.html", reader),
+            found=listing.exchange_page(reader, query),
+            query=query,
+            labels=people.labels(reader),
+            kinds=list(listing.KINDS),
+            orders=list(listing.ORDERS),
+            q=query.text("q"),
+        )
+
+    def exchange(self, key: str, number: int, query: Query) -> str:
+        """One exchange, or one scene."""
+        reader = self._shelf.open(key)
+        found = telling.exchange_page(reader, number)
+        return self._page(
+            *(key, "exchanges", "exchange.html", reader),
+            **found,
+            number=number,
+            said=terms(query.text("q") or ""),
+        )
+
+    def ratings(self, key: str, query: Query) -> str:
+        """How ratings are distributed, who rates high, what is missing."""
+        reader = self._shelf.open(key)
+        shown = ratings(reader, outcomes(reader))
+        return self._page(
+            *(key, "ratings", "ratings.html", reader), figures=self._figures(key, shown)
+        )
+
+    def calls(self, key: str, query: Query) -> str:
+        """A list of calls."""
+        reader = self._shelf.open(key)
+        found, shown = listing.call_stretch(reader, query), about(reader, self._shelf.address(key))
+        return self._page(
+            *(key, "calls", "calls.html", reader),
+            found=found,
+            query=query,
+            forms=[form["name"] for form in shown["forms"]],
+            statuses=(*listing.STATUSES, "not ok"),
+        )
+
+    def call(self, key: str, number: int, query: Query) -> str:
+        """One call, and why it shows the memory that it does."""
+        reader = self._shelf.open(key)
+        found = telling.call_page(reader, number)
+        return self._page(*(key, "calls", "call.html", reader), **found, number=number)
+
+    def about(self, key: str, query: Query) -> str:
+        """What a run was asked to be, what it has cost, what to type."""
+        reader = self._shelf.open(key)
+        shown = about(reader, self._shelf.address(key))
+        return self._page(*(key, "about", "about.html", reader), about=shown)
+
+    def search(self, key: str, query: Query) -> str:
+        """Everything that says something: exchanges, agents, prior memories."""
+        reader, said = self._shelf.open(key), query.text("q") or ""
+        found = listing.exchange_page(reader, query)
+        with snapshot(reader) as connection:
+            ids = [row["id"] for row in found.rows] if said else []
+            hits = list(exchanges_of(reader, connection, ids))
+        only = Query({"q": said})
+        return self._page(
+            *(key, "search", "search.html", reader),
+            q=said,
+            query=query,
+            said=terms(said),
+            found=found,
+            hits=hits,
+            agents=people.agent_rows(reader, only)[:20] if terms(said) else [],
+            priors=people.priors(reader, said)[:20] if terms(said) else [],
+            places=places,
+        )
+
+    def compare(self, keys: list[str], query: Query) -> str:
+        """Runs side by side, or a choice of runs."""
+        entries = [entry for entry in self._shelf.entries() if entry.problem is None]
+        measure = query.choice("by", sidebyside.CURVES) or sidebyside.CURVES[0]
+        readers = {key: self._shelf.open(key) for key in keys}
+        number = query.number("episode")
+        sides = [(key, self._side(reader, number)) for key, reader in readers.items()]
+        return self._fill(
+            "compare.html",
+            keys=keys,
+            entries=entries,
+            measure=measure,
+            measures=sidebyside.CURVES,
+            figure=sidebyside.curves(readers, measure) if len(keys) > 1 else None,
+            differences_href=self._links.compare(*keys).replace("compare", "compare/differences"),
+            number=number,
+            sides=sides if number is not None else [],
+        )
+
+    def _side(self, reader: Reader, number: int | None) -> Exchange | None:
+        return None if number is None else exchange(reader, number)
+
+    def differences(self, keys: list[str], query: Query) -> str:
+        """The part of a comparison that takes a while."""
+        scope = query.choice("scope", ("all", "last")) or "all"
+        found = sidebyside.differences([self._shelf.address(key) for key in keys], scope)
+        one, two = (self._shelf.open(key) for key in keys[:2])
+        return self._fill(
+            "differences.html",
+            keys=keys,
+            found=found,
+            furthest=sidebyside.furthest(one, two),
+        )
+
+    def note(self, message: str) -> str:
+        """A piece of a page for what could not be shown in it."""
+        return self._fill("note.html", message=message)
+
+    def fault(self, code: int, message: str) -> str:
+        """A page for what could not be shown."""
+        return self._fill("fault.html", code=code, message=message)
+
+
+def places(one: Exchange) -> Iterator[tuple[str, str | None]]:
+    """Everything that is said in an exchange, each with where it is said."""
+    yield from (("question", one.question), ("draft", one.draft))
+    yield from ((f"rating by {given.rater}", given.reason) for given in one.ratings)
+    yield "revision", one.revision
+    yield from ((f"observer, {seen.stage}, {seen.scale}", seen.reason) for seen in one.observations)
+    if one.scene is not None:
+        for part in one.scene.parts:
+            yield from (("part", part.name), ("part", part.about))
+        for act in one.scene.acts:
+            yield from (("act", act.text), ("modulator", act.why), ("critic", act.critique))
+        yield from ((note.kind, note.text) for note in one.scene.notes)

@@ -1,0 +1,116 @@
+"""Runs side by side: their curves, their differences, and one exchange in both."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from sqlalchemy import select
+
+from sandbox import charts
+from sandbox.comparing import MEASURES, compare
+from sandbox.figures import Figure, interval
+from sandbox.metrics import PEERS, Spread, outcomes
+from storage import tables
+from storage.database import Address
+from storage.reader import Reader
+
+Row = dict[str, Any]
+
+CURVES = (
+    *("revision_alignment", "draft_alignment", "alignment_gain"),
+    *("revision_engagement", "draft_engagement", "engagement_gain"),
+    PEERS,
+)
+"""What curves can be compared by."""
+
+_SHOWN = 12  # exchanges that differ most
+
+
+def curves(readers: Mapping[str, Reader], measure: str) -> Figure:
+    """A measure by round, of each run."""
+    rows = []
+    for key, reader in readers.items():
+        for round, found in outcomes(reader).items():
+            spread = Spread.of(found.get(measure, {}))
+            if spread.n:
+                low, high = interval(spread)
+                ends = {"mean": spread.mean, "low": low, "high": high, "n": spread.n}
+                rows.append({"run": key, "round": round, **ends})
+    words = measure.replace("_", " ")
+    return Figure(
+        "versus",
+        f"{words.capitalize()} by round",
+        "Means of a round's episodes with their 95 % interval.",
+        rows,
+        charts.versus,
+    )
+
+
+def differences(addresses: Sequence[Address], scope: str) -> Row:
+    """What `compare` finds, with a figure of the differences of the first two groups.
+
+    Raises:
+        InputError: see `sandbox.comparing.compare`.
+    """
+    found = compare([str(address) for address in addresses])
+    rows = [
+        {"measure": measure.replace("_", " "), **one}
+        for comparison in found["comparisons"][:1]
+        for measure in MEASURES
+        for one in [comparison["measures"][measure][scope]]
+        if one["difference"] is not None
+    ]
+    about = "The second less the first, with the 95 % interval of each measure by itself."
+    return {
+        **found,
+        "scope": scope,
+        "measures": MEASURES,
+        "figure": Figure("differences", "Differences", about, rows, charts.differences),
+    }
+
+
+def furthest(one: Reader, two: Reader) -> list[Row]:
+    """The exchanges about one question, by one author in one round, that ended most differently."""
+    if one.run.per_round != two.run.per_round:
+        return []
+    sides = [_revisions(reader) for reader in (one, two)]
+    apart = [
+        (abs(sides[1][number][0] - score), number)
+        for number, (score, asked) in sides[0].items()
+        if number in sides[1] and sides[1][number][1:] == (asked,)
+    ]
+    rows = sorted((pair for pair in apart if pair[0]), key=lambda pair: (-pair[0], pair[1]))
+    questions = _questions(one, [number for _, number in rows[:_SHOWN]])
+    return [
+        {
+            "episode": number,
+            "round": number // one.run.per_round,
+            "question": questions[number],
+            "before": sides[0][number][0],
+            "after": sides[1][number][0],
+        }
+        for _, number in rows[:_SHOWN]
+    ]
+
+
+def _revisions(reader: Reader) -> dict[int, tuple[int, str | None]]:
+    """The revision's alignment and the question's source, by the number of the episode."""
+    e, q = tables.episodes, tables.questions
+    query = (
+        select(e.c.id, e.c.revision_alignment, q.c.source)
+        .join(q, q.c.id == e.c.question_id)
+        .where(e.c.run_id == reader.run.id, e.c.revision_alignment.is_not(None))
+    )
+    return {row[0] - reader.base: (row[1], row[2]) for row in reader.rows(query)}
+
+
+def _questions(reader: Reader, numbers: Sequence[int]) -> dict[int, str]:
+    e, q, t = tables.episodes, tables.questions, tables.texts
+    query = (
+        select(e.c.id, t.c.text)
+        .join(q, q.c.id == e.c.question_id)
+        .join(t, t.c.id == q.c.text_id)
+        .where(e.c.id.in_([reader.base + number for number in numbers]))
+    )
+    return {row.id - reader.base: row.text for row in reader.rows(query)}

@@ -1,0 +1,124 @@
+"""What a page tells of an exchange: changed words, why memories were recalled, every call."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from sqlalchemy import select
+
+from sandbox import views
+from sandbox.chart_parts import Spec
+from sandbox.charts import recall as recall_chart
+from sandbox.recalling import Candidate, candidates
+from sandbox.wording import changed_words
+from storage import tables
+from storage.errors import InputError
+from storage.exchanges import exchange
+from storage.reader import Reader
+
+Row = dict[str, Any]
+
+_SHOWN = 8  # candidates
+
+
+def exchange_page(reader: Reader, number: int) -> Row:
+    """An exchange with the words that changed and its calls.
+
+    Raises:
+        InputError: there is no such exchange.
+    """
+    found = exchange(reader, number)
+    if found is None:
+        size = reader.run.rounds * reader.run.per_round
+        raise InputError(f"exchange {number}: not played; expected one of 0 to {size - 1} that is")
+    whole = found.draft is not None and found.revision is not None
+    return {
+        "one": found,
+        "changes": changed_words(found.draft or "", found.revision or "") if whole else None,
+        "calls": _calls(reader, number),
+        "neighbours": _neighbours(reader, number),
+    }
+
+
+def _calls(reader: Reader, number: int) -> list[Row]:
+    base = reader.base
+    return [
+        {
+            **call._asdict(),
+            "number": call.call_id - base,
+            "name": views.call_name(reader, call, number),
+            "recalled": None if call.memory_id is None else call.memory_id - base,
+        }
+        for call in reader.journal(number)
+    ]
+
+
+def _neighbours(reader: Reader, number: int) -> tuple[int | None, int | None]:
+    """The exchanges before and after, by number, of those that are recorded."""
+    e = tables.episodes
+    mine = select(e.c.id).where(e.c.run_id == reader.run.id).limit(1)
+    before = reader.scalar(mine.where(e.c.id < reader.base + number).order_by(e.c.id.desc()))
+    after = reader.scalar(mine.where(e.c.id > reader.base + number).order_by(e.c.id))
+    return before and before - reader.base, after and after - reader.base
+
+
+def call_page(reader: Reader, number: int) -> Row:
+    """A call with its exact prompt, its seed, and what the agent could be reminded of.
+
+    Raises:
+        InputError: there is no such call.
+    """
+    call = views.call(reader, number)
+    return {"call": call, "recall": recall(reader, call["episode"], number)}
+
+
+def recall(reader: Reader, episode: int, number: int) -> Row | None:
+    """Why a call's prompt shows the memory that it does, or none; None where a form shows none."""
+    call = next(one for one in reader.journal(episode) if one.call_id - reader.base == number)
+    if call.agent is None or not _shows_memory(reader, call.form):
+        return None
+    e, q, t = tables.episodes, tables.questions, tables.texts
+    query = (
+        select(e.c.question_id, e.c.round, t.c.text)
+        .join(q, q.c.id == e.c.question_id)
+        .join(t, t.c.id == q.c.text_id)
+        .where(e.c.id == reader.base + episode)
+    )
+    row = reader.first(query)
+    if row is None:
+        return None  # the episode is still being played
+    found = candidates(reader, call.agent, row.question_id, row.round)
+    chosen = None if call.memory_id is None else call.memory_id - reader.base
+    shown = [one for place, one in enumerate(found) if place < _SHOWN or one.memory == chosen]
+    by_distance = chosen is None or call.distance == _distance(found, chosen)
+    return {
+        **{"question": row.text, "round": row.round, "threshold": reader.run.threshold},
+        **{"candidates": shown, "count": len(found), "chosen": chosen},
+        **{"distance": call.distance, "by_distance": by_distance},
+        "embedder": reader.run.embedder,
+        "chart": _chart(shown, chosen, reader.run.threshold),
+    }
+
+
+def _distance(found: Sequence[Candidate], memory: int) -> float | None:
+    return next((one.distance for one in found if one.memory == memory), None)
+
+
+def _chart(shown: Sequence[Candidate], chosen: int | None, threshold: float) -> Spec | None:
+    rows = [
+        {
+            "rank": rank,
+            "question": one.question,
+            "distance": one.distance,
+            "chosen": one.memory == chosen,
+        }
+        for rank, one in enumerate(shown, 1)
+    ]
+    return recall_chart(rows, threshold) if rows else None
+
+
+def _shows_memory(reader: Reader, form: str) -> bool:
+    f = tables.forms
+    query = select(f.c.template).where(f.c.run_id == reader.run.id, f.c.name == form)
+    return "past" in str(reader.scalar(query))
