@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 from sqlalchemy import ColumnElement, false, text
 
 from storage.reader import Reader
+from storage.tables import first_id
 
 _TERMS = re.compile(r'"([^"]*)"|(\S+)')
 
@@ -41,21 +42,34 @@ def terms(query: str) -> list[Term]:
     return found
 
 
-def says(reader: Reader, column: Any, query: str) -> ColumnElement[bool]:
+def says(reader: Reader, column: Any, query: str, newest: int | None = None) -> ColumnElement[bool]:
     """The condition that a query's words are said in the episode that a column names by its id.
 
     What is still being played is not found; a query without words finds nothing.
+
+    Args:
+        reader: the run.
+        column: holds ids of episodes.
+        query: what to find; see the module.
+        newest: only the so many latest episodes that say it; None: all.
     """
     wanted = terms(query)
     if not wanted:
         return false()
-    if reader.engine.dialect.name == "sqlite":
-        found = text("SELECT rowid FROM words WHERE words MATCH :said")
-        return column.in_(found.bindparams(said=_fts(wanted)))  # type: ignore[no-any-return]
-    found = text(
-        "SELECT episode_id FROM words WHERE words @@ websearch_to_tsquery('simple', :said)"
-    )
-    return column.in_(found.bindparams(said=_web(wanted)))  # type: ignore[no-any-return]
+    sqlite = reader.engine.dialect.name == "sqlite"
+    place = "rowid" if sqlite else "episode_id"
+    match = "words MATCH :said" if sqlite else "words @@ websearch_to_tsquery('simple', :said)"
+    within = f"{match} AND {place} BETWEEN :first AND :last"
+    latest = "" if newest is None else f" ORDER BY {place} DESC LIMIT :newest"
+    values: dict[str, Any] = {
+        "said": _fts(wanted) if sqlite else _web(wanted),
+        "first": reader.base,
+    }
+    values["last"] = first_id(reader.run.id + 1) - 1
+    if newest is not None:
+        values["newest"] = newest
+    found = text(f"SELECT {place} FROM words WHERE {within}{latest}").bindparams(**values)
+    return column.in_(found)  # type: ignore[no-any-return]
 
 
 def _fts(wanted: Sequence[Term]) -> str:

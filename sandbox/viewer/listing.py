@@ -14,6 +14,7 @@ from storage import tables
 from storage.exchanges import Exchange, exchanges_of, snapshot
 from storage.reader import Reader
 from storage.search import says
+from storage.tables import first_id
 
 Row = dict[str, Any]
 
@@ -65,8 +66,17 @@ def exchange_filter(reader: Reader, query: Query) -> list[ColumnElement[bool]]:
         conditions.append(KINDS[kind])
     said = query.text("q")
     if said is not None:
-        conditions.append(says(reader, _e.c.id, said))
+        conditions.append(says(reader, _e.c.id, said, MOST if _only_words(query) else None))
     return conditions
+
+
+MOST = 10_000
+"""So many exchanges, the latest, does a search for words alone look through."""
+
+
+def _only_words(query: Query) -> bool:
+    others = {"round", "author", "rater", "label", "kind", "all"}
+    return not others & query.values.keys()
 
 
 class Listed(NamedTuple):
@@ -74,31 +84,42 @@ class Listed(NamedTuple):
 
     Attributes:
         rows: as they are shown.
-        total: how many the filters leave; None where counting them takes too long.
+        total: how many the filters leave.
         first: the place of the first row in the list, from 1.
         page: its number, from 1.
+        pages: how many there are.
     """
 
     rows: list[Row]
     total: int
     first: int
     page: int
+    pages: int
 
-    @property
-    def pages(self) -> int:
-        """How many pages there are."""
-        return max(1, -(-self.total // PAGE))
+    @classmethod
+    def of(cls, rows: Sequence[Row], query: Query, size: int = PAGE) -> Listed:
+        """The page of rows that an address asks for."""
+        page, pages = _page(query, len(rows), size)
+        start = (page - 1) * size
+        return cls(list(rows[start : start + size]), len(rows), start + 1, page, pages)
 
 
-def exchange_page(reader: Reader, query: Query) -> Listed:
-    """The exchanges that an address asks for."""
+def _page(query: Query, total: int, size: int) -> tuple[int, int]:
+    """The page that is asked for, or the last one, and how many there are."""
+    pages = max(1, -(-total // size))
+    return min(query.number("page", 1) or 1, pages), pages
+
+
+def exchange_page(reader: Reader, query: Query, size: int = PAGE) -> Listed:
+    """The exchanges that an address asks for, so many on a page."""
     conditions = exchange_filter(reader, query)
     order = ORDERS[query.choice("order", ORDERS) or "newest"]
     total = int(reader.scalar(select(func.count()).select_from(_e).where(*conditions)))
-    page = min(query.number("page", 1) or 1, max(1, -(-total // PAGE)))
-    start = (page - 1) * PAGE
-    ids = select(_e.c.id).where(*conditions).order_by(*order).limit(PAGE).offset(start)
-    return Listed(_lines(reader, [row.id for row in reader.rows(ids)]), total, start + 1, page)
+    page, pages = _page(query, total, size)
+    start = (page - 1) * size
+    ids = select(_e.c.id).where(*conditions).order_by(*order).limit(size).offset(start)
+    rows = _lines(reader, [row.id for row in reader.rows(ids)])
+    return Listed(rows, total, start + 1, page, pages)
 
 
 def _lines(reader: Reader, ids: Sequence[int]) -> list[Row]:
@@ -141,9 +162,9 @@ STATUSES = tuple(status.value for status in Status)
 
 
 def call_filter(reader: Reader, query: Query) -> list[ColumnElement[bool]]:
-    """The conditions of an address on `calls`: form, status, agent, round."""
+    """The conditions of an address on `calls`: form, status, agent, round, before, after."""
     c, f = tables.calls, tables.forms
-    conditions = [reader.mine(c.c.id)]
+    conditions: list[ColumnElement[bool]] = []
     form, agent, round = query.text("form"), query.number("agent"), query.number("round")
     if form is not None:
         mine = select(f.c.id).where(f.c.run_id == reader.run.id, f.c.name == form)
@@ -153,6 +174,10 @@ def call_filter(reader: Reader, query: Query) -> list[ColumnElement[bool]]:
     if round is not None:
         first = reader.base + round * reader.run.per_round
         conditions.append(c.c.episode_id.between(first, first + reader.run.per_round - 1))
+    before, after = query.number("before"), query.number("after")
+    low = reader.base if after is None else reader.base + after + 1
+    high = first_id(reader.run.id + 1) if before is None else reader.base + before
+    conditions.append(_order(query).between(low, high - 1))
     status = query.choice("status", (*STATUSES, "not ok"))
     if status == "not ok":
         conditions.append(c.c.status != "ok")
@@ -161,6 +186,15 @@ def call_filter(reader: Reader, query: Query) -> list[ColumnElement[bool]]:
     if status not in (None, "ok"):
         conditions.append(c.c.status != "ok")  # so that the index of these serves
     return conditions
+
+
+def _order(query: Query) -> ColumnElement[Any]:
+    """What calls are sorted by: their id.
+
+    Of one round a sum: so its episodes are looked up, in place of the whole journal.
+    """
+    column = tables.calls.c.id
+    return column if query.number("round") is None else column + 0
 
 
 class Stretch(NamedTuple):
@@ -181,19 +215,15 @@ def call_stretch(reader: Reader, query: Query) -> Stretch:
     before, after = query.number("before"), query.number("after")
     columns = (c.c.id, c.c.episode_id, c.c.agent, c.c.turn, c.c.attempt, c.c.status, c.c.error)
     costs = (c.c.tokens_in, c.c.tokens_out, c.c.cached_tokens, c.c.took, c.c.memory_id)
+    order = _order(query)
     wanted: Select[Any] = (
         select(*columns, *costs, c.c.distance, f.c.name.label("form"), m.c.name.label("model"))
         .join(f, f.c.id == c.c.form_id)
         .join(m, m.c.id == c.c.model_id)
         .where(*call_filter(reader, query))
+        .order_by(order.desc() if after is None else order)
         .limit(PAGE + 1)
     )
-    if after is not None:
-        wanted = wanted.where(c.c.id > reader.base + after).order_by(c.c.id)
-    else:
-        wanted = wanted.order_by(c.c.id.desc())
-        if before is not None:
-            wanted = wanted.where(c.c.id < reader.base + before)
     found = [_call_line(reader, row) for row in reader.rows(wanted)]
     more, rows = len(found) > PAGE, found[:PAGE]
     if after is not None:

@@ -29,6 +29,8 @@ TABS = (
     ("About", "about", ("about",)),
 )
 
+_HITS = 15  # of a search, on a page
+
 FIGURE_FILES = ("SVG", "PNG", "CSV")
 
 
@@ -56,6 +58,7 @@ class Pages:
         """A page of a run: what is above each of them, and its own part."""
         links, here = self._links, overview(reader, self._shelf.address(key))
         tabs = [(label, links.run(key, *path), name, name == tab) for label, name, path in TABS]
+        tabs = [tab for tab in tabs if tab[2] != "calls" or not links.static]
         live = here["running"] and not links.static
         frame: Row = {
             **{"run": here["name"], "key": key, "tabs": tabs, "here": here, "mark": here["mark"]},
@@ -117,9 +120,10 @@ class Pages:
             map=charts.society([], [], shape),  # type: ignore[arg-type]
             shape=shape,
             frames=frames,
+            first=frames[0]["round"] if frames else 0,
             frames_href=self._links.run(key, "frames", "ROUND.json").replace("ROUND", "{round}"),
             advice_href=self._links.run(key, "advice", "ROUND").replace("ROUND", "{round}"),
-            advice=None if at is None else society.advice(reader, at),
+            advice=society.advice(reader, last) if frames and last is not None else None,
             figures=self._figures(key, shown),
         )
 
@@ -189,6 +193,7 @@ class Pages:
             query=query,
             labels=people.labels(reader),
             kinds=list(listing.KINDS),
+            most=listing.MOST,
             orders=list(listing.ORDERS),
             q=query.text("q"),
         )
@@ -239,11 +244,10 @@ class Pages:
     def search(self, key: str, query: Query) -> str:
         """Everything that says something: exchanges, agents, prior memories."""
         reader, said = self._shelf.open(key), query.text("q") or ""
-        found = listing.exchange_page(reader, query)
+        found = listing.exchange_page(reader, query, _HITS)
         with snapshot(reader) as connection:
             ids = [row["id"] for row in found.rows] if said else []
             hits = list(exchanges_of(reader, connection, ids))
-        only = Query({"q": said})
         return self._page(
             *(key, "search", "search.html", reader),
             q=said,
@@ -251,7 +255,8 @@ class Pages:
             said=terms(said),
             found=found,
             hits=hits,
-            agents=people.agent_rows(reader, only)[:20] if terms(said) else [],
+            agents=people.found_agents(reader, said, 20) if terms(said) else [],
+            most=listing.MOST,
             priors=people.priors(reader, said)[:20] if terms(said) else [],
             places=places,
         )
@@ -289,6 +294,10 @@ class Pages:
             found=found,
             furthest=sidebyside.furthest(one, two),
         )
+
+    def left_out(self) -> str:
+        """Where links of a copy lead to what it does not hold."""
+        return self._fill("leftout.html")
 
     def note(self, message: str) -> str:
         """A piece of a page for what could not be shown in it."""

@@ -6,13 +6,13 @@ import json
 from collections.abc import Sequence
 from typing import Any
 
-from sqlalchemy import func, select
+from sqlalchemy import Select, func, select
 
 from agents.memory import PRIOR
 from sandbox import views
 from sandbox.figures import SCALES, biases, named
 from sandbox.viewer.addresses import Query
-from sandbox.viewer.listing import PAGE, Listed
+from sandbox.viewer.listing import Listed
 from storage import tables
 from storage.errors import InputError
 from storage.exchanges import exchanges_of, snapshot
@@ -27,12 +27,7 @@ ORDERS = ("number", "name", "label", "got", "gave", "deviation", "alignment", "r
 
 def agent_rows(reader: Reader, query: Query) -> list[Row]:
     """The agents that an address asks for (q, label), in its order, each with its figures."""
-    a, label, said = tables.agents, query.text("label"), query.text("q")
-    wanted = select(a.c.number, a.c.label, a.c.persona).where(a.c.run_id == reader.run.id)
-    if label is not None:
-        wanted = wanted.where(a.c.label == label)
-    for term in terms(said or ""):
-        wanted = wanted.where(a.c.persona.icontains(" ".join(term.words), autoescape=True))
+    wanted = _wanted(reader, query.text("q") or "", query.text("label"))
     got, gave, held = _got(reader), _gave(reader), _memories(reader)
     rows = [
         {
@@ -41,9 +36,25 @@ def agent_rows(reader: Reader, query: Query) -> list[Row]:
             **gave.get(row.number, _NOTHING_GAVE),
             "memories": held.get(row.number, 0),
         }
-        for row in reader.rows(wanted.order_by(a.c.number))
+        for row in reader.rows(wanted)
     ]
     return _ordered(rows, query.choice("order", ORDERS) or "number")
+
+
+def found_agents(reader: Reader, said: str, most: int) -> list[Row]:
+    """The first agents whose persona says something."""
+    rows = reader.rows(_wanted(reader, said, None).limit(most))
+    return [{"agent": row.number, "label": row.label, **_who(row.persona)} for row in rows]
+
+
+def _wanted(reader: Reader, said: str, label: str | None) -> Select[Any]:
+    a = tables.agents
+    wanted = select(a.c.number, a.c.label, a.c.persona).where(a.c.run_id == reader.run.id)
+    if label is not None:
+        wanted = wanted.where(a.c.label == label)
+    for term in terms(said):
+        wanted = wanted.where(a.c.persona.icontains(" ".join(term.words), autoescape=True))
+    return wanted.order_by(a.c.number)
 
 
 def _who(persona: str) -> Row:
@@ -61,10 +72,7 @@ def _ordered(rows: list[Row], order: str) -> list[Row]:
 
 def agent_page(reader: Reader, query: Query) -> Listed:
     """A page of `agent_rows`."""
-    rows = agent_rows(reader, query)
-    page = min(query.number("page", 1) or 1, max(1, -(-len(rows) // PAGE)))
-    start = (page - 1) * PAGE
-    return Listed(rows[start : start + PAGE], len(rows), start + 1, page)
+    return Listed.of(agent_rows(reader, query), query)
 
 
 _NOTHING_GOT: Row = {"got": None, "alignment": None, "rise": None, "failed": 0, "episodes": 0}
@@ -153,9 +161,7 @@ def beliefs(reader: Reader, number: int, query: Query) -> Listed:
         rows = [row for row in rows if _kind(row, query.values["only"])]
     if said:
         rows = [row for row in rows if _says(said, f"{row['question']}\n{row['answer']}")]
-    page = min(query.number("page", 1) or 1, max(1, -(-len(rows) // PAGE)))
-    start = (page - 1) * PAGE
-    return Listed(rows[start : start + PAGE], len(rows), start + 1, page)
+    return Listed.of(rows, query, _BELIEFS)
 
 
 def _kind(row: Row, kind: str) -> bool:
@@ -168,7 +174,8 @@ def _says(said: Sequence[Any], text: str) -> bool:
     return all(term.pattern.search(text) for term in said)
 
 
-_LATEST = 20
+_LATEST = 6
+_BELIEFS = 10  # on a page
 
 
 def told(reader: Reader, number: int, round: int | None) -> list[Row]:

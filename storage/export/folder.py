@@ -18,27 +18,30 @@ Foreign = Callable[[Path], str | None]
 
 
 @contextmanager
-def new_folder(out: Path, overwrite: bool, foreign: Foreign) -> Iterator[Path]:
+def new_folder(
+    out: Path, overwrite: bool, foreign: Foreign, what: str = "export"
+) -> Iterator[Path]:
     """A folder to write into, which gets its name when all is written and leaves nothing if not.
 
     Args:
         out: the folder's name in the end.
         overwrite: replace an earlier export.
         foreign: finds a file in a folder that no export wrote; such a folder is not replaced.
+        what: what is written, as errors call it.
 
     Raises:
         InputError: `out` exists and may not be replaced.
         OSError: it cannot be written.
     """
     place = out.resolve()
-    _check(out, overwrite, foreign)
+    _check(out, overwrite, foreign, what)
     place.parent.mkdir(parents=True, exist_ok=True)
     _sweep(place)
     part = _beside(place, "partial")
     part.mkdir()
     try:
         yield part
-        _check(out, overwrite, foreign)
+        _check(out, overwrite, foreign, what)
         _move(part, place)
     finally:
         shutil.rmtree(part, ignore_errors=True)
@@ -68,7 +71,7 @@ def _alive(process: int) -> bool:
     return True
 
 
-def _check(out: Path, overwrite: bool, foreign: Foreign) -> None:
+def _check(out: Path, overwrite: bool, foreign: Foreign, what: str) -> None:
     for path in (out, *out.parents):
         if path.exists() and not path.is_dir():
             raise InputError(f"out: {path} is not a folder; expected an empty or a new folder")
@@ -79,7 +82,7 @@ def _check(out: Path, overwrite: bool, foreign: Foreign) -> None:
     found = foreign(out)
     if found is not None:
         raise InputError(
-            f"out: {out} holds {found!r}, which no export wrote; expected an earlier export"
+            f"out: {out} holds {found!r}, which no {what} wrote; expected an earlier {what}"
         )
 
 
