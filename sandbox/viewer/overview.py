@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 from typing import Any
 
 import yaml
 from sqlalchemy import func, select
 
-from sandbox.metrics import EPISODE, calls_by_form
+from sandbox.metrics import EPISODE, Spread, calls_by_form
 from sandbox.run import status_now
 from storage import tables
 from storage.copying import forked_from
@@ -29,13 +30,14 @@ def overview(reader: Reader, address: Address) -> Row:
     episodes = {row[0]: int(row[1]) for row in reader.rows(counted.group_by(o.c.outcome))}
     summed = select(c.c.status, func.sum(c.c.calls)).where(c.c.run_id == run.id)
     calls = {row[0]: int(row[1]) for row in reader.rows(summed.group_by(c.c.status))}
+    models = _models(reader)
     status, done = status_now(reader, address.url), sum(episodes.values())
     return {
         "name": run.name,
         "status": status,
         "message": run.message,
         "running": status == "running",
-        "world": run.world,
+        "world": _world(run.config),
         "seed": run.seed,
         "rounds": run.rounds,
         "created": run.created,
@@ -50,10 +52,18 @@ def overview(reader: Reader, address: Address) -> Row:
         "mark": f"{status} {done} {sum(calls.values())}",
         "typed": address.typed,
         "agents": _labels(reader),
-        "models": _models(reader),
-        "scripted": _is_scripted(reader),
+        "models": models,
+        "scripted": SCRIPTED in models,
+        "scores": _ends(reader),
         "fork": forked_from(reader),
     }
+
+
+def _world(config: str) -> str:
+    """The kind of a run's world, and of a graph its topology."""
+    world = json.loads(config)["world"]
+    topology = Path(str(world.get("topology") or "grid")).name
+    return str(world["kind"] if topology in ("grid", world["kind"]) else topology)
 
 
 def _labels(reader: Reader) -> dict[str, int]:
@@ -62,14 +72,29 @@ def _labels(reader: Reader) -> dict[str, int]:
     return dict(map(tuple, reader.rows(query.order_by(a.c.label))))
 
 
-def _models(reader: Reader) -> list[Row]:
+def _models(reader: Reader) -> list[str]:
+    """The names of the models that were asked or are to be, each once."""
     with reader.engine.connect() as connection:
-        return [voice._asdict() for voice in voices(reader, connection)]
+        return list(dict.fromkeys(voice.name for voice in voices(reader, connection)))
 
 
-def _is_scripted(reader: Reader) -> bool:
-    """Whether any of its models is the backend that composes texts by rules."""
-    return any(model["name"] == SCRIPTED for model in _models(reader))
+def _ends(reader: Reader) -> Row | None:
+    """Mean alignment of the revisions of the first and the last round; None before there are any.
+
+    Of a run that goes on the last round is still being played.
+    """
+    o = tables.outcomes
+    mine = (o.c.run_id == reader.run.id, o.c.measure == "revision_alignment")
+    query = select(func.min(o.c.round), func.max(o.c.round)).where(*mine)
+    rounds = reader.first(query)
+    if rounds[0] is None:
+        return None
+    counts = select(o.c.round, o.c.outcome, o.c.n).where(*mine, o.c.round.in_(list(rounds)))
+    found: dict[int, dict[str, int]] = {}
+    for round, outcome, n in reader.rows(counts):
+        found.setdefault(round, {})[outcome] = n
+    first, last = (Spread.of(found[round]).mean for round in rounds)
+    return {"first": first, "last": last}
 
 
 def about(reader: Reader, address: Address) -> Row:
