@@ -5,15 +5,16 @@ from __future__ import annotations
 import json
 import sys
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.text import Text
 
 from sandbox.output import AsJson, out
-from sandbox.viewer.copying import copy
-from sandbox.viewer.server import Place, serve
-from sandbox.viewer.shelf import Shelf
+
+if TYPE_CHECKING:
+    from sandbox.viewer.server import Place
+    from sandbox.viewer.shelf import Shelf
 
 
 def view(
@@ -36,6 +37,9 @@ def view(
     as_json: AsJson = False,
 ) -> None:
     """Look at runs in a browser, also while they go on."""
+    from sandbox.viewer.server import serve  # here, so that no other verb waits for a web server
+    from sandbox.viewer.shelf import Shelf
+
     shelf = Shelf(runs or ())
     if static is not None:
         _copy(shelf, static.expanduser(), exchanges, overwrite, as_json)
@@ -49,6 +53,8 @@ def view(
 
 
 def _copy(shelf: Shelf, folder: Path, most: int, overwrite: bool, as_json: bool) -> None:
+    from sandbox.viewer.copying import copy
+
     def watch(pages: int) -> None:
         if sys.stderr.isatty() and pages % 25 == 0:
             print(f"\r{pages:,} pages", end="", file=sys.stderr, flush=True)

@@ -370,7 +370,7 @@ def t_quantile(p: float, freedom: float) -> float:
         p: a probability, 0.5 <= p < 1.
         freedom: degrees of freedom, at least 1; they need not be whole.
     """
-    from scipy.special import stdtrit
+    from scipy.special import stdtrit  # here, since it takes long to import
 
     return float(stdtrit(freedom, p))
 

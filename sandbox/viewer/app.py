@@ -6,7 +6,6 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from functools import cache, partial
 from pathlib import Path
-from threading import Thread
 from typing import Any
 
 import vl_convert
@@ -20,6 +19,7 @@ from starlette.routing import Mount, Route
 from starlette.staticfiles import StaticFiles
 
 from sandbox import charts
+from sandbox.comparing import t_quantile
 from sandbox.figures import Figure, figures
 from sandbox.viewer import downloads
 from sandbox.viewer.addresses import Links, Query
@@ -38,6 +38,12 @@ _SCALE = 2.0  # pixels of a PNG a point
 def vega() -> bytes:
     """Vega, Vega-Lite and vega-embed in one script, as they come with vl-convert."""
     return vl_convert.javascript_bundle(vl_version=charts.VERSION).encode()  # type: ignore[call-arg]
+
+
+def warm_up() -> None:
+    """Do what is done once and takes long, so that no page waits for it."""
+    vega()
+    t_quantile(0.975, 1)
 
 
 def drawing(figure: Figure, kind: str, dark: bool = False) -> bytes:
@@ -190,7 +196,6 @@ def application(shelf: Shelf, token: str | None = None) -> Starlette:
 
     @asynccontextmanager
     async def lifespan(_: Starlette) -> AsyncIterator[None]:
-        Thread(target=vega, daemon=True).start()  # it takes a second to put together
         yield
         shelf.close()
 

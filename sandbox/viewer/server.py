@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 import uvicorn
 
-from sandbox.viewer.app import application
+from sandbox.viewer.app import application, warm_up
 from sandbox.viewer.guard import is_loopback
 from sandbox.viewer.shelf import Shelf
 from storage.errors import InputError
@@ -43,6 +43,7 @@ def serve(shelf: Shelf, host: str, port: int, ready: Callable[[Place], None]) ->
     """
     token = None if is_loopback(host) else secrets.token_urlsafe(16)
     listener = _listen(host, port)
+    warm_up()
     place = Place(host, listener.getsockname()[1], token)
     config = uvicorn.Config(
         application(shelf, token), log_level="warning", access_log=False, lifespan="on"
@@ -56,7 +57,7 @@ def serve(shelf: Shelf, host: str, port: int, ready: Callable[[Place], None]) ->
 
 def _listen(host: str, port: int) -> socket.socket:
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    listener = socket.socket(family, socket.SOCK_STREAM)
+    listener = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)  # else: no TCP_NODELAY
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
         listener.bind((host, port))
