@@ -74,8 +74,10 @@ def _sqlite() -> Finding:
     with sqlite3.connect(":memory:") as connection:
         options = {row[0] for row in connection.execute("PRAGMA compile_options")}
     connection.close()
-    full_text = "with" if "ENABLE_FTS5" in options else "without"
-    found = f"{sqlite3.sqlite_version}, {full_text} full-text search"
+    if "ENABLE_FTS5" not in options:
+        advice = f"{sys.executable} comes without its full-text search (FTS5): use another Python"
+        return Finding("sqlite", None, True, advice)
+    found = f"{sqlite3.sqlite_version}, with full-text search"
     return Finding("sqlite", found, True, f"comes with {sys.executable}")
 
 

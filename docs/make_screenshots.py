@@ -1,0 +1,84 @@
+"""Make the screenshots of the docs: play runs, serve them, and photograph pages in Chromium.
+
+Usage: python docs/make_screenshots.py
+
+Needs the test extra (playwright) and Chromium.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from playwright.sync_api import Browser, sync_playwright
+
+from sandbox import api
+from sandbox.config import PRESETS
+
+ROOT = Path(__file__).resolve().parent.parent
+IMAGES = ROOT / "docs" / "images"
+LIGHT, DARK = "light", "dark"
+
+SHOTS = (
+    ("view-society", "/r/quickstart", 1180, (LIGHT, DARK)),
+    ("view-exchange", "/r/quickstart/exchanges/111", 1120, (LIGHT,)),
+    ("view-agent", "/r/quickstart/agents/3", 1180, (DARK,)),
+    ("view-recall", "/r/quickstart/calls/988#recall", 900, (LIGHT,)),
+    ("view-compare", "/compare?run=quickstart&run=scores-only", 980, (LIGHT,)),
+    ("view-scene", "/r/scene/exchanges/17", 1180, (LIGHT,)),
+)
+"""Name, address, height in pixels, and themes."""
+
+
+@contextmanager
+def viewer(folder: Path) -> Iterator[str]:
+    """The viewer over the runs of a folder; gives its address."""
+    program = [sys.executable, str(ROOT / "run_sim.py"), "view", "--port", "0", "--json"]
+    process = subprocess.Popen(program, cwd=folder, stdout=subprocess.PIPE, text=True)
+    try:
+        assert process.stdout is not None
+        yield json.loads(process.stdout.readline())["url"].rstrip("/")
+    finally:
+        process.terminate()
+        process.wait()
+
+
+def photograph(browser: Browser, url: str) -> None:
+    """Save all pictures."""
+    for name, path, height, themes in SHOTS:
+        for theme in themes:
+            page = browser.new_page(viewport={"width": 1280, "height": height}, color_scheme=theme)
+            page.goto(url + path)
+            page.wait_for_load_state("networkidle")
+            page.wait_for_timeout(500)  # what belongs to a round comes a moment later
+            ending = f"-{theme}" if len(themes) > 1 else ""
+            page.screenshot(path=str(IMAGES / f"{name}{ending}.png"))
+            page.close()
+
+
+def main() -> None:
+    """Play a run, a fork of it and a scene, and photograph them."""
+    with tempfile.TemporaryDirectory() as place, sync_playwright() as playwright:
+        os.chdir(place)
+        api.run()
+        fork = ["fork", "quickstart", "--at", "1", "--set", "world.score_only=true"]
+        program = [sys.executable, str(ROOT / "run_sim.py"), *fork, "--name", "scores-only"]
+        subprocess.run(program, check=True, capture_output=True)
+        api.run(PRESETS / "scene.yaml")
+        chromium = next(filter(None, map(shutil.which, ("chromium", "chromium-browser"))))
+        arguments = ["--no-sandbox"] if os.geteuid() == 0 else []
+        browser = playwright.chromium.launch(executable_path=chromium, args=arguments)
+        with viewer(Path(place)) as url:
+            photograph(browser, url)
+        browser.close()
+
+
+if __name__ == "__main__":
+    main()
