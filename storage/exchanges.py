@@ -235,7 +235,7 @@ def _ratings(
     query = (
         select(*columns, c.c.expected)
         .join(c, c.c.id == r.c.call_id)
-        .join(a, (a.c.run_id == run_id) & (a.c.number == r.c.rater))
+        .join(a, (a.c.run_id == run_id) & (a.c.number == r.c.rater + 0))  # by episode, not by rater
         .outerjoin(t, t.c.id == r.c.reason_id)
         .where(r.c.episode_id.in_(ids))
         .order_by(r.c.episode_id, r.c.rater)

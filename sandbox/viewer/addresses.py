@@ -80,7 +80,8 @@ class Links:
 
     def run(self, key: str, *parts: object, **query: object) -> str:
         """A page of a run: ``run("demo", "agents", 3)`` is agent 3."""
-        path = "/".join(quote(str(part), safe="") for part in (key, *parts))
+        words = (str(p) if isinstance(p, int) else quote(str(p), safe="") for p in (key, *parts))
+        path = "/".join(words)
         asked = {name: value for name, value in query.items() if value is not None}
         return f"{self.root}r/{path}" + (f"?{urlencode(asked)}" if asked else "")
 

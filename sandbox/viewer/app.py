@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from functools import cache, partial
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +34,8 @@ from storage.errors import InputError
 STATIC = Path(__file__).parent / "static"
 
 _SCALE = 2.0  # pixels of a PNG a point
+_HIGHEST = 2**31 - 1  # of a number in an address
+_NOT_THERE = re.compile(r"\w+ \d+: (no such|not played)")  # agent 99: no such agent; expected ...
 
 
 @cache
@@ -76,11 +80,11 @@ class Site:
 
     def page(self, make: Callable[..., str], request: Request) -> Response:
         """A page of a run."""
-        return HTMLResponse(make(**request.path_params, query=_query(request)))
+        return HTMLResponse(make(**_parts(request), query=_query(request)))
 
     def part(self, make: Callable[..., Any], request: Request) -> Response:
         """What a script of a page asks for: data, or a piece of the page."""
-        made = make(**request.path_params)
+        made = make(**_parts(request))
         return HTMLResponse(made) if isinstance(made, str) else JSONResponse(made)
 
     def compare(self, request: Request) -> Response:
@@ -103,8 +107,11 @@ class Site:
             raise HTTPException(404)
         rows = downloads.KINDS[name](self._shelf.open(key), _query(request))
         lines = downloads.lines(rows, kind)
+        first = next(lines, "")  # what is wrong shows before the answer has begun
         return StreamingResponse(
-            lines, media_type=downloads.TYPES[kind], headers=_attached(f"{name}.{kind}")
+            chain((first,), lines),
+            media_type=downloads.TYPES[kind],
+            headers=_attached(f"{name}.{kind}"),
         )
 
     def figure(self, request: Request) -> Response:
@@ -169,6 +176,14 @@ def _query(request: Request) -> Query:
     return Query(dict(request.query_params))
 
 
+def _parts(request: Request) -> dict[str, Any]:
+    """The values in the path of an address; numbers that no database holds are not there."""
+    parts = request.path_params
+    if any(isinstance(part, int) and part > _HIGHEST for part in parts.values()):
+        raise HTTPException(404)
+    return parts
+
+
 def _attached(name: str) -> dict[str, str]:
     return {"content-disposition": f'attachment; filename="{name}"'}
 
@@ -178,7 +193,7 @@ def _fault(error: Exception) -> tuple[int, str]:
     if isinstance(error, KeyError):
         return 404, f"There is no run {error.args[0]} here."
     if isinstance(error, InputError):
-        return 404 if "no such" in str(error) or "not played" in str(error) else 400, str(error)
+        return 404 if _NOT_THERE.match(str(error)) else 400, str(error)
     if isinstance(error, DBAPIError):
         return 503, f"The database cannot be read: {one_line(error)}"
     status = error.status_code if isinstance(error, HTTPException) else 500

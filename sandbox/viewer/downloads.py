@@ -11,6 +11,7 @@ from typing import Any
 from sandbox import views
 from sandbox.viewer import listing, people
 from sandbox.viewer.addresses import Query
+from storage.errors import InputError
 from storage.export.formats.everything import exchange_row
 from storage.export.source import Origin, Told
 from storage.reader import Reader
@@ -64,6 +65,19 @@ def agents(reader: Reader, query: Query) -> Iterator[Row]:
     yield from people.agent_rows(reader, query)
 
 
+def memories(reader: Reader, query: Query) -> Iterator[Row]:
+    """What an agent believes, the latest first, as its page is filtered; `agent` is its number.
+
+    Raises:
+        InputError: there is no such agent, or no number.
+    """
+    number = query.number("agent")
+    if number is None:
+        raise InputError("agent: found none; expected the number of an agent")
+    people.one(reader, number)
+    yield from people.believed(reader, number, query)
+
+
 def calls(reader: Reader, query: Query) -> Iterator[Row]:
     """The calls that an address asks for, the latest first, with their replies."""
     values = {key: value for key, value in query.values.items() if key not in ("before", "after")}
@@ -96,6 +110,7 @@ def _call(reader: Reader, call: Any, row: Row) -> Row:
 KINDS: Mapping[str, Callable[[Reader, Query], Iterator[Row]]] = {
     "exchanges": exchanges,
     "agents": agents,
+    "memories": memories,
     "calls": calls,
 }
 """What can be taken away of a run."""

@@ -36,6 +36,15 @@ def _name(found: re.Match[str]) -> str:
     return f"\u27e8U+{ord(found[0]):04X}\u27e9"
 
 
+def clear(value: Any) -> Any:
+    """What a chart is made of, with every text in it `visible`."""
+    if isinstance(value, str):
+        return visible(value)
+    if isinstance(value, dict):
+        return {name: clear(part) for name, part in value.items()}
+    return [clear(part) for part in value] if isinstance(value, list | tuple) else value
+
+
 def marked(text: str, said: Sequence[Term]) -> Markup:
     """A text with what was searched for marked."""
     shown, found, at = visible(text), [], 0
@@ -96,6 +105,6 @@ def environment() -> Environment:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    filters = (visible, marked, snippet, decimal, signed, whole, short, duration)
+    filters = (visible, clear, marked, snippet, decimal, signed, whole, short, duration)
     made.filters.update({one.__name__: one for one in filters})
     return made

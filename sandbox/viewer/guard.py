@@ -90,7 +90,8 @@ class Guard:
                 "expected the address with the token that `view` printed\n", 403
             )
         rest = urlencode([(name, value) for name, value in query if name != "token"])
-        answer = RedirectResponse(f"{scope['path']}?{rest}".rstrip("?"), 303)
+        path = "/" + scope["path"].lstrip("/\\")  # two slashes would lead to another host
+        answer = RedirectResponse(f"{path}?{rest}".rstrip("?"), 303)
         answer.set_cookie(COOKIE, token, httponly=True, samesite="strict")
         return answer
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from itertools import chain
 from typing import Any
 
 from sandbox import charts
@@ -15,7 +16,7 @@ from sandbox.viewer.overview import about, overview
 from sandbox.viewer.shelf import Entry, Shelf
 from storage.errors import InputError
 from storage.exchanges import Exchange, exchange, exchanges_of, snapshot
-from storage.reader import Reader
+from storage.reader import Journalled, Reader
 from storage.search import terms
 
 Row = dict[str, Any]
@@ -248,6 +249,7 @@ class Pages:
         with snapshot(reader) as connection:
             ids = [row["id"] for row in found.rows] if said else []
             hits = list(exchanges_of(reader, connection, ids))
+        calls = reader.calls_of([one.episode for one in hits])
         return self._page(
             *(key, "search", "search.html", reader),
             q=said,
@@ -258,7 +260,7 @@ class Pages:
             agents=people.found_agents(reader, said, 20) if terms(said) else [],
             most=listing.MOST,
             priors=people.priors(reader, said)[:20] if terms(said) else [],
-            places=places,
+            places=lambda one: chain(places(one), unused(calls.get(one.episode, ()))),
         )
 
     def compare(self, keys: list[str], query: Query) -> str:
@@ -306,6 +308,14 @@ class Pages:
     def fault(self, code: int, message: str) -> str:
         """A page for what could not be shown."""
         return self._fill("fault.html", code=code, message=message)
+
+
+def unused(calls: Iterable[Journalled]) -> Iterator[tuple[str, str | None]]:
+    """What models said that no exchange holds: replies that cannot be used, and thoughts."""
+    for call in calls:
+        if call.status != "ok":
+            yield f"{call.form}, {call.status}", call.reply
+        yield f"{call.form}, thought", call.thinking
 
 
 def places(one: Exchange) -> Iterator[tuple[str, str | None]]:

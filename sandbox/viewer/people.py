@@ -3,21 +3,22 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from itertools import islice
 from typing import Any
 
-from sqlalchemy import Select, func, select
+from sqlalchemy import func, select
 
 from agents.memory import PRIOR
 from sandbox import views
-from sandbox.figures import SCALES, biases, named
+from sandbox.figures import SCALES, named
 from sandbox.viewer.addresses import Query
 from sandbox.viewer.listing import Listed
 from storage import tables
 from storage.errors import InputError
 from storage.exchanges import exchanges_of, snapshot
 from storage.reader import Reader
-from storage.search import terms
+from storage.search import Term, terms
 
 Row = dict[str, Any]
 
@@ -36,25 +37,40 @@ def agent_rows(reader: Reader, query: Query) -> list[Row]:
             **gave.get(row.number, _NOTHING_GAVE),
             "memories": held.get(row.number, 0),
         }
-        for row in reader.rows(wanted)
+        for row in wanted
     ]
     return _ordered(rows, query.choice("order", ORDERS) or "number")
 
 
 def found_agents(reader: Reader, said: str, most: int) -> list[Row]:
     """The first agents whose persona says something."""
-    rows = reader.rows(_wanted(reader, said, None).limit(most))
+    rows = islice(_wanted(reader, said, None), most)
     return [{"agent": row.number, "label": row.label, **_who(row.persona)} for row in rows]
 
 
-def _wanted(reader: Reader, said: str, label: str | None) -> Select[Any]:
-    a = tables.agents
+def _wanted(reader: Reader, said: str, label: str | None) -> Iterator[Any]:
+    a, wish = tables.agents, terms(said)
     wanted = select(a.c.number, a.c.label, a.c.persona).where(a.c.run_id == reader.run.id)
     if label is not None:
         wanted = wanted.where(a.c.label == label)
-    for term in terms(said):
-        wanted = wanted.where(a.c.persona.icontains(" ".join(term.words), autoescape=True))
-    return wanted.order_by(a.c.number)
+    for term in wish:
+        wanted = wanted.where(a.c.persona.ilike(_like(term)))
+    for row in reader.rows(wanted.order_by(a.c.number)):
+        if not wish or _says(wish, _values(row.persona)):
+            yield row
+
+
+def _like(term: Term) -> str:
+    """What the database can tell: its words come after each other."""
+    return f"%{'%'.join(term.words)}%"
+
+
+def _values(persona: str) -> str:
+    """What a persona says, without the names of its fields."""
+    values = json.loads(persona).values()
+    return "\n".join(
+        ", ".join(value) if isinstance(value, list) else str(value) for value in values
+    )
 
 
 def _who(persona: str) -> Row:
@@ -112,14 +128,18 @@ def _float(value: Any) -> float | None:
 
 
 def _gave(reader: Reader) -> dict[int, Row]:
+    """How an agent rated others, by its number; see `sandbox.figures.biases`."""
+    r = tables.rater_sums
+    sums = (r.c.ratings, r.c.missing, r.c.total, r.c.compared, r.c.deviation)
+    query = select(r.c.rater, *map(func.sum, sums)).where(r.c.run_id == reader.run.id)
     return {
-        row["agent"]: {
-            "gave": row["mean"],
-            "deviation": row["deviation"],
-            "missing": row["missing"],
-            "given": row["ratings"],
+        rater: {
+            "gave": int(total) / (int(given) - int(missing)) if given > missing else None,
+            "deviation": apart / int(compared) if compared else None,
+            "missing": int(missing),
+            "given": int(given),
         }
-        for row in biases(reader)
+        for rater, given, missing, total, compared, apart in reader.rows(query.group_by(r.c.rater))
     }
 
 
@@ -154,14 +174,22 @@ def one(reader: Reader, number: int) -> Row:
 
 
 def beliefs(reader: Reader, number: int, query: Query) -> Listed:
-    """What an agent believes as of the end of a round, the latest first; see `views.memory`."""
+    """A page of `believed`."""
+    return Listed.of(believed(reader, number, query), query, _BELIEFS)
+
+
+def believed(reader: Reader, number: int, query: Query) -> list[Row]:
+    """What an agent believes as an address asks for it (q, round, only), the latest first.
+
+    See `views.memory`.
+    """
     rows = views.beliefs(reader, number, query.number("round"))
     said = terms(query.text("q") or "")
     if query.choice("only", ("changed", "learned", "prior")) is not None:
         rows = [row for row in rows if _kind(row, query.values["only"])]
     if said:
         rows = [row for row in rows if _says(said, f"{row['question']}\n{row['answer']}")]
-    return Listed.of(rows, query, _BELIEFS)
+    return rows
 
 
 def _kind(row: Row, kind: str) -> bool:
@@ -217,7 +245,7 @@ def rated_by(reader: Reader, number: int) -> list[Row]:
         .add_columns(func.count() - func.count(r.c.rating))
         .select_from(e)
         .join(r, r.c.episode_id == e.c.id)
-        .join(a, (a.c.run_id == e.c.run_id) & (a.c.number == r.c.rater))
+        .join(a, (a.c.run_id == e.c.run_id) & (a.c.number == r.c.rater + 0))
         .where(e.c.run_id == reader.run.id, e.c.author == number)
         .group_by(r.c.rater, a.c.label, a.c.persona)
         .order_by(func.count().desc(), r.c.rater)
@@ -262,11 +290,12 @@ def priors(reader: Reader, query: str) -> list[Row]:
         .where(m.c.run_id == reader.run.id, m.c.round == PRIOR)
         .group_by(asked.c.text, answer.c.text)
     )
-    for term in terms(query):
-        words = " ".join(term.words)
-        both = asked.c.text.icontains(words, autoescape=True)
-        wanted = wanted.where(both | answer.c.text.icontains(words, autoescape=True))
+    said = terms(query)
+    for term in said:
+        like = _like(term)
+        wanted = wanted.where(asked.c.text.ilike(like) | answer.c.text.ilike(like))
     return [
         {"question": question, "answer": text, "agents": n, "agent": first}
         for question, text, n, first in reader.rows(wanted)
+        if _says(said, f"{question}\n{text}")
     ]

@@ -11,6 +11,7 @@ from sqlalchemy import func, select
 from sandbox.figures import named
 from sandbox.influence import Influence, Resemblance, clusters, influences, resemblance
 from sandbox.viewer.addresses import Links
+from sandbox.viewer.filters import visible
 from storage import tables
 from storage.exchanges import exchanges_of, snapshot
 from storage.reader import Reader
@@ -54,7 +55,7 @@ def _nodes(reader: Reader, key: str, links: Links) -> Iterator[Row]:
     columns = (a.c.number, a.c.label, a.c.persona, a.c.x, a.c.y)
     query = select(*columns).where(a.c.run_id == reader.run.id).order_by(a.c.number)
     for number, label, persona, x, y in reader.rows(query):
-        place = {"agent": number, "name": named(persona), "label": label, "x": x, "y": y}
+        place = {"agent": number, "name": visible(named(persona)), "label": label, "x": x, "y": y}
         yield {**place, "href": links.run(key, "agents", number)}
 
 
@@ -109,12 +110,12 @@ def advice(reader: Reader, round: int) -> Advice:
 
 
 def _shown(agents: tuple[int, ...], people: dict[int, Row]) -> list[Row]:
-    return [{"agent": number, "name": people[number]["name"]} for number in agents[:4]]
+    return [{"agent": number, "name": named(people[number]["persona"])} for number in agents[:4]]
 
 
 def _rater(one: Influence, people: dict[int, Row]) -> Row:
     person = people[one.agent]
-    return {**one._asdict(), "name": person["name"], "label": person["label"]}
+    return {**one._asdict(), "name": named(person["persona"]), "label": person["label"]}
 
 
 def _people(reader: Reader) -> dict[int, Row]:
@@ -123,7 +124,7 @@ def _people(reader: Reader) -> dict[int, Row]:
     query = select(*columns).where(a.c.run_id == reader.run.id)
     return {
         number: {
-            **{"label": label, "name": named(persona), "place": (x, y)},
+            **{"label": label, "persona": persona, "place": (x, y)},
             "links": [int(link) for link in links.split(",")] if links else None,
         }
         for number, label, persona, x, y, links in reader.rows(query)

@@ -195,6 +195,15 @@
   let waiting = null;
   let asking = null;
 
+  function put(part, html) { // open details and the focus stay where they are
+    const places = () => [...part.querySelectorAll("a, summary, [tabindex]")];
+    const open = [...part.querySelectorAll("details")].map((one) => one.open);
+    const focused = places().indexOf(document.activeElement);
+    part.innerHTML = html;
+    part.querySelectorAll("details").forEach((one, place) => { one.open = open[place] ?? false; });
+    places()[focused]?.focus({ preventScroll: true });
+  }
+
   async function fill(round) {
     if (window.Society?.whole) return; // a static copy has nobody to ask
     asking?.abort();
@@ -206,7 +215,7 @@
       try {
         const answer = await fetch(url, { signal });
         if (!answer.ok) continue;
-        part.innerHTML = await answer.text();
+        put(part, await answer.text());
         part.dataset.shown = url;
         window.Charts.all();
         window.Theme.refresh();
