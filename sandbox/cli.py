@@ -24,6 +24,7 @@ from sandbox import __version__, render, views
 from sandbox.api import open_run
 from sandbox.calls import Stopped
 from sandbox.cli_export import export
+from sandbox.cli_report import report
 from sandbox.cli_view import view
 from sandbox.comparing import compare as compare_runs
 from sandbox.config import QUICKSTART, load_config
@@ -311,6 +312,7 @@ def _look(
 
 app.command()(export)
 app.command()(view)
+app.command()(report)
 
 
 @app.command()

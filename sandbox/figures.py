@@ -11,11 +11,11 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
+import vl_convert
 from sqlalchemy import func, select
 
 from sandbox import charts
-from sandbox.chart_parts import OUTCOMES as STATUSES
-from sandbox.chart_parts import Rows, Spec
+from sandbox.charts import Rows, Spec
 from sandbox.comparing import t_quantile
 from sandbox.metrics import AGREEMENT, PEERS, Outcomes, Spread, outcomes
 from storage import tables
@@ -24,6 +24,7 @@ from storage.reader import Reader
 Row = dict[str, Any]
 
 SCALES = ("alignment", "engagement")
+_SCALE = 2.0  # pixels of a PNG a point
 _SERIES = {"draft": "draft_{scale}", "revision": "revision_{scale}"}
 
 
@@ -48,6 +49,14 @@ class Figure(NamedTuple):
     def spec(self) -> Spec:
         """The Vega-Lite spec, in the colours of the style sheet; see `charts.themed`."""
         return self.draw(self.rows)
+
+    def drawn(self, kind: str, dark: bool = False) -> bytes:
+        """The figure as a picture, `svg` or `png`."""
+        spec = charts.themed(self.spec, dark)
+        if kind == "svg":
+            return vl_convert.vegalite_to_svg(spec, vl_version=charts.VERSION).encode()
+        png: bytes = vl_convert.vegalite_to_png(spec, vl_version=charts.VERSION, scale=_SCALE)
+        return png
 
 
 def interval(spread: Spread) -> tuple[float | None, float | None]:
@@ -142,7 +151,7 @@ def missing(found: Outcomes) -> Figure:
     for round, measures in found.items():
         lost: Counter[str] = Counter()
         for some in measures.values():
-            lost.update({key: n for key, n in some.items() if key in STATUSES})
+            lost.update({key: n for key, n in some.items() if key in charts.OUTCOMES})
         rows += [{"round": round, "outcome": key, "count": n} for key, n in sorted(lost.items())]
     return Figure(
         "missing",

@@ -6,6 +6,7 @@ import csv
 import http.client
 import io
 import json
+import re
 import shutil
 import sqlite3
 import threading
@@ -23,7 +24,7 @@ from stored import Run
 from sandbox.viewer.app import application
 from sandbox.viewer.server import _listen
 from sandbox.viewer.shelf import Shelf
-from storage.database import writing
+from storage.database import parse_url, writing
 from storage.summaries import rebuild
 
 
@@ -167,8 +168,6 @@ def hostile(run: Run, folder: Path) -> Run:
 
 def remade(run: Run) -> None:
     """Make the summaries and the index of words anew."""
-    from storage.database import parse_url
-
     with writing(parse_url(str(run.path))) as engine, engine.begin() as connection:
         rebuild(connection)
 
@@ -204,13 +203,10 @@ class Tags(HTMLParser):
 
 def listed(page: str, kind: str) -> list[int]:
     """The numbers of the rows that a page lists, in order."""
-    tags = Tags(page).tags
-    links = [str(given["href"]) for tag, given in tags if tag == "a" and "data-row" in given]
-    ends = [unescape(link).split("?")[0].split("/") for link in links]
-    return [int(end[-1]) for end in ends if end[-2] == kind]
+    return [int(number) for number in re.findall(rf'data-row href="[^"?]*/{kind}/(\d+)["?]', page)]
 
 
 def link(page: str, rel: str) -> str | None:
     """Where the pager of a list leads: prev or next."""
-    found = [given["href"] for tag, given in Tags(page).tags if given.get("rel") == rel]
-    return found[-1] if found else None
+    found = re.findall(rf'rel="{rel}" href="([^"]*)"', page)
+    return unescape(found[-1]) if found else None

@@ -22,7 +22,7 @@ from starlette.staticfiles import StaticFiles
 
 from sandbox import charts
 from sandbox.comparing import t_quantile
-from sandbox.figures import Figure, figures
+from sandbox.figures import figures
 from sandbox.viewer import downloads
 from sandbox.viewer.addresses import Links, Query
 from sandbox.viewer.guard import Guard
@@ -33,7 +33,6 @@ from storage.errors import InputError
 
 STATIC = Path(__file__).parent / "static"
 
-_SCALE = 2.0  # pixels of a PNG a point
 _HIGHEST = 2**31 - 1  # of a number in an address
 _NOT_THERE = re.compile(r"\w+ \d+: (no such|not played)")  # agent 99: no such agent; expected ...
 
@@ -48,15 +47,6 @@ def warm_up() -> None:
     """Do what is done once and takes long, so that no page waits for it."""
     vega()
     t_quantile(0.975, 1)
-
-
-def drawing(figure: Figure, kind: str, dark: bool = False) -> bytes:
-    """A figure as SVG or PNG."""
-    spec = charts.themed(figure.spec, dark)
-    if kind == "svg":
-        return vl_convert.vegalite_to_svg(spec, vl_version=charts.VERSION).encode()
-    png: bytes = vl_convert.vegalite_to_png(spec, vl_version=charts.VERSION, scale=_SCALE)
-    return png
 
 
 class Site:
@@ -126,7 +116,7 @@ class Site:
             return Response(text, media_type=downloads.TYPES["csv"], headers=headers)
         dark = _query(request).choice("theme", ("light", "dark")) == "dark"
         types = {"svg": "image/svg+xml", "png": "image/png"}
-        return Response(drawing(found, kind, dark), media_type=types[kind], headers=headers)
+        return Response(found.drawn(kind, dark), media_type=types[kind], headers=headers)
 
     def vega(self, request: Request) -> Response:
         """The script that draws charts."""

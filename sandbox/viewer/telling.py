@@ -8,7 +8,7 @@ from typing import Any
 from sqlalchemy import select
 
 from sandbox import views
-from sandbox.chart_parts import Spec
+from sandbox.charts import Spec
 from sandbox.charts import recall as recall_chart
 from sandbox.recalling import Candidate, candidates
 from sandbox.wording import changed_words

@@ -77,11 +77,14 @@ CONFIG: Spec = {
 
 # Themes
 
+_PADDING = {"left": 16, "top": 4, "right": 8, "bottom": 4}
+"""Of a picture: labels are wider in some fonts than in the one that they were measured in."""
+
 
 @cache
 def palette(dark: bool = False) -> dict[str, str]:
     """Colours of the viewer by name (`--ink`), as `#rrggbb`, from its style sheet."""
-    text = (Path(__file__).parent / "viewer" / "static" / "colours.css").read_text("utf-8")
+    text = (Path(__file__).parent.parent / "viewer" / "static" / "colours.css").read_text("utf-8")
     pairs = re.findall(r"(--[\w-]+):\s*light-dark\((#\w{6}),\s*(#\w{6})\)", text)
     return {name: (light, night)[dark] for name, light, night in pairs}
 
@@ -91,7 +94,7 @@ def themed(spec: Spec, dark: bool = False) -> Spec:
     drawn: Spec = _replaced(spec, palette(dark))
     width = 560 if drawn.get("height") == "container" else 600
     sizes = {side: width for side in ("width", "height") if drawn.get(side) == "container"}
-    return {**drawn, **sizes}
+    return {**drawn, **sizes, "padding": _PADDING}
 
 
 def _replaced(value: Any, colours: Mapping[str, str]) -> Any:
@@ -194,3 +197,9 @@ def upright(at: float, **mark: Any) -> Spec:
 
 
 ZERO = upright(0, color="--line-strong")
+
+
+def listed(field: str) -> Spec:
+    """The rows in their order, one below the other."""
+    axis = {"grid": True, "domain": False, "labelColor": "--ink"}
+    return {"y": category(field, sort=None, axis=axis)}

@@ -1,0 +1,1 @@
+"""Reports: a run as one page or one Markdown file, for a colleague or an appendix."""

@@ -1,0 +1,778 @@
+"""The viewer as people use it: real pages in Chromium, with a keyboard, on a phone, in the dark."""
+
+from __future__ import annotations
+
+import csv
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import pytest
+import yaml
+from conftest import ROOT, missing, small
+from filelock import FileLock
+from stored import Run
+from stored import make as make_stored
+from viewing import Site, hostile, serving
+
+from sandbox.config import load_config
+from sandbox.forking import fork
+from sandbox.run import create, prepare, resume
+from sandbox.wording import changed_words
+from storage.database import parse_run
+
+if TYPE_CHECKING:
+    from playwright.sync_api import Browser, Page
+
+PROGRAMS = ("chromium", "chromium-browser", "google-chrome")
+PHONE = {"width": 390, "height": 800}
+DRAWN = """() => [...document.querySelectorAll(".plot")].every(
+    (plot) => plot.dataset.failed || plot.querySelector(".drawing svg, .drawing canvas"))"""
+FILLS = """() => [...document.querySelectorAll("#map svg path")]
+    .map((path) => path.getAttribute("fill")).filter((fill) => fill && fill !== "none")"""
+WATCH = """addEventListener("securitypolicyviolation", (event) =>
+    console.error(`refused: ${event.violatedDirective} ${event.blockedURI}`));"""
+
+
+class Runs(NamedTuple):
+    """The runs that are shown, and where."""
+
+    site: Site
+    calm: Run
+    other: Run
+    scene: Run
+    bad: Run
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Runs]:
+    folder = tmp_path_factory.mktemp("runs")
+    settings = "world.size=4", "rounds=3", "question_count=8", "memory.prior_pairs=20"
+    calm = make_stored(folder / "calm.db", *settings, name="calm")
+    there = parse_run(f"{calm.path}#calm")
+    beside = fork(there, 0, ["world.score_only=true"], name="other", db=str(folder / "other.db"))
+    assert resume(beside).status == "done"
+    preset = ROOT / "worlds" / "presets" / "scene.yaml"
+    scene = load_config(preset, ["world.scenes=12", "name=scene"])
+    assert resume(create(prepare(scene), str(folder / "scene.db"))).status == "done"
+    idle = make_stored(folder / "idle.db", *settings, name="idle", play=False)
+    bad = hostile(calm, folder)
+    made = [calm, Run(folder / "other.db", "other"), Run(folder / "scene.db", "scene"), idle, bad]
+    with serving(*made) as site:
+        yield Runs(site, made[0], made[1], made[2], bad)
+
+
+@pytest.fixture(scope="module")
+def chromium() -> Iterator[Browser]:
+    program = next(filter(None, map(shutil.which, PROGRAMS)), None)
+    if program is None:
+        missing("Chromium is not installed: apt-get install chromium", "chromium")
+    pytest.importorskip("playwright") if not os.environ.get("CI") else __import__("playwright")
+    from playwright.sync_api import sync_playwright
+
+    with sync_playwright() as playwright:
+        flags = ["--no-sandbox"] if os.geteuid() == 0 else []
+        browser = playwright.chromium.launch(executable_path=program, args=flags)
+        yield browser
+        browser.close()
+
+
+class Visit:
+    """One person in front of a page: what the browser complains of fails the test."""
+
+    def __init__(self, browser: Browser, site: Site, **options: Any) -> None:
+        self.site = site
+        self.complaints: list[str] = []
+        self.expected = re.compile("$^")
+        self._context = browser.new_context(reduced_motion="reduce", **options)
+        self._context.add_init_script(WATCH)
+        self._context.set_default_timeout(15_000)
+        self.page: Page = self._context.new_page()
+        self.page.on("console", lambda one: self._complain(one.type, f"{one.type}: {one.text}"))
+        self.page.on("pageerror", lambda error: self._complain("error", f"fault: {error}"))
+        self.page.on("dialog", lambda dialog: self._complain("error", f"dialog {dialog.message}"))
+        self.page.on("request", lambda request: self._asked(request.url))
+
+    def _complain(self, kind: str, what: str) -> None:
+        if kind in ("error", "warning") and not self.expected.search(what):
+            self.complaints.append(f"{self.page.url}: {what}")
+
+    def _asked(self, url: str) -> None:
+        if not url.startswith((f"{self.site.url}/", "data:", "blob:", "about:")):
+            self.complaints.append(f"request to {url}")
+
+    def go(self, path: str) -> Page:
+        self.page.goto(self.site.url + path)
+        return self.drawn()
+
+    def drawn(self) -> Page:
+        self.page.wait_for_function(DRAWN)
+        return self.page
+
+    def until(self, condition: str, *values: Any) -> None:
+        self.page.wait_for_function(condition, arg=list(values) if len(values) > 1 else
+                                    values[0] if values else None)  # fmt: skip
+
+    def leave(self) -> None:
+        self._context.close()
+        assert not self.complaints
+
+
+Look = Callable[..., Visit]
+
+
+@pytest.fixture
+def look(chromium: Browser, runs: Runs) -> Iterator[Look]:
+    """Open a window: ``look(viewport=...)``; another server with ``site``."""
+    with ExitStack() as stack:
+
+        def opened(site: Site | None = None, **options: Any) -> Visit:
+            visit = Visit(chromium, site or runs.site, **options)
+            stack.callback(visit.leave)
+            return visit
+
+        yield opened
+
+
+def _focused(page: Page) -> str:
+    script = """() => { const one = document.activeElement; return [one.localName, one.id,
+        one.getAttribute("href") ?? one.name ?? "", one.dataset.switch ?? one.dataset.do ?? "",
+        one.textContent.trim().slice(0, 40)].join(" ") }"""
+    return str(page.evaluate(script))
+
+
+# While a run goes on
+
+
+def test_a_run_is_watched_to_its_end(look: Look, tmp_path: Path) -> None:
+    latency = "models.social.latency={first_token: 0.08, per_token: 0.0, capacity: 4}"
+    config = small("schedule.order=lock_step", latency, "name=live")
+    path, database = tmp_path / "config.yaml", tmp_path / "runs" / "live.db"
+    path.write_text(yaml.safe_dump(json.loads(config.as_json())), encoding="utf-8")
+    command = [sys.executable, str(ROOT / "run_sim.py"), "run", str(path)]
+    quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
+    process = subprocess.Popen(command, cwd=tmp_path, **quiet)  # type: ignore[call-overload]
+    run = Run(database, "live")
+    try:
+        while not _observed(run):
+            assert process.poll() is None
+            time.sleep(0.02)
+        with serving(database) as site:
+            _watched(look(site), run)
+        assert process.wait(timeout=60) == 0
+    finally:
+        process.kill()
+        process.wait()
+
+
+def _observed(run: Run) -> int:
+    try:
+        return int(run.sql("SELECT count(*) FROM episodes WHERE observed")[0][0])
+    except Exception:
+        return 0
+
+
+def _watched(visit: Visit, run: Run) -> None:
+    page = visit.go("/r/live")
+    assert page.locator(".head .status").inner_text() == "running"
+    assert page.locator("#live").inner_text() == "live"
+    page.evaluate("() => { window.same = document.querySelector('main'); }")
+    done = "() => document.querySelector('.head progress').value"
+    first = page.evaluate(done)
+    assert page.evaluate("() => Number(document.querySelector('#round').max)") < 2
+    summary = page.locator(".side summary")
+    summary.click()
+    assert page.locator(".side details").get_attribute("open") is not None
+    visit.until("(n) => document.querySelector('.head progress').value > n", first)
+    visit.until("() => document.querySelector('#round').max === '2'")
+    visit.until("() => document.querySelector('#live').dataset.state === 'done'")
+    visit.until("() => document.querySelector('.side h2').textContent.includes('round 2')")
+    assert page.locator("#live").inner_text() == "finished"
+    assert page.locator(".head .status").inner_text() == "done"
+    assert page.evaluate(done) == 48 == _observed(run)
+    assert page.evaluate("() => window.same === document.querySelector('main')"), "no reload"
+    assert page.evaluate("() => document.querySelector('#round').value") == "2"
+    assert page.locator(".side details").get_attribute("open") is not None, "it stays open"
+    assert _focused(page).startswith("summary"), "and the focus stays"
+    assert (
+        len(page.evaluate("() => Charts.view(document.querySelector('#map')).data('nodes')")) == 16
+    )
+
+
+def _begun(path: Path, *settings: str) -> Run:
+    """A run that says that it is running; whoever holds its lock seems to be at work on it."""
+    run = make_stored(path, *settings, name="slow", play=False)
+    run.sql("UPDATE runs SET status = 'running'")
+    return run
+
+
+def test_what_someone_does_stays_while_a_run_goes_on(look: Look, tmp_path: Path) -> None:
+    run = _begun(tmp_path / "run.db", "world.size=4", "rounds=3")
+    done = make_stored(tmp_path / "done.db", "world.size=4", "rounds=3", name="slow")
+    with FileLock(f"{run.path}.lock"), serving(run) as site:
+        visit = look(site)
+        page = visit.go("/r/slow")
+        page.get_by_text("Nothing has been played yet").wait_for()
+        exchanges = look(site)
+        exchanges.go("/r/slow/exchanges").locator("input[name=author]").fill("12")
+        shutil.copy(done.path, tmp_path / "next.db")
+        Run(tmp_path / "next.db", "").sql("UPDATE runs SET status = 'running'")
+        os.replace(tmp_path / "next.db", run.path)
+        page.locator("#round").wait_for()
+        visit.until("() => document.querySelector('.head progress').value === 48")
+        exchanges.page.locator("[data-rows] a[data-row]").first.wait_for()
+        assert exchanges.page.locator("input[name=author]").input_value() == "12"
+
+
+def test_a_server_that_is_gone_is_told(look: Look, tmp_path: Path) -> None:
+    run = _begun(tmp_path / "run.db", "world.size=3")
+    with FileLock(f"{run.path}.lock"):
+        with serving(run) as site:
+            visit = look(site)
+            visit.expected = re.compile("ERR_CONNECTION_REFUSED")
+            page = visit.go("/r/slow")
+            page.get_by_text("Nothing has been played yet").wait_for()
+            assert page.locator("#live").inner_text() == "live"
+        visit.until("() => document.querySelector('#live').dataset.state === 'gone'")
+        assert "does not answer" in page.locator("#live").inner_text()
+        assert page.get_by_text("Nothing has been played yet").is_visible()
+
+
+# The map
+
+
+def _round(page: Page) -> str:
+    return str(page.locator("#round").input_value())
+
+
+def test_the_map_is_played(look: Look) -> None:
+    visit = look()
+    page = visit.go("/r/calm")
+    assert (_round(page), page.locator("#round").get_attribute("max")) == ("2", "2")
+    last = page.evaluate(FILLS)
+    page.keyboard.press("ArrowLeft")
+    page.keyboard.press("ArrowLeft")
+    visit.until("() => document.querySelector('#society output').textContent.startsWith('Round 0')")
+    visit.until(f"(last) => JSON.stringify(({FILLS})()) !== JSON.stringify(last)", [last])
+    assert "round=0" in page.url and _round(page) == "0"
+    values = (
+        "() => Charts.view(document.querySelector('#map')).data('nodes').map((one) => one.value)"
+    )
+    before = page.evaluate(values)
+    page.locator("#measure").select_option("change")
+    visit.until(f"(old) => String(({values})()) !== old", ",".join(map(str, before)))
+    assert "by=change" in page.url and "round=0" in page.url
+    page.reload()
+    visit.drawn()
+    assert (_round(page), page.locator("#measure").input_value()) == ("0", "change")
+    play = page.locator("[data-do=play]")
+    page.keyboard.press(" ")
+    assert play.get_attribute("aria-pressed") == "true" and play.inner_text() == "Pause"
+    page.keyboard.press(" ")
+    assert play.get_attribute("aria-pressed") == "false" and play.inner_text() == "Play"
+    play.click()
+    visit.until("() => document.querySelector('#round').value === '2'")
+    visit.until("() => document.querySelector('[data-do=play]').ariaPressed === 'false'")
+    page.locator("[data-do=previous]").click()
+    assert _round(page) == "1" and "round=1" in page.url
+    page.locator("#round").focus()
+    page.keyboard.press("ArrowLeft")
+    assert _round(page) == "0"
+    page.locator("[data-do=next]").click()
+    visit.until("() => document.querySelector('.side h2').textContent === 'Up to round 1'")
+
+
+def test_the_map_holds_what_the_run_holds(look: Look, runs: Runs) -> None:
+    visit = look()
+    page = visit.go("/r/calm?round=1&by=engagement&agent=5")
+    nodes = page.evaluate("() => Charts.view(document.querySelector('#map')).data('nodes')")
+    scores = runs.calm.sql(
+        "SELECT author, rating FROM episodes e JOIN observations o ON o.episode_id = e.id "
+        "WHERE round = 1 AND stage = 'revision' AND scale = 'engagement'"
+    )
+    assert {node["agent"]: node["value"] for node in nodes} == dict(map(tuple, scores))
+    edges = page.evaluate("() => Charts.view(document.querySelector('#map')).data('edges')")
+    given = runs.calm.sql(
+        "SELECT count(*) FROM ratings JOIN episodes e ON e.id = episode_id "
+        "WHERE round = 1 AND rating IS NOT NULL AND 5 IN (rater, author)"
+    )
+    assert len(edges) == given[0][0] > 0
+    mean = sum(row[1] for row in scores) / len(scores)
+    assert (
+        f"engagement {mean:.2f}, the mean of 16 agents"
+        in page.locator("#society output").inner_text()
+    )
+
+
+def test_a_click_on_an_agent_leads_to_it(look: Look) -> None:
+    visit = look()
+    page = visit.go("/r/calm")
+    place = """() => { const view = Charts.view(document.querySelector("#map"));
+        const walk = (item) => item.datum?.agent === 6 && item.bounds ? item :
+            (item.items ?? []).map(walk).find(Boolean);
+        const item = walk(view.scenegraph().root), at = document.querySelector("#map svg");
+        const box = at.getBoundingClientRect(), [left, top] = view.origin();
+        return [box.left + left + (item.bounds.x1 + item.bounds.x2) / 2,
+            box.top + top + (item.bounds.y1 + item.bounds.y2) / 2]; }"""
+    page.locator("#map").scroll_into_view_if_needed()
+    page.mouse.click(*page.evaluate(place))
+    page.wait_for_url("**/r/calm/agents/6")
+
+
+# Finding
+
+
+def test_a_search_leads_to_what_was_said(look: Look, runs: Runs) -> None:
+    draft = runs.calm.sql("SELECT text FROM texts WHERE id IN (SELECT draft_id FROM episodes)")[0][
+        0
+    ]
+    word = max(re.findall(r"[a-z]{5,}", draft), key=len)
+    visit = look()
+    page = visit.go("/r/calm")
+    page.keyboard.press("/")
+    assert _focused(page).startswith("input")
+    page.keyboard.type(word)
+    page.keyboard.press("Enter")
+    page.wait_for_url(f"**/r/calm/search?q={word}")
+    marked = page.locator(".hits mark")
+    assert marked.count() and marked.first.inner_text().lower().startswith(word)
+    page.locator("main").focus()
+    page.keyboard.press("j")
+    page.keyboard.press("Enter")
+    page.wait_for_url(f"**/r/calm/exchanges/*?q={word}")
+    assert page.locator(".exchange mark").first.inner_text().lower().startswith(word)
+
+
+def test_filters_live_in_the_address(look: Look) -> None:
+    visit = look()
+    page = visit.go("/r/calm/exchanges")
+    page.locator("input[name=round]").fill("1")
+    page.locator("select[name=label]").select_option("good")
+    page.locator("select[name=order]").select_option("oldest")
+    page.locator(".filters button").click()
+    page.wait_for_url("**label=good**")
+    rows = "() => [...document.querySelectorAll('a[data-row]')].map((one) => one.textContent)"
+    there, shown = page.url, page.evaluate(rows)
+    assert shown and all(16 <= int(number) < 32 for number in shown)
+
+    def same() -> None:
+        assert page.url == there and page.evaluate(rows) == shown
+        assert page.locator("input[name=round]").input_value() == "1"
+        assert page.locator("select[name=order]").input_value() == "oldest"
+
+    same()
+    page.reload()
+    same()
+    page.locator("a[data-row]").first.click()
+    page.wait_for_url(f"**/exchanges/{shown[0]}*")
+    page.go_back()
+    same()
+
+
+# Agents, exchanges, calls
+
+
+def test_an_agent_is_told_of(look: Look, runs: Runs) -> None:
+    changed = """SELECT m.agent, was.text AS was, now.text AS now, m.round FROM memories m
+        JOIN questions q ON q.id = m.question_id
+        JOIN memories n ON n.agent = m.agent AND n.round < m.round
+        JOIN questions p ON p.id = n.question_id AND p.text_id = q.text_id
+        JOIN texts was ON was.id = n.text_id JOIN texts now ON now.id = m.text_id
+        WHERE was.text <> now.text AND NOT EXISTS (SELECT 1 FROM memories o
+            JOIN questions r ON r.id = o.question_id WHERE o.agent = m.agent
+            AND r.text_id = q.text_id AND o.round > n.round AND o.round < m.round) LIMIT 1"""
+    row = runs.calm.sql(changed)[0]
+    agent = runs.calm.sql("SELECT * FROM agents WHERE number = ?", row["agent"])[0]
+    persona = json.loads(agent["persona"])
+    visit = look()
+    page = visit.go(f"/r/calm/agents/{row['agent']}?only=changed")
+    assert page.locator("h1").inner_text() == f"{persona['name']} #{row['agent']}"
+    facts = page.locator("section[aria-labelledby=who]").inner_text()
+    for said in (agent["label"], persona["voice"], persona["occupation"], persona["place"]):
+        assert str(said) in facts
+    beliefs = page.locator("section[aria-labelledby=believes] li")
+    texts = [" ".join(text.split()) for text in beliefs.all_inner_texts()]
+    was, now = (" ".join(row[name].split()) for name in ("was", "now"))
+    assert any(f"before: {was}" in text and f"now: {now}" in text for text in texts)
+    assert all("changed its mind" in text for text in texts)
+    told = page.locator("section[aria-labelledby=told] .reasons li")
+    given = runs.calm.sql("SELECT count(*) FROM ratings WHERE episode_id IN "
+                          "(SELECT id FROM episodes WHERE author = ?)", row["agent"])  # fmt: skip
+    assert told.count() == given[0][0]
+    gave = runs.calm.sql("SELECT count(*), avg(rating) FROM ratings WHERE rater = ?", row["agent"])[
+        0
+    ]
+    gives = page.locator("section[aria-labelledby=gives]").inner_text()
+    assert str(gave[0]) in gives and f"{gave[1]:.2f}" in gives
+    page.locator("select[name=only]").select_option("prior")
+    page.locator(".filters button").click()
+    page.wait_for_url("**only=prior**")
+    assert page.locator("section[aria-labelledby=believes] li").first.get_by_text("born with it")
+
+
+def _recalling(run: Run) -> Any:
+    """A draft whose prompt showed a memory, and that was revised."""
+    return run.sql(
+        "SELECT c.id, c.episode_id, c.distance, d.text AS draft, r.text AS revision FROM calls c "
+        "JOIN episodes e ON e.id = c.episode_id AND e.author = c.agent "
+        "JOIN texts d ON d.id = e.draft_id JOIN texts r ON r.id = e.revision_id "
+        "JOIN forms f ON f.id = c.form_id WHERE f.name = 'draft' AND c.memory_id IS NOT NULL "
+        "AND d.text <> r.text LIMIT 1"
+    )[0]
+
+
+def test_an_exchange_shows_what_changed_and_why(look: Look, runs: Runs) -> None:
+    row = _recalling(runs.calm)
+    visit = look()
+    page = visit.go(f"/r/calm/exchanges/{row['episode_id']}")
+    pieces = changed_words(row["draft"], row["revision"])
+    for tag, kind in (("ins", "new"), ("del", "gone")):
+        wanted = [piece.text for piece in pieces if piece.kind == kind]
+        assert page.locator(f"#diff {tag}").all_text_contents() == wanted
+    whole = """(tag) => { const one = document.querySelector("#diff").cloneNode(true);
+        one.querySelectorAll(tag).forEach((x) => x.remove()); return one.textContent }"""
+    assert page.evaluate(whole, "ins") == row["draft"]
+    assert page.evaluate(whole, "del") == row["revision"]
+    calls = runs.calm.sql(
+        "SELECT id FROM calls WHERE episode_id = ? ORDER BY id", row["episode_id"]
+    )
+    listed = page.locator("[aria-label=Calls] a[data-row]").all_inner_texts()
+    assert listed == [str(call[0]) for call in calls]
+    page.get_by_text("why this memory").click()
+    page.wait_for_url(f"**/calls/{row['id']}#recall")
+    visit.drawn()
+    chosen = page.locator("#recall tr[aria-current=true]")
+    assert chosen.count() == 1 and "recalled" in chosen.inner_text()
+    assert f"{row['distance']:.4f}" in chosen.inner_text()
+    threshold = runs.calm.sql("SELECT threshold FROM runs")[0][0]
+    assert f"nearer than {threshold:.3f}" in page.locator("#recall").inner_text()
+    page.keyboard.press("g")
+    page.keyboard.press("e")
+    page.wait_for_url("**/r/calm/exchanges")
+
+
+def test_two_runs_side_by_side(look: Look, runs: Runs) -> None:
+    visit = look()
+    page = visit.go("/")
+    page.get_by_role("link", name="Compare runs").click()
+    for place, name in enumerate(("calm", "other")):
+        page.locator("select[name=run]").nth(place).select_option(name)
+    page.locator("form.filters button").click()
+    page.wait_for_url("**run=calm&run=other**")
+    page.locator("#differences:not([aria-busy])").wait_for()
+    visit.drawn()
+    table = page.locator("#differences table").first
+    rows = [line.split("\t") for line in table.inner_text().splitlines()]
+    gain = next(row for row in rows if row[0] == "revision alignment")
+    ends = [
+        {row[0]: row[1] for row in run.sql("SELECT episode_id, rating FROM observations WHERE "
+         "stage = 'revision' AND scale = 'alignment' AND episode_id >= 16")}
+        for run in (runs.calm, runs.other)
+    ]  # fmt: skip
+    apart = [ends[1][number] - score for number, score in ends[0].items()]
+    assert gain[3].replace("\u2212", "-") == f"{sum(apart) / len(apart):+.3f}", "after the fork"
+    assert "paired" in page.locator("#differences").inner_text().lower()
+    page.locator("#differences a[data-row]").first.click()
+    page.wait_for_url("**episode=*")
+    assert page.locator(".compare .title").all_inner_texts() == ["calm", "other"]
+    questions = page.locator(".compare .said.block")
+    assert questions.nth(0).inner_text() == questions.nth(1).inner_text()
+    assert questions.count() == 6
+
+
+# Taking away
+
+
+def test_what_is_shown_can_be_taken_away(look: Look, runs: Runs, tmp_path: Path) -> None:
+    visit = look(accept_downloads=True)
+    page = visit.go("/r/calm/exchanges?round=1&label=good")
+    wanted = [
+        row[0]
+        for row in runs.calm.sql(
+            "SELECT id FROM episodes JOIN agents ON number = author "
+            "WHERE round = 1 AND label = 'good' ORDER BY id"
+        )
+    ]
+
+    def taken(wish: Any) -> Path:
+        with page.expect_download() as waiting:
+            wish.click()
+        path = tmp_path / waiting.value.suggested_filename
+        waiting.value.save_as(path)
+        return path
+
+    table = taken(page.get_by_role("link", name="CSV", exact=True))
+    with table.open(encoding="utf-8", newline="") as file:
+        assert [int(row["episode"]) for row in csv.DictReader(file)] == wanted
+    lines = taken(page.get_by_role("link", name="JSON lines", exact=True))
+    assert [json.loads(line)["episode"] for line in lines.read_text().splitlines()] == wanted
+    visit.go("/r/calm")
+    for kind, start in (("SVG", b"<svg"), ("PNG", b"\x89PNG"), ("CSV", b"round,")):
+        path = taken(page.get_by_role("link", name=f"{kind} of Alignment by round"))
+        assert path.name == f"alignment-by-round.{kind.lower()}"
+        assert path.read_bytes().startswith(start)
+    menu = page.locator("#plane details")
+    menu.locator("summary").click()
+    for kind, start in (("SVG", b"<svg"), ("PNG", b"\x89PNG")):
+        path = taken(menu.get_by_text(f"Save as {kind}"))
+        assert path.name == f"plane.{kind.lower()}" and path.read_bytes().startswith(start)
+
+
+# Keyboard
+
+
+def test_a_keyboard_reaches_everything(look: Look) -> None:
+    visit = look()
+    page = visit.go("/r/calm")
+    seen = []
+    outline = """() => { const style = getComputedStyle(document.activeElement);
+        return style.outlineStyle !== "none" && parseFloat(style.outlineWidth) > 0; }"""
+    for _ in range(60):
+        page.keyboard.press("Tab")
+        seen.append(_focused(page))
+        if seen[-1].startswith("body"):
+            break
+        assert page.evaluate(outline), seen[-1]
+    wanted = ["#main", "Sandbox society", "input", "next", "blur", "/agents", "/exchanges",
+              "/about", "previous", "play", "round", "measure", "summary", "SVG", "?"]  # fmt: skip
+    places = [next((n for n, one in enumerate(seen) if name in one), None) for name in wanted]
+    assert None not in places, list(zip(wanted, places, strict=True))
+    assert places[:12] == sorted(places[:12]), list(zip(wanted, places, strict=True))
+    page.locator("a.skip").focus()
+    page.keyboard.press("Enter")
+    assert _focused(page).startswith("main")
+
+
+def test_keys_do_what_the_list_of_keys_says(look: Look) -> None:
+    visit = look()
+    page = visit.go("/r/calm/exchanges")
+    links = page.locator("a[data-row]")
+    numbers = links.all_inner_texts()
+    for key, place in (("j", 0), ("j", 1), ("j", 2), ("k", 1)):
+        page.keyboard.press(key)
+        assert _focused(page).endswith(numbers[place])
+    dialog = page.locator("dialog")
+    for end in ("?", "Escape"):
+        page.keyboard.press("?")
+        assert dialog.is_visible() and "search" in dialog.inner_text()
+        page.keyboard.press("j")
+        page.keyboard.press(end)
+        assert not dialog.is_visible()
+        assert _focused(page).endswith(numbers[1]), "the focus is back"
+    page.keyboard.press("Enter")
+    page.wait_for_url(f"**/exchanges/{numbers[1]}")
+    page.keyboard.press("ArrowRight")
+    page.wait_for_url(f"**/exchanges/{numbers[0]}")
+    page.keyboard.press("ArrowLeft")
+    page.wait_for_url(f"**/exchanges/{numbers[1]}")
+    places = {"a": "/r/calm/agents", "c": "/r/calm/calls", "s": "/r/calm", "r": "/"}
+    for key, path in places.items():
+        page.keyboard.press("g")
+        page.keyboard.press(key)
+        page.wait_for_url(re.compile(rf"^{visit.site.url}{path}(\?.*)?$"))
+    page = visit.go("/r/calm/exchanges")
+    page.keyboard.press("/")
+    page.keyboard.type("gt?bj")
+    assert page.locator("header input").input_value() == "gt?bj" and not dialog.is_visible()
+
+
+def test_texts_can_be_blurred(look: Look) -> None:
+    visit = look()
+    page = visit.go("/r/calm/exchanges/3")
+    blurred = "(n) => getComputedStyle(document.querySelectorAll('.said')[n]).filter"
+    assert page.evaluate(blurred, 1) == "none"
+    page.keyboard.press("b")
+    visit.until(f"() => ({blurred})(1).startsWith('blur')")
+    page.locator(".said").nth(1).hover()
+    visit.until(f"() => ({blurred})(1) === 'none'")
+    page.mouse.move(1, 1)
+    visit.until(f"() => ({blurred})(1).startsWith('blur')")
+    page.locator(".said").nth(1).focus()
+    visit.until(f"() => ({blurred})(1) === 'none'")
+    assert page.evaluate(blurred, 0).startswith("blur")
+    page.reload()
+    assert page.evaluate(blurred, 1).startswith("blur"), "it is remembered"
+    assert page.locator("[data-switch=blur]").get_attribute("aria-pressed") == "true"
+    page.locator("[data-switch=blur]").click()
+    visit.until(f"() => ({blurred})(1) === 'none'")
+
+
+# Looks
+
+
+COLOURS = """() => ({
+    paper: getComputedStyle(document.body).backgroundColor,
+    ink: getComputedStyle(document.body).color,
+    chart: [...document.querySelectorAll("#alignment-by-round svg text, #map svg path")]
+        .map((one) => one.getAttribute("fill") ?? "").filter((fill) => !fill.startsWith("url"))
+        .join(" "),
+})"""
+
+
+def test_light_and_dark_differ(look: Look) -> None:
+    light, dark = (look(color_scheme=scheme) for scheme in ("light", "dark"))
+    found = [visit.go("/r/calm").evaluate(COLOURS) for visit in (light, dark)]
+    for part in ("paper", "ink", "chart"):
+        assert found[0][part] != found[1][part], part
+    page = light.page
+    themes = []
+    for _ in range(3):
+        page.keyboard.press("t")
+        themes.append(page.evaluate("() => document.documentElement.dataset.theme ?? 'auto'"))
+        if themes[-1] == "dark":
+            light.until(f"(dark) => ({COLOURS})().chart === dark", found[1]["chart"])
+            assert page.evaluate(COLOURS) == found[1]
+            page.reload()
+            light.until(f"(dark) => ({COLOURS})().chart === dark", found[1]["chart"])
+            assert page.evaluate(COLOURS) == found[1], "it is remembered"
+    assert themes == ["light", "dark", "auto"]
+    light.until(f"(old) => ({COLOURS})().chart === old", found[0]["chart"])
+
+
+def _pages(runs: Runs, key: str = "calm") -> list[str]:
+    row = _recalling(runs.calm)
+    parts = ["", "agents", "agents/3", "exchanges", f"exchanges/{row['episode_id']}", "ratings",
+             "calls", f"calls/{row['id']}", "about", "search?q=the"]  # fmt: skip
+    return [f"/r/{key}" + (f"/{part}" if part else "") for part in parts]
+
+
+def _others(runs: Runs) -> list[str]:
+    return ["/", "/compare?run=calm&run=other&episode=20", "/r/scene", "/r/scene/exchanges/2",
+            "/r/scene/agents", "/r/idle"]  # fmt: skip
+
+
+def _fits(page: Page) -> None:
+    width = page.evaluate("() => [document.documentElement.scrollWidth, innerWidth]")
+    assert width[0] <= width[1], page.url
+
+
+def test_every_page_fits_a_phone(look: Look, runs: Runs) -> None:
+    visit = look(viewport=PHONE, has_touch=True)
+    for path in [*_pages(runs), *_others(runs)]:
+        _fits(visit.go(path))
+
+
+def test_hostile_texts_are_only_shown(look: Look, runs: Runs) -> None:
+    """That no script ran, nothing was asked for and no dialog opened is seen by `Visit`."""
+    visit = look(viewport=PHONE)
+    for path in [*_pages(runs, "calm~2"), "/", "/r/calm~2/exchanges/0"]:
+        page = visit.go(path)
+        _fits(page)
+        page.set_viewport_size({"width": 1280, "height": 800})
+        _fits(page)
+        page.set_viewport_size(PHONE)  # type: ignore[arg-type]
+        assert page.locator("img, iframe, object, main script:not([type])").count() == 0
+        assert page.title() and page.locator("main h1").first.is_visible()
+    assert "<script>alert(1)</script>" in visit.go("/r/calm~2").locator("#map").inner_text() + (
+        visit.go("/r/calm~2/agents").locator("main").inner_text()
+    )
+
+
+DARK = re.compile(r"^/$|/calm$|/agents/|/exchanges/|/calls/|/ratings|episode=|nothing")
+
+
+def test_every_page_is_accessible(look: Look, runs: Runs) -> None:
+    from axe_playwright_python.sync_playwright import Axe
+
+    visit, found = look(color_scheme="light"), []
+    visit.expected = re.compile("status of 404")
+    for path in [*_pages(runs), *_others(runs), "/nothing"]:
+        page = visit.go(path)
+        for scheme, rules in (("light", {}), ("dark", {"runOnly": ["color-contrast"]})):
+            if scheme == "dark" and not DARK.search(path):
+                continue
+            page.emulate_media(color_scheme=scheme)  # type: ignore[arg-type]
+            options = {"resultTypes": ["violations"], **rules}
+            for one in Axe().run(page, options=options).response["violations"]:
+                if one["impact"] in ("serious", "critical"):
+                    nodes = [node["html"][:200] + node["failureSummary"] for node in one["nodes"]]
+                    found.append((path, scheme, one["id"], nodes[:3]))
+        page.emulate_media(color_scheme="light")
+    assert not found
+
+
+# Scenes
+
+
+def test_a_scene_is_set_as_a_play(look: Look, runs: Runs) -> None:
+    number, harm = runs.scene.sql(
+        "SELECT episode_id, critique.text FROM acts a JOIN texts critique "
+        "ON critique.id = a.critique_id WHERE a.harm AND EXISTS (SELECT 1 FROM acts b WHERE "
+        "b.episode_id = a.episode_id AND NOT b.passed) ORDER BY a.episode_id LIMIT 1"
+    )[0]
+    parts = runs.scene.sql("SELECT t.text FROM parts JOIN texts t ON t.id = name_id "
+                           "WHERE episode_id = ? ORDER BY number", number)  # fmt: skip
+    refused = runs.scene.sql("SELECT t.text FROM acts JOIN texts t ON t.id = text_id "
+                             "WHERE episode_id = ? AND NOT passed", number)  # fmt: skip
+    answers = runs.scene.sql(
+        "SELECT (SELECT text FROM texts WHERE id = draft_id), (SELECT text FROM texts "
+        "WHERE id = revision_id) FROM episodes WHERE id = ?", number)[0]  # fmt: skip
+    visit = look()
+    page = visit.go(f"/r/scene/exchanges/{number}")
+    assert page.locator(".parts strong").all_inner_texts() == [row[0] for row in parts]
+    lines = page.locator(".line.refused > .said")
+    assert [one.strip() for one in lines.all_text_contents()] == [row[0].strip() for row in refused]
+    assert "refused" in page.locator(".line.refused").first.get_attribute("data-why")
+    harms = page.locator(".harm").all_text_contents()
+    assert any(harm.strip() in one for one in harms)
+    assert page.locator(".draft .card").text_content().strip() == answers[0].strip()
+    page.get_by_text("The revision by itself").click()
+    assert page.locator(".revision details .said").text_content() == answers[1]
+    assert page.get_by_text("Second answer").is_visible()
+
+
+# Nothing to show
+
+
+def test_where_there_is_nothing_pages_say_so(look: Look) -> None:
+    visit = look()
+    for path, words in (
+        ("/r/idle", "Nothing has been played yet"),
+        ("/r/idle/exchanges", "No exchange fits"),
+        ("/r/idle/ratings", "Nobody has rated yet"),
+        ("/r/idle/calls", "No call fits"),
+        ("/r/idle/agents/3", "Nobody has rated it yet"),
+        ("/r/calm/search", "Nothing to look for"),
+        ("/r/calm/search?q=xylophone", "Nobody says that"),
+        ("/r/calm/agents?q=xylophone", "No agent fits"),
+        ("/r/scene/agents", "no agents of its own"),
+        ("/compare", "Two runs are wanted"),
+    ):
+        assert visit.go(path).get_by_text(words).is_visible(), path
+    visit.expected = re.compile(r"status of 40[04]")
+    for path, words in (
+        ("/r/nobody", "There is no run nobody here"),
+        ("/nothing", "There is no such page"),
+        ("/r/calm/agents/99", "expected 0 to 15"),
+        ("/r/calm/exchanges/48", "not played"),
+        ("/r/calm/exchanges?round=x", "round: found x; expected a number"),
+    ):
+        page = visit.go(path)
+        assert page.get_by_text(words).is_visible(), path
+        page.get_by_role("link", name="See all runs").click()
+        page.wait_for_url(f"{visit.site.url}/")
+    page.locator("a[data-row]").first.wait_for()
+
+
+def test_a_token_lets_a_browser_in(look: Look, runs: Runs) -> None:
+    with serving(runs.calm, token="s3cret") as site:
+        visit = look(site)
+        visit.expected = re.compile("status of 403")
+        page = visit.page
+        page.goto(f"{site.url}/r/calm")
+        assert "expected the address with the token" in page.content()
+        page = visit.go("/r/calm?token=s3cret")
+        assert "s3cret" not in page.url and "s3cret" not in page.content()
+        assert page.evaluate("() => document.cookie") == "", "scripts cannot read it"
+        page.keyboard.press("g")
+        page.keyboard.press("a")
+        page.wait_for_url("**/r/calm/agents")
+        assert page.locator("h1").inner_text() == "Agents"

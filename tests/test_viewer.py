@@ -1,0 +1,1010 @@
+"""The viewer: what its summaries hold, what its pages show and refuse, and what it never does."""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import re
+import shutil
+import signal
+import sqlite3
+import subprocess
+import sys
+import threading
+import time
+from collections import Counter, defaultdict
+from collections.abc import Iterator
+from contextlib import closing
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlencode
+
+import pytest
+import yaml
+from conftest import ROOT, Make, small
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from sqlalchemy import Engine, create_engine, select, text
+from stored import Run
+from stored import make as make_stored
+from test_migrations import age
+from viewing import HOSTILE, Site, Tags, addresses, hostile, link, listed, remade, serving
+
+from sandbox.config import load_config
+from sandbox.forking import fork
+from sandbox.influence import clusters, influences, new_words, resemblance, uptake
+from sandbox.limits import Budget
+from sandbox.recalling import candidates
+from sandbox.run import create, prepare, resume
+from sandbox.viewer import telling
+from sandbox.viewer.addresses import Query
+from sandbox.viewer.filters import visible
+from sandbox.viewer.listing import exchange_filter
+from sandbox.wording import changed_words
+from storage.database import Address, open_for_reading, parse_url
+from storage.exchanges import Exchange, GivenRating, Observation, exchanges
+from storage.reader import Reader
+from storage.tables import episodes
+
+LATENCY = "models.social.latency={first_token: 0.004, per_token: 0.0001, capacity: 16}"
+SUMMED = ("draft_alignment", "revision_alignment", "draft_engagement", "revision_engagement")
+
+# Summaries
+
+
+def _ask(engine: Engine, query: str, **values: Any) -> list[tuple[Any, ...]]:
+    with engine.connect() as connection:
+        return [tuple(row) for row in connection.execute(text(query), values)]
+
+
+MINE = "SELECT id FROM episodes WHERE run_id = :run AND observed"
+COUNTS = {
+    "outcomes": "SELECT round, measure, outcome, n FROM outcomes WHERE run_id = :run",
+    "raters": "SELECT rater, label, ratings, missing, total, compared, deviation, "
+    "deviation_squares FROM rater_sums WHERE run_id = :run",
+    "calls": "SELECT form_id, model_id, status, calls, tokens_in, tokens_out, cached_tokens, "
+    "told, tokens_told, took FROM call_sums WHERE run_id = :run AND calls <> 0",
+    "columns": f"SELECT id, {', '.join(SUMMED)}, mean_rating, ratings_read, ratings_missing "
+    "FROM episodes WHERE run_id = :run",
+}
+
+
+def _close(rows: Any) -> Any:
+    """Rows in order, with numbers that are near to each other made equal."""
+    return sorted(
+        tuple(round(float(value), 6) if isinstance(value, int | float) else value for value in row)
+        for row in rows
+    )
+
+
+def _held(engine: Engine, run: int) -> dict[str, Any]:
+    found = {name: _ask(engine, query, run=run) for name, query in COUNTS.items()}
+    found["columns"] = [tuple(-99 if x is None else x for x in row) for row in found["columns"]]
+    return {name: _close(rows) for name, rows in found.items()}
+
+
+def _expected(engine: Engine, run: int) -> dict[str, Any]:
+    """The same from the rows themselves."""
+    one = {"run": run}
+    played = _ask(
+        engine,
+        "SELECT e.id, e.round, e.failed_at, e.observed, coalesce(a.label, '') FROM episodes e "
+        "LEFT JOIN agents a ON a.run_id = e.run_id AND a.number = e.author WHERE e.run_id = :run",
+        **one,
+    )
+    seen, given = defaultdict(dict), defaultdict(list)
+    for episode, stage, scale, rating, status in _ask(
+        engine,
+        "SELECT episode_id, stage, scale, rating, status FROM observations "
+        f"WHERE episode_id IN ({MINE})",
+        **one,
+    ):
+        seen[episode][f"{stage}_{scale}"] = (rating, status)
+    for episode, *row in _ask(
+        engine,
+        f"SELECT episode_id, rater, rating, status FROM ratings WHERE episode_id IN ({MINE})",
+        **one,
+    ):
+        given[episode].append(row)
+    outcomes: Counter[Any] = Counter()
+    raters: dict[Any, list[float]] = defaultdict(lambda: [0] * 6)
+    columns = []
+    for episode, number, failed_at, observed, label in played:
+        scores = {name: rating for name, (rating, _) in seen[episode].items()}
+        read = [rating for _, rating, _ in given[episode] if rating is not None]
+        lost = len(given[episode]) - len(read)
+        mean = sum(read) / len(read) if read else None
+        last = (mean, len(read), lost) if observed else (None, None, None)
+        columns.append((episode, *(scores.get(name) for name in SUMMED), *last))
+        if not observed:
+            continue
+        outcomes[number, "episode", "failed" if failed_at else "played"] += 1
+        for name, (rating, status) in seen[episode].items():
+            outcomes[number, name, status if rating is None else str(rating)] += 1
+        for _, rating, status in given[episode]:
+            outcomes[number, "peer_rating", status if rating is None else str(rating)] += 1
+        for scale in ("alignment", "engagement"):
+            before, after = (scores.get(f"{stage}_{scale}") for stage in ("draft", "revision"))
+            if None not in (before, after):
+                outcomes[number, f"{scale}_gain", str(after - before)] += 1
+        if read and scores.get("draft_alignment") is not None:
+            halves_up = int(sum(read) / len(read) + 0.5)
+            outcomes[number, "agreement", f"{halves_up}/{scores['draft_alignment']}"] += 1
+        for rater, rating, _ in given[episode]:
+            others = [r for other, r, _ in given[episode] if other != rater and r is not None]
+            apart = rating - sum(others) / len(others) if others and rating is not None else None
+            row = (1, rating is None, rating or 0, apart is not None, apart or 0, (apart or 0) ** 2)
+            sums = raters[rater, label]
+            raters[rater, label] = [a + b for a, b in zip(sums, row, strict=True)]
+    calls = _ask(
+        engine,
+        "SELECT form_id, model_id, status, count(*), coalesce(sum(tokens_in), 0), "
+        "coalesce(sum(tokens_out), 0), coalesce(sum(cached_tokens), 0), count(cached_tokens), "
+        "coalesce(sum(tokens_in) FILTER (WHERE cached_tokens IS NOT NULL), 0), sum(took) "
+        "FROM calls WHERE id >= :low AND id < :high GROUP BY form_id, model_id, status",
+        low=(run - 1) << 32,
+        high=run << 32,
+    )
+    return {
+        "outcomes": _close((*key, n) for key, n in outcomes.items()),
+        "raters": _close((*key, *sums) for key, sums in raters.items()),
+        "calls": _close(calls),
+        "columns": _close(tuple(-99 if x is None else x for x in row) for row in columns),
+    }
+
+
+def agree(address: Address | Run) -> dict[str, Any]:
+    """Hold all summaries of a database against its rows; what there is of the last run."""
+    url = parse_url(str(address.path)) if isinstance(address, Run) else address.url
+    engine = create_engine(url)
+    try:
+        runs = [row[0] for row in _ask(engine, "SELECT id FROM runs ORDER BY id")]
+        for run in runs:
+            held = _held(engine, run)
+            for name, rows in _expected(engine, run).items():
+                assert held[name] == rows, name
+        return held
+    finally:
+        engine.dispose()
+
+
+def test_summaries_hold_what_the_rows_hold(messy: Run, tidy: Run) -> None:
+    for run in (messy, tidy):
+        held = agree(run)
+        assert all(held.values())
+    outcomes = {(measure, outcome) for _, measure, outcome, _ in agree(messy)["outcomes"]}
+    assert ("episode", "failed") in outcomes and ("peer_rating", "unreadable") in outcomes
+
+
+def test_summaries_of_a_run_that_nobody_has_played(tmp_path: Path) -> None:
+    run = make_stored(tmp_path / "run.db", "rounds=2", play=False)
+    assert not any(agree(run).values())
+
+
+def test_summaries_outlive_a_kill(tmp_path: Path) -> None:
+    config = small("rounds=4", LATENCY, "models.social.misbehave=0.2", "name=killed")
+    path, database = tmp_path / "config.yaml", tmp_path / "runs" / "killed.db"
+    path.write_text(yaml.safe_dump(json.loads(config.as_json())), encoding="utf-8")
+    command = [sys.executable, str(ROOT / "run_sim.py"), "run", str(path)]
+    process = subprocess.Popen(
+        command, cwd=tmp_path, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+    )
+    run = Run(database, "killed")
+    while process.poll() is None:
+        try:
+            if run.sql("SELECT count(*) FROM episodes WHERE observed")[0][0] > 10:
+                break
+        except sqlite3.OperationalError:
+            time.sleep(0.01)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    assert process.returncode == -signal.SIGKILL, "it was done before it could be killed"
+    address = Address(parse_url(str(database)), "killed")
+    assert agree(address)["outcomes"]
+    assert resume(address).status == "done"
+    agree(address)
+
+
+def test_summaries_of_a_fork_and_of_calls_that_were_asked_anew(tmp_path: Path, make: Make) -> None:
+    address, _ = make("models.social.misbehave=0.2", "rounds=3")
+    beside = fork(address, 1, ["world.score_only=true"], name="beside", db=str(address.url))
+    before = agree(beside)
+    assert before["outcomes"] and {row[0] for row in before["outcomes"]} == {0, 1}
+    assert resume(beside).status == "done"
+    agree(beside)
+    anew = create(prepare(small("schedule.order=sequential")), str(tmp_path / "anew.db"))
+    assert resume(anew, budget=Budget(calls=100)).status == "interrupted"
+    agree(anew)
+    with closing(sqlite3.connect(tmp_path / "anew.db")) as connection, connection:
+        connection.execute("UPDATE forms SET system = 'Changed.' WHERE name = 'rate'")
+    assert resume(anew, accept_changes=True).status == "done"
+    agree(anew)
+
+
+def test_summaries_can_be_made_anew(messy: Run, tmp_path: Path) -> None:
+    copy = messy.copy(tmp_path)
+    before = agree(messy)
+    for statement in (
+        "DELETE FROM outcomes WHERE round = 1",
+        "UPDATE rater_sums SET total = total + 1",
+        "UPDATE call_sums SET calls = 7 * calls",
+        "UPDATE episodes SET mean_rating = 1, draft_alignment = NULL",
+    ):
+        copy.sql(statement)
+    remade(copy)
+    assert agree(copy) == before
+    assert words_found(copy.reader, "the") == words_found(messy.reader, "the") != set()
+
+
+# Words
+
+
+def words_found(reader: Reader, said: str) -> set[int]:
+    conditions = exchange_filter(reader, Query({"q": said}))
+    rows = reader.rows(select(episodes.c.id).where(*conditions))
+    return {row.id - reader.base for row in rows}
+
+
+def _said(reader: Reader) -> dict[int, list[str]]:
+    """Everything that is said in an exchange, by its number."""
+    found = {}
+    for one in exchanges(reader):
+        parts = [one.question, one.draft, one.revision]
+        parts += [given.reason for given in one.ratings]
+        parts += [seen.reason for seen in one.observations]
+        if one.scene:
+            parts += [t for act in one.scene.acts for t in (act.text, act.why, act.critique)]
+            parts += [t for part in one.scene.parts for t in (part.name, part.about)]
+            parts += [note.text for note in one.scene.notes]
+        calls = reader.journal(one.episode)
+        parts += [call.reply for call in calls if call.status != "ok"]
+        parts += [call.thinking for call in calls]
+        found[one.episode] = [part.lower() for part in parts if part]
+    return found
+
+
+def _sample(said: dict[int, list[str]], n: int) -> list[str]:
+    every = {
+        word for texts in said.values() for part in texts for word in re.findall(r"[a-z]{3,}", part)
+    }
+    return random.Random(5).sample(sorted(every), min(n, len(every)))
+
+
+def _with(said: dict[int, list[str]], pattern: str) -> set[int]:
+    return {number for number, texts in said.items() if any(re.search(pattern, t) for t in texts)}
+
+
+def test_words_are_found_where_they_are_said(messy: Run, tmp_path: Path) -> None:
+    scene = tmp_path / "scene.db"
+    preset = ROOT / "worlds" / "presets" / "scene.yaml"
+    play = load_config(preset, ["world.scenes=4", "models.social.misbehave=0.1", "name=scene"])
+    assert resume(create(prepare(play), str(scene))).status == "done"
+    for run in (messy, Run(scene, "scene")):
+        reader = run.reader
+        said = _said(reader)
+        for word in _sample(said, 60):
+            assert words_found(reader, word) == _with(said, rf"\b{word}"), word
+        assert words_found(reader, "xylophone zebra") == set()
+        assert words_found(reader, '"" ... AND') == _with(said, r"\band")
+        some = random.Random(2).choice([t for texts in said.values() for t in texts])
+        phrase = re.findall(r"\w+", some)[2:5]
+        wanted = _with(said, r"\b" + r"\W+".join(phrase) + r"\b")
+        assert wanted and words_found(reader, f'"{" ".join(phrase)}"') == wanted
+        first, second = _sample(said, 2)
+        both = words_found(reader, f"{first} {second}")
+        assert both == words_found(reader, first) & words_found(reader, second)
+        assert words_found(reader, first.upper()) == words_found(reader, first)
+
+
+def test_what_is_still_played_is_not_found(tmp_path: Path) -> None:
+    address = create(prepare(small("schedule.order=lock_step")), str(tmp_path / "run.db"))
+    assert resume(address, budget=Budget(calls=60)).status == "interrupted"
+    run = Run(tmp_path / "run.db", "quickstart")
+    reader = Reader.find(open_for_reading(address.url), None, "")
+    begun = {row[0] for row in run.sql("SELECT id FROM episodes WHERE NOT observed")}
+    said = _said(reader)
+    for word in _sample(said, 20):
+        assert words_found(reader, word) == _with(said, rf"\b{word}") - begun
+
+
+def test_a_server_holds_and_finds_the_same(server: str) -> None:
+    both = []
+    for name in ("one", "two"):
+        config = small("rounds=2", "models.social.misbehave=0.2", f"name={name}")
+        both.append(create(prepare(config), server))
+    for address in both:
+        assert resume(address).status == "done"
+        agree(address)
+    reader = Reader.find(open_for_reading(both[1].url), "two", "")
+    said = _said(reader)
+    for word in _sample(said, 40):
+        assert words_found(reader, word) == _with(said, rf"\b{word}\b"), word
+    assert words_found(reader, "xylophone") == set()
+    with serving(f"{server}#one", f"{server}#two") as site:
+        numbers = listed(site.page("/r/two/exchanges", q=_sample(said, 1)[0]), "exchanges")
+        assert set(numbers) == words_found(reader, _sample(said, 1)[0])
+        for page in ("", "/agents", "/agents/1", "/exchanges/1", "/ratings", "/calls", "/calls/3",
+                     "/about", "/search?q=the", "/frames/1.json", "/advice/1"):  # fmt: skip
+            site.page(f"/r/two{page}")
+        assert len(site.ask("/r/two/exchanges.jsonl").lines) == len(said)
+    reader.engine.dispose()
+
+
+# Hostile texts
+
+
+@pytest.fixture(scope="module")
+def spiteful(messy: Run, tmp_path_factory: pytest.TempPathFactory) -> Run:
+    return hostile(messy, tmp_path_factory.mktemp("hostile"))
+
+
+@pytest.fixture(scope="module")
+def there(spiteful: Run) -> Iterator[Site]:
+    with serving(spiteful) as site:
+        yield site
+
+
+SAFE = {
+    *("html", "head", "meta", "title", "link", "script", "body", "a", "header", "div", "nav"),
+    *("ol", "ul", "li", "span", "form", "input", "button", "output", "main", "h1", "h2", "h3"),
+    *("p", "footer", "kbd", "dialog", "dl", "dt", "dd", "strong", "code", "pre", "table", "thead"),
+    *("tbody", "tr", "th", "td", "details", "summary", "section", "figure", "figcaption"),
+    *("label", "select", "option", "progress", "del", "ins", "mark"),
+}
+UNSEEN = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]")
+LINKED = re.compile(r"(?:/|\?|#main$)")
+
+
+def _harmless(page: str) -> Tags:
+    """A page whose every tag, link and script is the viewer's own."""
+    found = Tags(page)
+    for tag, has in found.tags:
+        assert tag in SAFE, tag
+        assert not [name for name in has if name.startswith("on") or name == "style"], has
+        for name in {"href", "src", "action"} & has.keys():
+            assert LINKED.match(str(has[name])) and not str(has[name]).startswith("//"), has
+        if tag == "script":
+            assert str(has.get("src")).startswith("/static/") or has == {"type": "application/json"}
+    for data in found.scripts:
+        if data.strip():
+            found.words += _texts(json.loads(data))
+    assert not UNSEEN.search(found.shown)
+    return found
+
+
+def _texts(value: Any) -> list[str]:
+    """All texts in a chart's data."""
+    if isinstance(value, str):
+        return [value]
+    parts = value.values() if isinstance(value, dict) else value
+    return [t for part in parts for t in _texts(part)] if isinstance(value, dict | list) else []
+
+
+def test_no_page_does_what_a_text_says(there: Site, spiteful: Run) -> None:
+    pages = [path for path in addresses(spiteful) if not path.endswith((".csv", ".jsonl"))]
+    pages += [f"/r/small/exchanges/{row[0]}" for row in spiteful.sql("SELECT id FROM episodes "
+              "WHERE draft_id IS NOT NULL ORDER BY id LIMIT 20")]  # fmt: skip
+    pages += [f"/r/small/calls/{row[0]}" for row in spiteful.sql("SELECT id FROM calls LIMIT 12")]
+    pages += [f"/r/small/agents/{number}" for number in range(12)]
+    pages += ["/r/small/exchanges?" + urlencode({"q": one[:900]}) for one in HOSTILE]
+    pages += ["/r/small/search?" + urlencode({"q": one[:900]}) for one in HOSTILE]
+    pages += ["/r/small/agents?" + urlencode({"q": one[:900]}) for one in HOSTILE]
+    pages += ["/compare?" + urlencode([("run", "small"), ("run", "small"), ("episode", "3")])]
+    shown = ""
+    for path in pages:
+        page = there.page(path)
+        if "/frames/" in path:
+            page = "".join(node["name"] for node in json.loads(page)["nodes"])
+        assert not UNSEEN.search(re.sub('value="[^"]*"', "", page)), path
+        if not path.split("?")[0].endswith(".json"):
+            shown += _harmless(page).shown
+    for one in HOSTILE:
+        seen = visible(one) if len(one) < 1000 else one[:50_000]
+        assert seen.strip() in shown, "what was said is to be seen as it was said"
+    for point in (0x202E, 0x202C, 0x2066, 0x2069, 0x07, 0x1B, 0x7F, 0x85):
+        assert f"\u27e8U+{point:04X}\u27e9" in shown
+    assert "more characters" in shown
+
+
+def test_faults_do_not_do_what_an_address_says(there: Site) -> None:
+    for path in (
+        "/r/%3Cscript%3Ealert(1)%3C%2Fscript%3E",
+        "/r/small/exchanges?round=%3Cimg+src%3Dx%3E",
+        "/r/small/exchanges?kind=%3Cimg+src%3Dx%3E",
+        "/r/small/%3Cimg%20src=x%3E",
+        "/%E2%80%AE%00",
+    ):
+        answer = there.ask(path)
+        assert answer.status in (400, 404), path
+        _harmless(answer.text)
+        assert "\u202e" not in answer.text
+
+
+def test_files_hold_texts_as_they_are(there: Site, spiteful: Run) -> None:
+    texts = {row[0] for row in spiteful.sql("SELECT text FROM texts")}
+    for name, columns in (("exchanges", ("draft", "revision", "question")), ("calls", ())):
+        lines = there.ask(f"/r/small/{name}.jsonl").lines
+        rows = there.ask(f"/r/small/{name}.csv").rows
+        assert len(lines) == len(rows) > 100
+        for line, row in zip(lines, rows, strict=True):
+            for column in columns:
+                assert line[column] is None or line[column] in texts
+            for column, value in line.items():
+                cell = row[column]
+                if cell.startswith(("=", "+", "-", "@", "\t", "\r", "\n")):
+                    float(cell)
+                if isinstance(value, str):
+                    assert cell in (value, f"'{value}"), column
+                    assert (cell == value) == (not value.startswith(("=", "+", "-", "@", "\t")))
+    said = "".join(str(line) for line in there.ask("/r/small/exchanges.jsonl").lines)
+    assert all(str([one])[2:-2] in said for one in HOSTILE)
+    agents = there.ask("/r/small/agents.csv").rows
+    assert len(agents) == len(there.ask("/r/small/agents.jsonl").lines) == 25
+    assert {row["name"] for row in agents} >= {"'@SUM(1)", "<script>alert(1)</script>"}
+
+
+# Addresses
+
+
+@pytest.fixture(scope="module")
+def site(messy: Run) -> Iterator[Site]:
+    with serving(messy) as site:
+        yield site
+
+
+def _all_pages(site: Site, path: str, query: dict[str, Any], kind: str) -> list[int]:
+    """The numbers that all pages of a list show, as one leafs through them."""
+    page, found = site.page(path, **query), []
+    while True:
+        found += listed(page, kind)
+        further = link(page, "next")
+        if further is None:
+            return found
+        page = site.page(path + further)
+
+
+SCORES = """SELECT e.*, a.label,
+    (SELECT rating FROM observations WHERE episode_id = e.id AND stage = 'draft'
+        AND scale = 'alignment') AS before,
+    (SELECT rating FROM observations WHERE episode_id = e.id AND stage = 'revision'
+        AND scale = 'alignment') AS after,
+    (SELECT avg(rating) FROM ratings WHERE episode_id = e.id) AS peers,
+    (SELECT count(*) FROM ratings WHERE episode_id = e.id AND rating IS NULL) AS lost
+    FROM episodes e JOIN agents a ON a.number = e.author"""
+FILTERS: list[tuple[dict[str, Any], str]] = [
+    ({}, "1 ORDER BY id DESC"),
+    ({"order": "oldest"}, "1 ORDER BY id"),
+    ({"order": "rise"}, "1 ORDER BY after - before DESC NULLS LAST, id"),
+    ({"order": "fall"}, "1 ORDER BY after - before NULLS LAST, id"),
+    ({"order": "best"}, "1 ORDER BY after DESC NULLS LAST, id"),
+    ({"order": "worst"}, "1 ORDER BY after NULLS LAST, id"),
+    ({"order": "peers"}, "1 ORDER BY peers DESC NULLS LAST, id"),
+    ({"round": 2}, "round = 2 ORDER BY id DESC"),
+    ({"author": 7}, "author = 7 ORDER BY id DESC"),
+    ({"author": 7, "round": 0}, "author = 7 AND round = 0 ORDER BY id DESC"),
+    ({"rater": 3, "order": "oldest"},
+     "id IN (SELECT episode_id FROM ratings WHERE rater = 3) ORDER BY id"),
+    ({"label": "bad"}, "label = 'bad' ORDER BY id DESC"),
+    ({"label": "none such"}, "0"),
+    ({"kind": "rose"}, "after > before ORDER BY id DESC"),
+    ({"kind": "equal"}, "after = before ORDER BY id DESC"),
+    ({"kind": "fell"}, "after < before ORDER BY id DESC"),
+    ({"kind": "failed"}, "failed_at IS NOT NULL ORDER BY id DESC"),
+    ({"kind": "missing ratings", "label": "good", "order": "best"},
+     "lost > 0 AND label = 'good' ORDER BY after DESC NULLS LAST, id"),
+    ({"kind": "in play"}, "0"),
+    ({"q": "", "round": ""}, "1 ORDER BY id DESC"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("query", "where"), FILTERS, ids=[str(query) for query, _ in FILTERS])
+def test_exchanges_are_filtered(site: Site, messy: Run, query: dict[str, Any], where: str) -> None:
+    wanted = [row["id"] for row in messy.sql(f"SELECT * FROM ({SCORES}) WHERE {where}")]
+    assert _all_pages(site, "/r/small/exchanges", query, "exchanges") == wanted
+    asked = "?" + urlencode(query)
+    lines = site.ask(f"/r/small/exchanges.jsonl{asked}").lines
+    assert [line["episode"] for line in lines] == sorted(wanted)
+    rows = site.ask(f"/r/small/exchanges.csv{asked}").rows
+    assert [int(row["episode"]) for row in rows] == sorted(wanted)
+
+
+def test_exchanges_are_filtered_by_words(site: Site, messy: Run) -> None:
+    said = _said(messy.reader)
+    for word in _sample(said, 4):
+        wanted = sorted(_with(said, rf"\b{word}"), reverse=True)
+        assert _all_pages(site, "/r/small/exchanges", {"q": word}, "exchanges") == wanted
+        in_round = [number for number in wanted if number // 25 == 3]
+        query = {"q": word, "round": 3, "order": "oldest"}
+        assert _all_pages(site, "/r/small/exchanges", query, "exchanges") == in_round[::-1]
+        lines = site.ask("/r/small/exchanges.jsonl?" + urlencode({"q": word})).lines
+        assert [line["episode"] for line in lines] == wanted[::-1]
+        hits = site.page("/r/small/search", q=word)
+        assert listed(hits, "exchanges") == wanted[: len(listed(hits, "exchanges"))]
+        assert bool(wanted) == bool(re.search(rf"<mark>{word}", hits, re.IGNORECASE))
+
+
+def test_pages_beyond_the_last_show_the_last(site: Site) -> None:
+    last = site.page("/r/small/exchanges", page=3)
+    assert listed(last, "exchanges") == list(range(49, -1, -1))
+    assert "101 to 150 of 150" in last
+    assert listed(site.page("/r/small/exchanges", page=99), "exchanges") == listed(
+        last, "exchanges"
+    )
+
+
+CALLS: list[tuple[dict[str, Any], str]] = [
+    ({}, "1"),
+    ({"form": "rate"}, "form = 'rate'"),
+    ({"form": "no such form"}, "0"),
+    ({"status": "ok", "round": 5}, "status = 'ok' AND episode_id / 25 = 5"),
+    ({"status": "not ok"}, "status <> 'ok'"),
+    ({"status": "unreadable", "form": "rate"}, "status = 'unreadable' AND form = 'rate'"),
+    ({"status": "failed"}, "status = 'failed'"),
+    ({"agent": 4}, "agent = 4"),
+    ({"agent": 4, "form": "draft", "round": 1},
+     "agent = 4 AND form = 'draft' AND episode_id / 25 = 1"),
+    ({"round": 4}, "episode_id / 25 = 4"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("query", "where"), CALLS, ids=[str(query) for query, _ in CALLS])
+def test_calls_are_filtered(site: Site, messy: Run, query: dict[str, Any], where: str) -> None:
+    calls = "SELECT c.*, f.name AS form FROM calls c JOIN forms f ON f.id = c.form_id"
+    rows = messy.sql(f"SELECT id FROM ({calls}) WHERE {where} ORDER BY id DESC")
+    wanted = [row[0] for row in rows]
+    page, found = site.page("/r/small/calls", **query), []
+    while True:
+        found += listed(page, "calls")
+        further = link(page, "next")
+        if further is None:
+            break
+        page = site.page("/r/small/calls" + further)
+    assert found == wanted, "forwards"
+    back: list[int] = listed(page, "calls")
+    while (before := link(page, "prev")) is not None:
+        page = site.page("/r/small/calls" + before)
+        back = listed(page, "calls") + back
+    assert back == wanted, "and back"
+    asked = "?" + urlencode(query)
+    lines = site.ask(f"/r/small/calls.jsonl{asked}").lines
+    assert [line["call"] for line in lines] == wanted
+    assert [int(row["call"]) for row in site.ask(f"/r/small/calls.csv{asked}").rows] == wanted
+
+
+def test_calls_before_and_after_one(site: Site) -> None:
+    assert listed(site.page("/r/small/calls", before=30), "calls") == list(range(29, -1, -1))
+    assert listed(site.page("/r/small/calls", after=30), "calls") == list(range(80, 30, -1))
+    assert listed(site.page("/r/small/calls", before=0), "calls") == []
+
+
+def test_agents_are_filtered_and_sorted(site: Site, messy: Run) -> None:
+    numbers = "SELECT number FROM agents a WHERE {} ORDER BY {}"
+    got = "(SELECT avg(rating) FROM ratings WHERE episode_id IN (SELECT id FROM episodes WHERE "
+    for query, where, order in (
+        ({}, "1", "number"),
+        ({"label": "good"}, "label = 'good'", "number"),
+        ({"order": "name"}, "1", "persona ->> '$.name', number"),
+        ({"order": "got"}, "1", f"{got} author = a.number)) DESC NULLS LAST, number"),
+        ({"q": "electrician"}, "persona LIKE '%electrician%'", "number"),
+        ({"q": "occupation"}, "0", "1"),
+    ):
+        wanted = [row[0] for row in messy.sql(numbers.format(where, order))]
+        assert listed(site.page("/r/small/agents", **query), "agents") == wanted, query
+        asked = "?" + urlencode(query)
+        lines = site.ask(f"/r/small/agents.jsonl{asked}").lines
+        assert [line["agent"] for line in lines] == wanted, query
+
+
+def test_figures_of_agents_and_of_the_map(site: Site, messy: Run) -> None:
+    mine = "episode_id IN (SELECT id FROM episodes WHERE author = ?)"
+    for line in site.ask("/r/small/agents.jsonl").lines:
+        number = line["agent"]
+        got, gave = (
+            messy.sql(f"SELECT avg(rating) FROM ratings WHERE {where}", number)[0][0]
+            for where in (mine, "rater = ?")
+        )
+        assert line["got"] == pytest.approx(got) and line["gave"] == pytest.approx(gave)
+        held = messy.sql("SELECT count(*) FROM memories WHERE agent = ?", number)[0][0]
+        assert line["memories"] == held
+    frame = json.loads(site.page("/r/small/frames/3.json"))
+    scores = {row["author"]: row for row in messy.sql(f"{SCORES} WHERE e.round = 3")}
+    assert {node["agent"]: node["alignment"] for node in frame["nodes"]} == {
+        number: row["after"] for number, row in scores.items()
+    }
+    edges = messy.sql(
+        "SELECT rater, author, rating FROM ratings JOIN episodes e ON e.id = episode_id "
+        "WHERE round = 3 AND rating IS NOT NULL"
+    )
+    assert sorted(map(tuple, frame["edges"])) == sorted(map(tuple, edges))
+
+
+WRONG = [
+    *("exchanges?round=x", "exchanges?round=-1", "exchanges?author=1.5", "exchanges?rater=zero"),
+    *("exchanges?kind=bad", "exchanges?order=up", "exchanges?page=0", "exchanges?page=x"),
+    *(f"exchanges?round={10**30}", "exchanges?kind=no+such", "agents?order=height"),
+    *("calls?status=good", "calls?before=x", "calls?after=-2", "calls?agent=me", "?round=x"),
+    *("?by=height", "agents/1?round=x", "agents/1?only=some", "exchanges.csv?round=x"),
+    *("exchanges.jsonl?kind=bad", "calls.csv?agent=x", "calls.jsonl?status=good"),
+    *("agents.csv?order=height", "figures/plane.svg?theme=blue"),
+]
+
+
+@pytest.mark.parametrize("path", WRONG)
+def test_wrong_values_are_named(site: Site, path: str) -> None:
+    answer = site.ask(f"/r/small{'' if path.startswith('?') else '/'}{path}")
+    assert answer.status == 400
+    said = Tags(answer.text).shown
+    name = path.partition("?")[2].partition("=")[0]
+    assert re.search(rf"{name}: found .+; expected [^\n]+", said), said
+
+
+UNKNOWN = [
+    *("/r/nobody", "/r/nobody/agents", "/r/nobody/exchanges.csv", "/r/nobody/pulse.json"),
+    *("/r/small/agents/25", "/r/small/exchanges/150", "/r/small/calls/99999999", "/nothing"),
+    *("/r/small/nothing", "/r/small/exchanges.txt", "/r/small/secrets.csv", "/static/no.js"),
+    *("/r/small/figures/no.svg", "/r/small/figures/plane.pdf", "/r/small/agents/x"),
+    *(f"/r/small/{kind}/{10**30}" for kind in ("agents", "exchanges", "calls")),
+    *(f"/r/small/{kind}/{2**63}" for kind in ("agents", "exchanges", "calls")),
+    *("/compare?run=nobody&run=small", "/static/../app.py", "/static/%2e%2e/app.py"),
+    "/r/small/../../etc/passwd",
+]
+
+
+@pytest.mark.parametrize("path", UNKNOWN)
+def test_what_is_not_there_is_not_found(site: Site, path: str) -> None:
+    answer = site.ask(path)
+    assert answer.status == 404
+    assert "Traceback" not in answer.text
+
+
+@pytest.mark.parametrize("path", [
+    *(f"frames/{number}.json" for number in (99, 2**63, 10**30)),
+    *(f"advice/{number}" for number in (99, 2**63, 10**30)),
+    *("?round=99", "exchanges?page=1099511627776", "calls?before=1099511627776"),
+    *("calls?round=1099511627776", "exchanges?author=1099511627776", "exchanges?q=%00"),
+    *("exchanges?q=%22", "search?q=%22%22", "search", "exchanges?q=a*+OR+NEAR(", "?agent=999"),
+])  # fmt: skip
+def test_odd_addresses_are_answered(site: Site, path: str) -> None:
+    answer = site.ask(f"/r/small{'' if path.startswith('?') else '/'}{path}")
+    assert answer.status in (200, 404), answer.text[-300:]
+
+
+def test_runs_that_cannot_be_compared_are_named(site: Site) -> None:
+    for query in ("run=small", "run=small&run=small", ""):
+        assert site.ask(f"/compare?{query}").status == 200
+        answer = site.ask(f"/compare/differences?{query}")
+        assert answer.status == 200 and 'class="note bad"' in answer.text, query
+
+
+# The guard
+
+
+OTHERS = [
+    *("elsewhere.example", "127.0.0.1.elsewhere.example", "10.0.0.1", "[::2]", "0.0.0.0"),
+    "localhost.elsewhere.example:80",
+]
+
+
+@pytest.mark.parametrize("host", OTHERS)
+def test_requests_for_other_hosts_are_refused(site: Site, host: str) -> None:
+    for path in ("/", "/r/small", "/static/app.css", "/nothing"):
+        answer = site.ask(path, Host=host)
+        assert answer.status == 421 and "small" not in answer.text
+
+
+@pytest.mark.parametrize(
+    "host", ["localhost", "LOCALHOST:80", "127.0.0.1:1", "[::1]:9", "127.9.9.9"]
+)
+def test_requests_for_this_machine_are_answered(site: Site, host: str) -> None:
+    assert site.ask("/", Host=host).status == 200
+
+
+@pytest.mark.parametrize("method", ["POST", "PUT", "DELETE", "PATCH", "OPTIONS", "TRACE", "X"])
+def test_only_reading_is_allowed(site: Site, method: str) -> None:
+    for path in ("/", "/r/small", "/r/small/exchanges.csv", "/static/app.css", "/nothing"):
+        assert site.ask(path, method).status == 405
+
+
+def test_every_answer_says_what_a_browser_may_do(site: Site, messy: Run) -> None:
+    kept = [path for path in addresses(messy) if "exchanges.csv" not in path]
+    paths = [*kept[::2], "/nothing", "/r/nobody", "/static/app.css", "/static/charts.js",
+             "/static/vega.js", "/static/none.css", "/r/small/figures/plane.svg",
+             "/r/small/figures/plane.csv", "/r/small/exchanges?round=x"]  # fmt: skip
+    answers = [site.ask(path) for path in paths]
+    answers += [
+        site.ask("/", "POST"),
+        site.ask("/", Host="elsewhere.example"),
+        site.ask("/", "HEAD"),
+    ]
+    for answer in answers:
+        rules = dict(
+            rule.strip().partition(" ")[::2]
+            for rule in answer.headers["content-security-policy"].split(";")
+        )
+        assert rules["default-src"] == "'none'" and rules["script-src"] == "'self'"
+        assert rules["frame-ancestors"] == rules["base-uri"] == "'none'"
+        assert rules["style-src"] == rules["connect-src"] == rules["form-action"] == "'self'"
+        assert not re.search(r"unsafe|https?:|\*", answer.headers["content-security-policy"])
+        assert answer.headers["x-content-type-options"] == "nosniff"
+        assert answer.headers["x-frame-options"] == "DENY"
+        assert answer.headers["referrer-policy"] == "no-referrer"
+        assert answer.headers["cross-origin-resource-policy"] == "same-origin"
+        assert answer.headers["cross-origin-opener-policy"] == "same-origin"
+        assert "access-control-allow-origin" not in answer.headers
+    for answer, path in zip(answers, paths, strict=False):
+        if path.endswith((".csv", ".jsonl", ".svg")):
+            assert answer.headers["content-disposition"].startswith("attachment")
+
+
+def test_a_token_is_asked_for(messy: Run) -> None:
+    with serving(messy, token="s3cret") as site:
+        for path in ("/", "/r/small", "/static/app.css", "/?token=", "/?token=s3cre", "/nothing"):
+            assert site.ask(path).status == 403
+        for cookie in ("sandbox_token=", "sandbox_token=s3cre", "token=s3cret", "\xff", ";;="):
+            assert site.ask("/", Cookie=cookie).status == 403
+        entered = site.ask("/r/small/exchanges?round=2&token=s3cret&q=a+b", Host="elsewhere:80")
+        assert entered.status == 303
+        assert entered.headers["location"] == "/r/small/exchanges?round=2&q=a+b"
+        cookie, *rules = entered.headers["set-cookie"].split("; ")
+        assert {rule.lower() for rule in rules} >= {"httponly", "samesite=strict"}
+        answer = site.ask(entered.headers["location"], Cookie=cookie, Host="elsewhere:80")
+        assert answer.status == 200 and "s3cret" not in answer.text
+        assert site.ask("/", "POST", Cookie=cookie).status == 405
+        away = site.ask("//elsewhere.example/?token=s3cret")
+        assert not away.headers.get("location", "").startswith("//")
+
+
+def test_a_host_that_others_reach_gets_a_token(tmp_path: Path, messy: Run) -> None:
+    command = [sys.executable, str(ROOT / "run_sim.py"), "view", str(messy.path), "--port", "0",
+               "--json", "--host", "0.0.0.0"]  # fmt: skip
+    process = subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.PIPE, text=True)
+    try:
+        assert process.stdout is not None
+        told = json.loads(process.stdout.readline())
+        port = int(re.findall(r":(\d+)/", told["url"])[0])
+        assert len(told["token"]) > 20 and told["url"].endswith(f"/?token={told['token']}")
+        assert Site(port).ask("/").status == 403
+        assert Site(port).ask(f"/?token={told['token']}").status == 303
+    finally:
+        process.send_signal(signal.SIGINT)
+        process.wait()
+        assert process.stdout is not None
+        process.stdout.close()
+    assert process.returncode in (0, 130)
+
+
+# Reading only
+
+
+def test_reading_leaves_no_trace(messy: Run, tmp_path: Path) -> None:
+    copy = messy.copy(tmp_path)
+    copy.path.chmod(0o444)
+    os.utime(copy.path, ns=(10**18, 10**18))
+    before = copy.path.read_bytes()
+    with serving(copy) as site:
+        for path in addresses(copy):
+            site.page(path)
+    assert copy.path.read_bytes() == before and copy.path.stat().st_mtime_ns == 10**18
+    assert [path.name for path in tmp_path.iterdir()] == [copy.path.name]
+
+
+def test_a_writer_finishes_while_it_is_watched(tmp_path: Path, make: Make) -> None:
+    _, calm = make("rounds=4", name="calm")
+    address = create(prepare(small("rounds=4", LATENCY, "name=run")), str(tmp_path / "run.db"))
+    stop, asked = threading.Event(), Counter[int]()
+    with serving(tmp_path / "run.db") as site:
+
+        def look() -> None:
+            paths = ("", "/exchanges", "/exchanges/3", "/agents/3", "/calls", "/search?q=the",
+                     "/pulse.json", "/exchanges.csv", "/frames/1.json", "/advice/1")  # fmt: skip
+            while not stop.is_set():
+                for path in paths:
+                    asked[site.ask(f"/r/run{path}").status] += 1
+
+        threads = [threading.Thread(target=look) for _ in range(2)]
+        for thread in threads:
+            thread.start()
+        try:
+            outcome = resume(address)
+        finally:
+            stop.set()
+            for thread in threads:
+                thread.join()
+        assert 'class="status done"' in site.page("/r/run")
+    assert (outcome.status, outcome.digest) == ("done", calm.digest)
+    assert asked[200] > 10 and set(asked) <= {200, 404}, asked
+    agree(address)
+    resume(address)
+    assert not (tmp_path / "run.db-wal").exists(), "the next to write it takes it away"
+
+
+# Recall
+
+
+def test_recall_is_explained_by_what_was_recalled(tidy: Run, tmp_path: Path) -> None:
+    short = make_stored(tmp_path / "short.db", "rounds=4", "memory.keep=2", "memory.prior_pairs=0")
+    for run in (tidy, short):
+        _explained(run)
+
+
+def _explained(run: Run) -> None:
+    reader = run.reader
+    asks = "SELECT id FROM forms WHERE template LIKE '%past%'"
+    rows = run.sql(
+        "SELECT c.id, c.agent, c.memory_id, c.distance, e.question_id, e.round, c.episode_id "
+        f"FROM calls c JOIN episodes e ON e.id = c.episode_id WHERE c.form_id IN ({asks}) "
+        "AND c.agent IS NOT NULL"
+    )
+    recalled = [row for row in rows if row["memory_id"] is not None]
+    assert len(recalled) > 10 and len(recalled) < len(rows)
+    for row in rows[::5]:
+        found = candidates(reader, row["agent"], row["question_id"], row["round"])
+        assert found == sorted(found, key=lambda one: one.distance)
+        if row["memory_id"] is None:
+            assert not found or found[0].distance >= reader.run.threshold
+        else:
+            assert found[0].memory == row["memory_id"]
+            assert found[0].distance == pytest.approx(row["distance"], abs=1e-6)
+            assert row["distance"] < reader.run.threshold
+    with serving(run) as site:
+        for row in random.Random(3).sample(recalled, 4):
+            told = telling.recall(reader, row["episode_id"], row["id"])
+            assert told and told["chosen"] == row["memory_id"] and told["by_distance"]
+            page = site.page(f"/r/small/calls/{row['id']}")
+            assert page.count('aria-current="true"') == 1
+            assert f"{row['distance']:.4f}" in Tags(page).shown
+
+
+# Words that changed
+
+
+WORDS = st.lists(
+    st.sampled_from(["a", "be", "c.", "d?\n", " ", "\n\n", "\u00a0", "e" * 40, "\u202e", "<b>"])
+    | st.text(max_size=4),
+    max_size=40,
+).map(" ".join)
+
+
+@given(WORDS, WORDS)
+@settings(max_examples=300, deadline=None)
+def test_pieces_join_to_both_texts(before: str, after: str) -> None:
+    _joins(before, after)
+    _joins(before, before)
+    _joins(before, f"{before} {after}")
+
+
+def _joins(before: str, after: str) -> None:
+    pieces = changed_words(before, after)
+    assert "".join(piece.text for piece in pieces if piece.kind != "new") == before
+    assert "".join(piece.text for piece in pieces if piece.kind != "gone") == after
+    assert all(piece.text for piece in pieces)
+    assert before != after or {piece.kind for piece in pieces} <= {"same"}
+    assert not any(one.kind == two.kind for one, two in pairwise(pieces))
+
+
+def test_long_texts_are_compared_too() -> None:
+    chance = random.Random(1)
+    words = [f"word{chance.randrange(50)}" for _ in range(4000)]
+    before = " ".join(words)
+    sentences = re.sub(r"((?:\S+ ){9}\S+)", r"\1.", before)
+    changed = sentences.replace("word7", "seven", 3)
+    _joins(before, " ".join(words[:1000]))
+    _joins(sentences, changed)
+    kinds = Counter(piece.kind for piece in changed_words(sentences, changed))
+    assert kinds["same"] and kinds["new"] <= 3
+
+
+# Influence
+
+
+def _exchange(number: int, author: int, draft: str, revision: str | None,
+              scores: tuple[int, int], ratings: dict[int, tuple[int | None, str | None]]
+              ) -> Exchange:  # fmt: skip
+    given = tuple(
+        GivenRating(rater, "good", rating, reason, "ok", None, "m")
+        for rater, (rating, reason) in ratings.items()
+    )
+    seen = tuple(
+        Observation(stage, "alignment", score, None, "ok", None, "m")
+        for stage, score in zip(("draft", "revision"), scores, strict=True)
+    )
+    return Exchange(number, 0, author, "good", "A", "Q?", None, draft, given, revision, None, seen,
+                    "m")  # fmt: skip
+
+
+def test_advice_that_is_taken_counts() -> None:
+    some = [
+        _exchange(0, 0, "lying hurts", "honesty matters greatly, lying hurts", (3, 5),
+                  {1: (2, "Say that honesty matters"), 2: (None, "lying hurts")}),
+        _exchange(1, 2, "wait", "wait patiently", (4, 3), {1: (6, "wait patiently"), 0: (7, None)}),
+        _exchange(2, 1, "gone", None, (4, 4), {0: (1, "whatever")}),
+    ]  # fmt: skip
+    found = {one.agent: one for one in influences(some)}
+    assert found[1].taken == pytest.approx((2 / 3 + 1) / 2)
+    assert found[2].taken == 0 and found[0].taken is None
+    assert (found[1].ratings, found[1].mean) == (2, 4)
+    assert (found[2].ratings, found[2].mean, found[2].gain) == (0, None, 2)
+    assert found[1].gain == pytest.approx(0.5)
+    assert max(found.values(), key=lambda one: one.centrality).agent == 1
+    assert influences([]) == []
+    assert new_words("one Twofold", "twofold threefold") == {"threefold"}
+    assert new_words(None, "x") is None
+    assert uptake(set(), "anything") == 0
+    assert uptake({"kind", "words"}, "Kind deeds") == 0.5
+
+
+def test_neighbours_are_alike_or_not() -> None:
+    ring = [(0, 1), (1, 2), (2, 3), (3, 0)]
+    labels = {0: "a", 1: "a", 2: "b", 3: "b"}
+    alike = resemblance([(0, 1), (2, 3)], labels, {0: 1, 1: 1, 2: 7, 3: 7})
+    assert alike.labels == pytest.approx(1) and alike.scores == pytest.approx(1)
+    apart = resemblance(ring, {0: "a", 1: "b", 2: "a", 3: "b"}, {0: 1, 1: 7, 2: 1, 3: 7})
+    assert apart.labels == pytest.approx(-1) and apart.scores == pytest.approx(-1)
+    mixed = resemblance(ring, labels, {0: 1, 1: 2, 2: 1, 3: 2})
+    assert mixed.labels == pytest.approx(0)
+    assert resemblance(ring, labels, {0: 3}) == (None, None)
+    assert resemblance(ring, labels, dict.fromkeys(range(4), 4)).scores is None
+
+
+def test_clusters_are_neighbours_in_one_band() -> None:
+    line = [(number, number + 1) for number in range(7)]
+    scores = {0: 1, 1: 3, 2: 4, 3: 6, 4: 5, 5: 7, 6: 2, 7: 4.4}
+    assert [(one.band, one.agents) for one in clusters(line, scores)] == [
+        ("high", (3, 4, 5)),
+        ("low", (0, 1)),
+    ]
+    assert clusters(line, {}) == []
+
+
+# The shelf
+
+
+def test_runs_of_one_name_and_files_that_cannot_be_read(
+    tidy: Run, messy: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    runs = tmp_path / "runs"
+    runs.mkdir()
+    shutil.copy(tidy.path, runs / "a.db")
+    shutil.copy(messy.path, runs / "b.db")
+    (runs / "broken.db").write_bytes(b"SQLite format 3\0" + b"\xff" * 4000)
+    (runs / "text.db").write_text("no database")
+    (runs / "empty.db").write_bytes(b"")
+    (runs / "other.txt").write_text("no run")
+    with closing(sqlite3.connect(runs / "foreign.db")) as connection, connection:
+        connection.execute("CREATE TABLE runs (name TEXT)")
+    shutil.copy(tidy.path, runs / "old.db")
+    engine = create_engine(parse_url(str(runs / "old.db")))
+    age(engine, 3)
+    with engine.begin() as connection:
+        connection.execute(text("UPDATE runs SET name = 'old'"))
+    engine.dispose()
+    with serving() as site:
+        page = site.page("/")
+        shown = Tags(page).shown
+        assert set(re.findall(r'data-row href="/r/([^"]+)"', page)) == {"small", "small~2"}
+        assert "75 / 75" in shown and "150 / 150" in shown
+        assert 'class="status unreadable"' in page
+        for name in ("broken", "text", "foreign", "old"):
+            assert name in shown, name
+        assert "other.txt" not in shown
+        old = site.ask("/r/old")
+        assert old.status == 400 and "resume" in old.text and "resume" in shown
+        assert len(site.ask("/r/small/exchanges.jsonl").lines) == 75
+        assert len(site.ask("/r/small~2/exchanges.jsonl").lines) == 150
+        assert site.ask("/r/later").status == 404
+        make_stored(runs / "later.db", "rounds=1", name="later")
+        assert "later" in site.page("/") and "25 / 25" in site.page("/r/later")
+        (runs / "later.db").unlink()
+        assert site.ask("/r/later").status == 404 and "later" not in site.page("/")
+
+
+def test_runs_that_are_named(tidy: Run, messy: Run, tmp_path: Path) -> None:
+    with serving(messy, tidy) as site:
+        assert "150 / 150" in site.page("/r/small") and "75 / 75" in site.page("/r/small~2")
+    command = [sys.executable, str(ROOT / "run_sim.py"), "view", "nobody", "--port", "0"]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=60)
+    assert done.returncode == 2 and "no such run" in done.stderr
+    assert len(done.stderr.strip().splitlines()) == 1
