@@ -95,7 +95,8 @@ def compare(names: Sequence[str]) -> Data:
     Returns:
         `groups` (runs, seeds and means; the first run's group first), `differing_keys` (config
         keys with a value for each group), `comparisons` (differences, other minus first, with
-        intervals and the pairing that was used) and `notes`, for JSON.
+        intervals, the means of what is compared and the pairing that was used) and `notes`, for
+        JSON.
 
     Raises:
         InputError: there is no such run, one is given twice or has no complete episode, or there
@@ -295,26 +296,35 @@ def _by_episode(one: Group, two: Group, measure: str, scope: str, first: int) ->
     rounds = a.rows["round"][mine]
     last = rounds.max(initial=0) if scope == "last" else first
     inside = rounds >= max(first, last)
-    differences = (b.values(measure)[its] - a.values(measure)[mine])[inside]
+    sides = [values[inside] for values in (a.values(measure)[mine], b.values(measure)[its])]
+    differences = sides[1] - sides[0]
     read = ~np.isnan(differences)
     authors = a.rows["author"][mine][inside]
     unmatched = int((a.rows["round"] >= max(first, last)).sum()) - int(inside.sum())
     left_out = int((~read).sum()) + unmatched
-    return clustered(differences[read], authors[read]) | {"left_out": left_out}
+    found = clustered(differences[read], authors[read]) | {"left_out": left_out}
+    return found | _means(*(values[read] for values in sides))
+
+
+def _means(one: Values, two: Values) -> Data:
+    """The mean of each side over what is compared: their difference is the difference."""
+    return {"means": [_number(_mean(one)), _number(_mean(two))]}
 
 
 def _paired_seeds(one: Group, two: Group, measure: str, scope: str, first: int) -> Data:
     a, b = (_by_seed(group, measure, scope, first) for group in (one, two))
-    differences = np.array([b[seed] - a[seed] for seed in a])
-    read = differences[~np.isnan(differences)]
-    return student(read) | {"left_out": len(differences) - len(read)}
+    sides = [np.array([side[seed] for seed in a]) for side in (a, b)]
+    differences = sides[1] - sides[0]
+    read = ~np.isnan(differences)
+    found = student(differences[read]) | {"left_out": int((~read).sum())}
+    return found | _means(*(values[read] for values in sides))
 
 
 def _unpaired(one: Group, two: Group, measure: str, scope: str, first: int) -> Data:
     both = [np.array(list(_by_seed(group, measure, scope, first).values())) for group in (one, two)]
     a, b = (values[~np.isnan(values)] for values in both)
     left_out = sum(map(len, both)) - len(a) - len(b)
-    return welch(a, b) | {"left_out": left_out}
+    return welch(a, b) | {"left_out": left_out} | _means(a, b)
 
 
 def student(differences: Values) -> Data:

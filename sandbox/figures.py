@@ -50,6 +50,11 @@ class Figure(NamedTuple):
         """The Vega-Lite spec, in the colours of the style sheet; see `charts.themed`."""
         return self.draw(self.rows)
 
+    @property
+    def columns(self) -> list[str]:
+        """The names of what rows hold."""
+        return list(dict.fromkeys(key for row in self.rows for key in row))
+
     def drawn(self, kind: str, dark: bool = False) -> bytes:
         """The figure as a picture, `svg` or `png`."""
         spec = charts.themed(self.spec, dark)

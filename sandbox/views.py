@@ -17,7 +17,7 @@ from sandbox.calls import prompt_hash
 from sandbox.metrics import calls_by_form, scores_by_round
 from sandbox.society import read_agents
 from storage import tables
-from storage.errors import InputError
+from storage.errors import NotThere
 from storage.exchanges import Exchange, exchange, exchanges, exchanges_of, snapshot
 from storage.reader import Journalled, Reader
 from storage.search import says
@@ -111,9 +111,9 @@ def agent(reader: Reader, number: int) -> Data:
 def _agent(reader: Reader, number: int) -> Any:
     everybody = read_agents(reader)
     if not everybody:
-        raise InputError(f"agent {number}: the run has no agents: its scenes invent their people")
+        raise NotThere(f"agent {number}: the run has no agents: its scenes invent their people")
     if not 0 <= number < len(everybody):
-        raise InputError(f"agent {number}: no such agent; expected 0 to {len(everybody) - 1}")
+        raise NotThere(f"agent {number}: no such agent; expected 0 to {len(everybody) - 1}")
     return everybody[number]
 
 
@@ -239,7 +239,7 @@ def episode(reader: Reader, number: int) -> Data:
     """One exchange whole: question, draft, ratings, revision, scores, and every call."""
     one = exchange(reader, number)
     if one is None:
-        raise InputError(
+        raise NotThere(
             f"episode {number}: not played; expected one of 0 to "
             f"{reader.run.rounds * reader.run.per_round - 1} that is"
         )
@@ -333,7 +333,7 @@ def call(reader: Reader, number: int) -> Data:
     )
     row = reader.first(query)
     if row is None:
-        raise InputError(f"call {number}: no such call; `inspect RUN calls` lists them")
+        raise NotThere(f"call {number}: no such call; `inspect RUN calls` lists them")
     episode = row.episode_id - reader.base
     one = next(x for x in reader.journal(episode) if x.call_id == reader.base + number)
     hashed = prompt_hash(Prompt(row.system, (one.prompt,)))

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import os
 import sqlite3
+import time
 import zlib
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import ExitStack, closing, contextmanager, suppress
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -218,13 +219,22 @@ def _check_existing(url: URL) -> None:
 
 
 def _leave(url: URL, engine: Engine) -> None:
-    if is_file(url):
-        with suppress(DBAPIError, sqlite3.Error), engine.connect() as connection:
-            connection.rollback()
-            raw: Any = connection.connection.dbapi_connection
-            raw.execute("PRAGMA busy_timeout = 200")
-            raw.execute("PRAGMA journal_mode = DELETE")
     engine.dispose()
+    if is_file(url):
+        for _ in range(_LEAVING):
+            if _stands_alone(url):
+                return
+            time.sleep(_WAIT)
+
+
+_LEAVING, _WAIT = 80, 0.025  # two seconds: those who look on have the file open for moments only
+
+
+def _stands_alone(url: URL) -> bool:
+    """Fold the WAL into the file; False while somebody reads it."""
+    with suppress(sqlite3.Error), closing(sqlite3.connect(str(url.database))) as connection:
+        return bool(connection.execute("PRAGMA journal_mode = DELETE").fetchone()[0] == "delete")
+    return False
 
 
 @contextmanager

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from io import StringIO
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -164,7 +165,7 @@ def test_groups_are_paired_by_seed_or_not_at_all(make: Make, tmp_path: Path) -> 
             make(f"world.raters={raters}", f"seed={seed}", "rounds=1", name=f"r{raters}s{seed}")
     make("world.raters=1", "seed=4", "rounds=1", name="r1s4")
 
-    def compared(*names: str) -> dict[str, object]:
+    def compared(*names: str) -> dict[str, Any]:
         (found,) = compare([str(tmp_path / f"{name}.db") for name in names])["comparisons"]
         figure = found["measures"]["revision_alignment"]["all"]
         return {"pairing": found["pairing"], **figure}
@@ -175,6 +176,8 @@ def test_groups_are_paired_by_seed_or_not_at_all(make: Make, tmp_path: Path) -> 
         for name in ("r4s1", "r4s2", "r4s3", "r1s1", "r1s2", "r1s3", "r1s4")
     }
     by_hand = student(np.array([means[f"r1s{seed}"] - means[f"r4s{seed}"] for seed in (1, 2, 3)]))
+    before, after = paired.pop("means")
+    assert after - before == pytest.approx(by_hand["difference"])
     assert paired == pytest.approx({"pairing": "seed", "left_out": 0, **by_hand})
     free = compared("r4s1", "r4s2", "r1s3", "r1s4")
     groups = [[means["r4s1"], means["r4s2"]], [means["r1s3"], means["r1s4"]]]

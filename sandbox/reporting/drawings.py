@@ -43,7 +43,7 @@ class Drawing(NamedTuple):
         """A figure in files; the same figure always gives the same ones."""
         clean = figure._replace(rows=[_clean(row) for row in figure.rows])
         svg = _own_ids(clean.drawn("svg").decode(), clean.name)
-        table = "".join(lines(figure.rows, "csv"))
+        table = "".join(lines(figure.rows, "csv", figure.columns))
         return cls(clean, {"svg": svg.encode(), "png": clean.drawn("png"), "csv": table.encode()})
 
     @property

@@ -159,7 +159,7 @@ def _notes(reader: Reader, here: Row, found: Outcomes) -> Iterator[str]:
         yield f"This run is not finished: it is {here['status']}{why}, and {told}."
     elif here["done"] < here["total"]:
         yield f"This run ended before its last round: {told}. {filters.short(message, 300)}".strip()
-    if here["running"]:
+    if here["status"] == "running":
         yield "It went on while this report was made: numbers may differ by what was played since."
     failed = sum(some[EPISODE]["failed"] for some in found.values())
     if here["done"] and failed == here["done"]:

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from functools import cache, partial
-from itertools import chain
+from itertools import chain, islice
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +13,6 @@ import vl_convert
 from sqlalchemy.exc import DBAPIError
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
-from starlette.middleware import Middleware
 from starlette.requests import Request
 from starlette.responses import HTMLResponse, JSONResponse, Response, StreamingResponse
 from starlette.routing import Mount, Route
@@ -29,12 +27,11 @@ from sandbox.viewer.guard import Guard
 from sandbox.viewer.pages import Pages
 from sandbox.viewer.shelf import Shelf
 from storage.database import one_line
-from storage.errors import InputError
+from storage.errors import InputError, NotThere
 
 STATIC = Path(__file__).parent / "static"
 
 _HIGHEST = 2**31 - 1  # of a number in an address
-_NOT_THERE = re.compile(r"\w+ \d+: (no such|not played)")  # agent 99: no such agent; expected ...
 
 
 @cache
@@ -66,7 +63,7 @@ class Site:
 
     def runs_pulse(self, request: Request) -> Response:
         """Whether any run has gone on."""
-        return JSONResponse({"mark": self.pages.runs_mark(), "running": True})
+        return JSONResponse({"mark": self.pages.runs_mark(), "over": False, "status": "running"})
 
     def page(self, make: Callable[..., str], request: Request) -> Response:
         """A page of a run."""
@@ -95,11 +92,11 @@ class Site:
         key, name, kind = (request.path_params[part] for part in ("key", "name", "kind"))
         if name not in downloads.KINDS or kind not in downloads.TYPES:
             raise HTTPException(404)
-        rows = downloads.KINDS[name](self._shelf.open(key), _query(request))
-        lines = downloads.lines(rows, kind)
-        first = next(lines, "")  # what is wrong shows before the answer has begun
+        columns, found = downloads.KINDS[name]
+        rows = found(self._shelf.open(key), _query(request))
+        first = list(islice(rows, 1))  # what is wrong shows before the answer has begun
         return StreamingResponse(
-            chain((first,), lines),
+            downloads.lines(chain(first, rows), kind, columns),
             media_type=downloads.TYPES[kind],
             headers=_attached(f"{name}.{kind}"),
         )
@@ -112,7 +109,7 @@ class Site:
             raise HTTPException(404)
         headers = _attached(f"{name}.{kind}")
         if kind == "csv":
-            text = "".join(downloads.lines(found.rows, "csv"))
+            text = "".join(downloads.lines(found.rows, "csv", found.columns))
             return Response(text, media_type=downloads.TYPES["csv"], headers=headers)
         dark = _query(request).choice("theme", ("light", "dark")) == "dark"
         types = {"svg": "image/svg+xml", "png": "image/png"}
@@ -183,14 +180,14 @@ def _fault(error: Exception) -> tuple[int, str]:
     if isinstance(error, KeyError):
         return 404, f"There is no run {error.args[0]} here."
     if isinstance(error, InputError):
-        return 404 if _NOT_THERE.match(str(error)) else 400, str(error)
+        return 404 if isinstance(error, NotThere) else 400, str(error)
     if isinstance(error, DBAPIError):
         return 503, f"The database cannot be read: {one_line(error)}"
     status = error.status_code if isinstance(error, HTTPException) else 500
     return status, "There is no such page." if status == 404 else "This page cannot be shown."
 
 
-def application(shelf: Shelf, token: str | None = None) -> Starlette:
+def application(shelf: Shelf, token: str | None = None) -> Guard:
     """The application that shows the runs of a shelf.
 
     Args:
@@ -207,10 +204,10 @@ def application(shelf: Shelf, token: str | None = None) -> Starlette:
     async def failed(request: Request, error: Exception) -> Response:
         return site.failed(request, error)
 
-    caught = (KeyError, InputError, DBAPIError, HTTPException)
-    return Starlette(
+    caught = (KeyError, InputError, DBAPIError, HTTPException, Exception)
+    app = Starlette(
         routes=site.routes(),
-        middleware=[Middleware(Guard, token=token)],
         exception_handlers=dict.fromkeys(caught, failed),
         lifespan=lifespan,
     )
+    return Guard(app, token)

@@ -5,14 +5,14 @@ from __future__ import annotations
 import csv
 import io
 import json
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from typing import Any
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from typing import Any, NamedTuple
 
 from sandbox import views
 from sandbox.viewer import listing, people
 from sandbox.viewer.addresses import Query
 from storage.errors import InputError
-from storage.export.formats.everything import exchange_row
+from storage.export.formats.everything import EVERYTHING, exchange_row
 from storage.export.source import Origin, Told
 from storage.reader import Reader
 
@@ -23,24 +23,24 @@ TYPES = {"csv": "text/csv; charset=utf-8", "jsonl": "application/x-ndjson"}
 _FORMULA = ("=", "+", "-", "@", "\t", "\r", "\n")
 
 
-def lines(rows: Iterable[Row], kind: str) -> Iterator[str]:
+def lines(rows: Iterable[Row], kind: str, columns: Sequence[str]) -> Iterator[str]:
     """Rows as the lines of a file.
 
-    In CSV the first row names the columns; what is nested is JSON, and a text that a spreadsheet
-    would take for a formula begins with an apostrophe.
+    In CSV the first line names the columns, also where no row follows; what is nested is JSON, and
+    a text that a spreadsheet would take for a formula begins with an apostrophe.
     """
     if kind == "jsonl":
         yield from (json.dumps(dict(row), ensure_ascii=False, default=str) + "\n" for row in rows)
         return
     buffer = io.StringIO()
     writer = csv.writer(buffer, lineterminator="\r\n")
-    for number, row in enumerate(rows):
-        if not number:
-            writer.writerow(row)
-        writer.writerow([cell(value) for value in row.values()])
-        yield buffer.getvalue()
+    writer.writerow(columns)
+    yield buffer.getvalue()
+    for row in rows:
         buffer.seek(0)
         buffer.truncate()
+        writer.writerow([cell(row[column]) for column in columns])
+        yield buffer.getvalue()
 
 
 def cell(value: Any) -> Any:
@@ -95,7 +95,15 @@ def calls(reader: Reader, query: Query) -> Iterator[Row]:
         values["before"] = str(found.before)
 
 
+_CALLS = (
+    *("call", "episode", "round", "name", "form", "agent", "turn", "attempt", "model"),
+    *("status", "cut", "error", "reply", "thinking", "tokens_in", "tokens_out", "cached_tokens"),
+    *("seconds", "prompt"),
+)
+
+
 def _call(reader: Reader, call: Any, row: Row) -> Row:
+    """A call with the columns of `_CALLS`."""
     return {
         **{"call": row["call"], "episode": row["episode"], "round": row["round"]},
         "name": views.call_name(reader, call, row["episode"]),
@@ -107,10 +115,17 @@ def _call(reader: Reader, call: Any, row: Row) -> Row:
     }
 
 
-KINDS: Mapping[str, Callable[[Reader, Query], Iterator[Row]]] = {
-    "exchanges": exchanges,
-    "agents": agents,
-    "memories": memories,
-    "calls": calls,
+class Kind(NamedTuple):
+    """What can be taken away of a run: its columns, and its rows as an address asks for them."""
+
+    columns: Sequence[str]
+    rows: Callable[[Reader, Query], Iterator[Row]]
+
+
+KINDS: Mapping[str, Kind] = {
+    "exchanges": Kind(tuple(EVERYTHING.columns), exchanges),
+    "agents": Kind(people.COLUMNS, agents),
+    "memories": Kind(("memory", "round", "episode", "question", "answer", "was"), memories),
+    "calls": Kind(_CALLS, calls),
 }
-"""What can be taken away of a run."""
+"""By the name of the file."""

@@ -36,7 +36,7 @@ def overview(reader: Reader, address: Address) -> Row:
         "name": run.name,
         "status": status,
         "message": run.message,
-        "running": status == "running",
+        "over": status == "done",
         "world": _world(run.config),
         "seed": run.seed,
         "rounds": run.rounds,

@@ -60,7 +60,7 @@ class Pages:
         links, here = self._links, overview(reader, self._shelf.address(key))
         tabs = [(label, links.run(key, *path), name, name == tab) for label, name, path in TABS]
         tabs = [tab for tab in tabs if tab[2] != "calls" or not links.static]
-        live = here["running"] and not links.static
+        live = not (here["over"] or links.static)
         frame: Row = {
             **{"run": here["name"], "key": key, "tabs": tabs, "here": here, "mark": here["mark"]},
             "search_href": None if links.static else links.run(key, "search"),
@@ -71,12 +71,11 @@ class Pages:
     def runs(self, query: Query) -> str:
         """All runs, with their progress and failures."""
         rows = [self._run_row(entry) for entry in self._shelf.entries()]
-        live = any(row["here"] and row["here"]["running"] for row in rows)
         return self._fill(
             "runs.html",
             rows=rows,
             mark=self.runs_mark(),
-            pulse=f"{self._links.root}pulse.json" if live and not self._links.static else None,
+            pulse=None if self._links.static else f"{self._links.root}pulse.json",
         )
 
     def runs_mark(self) -> str:
@@ -100,7 +99,7 @@ class Pages:
     def pulse(self, key: str) -> Row:
         """What tells a page that its run has gone on."""
         here = overview(self._shelf.open(key), self._shelf.address(key))
-        return {"mark": here["mark"], "running": here["running"]}
+        return {"mark": here["mark"], "over": here["over"], "status": here["status"]}
 
     def society(self, key: str, query: Query, frames: list[Row] | None = None) -> str:
         """The map, the curves, the Pareto plane."""

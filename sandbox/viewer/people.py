@@ -15,12 +15,18 @@ from sandbox.figures import SCALES, named
 from sandbox.viewer.addresses import Query
 from sandbox.viewer.listing import Listed
 from storage import tables
-from storage.errors import InputError
+from storage.errors import NotThere
 from storage.exchanges import exchanges_of, snapshot
 from storage.reader import Reader
 from storage.search import Term, terms
 
 Row = dict[str, Any]
+
+COLUMNS = (
+    *("agent", "label", "name", "age", "place", "occupation", "got", "alignment", "rise"),
+    *("failed", "episodes", "gave", "deviation", "missing", "given", "memories"),
+)
+"""What is known of an agent in a list."""
 
 ORDERS = ("number", "name", "label", "got", "gave", "deviation", "alignment", "rise", "memories")
 """What agents can be sorted by; all but the first three the highest first."""
@@ -168,7 +174,7 @@ def one(reader: Reader, number: int) -> Row:
     if row is None:
         count = reader.scalar(select(func.count()).where(a.c.run_id == reader.run.id))
         there = f"expected 0 to {count - 1}" if count else "its scenes invent their people"
-        raise InputError(f"agent {number}: no such agent; {there}")
+        raise NotThere(f"agent {number}: no such agent; {there}")
     links = [] if row.neighbours is None else [int(link) for link in row.neighbours.split(",")]
     return {**row._mapping, "persona": json.loads(row.persona), "links": links}
 

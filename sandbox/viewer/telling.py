@@ -13,7 +13,7 @@ from sandbox.charts import recall as recall_chart
 from sandbox.recalling import Candidate, candidates
 from sandbox.wording import changed_words
 from storage import tables
-from storage.errors import InputError
+from storage.errors import NotThere
 from storage.exchanges import exchange
 from storage.reader import Reader
 
@@ -31,7 +31,7 @@ def exchange_page(reader: Reader, number: int) -> Row:
     found = exchange(reader, number)
     if found is None:
         size = reader.run.rounds * reader.run.per_round
-        raise InputError(f"exchange {number}: not played; expected one of 0 to {size - 1} that is")
+        raise NotThere(f"exchange {number}: not played; expected one of 0 to {size - 1} that is")
     whole = found.draft is not None and found.revision is not None
     return {
         "one": found,

@@ -59,8 +59,9 @@
       const pulse = await (await fetch(body.dataset.pulse, { cache: "no-store" })).json();
       if (pulse.mark !== body.dataset.mark) { await take(); body.dataset.mark = pulse.mark; }
       failures = 0;
-      if (!pulse.running) { say("done", "finished"); return; }
-      say("live", "live");
+      if (pulse.over) { say("done", "finished"); return; }
+      const state = pulse.status === "running" ? "live" : "waiting";
+      say(state, state);
     } catch {
       failures += 1;
       if (failures > 1) say("gone", "The viewer does not answer; this is what it showed last.");
@@ -76,8 +77,7 @@
 
   document.addEventListener("DOMContentLoaded", () => {
     if (!document.body.dataset.pulse) return;
-    say("live", "live");
-    next();
+    beat();
     document.addEventListener("visibilitychange", () => {
       if (!document.hidden && document.getElementById("live").dataset.state !== "done") next();
     });
