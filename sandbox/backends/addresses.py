@@ -9,8 +9,6 @@ import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
-import aiohttp
-
 from sandbox.backends.base import Unavailable
 
 REST_SECONDS, LONGEST_REST = 5.0, 60.0
@@ -116,6 +114,8 @@ class Address:
     @asynccontextmanager
     async def place(self) -> AsyncIterator[None]:
         """For as long as a call that has entered is at the server; notices how that goes."""
+        import aiohttp  # here, since it takes long to import
+
         try:
             yield
         except asyncio.CancelledError:  # for the most part the call's own time limit

@@ -16,9 +16,8 @@ import threading
 from collections.abc import Coroutine, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
-from typing import Annotated, Any, Literal, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar
 
-import aiohttp
 import numpy as np
 from numpy.typing import NDArray
 from pydantic import (
@@ -39,6 +38,9 @@ from sandbox.backends.openai import OpenAIConfig
 from sandbox.backends.vllm import pooled
 from sandbox.backends.vllm_config import VllmConfig
 from storage.errors import InputError
+
+if TYPE_CHECKING:
+    import aiohttp
 
 THRESHOLD = 0.3
 """The cosine distance below which questions are near for a model, unless a config says another."""
@@ -288,6 +290,8 @@ class OpenAIEmbedder(_ModelEmbedder):
         return _complete(self._work(texts, key))
 
     async def _work(self, texts: Sequence[str], key: Key) -> Any:
+        import aiohttp  # here, since it takes long to import
+
         limit = asyncio.Semaphore(REQUESTS)
         timeout = aiohttp.ClientTimeout(total=REPLY_SECONDS, connect=CONNECT_SECONDS)
         async with aiohttp.ClientSession(timeout=timeout, headers=key.headers()) as session:
@@ -303,6 +307,8 @@ class OpenAIEmbedder(_ModelEmbedder):
         self, session: aiohttp.ClientSession, texts: Sequence[str], key: Key
     ) -> list[Any]:
         """One request, sent again while that may help."""
+        import aiohttp
+
         body = {"model": self._config.model, "input": list(texts), "encoding_format": "float"}
         for attempt in range(TRIES):
             wait = 0.0

@@ -10,10 +10,9 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import Mapping
-from typing import Any, Literal, NamedTuple
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 from urllib.parse import urlsplit
 
-import aiohttp
 from pydantic import Field, field_validator, model_validator
 
 from agents.forms import Rating
@@ -29,6 +28,9 @@ from sandbox.backends.base import (
     Unavailable,
 )
 from sandbox.backends.expected import LABELS_SHOWN, expected_rating
+
+if TYPE_CHECKING:
+    import aiohttp
 
 MODELS_SECONDS = 30.0
 """How long an address may take to list its models."""
@@ -152,6 +154,8 @@ class OpenAIBackend:
             BackendDown: one cannot be reached, or does not serve it.
         """
         self._key = Key.read(self._config.api_key_env)
+        import aiohttp  # here, since it takes long to import
+
         self._session = aiohttp.ClientSession(
             connector=aiohttp.TCPConnector(limit=0, keepalive_timeout=KEEPALIVE_SECONDS),
             timeout=aiohttp.ClientTimeout(total=None, connect=CONNECT_SECONDS),
@@ -181,6 +185,8 @@ class OpenAIBackend:
         address.vllm = self._config.constrain == "vllm" or "vllm" in served.values()
 
     async def _models(self, address: Address) -> Any:
+        import aiohttp
+
         try:
             async with asyncio.timeout(MODELS_SECONDS):
                 answer = await self._request("GET", f"{address.url}/models")
@@ -209,6 +215,8 @@ class OpenAIBackend:
             Unavailable: the server cannot be reached, or is overloaded.
             BackendDown: the server refuses the key, or does not know the model.
         """
+        import aiohttp
+
         address = await self._enter(call)
         try:
             async with address.place():

@@ -20,6 +20,7 @@ TYPES = {"svg": "image/svg+xml", "png": "image/png", "csv": "text/csv"}
 """The files that a figure can be taken away as."""
 
 _WIDTH = 420  # of a drawing on a page: two stand side by side, and one fits a phone
+_SCALE = 3.0  # pixels of a PNG a point
 _LETTERS = 60  # of a name
 _LONG = 12  # agents in a list
 _IDS = re.compile(r'(id="|url\(#)((?:clip|gradient_)\d+)')
@@ -42,9 +43,10 @@ class Drawing(NamedTuple):
     def of(cls, figure: Figure) -> Drawing:
         """A figure in files; the same figure always gives the same ones."""
         clean = figure._replace(rows=[_clean(row) for row in figure.rows])
-        svg = _own_ids(clean.drawn("svg").decode(), clean.name)
+        svg = _svg(clean, dark=False)
+        png = vl_convert.svg_to_png(svg, scale=_SCALE)
         table = "".join(lines(figure.rows, "csv", figure.columns))
-        return cls(clean, {"svg": svg.encode(), "png": clean.drawn("png"), "csv": table.encode()})
+        return cls(clean, {"svg": svg.encode(), "png": png, "csv": table.encode()})
 
     @property
     def is_long(self) -> bool:
@@ -53,11 +55,9 @@ class Drawing(NamedTuple):
 
     def inline(self, dark: bool) -> Markup:
         """The SVG of a theme, as a part of a page that holds other ones."""
-        spec = charts.themed({**self.figure.spec, "width": _WIDTH}, dark)
-        svg = vl_convert.vegalite_to_svg(spec, vl_version=charts.VERSION)
+        svg = _svg(self.figure, dark) if dark else self.files["svg"].decode()
         head, body, rest = svg.partition(">")
-        name = f"{self.figure.name}-{'dark' if dark else 'light'}"
-        return Markup(_NAMESPACES.sub("", head) + body + _ROLES.sub("", _own_ids(rest, name)))
+        return Markup(_NAMESPACES.sub("", head) + body + _ROLES.sub("", rest))
 
     def links(self) -> Iterator[tuple[str, str]]:
         """The files as addresses that hold them: the name of the type, and the address."""
@@ -79,6 +79,12 @@ def _clean(row: dict[str, object]) -> dict[str, object]:
     return {
         key: short(some, _LETTERS) if isinstance(some, str) else some for key, some in row.items()
     }
+
+
+def _svg(figure: Figure, dark: bool) -> str:
+    spec = charts.themed({**figure.spec, "width": _WIDTH}, dark)
+    svg: str = vl_convert.vegalite_to_svg(spec, vl_version=charts.VERSION)
+    return _own_ids(svg, f"{figure.name}-{'dark' if dark else 'light'}")
 
 
 def _own_ids(svg: str, name: str) -> str:
