@@ -26,6 +26,8 @@ from viewing import Site, hostile, serving
 from sandbox.config import load_config
 from sandbox.forking import fork
 from sandbox.run import create, prepare, resume
+from sandbox.viewer.copying import copy
+from sandbox.viewer.shelf import Shelf
 from sandbox.wording import changed_words
 from storage.database import parse_run
 
@@ -88,7 +90,7 @@ def chromium() -> Iterator[Browser]:
 class Visit:
     """One person in front of a page: what the browser complains of fails the test."""
 
-    def __init__(self, browser: Browser, site: Site, **options: Any) -> None:
+    def __init__(self, browser: Browser, site: Site | Folder, **options: Any) -> None:
         self.site = site
         self.complaints: list[str] = []
         self.expected = re.compile("$^")
@@ -134,7 +136,7 @@ def look(chromium: Browser, runs: Runs) -> Iterator[Look]:
     """Open a window: ``look(viewport=...)``; another server with ``site``."""
     with ExitStack() as stack:
 
-        def opened(site: Site | None = None, **options: Any) -> Visit:
+        def opened(site: Site | Folder | None = None, **options: Any) -> Visit:
             visit = Visit(chromium, site or runs.site, **options)
             stack.callback(visit.leave)
             return visit
@@ -147,6 +149,34 @@ def _focused(page: Page) -> str:
         one.getAttribute("href") ?? one.name ?? "", one.dataset.switch ?? one.dataset.do ?? "",
         one.textContent.trim().slice(0, 40)].join(" ") }"""
     return str(page.evaluate(script))
+
+
+class Folder(NamedTuple):
+    """A static copy, in the place of a site."""
+
+    place: Path
+
+    @property
+    def url(self) -> str:
+        return self.place.as_uri()
+
+
+def test_a_static_copy_works_from_a_disk(look: Look, runs: Runs, tmp_path: Path) -> None:
+    calm = runs.calm
+    copy(Shelf([str(calm.path)]), tmp_path / "out", 3, False, lambda _: None)
+    visit = look(Folder(tmp_path / "out"))
+    page = visit.go("/index.html")
+    page.click(f"text={calm.name}")
+    visit.drawn()
+    last = page.locator("#round").get_attribute("max")
+    page.keyboard.press("ArrowLeft")
+    visit.until("last => document.querySelector('#round').value === String(last - 1)", int(last))
+    assert f"Round {int(last) - 1}:" in page.locator("#society output").inner_text()
+    page.click("nav >> text=Exchanges")
+    page.click("tbody a[data-row]")
+    assert page.locator("li.draft").is_visible()
+    page.click("table a[data-row]")
+    assert page.locator("h1").inner_text().startswith("Call ")
 
 
 # While a run goes on

@@ -63,7 +63,7 @@ class Site:
 
     def runs_pulse(self, request: Request) -> Response:
         """Whether any run has gone on."""
-        return JSONResponse({"mark": self.pages.runs_mark(), "over": False, "status": "running"})
+        return JSONResponse(self.pages.runs_pulse())
 
     def page(self, make: Callable[..., str], request: Request) -> Response:
         """A page of a run."""

@@ -71,23 +71,16 @@ class Pages:
     def runs(self, query: Query) -> str:
         """All runs, with their progress and failures."""
         rows = [self._run_row(entry) for entry in self._shelf.entries()]
-        return self._fill(
-            "runs.html",
-            rows=rows,
-            mark=self.runs_mark(),
-            pulse=None if self._links.static else f"{self._links.root}pulse.json",
-        )
+        pulse = None if self._links.static else f"{self._links.root}pulse.json"
+        return self._fill("runs.html", rows=rows, mark=_mark(rows), pulse=pulse)
 
-    def runs_mark(self) -> str:
-        """What changes when any run does."""
-        marks = (row["here"]["mark"] for row in self._run_rows() if row["here"])
-        return " ".join(marks)
-
-    def _run_rows(self) -> Iterator[Row]:
-        yield from map(self._run_row, self._shelf.entries())
+    def runs_pulse(self) -> Row:
+        """What tells the list of runs that one of them has gone on."""
+        rows = [self._run_row(entry) for entry in self._shelf.entries()]
+        return {"mark": _mark(rows), "over": False, "status": "running"}
 
     def _run_row(self, entry: Entry) -> Row:
-        row: Row = {"key": entry.key, "here": None, "problem": entry.problem, "last": None}
+        row: Row = {"key": entry.key, "here": None, "problem": entry.problem}
         if entry.problem is None:
             try:
                 reader = self._shelf.open(entry.key)
@@ -329,3 +322,8 @@ def places(one: Exchange) -> Iterator[tuple[str, str | None]]:
         for act in one.scene.acts:
             yield from (("act", act.text), ("modulator", act.why), ("critic", act.critique))
         yield from ((note.kind, note.text) for note in one.scene.notes)
+
+
+def _mark(rows: Iterable[Row]) -> str:
+    """What changes when any of these runs does."""
+    return " ".join(f"{row['key']} {row['here']['mark']}" for row in rows if row["here"])

@@ -60,7 +60,8 @@ def _wanted(reader: Reader, said: str, label: str | None) -> Iterator[Any]:
     if label is not None:
         wanted = wanted.where(a.c.label == label)
     for term in wish:
-        wanted = wanted.where(a.c.persona.ilike(_like(term)))
+        if all(word.isascii() for word in term.words):  # of others SQLite knows no lower case
+            wanted = wanted.where(a.c.persona.ilike(_like(term)))
     for row in reader.rows(wanted.order_by(a.c.number)):
         if not wish or _says(wish, _values(row.persona)):
             yield row

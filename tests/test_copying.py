@@ -1,0 +1,132 @@
+"""A static copy: files that link to each other, and to nothing that is not there."""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+from html import unescape
+from pathlib import Path
+from typing import Any
+from urllib.parse import unquote, urlsplit
+
+import pytest
+from stored import Run
+from stored import make as make_stored
+
+from sandbox.viewer.copying import LEFT_OUT, copy
+from sandbox.viewer.shelf import Shelf
+from storage.errors import InputError
+
+LINK = re.compile(r'(?:href|src)="([^"]*)"')
+
+
+def copied(out: Path, *runs: Run, most: int = 500, overwrite: bool = False) -> Any:
+    return copy(Shelf([str(run.path) for run in runs]), out, most, overwrite, lambda _: None)
+
+
+def links(page: Path) -> set[str]:
+    """The files that a page leads to or loads."""
+    found = (urlsplit(unescape(link)) for link in LINK.findall(page.read_text("utf-8")))
+    return {unquote(link.path) for link in found if link.path}
+
+
+@pytest.fixture(scope="module")
+def calm(tmp_path_factory: pytest.TempPathFactory) -> Run:
+    """27 exchanges of nine agents."""
+    folder = tmp_path_factory.mktemp("calm")
+    return make_stored(folder / "run.db", "world.size=3", "world.radius=1", "rounds=3")
+
+
+def test_every_link_leads_to_a_file(calm: Run, tmp_path: Path) -> None:
+    made = copied(tmp_path / "out", calm)
+    out = tmp_path / "out"
+    pages = list(out.glob("*.html"))
+    assert made.exchanges == {"small": 27}
+    assert made.files == sum(path.is_file() for path in out.rglob("*"))
+    for page in pages:
+        for link in links(page):
+            assert (out / link).is_file(), f"{page.name}: {link}"
+    calls = len(calm.sql("SELECT id FROM calls"))
+    kinds = {"agents": 9, "exchanges": 27, "calls": calls}
+    for kind, count in kinds.items():
+        names = [page.name for page in pages]
+        assert sum(bool(re.fullmatch(rf"small-{kind}-\d+\.html", n)) for n in names) == count
+
+
+def test_pages_hold_what_was_said(calm: Run, tmp_path: Path) -> None:
+    copied(tmp_path / "out", calm)
+    text = unescape((tmp_path / "out" / "small-exchanges-13.html").read_text("utf-8"))
+    one = calm.all()[13]
+    assert one.draft and one.draft in text
+    assert all(given.reason in text for given in one.ratings if given.reason)
+    society = (tmp_path / "out" / "small.html").read_text("utf-8")
+    (frames,) = re.findall(r'id="frames">(.*?)</script>', society, re.DOTALL)
+    rounds = json.loads(frames)
+    assert [frame["round"] for frame in rounds] == [0, 1, 2]
+    scores = {
+        (frame["round"], node["agent"]): node["alignment"]
+        for frame in rounds
+        for node in frame["nodes"]
+    }
+    assert scores == {(e.round, e.author): e.score("revision", "alignment") for e in calm.all()}
+
+
+def test_nothing_asks_a_server(calm: Run, tmp_path: Path) -> None:
+    copied(tmp_path / "out", calm)
+    for page in (tmp_path / "out").glob("*.html"):
+        text = page.read_text("utf-8")
+        assert "data-fragment" not in text and "data-pulse" not in text
+        assert "<form class" not in text
+        assert not any(link.startswith(("http:", "https:", "//")) for link in LINK.findall(text))
+
+
+def test_a_copy_holds_the_latest(calm: Run, tmp_path: Path) -> None:
+    made = copied(tmp_path / "out", calm, most=5)
+    out = tmp_path / "out"
+    assert made.exchanges == {"small": 5}
+    kept = {path.name for path in out.glob("small-exchanges-*.html")}
+    assert kept == {f"small-exchanges-{number}.html" for number in range(22, 27)}
+    assert LEFT_OUT in links(out / "small-exchanges-22.html"), "its neighbour is left out"
+    assert all((out / link).is_file() for page in out.glob("*.html") for link in links(page))
+
+
+def test_two_runs_of_one_name_have_pages_of_their_own(calm: Run, tmp_path: Path) -> None:
+    other = Run(Path(shutil.copy(calm.path, tmp_path / "other.db")), calm.name)
+    other.sql("UPDATE texts SET text = text || ' (the other)'")
+    copied(tmp_path / "out", calm, other, most=2)
+    texts = [
+        (tmp_path / "out" / f"{key}-exchanges-26.html").read_text() for key in ("small", "small~2")
+    ]
+    assert ["(the other)" in text for text in texts] == [False, True]
+
+
+def test_only_a_copy_is_replaced(calm: Run, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    copied(out, calm, most=1)
+    with pytest.raises(InputError, match="exists; expected an empty or a new folder"):
+        copied(out, calm, most=1)
+    copied(out, calm, most=2, overwrite=True)
+    assert (out / "small-exchanges-25.html").is_file()
+    (out / "notes.txt").write_text("mine")
+    with pytest.raises(InputError, match=r"holds 'notes\.txt', which no copy wrote"):
+        copied(out, calm, most=1, overwrite=True)
+    assert (out / "notes.txt").read_text() == "mine"
+    assert (out / "small-exchanges-25.html").is_file()
+
+
+def test_a_run_with_nothing_played_is_copied(tmp_path: Path) -> None:
+    idle = make_stored(tmp_path / "idle.db", "world.size=2", "world.radius=1", play=False)
+    made = copied(tmp_path / "out", idle)
+    assert made.exchanges == {"small": 0}
+    assert "Nothing has been played yet" in (tmp_path / "out" / "small.html").read_text()
+
+
+def test_what_fails_leaves_nothing(calm: Run, tmp_path: Path) -> None:
+    def full(pages: int) -> None:
+        if pages == 3:
+            raise OSError(28, "No space left on device")
+
+    with pytest.raises(InputError, match="No space left on device"):
+        copy(Shelf([str(calm.path)]), tmp_path / "out", 5, False, full)
+    assert list(tmp_path.iterdir()) == []
