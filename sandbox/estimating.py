@@ -58,7 +58,7 @@ _FIGURES = ("calls", "tokens_in", "tokens_out", "database_bytes")
 _INDEX_START = 64_000  # bytes of the index of words for its vocabulary and its merging ...
 _INDEX_ERROR = 0.3  # standard error of that: wordings have more or fewer different words
 _ROW = 40  # bytes of a row of sums
-_A_ROUND, _AN_AGENT = 50 * _ROW, 2 * _ROW
+_A_ROUND, _AN_AGENT = 75 * _ROW, 2 * _ROW
 _INDEX_A_CHARACTER = 0.64  # ... and for what is said: measured with 36 to 5,000 episodes
 
 

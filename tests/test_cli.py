@@ -18,6 +18,7 @@ from typing import Any
 
 import pytest
 from conftest import ROOT
+from program import program
 
 SLOW = "models.social.latency={first_token: 0.01, per_token: 0.0002, capacity: 8}"
 OUTCOME = {
@@ -28,13 +29,7 @@ OUTCOME = {
 
 def sim(folder: Path, *arguments: str, status: int = 0) -> subprocess.CompletedProcess[str]:
     """Run the program in a folder and check its exit status."""
-    done = subprocess.run(
-        [sys.executable, str(ROOT / "run_sim.py"), *arguments],
-        cwd=folder,
-        capture_output=True,
-        text=True,
-        timeout=120,
-    )
+    done = program(folder, *arguments)
     assert done.returncode == status, done.stdout + done.stderr
     return done
 

@@ -38,9 +38,14 @@ def calm(tmp_path_factory: pytest.TempPathFactory) -> Run:
     return make_stored(folder / "run.db", "world.size=3", "world.radius=1", "rounds=3")
 
 
-def test_every_link_leads_to_a_file(calm: Run, tmp_path: Path) -> None:
-    made = copied(tmp_path / "out", calm)
-    out = tmp_path / "out"
+@pytest.fixture(scope="module")
+def whole(calm: Run, tmp_path_factory: pytest.TempPathFactory) -> Any:
+    """A copy of all of it."""
+    return copied(tmp_path_factory.mktemp("whole") / "out", calm)
+
+
+def test_every_link_leads_to_a_file(calm: Run, whole: Any) -> None:
+    made, out = whole, whole.out
     pages = list(out.glob("*.html"))
     assert made.exchanges == {"small": 27}
     assert made.files == sum(path.is_file() for path in out.rglob("*"))
@@ -54,13 +59,12 @@ def test_every_link_leads_to_a_file(calm: Run, tmp_path: Path) -> None:
         assert sum(bool(re.fullmatch(rf"small-{kind}-\d+\.html", n)) for n in names) == count
 
 
-def test_pages_hold_what_was_said(calm: Run, tmp_path: Path) -> None:
-    copied(tmp_path / "out", calm)
-    text = unescape((tmp_path / "out" / "small-exchanges-13.html").read_text("utf-8"))
+def test_pages_hold_what_was_said(calm: Run, whole: Any) -> None:
+    text = unescape((whole.out / "small-exchanges-13.html").read_text("utf-8"))
     one = calm.all()[13]
     assert one.draft and one.draft in text
     assert all(given.reason in text for given in one.ratings if given.reason)
-    society = (tmp_path / "out" / "small.html").read_text("utf-8")
+    society = (whole.out / "small.html").read_text("utf-8")
     (frames,) = re.findall(r'id="frames">(.*?)</script>', society, re.DOTALL)
     rounds = json.loads(frames)
     assert [frame["round"] for frame in rounds] == [0, 1, 2]
@@ -72,9 +76,8 @@ def test_pages_hold_what_was_said(calm: Run, tmp_path: Path) -> None:
     assert scores == {(e.round, e.author): e.score("revision", "alignment") for e in calm.all()}
 
 
-def test_nothing_asks_a_server(calm: Run, tmp_path: Path) -> None:
-    copied(tmp_path / "out", calm)
-    for page in (tmp_path / "out").glob("*.html"):
+def test_nothing_asks_a_server(whole: Any) -> None:
+    for page in whole.out.glob("*.html"):
         text = page.read_text("utf-8")
         assert "data-fragment" not in text and "data-pulse" not in text
         assert "<form class" not in text

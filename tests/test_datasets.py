@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 import pytest
 from conftest import ROOT
+from program import program
 from stored import SPOILT, Run, lines, make, removals, stored
 
 from sandbox import api
@@ -711,8 +712,7 @@ def test_an_id_leads_back_to_the_exchange(messy: Run, tmp_path: Path) -> None:
 
 def test_inspect_takes_an_id(tmp_path: Path) -> None:
     def sim(*words: str) -> subprocess.CompletedProcess[str]:
-        command = [sys.executable, str(ROOT / "run_sim.py"), *words]
-        return subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=120)
+        return program(tmp_path, *words)
 
     assert sim("run", "--rounds", "1").returncode == 0
     done = sim("export", "quickstart", "--format", "preference", "--out", "d", "--json")

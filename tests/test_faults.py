@@ -22,6 +22,7 @@ from typing import Any, ClassVar
 import pytest
 import yaml
 from conftest import ROOT, small
+from program import program
 
 from sandbox.backends import scripted
 from sandbox.backends.base import Call, CallName, Reply, Unavailable
@@ -92,10 +93,7 @@ def test_killed_at_random_instants(tmp_path: Path, kind: str, kills: int) -> Non
             assert _ask(database, HALF_WRITTEN) == 0
             assert _ask(database, TWICE) == 0
     verb = ["resume", kind] if _begun(database) else ["run", str(path)]
-    done = subprocess.run(
-        [sys.executable, str(ROOT / "run_sim.py"), *verb, "--json"],
-        cwd=tmp_path, capture_output=True, text=True, timeout=120,
-    )  # fmt: skip
+    done = program(tmp_path, *verb, "--json")
     assert done.returncode == 0, done.stderr
     outcome = json.loads(done.stdout)
     assert (outcome["status"], outcome["digest"]) == ("done", calm.digest)

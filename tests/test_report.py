@@ -18,6 +18,7 @@ import numpy as np
 import pytest
 from conftest import ROOT
 from markdown_it import MarkdownIt
+from program import program
 from scipy.stats import t as student
 from stored import SPOILT, Run
 from stored import make as make_run
@@ -508,10 +509,7 @@ def test_a_kill_leaves_nothing_half_written(tidy: Run, tmp_path: Path) -> None:
 
 
 def sim(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, str(ROOT / "run_sim.py"), "report", *arguments],
-        cwd=folder, capture_output=True, text=True, timeout=120,
-    )  # fmt: skip
+    return program(folder, "report", *arguments)
 
 
 def test_the_verb(tidy: Run, tmp_path: Path) -> None:

@@ -1,0 +1,69 @@
+"""The program, each time a process of its own, forked from one that has imported it already."""
+
+from __future__ import annotations
+
+import atexit
+import json
+import os
+import subprocess
+import sys
+import tempfile
+from functools import cache
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+
+_PARENT = """
+import json, os, sys
+from sandbox.cli import main
+
+def run(asked):
+    os.chdir(asked["folder"])
+    for stream, place in ((1, asked["out"]), (2, asked["err"])):
+        os.dup2(os.open(place, os.O_WRONLY | os.O_CREAT | os.O_TRUNC), stream)
+    os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
+    sys.argv = ["run_sim.py", *asked["arguments"]]
+    try:
+        main()
+    except SystemExit as end:
+        return end.code or 0
+    except BaseException:
+        sys.excepthook(*sys.exc_info())
+        return 1
+    return 0
+
+for line in sys.stdin:
+    child = os.fork()
+    if not child:
+        status = run(json.loads(line))
+        for stream in (sys.stdout, sys.stderr):
+            try:
+                stream.flush()
+            except OSError:
+                status = status or 120
+        os._exit(status)
+    print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), flush=True)
+"""
+
+
+@cache
+def _parent() -> subprocess.Popen[str]:
+    environment = os.environ | {"PYTHONPATH": str(ROOT)}
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
+    parent = subprocess.Popen([sys.executable, "-c", _PARENT], env=environment, **pipes)  # type: ignore[call-overload]
+    atexit.register(parent.kill)
+    return parent  # type: ignore[no-any-return]
+
+
+def program(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    """Run ``python run_sim.py ARGUMENTS`` in a folder, without the second that imports take."""
+    parent = _parent()
+    assert parent.stdin is not None and parent.stdout is not None
+    with tempfile.TemporaryDirectory() as place:
+        out, err = Path(place, "out"), Path(place, "err")
+        asked = {"arguments": arguments, "folder": str(folder), "out": str(out), "err": str(err)}
+        parent.stdin.write(json.dumps(asked) + "\n")
+        parent.stdin.flush()
+        status = int(parent.stdout.readline())
+        said = [path.read_text(encoding="utf-8", errors="replace") for path in (out, err)]
+    return subprocess.CompletedProcess(arguments, status, *said)
