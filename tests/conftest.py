@@ -94,6 +94,11 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
         call("pg_ctl", "-D", str(data), "-m", "immediate", "stop")
 
 
+def pytest_xdist_auto_num_workers() -> int:
+    """One more than there are cores: many tests wait for processes and clocks."""
+    return (os.cpu_count() or 1) + 1
+
+
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--kills", type=int, default=6, help="how often runs are killed in all")
 

@@ -25,6 +25,7 @@ from stored import make as make_run
 
 from sandbox.config import PRESETS, load_config
 from sandbox.limits import Budget
+from sandbox.reporting import report as report_module
 from sandbox.reporting.drawings import TYPES
 from sandbox.reporting.markdown import fence, inline
 from sandbox.reporting.report import Written, figures_of, report
@@ -431,6 +432,14 @@ def test_what_cannot_be_is_refused(
     assert names(tmp_path) == before
 
 
+@pytest.fixture
+def sparse(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Reports have one figure only, where it does not matter which: drawing takes long."""
+    plain = report_module.figures
+    monkeypatch.setattr(report_module, "figures", lambda reader: {"plane": plain(reader)["plane"]})
+
+
+@pytest.mark.usefixtures("sparse")
 def test_only_with_overwrite_is_anything_replaced(tidy: Run, tmp_path: Path) -> None:
     for kind in ("html", "md"):
         out = tmp_path / f"x.{kind}"
@@ -451,6 +460,7 @@ def test_only_with_overwrite_is_anything_replaced(tidy: Run, tmp_path: Path) -> 
     assert (tmp_path / "x_figures" / "thesis.png").read_text() == "mine"
 
 
+@pytest.mark.usefixtures("sparse")
 @pytest.mark.parametrize(
     ("kind", "what"), [("html", ".html.partial"), ("md", "plane.png"), ("md", ".md.partial")]
 )

@@ -69,6 +69,7 @@ class Files(Links):
         self._first = first
         self._most = most
         self._names: dict[Wanted, str] = {}
+        self._taken = {"index.html", LEFT_OUT}
         self.waiting: deque[tuple[Wanted, str]] = deque()
 
     def runs(self) -> str:
@@ -108,8 +109,10 @@ class Files(Links):
     def _name(self, wanted: Wanted) -> str:
         words = [wanted.key, *wanted.parts, *([f"page-{wanted.page}"] * (wanted.page > 1))]
         name = "-".join(re.sub(r"[^\w.~-]+", "_", word, flags=re.ASCII) for word in words)
-        taken = set(self._names.values()) | {"index.html", LEFT_OUT}
-        return f"{name}.html" if f"{name}.html" not in taken else f"{name}~{len(self._names)}.html"
+        file = f"{name}.html"
+        file = file if file not in self._taken else f"{name}~{len(self._names)}.html"
+        self._taken.add(file)
+        return file
 
 
 class Paged(Query):
