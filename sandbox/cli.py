@@ -239,7 +239,9 @@ def inspect(
     number: Annotated[
         int | None, typer.Argument(metavar="ID", min=0, max=2**40, help="its number")
     ] = None,
-    search: Annotated[str | None, typer.Option(help="only what contains this text")] = None,
+    search: Annotated[
+        str | None, typer.Option(help="only what says this; of exchanges: all its words")
+    ] = None,
     round: Annotated[int | None, typer.Option(help="of, or as of the end of, this round")] = None,
     failures: Annotated[
         bool, typer.Option("--failures", help="calls: only those gone wrong")

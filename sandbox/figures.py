@@ -269,7 +269,7 @@ def agreement(found: Outcomes) -> Figure:
         "agreement",
         "Peers and the observer",
         "Drafts by the mean of the peers' ratings, rounded (halves up), and by the observer's "
-        "rating of alignment.",
+        "rating of alignment; framed: where they agree.",
         rows,
         charts.agreement,
     )

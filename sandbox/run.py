@@ -351,7 +351,8 @@ def _sit(
     writer = Writer(reader.engine, reader.run.id)
     writer.open()
     journal = Journal(reader, accept_changes=accept_changes)
-    runner = Runner(reader, writer, backends_of(config.models.roles()), journal, budget)
+    backends = backends_of(config.models.roles())
+    runner = Runner(reader, writer, backends, journal, budget, worked(reader))
     _update(reader, status="running", message=None)
     values: dict[str, Any] = {"status": "interrupted", "message": "stopped before its end"}
     try:
@@ -449,7 +450,7 @@ def outcome(reader: Reader, address: Address, replayed: int = 0) -> Outcome:
         tokens_cached=sum(one.tokens_cached or 0 for one in forms),
         forms=forms,
         digest=run.digest,
-        seconds=round(run.seconds, 3),
+        seconds=round(worked(reader), 3),
         message=run.message,
     )
 
@@ -472,6 +473,14 @@ def _state(engine: Engine, url: URL, name: str) -> dict[str, Any]:
     reader = Reader.find(engine, name, str(address))
     found = outcome(reader, address).as_dict() | {"status": status_now(reader, url)}
     return found | {"episodes_total": reader.run.rounds * reader.run.per_round}
+
+
+def worked(reader: Reader) -> float:
+    """Seconds at work over all sittings, also of one that goes on or was killed."""
+    c = tables.calls
+    query = select(c.c.started + c.c.took).where(reader.mine(c.c.id))
+    last = reader.scalar(query.order_by(c.c.id.desc()).limit(1))
+    return max(float(reader.run.seconds), int(last or 0) / 1000)
 
 
 def status_now(reader: Reader, url: URL) -> str:

@@ -68,6 +68,7 @@ class Runner:
         backends: who answers in each role.
         journal: the calls that are there already.
         budget: what this sitting may spend.
+        before: seconds at work in earlier sittings.
     """
 
     def __init__(
@@ -77,12 +78,13 @@ class Runner:
         backends: Mapping[str, Backend],
         journal: Journal,
         budget: Budget = UNLIMITED,
+        before: float = 0.0,
     ) -> None:
         config = Config.from_json(reader.run.config)
         self.config = config
         self.reader = reader
         self.writer = writer
-        self.clock = Clock(before=reader.run.seconds)
+        self.clock = Clock(before=before)
         self.backends = backends
         self._world = world_of(config.world.kind)(config.world, config.seed)
         self._society = read_society(reader, config.memory.limit)

@@ -10,7 +10,7 @@ from sandbox.charts.comparing import differences, recall
 from sandbox.charts.map import society
 from sandbox.charts.parts import OUTCOMES, VERSION, Rows, Spec, themed
 from sandbox.charts.ratings import agreement, distribution, matrix
-from sandbox.charts.rounds import curves, history, missing, plane, versus
+from sandbox.charts.rounds import curves, gains, history, missing, plane, versus
 
 __all__ = [
     "OUTCOMES",
@@ -22,6 +22,7 @@ __all__ = [
     "curves",
     "differences",
     "distribution",
+    "gains",
     "history",
     "matrix",
     "missing",

@@ -26,6 +26,7 @@ RAMP = [f"--ramp-{rating}" for rating in range(1, 8)]
 DIVERGING = [f"--diverge-{step}" for step in range(1, 6)]
 
 
+FEW_ROUNDS = 6  # up to here each has a tick
 ROWS = ("values", "datasets")  # what people and models wrote is not read for colours
 
 FONT = "system-ui, -apple-system, 'Segoe UI', 'Helvetica Neue', Arial, sans-serif"
@@ -136,14 +137,17 @@ def category(field: str, title: str | None = None, **more: Any) -> Spec:
     return {"field": field, "type": "nominal", "title": title, **more}
 
 
-def by_round(**more: Any) -> Spec:
+def by_round(rows: Rows) -> Spec:
     """Rounds along the x axis: whole numbers, not from zero."""
-    return number(
-        "round",
-        axis={"format": "d", "tickMinStep": 1},
-        scale={"nice": False, "zero": False, "padding": 14},
-        **more,
-    )
+    scale = {"nice": False, "zero": False, "padding": 14}
+    return number("round", axis=whole(rows), scale=scale)
+
+
+def whole(rows: Rows) -> Spec:
+    """Ticks of rounds: each of a few, of many some."""
+    rounds = sorted(set(values(rows, "round")))
+    few: Spec = {"values": rounds} if len(rounds) <= FEW_ROUNDS else {"tickMinStep": 1}
+    return {"format": "d", **few}
 
 
 def coloured(field: str, colours: Mapping[str, str], **more: Any) -> Spec:
@@ -167,11 +171,11 @@ def values(rows: Rows, *fields: str) -> list[float]:
     return [float(value) for value in found if isinstance(value, (int, float))]
 
 
-def fitted(rows: Rows, *fields: str) -> list[float]:
-    """The part of the 1-7 scale that holds these values, with some air."""
-    found = values(rows, *fields) or [1.0, 7.0]
+def fitted(rows: Rows, *fields: str, low: float = 1.0, high: float = 7.0) -> list[float]:
+    """The part of a scale, by default that of ratings, that holds these values, with some air."""
+    found = values(rows, *fields) or [low, high]
     air = max(0.1, (max(found) - min(found)) * 0.08)
-    return [max(1.0, min(found) - air), min(7.0, max(found) + air)]
+    return [max(low, min(found) - air), min(high, max(found) + air)]
 
 
 def seen(rows: Rows, field: str) -> list[str]:

@@ -20,6 +20,7 @@ from sandbox.charts.parts import (
     seen,
     tooltip,
     values,
+    whole,
 )
 
 MANY_ROUNDS = 40  # from here on a curve has no points
@@ -41,28 +42,47 @@ def versus(rows: Rows) -> Spec:
     Args:
         rows: `run`, `round`, `mean`, `low`, `high` (1-7).
     """
-    runs = seen(rows, "run")
-    return _bands(rows, "run", {run: KINDS[i % len(KINDS)] for i, run in enumerate(runs)})
+    return _bands(rows, "run", _of_runs(rows))
 
 
-def _bands(rows: Rows, field: str, colours: Mapping[str, str]) -> Spec:
-    scale = {"domain": fitted(rows, "low", "mean", "high"), "nice": False, "zero": False}
+def gains(rows: Rows) -> Spec:
+    """The same curve of several runs, of gains.
+
+    Args:
+        rows: `run`, `round`, `mean`, `low`, `high` (-6 to 6).
+    """
+    return _bands(rows, "run", _of_runs(rows), "mean gain, points", (-6.0, 6.0))
+
+
+def _of_runs(rows: Rows) -> dict[str, str]:
+    return {run: KINDS[i % len(KINDS)] for i, run in enumerate(seen(rows, "run"))}
+
+
+def _bands(
+    rows: Rows,
+    field: str,
+    colours: Mapping[str, str],
+    title: str = "mean, 1\u20137",
+    within: tuple[float, float] = (1.0, 7.0),
+) -> Spec:
+    domain = fitted(rows, "low", "mean", "high", low=within[0], high=within[1])
+    scale = {"domain": domain, "nice": False, "zero": False}
     colour = coloured(field, colours)
     few = len(set(values(rows, "round"))) <= MANY_ROUNDS
     once = len(values(rows, "round")) == len(colours)
     band = {"type": "rule", "opacity": 0.5} if once else {"type": "area", "opacity": 0.14}
-    ends = {"y": number("low", "mean, 1\u20137", scale=scale), "y2": {"field": "high"}}
+    ends = {"y": number("low", title, scale=scale), "y2": {"field": "high"}}
     spread = {"mark": {**band, "tooltip": False}, "encoding": {**ends, "color": colour}}
     means = {
         "mark": {"type": "line", "point": {"size": 42, "filled": True} if few else False},
         "encoding": {
-            "y": number("mean", "mean, 1\u20137", scale=scale),
+            "y": number("mean", title, scale=scale),
             "color": colour,
             "shape": category(field, scale={"domain": list(colours)}),
             "tooltip": tooltip(field, "round", "mean:.2f", "low:.2f", "high:.2f", "n"),
         },
     }
-    return chart(rows, spread, means, height=240, encoding={"x": by_round()})
+    return chart(rows, spread, means, height=240, encoding={"x": by_round(rows)})
 
 
 def plane(rows: Rows) -> Spec:
@@ -96,7 +116,7 @@ def plane(rows: Rows) -> Spec:
         "mark": {"type": "text", "dx": 11, "dy": -9, "align": "left", "color": "--soft"},
         "encoding": {"text": {"field": "round"}},
     }
-    return chart(rows, path, step, ring, _rounds(), label, height=320, encoding=_axes(rows))
+    return chart(rows, path, step, ring, _rounds(rows), label, height=320, encoding=_axes(rows))
 
 
 def _axes(rows: Rows) -> Spec:
@@ -107,8 +127,8 @@ def _axes(rows: Rows) -> Spec:
     return {"x": axis("alignment"), "y": axis("engagement")}
 
 
-def _rounds() -> Spec:
-    colour = number("round", scale={"range": RAMP}, legend={"format": "d", "tickMinStep": 1})
+def _rounds(rows: Rows) -> Spec:
+    colour = number("round", scale={"range": RAMP}, legend=whole(rows))
     lines = tooltip("round", "alignment:.2f", "engagement:.2f", "front")
     point = {"type": "circle", "size": 80, "opacity": 1, "stroke": "--soft", "strokeWidth": 0.6}
     return {"mark": point, "encoding": {"color": colour, "tooltip": lines}}
@@ -154,4 +174,4 @@ def history(rows: Rows) -> Spec:
             "tooltip": tooltip("round", "stage", "score"),
         },
     }
-    return chart(rows, span, ends, height=200, encoding={"x": by_round()})
+    return chart(rows, span, ends, height=200, encoding={"x": by_round(rows)})

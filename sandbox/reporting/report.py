@@ -153,7 +153,7 @@ def _alike(found: Advice) -> Advice | None:
 def _notes(reader: Reader, here: Row, found: Outcomes) -> Iterator[str]:
     """What is out of the ordinary about a run."""
     message = _ADDRESS.sub("[address]", here["message"] or "")
-    told = f"{filters.whole(here['done'])} of {filters.whole(here['total'])} exchanges are complete"
+    told = f"{filters.whole(here['done'])} of {filters.whole(here['total'])} exchanges are over"
     if here["status"] != "done":
         why = f" ({filters.short(message, 300)})" if message else ""
         yield f"This run is not finished: it is {here['status']}{why}, and {told}."

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
@@ -17,6 +17,8 @@ LONGEST = 60_000
 
 _HIDDEN = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069\ufeff\ufff9-\ufffb]")
 _AROUND = 80  # characters on either side of what was found
+_SPREAD = 2 * _AROUND  # a text of so many characters is shown whole
+_SHOWN = 2  # texts that say something, where one says all of it
 
 
 def visible(text: object) -> str:
@@ -54,14 +56,34 @@ def marked(text: str, said: Sequence[Term]) -> Markup:
     return Markup("").join([*found, escape(shown[at:])])
 
 
-def snippet(text: str | None, said: Sequence[Term]) -> Markup | None:
-    """The neighbourhood of what was searched for, marked; None where it is not said."""
-    shown = visible(text or "")
-    places = _places(shown, said)
-    if not places:
-        return None
-    start, end = max(0, places[0][0] - _AROUND), places[0][1] + _AROUND
-    parts = ["\u2026" if start else "", shown[start:end], "\u2026" if end < len(shown) else ""]
+def explained(
+    texts: Iterable[tuple[str, str | None]], said: Sequence[Term]
+) -> list[tuple[str, Markup]]:
+    """Why something was found: some of the texts, cut and marked, that say all of it together.
+
+    Args:
+        texts: where something is said, and what.
+        said: what was searched for.
+    """
+    shown = [(where, visible(text)) for where, text in texts if text]
+    says = [{term for term in said if term.pattern.search(text)} for _, text in shown]
+    order = sorted(range(len(shown)), key=lambda place: -len(says[place]))
+    found: list[tuple[str, Markup]] = []
+    missing = set(said)
+    for place in order:
+        news = [term for term in said if term in says[place] & missing]
+        if news or (says[place] and not missing and len(found) < _SHOWN):
+            where, text = shown[place]
+            found.append((where, _snippet(text, news or said, said)))
+            missing -= says[place] if len(text) <= _SPREAD else set(news[:1])
+    return found
+
+
+def _snippet(text: str, about: Sequence[Term], said: Sequence[Term]) -> Markup:
+    """The neighbourhood of the first thing that it is about, with all that was sought marked."""
+    first, last = _places(text, about)[0]
+    start, end = max(0, first - _AROUND), last + _AROUND
+    parts = ["\u2026" if start else "", text[start:end], "\u2026" if end < len(text) else ""]
     return marked("".join(parts), said)
 
 
@@ -82,7 +104,9 @@ def decimal(value: Any, digits: int = 2) -> str:
 
 def signed(value: Any, digits: int = 2) -> str:
     """A difference for people; a dash where there is none."""
-    return "\u2013" if value is None else f"{value:+,.{digits}f}".replace("-", "\u2212")
+    if value is None:
+        return "\u2013"
+    return f"{round(value, digits) + 0.0:+,.{digits}f}".replace("-", "\u2212")
 
 
 def whole(value: Any) -> str:
@@ -105,6 +129,6 @@ def environment() -> Environment:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    filters = (visible, clear, marked, snippet, decimal, signed, whole, short, duration)
+    filters = (visible, clear, marked, explained, decimal, signed, whole, short, duration)
     made.filters.update({one.__name__: one for one in filters})
     return made

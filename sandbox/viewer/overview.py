@@ -10,7 +10,7 @@ import yaml
 from sqlalchemy import func, select
 
 from sandbox.metrics import EPISODE, Spread, calls_by_form
-from sandbox.run import status_now
+from sandbox.run import status_now, worked
 from storage import tables
 from storage.copying import forked_from
 from storage.database import Address
@@ -41,7 +41,7 @@ def overview(reader: Reader, address: Address) -> Row:
         "seed": run.seed,
         "rounds": run.rounds,
         "created": run.created,
-        "seconds": run.seconds,
+        "seconds": worked(reader),
         "digest": run.digest,
         "done": done,
         "total": run.rounds * run.per_round,
@@ -79,21 +79,24 @@ def _models(reader: Reader) -> list[str]:
 
 
 def _ends(reader: Reader) -> Row | None:
-    """Mean alignment of the revisions of the first and the last round; None before there are any.
-
-    Of a run that goes on the last round is still being played.
-    """
+    """Mean alignment of the revisions of the first and the last round that is over, if any is."""
     o = tables.outcomes
-    mine = (o.c.run_id == reader.run.id, o.c.measure == "revision_alignment")
-    query = select(func.min(o.c.round), func.max(o.c.round)).where(*mine)
-    rounds = reader.first(query)
-    if rounds[0] is None:
-        return None
-    counts = select(o.c.round, o.c.outcome, o.c.n).where(*mine, o.c.round.in_(list(rounds)))
+    mine = o.c.run_id == reader.run.id
+    over = (
+        select(o.c.round)
+        .where(mine, o.c.measure == EPISODE)
+        .group_by(o.c.round)
+        .having(func.sum(o.c.n) == reader.run.per_round)
+        .subquery()
+    )
+    rounds = reader.first(select(func.min(over.c.round), func.max(over.c.round)))
+    score = (mine, o.c.measure == "revision_alignment", o.c.round.in_(list(rounds)))
     found: dict[int, dict[str, int]] = {}
-    for round, outcome, n in reader.rows(counts):
+    for round, outcome, n in reader.rows(select(o.c.round, o.c.outcome, o.c.n).where(*score)):
         found.setdefault(round, {})[outcome] = n
-    first, last = (Spread.of(found[round]).mean for round in rounds)
+    if not found:
+        return None
+    first, last = (Spread.of(found.get(round, {})).mean for round in rounds)
     return {"first": first, "last": last}
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from itertools import chain
+from pathlib import Path
 from typing import Any
 
 from sandbox import charts
@@ -71,6 +72,7 @@ class Pages:
     def runs(self, query: Query) -> str:
         """All runs, with their progress and failures."""
         rows = [self._run_row(entry) for entry in self._shelf.entries()]
+        rows.sort(key=lambda row: row["here"]["created"] if row["here"] else "", reverse=True)
         pulse = None if self._links.static else f"{self._links.root}pulse.json"
         return self._fill("runs.html", rows=rows, mark=_mark(rows), pulse=pulse)
 
@@ -81,6 +83,7 @@ class Pages:
 
     def _run_row(self, entry: Entry) -> Row:
         row: Row = {"key": entry.key, "here": None, "problem": entry.problem}
+        row["file"] = Path(str(entry.address.url.database)).name
         if entry.problem is None:
             try:
                 reader = self._shelf.open(entry.key)
@@ -267,7 +270,7 @@ class Pages:
             keys=keys,
             entries=entries,
             measure=measure,
-            measures=sidebyside.CURVES,
+            measures={one: sidebyside.NAMES[one] for one in sidebyside.CURVES},
             figure=sidebyside.curves(readers, measure) if len(keys) > 1 else None,
             differences_href=self._links.compare(*keys).replace("compare", "compare/differences"),
             number=number,

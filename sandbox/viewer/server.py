@@ -25,7 +25,8 @@ class Place(NamedTuple):
     @property
     def url(self) -> str:
         """The address to open."""
-        host = f"[{self.host}]" if ":" in self.host else self.host
+        name = socket.gethostname() if self.host in ("0.0.0.0", "::") else self.host
+        host = f"[{name}]" if ":" in name else name
         return f"http://{host}:{self.port}/" + (f"?token={self.token}" if self.token else "")
 
 

@@ -42,6 +42,8 @@ class Shelf:
 
     def __init__(self, runs: Sequence[str] = ()) -> None:
         self._given = [database.parse_run(run) for run in runs]
+        for address in self._given:
+            database.open_for_reading(address.url).dispose()
         self._engines: dict[URL, Engine] = {}
         self._names: dict[URL, tuple[object, list[str]]] = {}
         self._lock = Lock()

@@ -24,6 +24,12 @@ CURVES = (
 )
 """What curves can be compared by."""
 
+NAMES = {measure: measure.replace("_", " ") for measure in (*MEASURES, PEERS)} | {
+    "missing_ratings": "missing ratings, share",
+    "failed": "failed, share",
+}
+"""Measures as people read them."""
+
 _SHOWN = 12  # exchanges that differ most
 
 
@@ -37,13 +43,12 @@ def curves(readers: Mapping[str, Reader], measure: str) -> Figure:
                 low, high = interval(spread)
                 ends = {"mean": spread.mean, "low": low, "high": high, "n": spread.n}
                 rows.append({"run": key, "round": round, **ends})
-    words = measure.replace("_", " ")
     return Figure(
         "versus",
-        f"{words.capitalize()} by round",
+        f"{NAMES[measure].capitalize()} by round",
         "Means of a round's episodes with their 95 % interval.",
         rows,
-        charts.versus,
+        charts.gains if measure.endswith("_gain") else charts.versus,
     )
 
 
@@ -55,7 +60,7 @@ def differences(addresses: Sequence[Address], scope: str) -> Row:
     """
     found = compare([str(address) for address in addresses])
     rows = [
-        {"measure": measure.replace("_", " "), **one}
+        {"measure": NAMES[measure], **one}
         for comparison in found["comparisons"][:1]
         for measure in MEASURES
         for one in [comparison["measures"][measure][scope]]
@@ -65,7 +70,7 @@ def differences(addresses: Sequence[Address], scope: str) -> Row:
     return {
         **found,
         "scope": scope,
-        "measures": MEASURES,
+        "measures": {measure: NAMES[measure] for measure in MEASURES},
         "figure": Figure("differences", "Differences", about, rows, charts.differences),
     }
 

@@ -49,14 +49,17 @@
     for (const part of document.querySelectorAll("[data-shown]")) delete part.dataset.shown;
     window.Charts?.all();
     window.Theme.refresh();
-    window.Society?.grown?.(newest);
+    if (window.Society) window.Society.grown(newest);
+    else window.beginSociety();
     return page.body.dataset.mark ?? null;
   }
 
   async function beat() {
     const body = document.body;
     try {
-      const pulse = await (await fetch(body.dataset.pulse, { cache: "no-store" })).json();
+      const answer = await fetch(body.dataset.pulse, { cache: "no-store" });
+      if (answer.status === 404) { say("gone", "This run is no longer here."); next(); return; }
+      const pulse = await answer.json();
       if (pulse.mark !== body.dataset.mark) { await take(); body.dataset.mark = pulse.mark; }
       failures = 0;
       if (pulse.over) { say("done", "finished"); return; }

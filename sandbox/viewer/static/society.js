@@ -228,8 +228,11 @@
     waiting = setTimeout(() => fill(event.detail), 250);
   });
 
-  document.addEventListener("DOMContentLoaded", () => {
+  function begin() { // also when a run that is watched has its first round
     const section = document.getElementById("society");
-    if (section) window.Society = new Society(section);
-  });
+    if (section && !window.Society) window.Society = new Society(section);
+  }
+
+  window.beginSociety = begin;
+  document.addEventListener("DOMContentLoaded", begin);
 })();
