@@ -213,7 +213,7 @@ def _observed(run: Run) -> int:
 def _watched(visit: Visit, run: Run) -> None:
     page = visit.go("/r/live")
     assert page.locator(".head .status").inner_text() == "running"
-    assert page.locator("#live").inner_text() == "live"
+    page.locator("#live", has_text="live").wait_for()
     page.evaluate("() => { window.same = document.querySelector('main'); }")
     done = "() => document.querySelector('.head progress').value"
     first = page.evaluate(done)
@@ -252,6 +252,8 @@ def test_what_someone_does_stays_while_a_run_goes_on(look: Look, tmp_path: Path)
         page = visit.go("/r/slow")
         page.get_by_text("Nothing has been played yet").wait_for()
         exchanges = look(site)
+        for window in (visit, exchanges):
+            window.expected = re.compile("ERR_CONNECTION_REFUSED")  # the server ends before them
         exchanges.go("/r/slow/exchanges").locator("input[name=author]").fill("12")
         shutil.copy(done.path, tmp_path / "next.db")
         Run(tmp_path / "next.db", "").sql("UPDATE runs SET status = 'running'")
@@ -270,7 +272,7 @@ def test_a_server_that_is_gone_is_told(look: Look, tmp_path: Path) -> None:
             visit.expected = re.compile("ERR_CONNECTION_REFUSED")
             page = visit.go("/r/slow")
             page.get_by_text("Nothing has been played yet").wait_for()
-            assert page.locator("#live").inner_text() == "live"
+            page.locator("#live", has_text="live").wait_for()
         visit.until("() => document.querySelector('#live').dataset.state === 'gone'")
         assert "does not answer" in page.locator("#live").inner_text()
         assert page.get_by_text("Nothing has been played yet").is_visible()

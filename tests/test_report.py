@@ -569,7 +569,7 @@ def test_a_run_with_nothing_played(tmp_path: Path) -> None:
     run = make_run(tmp_path / "run.db", play=False)
     page, text = both(run, tmp_path)
     for told in (page, text):
-        assert "This run is not finished" in told and "0 of 125 exchanges are complete" in told
+        assert "This run is not finished" in told and "0 of 125 exchanges are over" in told
         assert "Nothing has been played yet" in told and "none: the run is not finished" in told
     assert "<svg" not in page and not figures_of(tmp_path / "x.md").exists()
 
@@ -583,7 +583,7 @@ def test_an_unfinished_run_says_so_and_counts_what_is_complete(tmp_path: Path) -
     complete = run.sql("SELECT count(*) FROM episodes WHERE observed")[0][0]
     assert 0 < complete < 125
     for told in (page, text):
-        assert f"{complete} of 125 exchanges are complete" in told
+        assert f"{complete} of 125 exchanges are over" in told
         assert "the limit of 400 calls is reached" in told
     asked = run.sql(
         "SELECT count(*) FROM ratings r JOIN episodes e ON e.id = r.episode_id WHERE observed"
