@@ -259,6 +259,7 @@ def test_what_someone_does_stays_while_a_run_goes_on(look: Look, tmp_path: Path)
         Run(tmp_path / "next.db", "").sql("UPDATE runs SET status = 'running'")
         os.replace(tmp_path / "next.db", run.path)
         page.locator("#round").wait_for()
+        page.locator("#map svg.marks").wait_for()
         visit.until("() => document.querySelector('.head progress').value === 48")
         exchanges.page.locator("[data-rows] a[data-row]").first.wait_for()
         assert exchanges.page.locator("input[name=author]").input_value() == "12"
