@@ -33,9 +33,9 @@ def links(page: Path) -> set[str]:
 
 @pytest.fixture(scope="module")
 def calm(tmp_path_factory: pytest.TempPathFactory) -> Run:
-    """27 exchanges of nine agents."""
+    """16 exchanges of four agents."""
     folder = tmp_path_factory.mktemp("calm")
-    return make_stored(folder / "run.db", "world.size=3", "world.radius=1", "rounds=3")
+    return make_stored(folder / "run.db", "world.size=2", "world.radius=1", "rounds=4")
 
 
 @pytest.fixture(scope="module")
@@ -47,13 +47,13 @@ def whole(calm: Run, tmp_path_factory: pytest.TempPathFactory) -> Any:
 def test_every_link_leads_to_a_file(calm: Run, whole: Any) -> None:
     made, out = whole, whole.out
     pages = list(out.glob("*.html"))
-    assert made.exchanges == {"small": 27}
+    assert made.exchanges == {"small": 16}
     assert made.files == sum(path.is_file() for path in out.rglob("*"))
     for page in pages:
         for link in links(page):
             assert (out / link).is_file(), f"{page.name}: {link}"
     calls = len(calm.sql("SELECT id FROM calls"))
-    kinds = {"agents": 9, "exchanges": 27, "calls": calls}
+    kinds = {"agents": 4, "exchanges": 16, "calls": calls}
     for kind, count in kinds.items():
         names = [page.name for page in pages]
         assert sum(bool(re.fullmatch(rf"small-{kind}-\d+\.html", n)) for n in names) == count
@@ -67,7 +67,7 @@ def test_pages_hold_what_was_said(calm: Run, whole: Any) -> None:
     society = (whole.out / "small.html").read_text("utf-8")
     (frames,) = re.findall(r'id="frames">(.*?)</script>', society, re.DOTALL)
     rounds = json.loads(frames)
-    assert [frame["round"] for frame in rounds] == [0, 1, 2]
+    assert [frame["round"] for frame in rounds] == [0, 1, 2, 3]
     scores = {
         (frame["round"], node["agent"]): node["alignment"]
         for frame in rounds
@@ -89,8 +89,8 @@ def test_a_copy_holds_the_latest(calm: Run, tmp_path: Path) -> None:
     out = tmp_path / "out"
     assert made.exchanges == {"small": 5}
     kept = {path.name for path in out.glob("small-exchanges-*.html")}
-    assert kept == {f"small-exchanges-{number}.html" for number in range(22, 27)}
-    assert LEFT_OUT in links(out / "small-exchanges-22.html"), "its neighbour is left out"
+    assert kept == {f"small-exchanges-{number}.html" for number in range(11, 16)}
+    assert LEFT_OUT in links(out / "small-exchanges-11.html"), "its neighbour is left out"
     assert all((out / link).is_file() for page in out.glob("*.html") for link in links(page))
 
 
@@ -99,7 +99,7 @@ def test_two_runs_of_one_name_have_pages_of_their_own(calm: Run, tmp_path: Path)
     other.sql("UPDATE texts SET text = text || ' (the other)'")
     copied(tmp_path / "out", calm, other, most=2)
     texts = [
-        (tmp_path / "out" / f"{key}-exchanges-26.html").read_text() for key in ("small", "small~2")
+        (tmp_path / "out" / f"{key}-exchanges-15.html").read_text() for key in ("small", "small~2")
     ]
     assert ["(the other)" in text for text in texts] == [False, True]
 
@@ -110,12 +110,12 @@ def test_only_a_copy_is_replaced(calm: Run, tmp_path: Path) -> None:
     with pytest.raises(InputError, match="exists; expected an empty or a new folder"):
         copied(out, calm, most=1)
     copied(out, calm, most=2, overwrite=True)
-    assert (out / "small-exchanges-25.html").is_file()
+    assert (out / "small-exchanges-14.html").is_file()
     (out / "notes.txt").write_text("mine")
     with pytest.raises(InputError, match=r"holds 'notes\.txt', which no copy wrote"):
         copied(out, calm, most=1, overwrite=True)
     assert (out / "notes.txt").read_text() == "mine"
-    assert (out / "small-exchanges-25.html").is_file()
+    assert (out / "small-exchanges-14.html").is_file()
 
 
 def test_a_run_with_nothing_played_is_copied(tmp_path: Path) -> None:
