@@ -80,7 +80,7 @@ def by_round(found: Outcomes, scale: str) -> Figure:
     series = {name: of.format(scale=scale) for name, of in _SERIES.items()}
     if scale == "alignment":
         series["peers"] = PEERS
-    rows = list(_curve_rows(found, series))
+    rows = list(curve_rows(found, series))
     peers = "; peers rate drafts" if scale == "alignment" else ""
     return Figure(
         f"{scale}-by-round",
@@ -91,14 +91,21 @@ def by_round(found: Outcomes, scale: str) -> Figure:
     )
 
 
-def _curve_rows(found: Outcomes, series: Mapping[str, str]) -> Iterator[Row]:
+def curve_rows(found: Outcomes, series: Mapping[str, str], column: str = "series") -> Iterator[Row]:
+    """Means by round, with their 95 % intervals: a row for each series that has values.
+
+    Args:
+        found: of a run.
+        series: the measure of each series, by its name.
+        column: where the name of the series stands.
+    """
     for round, measures in found.items():
         for name, measure in series.items():
             spread = Spread.of(measures.get(measure, {}))
             if spread.n:
                 low, high = interval(spread)
                 ends = {"low": low, "high": high, "n": spread.n}
-                yield {"round": round, "series": name, "mean": spread.mean, **ends}
+                yield {"round": round, column: name, "mean": spread.mean, **ends}
 
 
 def plane(found: Outcomes) -> Figure:

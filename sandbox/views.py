@@ -48,7 +48,7 @@ def society(reader: Reader) -> Data:
 def agents(reader: Reader, search: str | None = None) -> list[Data]:
     """All agents: who they are, what they believe in number, how their answers are rated."""
     rated = _mean_ratings(reader)
-    memories = _memory_counts(reader)
+    memories = memory_counts(reader)
     found = []
     for agent in read_agents(reader):
         persona = agent.persona
@@ -81,7 +81,8 @@ def _mean_ratings(reader: Reader) -> dict[int, float]:
     return {author: float(mean) for author, mean in reader.rows(query)}
 
 
-def _memory_counts(reader: Reader) -> dict[int, int]:
+def memory_counts(reader: Reader) -> dict[int, int]:
+    """How many memories each agent has, by its number."""
     m = tables.memories
     query = select(m.c.agent, func.count()).where(reader.mine(m.c.id)).group_by(m.c.agent)
     counts: dict[int, int] = {row.agent: row[1] for row in reader.rows(query)}
@@ -102,7 +103,7 @@ def agent(reader: Reader, number: int) -> Data:
         "links": found.links,
         "node": found.node,
         "community": found.community,
-        "memories": _memory_counts(reader).get(number, 0),
+        "memories": memory_counts(reader).get(number, 0),
         "episodes": episodes,
         "gives": _gives(reader, number),
     }

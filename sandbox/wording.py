@@ -34,6 +34,11 @@ def changed_words(before: str, after: str) -> list[Piece]:
     return _joined([Piece("gone", before), Piece("new", after)])
 
 
+def changes(draft: str | None, revision: str | None) -> list[Piece] | None:
+    """How a draft became its revision; None where either is missing."""
+    return None if draft is None or revision is None else changed_words(draft, revision)
+
+
 def _tokens(unit: str, text: str) -> list[str]:
     found = re.findall(unit, text, re.DOTALL)
     rest = text[sum(map(len, found)) :]

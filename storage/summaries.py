@@ -7,14 +7,20 @@ so that `rebuild` can make them anew.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Sequence
 
-from sqlalchemy import Connection, Engine, TextClause, delete, select, text
+from sqlalchemy import Connection, Engine, Table, TextClause, delete, select, text
 
 from storage import tables
 
 _BATCH = 2000  # episodes at a time
+
+
+def _added(table: Table) -> str:
+    """What becomes of a row of sums that is there already: the new ones are added to it."""
+    sums = (column.name for column in table.c if not column.primary_key)
+    return ", ".join(f"{name} = {table.name}.{name} + excluded.{name}" for name in sums)
+
 
 _SCORES = """
 UPDATE episodes SET observed = TRUE,
@@ -33,7 +39,7 @@ UPDATE episodes SET observed = TRUE,
         WHERE r.episode_id = episodes.id)
 WHERE id = :key"""
 
-_OUTCOMES = """
+_OUTCOMES = f"""
 INSERT INTO outcomes (run_id, round, measure, outcome, n)
 SELECT e.run_id, e.round, s.measure, s.outcome, count(*) FROM episodes e JOIN (
     SELECT episode_id, stage || '_' || scale AS measure,
@@ -55,9 +61,9 @@ SELECT e.run_id, e.round, s.measure, s.outcome, count(*) FROM episodes e JOIN (
         FROM episodes WHERE id = :key AND revision_engagement - draft_engagement IS NOT NULL
 ) s ON s.episode_id = e.id
 WHERE e.id = :key GROUP BY e.run_id, e.round, s.measure, s.outcome
-ON CONFLICT (run_id, round, measure, outcome) DO UPDATE SET n = outcomes.n + excluded.n"""
+ON CONFLICT (run_id, round, measure, outcome) DO UPDATE SET {_added(tables.outcomes)}"""
 
-_RATERS = """
+_RATERS = f"""
 INSERT INTO rater_sums (run_id, rater, label, ratings, missing, total, compared, deviation,
     deviation_squares)
 SELECT run_id, rater, label, 1, CASE WHEN rating IS NULL THEN 1 ELSE 0 END, coalesce(rating, 0),
@@ -71,15 +77,9 @@ FROM (
     LEFT JOIN agents a ON a.run_id = e.run_id AND a.number = e.author
     WHERE e.id = :key
 ) given WHERE TRUE
-ON CONFLICT (run_id, rater, label) DO UPDATE SET
-    ratings = rater_sums.ratings + excluded.ratings,
-    missing = rater_sums.missing + excluded.missing,
-    total = rater_sums.total + excluded.total,
-    compared = rater_sums.compared + excluded.compared,
-    deviation = rater_sums.deviation + excluded.deviation,
-    deviation_squares = rater_sums.deviation_squares + excluded.deviation_squares"""
+ON CONFLICT (run_id, rater, label) DO UPDATE SET {_added(tables.rater_sums)}"""
 
-_CALLS = """
+_CALLS = f"""
 INSERT INTO call_sums (run_id, form_id, model_id, status, calls, tokens_in, tokens_out,
     cached_tokens, told, tokens_told, took)
 SELECT CAST(:run AS INTEGER), form_id, model_id, status, :sign * count(*),
@@ -88,14 +88,7 @@ SELECT CAST(:run AS INTEGER), form_id, model_id, status, :sign * count(*),
     :sign * coalesce(sum(CASE WHEN cached_tokens IS NULL THEN 0 ELSE tokens_in END), 0),
     :sign * sum(CAST(took AS BIGINT))
 FROM calls WHERE id BETWEEN :first AND :last GROUP BY form_id, model_id, status
-ON CONFLICT (run_id, form_id, model_id, status) DO UPDATE SET
-    calls = call_sums.calls + excluded.calls,
-    tokens_in = call_sums.tokens_in + excluded.tokens_in,
-    tokens_out = call_sums.tokens_out + excluded.tokens_out,
-    cached_tokens = call_sums.cached_tokens + excluded.cached_tokens,
-    told = call_sums.told + excluded.told,
-    tokens_told = call_sums.tokens_told + excluded.tokens_told,
-    took = call_sums.took + excluded.took"""
+ON CONFLICT (run_id, form_id, model_id, status) DO UPDATE SET {_added(tables.call_sums)}"""
 
 _SAID = """
 (SELECT t.text FROM questions q JOIN texts t ON t.id = q.text_id WHERE q.id = e.question_id),
@@ -183,10 +176,11 @@ class Summaries:
         values = {"run": self._run_id, "first": first, "last": last, "sign": sign}
         connection.exec_driver_sql(self._calls, values)
 
-    def episodes(self, connection: Connection, keys: Sequence[Mapping[str, Any]]) -> None:
-        """Mark episodes as complete and add them: `keys` has the id of each as ``key``."""
+    def episodes(self, connection: Connection, ids: Sequence[int]) -> None:
+        """Mark the episodes with these ids as complete, and add them."""
+        keys = [{"key": number} for number in ids]
         for statement in self._episode:
-            connection.exec_driver_sql(statement, [dict(key) for key in keys])
+            connection.exec_driver_sql(statement, keys)
 
 
 def _compiled(engine: Engine, statement: str) -> str:
@@ -201,10 +195,10 @@ def summarise(connection: Connection, run_id: int) -> None:
     made = Summaries(connection.engine, run_id)
     made.calls(connection, first, last)
     e = tables.episodes
-    query = select(e.c.id.label("key")).where(e.c.run_id == run_id, e.c.observed)
-    keys = [{"key": row.key} for row in connection.execute(query.order_by(e.c.id))]
-    for start in range(0, len(keys), _BATCH):
-        made.episodes(connection, keys[start : start + _BATCH])
+    query = select(e.c.id).where(e.c.run_id == run_id, e.c.observed).order_by(e.c.id)
+    ids = connection.scalars(query).all()
+    for start in range(0, len(ids), _BATCH):
+        made.episodes(connection, ids[start : start + _BATCH])
 
 
 def rebuild(connection: Connection) -> None:

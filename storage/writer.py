@@ -61,7 +61,7 @@ class Writer:
         self._insert = {table: _insert_statement(engine, table) for table in _ORDER}
         self._summaries = Summaries(engine, run_id)
         self._looked = 0.0
-        self._observed: list[Row] = []
+        self._observed: list[int] = []
         self._crossed_out: list[Row] = []
         self._text_ids: OrderedDict[str, int] = OrderedDict()
         self._next = dict.fromkeys((tables.texts, tables.calls, tables.memories), 0)
@@ -125,7 +125,7 @@ class Writer:
 
     def observed(self, episode_id: int) -> None:
         """Mark an episode as complete: nothing more will be written about it."""
-        self._observed.append({"key": episode_id})
+        self._observed.append(episode_id)
 
     def cross_out(self, call_id: int) -> None:
         """Take a call out of the journal, because it is asked anew."""

@@ -850,7 +850,7 @@ def _explained(run: Run) -> None:
             assert row["distance"] < reader.run.threshold
     with serving(run) as site:
         for row in random.Random(3).sample(recalled, 4):
-            told = telling.recall(reader, row["episode_id"], row["id"])
+            told = telling.recall(reader, row["id"])
             assert told and told["chosen"] == row["memory_id"] and told["by_distance"]
             page = site.page(f"/r/small/calls/{row['id']}")
             assert page.count('aria-current="true"') == 1
@@ -1008,3 +1008,14 @@ def test_runs_that_are_named(tidy: Run, messy: Run, tmp_path: Path) -> None:
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=60)
     assert done.returncode == 2 and "no such run" in done.stderr
     assert len(done.stderr.strip().splitlines()) == 1
+
+
+def test_a_run_may_be_called_like_a_part_of_an_address(tmp_path: Path) -> None:
+    name = "compare-ROUND"
+    run = make_stored(tmp_path / "run.db", "world.size=2", "world.radius=1", "rounds=1", name=name)
+    with serving(run) as site:
+        both = site.page(f"/compare?run={name}&run={name}")
+        assert f'data-load="/compare/differences?run={name}&amp;run={name}"' in both
+        society = site.page(f"/r/{name}")
+        assert f'data-frames="/r/{name}/frames/{{round}}.json"' in society
+        assert f'data-fragment="/r/{name}/advice/{{round}}"' in society

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 from sqlalchemy import Select, func, select
 
-from sandbox.wording import Piece, changed_words
+from sandbox.wording import Piece, changes
 from storage import tables
 from storage.exchanges import Exchange, exchange
 from storage.reader import Reader
@@ -74,9 +74,8 @@ def _wanted(reader: Reader) -> Iterator[tuple[str, Select[Any]]]:
 def _example(reader: Reader, number: int, title: str) -> Example:
     found = exchange(reader, number)
     assert found is not None
-    both = found.draft is not None and found.revision is not None
-    changes = changed_words(found.draft or "", found.revision or "") if both else None
-    return Example(title, found, changes, "" if found.scene is None else _told(found.scene))
+    scene = "" if found.scene is None else _told(found.scene)
+    return Example(title, found, changes(found.draft, found.revision), scene)
 
 
 def _told(scene: Scene) -> str:

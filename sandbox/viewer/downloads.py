@@ -56,7 +56,7 @@ def exchanges(reader: Reader, query: Query) -> Iterator[Row]:
     """The exchanges that an address asks for, as rows of the format `exchanges`."""
     with reader.engine.connect() as connection:
         origin = Origin(0, reader, connection, 0, {})
-    for one in listing.exported(reader, Query({**query.values, "all": "yes"})):
+    for one in listing.exported(reader, query):
         yield exchange_row(Told(origin, 0, one, {}))
 
 

@@ -47,8 +47,13 @@ KINDS: Mapping[str, ColumnElement[bool]] = {
 """Kinds of exchanges: by what became of alignment, and by what is missing."""
 
 
-def exchange_filter(reader: Reader, query: Query) -> list[ColumnElement[bool]]:
-    """The conditions of an address on `episodes`: q, round, author, rater, label, kind."""
+def exchange_filter(
+    reader: Reader, query: Query, newest: int | None = None
+) -> list[ColumnElement[bool]]:
+    """The conditions of an address on `episodes`: q, round, author, rater, label, kind.
+
+    With `newest` a search for words alone looks through so many that say them, the latest.
+    """
     conditions = [_e.c.run_id == reader.run.id]
     for name in ("round", "author"):
         number = query.number(name)
@@ -66,17 +71,16 @@ def exchange_filter(reader: Reader, query: Query) -> list[ColumnElement[bool]]:
         conditions.append(KINDS[kind])
     said = query.text("q")
     if said is not None:
-        conditions.append(says(reader, _e.c.id, said, MOST if _only_words(query) else None))
+        conditions.append(says(reader, _e.c.id, said, newest if _only_words(query) else None))
     return conditions
 
 
 MOST = 10_000
-"""So many exchanges, the latest, does a search for words alone look through."""
+"""So many exchanges, the latest, does a page of a search for words alone look through."""
 
 
 def _only_words(query: Query) -> bool:
-    others = {"round", "author", "rater", "label", "kind", "all"}
-    return not others & query.values.keys()
+    return not {"round", "author", "rater", "label", "kind"} & query.values.keys()
 
 
 class Listed(NamedTuple):
@@ -112,7 +116,7 @@ def _page(query: Query, total: int, size: int) -> tuple[int, int]:
 
 def exchange_page(reader: Reader, query: Query, size: int = PAGE) -> Listed:
     """The exchanges that an address asks for, so many on a page."""
-    conditions = exchange_filter(reader, query)
+    conditions = exchange_filter(reader, query, MOST)
     order = ORDERS[query.choice("order", ORDERS) or "newest"]
     total = int(reader.scalar(select(func.count()).select_from(_e).where(*conditions)))
     page, pages = _page(query, total, size)

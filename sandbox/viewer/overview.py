@@ -100,14 +100,19 @@ def _ends(reader: Reader) -> Row | None:
     return {"first": first, "last": last}
 
 
+def forms(reader: Reader) -> list[Any]:
+    """The forms of a run as they were worded: `name`, `system` and `template` of each."""
+    f = tables.forms
+    query = select(f.c.name, f.c.system, f.c.template).where(f.c.run_id == reader.run.id)
+    return [row._mapping for row in reader.rows(query.order_by(f.c.id))]
+
+
 def about(reader: Reader, address: Address) -> Row:
     """What a run was asked to be, and what it has cost: config, forms, calls."""
-    f = tables.forms
-    forms = select(f.c.name, f.c.system, f.c.template).where(f.c.run_id == reader.run.id)
     config = json.loads(reader.run.config)
     return {
         "config": yaml.safe_dump(config, sort_keys=False, allow_unicode=True),
-        "forms": [row._mapping for row in reader.rows(forms.order_by(f.c.id))],
+        "forms": forms(reader),
         "costs": calls_by_form(reader),
         "code_version": reader.run.code_version,
         "embedder": reader.run.embedder,

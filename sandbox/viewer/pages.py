@@ -13,7 +13,7 @@ from sandbox.metrics import outcomes
 from sandbox.viewer import listing, people, sidebyside, society, telling
 from sandbox.viewer.addresses import Links, Query
 from sandbox.viewer.filters import environment
-from sandbox.viewer.overview import about, overview
+from sandbox.viewer.overview import about, forms, overview
 from sandbox.viewer.shelf import Entry, Shelf
 from storage.errors import InputError
 from storage.exchanges import Exchange, exchange, exchanges_of, snapshot
@@ -58,7 +58,7 @@ class Pages:
 
     def _page(self, key: str, tab: str, template: str, reader: Reader, **values: Any) -> str:
         """A page of a run: what is above each of them, and its own part."""
-        links, here = self._links, overview(reader, self._shelf.address(key))
+        links, here = self._links, overview(reader, self._shelf.entry(key).address)
         tabs = [(label, links.run(key, *path), name, name == tab) for label, name, path in TABS]
         tabs = [tab for tab in tabs if tab[2] != "calls" or not links.static]
         live = not (here["over"] or links.static)
@@ -82,19 +82,16 @@ class Pages:
         return {"mark": _mark(rows), "over": False, "status": "running"}
 
     def _run_row(self, entry: Entry) -> Row:
-        row: Row = {"key": entry.key, "here": None, "problem": entry.problem}
+        row: Row = {"key": entry.key, "here": None, "problem": None}
         row["file"] = Path(str(entry.address.url.database)).name
-        if entry.problem is None:
-            try:
-                reader = self._shelf.open(entry.key)
-            except InputError as error:
-                return row | {"problem": str(error)}
-            row["here"] = overview(reader, entry.address)
-        return row
+        try:
+            return row | {"here": overview(self._shelf.reader(entry), entry.address)}
+        except InputError as error:
+            return row | {"problem": str(error)}
 
     def pulse(self, key: str) -> Row:
         """What tells a page that its run has gone on."""
-        here = overview(self._shelf.open(key), self._shelf.address(key))
+        here = overview(self._shelf.open(key), self._shelf.entry(key).address)
         return {"mark": here["mark"], "over": here["over"], "status": here["status"]}
 
     def society(self, key: str, query: Query, frames: list[Row] | None = None) -> str:
@@ -103,7 +100,6 @@ class Pages:
         last = society.last_round(reader)
         at = query.number("round", 0, 2**31)
         at = last if at is None or last is None else min(at, last)
-        shown = [one for one in scores(outcomes(reader)) if one.rows]
         shape = "grid" if society.is_grid(reader) else "graph"
         return self._page(
             key,
@@ -117,10 +113,10 @@ class Pages:
             shape=shape,
             frames=frames,
             first=frames[0]["round"] if frames else 0,
-            frames_href=self._links.run(key, "frames", "ROUND.json").replace("ROUND", "{round}"),
-            advice_href=self._links.run(key, "advice", "ROUND").replace("ROUND", "{round}"),
+            frames_href=f"{self._links.run(key, 'frames')}/{{round}}.json",
+            advice_href=f"{self._links.run(key, 'advice')}/{{round}}",
             advice=society.advice(reader, last) if frames and last is not None else None,
-            figures=self._figures(key, shown),
+            figures=self._figures(key, scores(outcomes(reader))),
         )
 
     def frame(self, key: str, round: int) -> Row:
@@ -152,7 +148,6 @@ class Pages:
             *(key, "agents", "agents.html", reader),
             found=people.agent_page(reader, query),
             query=query,
-            labels=people.labels(reader),
             orders=people.ORDERS,
         )
 
@@ -187,7 +182,6 @@ class Pages:
             *(key, "exchanges", "exchanges.html", reader),
             found=listing.exchange_page(reader, query),
             query=query,
-            labels=people.labels(reader),
             kinds=list(listing.KINDS),
             most=listing.MOST,
             orders=list(listing.ORDERS),
@@ -216,12 +210,11 @@ class Pages:
     def calls(self, key: str, query: Query) -> str:
         """A list of calls."""
         reader = self._shelf.open(key)
-        found, shown = listing.call_stretch(reader, query), about(reader, self._shelf.address(key))
         return self._page(
             *(key, "calls", "calls.html", reader),
-            found=found,
+            found=listing.call_stretch(reader, query),
             query=query,
-            forms=[form["name"] for form in shown["forms"]],
+            forms=[form["name"] for form in forms(reader)],
             statuses=(*listing.STATUSES, "not ok"),
         )
 
@@ -234,7 +227,7 @@ class Pages:
     def about(self, key: str, query: Query) -> str:
         """What a run was asked to be, what it has cost, what to type."""
         reader = self._shelf.open(key)
-        shown = about(reader, self._shelf.address(key))
+        shown = about(reader, self._shelf.entry(key).address)
         return self._page(*(key, "about", "about.html", reader), about=shown)
 
     def search(self, key: str, query: Query) -> str:
@@ -265,6 +258,7 @@ class Pages:
         readers = {key: self._shelf.open(key) for key in keys}
         number = query.number("episode")
         sides = [(key, self._side(reader, number)) for key, reader in readers.items()]
+        parts = self._links.compare(*keys)
         return self._fill(
             "compare.html",
             keys=keys,
@@ -272,7 +266,7 @@ class Pages:
             measure=measure,
             measures={one: sidebyside.NAMES[one] for one in sidebyside.CURVES},
             figure=sidebyside.curves(readers, measure) if len(keys) > 1 else None,
-            differences_href=self._links.compare(*keys).replace("compare", "compare/differences"),
+            differences_href=parts.replace("compare", "compare/differences", 1),
             number=number,
             sides=sides if number is not None else [],
         )
@@ -283,7 +277,7 @@ class Pages:
     def differences(self, keys: list[str], query: Query) -> str:
         """The part of a comparison that takes a while."""
         scope = query.choice("scope", ("all", "last")) or "all"
-        found = sidebyside.differences([self._shelf.address(key) for key in keys], scope)
+        found = sidebyside.differences([self._shelf.entry(key).address for key in keys], scope)
         one, two = (self._shelf.open(key) for key in keys[:2])
         return self._fill(
             "differences.html",

@@ -35,7 +35,7 @@ ORDERS = ("number", "name", "label", "got", "gave", "deviation", "alignment", "r
 def agent_rows(reader: Reader, query: Query) -> list[Row]:
     """The agents that an address asks for (q, label), in its order, each with its figures."""
     wanted = _wanted(reader, query.text("q") or "", query.text("label"))
-    got, gave, held = _got(reader), _gave(reader), _memories(reader)
+    got, gave, held = _got(reader), _gave(reader), views.memory_counts(reader)
     rows = [
         {
             **{"agent": row.number, "label": row.label, **_who(row.persona)},
@@ -148,19 +148,6 @@ def _gave(reader: Reader) -> dict[int, Row]:
         }
         for rater, given, missing, total, compared, apart in reader.rows(query.group_by(r.c.rater))
     }
-
-
-def _memories(reader: Reader) -> dict[int, int]:
-    m = tables.memories
-    query = select(m.c.agent, func.count()).where(m.c.run_id == reader.run.id).group_by(m.c.agent)
-    return dict(map(tuple, reader.rows(query)))
-
-
-def labels(reader: Reader) -> list[str]:
-    """The starting demographics of a run, in the order of their names."""
-    a = tables.agents
-    query = select(a.c.label).where(a.c.run_id == reader.run.id).distinct().order_by(a.c.label)
-    return [row.label for row in reader.rows(query)]
 
 
 def one(reader: Reader, number: int) -> Row:

@@ -79,22 +79,29 @@ class Shelf:
         return known[1]
 
     def open(self, key: str) -> Reader:
-        """A reader of the run of this key.
+        """A reader of the run of this key; see `entry` and `reader`."""
+        return self.reader(self.entry(key))
+
+    def entry(self, key: str) -> Entry:
+        """The run of this key.
 
         Raises:
             KeyError: there is no such run.
+        """
+        found = next((one for one in self.entries() if one.key == key), None)
+        if found is None:
+            raise KeyError(key)
+        return found
+
+    def reader(self, entry: Entry) -> Reader:
+        """A reader of a run.
+
+        Raises:
             InputError: its database cannot be read.
         """
-        entry = next((one for one in self.entries() if one.key == key), None)
-        if entry is None:
-            raise KeyError(key)
         if entry.problem is not None:
             raise InputError(entry.problem)
         return Reader.find(self._engine(entry.address.url), entry.address.name, str(entry.address))
-
-    def address(self, key: str) -> Address:
-        """Where the run of this key lives."""
-        return next(one.address for one in self.entries() if one.key == key)
 
     def _engine(self, url: URL) -> Engine:
         with self._lock:

@@ -9,8 +9,8 @@ from sqlalchemy import select
 
 from sandbox import charts
 from sandbox.comparing import MEASURES, compare
-from sandbox.figures import Figure, interval
-from sandbox.metrics import PEERS, Spread, outcomes
+from sandbox.figures import Figure, curve_rows
+from sandbox.metrics import PEERS, outcomes
 from storage import tables
 from storage.database import Address
 from storage.reader import Reader
@@ -35,14 +35,11 @@ _SHOWN = 12  # exchanges that differ most
 
 def curves(readers: Mapping[str, Reader], measure: str) -> Figure:
     """A measure by round, of each run."""
-    rows = []
-    for key, reader in readers.items():
-        for round, found in outcomes(reader).items():
-            spread = Spread.of(found.get(measure, {}))
-            if spread.n:
-                low, high = interval(spread)
-                ends = {"mean": spread.mean, "low": low, "high": high, "n": spread.n}
-                rows.append({"run": key, "round": round, **ends})
+    rows = [
+        row
+        for key, reader in readers.items()
+        for row in curve_rows(outcomes(reader), {key: measure}, "run")
+    ]
     return Figure(
         "versus",
         f"{NAMES[measure].capitalize()} by round",

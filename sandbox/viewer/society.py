@@ -132,7 +132,7 @@ def _people(reader: Reader) -> dict[int, Row]:
 
 
 def _near(people: dict[int, Row]) -> Iterator[tuple[int, int]]:
-    """Who is near to whom, each pair once: linked agents, or those in cells that touch."""
+    """Who is near to whom: linked agents, or those in cells that touch."""
     at = {one["place"]: number for number, one in people.items()}
     for number, one in people.items():
         x, y = one["place"]

@@ -11,7 +11,7 @@ from sandbox import views
 from sandbox.charts import Spec
 from sandbox.charts import recall as recall_chart
 from sandbox.recalling import Candidate, candidates
-from sandbox.wording import changed_words
+from sandbox.wording import changes
 from storage import tables
 from storage.errors import NotThere
 from storage.exchanges import exchange
@@ -32,10 +32,9 @@ def exchange_page(reader: Reader, number: int) -> Row:
     if found is None:
         size = reader.run.rounds * reader.run.per_round
         raise NotThere(f"exchange {number}: not played; expected one of 0 to {size - 1} that is")
-    whole = found.draft is not None and found.revision is not None
     return {
         "one": found,
-        "changes": changed_words(found.draft or "", found.revision or "") if whole else None,
+        "changes": changes(found.draft, found.revision),
         "calls": _calls(reader, number),
         "neighbours": _neighbours(reader, number),
     }
@@ -47,7 +46,6 @@ def _calls(reader: Reader, number: int) -> list[Row]:
         {
             **call._asdict(),
             "number": call.call_id - base,
-            "name": views.call_name(reader, call, number),
             "recalled": None if call.memory_id is None else call.memory_id - base,
         }
         for call in reader.journal(number)
@@ -69,31 +67,33 @@ def call_page(reader: Reader, number: int) -> Row:
     Raises:
         InputError: there is no such call.
     """
-    call = views.call(reader, number)
-    return {"call": call, "recall": recall(reader, call["episode"], number)}
+    return {"call": views.call(reader, number), "recall": recall(reader, number)}
 
 
-def recall(reader: Reader, episode: int, number: int) -> Row | None:
+def recall(reader: Reader, number: int) -> Row | None:
     """Why a call's prompt shows the memory that it does, or none; None where a form shows none."""
-    call = next(one for one in reader.journal(episode) if one.call_id - reader.base == number)
-    if call.agent is None or not _shows_memory(reader, call.form):
-        return None
-    e, q, t = tables.episodes, tables.questions, tables.texts
+    c, e, f = tables.calls, tables.episodes, tables.forms
+    q, t = tables.questions, tables.texts
     query = (
-        select(e.c.question_id, e.c.round, t.c.text)
+        select(c.c.agent, c.c.memory_id, c.c.distance, e.c.question_id, e.c.round, f.c.template)
+        .add_columns(t.c.text)
+        .join(f, f.c.id == c.c.form_id)
+        .join(e, e.c.id == c.c.episode_id)
         .join(q, q.c.id == e.c.question_id)
         .join(t, t.c.id == q.c.text_id)
-        .where(e.c.id == reader.base + episode)
+        .where(c.c.id == reader.base + number)
     )
-    row = reader.first(query)
-    if row is None:
+    call = reader.first(query)
+    if call is None:
         return None  # the episode is still being played
-    found = candidates(reader, call.agent, row.question_id, row.round)
+    if call.agent is None or "past" not in call.template:
+        return None
+    found = candidates(reader, call.agent, call.question_id, call.round)
     chosen = None if call.memory_id is None else call.memory_id - reader.base
     shown = [one for place, one in enumerate(found) if place < _SHOWN or one.memory == chosen]
     by_distance = chosen is None or call.distance == _distance(found, chosen)
     return {
-        **{"question": row.text, "round": row.round, "threshold": reader.run.threshold},
+        **{"question": call.text, "round": call.round, "threshold": reader.run.threshold},
         **{"candidates": shown, "count": len(found), "chosen": chosen},
         **{"distance": call.distance, "by_distance": by_distance},
         "embedder": reader.run.embedder,
@@ -116,9 +116,3 @@ def _chart(shown: Sequence[Candidate], chosen: int | None, threshold: float) -> 
         for rank, one in enumerate(shown, 1)
     ]
     return recall_chart(rows, threshold) if rows else None
-
-
-def _shows_memory(reader: Reader, form: str) -> bool:
-    f = tables.forms
-    query = select(f.c.template).where(f.c.run_id == reader.run.id, f.c.name == form)
-    return "past" in str(reader.scalar(query))
