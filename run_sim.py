@@ -4,7 +4,7 @@ import sys
 
 if __name__ == "__main__":
     try:
-        from sandbox.cli import main
+        from sandbox.cli.main import main
     except ModuleNotFoundError as error:
         sys.exit(f"error: {error}; install what is needed first: pip install -e .")
     except KeyboardInterrupt:

@@ -24,9 +24,9 @@ from sqlalchemy import func, select, update
 
 from sandbox.backends.base import Call, Reply
 from sandbox.config import QUICKSTART, load_config
-from sandbox.journal import Journal
-from sandbox.run import create, prepare
-from sandbox.runner import Runner
+from sandbox.engine.journal import Journal
+from sandbox.engine.run import create, prepare
+from sandbox.engine.runner import Runner
 from storage import database, tables
 from storage.digest import digest
 from storage.reader import Reader

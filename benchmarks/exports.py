@@ -15,7 +15,7 @@ from pathlib import Path
 
 from main_job import sim
 
-from storage.export import FORMATS
+from sandbox.datasets import FORMATS
 
 
 def main() -> int:

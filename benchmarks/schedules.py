@@ -20,10 +20,7 @@ from pathlib import Path
 from typing import Any, Literal, NamedTuple, cast
 
 import numpy as np
-from numpy.typing import NDArray
-
-from sandbox.config import PRESETS
-from sandbox.engine_model import (
+from engine_model import (
     DRAFT,
     OBSERVE_DRAFT,
     OBSERVE_REVISION,
@@ -37,6 +34,9 @@ from sandbox.engine_model import (
     bounds,
     simulate,
 )
+from numpy.typing import NDArray
+
+from sandbox.config import PRESETS
 from sandbox.sources import read_personas
 from worlds.base import Meeting
 from worlds.grid import Settings, World

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from sandbox import api
-from sandbox.metrics import RoundScores, scores_by_round
+from sandbox.reading.metrics import RoundScores, scores_by_round
 
 SOCIETIES = (
     ("all_good", 4),

@@ -12,9 +12,11 @@ from shutil import copyfile
 from rich.console import Console, RenderableType
 from rich.terminal_theme import TerminalTheme
 
-from sandbox import api, render, views
+from sandbox import api
 from sandbox.config import PRESETS
-from sandbox.script import script
+from sandbox.reading import views
+from sandbox.terminal import render
+from sandbox.terminal.scene import script
 
 IMAGES = Path(__file__).parent / "images"
 

@@ -1,6 +1,7 @@
 """The same from Python: start, resume and read a run in a script or a notebook.
 
-from sandbox import api, views
+from sandbox import api
+from sandbox.reading import views
 
 api.run("worlds/presets/quickstart.yaml", name="mine", rounds=2)
 with api.open_run("mine") as reader:
@@ -16,13 +17,13 @@ from pathlib import Path
 from typing import Any
 
 from sandbox.config import QUICKSTART, load_config
-from sandbox.display import Display
-from sandbox.run import Outcome, create, prepare
-from sandbox.run import resume as resume_run
+from sandbox.datasets import ExportReport
+from sandbox.datasets import export as export_readers
+from sandbox.engine.run import Outcome, create, prepare
+from sandbox.engine.run import resume as resume_run
+from sandbox.terminal.live import Display
 from storage import database
 from storage.database import parse_run
-from storage.export import ExportReport
-from storage.export import export as export_readers
 from storage.reader import Reader
 
 
@@ -96,10 +97,10 @@ def export(
 
     Args:
         runs: one or several, as for `open_run`.
-        formats: one or several of `storage.export.FORMATS`.
+        formats: one or several of `sandbox.datasets.FORMATS`.
         out: a new or an empty folder; None: nothing is kept, the report tells what would be there.
         overwrite: replace an earlier export.
-        choices: those of `storage.export.choices.Choices`, such as ``{"min_rating": 6}``.
+        choices: those of `sandbox.datasets.choices.Choices`, such as ``{"min_rating": 6}``.
 
     Raises:
         InputError: there is no such run, a choice is wrong, or `out` cannot be used.

@@ -28,7 +28,7 @@ _IDS = ("id", "question_id", "episode_id", "call_id", "memory_id", *_TEXT_IDS)
 
 
 def forked_from(reader: Reader) -> Row | None:
-    """Where a fork comes from, as `sandbox.forking` describes it; None for any other run."""
+    """Where a fork comes from, as `sandbox.study.fork` describes it; None for any other run."""
     if reader.run.origin is None:
         return None
     found: Row = json.loads(reader.run.origin)["forked_from"]

@@ -15,7 +15,7 @@ ROOT = Path(__file__).resolve().parent.parent
 
 _PARENT = """
 import json, os, sys
-from sandbox.cli import main
+from sandbox.cli.main import main
 
 def run(asked):
     os.chdir(asked["folder"])

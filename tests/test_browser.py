@@ -24,11 +24,11 @@ from stored import make as make_stored
 from viewing import Site, hostile, serving
 
 from sandbox.config import load_config
-from sandbox.forking import fork
-from sandbox.run import create, prepare, resume
+from sandbox.engine.run import create, prepare, resume
+from sandbox.reading.text_diff import changed_words
+from sandbox.study.fork import fork
 from sandbox.viewer.copying import copy
 from sandbox.viewer.shelf import Shelf
-from sandbox.wording import changed_words
 from storage.database import parse_run
 
 if TYPE_CHECKING:

@@ -14,11 +14,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from rich.console import Console
 
-from sandbox import render
-from sandbox.comparing import MEASURES, clustered, compare, student, t_quantile, welch
-from sandbox.forking import fork
-from sandbox.metrics import scores_by_round
-from sandbox.run import resume
+from sandbox.engine.run import resume
+from sandbox.reading.metrics import scores_by_round
+from sandbox.study.compare import MEASURES, clustered, compare, student, t_quantile, welch
+from sandbox.study.fork import fork
+from sandbox.terminal import render
 from storage.database import open_for_reading, parse_run
 from storage.errors import InputError
 from storage.exchanges import exchanges

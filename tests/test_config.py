@@ -12,7 +12,7 @@ import yaml
 from conftest import small
 
 from sandbox.config import QUICKSTART, Config, load_config
-from sandbox.run import prepare
+from sandbox.engine.run import prepare
 from sandbox.sources import LONGEST, read_questions
 from storage.errors import InputError
 

@@ -19,15 +19,15 @@ from stored import SPOILT, Run, lines, make, removals, stored
 
 from sandbox import api
 from sandbox.config import PRESETS, load_config
-from sandbox.run import create, prepare, resume
+from sandbox.datasets import FORMATS, export
+from sandbox.datasets.card import public
+from sandbox.datasets.choices import Choices, parse_shares, parse_weights
+from sandbox.datasets.ids import origin_of
+from sandbox.datasets.near import Near
+from sandbox.datasets.questions import Questions
+from sandbox.datasets.sampling import choose
+from sandbox.engine.run import create, prepare, resume
 from storage.errors import InputError
-from storage.export import FORMATS, export
-from storage.export.card import public
-from storage.export.choices import Choices, parse_shares, parse_weights
-from storage.export.ids import origin_of
-from storage.export.near import Near
-from storage.export.questions import Questions
-from storage.export.sampling import choose
 
 
 def rows_of(run: Run, tmp_path: Path, format: str, **choices: Any) -> list[Any]:
@@ -555,7 +555,7 @@ HALVES = {"train": 0.5, "test": 0.5}
 
 
 def test_what_a_fork_took_over_counts_once(tmp_path: Path) -> None:
-    from sandbox.forking import fork
+    from sandbox.study.fork import fork
     from storage.database import parse_run
 
     run = make(tmp_path / "run.db", "rounds=4")

@@ -26,8 +26,8 @@ from sandbox.backends.embedding import (
     VllmEmbedderConfig,
 )
 from sandbox.config import QUICKSTART, Config, load_config
-from sandbox.forking import fork
-from sandbox.run import create, prepare, resume, verify
+from sandbox.engine.run import create, prepare, resume, verify
+from sandbox.study.fork import fork
 from storage import database, tables
 from storage.errors import InputError
 from storage.reader import Reader

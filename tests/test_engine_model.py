@@ -7,11 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
-
-from sandbox.config import Schedule
-from sandbox.engine_model import (
+from engine_model import (
     DRAFT,
     OBSERVE_DRAFT,
     OBSERVE_REVISION,
@@ -27,7 +23,11 @@ from sandbox.engine_model import (
     play_by_phases,
     simulate,
 )
-from sandbox.scheduler import Scheduler
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from sandbox.config import Schedule
+from sandbox.engine.scheduler import Scheduler
 from worlds.base import Meeting
 
 ORDERS: tuple[Order, ...] = ("out_of_order", "lock_step", "by_phases")

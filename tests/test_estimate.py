@@ -12,9 +12,9 @@ from conftest import Make, small
 from rich.console import Console
 from test_run import Stopping
 
-from sandbox import render
 from sandbox.backends.scripted import ScriptedBackend, ScriptedConfig
-from sandbox.estimating import estimate, given_rates
+from sandbox.study.estimate import estimate, given_rates
+from sandbox.terminal import render
 from storage.errors import InputError
 
 FIGURES = ("calls", "tokens_in", "tokens_out", "database_bytes")

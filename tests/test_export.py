@@ -21,15 +21,15 @@ from stored import SPOILT, Run, aligned, lines, make, stored
 
 import storage.exchanges
 from sandbox.config import QUICKSTART
-from sandbox.forking import fork
-from sandbox.run import resume
+from sandbox.datasets import FORMATS, export, survey
+from sandbox.datasets.source import Source
+from sandbox.datasets.survey import Survey
+from sandbox.engine.run import resume
+from sandbox.study.fork import fork
 from storage.database import parse_run
 from storage.digest import digest
 from storage.errors import InputError
 from storage.exchanges import exchange, exchanges, snapshot
-from storage.export import FORMATS, export, survey
-from storage.export.source import Source
-from storage.export.survey import Survey
 
 COPY = """
 INSERT INTO texts SELECT t.id + {n} * 1000000, text || {n} FROM texts t, questions q

@@ -27,8 +27,8 @@ from program import program
 from sandbox.backends import scripted
 from sandbox.backends.base import Call, CallName, Reply, Unavailable
 from sandbox.config import QUICKSTART
-from sandbox.limits import Budget
-from sandbox.run import create, prepare, resume, verify
+from sandbox.engine.limits import Budget
+from sandbox.engine.run import create, prepare, resume, verify
 from storage.errors import InputError
 
 LATENCY = "models.social.latency={first_token: 0.004, per_token: 0.0001, capacity: 16}"
@@ -124,7 +124,7 @@ def faulty(monkeypatch: pytest.MonkeyPatch) -> type[Faulty]:
         "Faulty", (Faulty,), {"chance": random.Random(3), "answered": Counter()}
     )
     monkeypatch.setattr("sandbox.backends.ScriptedBackend", kind)
-    monkeypatch.setattr("sandbox.calls.pause", lambda attempt, jitter: 0.001)
+    monkeypatch.setattr("sandbox.engine.calls.pause", lambda attempt, jitter: 0.001)
     return kind
 
 
@@ -296,7 +296,7 @@ def test_changed_files_are_named(tmp_path: Path) -> None:
 
 def test_another_version_or_model_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     address = _broken_off(tmp_path)
-    monkeypatch.setattr("sandbox.changes.__version__", "9.9")
+    monkeypatch.setattr("sandbox.engine.changes.__version__", "9.9")
     with pytest.raises(InputError, match=r"the program's version, .* then, 9.9 now"):
         resume(address)
     monkeypatch.undo()

@@ -13,10 +13,10 @@ from conftest import Make, small
 from test_cli import sim, sim_json
 from test_run import Stopping
 
-from sandbox import views
-from sandbox.forking import fixed_keys, fork
-from sandbox.run import Outcome, create, prepare, resume, states, verify
-from sandbox.society import extend_questions
+from sandbox.engine.run import Outcome, create, prepare, resume, states, verify
+from sandbox.engine.society import extend_questions
+from sandbox.reading import views
+from sandbox.study.fork import fixed_keys, fork
 from storage import database, tables
 from storage.copying import forked_from
 from storage.database import Address, open_for_reading, parse_run, parse_url
@@ -212,7 +212,7 @@ def test_a_copy_that_breaks_off_leaves_nothing_behind(
     make: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     source, _ = make()
-    monkeypatch.setattr("sandbox.forking._enter_models", lambda *_: 1 / 0)
+    monkeypatch.setattr("sandbox.study.fork._enter_models", lambda *_: 1 / 0)
     with pytest.raises(ZeroDivisionError):
         fork(source, 1, db=str(tmp_path / "new.db"))
     with pytest.raises(ZeroDivisionError):

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from sandbox.backends import scripted
 from sandbox.backends.base import Call, Reply
-from sandbox.run import create, prepare, resume
+from sandbox.engine.run import create, prepare, resume
 
 WORLDS = st.fixed_dictionaries(
     {

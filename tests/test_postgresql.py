@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from conftest import Make, small
 
-from sandbox.run import create, prepare, resume, states, verify
+from sandbox.engine.run import create, prepare, resume, states, verify
 from storage import database
 from storage.database import parse_run, parse_url
 from storage.errors import InputError

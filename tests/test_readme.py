@@ -20,10 +20,10 @@ from sandbox.backends.openai import OpenAIConfig
 from sandbox.backends.scripted import ScriptedConfig
 from sandbox.backends.scripted.config import Latency
 from sandbox.backends.vllm_config import Thinking, VllmConfig
-from sandbox.cli import app
+from sandbox.cli.main import app
 from sandbox.config import Config, Group, MemoryConfig, Models, ParetoStop, Schedule, load_config
-from storage.export import FORMATS
-from storage.export.choices import COMMON, Choices
+from sandbox.datasets import FORMATS
+from sandbox.datasets.choices import COMMON, Choices
 from worlds.base import kinds, world_of
 from worlds.grid import Settings
 

@@ -24,12 +24,12 @@ from stored import SPOILT, Run
 from stored import make as make_run
 
 from sandbox.config import PRESETS, load_config
-from sandbox.limits import Budget
-from sandbox.reporting import report as report_module
-from sandbox.reporting.drawings import TYPES
-from sandbox.reporting.markdown import fence, inline
-from sandbox.reporting.report import Written, figures_of, report
-from sandbox.run import create, prepare, resume
+from sandbox.engine.limits import Budget
+from sandbox.engine.run import create, prepare, resume
+from sandbox.viewer.report import report as report_module
+from sandbox.viewer.report.drawings import TYPES
+from sandbox.viewer.report.markdown import fence, inline
+from sandbox.viewer.report.report import Written, figures_of, report
 from storage.database import Address, parse_url
 from storage.errors import InputError
 
@@ -488,7 +488,7 @@ def test_what_fails_leaves_nothing_and_replaces_nothing(
 
 KILLED = """
 import os, signal, sys
-from sandbox.reporting.drawings import Drawing
+from sandbox.viewer.report.drawings import Drawing
 plain, seen = Drawing.write, []
 def write(self, folder):
     plain(self, folder)
@@ -497,7 +497,7 @@ def write(self, folder):
         os.kill(os.getpid(), signal.SIGKILL)
 Drawing.write = write
 sys.argv = ["run_sim.py", "report", sys.argv[1], "--out", sys.argv[2]]
-from sandbox.cli import main
+from sandbox.cli.main import main
 main()
 """
 

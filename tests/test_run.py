@@ -13,11 +13,13 @@ from conftest import Make, small
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from sandbox import api, runner, views
+from sandbox import api
 from sandbox.backends import scripted
 from sandbox.backends.base import BackendDown, Call, CallName, Reply
-from sandbox.calls import prompt_hash
-from sandbox.run import create, prepare, resume, verify
+from sandbox.engine import runner
+from sandbox.engine.calls import prompt_hash
+from sandbox.engine.run import create, prepare, resume, verify
+from sandbox.reading import views
 from storage import database
 from storage.database import open_for_reading, parse_run
 from storage.errors import InputError

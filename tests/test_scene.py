@@ -14,18 +14,19 @@ import pytest
 from rich.console import Console
 
 import worlds
-from sandbox import render, views
-from sandbox.comparing import compare
 from sandbox.config import PRESETS, load_config
-from sandbox.estimating import estimate
-from sandbox.forking import fork
-from sandbox.limits import UNLIMITED, Budget
-from sandbox.run import Outcome, create, prepare, resume, verify
+from sandbox.datasets import export as export_run
+from sandbox.engine.limits import UNLIMITED, Budget
+from sandbox.engine.run import Outcome, create, prepare, resume, verify
+from sandbox.reading import views
+from sandbox.study.compare import compare
+from sandbox.study.estimate import estimate
+from sandbox.study.fork import fork
+from sandbox.terminal import render
 from storage import database
 from storage.database import Address
 from storage.errors import InputError
 from storage.exchanges import Exchange, exchanges
-from storage.export import export as export_run
 from storage.reader import Reader
 from worlds.base import kinds
 

@@ -11,9 +11,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sandbox.config import ParetoStop, Schedule
-from sandbox.limits import Gate
-from sandbox.scheduler import Planned, Scheduler
-from sandbox.stopping import ParetoRule
+from sandbox.engine.limits import Gate
+from sandbox.engine.scheduler import Planned, Scheduler
+from sandbox.engine.stopping import ParetoRule
 from worlds.base import Meeting
 
 Order = Literal["out_of_order", "lock_step", "sequential"]

@@ -10,9 +10,9 @@ from typing import Any
 import pytest
 from stored import Run, aligned, make, removals, stored
 
-from storage.export import export
-from storage.export.formats.stable_alignment import COMMENT, REVISE, template
-from storage.export.near import NEAR
+from sandbox.datasets import export
+from sandbox.datasets.formats.stable_alignment import COMMENT, REVISE, template
+from sandbox.datasets.near import NEAR
 
 QUERY = "Question: {question}\n\nAnswer: {draft}"
 

@@ -33,16 +33,16 @@ from test_migrations import age
 from viewing import HOSTILE, Site, Tags, addresses, hostile, link, listed, remade, serving
 
 from sandbox.config import load_config
-from sandbox.forking import fork
-from sandbox.influence import clusters, influences, new_words, resemblance, uptake
-from sandbox.limits import Budget
-from sandbox.recalling import candidates
-from sandbox.run import create, prepare, resume
+from sandbox.engine.limits import Budget
+from sandbox.engine.run import create, prepare, resume
+from sandbox.reading.influence import clusters, influences, new_words, resemblance, uptake
+from sandbox.reading.recall import candidates
+from sandbox.reading.text_diff import changed_words
+from sandbox.study.fork import fork
 from sandbox.viewer import telling
 from sandbox.viewer.addresses import Query
 from sandbox.viewer.filters import visible
 from sandbox.viewer.listing import exchange_filter
-from sandbox.wording import changed_words
 from storage.database import Address, open_for_reading, parse_url
 from storage.exchanges import Exchange, GivenRating, Observation, exchanges
 from storage.reader import Reader

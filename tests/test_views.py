@@ -7,10 +7,11 @@ from contextlib import closing
 import pytest
 from rich.console import Console
 
-from sandbox import render, views
 from sandbox.api import open_run
-from sandbox.metrics import calls_by_form
-from sandbox.run import states
+from sandbox.engine.run import states
+from sandbox.reading import views
+from sandbox.reading.metrics import calls_by_form
+from sandbox.terminal import render
 from storage.database import writing
 from storage.summaries import rebuild
 

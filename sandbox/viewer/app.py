@@ -18,9 +18,9 @@ from starlette.responses import HTMLResponse, JSONResponse, Response, StreamingR
 from starlette.routing import Mount, Route
 from starlette.staticfiles import StaticFiles
 
-from sandbox import charts
-from sandbox.comparing import t_quantile
-from sandbox.figures import figures
+from sandbox.reading import charts
+from sandbox.reading.figures import figures
+from sandbox.study.compare import t_quantile
 from sandbox.viewer import downloads
 from sandbox.viewer.addresses import Links, Query
 from sandbox.viewer.guard import Guard

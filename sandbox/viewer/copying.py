@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 
 from sqlalchemy import func, select
 
+from sandbox.datasets.folder import new_folder
 from sandbox.viewer import society
 from sandbox.viewer.addresses import Links, Query
 from sandbox.viewer.app import STATIC, vega
@@ -20,7 +21,6 @@ from sandbox.viewer.pages import Pages
 from sandbox.viewer.shelf import Shelf
 from storage import tables
 from storage.errors import InputError
-from storage.export.folder import new_folder
 from storage.reader import Reader
 
 LISTING = "copy.json"

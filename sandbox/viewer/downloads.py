@@ -8,12 +8,12 @@ import json
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
-from sandbox import views
+from sandbox.datasets.formats.everything import EVERYTHING, exchange_row
+from sandbox.datasets.source import Origin, Told
+from sandbox.reading import views
 from sandbox.viewer import listing, people
 from sandbox.viewer.addresses import Query
 from storage.errors import InputError
-from storage.export.formats.everything import EVERYTHING, exchange_row
-from storage.export.source import Origin, Told
 from storage.reader import Reader
 
 Row = Mapping[str, Any]

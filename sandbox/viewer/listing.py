@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 from sqlalchemy import ColumnElement, Select, func, select
 
 from agents.forms import Status
-from sandbox.figures import named
+from sandbox.reading.figures import named
 from sandbox.viewer.addresses import Query
 from storage import tables
 from storage.exchanges import Exchange, exchanges_of, snapshot

@@ -9,12 +9,12 @@ from typing import Any
 import yaml
 from sqlalchemy import func, select
 
-from sandbox.metrics import EPISODE, Spread, calls_by_form
-from sandbox.run import status_now, worked
+from sandbox.datasets.source import SCRIPTED
+from sandbox.engine.run import status_now, worked
+from sandbox.reading.metrics import EPISODE, Spread, calls_by_form
 from storage import tables
 from storage.copying import forked_from
 from storage.database import Address
-from storage.export.source import SCRIPTED
 from storage.reader import Reader
 from storage.voices import voices
 

@@ -7,9 +7,9 @@ from itertools import chain
 from pathlib import Path
 from typing import Any
 
-from sandbox import charts
-from sandbox.figures import SCALES, Figure, biases, ratings, scores
-from sandbox.metrics import outcomes
+from sandbox.reading import charts
+from sandbox.reading.figures import SCALES, Figure, biases, ratings, scores
+from sandbox.reading.metrics import outcomes
 from sandbox.viewer import listing, people, sidebyside, society, telling
 from sandbox.viewer.addresses import Links, Query
 from sandbox.viewer.filters import environment

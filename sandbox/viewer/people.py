@@ -10,8 +10,8 @@ from typing import Any
 from sqlalchemy import func, select
 
 from agents.memory import PRIOR
-from sandbox import views
-from sandbox.figures import SCALES, named
+from sandbox.reading import views
+from sandbox.reading.figures import SCALES, named
 from sandbox.viewer.addresses import Query
 from sandbox.viewer.listing import Listed
 from storage import tables
@@ -135,7 +135,7 @@ def _float(value: Any) -> float | None:
 
 
 def _gave(reader: Reader) -> dict[int, Row]:
-    """How an agent rated others, by its number; see `sandbox.figures.biases`."""
+    """How an agent rated others, by its number; see `sandbox.reading.figures.biases`."""
     r = tables.rater_sums
     sums = (r.c.ratings, r.c.missing, r.c.total, r.c.compared, r.c.deviation)
     query = select(r.c.rater, *map(func.sum, sums)).where(r.c.run_id == reader.run.id)

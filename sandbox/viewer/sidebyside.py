@@ -7,10 +7,10 @@ from typing import Any
 
 from sqlalchemy import select
 
-from sandbox import charts
-from sandbox.comparing import MEASURES, compare
-from sandbox.figures import Figure, curve_rows
-from sandbox.metrics import PEERS, outcomes
+from sandbox.reading import charts
+from sandbox.reading.figures import Figure, curve_rows
+from sandbox.reading.metrics import PEERS, outcomes
+from sandbox.study.compare import MEASURES, compare
 from storage import tables
 from storage.database import Address
 from storage.reader import Reader
@@ -53,7 +53,7 @@ def differences(addresses: Sequence[Address], scope: str) -> Row:
     """What `compare` finds, with a figure of the differences of the first two groups.
 
     Raises:
-        InputError: see `sandbox.comparing.compare`.
+        InputError: see `sandbox.study.compare.compare`.
     """
     found = compare([str(address) for address in addresses])
     rows = [

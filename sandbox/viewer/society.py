@@ -8,8 +8,8 @@ from typing import Any, NamedTuple
 
 from sqlalchemy import func, select
 
-from sandbox.figures import named
-from sandbox.influence import Influence, Resemblance, clusters, influences, resemblance
+from sandbox.reading.figures import named
+from sandbox.reading.influence import Influence, Resemblance, clusters, influences, resemblance
 from sandbox.viewer.addresses import Links
 from sandbox.viewer.filters import visible
 from storage import tables

@@ -7,11 +7,11 @@ from typing import Any
 
 from sqlalchemy import select
 
-from sandbox import views
-from sandbox.charts import Spec
-from sandbox.charts import recall as recall_chart
-from sandbox.recalling import Candidate, candidates
-from sandbox.wording import changes
+from sandbox.reading import views
+from sandbox.reading.charts import Spec
+from sandbox.reading.charts import recall as recall_chart
+from sandbox.reading.recall import Candidate, candidates
+from sandbox.reading.text_diff import changes
 from storage import tables
 from storage.errors import NotThere
 from storage.exchanges import exchange

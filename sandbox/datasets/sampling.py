@@ -1,0 +1,244 @@
+"""Which of the rows that rules leave are taken: balance, ratios and size, by chance and a seed."""
+
+from __future__ import annotations
+
+from array import array
+from collections.abc import Iterator, Mapping, Sequence
+from hashlib import blake2b
+from math import gcd
+from typing import Any, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from sandbox.datasets.choices import Choices, ratio
+from sandbox.datasets.rows import Row
+from storage.errors import InputError
+
+Mask = npt.NDArray[np.bool_]
+Ints = npt.NDArray[np.int64]
+
+PER_QUESTION = "more than max_per_question"
+PER_AGENT = "more than max_per_agent"
+MIX = "left out by the mix"
+RUNS = "left out by the mix of runs"
+ROWS = "more than rows"
+
+_NOBODY = -1
+_MISSING = float("nan")
+
+
+class Table:
+    """What has to be known of every row to choose among them: 49 bytes a row, and no text.
+
+    Attributes:
+        columns: arrays of one number a row: `kind` and `run` by their place, `question` by its
+            number, `agent` (of all runs; -1: nobody), `draw` (by chance), `rating`, `margin`,
+            `length` of the answer (the mean of many) and `other` length of the second of two in
+            characters, `tokens` of the longest (each -1 or NaN where there is none), `size` in
+            candidates.
+    """
+
+    def __init__(self) -> None:
+        self._columns: dict[str, array[Any]] = {n: array(code) for n, code in _CODES.items()}
+
+    def __len__(self) -> int:
+        return len(self._columns["kind"])
+
+    def add(self, kind: int, row: Row, tokens: int, seed: int) -> None:
+        """Note a row."""
+        run, author = row.told.origin.place, row.told.exchange.author
+        lengths = [len(text) for text in row.answers] or [-1]
+        mean = sum(lengths) // len(lengths)
+        values = {
+            "kind": kind,
+            "run": run,
+            "question": row.question,
+            "agent": _NOBODY if author is None else (run << 32) + author,
+            "draw": _draw(seed, row),
+            "rating": _MISSING if row.rating is None else row.rating,
+            "margin": _MISSING if row.margin is None else row.margin,
+            "length": lengths[0] if row.size == 1 else mean,
+            "other": lengths[1] if len(lengths) == 2 else -1,
+            "tokens": tokens,
+            "size": row.size,
+        }
+        for name, column in self._columns.items():
+            column.append(values[name])
+
+    def arrays(self) -> dict[str, npt.NDArray[Any]]:
+        """The columns as numpy arrays."""
+        return {
+            name: np.frombuffer(column, dtype=column.typecode)
+            for name, column in self._columns.items()
+        }
+
+
+_CODES = {
+    "kind": "B",
+    "run": "H",
+    "question": "q",
+    "agent": "q",
+    "draw": "Q",
+    "rating": "f",
+    "margin": "f",
+    "length": "i",
+    "other": "i",
+    "tokens": "i",
+    "size": "i",
+}
+
+
+def _draw(seed: int, row: Row) -> int:
+    name = f"{seed}/{row.kind}/{row.id}".encode("utf-8", "replace")
+    return int.from_bytes(blake2b(name, digest_size=8).digest())
+
+
+class Choice(NamedTuple):
+    """Which rows are taken.
+
+    Attributes:
+        taken: for each row whether it is.
+        removed: by rule which are not.
+        notes: what is out of the ordinary about the mix.
+    """
+
+    taken: Mask
+    removed: Mapping[str, Mask]
+    notes: tuple[str, ...]
+
+
+def choose(
+    columns: Mapping[str, npt.NDArray[Any]],
+    choices: Choices,
+    kinds: Sequence[str],
+    runs: Sequence[str],
+    per_question: bool,
+) -> Choice:
+    """Choose rows: at most so many about a question and by an agent, in a ratio, so many in all.
+
+    Every step draws without replacement, by numbers that follow from the seed and a row's id, so
+    that the same rows are drawn whatever else there is.
+
+    Args:
+        columns: those of a `Table`.
+        choices: what is wanted.
+        kinds: the names of the kinds.
+        runs: the names of the runs.
+        per_question: whether `max_per_question` counts rows.
+    """
+    chooser = _Chooser(columns["draw"])
+    if per_question and choices.max_per_question is not None:
+        chooser.at_most(columns["question"], choices.max_per_question, PER_QUESTION)
+    if choices.max_per_agent is not None:
+        somebody = columns["agent"] != _NOBODY
+        chooser.at_most(columns["agent"], choices.max_per_agent, PER_AGENT, somebody)
+    mixes = [
+        _Mix(choices.mix or (), columns["kind"], kinds, MIX),
+        _Mix(choices.mix_runs or (), columns["run"], runs, RUNS),
+    ]
+    notes = (
+        [note for mix in mixes for note in mix.notes(chooser.taken)] if len(chooser.taken) else []
+    )
+    cells, weights = _cells([mix for mix in mixes if mix.weights], len(chooser.taken))
+    if any(mix.weights for mix in mixes):
+        chooser.mix(cells, weights, None, MIX if mixes[0].weights else RUNS)
+    if choices.rows is not None:
+        chooser.mix(cells, weights, choices.rows, ROWS)
+    return Choice(chooser.taken, chooser.removed, tuple(notes))
+
+
+def check_mix(name: str, format: str, weights: Sequence[int], names: Sequence[str]) -> None:
+    """Raise InputError where there is not one weight for each name."""
+    if weights and len(weights) != len(names):
+        numbers = "1 whole number" if len(names) == 1 else f"{len(names)} whole numbers"
+        expected = f"expected {numbers}, for {', '.join(names)}"
+        raise InputError(f"{name}: found {ratio(weights)} for {format}; {expected}")
+
+
+class _Mix:
+    """A ratio of rows by kind or by run."""
+
+    def __init__(self, weights: Sequence[int], of: Ints, names: Sequence[str], rule: str) -> None:
+        self.weights = [weight // gcd(*weights) for weight in weights]
+        self.of, self._names, self._rule = of, names, rule
+
+    def notes(self, taken: Mask) -> Iterator[str]:
+        """What the ratio leaves out, and what limits it."""
+        counts = np.bincount(self.of[taken], minlength=len(self._names)).tolist()
+        found = dict(zip(self._names, counts, strict=True))
+        weights = dict(zip(self._names, self.weights, strict=False))
+        told = ratio(self.weights)
+        for name, weight in weights.items():
+            if found[name] and not weight:
+                yield f"{name}: {self._rule} {told}"
+            elif weight and not found[name]:
+                yield f"{name}: there is no row of it; the export goes without it"
+        scarce = [name for name, weight in weights.items() if weight and found[name]]
+        if scarce:
+            least = min(scarce, key=lambda name: found[name] // weights[name])
+            yield from _limited(told, least, found, weights)
+
+
+def _limited(
+    told: str, least: str, found: Mapping[str, int], weights: Mapping[str, int]
+) -> Iterator[str]:
+    times = found[least] // weights[least]
+    wanted = {name: found[name] for name, weight in weights.items() if weight}
+    written = sum(times * weights[name] for name, count in wanted.items() if count)
+    if not times:
+        needed = f"needs at least {weights[least]} rows of {least}"
+        yield f"nothing is left: the mix {told} {needed}, and there are {found[least]}"
+    elif written < sum(wanted.values()) / 2:
+        limit = f"is limited by {found[least]} rows of {least}"
+        yield f"the mix {told} {limit}; `all` takes every row"
+
+
+def _cells(mixes: Sequence[_Mix], count: int) -> tuple[Ints, list[int]]:
+    """For each row the number of what is mixed, and the weight of each of these."""
+    cells, weights = np.zeros(count, dtype=np.int64), [1]
+    for mix in mixes:
+        cells = cells * len(mix.weights) + mix.of
+        weights = [one * other for one in weights for other in mix.weights]
+    return cells, weights
+
+
+class _Chooser:
+    """Takes all rows to begin with, then fewer and fewer."""
+
+    def __init__(self, draws: npt.NDArray[np.uint64]) -> None:
+        self._order = np.argsort(draws, kind="stable")
+        self.taken = np.ones(len(draws), dtype=bool)
+        self.removed: dict[str, Mask] = {}
+
+    def at_most(self, keys: Ints, limit: int, rule: str, concerned: Mask | None = None) -> None:
+        """Keep at most so many rows with the same key, those that are drawn first."""
+        ranks = self._ranks(keys)
+        beyond = ranks >= limit
+        self._drop(beyond if concerned is None else beyond & concerned, rule)
+
+    def mix(self, cells: Ints, weights: Sequence[int], limit: int | None, rule: str) -> None:
+        """Keep the largest set in this ratio, of at most so many rows."""
+        found = np.bincount(cells[self.taken], minlength=len(weights))
+        there = np.where(found > 0, weights, 0)
+        wanted = there > 0
+        times = int((found[wanted] // there[wanted]).min(initial=len(cells)))
+        if limit is not None:
+            times = min(times, limit // max(1, int(there.sum())))
+        self._drop(self._ranks(cells) >= (times * there)[cells], rule)
+
+    def _ranks(self, keys: Ints) -> Ints:
+        """The place of each row that is still there among those with its key, by their draws."""
+        alive = self._order[self.taken[self._order]]
+        grouped = alive[np.argsort(keys[alive], kind="stable")]
+        first = np.flatnonzero(np.diff(keys[grouped], prepend=keys[grouped][:1] - 1))
+        starts = np.repeat(first, np.diff(np.append(first, len(grouped))))
+        ranks = np.full(len(keys), -1, dtype=np.int64)
+        ranks[grouped] = np.arange(len(grouped)) - starts
+        return ranks
+
+    def _drop(self, rows: Mask, rule: str) -> None:
+        gone = rows & self.taken
+        if gone.any():
+            self.removed[rule] = gone
+            self.taken &= ~gone

@@ -1,0 +1,1 @@
+"""Playing a run: create it, work on it, resume it."""

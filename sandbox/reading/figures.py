@@ -1,0 +1,313 @@
+"""Figures of a run, as the viewer and reports show them: rows, and how the numbers came about.
+
+A figure's rows are plain and can be taken away as CSV; what draws
+them is in `sandbox.reading.charts`.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any, NamedTuple
+
+import vl_convert
+from sqlalchemy import func, select
+
+from sandbox.reading import charts
+from sandbox.reading.charts import Rows, Spec
+from sandbox.reading.metrics import AGREEMENT, PEERS, Outcomes, Spread, outcomes
+from sandbox.study.compare import t_quantile
+from storage import tables
+from storage.reader import Reader
+
+Row = dict[str, Any]
+
+SCALES = ("alignment", "engagement")
+_SCALE = 2.0  # pixels of a PNG a point
+_SERIES = {"draft": "draft_{scale}", "revision": "revision_{scale}"}
+
+
+class Figure(NamedTuple):
+    """A figure.
+
+    Attributes:
+        name: in addresses and file names.
+        title: what it shows.
+        about: what the marks are, and how the numbers came about.
+        rows: what is drawn.
+        draw: makes the Vega-Lite spec of rows.
+    """
+
+    name: str
+    title: str
+    about: str
+    rows: list[Row]
+    draw: Callable[[Rows], Spec]
+
+    @property
+    def spec(self) -> Spec:
+        """The Vega-Lite spec, in the colours of the style sheet; see `charts.themed`."""
+        return self.draw(self.rows)
+
+    @property
+    def columns(self) -> list[str]:
+        """The names of what rows hold."""
+        return list(dict.fromkeys(key for row in self.rows for key in row))
+
+    def drawn(self, kind: str, dark: bool = False) -> bytes:
+        """The figure as a picture, `svg` or `png`."""
+        spec = charts.themed(self.spec, dark)
+        if kind == "svg":
+            return vl_convert.vegalite_to_svg(spec, vl_version=charts.VERSION).encode()
+        png: bytes = vl_convert.vegalite_to_png(spec, vl_version=charts.VERSION, scale=_SCALE)
+        return png
+
+
+def interval(spread: Spread) -> tuple[float | None, float | None]:
+    """The 95 % interval of a mean, as of independent values, by Student's t."""
+    if spread.mean is None or spread.error is None:
+        return None, None
+    reach = t_quantile(0.975, spread.n - 1) * spread.error
+    return spread.mean - reach, spread.mean + reach
+
+
+_BAND = "the band is the 95 % interval of a round's mean (Student's t over its episodes)"
+
+
+def by_round(found: Outcomes, scale: str) -> Figure:
+    """Means of one scale by round: drafts, revisions, and of alignment the peers' ratings."""
+    series = {name: of.format(scale=scale) for name, of in _SERIES.items()}
+    if scale == "alignment":
+        series["peers"] = PEERS
+    rows = list(curve_rows(found, series))
+    peers = "; peers rate drafts" if scale == "alignment" else ""
+    return Figure(
+        f"{scale}-by-round",
+        f"{scale.capitalize()} by round",
+        f"Mean of what the observer gave{peers}; {_BAND}.",
+        rows,
+        charts.curves,
+    )
+
+
+def curve_rows(found: Outcomes, series: Mapping[str, str], column: str = "series") -> Iterator[Row]:
+    """Means by round, with their 95 % intervals: a row for each series that has values.
+
+    Args:
+        found: of a run.
+        series: the measure of each series, by its name.
+        column: where the name of the series stands.
+    """
+    for round, measures in found.items():
+        for name, measure in series.items():
+            spread = Spread.of(measures.get(measure, {}))
+            if spread.n:
+                low, high = interval(spread)
+                ends = {"low": low, "high": high, "n": spread.n}
+                yield {"round": round, column: name, "mean": spread.mean, **ends}
+
+
+def plane(found: Outcomes) -> Figure:
+    """Alignment against engagement of revisions, by round, with the Pareto front."""
+    points = []
+    for round, measures in found.items():
+        place = [Spread.of(measures.get(f"revision_{scale}", {})).mean for scale in SCALES]
+        if None not in place:
+            points.append({"round": round, **dict(zip(SCALES, place, strict=True))})
+    rows = [{**point, "front": _is_front(point, points)} for point in points]
+    return Figure(
+        "plane",
+        "Alignment and engagement",
+        "Means of a round's revisions, joined in the order of rounds; ringed: the Pareto front, "
+        "rounds that no other round beats on both scales.",
+        rows,
+        charts.plane,
+    )
+
+
+def _is_front(point: Row, points: Sequence[Row]) -> bool:
+    return not any(
+        all(other[scale] >= point[scale] for scale in SCALES)
+        and any(other[scale] > point[scale] for scale in SCALES)
+        for other in points
+    )
+
+
+def distribution(found: Outcomes, scale: str) -> Figure:
+    """How often each rating from 1 to 7 was given, by whom and of what."""
+    series = {f"observer, {name}": of.format(scale=scale) for name, of in _SERIES.items()}
+    if scale == "alignment":
+        series = {"peers, draft": PEERS, **series}
+    counts: dict[str, Counter[str]] = {who: Counter() for who in series}
+    for measures in found.values():
+        for who, measure in series.items():
+            counts[who].update(measures.get(measure, {}))
+    rows = [
+        {"rating": rating, "who": who, "count": some[str(rating)]}
+        for who, some in counts.items()
+        for rating in range(1, 8)
+    ]
+    return Figure(
+        f"{scale}-ratings",
+        f"Ratings of {scale}",
+        "How often each rating was given, over all rounds.",
+        rows,
+        charts.distribution,
+    )
+
+
+def missing(found: Outcomes) -> Figure:
+    """Ratings that cannot be read, by round and by what became of the reply."""
+    rows = []
+    for round, measures in found.items():
+        lost: Counter[str] = Counter()
+        for some in measures.values():
+            lost.update({key: n for key, n in some.items() if key in charts.OUTCOMES})
+        rows += [{"round": round, "outcome": key, "count": n} for key, n in sorted(lost.items())]
+    return Figure(
+        "missing",
+        "Ratings that are missing",
+        "Of peers and the observer, by what became of the reply. None of them is a number in any "
+        "figure.",
+        rows,
+        charts.missing,
+    )
+
+
+def matrix(reader: Reader) -> Figure:
+    """Mean ratings, by the starting demographics of rater and author."""
+    r, a = tables.rater_sums, tables.agents
+    read = func.sum(r.c.ratings - r.c.missing)
+    query = (
+        select(a.c.label, r.c.label, func.sum(r.c.total), read)
+        .join(a, (a.c.run_id == r.c.run_id) & (a.c.number == r.c.rater))
+        .where(r.c.run_id == reader.run.id)
+        .group_by(a.c.label, r.c.label)
+        .order_by(a.c.label, r.c.label)
+    )
+    rows = [
+        {"rater_label": rater, "author_label": author, "mean": int(total) / int(n), "n": int(n)}
+        for rater, author, total, n in reader.rows(query)
+        if n
+    ]
+    return Figure(
+        "matrix",
+        "Raters against authors",
+        "Mean of the peers' ratings, by starting demographic.",
+        rows,
+        charts.matrix,
+    )
+
+
+def biases(reader: Reader) -> list[Row]:
+    """How much higher each agent rates than others rate the same drafts, the highest first."""
+    r, a = tables.rater_sums, tables.agents
+    sums = (r.c.ratings, r.c.missing, r.c.total, r.c.compared, r.c.deviation, r.c.deviation_squares)
+    query = (
+        select(r.c.rater, a.c.label, a.c.persona, *(func.sum(column) for column in sums))
+        .join(a, (a.c.run_id == r.c.run_id) & (a.c.number == r.c.rater))
+        .where(r.c.run_id == reader.run.id)
+        .group_by(r.c.rater, a.c.label, a.c.persona)
+        .order_by(r.c.rater)
+    )
+    return sorted((_bias(*row) for row in reader.rows(query)), key=_by_deviation)
+
+
+def _by_deviation(row: Row) -> tuple[float, int]:
+    return -(row["deviation"] if row["deviation"] is not None else -math.inf), row["agent"]
+
+
+def _bias(
+    agent: int,
+    label: str,
+    persona: str,
+    ratings: int,
+    missing: int,
+    total: int,
+    n: int,
+    apart: float,
+    squares: float,
+) -> Row:
+    mean = apart / n if n else None
+    reach = None
+    if n > 1 and mean is not None:
+        error = math.sqrt(max(0.0, squares - n * mean * mean) / (n - 1) / n)
+        reach = error * t_quantile(0.975, int(n) - 1)
+    read = int(ratings) - int(missing)
+    return {
+        "agent": agent,
+        "name": named(persona),
+        "label": label,
+        "deviation": mean,
+        "low": None if reach is None or mean is None else mean - reach,
+        "high": None if reach is None or mean is None else mean + reach,
+        "n": int(n),
+        "ratings": int(ratings),
+        "missing": int(missing),
+        "mean": int(total) / read if read else None,
+    }
+
+
+def bias(reader: Reader) -> Figure:
+    """Who rates higher than others, and who lower."""
+    rows = [row for row in biases(reader) if row["deviation"] is not None]
+    return Figure(
+        "bias",
+        "Who rates high, who low",
+        "An agent's rating less the mean of the others' ratings of the same draft, in the mean, "
+        "with its 95 % interval; of many agents the 15 highest and the 15 lowest.",
+        rows,
+        charts.bias,
+    )
+
+
+def agreement(found: Outcomes) -> Figure:
+    """Drafts by the mean of the peers' ratings and by the observer's."""
+    drafts: Counter[str] = Counter()
+    for measures in found.values():
+        drafts.update(measures.get(AGREEMENT, {}))
+    rows = [
+        {"peers": int(peers), "observer": int(observer), "drafts": n}
+        for key, n in sorted(drafts.items())
+        for peers, observer in [key.split("/")]
+    ]
+    return Figure(
+        "agreement",
+        "Peers and the observer",
+        "Drafts by the mean of the peers' ratings, rounded (halves up), and by the observer's "
+        "rating of alignment; framed: where they agree.",
+        rows,
+        charts.agreement,
+    )
+
+
+def named(persona: str) -> str:
+    """The name in a persona, which the database holds as JSON."""
+    return str(json.loads(persona)["name"])
+
+
+def scores(found: Outcomes) -> list[Figure]:
+    """The figures of a society, by round."""
+    return [by_round(found, "alignment"), by_round(found, "engagement"), plane(found)]
+
+
+def ratings(reader: Reader, found: Outcomes) -> list[Figure]:
+    """The figures of the ratings that were given; those with nothing to show are left out."""
+    made = [
+        distribution(found, "alignment"),
+        distribution(found, "engagement"),
+        matrix(reader),
+        agreement(found),
+        bias(reader),
+        missing(found),
+    ]
+    return [one for one in made if any(row.get("count", 1) for row in one.rows)]
+
+
+def figures(reader: Reader) -> dict[str, Figure]:
+    """All figures of a run that have something to show, by name."""
+    found = outcomes(reader)
+    made = [*scores(found), *ratings(reader, found)]
+    return {one.name: one for one in made if one.rows}

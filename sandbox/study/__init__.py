@@ -1,0 +1,1 @@
+"""Studies across runs: fork, compare, estimate, verify."""

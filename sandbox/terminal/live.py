@@ -1,0 +1,150 @@
+"""What a person sees while a run goes on: a live line in a terminal, plain lines elsewhere."""
+
+from __future__ import annotations
+
+import sys
+import threading
+import time
+from types import TracebackType
+from typing import Self
+
+from rich.console import Console, Group
+from rich.live import Live
+from rich.progress_bar import ProgressBar
+from rich.table import Table
+from rich.text import Text
+
+from sandbox.engine.runner import Progress
+
+_PLAIN_SECONDS = 5.0
+
+
+def duration(seconds: float) -> str:
+    """Seconds in words: 48 s, 3 min 05 s, 2 h 07 min, 3 d 04 h."""
+    whole = round(seconds)
+    if whole < 60:
+        return f"{whole} s"
+    if whole < 3600:
+        return f"{whole // 60} min {whole % 60:02} s"
+    if whole < 86400:
+        return f"{whole // 3600} h {whole % 3600 // 60:02} min"
+    return f"{whole // 86400} d {whole % 86400 // 3600:02} h"
+
+
+class Rates:
+    """Speeds since the display began."""
+
+    def __init__(self, progress: Progress) -> None:
+        self.progress = progress
+        self._began = time.monotonic()
+        self._episodes = progress.episodes
+
+    def _per_second(self, count: int) -> float:
+        return count / max(1e-6, time.monotonic() - self._began)
+
+    def words(self) -> str:
+        """The state in one line."""
+        return " | ".join([*self.work(), *self.trouble()])
+
+    def work(self) -> list[str]:
+        """What is done, and how fast."""
+        p, counts = self.progress, self.progress.counts
+        tokens = counts.tokens_in + counts.tokens_out
+        hits = counts.tokens_cached / max(1, counts.tokens_in)
+        cached = f", {hits:.0%} of prompts from the prefix cache"
+        return [
+            f"rounds {min(p.round, p.rounds)}/{p.rounds}",
+            f"episodes {p.episodes:,}/{p.episodes_total:,}",
+            f"calls {counts.calls:,} ({self._per_second(counts.calls):,.0f}/s)",
+            f"tokens {tokens:,} ({self._per_second(tokens):,.0f}/s)"
+            + (cached if counts.tokens_cached else ""),
+        ]
+
+    def trouble(self) -> list[str]:
+        """What is under way, what went wrong, and how long it will take."""
+        counts = self.progress.counts
+        parts = [
+            f"in flight {counts.in_flight:,}",
+            f"failed {counts.failed:,}, unparsed {counts.unparsed:,}",
+        ]
+        if counts.replayed:
+            parts.append(f"replayed {counts.replayed:,}")
+        left = self._left()
+        if self.progress.stopping:
+            parts.append("stopping: waiting for replies (again: stop at once)")
+        elif left is not None:
+            parts.append(f"left {duration(left)}")
+        return parts
+
+    def _left(self) -> float | None:
+        done = self.progress.episodes - self._episodes
+        rate = self._per_second(done)
+        return (self.progress.episodes_total - self.progress.episodes) / rate if done else None
+
+
+class Display:
+    """Shows a run's progress on standard error, as a context manager; `watch` begins it."""
+
+    def __init__(self, quiet: bool = False) -> None:
+        self._console = Console(stderr=True)
+        self._quiet = quiet
+        self._live: Live | None = None
+        self._stop = threading.Event()
+        self._thread: threading.Thread | None = None
+        self._rates: Rates | None = None
+
+    @property
+    def shown(self) -> bool:
+        """Whether there was any work to show."""
+        return self._rates is not None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def watch(self, progress: Progress) -> None:
+        """Begin to show the progress of a run."""
+        self._rates = Rates(progress)
+        if self._quiet:
+            return
+        if self._console.is_terminal:
+            self._live = Live(
+                console=self._console, get_renderable=self._picture, refresh_per_second=5
+            )
+            self._live.start()
+        else:
+            self._thread = threading.Thread(target=self._lines, daemon=True)
+            self._thread.start()
+
+    def _picture(self) -> Group:
+        assert self._rates is not None
+        progress = self._rates.progress
+        head = Table.grid(padding=(0, 1))
+        head.add_row(
+            Text(progress.run, style="bold"),
+            ProgressBar(total=progress.episodes_total, completed=progress.episodes, width=40),
+            Text(f"{progress.agents:,} agents, {duration(progress.clock.seconds())}"),
+        )
+        lines = [
+            Text("   ".join(part), style="dim")
+            for part in (self._rates.work(), self._rates.trouble())
+        ]
+        return Group(head, *lines)
+
+    def _lines(self) -> None:
+        assert self._rates is not None
+        while not self._stop.wait(_PLAIN_SECONDS):
+            print(self._rates.words(), file=sys.stderr, flush=True)
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._stop.set()
+        if self._live is not None:
+            self._live.stop()
+        elif self._rates is not None and not self._quiet:
+            if self._thread is not None:
+                self._thread.join()
+            print(self._rates.words(), file=sys.stderr, flush=True)

@@ -1,0 +1,192 @@
+"""Reports: a run as one page that can be mailed, or as Markdown with a folder of figures."""
+
+from __future__ import annotations
+
+import json
+import re
+from base64 import b64encode
+from collections.abc import Iterator
+from contextlib import nullcontext
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import yaml
+from markupsafe import Markup
+
+from sandbox.datasets.card import public
+from sandbox.datasets.folder import new_folder
+from sandbox.reading.figures import biases, figures
+from sandbox.reading.metrics import EPISODE, Outcomes, calls_by_form, outcomes
+from sandbox.viewer import filters
+from sandbox.viewer.app import STATIC
+from sandbox.viewer.overview import about, overview
+from sandbox.viewer.report import markdown, tables
+from sandbox.viewer.report.drawings import Drawing
+from sandbox.viewer.report.examples import examples
+from sandbox.viewer.report.files import check, foreign, new_file
+from sandbox.viewer.report.methods import methods
+from sandbox.viewer.report.scan import scan
+from sandbox.viewer.society import Advice, advice, last_round
+from storage.database import Address
+from storage.errors import InputError
+from storage.reader import Reader
+from storage.voices import Voice, voices
+
+Row = dict[str, Any]
+
+FORMATS = ("html", "md")
+
+_STYLES = ("colours.css", "app.css", "parts.css", "report.css")
+_ADDRESS = re.compile(r"\w+://\S+")
+
+
+class Written(NamedTuple):
+    """A report that was written.
+
+    Attributes:
+        run: the run's name.
+        out: the file.
+        format: one of `FORMATS`.
+        figures: the names of its figures.
+        bytes: how large it is, with its figures.
+    """
+
+    run: str
+    out: str
+    format: str
+    figures: list[str]
+    bytes: int
+
+    @property
+    def words(self) -> str:
+        """The same for people."""
+        beside = self.format == "md" and self.figures
+        folder = f" with {figures_of(Path(self.out))}/" if beside else ""
+        size = f"{len(self.figures)} figures, {self.bytes / 1e6:.1f} MB"
+        return f"{self.out}{folder}: {size}"
+
+
+def report(
+    reader: Reader, place: Address, out: Path, format: str | None = None, overwrite: bool = False
+) -> Written:
+    """Write a report of a run, whole or not at all.
+
+    Args:
+        reader: the run; it may still be going on.
+        place: where it lives.
+        out: the file; figures of Markdown go into a folder beside it, `figures_of(out)`.
+        format: one of `FORMATS`; None: what the name of the file ends in.
+        overwrite: replace an earlier report.
+
+    Raises:
+        InputError: the format is unknown, or `out` cannot be used.
+    """
+    kind = _format(out, format)
+    check(out, overwrite)
+    try:
+        found, drawings = gathered(reader, place)
+        write = _write_html if kind == "html" else _write_markdown
+        size = write(found, drawings, out, overwrite)
+    except OSError as error:
+        raise InputError(f"out: {out}: cannot be written: {error.strerror or error}") from None
+    names = [one.figure.name for one in drawings]
+    return Written(reader.run.name, str(out), kind, names, size)
+
+
+def _format(out: Path, format: str | None) -> str:
+    kind = out.suffix.lower().removeprefix(".") if format is None else format
+    if kind in FORMATS:
+        return kind
+    if format is not None:
+        raise InputError(f"format: found {format!r}; expected one of {', '.join(FORMATS)}")
+    raise InputError(f"out: found {str(out)!r}; expected a name that ends in .html or .md")
+
+
+def figures_of(out: Path) -> Path:
+    """The folder of figures beside a report in Markdown."""
+    return out.with_name(f"{out.stem}_figures")
+
+
+def gathered(reader: Reader, place: Address) -> tuple[Row, list[Drawing]]:
+    """What a report tells, by the names that its templates know, and its figures."""
+    found, here, costs = outcomes(reader), overview(reader, place), calls_by_form(reader)
+    seen, scopes = scan(reader), tables.scopes(reader, found)
+    people = {row["agent"]: row for row in biases(reader)}
+    last, shown = last_round(reader), examples(reader)
+    scenes = any(one.exchange.scene is not None for one in shown)
+    values = {
+        "here": here,
+        "about": about(reader, place),
+        "models": _models(reader),
+        "config": _config(reader),
+        "notes": list(_notes(reader, here, found)),
+        "summary": tables.summary(scopes),
+        "happened": tables.happened(here, found, costs, tables.prefix_share(reader)),
+        "scores": [tables.scores(scopes), tables.changes(scopes)],
+        "missing": tables.missing(found),
+        "failed": sorted(seen.survey.failed.items()),
+        "agreement": tables.agreement(seen.survey),
+        "length_bias": seen.survey.length_bias(),
+        "influence": tables.influence(seen.raters, people),
+        "alike": None if last is None or not here["agents"] else _alike(advice(reader, last)),
+        "costs": tables.costs(costs),
+        "examples": shown,
+        "methods": methods(scenes, bool(people)),
+    }
+    return values, [Drawing.of(one) for one in figures(reader).values()]
+
+
+def _models(reader: Reader) -> list[Voice]:
+    with reader.engine.connect() as connection:
+        return voices(reader, connection)
+
+
+def _config(reader: Reader) -> str:
+    config = public(json.loads(reader.run.config))
+    return yaml.safe_dump(config, sort_keys=False, allow_unicode=True).rstrip()
+
+
+def _alike(found: Advice) -> Advice | None:
+    return None if found.resemblance.scores is None and not found.clusters else found
+
+
+def _notes(reader: Reader, here: Row, found: Outcomes) -> Iterator[str]:
+    """What is out of the ordinary about a run."""
+    message = _ADDRESS.sub("[address]", here["message"] or "")
+    told = f"{filters.whole(here['done'])} of {filters.whole(here['total'])} exchanges are over"
+    if here["status"] != "done":
+        why = f" ({filters.short(message, 300)})" if message else ""
+        yield f"This run is not finished: it is {here['status']}{why}, and {told}."
+    elif here["done"] < here["total"]:
+        yield f"This run ended before its last round: {told}. {filters.short(message, 300)}".strip()
+    if here["status"] == "running":
+        yield "It went on while this report was made: numbers may differ by what was played since."
+    failed = sum(some[EPISODE]["failed"] for some in found.values())
+    if here["done"] and failed == here["done"]:
+        yield "Every exchange failed: there is nothing to rate."
+
+
+def _write_html(found: Row, drawings: list[Drawing], out: Path, overwrite: bool) -> int:
+    style = "".join((STATIC / name).read_text("utf-8") for name in _STYLES)
+    icon = b64encode((STATIC / "icon.svg").read_bytes()).decode()
+    template = filters.environment().get_template("report.html")
+    page = template.render(**found, drawings=drawings, style=Markup(style), icon=icon)
+    data = page.encode("utf-8", "replace")
+    with new_file(out, overwrite) as part:
+        part.write_bytes(data)
+    return len(data)
+
+
+def _write_markdown(found: Row, drawings: list[Drawing], out: Path, overwrite: bool) -> int:
+    folder = figures_of(out)
+    template = markdown.environment().get_template("report.md")
+    data = template.render(**found, drawings=drawings, folder=folder.name).encode(
+        "utf-8", "replace"
+    )
+    there = bool(drawings) or folder.exists()
+    figures = new_folder(folder, overwrite, foreign) if there else nullcontext(folder)
+    with new_file(out, overwrite) as part, figures as made:
+        for one in drawings:
+            one.write(made)
+        part.write_bytes(data)
+    return len(data) + sum(len(some) for one in drawings for some in one.files.values())

@@ -1,0 +1,57 @@
+"""One pass over all complete exchanges of a run, for what no summary in the database tells."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any, NamedTuple
+
+from sqlalchemy import Connection, select
+
+from sandbox.datasets.source import Origin, Told
+from sandbox.datasets.survey import Survey
+from sandbox.reading.influence import Influence, influences
+from storage import tables
+from storage.exchanges import Exchange, exchanges_of, snapshot
+from storage.reader import Reader
+
+_BATCH = 500
+
+
+class Scan(NamedTuple):
+    """What a pass has found.
+
+    Attributes:
+        survey: agreement, lengths, failures.
+        raters: the influence of every rater, the most central first.
+    """
+
+    survey: Survey
+    raters: list[Influence]
+
+
+def scan(reader: Reader) -> Scan:
+    """Go over all complete exchanges, some at a time.
+
+    What grows with the run is what a `Survey` and `influences` keep: some 50 bytes a rating.
+    """
+    survey = Survey()
+    with snapshot(reader) as connection:
+        origin = Origin(0, reader, connection, 0, {})
+        raters = influences(_counted(_complete(reader, connection), survey, origin))
+    return Scan(survey, raters)
+
+
+def _complete(reader: Reader, connection: Connection) -> Iterator[Exchange]:
+    e = tables.episodes
+    query = select(e.c.id).where(e.c.run_id == reader.run.id, e.c.observed)
+    ids = connection.scalars(
+        query.order_by(e.c.round, e.c.id), execution_options={"yield_per": _BATCH}
+    )
+    return exchanges_of(reader, connection, ids)
+
+
+def _counted(rows: Iterator[Exchange], survey: Survey, origin: Origin) -> Iterator[Exchange]:
+    questions: Mapping[str, Any] = {}
+    for one in rows:
+        survey.add(Told(origin, 0, one, questions))
+        yield one
