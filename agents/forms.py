@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 from functools import cached_property
+from hashlib import blake2b
 from typing import Any, Generic, NamedTuple, Protocol, TypeVar
 
 from jinja2 import StrictUndefined, TemplateError
@@ -31,6 +32,10 @@ class Status(StrEnum):
     EMPTY = "empty"  # no text at all
     UNREADABLE = "unreadable"  # text that does not have the form's shape
     FAILED = "failed"  # the backend gave an error instead of a reply
+
+
+UNPARSED = (Status.UNREADABLE, Status.EMPTY, Status.CUT)
+"""The statuses of replies that cannot be used."""
 
 
 class Parsed(NamedTuple, Generic[T_co]):
@@ -217,3 +222,31 @@ class Form(Generic[T]):
             if "<" in pieces[place]:
                 pieces[place] = self._fence.sub("\u2039", pieces[place])
         return Prompt(self.system, tuple(piece for piece in pieces if piece))
+
+
+class CallName(NamedTuple):
+    """The unique name of a call within its run; the call's seed is derived from it.
+
+    Attributes:
+        round, episode: numbers, from 0.
+        form: the name of the prompt form.
+        agent: the number of the agent; None for an observer.
+        turn: distinguishes calls of one form by one agent in an episode.
+        attempt: how often the call was repeated because a reply could not be used.
+    """
+
+    round: int
+    episode: int
+    form: str
+    agent: int | None
+    turn: int = 0
+    attempt: int = 0
+
+    def __str__(self) -> str:
+        who = "-" if self.agent is None else self.agent
+        return f"{self.round}/{self.episode}/{self.form}/{who}/{self.turn}.{self.attempt}"
+
+
+def prompt_hash(prompt: Prompt) -> bytes:
+    """Hash a prompt: 16 bytes of BLAKE2b over system message, zero byte and user message."""
+    return blake2b(f"{prompt.system}\0{prompt.user}".encode(), digest_size=16).digest()

@@ -31,8 +31,8 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from agents.chance import seed_of
+from agents.forms import CallName
 from sandbox import api
-from sandbox.backends.base import CallName
 from worlds.grid import World
 
 ROOT = Path(__file__).resolve().parent.parent

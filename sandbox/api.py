@@ -19,8 +19,9 @@ from typing import Any
 from sandbox.config import QUICKSTART, load_config
 from sandbox.datasets import ExportReport
 from sandbox.datasets import export as export_readers
-from sandbox.engine.run import Outcome, create, prepare
+from sandbox.engine.run import create, prepare
 from sandbox.engine.run import resume as resume_run
+from sandbox.reading.runs import Outcome
 from sandbox.terminal.live import Display
 from storage import database
 from storage.database import parse_run

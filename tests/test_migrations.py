@@ -9,7 +9,8 @@ import pytest
 from conftest import Make
 from sqlalchemy import Engine, create_engine, inspect, text
 
-from sandbox.engine.run import resume, verify
+from sandbox.engine.run import resume
+from sandbox.study.verify import verify
 from storage import database
 from storage.migrations import VERSION, migrate
 from storage.reader import Reader

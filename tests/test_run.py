@@ -13,13 +13,14 @@ from conftest import Make, small
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from agents.forms import CallName, Prompt, prompt_hash
 from sandbox import api
 from sandbox.backends import scripted
-from sandbox.backends.base import BackendDown, Call, CallName, Reply
+from sandbox.backends.base import BackendDown, Call, Reply
 from sandbox.engine import runner
-from sandbox.engine.calls import prompt_hash
-from sandbox.engine.run import create, prepare, resume, verify
+from sandbox.engine.run import create, prepare, resume
 from sandbox.reading import views
+from sandbox.study.verify import verify
 from storage import database
 from storage.database import open_for_reading, parse_run
 from storage.errors import InputError
@@ -269,8 +270,6 @@ def test_prompts_can_be_shown_again_and_their_hash_agrees(make: Make, tmp_path: 
     for number in range(0, outcome.calls, 7):
         assert views.call(reader, number)["hash_agrees"]
     one = views.call(reader, 0)
-    from agents.forms import Prompt
-
     assert prompt_hash(Prompt(one["system"], (one["prompt"] + " ",))).hex() != one["prompt_hash"]
 
 

@@ -17,11 +17,13 @@ import worlds
 from sandbox.config import PRESETS, load_config
 from sandbox.datasets import export as export_run
 from sandbox.engine.limits import UNLIMITED, Budget
-from sandbox.engine.run import Outcome, create, prepare, resume, verify
+from sandbox.engine.run import create, prepare, resume
 from sandbox.reading import views
+from sandbox.reading.runs import Outcome
 from sandbox.study.compare import compare
 from sandbox.study.estimate import estimate
 from sandbox.study.fork import fork
+from sandbox.study.verify import verify
 from sandbox.terminal import render
 from storage import database
 from storage.database import Address

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple, Protocol
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
-from agents.forms import Shape
+from agents.forms import CallName, Shape
 
 
 class ModelSettings(BaseModel):
@@ -71,26 +71,6 @@ OWN_SAMPLING = frozenset(
     )
 )
 """What a backend sets for each call by itself."""
-
-
-class CallName(NamedTuple):
-    """The name of a call within its run. Its seed follows from this name and the run's seed.
-
-    `agent` is None for a call that no agent makes (an observer). `turn` tells apart the calls of
-    one form by one agent in an episode; `attempt` counts how often the same thing was asked again
-    because a reply could not be used.
-    """
-
-    round: int
-    episode: int
-    form: str
-    agent: int | None
-    turn: int = 0
-    attempt: int = 0
-
-    def __str__(self) -> str:
-        who = "-" if self.agent is None else self.agent
-        return f"{self.round}/{self.episode}/{self.form}/{who}/{self.turn}.{self.attempt}"
 
 
 class Call(NamedTuple):

@@ -31,17 +31,19 @@ from sandbox.datasets.ids import Origin, mark, origin_of
 from sandbox.doctor import examine
 from sandbox.engine.calls import Stopped
 from sandbox.engine.limits import Budget
-from sandbox.engine.run import Interrupted, Outcome, create, prepare, states
+from sandbox.engine.run import Interrupted, create, prepare
 from sandbox.engine.run import resume as resume_run
-from sandbox.engine.run import verify as verify_run
 from sandbox.reading import views
+from sandbox.reading.runs import Outcome, states
 from sandbox.study.compare import compare as compare_runs
 from sandbox.study.estimate import estimate as estimate_run
 from sandbox.study.estimate import given_rates
 from sandbox.study.fork import fork as fork_run
+from sandbox.study.verify import verify as verify_run
 from sandbox.terminal import render
-from sandbox.terminal.live import Display, duration
-from sandbox.terminal.scene import plain, printable
+from sandbox.terminal.live import Display
+from sandbox.terminal.scene import plain
+from sandbox.text import duration, printable
 from storage import database
 from storage.database import Address, parse_run
 from storage.errors import InputError

@@ -9,36 +9,33 @@ from __future__ import annotations
 
 import asyncio
 import random
-import time
 from collections.abc import Callable, Mapping
 from contextlib import suppress
-from dataclasses import dataclass, field
-from hashlib import blake2b
 from typing import Any, Generic, NamedTuple, TypeVar
 
 from agents.chance import seed_of
-from agents.forms import Form, Judgement, Parsed, Prompt, Status, clean
-from agents.memory import Recalled
-from sandbox.backends.base import (
-    Backend,
-    BackendDown,
-    Call,
-    CallFailed,
+from agents.forms import (
+    UNPARSED,
     CallName,
-    Reply,
-    Unavailable,
+    Form,
+    Judgement,
+    Parsed,
+    Prompt,
+    Status,
+    clean,
+    prompt_hash,
 )
+from agents.memory import Recalled
+from sandbox.backends.base import Backend, BackendDown, Call, CallFailed, Reply, Unavailable
 from sandbox.engine.journal import GroupCommit, Journal
 from sandbox.engine.limits import Budget, Gate, Turn
+from sandbox.progress import Clock, Counts
 from storage import tables
 from storage.errors import InputError
 from storage.reader import Journalled
 from storage.writer import Writer
 
 T = TypeVar("T")
-
-UNPARSED = (Status.UNREADABLE, Status.EMPTY, Status.CUT)
-"""Replies that cannot be used."""
 
 
 class Stopped(Exception):
@@ -78,45 +75,6 @@ class _Asked(NamedTuple, Generic[T]):
     adapter: str | None
     turn: Turn
     digest: bytes
-
-
-@dataclass
-class Counts:
-    """What a run has done in this sitting; the live display reads it."""
-
-    calls: int = 0
-    replayed: int = 0
-    failed: int = 0
-    unparsed: int = 0
-    tokens_in: int = 0
-    tokens_out: int = 0
-    tokens_cached: int = 0
-    in_flight: int = 0
-
-
-@dataclass
-class Clock:
-    """Time at work: it goes on from where an earlier sitting stopped."""
-
-    before: float = 0.0
-    began: float = field(default_factory=time.monotonic)
-
-    def sitting(self) -> float:
-        """Seconds at work in this sitting."""
-        return time.monotonic() - self.began
-
-    def seconds(self) -> float:
-        """Seconds at work, over all sittings."""
-        return self.before + self.sitting()
-
-    def milliseconds(self) -> int:
-        """The same in whole milliseconds."""
-        return int(self.seconds() * 1000)
-
-
-def prompt_hash(prompt: Prompt) -> bytes:
-    """16 bytes of BLAKE2b over the system message, a zero byte, and the user message."""
-    return blake2b(f"{prompt.system}\0{prompt.user}".encode(), digest_size=16).digest()
 
 
 class Caller:

@@ -14,7 +14,7 @@ from sandbox import __version__
 from sandbox.backends import backend_of
 from sandbox.backends.embedding import embedder_of
 from sandbox.config import Config
-from sandbox.engine.society import read_agents
+from sandbox.reading.agents import read_agents
 from sandbox.sources import read_forms, read_personas, read_questions
 from storage import tables
 from storage.errors import InputError

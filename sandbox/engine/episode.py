@@ -7,9 +7,8 @@ from collections.abc import Awaitable, Iterator, Mapping, Sequence
 from typing import Any, TypeVar
 
 from agents.agent import Agent
-from agents.forms import Form, Judgement
+from agents.forms import CallName, Form, Judgement
 from agents.memory import Recalled
-from sandbox.backends.base import CallName
 from sandbox.engine.calls import Answered, Caller, Stopped
 from sandbox.engine.scheduler import Planned
 from sandbox.engine.society import Society

@@ -6,7 +6,6 @@ import asyncio
 import gc
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
 from typing import Any
 
 from sqlalchemy import func, select
@@ -14,7 +13,7 @@ from sqlalchemy import func, select
 from agents.forms import Form
 from sandbox.backends.base import Backend
 from sandbox.config import Config
-from sandbox.engine.calls import Caller, Clock, Counts, Speaker, Stopped
+from sandbox.engine.calls import Caller, Speaker, Stopped
 from sandbox.engine.episode import PlayedEpisode
 from sandbox.engine.journal import Journal
 from sandbox.engine.limits import UNLIMITED, Budget, Gate
@@ -22,25 +21,11 @@ from sandbox.engine.roles import roles_of
 from sandbox.engine.scheduler import Planned, Scheduler
 from sandbox.engine.society import read_society
 from sandbox.engine.stopping import ParetoRule
+from sandbox.progress import Clock, Progress
 from storage import tables
 from storage.reader import Reader
 from storage.writer import Writer
 from worlds.base import world_of
-
-
-@dataclass
-class Progress:
-    """How far a run has got; the live display reads it while the run goes on."""
-
-    run: str
-    agents: int
-    rounds: int
-    episodes_total: int
-    counts: Counts
-    clock: Clock
-    episodes: int = 0
-    round: int = 0
-    stopping: bool = False
 
 
 @contextmanager

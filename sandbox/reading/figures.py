@@ -18,7 +18,7 @@ from sqlalchemy import func, select
 from sandbox.reading import charts
 from sandbox.reading.charts import Rows, Spec
 from sandbox.reading.metrics import AGREEMENT, PEERS, Outcomes, Spread, outcomes
-from sandbox.study.compare import t_quantile
+from sandbox.reading.statistics import t_quantile
 from storage import tables
 from storage.reader import Reader
 

@@ -7,7 +7,7 @@ original. The rounds before are those of the original, call by call.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any, NamedTuple
 
@@ -17,10 +17,11 @@ from sqlalchemy import Connection, func, insert, select, update
 from sandbox import __version__
 from sandbox.backends import backend_of
 from sandbox.backends.embedding import embedder_of
-from sandbox.config import Config, apply_setting, explain, told
+from sandbox.config import Config, apply_setting, explain, flat, flat_data, told
 from sandbox.engine.changes import refuse_changes
 from sandbox.engine.run import new_run
-from sandbox.engine.society import add_questions, missing_questions, read_agents
+from sandbox.engine.society import add_questions, missing_questions
+from sandbox.reading.agents import read_agents
 from sandbox.sources import Question
 from storage import database, tables
 from storage.copying import JoiningWriter, copy_rounds, forked_from
@@ -123,7 +124,7 @@ def _changed(
         if value is not None:
             data[key] = value
             origin[key,] = f"--{key}"
-    _check_past(config, dict(_flat((), data)))
+    _check_past(config, flat_data(data))
     try:
         return Config.model_validate(data)
     except ValidationError as error:
@@ -145,19 +146,6 @@ def _check_round(reader: Reader, at: int, rounds: int) -> None:
         raise InputError(
             f"rounds: found {rounds}; expected at least {at + 1}, those that --at {at} keeps"
         )
-
-
-def flat(config: Config) -> dict[str, Any]:
-    """A config's values by dotted key; a part that is missing is one key with the value None."""
-    return dict(_flat((), json.loads(config.as_json())))
-
-
-def _flat(key: tuple[str, ...], value: Any) -> Iterator[tuple[str, Any]]:
-    if isinstance(value, dict):
-        for name, part in value.items():
-            yield from _flat((*key, name), part)
-    else:
-        yield ".".join(key), value
 
 
 def _differences(old: Config, new: Config) -> dict[str, list[Any]]:

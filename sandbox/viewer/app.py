@@ -20,7 +20,7 @@ from starlette.staticfiles import StaticFiles
 
 from sandbox.reading import charts
 from sandbox.reading.figures import figures
-from sandbox.study.compare import t_quantile
+from sandbox.reading.statistics import t_quantile
 from sandbox.viewer import downloads
 from sandbox.viewer.addresses import Links, Query
 from sandbox.viewer.guard import Guard

@@ -9,7 +9,7 @@ from typing import Any
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup, escape
 
-from sandbox.terminal.live import duration
+from sandbox.text import duration
 from storage.search import Term
 
 LONGEST = 60_000

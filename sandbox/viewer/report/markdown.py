@@ -10,7 +10,7 @@ from urllib.parse import quote
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from sandbox.reading.text_diff import Piece
-from sandbox.terminal.live import duration
+from sandbox.text import duration
 from sandbox.viewer.filters import decimal, signed, visible, whole
 from sandbox.viewer.report.tables import Cell, Table
 

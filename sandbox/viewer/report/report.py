@@ -14,7 +14,7 @@ import yaml
 from markupsafe import Markup
 
 from sandbox.datasets.card import public
-from sandbox.datasets.folder import new_folder
+from sandbox.files import check_new_file, new_file, new_folder
 from sandbox.reading.figures import biases, figures
 from sandbox.reading.metrics import EPISODE, Outcomes, calls_by_form, outcomes
 from sandbox.viewer import filters
@@ -23,7 +23,7 @@ from sandbox.viewer.overview import about, overview
 from sandbox.viewer.report import markdown, tables
 from sandbox.viewer.report.drawings import Drawing
 from sandbox.viewer.report.examples import examples
-from sandbox.viewer.report.files import check, foreign, new_file
+from sandbox.viewer.report.files import foreign
 from sandbox.viewer.report.methods import methods
 from sandbox.viewer.report.scan import scan
 from sandbox.viewer.society import Advice, advice, last_round
@@ -82,7 +82,7 @@ def report(
         InputError: the format is unknown, or `out` cannot be used.
     """
     kind = _format(out, format)
-    check(out, overwrite)
+    check_new_file(out, overwrite)
     try:
         found, drawings = gathered(reader, place)
         write = _write_html if kind == "html" else _write_markdown
