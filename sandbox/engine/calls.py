@@ -173,7 +173,7 @@ class Caller:
                 f"{asked.name.form}, the personas and the memories that the run was started with "
                 "(--accept-changes asks it anew)"
             )
-        self._writer.cross_out(known.call_id)
+        self._writer.delete_call(known.call_id)
         return False
 
     def _replay(self, asked: _Asked[T], known: Journalled) -> Answered[T]:
