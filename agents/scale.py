@@ -256,6 +256,37 @@ class Declaration(_Part):
             stage = next(iter(self.stages_of(self.peers)), "")
             yield Measure(self.peers.name, "peers", self.peers, stage)
 
+    @cached_property
+    def _asked(self) -> dict[tuple[str, Subject], tuple[Scale, ...]]:
+        subjects: tuple[Subject, ...] = ("stage", "agent", "pair")
+        return {
+            (stage.name, subject): tuple(
+                scale
+                for scale in self.observed
+                if scale.subject == subject and stage.name in self.stages_of(scale)
+            )
+            for stage in self.stages
+            for subject in subjects
+        }
+
+    def asked(self, stage: str, subject: Subject) -> tuple[Scale, ...]:
+        """The scales on which the observer rates a stage, or agents or pairs in it.
+
+        Raises:
+            KeyError: there is no such stage.
+        """
+        return self._asked[stage, subject]
+
+    def same_as(self, measure: Measure) -> Measure | None:
+        """The observer's measure that means the same as the peers' one, on the same range."""
+        scale = measure.scale
+        if measure.kind != "peers" or scale.same_as is None or not scale.integer:
+            return None
+        name = f"{measure.stage}_{scale.same_as}"
+        found = next((one for one in self.measures if one.name == name), None)
+        same = found is not None and (found.low, found.high) == (scale.low, scale.high)
+        return found if same and found is not None and found.scale.integer else None
+
     def measure(self, name: str) -> Measure:
         """The measure of this name. Raises KeyError."""
         return next((one for one in self.measures if one.name == name), None) or _missing(name)

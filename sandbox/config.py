@@ -27,15 +27,24 @@ from pydantic import (
 
 from agents.forms import clean
 from agents.persona import Label
+from agents.plugins import PluginError, is_file
+from agents.scale import Better, Scale, Subject
 from sandbox.backends import ModelConfig
 from sandbox.backends.embedding import EmbedderSetting
 from storage.errors import InputError
-from worlds.base import Settings, kinds, world_of
+from worlds.base import SettingError, Settings, World, kinds, world_of
 
 PRESETS = Path(__file__).resolve().parent.parent / "worlds" / "presets"
 QUICKSTART = PRESETS / "quickstart.yaml"
 _PATH_BEGINNINGS = ("./", "../", "/", "~")
-_PATH_KEYS = (("questions",), ("personas",), ("forms",), ("memory", "prior"), ("world", "topology"))
+_PATH_KEYS = (
+    ("questions",),
+    ("personas",),
+    ("forms",),
+    ("memory", "prior"),
+    ("world", "topology"),
+    ("world", "kind"),
+)
 
 
 class _Part(BaseModel):
@@ -101,10 +110,30 @@ class Schedule(_Part):
 
 
 class ParetoStop(_Part):
-    """Stop once mean alignment times mean engagement has not risen for `patience` rounds."""
+    """Stop once the product of the scales' means has not risen for `patience` rounds.
+
+    Attributes:
+        scales: whose means are multiplied; None: those that the world names.
+    """
 
     rule: Literal["pareto"] = "pareto"
     patience: int = Field(default=3, ge=1)
+    scales: tuple[str, ...] | None = Field(default=None, min_length=1)
+
+
+class ScaleConfig(_Part):
+    """A scale that a config adds to its world, or another range for one of the world's scales.
+
+    A new scale needs `low`, `high` and `ask`; see `agents.scale.Scale` for what each key means.
+    """
+
+    low: float | None = None
+    high: float | None = None
+    ask: str | None = Field(default=None, min_length=1)
+    integer: bool | None = None
+    better: Better | None = None
+    subject: Subject | None = None
+    stages: tuple[str, ...] | None = None
 
 
 class Config(_Part):
@@ -123,6 +152,7 @@ class Config(_Part):
     models: Models
     schedule: Schedule = Schedule()
     stop: ParetoStop | None = None
+    scales: dict[str, ScaleConfig] = {}
 
     @field_validator("name")
     @classmethod
@@ -137,9 +167,27 @@ class Config(_Part):
         if isinstance(value, Settings):
             return value
         kind = value.get("kind") if isinstance(value, Mapping) else None
-        if kind not in kinds():
-            raise ValueError(f"kind: found {kind!r}, expected one of {', '.join(kinds())}")
-        return world_of(kind).settings_type.model_validate(value)
+        if not isinstance(kind, str) or (kind not in kinds() and not is_file(kind)):
+            there = ", ".join(kinds())
+            raise ValueError(f"kind: found {kind!r}, expected one of {there}, or a Python file")
+        try:
+            return world_of(kind).settings_type.model_validate(value)
+        except PluginError as error:
+            raise ValueError(f"kind: found {kind!r}, which cannot be loaded: {error}") from None
+
+    def build_world(self) -> World:
+        """The world that this config asks for.
+
+        Raises:
+            SettingError: a scale cannot be made; its key is that of the config.
+        """
+        kind = world_of(self.world.kind)
+        known = {scale.name: scale for scale in kind.scales}
+        scales = [_scale(name, given, known.get(name)) for name, given in self.scales.items()]
+        try:
+            return kind(self.world, self.seed, scales)
+        except ValidationError as error:
+            raise SettingError("scales", _message(error)) from None
 
     def as_json(self) -> str:
         """The config as a run stores it."""
@@ -156,6 +204,37 @@ class Config(_Part):
             return Config.model_validate_json(text)
         except ValidationError as error:
             raise InputError(explain(error, "the stored config", {}, {})) from None
+
+
+def _scale(name: str, given: ScaleConfig, known: Scale | None) -> Scale:
+    """A new scale, or a known one with other values."""
+    key, values = f"scales.{name}", given.model_dump(exclude_none=True)
+    if known is None:
+        missing = next((one for one in ("low", "high", "ask") if one not in values), None)
+        if missing is not None:
+            raise SettingError(f"{key}.{missing}", "missing; expected a value")
+    elif known.rater == "peers":
+        own = next((one for one in ("ask", "subject", "stages") if one in values), None)
+        if own is not None:
+            expected = "expected none: peers are asked by a prompt template, which `forms:` rewords"
+            raise SettingError(f"{key}.{own}", f"found {values[own]!r}; {expected}")
+    try:
+        return Scale.model_validate(
+            {**(known.model_dump() if known else {}), "name": name} | values
+        )
+    except ValidationError as error:
+        raise SettingError(key, _message(error)) from None
+
+
+def _message(error: ValidationError) -> str:
+    """What pydantic found first, in one line."""
+    first = error.errors(include_url=False)[0]
+    place = "".join(f"{part}: " for part in first["loc"] if isinstance(part, str))
+    return f"{place}found {_short(first['input'])}; expected: {_text(first)}"
+
+
+def _text(error: Any) -> str:
+    return str(error["msg"]).removeprefix("Value error, ")
 
 
 def load_config(path: Path, settings: Sequence[str] = (), **overrides: Any) -> Config:
@@ -254,6 +333,8 @@ def _is_path(key: str, value: str) -> bool:
 
 
 def _absolute(key: tuple[str, ...], value: str, folder: Path) -> str:
+    if key == ("world", "kind") and not is_file(value):
+        return value
     if key == ("world", "topology") and "." not in value and "/" not in value:
         return value  # a generated topology
     return str((folder / os.path.expanduser(value)).resolve())

@@ -253,9 +253,10 @@ def _ratings(
         .order_by(r.c.episode_id, r.c.rater)
     )
     found = defaultdict(list)
-    for number, rater, label, rating, *said in connection.execute(query):
+    for number, rater, label, rating, reason, status, expected in connection.execute(query):
         model = spoke[number, rater]
-        found[number].append(GivenRating(rater, label, whole(rating), *said, model))
+        given = GivenRating(rater, label, whole(rating), reason, status, expected, model)
+        found[number].append(given)
     return found
 
 
@@ -271,10 +272,19 @@ def _observations(
         .where(o.c.episode_id.in_(ids))
     )
     found = defaultdict(list)
-    for number, stage, scale, agent, other, rating, *said in connection.execute(query):
-        subject = (None if agent < 0 else agent, None if other < 0 else other)
-        model = spoke[number, OBSERVER]
-        found[number].append(Observation(stage, scale, *subject, whole(rating), *said, model))
+    for row in connection.execute(query):
+        seen = Observation(
+            stage=row.stage,
+            scale=row.scale,
+            agent=None if row.agent < 0 else row.agent,
+            other=None if row.other < 0 else row.other,
+            rating=whole(row.rating),
+            reason=row.text,
+            status=row.status,
+            expected=row.expected,
+            model=spoke[row.episode_id, OBSERVER],
+        )
+        found[row.episode_id].append(seen)
     return found
 
 

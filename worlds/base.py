@@ -301,7 +301,7 @@ def world_of(kind: str) -> type[World]:
     found = getattr(module, "World", None)
     if not (isinstance(found, type) and issubclass(found, World)):
         raise PluginError(f"{kind} has no class World(base.World); expected one")
-    missing = [name for name in ("settings_type", "stages", "prompts") if not hasattr(found, name)]
+    missing = [name for name in ("settings_type", "stages") if not hasattr(found, name)]
     if missing:
         raise PluginError(f"{kind}: the class World has no {missing[0]}; expected one")
     return found

@@ -19,6 +19,7 @@ from sqlalchemy.exc import DBAPIError
 from agents.agent import Agent
 from agents.embedding import Embedder
 from agents.forms import Form
+from agents.scale import Declaration
 from sandbox import __version__
 from sandbox.backends import backend_of, backends_of
 from sandbox.backends.base import BackendDown
@@ -31,16 +32,18 @@ from sandbox.engine.limits import UNLIMITED, Budget
 from sandbox.engine.roles import check_models
 from sandbox.engine.runner import Runner
 from sandbox.engine.society import extend_questions, write_society
+from sandbox.engine.stopping import pareto_rule
 from sandbox.progress import Progress
 from sandbox.reading.runs import Outcome, outcome, worked
 from sandbox.sources import Question, read_forms, read_pairs, read_personas, read_questions
 from storage import database, tables
 from storage.database import Address
+from storage.digest import VERSION as DIGEST_VERSION
 from storage.digest import digest
 from storage.errors import InputError
 from storage.reader import Reader
 from storage.writer import Writer
-from worlds.base import Pair, SettingError, World, world_of
+from worlds.base import Pair, SettingError, World
 
 
 class Blueprint(NamedTuple):
@@ -74,7 +77,12 @@ def prepare(config: Config, place: str = "", settings: Sequence[str] = ()) -> Bl
     def where(key: str) -> str:
         return place_of(key, place or config.name, settings)
 
-    world = world_of(config.world.kind)(config.world, config.seed)
+    try:
+        world = config.build_world()
+        if config.stop is not None:
+            pareto_rule(config.stop, world)
+    except SettingError as error:
+        raise InputError(f"{where(error.key)}: {error.key}: {error}") from None
     forms = read_forms(config.forms, world.forms)
     personas = read_personas(config.personas)
     pairs = read_pairs(config.memory.prior) if config.memory.prior else []
@@ -154,11 +162,14 @@ def _write(engine: Engine, blueprint: Blueprint) -> None:
         "code_version": __version__,
         "created": datetime.now(UTC).isoformat(timespec="seconds"),
         "seconds": 0.0,
+        "digest_version": DIGEST_VERSION,
+        "declaration": blueprint.world.declaration.model_dump_json(),
     }
     with engine.begin() as connection:
         made = connection.execute(insert(tables.runs).values(row).returning(tables.runs.c.id))
         run_id = made.scalar_one()
         _write_forms_and_models(connection, run_id, blueprint)
+        _write_measures(connection, run_id, blueprint.world.declaration)
         writer = Writer(engine, run_id)
         write_society(
             writer,
@@ -186,6 +197,24 @@ def _write_forms_and_models(connection: Connection, run_id: int, blueprint: Blue
         for role, settings in blueprint.config.models.roles()
     ]
     connection.execute(insert(tables.models), models)
+
+
+def _write_measures(connection: Connection, run_id: int, declaration: Declaration) -> None:
+    rows = [
+        {
+            "run_id": run_id,
+            "name": one.name,
+            "kind": one.kind,
+            "scale": one.scale.name,
+            "stage": one.stage,
+            "base": one.base,
+            "sign": 1 if one.scale.better == "high" else -1,
+            "same_as": getattr(declaration.same_as(one), "name", None),
+        }
+        for one in declaration.measures
+    ]
+    if rows:
+        connection.execute(insert(tables.measures), rows)
 
 
 class Interrupted(Exception):

@@ -212,10 +212,18 @@ class _Sampler(Runner):
         round, slot = divmod(number, self.reader.run.per_round)
         planned = Planned(round, number, self._meet(round)[slot])
         society = self._with_past(planned) if round else self._society
-        parts = (society, self._caller, self.writer, self._forms, self.config.attempts)
-        episode = PlayedEpisode(planned, *parts, recorded=False)
+        episode = PlayedEpisode(
+            planned,
+            self._world,
+            society,
+            self._caller,
+            self.writer,
+            self._forms,
+            self.config.attempts,
+            recorded=False,
+        )
         try:
-            await episode.play(self._world)
+            await episode.play()
             await episode.observed()
         finally:
             episode.cancel()

@@ -28,7 +28,7 @@ from storage.copying import JoiningWriter, copy_rounds, forked_from
 from storage.database import Address
 from storage.errors import InputError
 from storage.reader import Reader
-from worlds.base import SettingError, world_of
+from worlds.base import SettingError
 
 FIXED = (
     *("seed", "world.kind", "questions", "question_count", "personas", "forms"),
@@ -158,6 +158,13 @@ def _differences(old: Config, new: Config) -> dict[str, list[Any]]:
 
 def _check_past(config: Config, new: Mapping[str, Any]) -> None:
     old = flat(config)
+    scales = {key for key in old | dict(new) if key.startswith("scales.")}
+    for key in scales:
+        if new.get(key) != old.get(key):
+            raise InputError(
+                f"{key}: found {new.get(key)}; expected {old.get(key)}, as in the rounds that the "
+                "fork keeps"
+            )
     for key in fixed_keys(config):
         if key in new and new[key] != old.get(key):
             raise InputError(
@@ -172,7 +179,7 @@ def _check_world(reader: Reader, old: Config, new: Config) -> None:
         return
     personas = [agent.persona for agent in read_agents(reader)]
     try:
-        world_of(new.world.kind)(new.world, new.seed).populate(personas)
+        new.build_world().populate(personas)
     except SettingError as error:
         raise InputError(f"world.{error.key}: {error}") from None
 
