@@ -79,6 +79,7 @@ def prepare(config: Config, place: str = "", settings: Sequence[str] = ()) -> Bl
 
     try:
         world = config.build_world()
+        _try_scales(config, world)
         if config.stop is not None:
             pareto_rule(config.stop, world)
     except SettingError as error:
@@ -101,6 +102,17 @@ def prepare(config: Config, place: str = "", settings: Sequence[str] = ()) -> Bl
     questions = read_questions(config.questions, limit)
     embedder = embedder_of(config.memory.embedder)
     return Blueprint(config, world, agents, questions, inherited, forms, embedder, per_round)
+
+
+def _try_scales(config: Config, world: World) -> None:
+    """Render the prompts of the scales that the config adds: their questions are templates."""
+    for form in world.forms:
+        scale = form.name.removeprefix("observe_")
+        if scale in config.scales and form.name != scale:
+            try:
+                form.try_out()
+            except ValueError as error:
+                raise SettingError(f"scales.{scale}.ask", str(error)) from None
 
 
 def create(blueprint: Blueprint, url: str | None = None) -> Address:
