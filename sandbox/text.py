@@ -2,6 +2,13 @@
 
 from __future__ import annotations
 
+import re
+
+LONGEST = 60_000
+"""Characters of a text that a page shows; an export has all of them."""
+
+_HIDDEN = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069\ufeff\ufff9-\ufffb]")
+
 
 def duration(seconds: float) -> str:
     """Format seconds: 48 s, 3 min 05 s, 2 h 07 min, 3 d 04 h."""
@@ -23,3 +30,26 @@ def printable(text: object) -> str:
         else "\ufffd"
         for char in str(text)
     )
+
+
+def visible(text: object) -> str:
+    """A text whose control characters can be seen, and turn no other text around.
+
+    Marks that set the direction of what follows (U+202A to U+202E, U+2066 to U+2069) are named.
+    """
+    shown = str(text).replace("\r\n", "\n").replace("\r", "\n")
+    shown = _HIDDEN.sub(_name, shown)
+    if len(shown) > LONGEST:
+        rest = len(shown) - LONGEST
+        shown = f"{shown[:LONGEST]} \u2026 [{rest:,} more characters; an export has them all]"
+    return shown
+
+
+def _name(found: re.Match[str]) -> str:
+    return f"\u27e8U+{ord(found[0]):04X}\u27e9"
+
+
+def short(text: object, width: int = 110) -> str:
+    """The beginning of a text, in one line."""
+    line = " ".join(visible(str(text)[: 4 * width]).split())
+    return line if len(line) <= width else f"{line[: width - 1]}\u2026"

@@ -17,6 +17,7 @@ from sandbox.datasets.card import public
 from sandbox.files import check_new_file, new_file, new_folder
 from sandbox.reading.figures import biases, figures
 from sandbox.reading.metrics import EPISODE, Outcomes, calls_by_form, outcomes
+from sandbox.text import short
 from sandbox.viewer import filters
 from sandbox.viewer.app import STATIC
 from sandbox.viewer.overview import about, overview
@@ -155,10 +156,10 @@ def _notes(reader: Reader, here: Row, found: Outcomes) -> Iterator[str]:
     message = _ADDRESS.sub("[address]", here["message"] or "")
     told = f"{filters.whole(here['done'])} of {filters.whole(here['total'])} exchanges are over"
     if here["status"] != "done":
-        why = f" ({filters.short(message, 300)})" if message else ""
+        why = f" ({short(message, 300)})" if message else ""
         yield f"This run is not finished: it is {here['status']}{why}, and {told}."
     elif here["done"] < here["total"]:
-        yield f"This run ended before its last round: {told}. {filters.short(message, 300)}".strip()
+        yield f"This run ended before its last round: {told}. {short(message, 300)}".strip()
     if here["status"] == "running":
         yield "It went on while this report was made: numbers may differ by what was played since."
     failed = sum(some[EPISODE]["failed"] for some in found.values())
