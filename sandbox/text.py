@@ -23,6 +23,14 @@ def command(*words: str) -> str:
     return " ".join((program, *words))
 
 
+def install_command(extra: str = "") -> str:
+    """The command that installs this program with an extra, in a clone or from a package index."""
+    is_clone = (Path(__file__).parent.parent / "pyproject.toml").is_file()
+    if not extra:
+        return "pip install -e ." if is_clone else "pip install sandbox-society"
+    return f"pip install -e '.[{extra}]'" if is_clone else f"pip install 'sandbox-society[{extra}]'"
+
+
 def duration(seconds: float) -> str:
     """Format seconds: 48 s, 3 min 05 s, 2 h 07 min, 3 d 04 h."""
     whole = round(seconds)
