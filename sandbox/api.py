@@ -1,4 +1,4 @@
-"""The same from Python: start, resume and read a run in a script or a notebook.
+"""Start, resume and study runs from Python; the command line runs everything through here.
 
 from sandbox import api
 from sandbox.reading import views
@@ -6,26 +6,83 @@ from sandbox.reading import views
 api.run("worlds/presets/quickstart.yaml", name="mine", rounds=2)
 with api.open_run("mine") as reader:
     print(views.society(reader)["rounds"])
+
+A run is given as a string (a name under ``runs/``, the path of a database, or ``URL#name``) or as
+the `Address` that `create` and `fork` return.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
 from sandbox.config import QUICKSTART, load_config
 from sandbox.datasets import ExportReport
 from sandbox.datasets import export as export_readers
-from sandbox.engine.run import create, prepare
+from sandbox.engine.limits import UNLIMITED, Budget
+from sandbox.engine.run import Blueprint, Watch, prepare
+from sandbox.engine.run import create as create_run
 from sandbox.engine.run import resume as resume_run
-from sandbox.reading.runs import Outcome
-from sandbox.terminal.live import Display
-from storage import database
-from storage.database import parse_run
-from storage.reader import Reader
+from sandbox.reading.runs import Outcome, open_run
+from sandbox.study.compare import compare as compare_runs
+from sandbox.study.estimate import estimate as estimate_run
+from sandbox.study.estimate import given_rates
+from sandbox.study.fork import fork as fork_run
+from sandbox.study.verify import Verdict
+from sandbox.study.verify import verify as verify_run
+from storage.database import Address, address_of
+
+__all__ = [
+    "UNLIMITED",
+    "Address",
+    "Budget",
+    "ExportReport",
+    "Outcome",
+    "Verdict",
+    "Watch",
+    "compare",
+    "create",
+    "estimate",
+    "export",
+    "fork",
+    "open_run",
+    "resume",
+    "run",
+    "verify",
+]
+
+SettingValues = Mapping[str, Any] | Sequence[str]
+"""Config settings: values by dotted key (``{"world.size": 10}``), or ``a.b=value`` strings."""
+
+
+def create(
+    config: str | Path = QUICKSTART,
+    *,
+    name: str | None = None,
+    db: str | Path | None = None,
+    rounds: int | None = None,
+    settings: SettingValues = (),
+) -> Address:
+    """Write a new run into its database without starting it; `resume` starts it.
+
+    Args:
+        config: a YAML file.
+        name: the run's name, in place of the config's.
+        db: a database URL or a path; the default is ``runs/NAME.db``.
+        rounds: the number of rounds, in place of the config's.
+        settings: config keys to set, in place of the config's.
+
+    Returns:
+        The address of the new run.
+
+    Raises:
+        InputError: the config is invalid, or the name is taken.
+    """
+    blueprint = _blueprint(config, settings, name=name, rounds=rounds)
+    return create_run(blueprint, None if db is None else str(db))
 
 
 def run(
@@ -34,56 +91,151 @@ def run(
     name: str | None = None,
     db: str | Path | None = None,
     rounds: int | None = None,
-    settings: Mapping[str, Any] | None = None,
-    quiet: bool = True,
+    settings: SettingValues = (),
+    budget: Budget = UNLIMITED,
+    watch: Watch | None = None,
 ) -> Outcome:
-    """Start a run and work on it until it is done or has to stop.
+    """Create a run and play it until it is done or has to stop.
 
     Args:
         config: a YAML file.
-        name: of the run, in place of the config's.
+        name: the run's name, in place of the config's.
         db: a database URL or a path; the default is ``runs/NAME.db``.
-        rounds: in place of the config's.
-        settings: other keys to set, such as ``{"world.size": 10}``.
-        quiet: show no progress.
+        rounds: the number of rounds, in place of the config's.
+        settings: config keys to set, in place of the config's.
+        budget: limits on calls, tokens and hours.
+        watch: called once with the run's `sandbox.progress.Progress` before it starts.
 
     Raises:
-        InputError: something in the config cannot work, or the name is taken.
+        InputError: the config is invalid, or the name is taken.
     """
-    pairs = [f"{key}={_yaml(value)}" for key, value in (settings or {}).items()]
-    loaded = load_config(Path(config), pairs, name=name, rounds=rounds)
-    address = create(prepare(loaded, str(config)), None if db is None else str(db))
-    with Display(quiet) as display:
-        return resume_run(address, display.watch)
+    address = create(config, name=name, db=db, rounds=rounds, settings=settings)
+    return resume(address, budget=budget, watch=watch)
 
 
-def _yaml(value: Any) -> str:
-    return json.dumps(value, default=str, ensure_ascii=False)
+def resume(
+    run: str | Address,
+    *,
+    rounds: int | None = None,
+    budget: Budget = UNLIMITED,
+    accept_changes: bool = False,
+    watch: Watch | None = None,
+) -> Outcome:
+    """Play a stored run until it is done or has to stop; nothing happens if it is done.
 
-
-def resume(run: str, *, quiet: bool = True) -> Outcome:
-    """Go on where a run stopped. `run` is a name under runs/, a database, or a URL#name.
+    Args:
+        run: the run.
+        rounds: raise the total number of rounds to this.
+        budget: limits on calls, tokens and hours, for this call of `resume`.
+        accept_changes: resume although files or the program have changed since the run started.
+        watch: called once with the run's `sandbox.progress.Progress` before it starts.
 
     Raises:
-        InputError: there is no such run, or another process is writing it.
+        InputError: there is no such run, another process is writing it, or something has changed.
     """
-    with Display(quiet) as display:
-        return resume_run(parse_run(run), display.watch)
+    return resume_run(
+        address_of(run), watch, rounds=rounds, budget=budget, accept_changes=accept_changes
+    )
 
 
-@contextmanager
-def open_run(run: str) -> Iterator[Reader]:
-    """Open a run for reading, also while another process works on it.
+def fork(
+    run: str | Address,
+    at: int,
+    *,
+    settings: SettingValues = (),
+    name: str | None = None,
+    db: str | Path | None = None,
+    rounds: int | None = None,
+    accept_changes: bool = False,
+) -> Address:
+    """Write a new run that starts with the rounds of another one; `resume` plays the rest.
+
+    Args:
+        run: the run to fork, finished or not.
+        at: the last round to keep, counted from 0.
+        settings: config keys to change.
+        name: the new run's name; the default is RUN-fork-at-ROUND.
+        db: a database URL or a path; the default is ``runs/NAME.db``.
+        rounds: the total number of rounds; the default is that of the original.
+        accept_changes: fork although files or the program have changed since the run started.
+
+    Returns:
+        The address of the new run.
 
     Raises:
-        InputError: there is no such run.
+        InputError: there is no such run or round, a setting contradicts the rounds that are kept,
+            or the name is taken.
     """
-    address = parse_run(run)
-    engine = database.open_for_reading(address.url)
-    try:
-        yield Reader.find(engine, address.name, str(address))
-    finally:
-        engine.dispose()
+    return fork_run(
+        address_of(run),
+        at,
+        _assignments(settings),
+        name=name,
+        db=None if db is None else str(db),
+        rounds=rounds,
+        accept_changes=accept_changes,
+    )
+
+
+def compare(runs: Sequence[str]) -> dict[str, Any]:
+    """Compare runs, grouped by config: means, and differences with confidence intervals.
+
+    Args:
+        runs: two runs or more.
+
+    Returns:
+        See `sandbox.study.compare.compare`.
+
+    Raises:
+        InputError: there is no such run, one is given twice or has no complete episode, or there
+            are fewer than two.
+    """
+    return compare_runs(runs)
+
+
+def estimate(
+    config: str | Path = QUICKSTART,
+    *,
+    rounds: int | None = None,
+    settings: SettingValues = (),
+    episodes: int = 32,
+    tokens_in_per_second: float | None = None,
+    tokens_out_per_second: float | None = None,
+    gpus: int | None = None,
+) -> dict[str, Any]:
+    """Play a sample of a config's episodes and extrapolate calls, tokens, time and disk space.
+
+    Args:
+        config: a YAML file.
+        rounds: the number of rounds, in place of the config's.
+        settings: config keys to set, in place of the config's.
+        episodes: the sample size, at least 8.
+        tokens_in_per_second: prompt throughput of one GPU; needs `tokens_out_per_second` too. The
+            default is the speed of the sample.
+        tokens_out_per_second: generation throughput of one GPU.
+        gpus: the number of GPUs.
+
+    Returns:
+        See `sandbox.study.estimate.estimate`.
+
+    Raises:
+        InputError: the config is invalid, a number is out of range, or a backend is unreachable.
+    """
+    rates = given_rates(tokens_in_per_second, tokens_out_per_second, gpus)
+    return estimate_run(_blueprint(config, settings, rounds=rounds), episodes, rates, gpus)
+
+
+def verify(run: str | Address, *, watch: Watch | None = None) -> Verdict:
+    """Replay a finished run from its journal, without a model, and compare digests.
+
+    Args:
+        run: the run.
+        watch: called once with the replay's `sandbox.progress.Progress` before it starts.
+
+    Raises:
+        InputError: there is no such run, it is not finished, or its journal is incomplete.
+    """
+    return verify_run(address_of(run), watch)
 
 
 def export(
@@ -94,21 +246,40 @@ def export(
     overwrite: bool = False,
     choices: Mapping[str, Any] | None = None,
 ) -> ExportReport:
-    """Export runs as a dataset, into a folder of its own, whole or not at all.
+    """Export runs as a dataset into a folder, which is written whole or not at all.
 
     Args:
-        runs: one or several, as for `open_run`.
+        runs: one run or several.
         formats: one or several of `sandbox.datasets.FORMATS`.
-        out: a new or an empty folder; None: nothing is kept, the report tells what would be there.
+        out: a new or an empty folder; None writes nothing, and only the report is returned.
         overwrite: replace an earlier export.
-        choices: those of `sandbox.datasets.choices.Choices`, such as ``{"min_rating": 6}``.
+        choices: options of `sandbox.datasets.choices.Choices`, such as ``{"min_rating": 6}``.
 
     Raises:
-        InputError: there is no such run, a choice is wrong, or `out` cannot be used.
+        InputError: there is no such run, a choice is invalid, or `out` cannot be used.
     """
+    run_names = [runs] if isinstance(runs, str) else runs
+    format_names = [formats] if isinstance(formats, str) else formats
+    folder = None if out is None else Path(out)
     with ExitStack() as stack:
-        wanted = [runs] if isinstance(runs, str) else runs
-        readers = [stack.enter_context(open_run(run)) for run in wanted]
-        named = [formats] if isinstance(formats, str) else formats
-        place = None if out is None else Path(out)
-        return export_readers(readers, named, place, overwrite=overwrite, **(choices or {}))
+        readers = [stack.enter_context(open_run(name)) for name in run_names]
+        return export_readers(readers, format_names, folder, overwrite=overwrite, **(choices or {}))
+
+
+def _blueprint(
+    config: str | Path, settings: SettingValues, **overrides: str | int | None
+) -> Blueprint:
+    """Read a config and check everything that it names."""
+    assignments = _assignments(settings)
+    loaded = load_config(Path(config), assignments, **overrides)
+    return prepare(loaded, str(config), assignments)
+
+
+def _assignments(settings: SettingValues) -> list[str]:
+    """Settings in the form of the option ``--set``."""
+    if isinstance(settings, Mapping):
+        return [
+            f"{key}={json.dumps(value, default=str, ensure_ascii=False)}"
+            for key, value in settings.items()
+        ]
+    return list(settings)

@@ -3,11 +3,32 @@
 from __future__ import annotations
 
 import re
+import sys
+from pathlib import Path
 
 LONGEST = 60_000
 """Characters of a text that a page shows; an export has all of them."""
 
 _HIDDEN = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069\ufeff\ufff9-\ufffb]")
+_SCRIPT = "run_sim.py"
+
+
+def command(*words: str) -> str:
+    """The command line that runs this program, as it was started, followed by some words.
+
+    It is ``python run_sim.py`` if the script of a clone was started, else ``sandbox-society``.
+    """
+    started_by_script = Path(sys.argv[0]).name == _SCRIPT
+    program = f"python {_SCRIPT}" if started_by_script else "sandbox-society"
+    return " ".join((program, *words))
+
+
+def install_command(extra: str = "") -> str:
+    """The command that installs this program with an extra, in a clone or from a package index."""
+    is_clone = (Path(__file__).parent.parent / "pyproject.toml").is_file()
+    if not extra:
+        return "pip install -e ." if is_clone else "pip install sandbox-society"
+    return f"pip install -e '.[{extra}]'" if is_clone else f"pip install 'sandbox-society[{extra}]'"
 
 
 def duration(seconds: float) -> str:

@@ -329,7 +329,7 @@ def test_fork_compare_estimate_and_export(play: Play, tmp_path: Path) -> None:
     assert found["comparisons"][0]["first_round"] == 1
     assert found["comparisons"][0]["measures"]["alignment_gain"]["all"]["n"] == 12
     config = load_config(PRESETS / "scene.yaml", ["world.scenes=60"])
-    figures = estimate(config, episodes=20)
+    figures = estimate(prepare(config), episodes=20)
     true = resume(create(prepare(config), str(tmp_path / "true.db")))
     assert figures["episodes"] == 60
     assert abs(figures["calls"]["estimate"] / true.calls - 1) < 0.1

@@ -246,24 +246,16 @@ def biases(reader: Reader) -> list[Row]:
         .group_by(r.c.rater, a.c.label, a.c.persona)
         .order_by(r.c.rater)
     )
-    return sorted((_bias(*row) for row in reader.rows(query)), key=_by_deviation)
+    return sorted((_bias(row) for row in reader.rows(query)), key=_by_deviation)
 
 
 def _by_deviation(row: Row) -> tuple[float, int]:
     return -(row["deviation"] if row["deviation"] is not None else -math.inf), row["agent"]
 
 
-def _bias(
-    agent: int,
-    label: str,
-    persona: str,
-    ratings: int,
-    missing: int,
-    total: int,
-    n: int,
-    apart: float,
-    squares: float,
-) -> Row:
+def _bias(row: Sequence[Any]) -> Row:
+    """An agent's bias as a rater, from its number, label, persona and rating sums."""
+    agent, label, persona, ratings, missing, total, n, apart, squares = row
     mean = apart / n if n else None
     reach = None
     if n > 1 and mean is not None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -9,16 +11,34 @@ from sqlalchemy import URL, Engine, func, select
 
 from sandbox.reading.metrics import FormCalls, calls_by_form, scores_by_round
 from storage import database, tables
-from storage.database import Address
+from storage.database import Address, address_of
 from storage.reader import Reader
+
+
+@contextmanager
+def open_run(run: str | Address) -> Iterator[Reader]:
+    """Open a run for reading, also while another process works on it.
+
+    Args:
+        run: an address, or a string as `storage.database.parse_run` reads it.
+
+    Raises:
+        InputError: there is no such run.
+    """
+    address = address_of(run)
+    engine = database.open_for_reading(address.url)
+    try:
+        yield Reader.find(engine, address.name, str(address))
+    finally:
+        engine.dispose()
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """What became of a run.
+    """The status and the figures of a run.
 
-    `calls` and what follows count the whole journal, `forms` by form; `calls_replayed` counts this
-    sitting.
+    Counts are of the whole journal, except for `calls_replayed`, which is of the latest session;
+    `forms` has the counts of each form.
     """
 
     run: str
@@ -41,12 +61,18 @@ class Outcome:
     message: str | None = None
 
     def as_dict(self) -> dict[str, Any]:
-        """For JSON."""
+        """The outcome as a dictionary for JSON."""
         return asdict(self)
 
 
 def outcome(reader: Reader, address: Address, replayed: int = 0) -> Outcome:
-    """The figures of a run, counted in its database."""
+    """Compute the outcome of a run from its database.
+
+    Args:
+        reader: the run.
+        address: where it is stored.
+        replayed: the number of calls that were replayed in the latest session.
+    """
     run, forms, rounds = reader.run, calls_by_form(reader), scores_by_round(reader)
     return Outcome(
         run=run.name,
@@ -71,7 +97,7 @@ def outcome(reader: Reader, address: Address, replayed: int = 0) -> Outcome:
 
 
 def states(url: URL) -> list[dict[str, Any]]:
-    """All runs of a database: their figures, and how many episodes they are to have.
+    """List the runs of a database: their outcomes, and their planned number of episodes.
 
     Raises:
         InputError: the database cannot be read.
@@ -91,7 +117,7 @@ def _state(engine: Engine, url: URL, name: str) -> dict[str, Any]:
 
 
 def worked(reader: Reader) -> float:
-    """Seconds at work over all sittings, also of one that goes on or was killed."""
+    """Seconds of work in all sessions, including one in progress or killed."""
     c = tables.calls
     query = select(c.c.started + c.c.took).where(reader.mine(c.c.id))
     last = reader.scalar(query.order_by(c.c.id.desc()).limit(1))
@@ -99,7 +125,7 @@ def worked(reader: Reader) -> float:
 
 
 def status_now(reader: Reader, url: URL) -> str:
-    """A run's status; one that says it is running while nobody writes its file was killed."""
+    """The status of a run; `killed` if it is marked as running but no process writes it."""
     status = str(reader.run.status)
     alone = database.is_file(url) and not database.is_being_written(url)
     return "killed" if status == "running" and alone else status

@@ -34,7 +34,7 @@ from sandbox.backends.base import BackendDown
 from sandbox.config import Config
 from sandbox.engine.episode import PlayedEpisode
 from sandbox.engine.journal import Journal
-from sandbox.engine.run import Blueprint, create, prepare
+from sandbox.engine.run import Blueprint, create
 from sandbox.engine.runner import Runner
 from sandbox.engine.scheduler import Planned
 from sandbox.engine.society import Society
@@ -145,7 +145,7 @@ class _Sample(NamedTuple):
 
 
 def estimate(
-    config: Config, episodes: int = 32, rates: Rates | None = None, gpus: int | None = None
+    blueprint: Blueprint, episodes: int = 32, rates: Rates | None = None, gpus: int | None = None
 ) -> Data:
     """Play a sample of a run's episodes and tell what the whole run takes, as JSON has it.
 
@@ -153,7 +153,7 @@ def estimate(
     first round and those of later ones apart). Bytes are those of an SQLite file.
 
     Args:
-        config: of the run; nothing of it is written where runs are.
+        blueprint: what `sandbox.engine.run.prepare` returned; the run itself is not written.
         episodes: how many to play; 8 or more, all of them if the run has no more.
         rates: how fast models are served; None to go by the sample's own speed.
         gpus: how many the backends use, for GPU-hours without rates.
@@ -164,7 +164,7 @@ def estimate(
     """
     if episodes < FEWEST:
         raise InputError(f"--episodes: found {episodes}; expected at least {FEWEST}")
-    blueprint = prepare(config)
+    config = blueprint.config
     with tempfile.TemporaryDirectory(prefix="sandbox-estimate-") as folder:
         sample = _play(blueprint, Path(folder) / "sample.db", episodes)
     drawn = _totals(sample, config.seed)

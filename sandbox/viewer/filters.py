@@ -8,7 +8,7 @@ from typing import Any
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup, escape
 
-from sandbox.text import duration, short, visible
+from sandbox.text import command, duration, short, visible
 from storage.search import Term
 
 _AROUND = 80  # characters on either side of what was found
@@ -103,4 +103,5 @@ def environment() -> Environment:
     )
     filters = (visible, clear, marked, explained, decimal, signed, whole, short, duration)
     made.filters.update({one.__name__: one for one in filters})
+    made.globals["command"] = command
     return made
