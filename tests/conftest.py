@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
 from stored import SPOILT, Run
 from stored import make as make_stored
 
@@ -19,6 +20,9 @@ from sandbox.config import QUICKSTART, Config, load_config
 from sandbox.engine.run import create, prepare, resume
 from sandbox.reading.runs import Outcome
 from storage.database import Address
+
+settings.register_profile("patient", deadline=None)  # machines are shared: time proves nothing
+settings.load_profile("patient")
 
 ROOT = Path(__file__).resolve().parent.parent
 

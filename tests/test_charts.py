@@ -16,7 +16,7 @@ from xml.etree import ElementTree
 import pytest
 import vl_convert
 from conftest import ROOT
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from sandbox.reading import charts
@@ -268,7 +268,6 @@ ends = st.tuples(
 )
 
 
-@settings(deadline=None)
 @given(ends, st.booleans(), st.data())
 def test_bars_cover_a_range_once(
     some: tuple[float, float], integer: bool, data: st.DataObject

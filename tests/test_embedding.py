@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from agents.embedding import Embedder, HashedEmbedder
@@ -106,14 +106,12 @@ def test_one_string_is_not_a_sequence_of_texts() -> None:
         EMBEDDER.embed("how are you")
 
 
-@settings(deadline=None)
 @given(st.lists(st.text(max_size=60), max_size=5))
 def test_rows_are_unit_vectors_or_zero(texts: list[str]) -> None:
     for vector in EMBEDDER.embed(texts):
         assert not vector.any() or np.linalg.norm(vector) == pytest.approx(1, abs=1e-6)
 
 
-@settings(deadline=None)
 @given(st.lists(st.text(max_size=60) | st.sampled_from(TEXTS), max_size=6))
 def test_a_batch_equals_its_texts_one_by_one(texts: list[str]) -> None:
     alone = [EMBEDDER.embed([text])[0] for text in texts]

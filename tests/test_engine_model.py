@@ -195,7 +195,7 @@ _works = st.builds(
 )
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(_works, st.sampled_from(ORDERS), st.integers(1, 40), st.integers(1, 4))
 def test_every_call_is_made_once_and_in_its_time(
     work: Workload, order: Order, width: int, ahead: int
@@ -212,7 +212,7 @@ def test_every_call_is_made_once_and_in_its_time(
     assert engine.waited() >= -1e-6
 
 
-@settings(max_examples=80, deadline=None)
+@settings(max_examples=80)
 @given(_works, st.sampled_from(ORDERS), st.integers(1, 40), st.one_of(st.none(), st.integers()))
 def test_nothing_beats_the_oracle(
     work: Workload, order: Order, width: int, shuffle: int | None
@@ -226,7 +226,7 @@ def test_nothing_beats_the_oracle(
     assert result.stretch >= 1 - 1e-9
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(_works, st.sampled_from(ORDERS), st.integers(1, 40))
 def test_used_and_unused_capacity_add_up(work: Workload, order: Order, width: int) -> None:
     result = simulate(work, order, width)

@@ -52,7 +52,7 @@ class Moody(scripted.ScriptedBackend):
         return await super().answer(call)
 
 
-@settings(max_examples=8, deadline=None)
+@settings(max_examples=8)
 @given(WORLDS, st.lists(WORK, min_size=2, max_size=2), st.integers(0, 10**6))
 def test_every_order_gives_the_same_digest(
     tmp_path_factory: pytest.TempPathFactory,

@@ -96,9 +96,7 @@ class Stopping(scripted.ScriptedBackend):
         return await super().answer(call)
 
 
-@settings(
-    max_examples=8, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
-)
+@settings(max_examples=8, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.lists(st.integers(1, 400), min_size=1, max_size=4))
 def test_a_run_that_breaks_down_goes_on_where_it_stopped(
     tmp_path_factory: pytest.TempPathFactory, limits: list[int]

@@ -67,7 +67,7 @@ def _play(
     return started
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(
     st.sampled_from(["out_of_order", "lock_step", "sequential"]),
     st.integers(2, 12),

@@ -11,7 +11,7 @@ from collections import Counter
 from dataclasses import dataclass, replace
 from itertools import pairwise, product
 from pathlib import Path
-from statistics import correlation, fmean, median
+from statistics import correlation, fmean
 from typing import Any
 
 import pytest
@@ -190,7 +190,7 @@ def test_odd_texts_do_no_harm(odd: str) -> None:
         assert shape.parse(text, False).status is Status.OK
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(st.text(max_size=200), st.integers(0, 2**63))
 def test_any_text_is_answered(text: str, seed: int) -> None:
     assert say(DRAFT, seed, me=text, past=None, question=text)
@@ -458,20 +458,6 @@ def test_raters_agree_moderately(societies: Societies) -> None:
     between = k * sum((fmean(row) - grand) ** 2 for row in rows) / (len(rows) - 1)
     within = sum((x - fmean(row)) ** 2 for row in rows for x in row) / (len(rows) * (k - 1))
     assert 0.25 < (between - within) / (between + (k - 1) * within) < 0.75
-
-
-def test_answers_are_cheap() -> None:
-    calls = []
-    for seed in range(300):
-        question, me = QUESTIONS[seed % 50], PEOPLE[seed % 40].introduction("good")
-        text = draft_by("bad", seed // 6, question)
-        calls.append(call_of(RATE, seed, me=me, past=None, question=question, draft=text))
-    costs = []
-    for call in calls:
-        start = time.perf_counter()
-        text_for(call)
-        costs.append(time.perf_counter() - start)
-    assert median(costs) < 0.0006  # far above the usual cost, for slow and busy machines
 
 
 # The backend

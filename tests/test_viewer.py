@@ -868,7 +868,7 @@ WORDS = st.lists(
 
 
 @given(WORDS, WORDS)
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 def test_pieces_join_to_both_texts(before: str, after: str) -> None:
     _joins(before, after)
     _joins(before, before)
