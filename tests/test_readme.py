@@ -6,6 +6,7 @@ import os
 import re
 import subprocess
 import sys
+from collections.abc import Iterator
 from dataclasses import fields
 from pathlib import Path
 from typing import Any, get_args
@@ -21,20 +22,29 @@ from sandbox.backends.scripted import ScriptedConfig
 from sandbox.backends.scripted.config import Latency
 from sandbox.backends.vllm_config import Thinking, VllmConfig
 from sandbox.cli.main import app
-from sandbox.config import Config, Group, MemoryConfig, Models, ParetoStop, Schedule, load_config
+from sandbox.config import (
+    QUICKSTART,
+    Config,
+    Group,
+    MemoryConfig,
+    Models,
+    ParetoStop,
+    ScaleConfig,
+    Schedule,
+    load_config,
+)
 from sandbox.datasets import FORMATS
 from sandbox.datasets.choices import COMMON, Choices
 from worlds.base import kinds, world_of
 from worlds.grid import Settings
 
 README = (ROOT / "README.md").read_text(encoding="utf-8")
-MODELS, SCENES, DATASETS = (
+MODELS, SCENES, DATASETS, CONFIG, COMMANDS = (
     (ROOT / "docs" / f"{name}.md").read_text(encoding="utf-8")
-    for name in ("models", "scenes", "datasets")
+    for name in ("models", "scenes", "datasets", "config", "commands")
 )
 
-
-DOCS = (README, MODELS, SCENES, DATASETS)
+DOCS = (README, MODELS, SCENES, DATASETS, CONFIG)
 
 
 def _blocks(language: str, text: str = README) -> list[str]:
@@ -57,7 +67,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_the_commands_run(folder: Path) -> None:
     """All but the two that install, which .ci/run takes from the README itself."""
     blocks = [block for block in _blocks("bash") if "pip install" not in block]
-    assert len(blocks) >= 4
+    assert len(blocks) >= 6
     blocks += _blocks("bash", SCENES) + _blocks("bash", DATASETS)
     script = "set -e\n" + "".join(blocks)
     environment = os.environ | {"PATH": f"{folder / 'bin'}{os.pathsep}{os.environ['PATH']}"}
@@ -98,11 +108,27 @@ def test_two_commands_set_everything_up() -> None:
     ],
 )
 def test_every_key_is_listed(part: str | None, model: type[BaseModel]) -> None:
-    data = yaml.safe_load(_blocks("yaml")[0])
-    listed = set(data[part] if part else data)
-    assert set(model.model_fields) - listed <= {"forms"}
-    assert listed <= set(model.model_fields)
-    assert "forms:" in README
+    data = yaml.safe_load(_blocks("yaml", CONFIG)[0])
+    assert set(data[part] if part else data) | {"forms"} == set(model.model_fields) | {"forms"}
+    assert "forms: my_forms.yaml" in CONFIG
+
+
+def test_the_listed_config_is_the_quickstart_with_its_defaults() -> None:
+    listed = yaml.safe_load(_blocks("yaml", CONFIG)[0])
+    quickstart = Config.model_validate_json(load_config(QUICKSTART).as_json())
+    for part in ("world", "memory", "models", "schedule"):
+        kept = getattr(quickstart, part).model_dump(mode="json")
+        for key, value in listed[part].items():
+            if key not in ("prior", "social", "observer", "radius"):
+                assert kept[key] == value, f"{part}.{key}"
+
+
+def test_every_key_of_a_scale_is_described() -> None:
+    rows = re.findall(r"^\| (`.+?`(?:, `.+?`)*) \|", CONFIG, re.MULTILINE)
+    listed = {key for row in rows for key in re.findall(r"`(\w+)`", row)}
+    assert listed == set(ScaleConfig.model_fields)
+    scales = yaml.safe_load(_blocks("yaml", CONFIG)[1])["scales"]
+    assert {name: ScaleConfig.model_validate(one) for name, one in scales.items()}
 
 
 def _parts(annotation: Any) -> list[type[BaseModel]]:
@@ -137,16 +163,30 @@ def test_every_key_of_the_scene_world_is_listed_with_its_default() -> None:
     }
 
 
-def test_every_key_of_every_part_is_in_code_somewhere() -> None:
-    """Keys stand in blocks of code or between backticks; a common word in a sentence is none."""
-    fences = [re.findall(r"```\w*\n(.*?)```", text, re.DOTALL) for text in DOCS]
-    plain = [re.sub(r"```.*?```", "", text, flags=re.DOTALL) for text in DOCS]
-    spans = [re.findall(r"`([^`\n]+)`", text) for text in plain]
-    words = set(re.findall(r"\w+", " ".join(part for parts in (*fences, *spans) for part in parts)))
+def _keys(data: Any) -> Iterator[str]:
+    """The keys of a YAML text, at any depth."""
+    if isinstance(data, dict):
+        for key, value in data.items():
+            yield str(key)
+            yield from _keys(value)
+
+
+def test_every_key_of_every_part_is_documented() -> None:
+    """As a key of YAML, or in the first column of a table."""
+    documented: set[str] = set()
+    for text in DOCS:
+        for block in _blocks("yaml", text):
+            documented |= set(_keys(yaml.safe_load(block)))
+        for cell in re.findall(r"^\| ([^|]+) \|", text, re.MULTILINE):
+            documented |= {
+                key for span in re.findall(r"`([^`]+)`", cell) for key in span.split(".")
+            }
+        for inline in re.findall(r"`(\{.+?\}|\w+: .+?)`", text):
+            documented |= set(re.findall(r"(\w+):", inline))
     parts = _reachable(Config)
     assert {Group, Latency, ParetoStop, Thinking, OpenAIEmbedderConfig, Settings} <= parts
     keys = [(one.__name__, key) for one in parts for key in one.model_fields]
-    assert [f"{name}.{key}" for name, key in keys if key not in words] == []
+    assert [f"{name}.{key}" for name, key in keys if key not in documented] == []
 
 
 def _settings(model: type[BaseModel], before: str = "") -> dict[str, Any]:
@@ -197,7 +237,7 @@ def test_the_config_is_one(folder: Path) -> None:
 def test_every_verb_is_documented() -> None:
     for command in app.registered_commands:
         name = command.name or getattr(command.callback, "__name__", "")
-        assert f"| `{name}" in README, f"the README's table lacks {name}"
+        assert f"| `{name}" in COMMANDS, f"docs/commands.md lacks {name}"
 
 
 def test_links_lead_somewhere() -> None:
