@@ -33,6 +33,10 @@ class Status(StrEnum):
     FAILED = "failed"  # the backend gave an error instead of a reply
 
 
+UNPARSED = (Status.UNREADABLE, Status.EMPTY, Status.CUT)
+"""Statuses of replies that cannot be used."""
+
+
 class Parsed(NamedTuple, Generic[T_co]):
     """A parsed reply: `value` is None where the model did not say it. Nothing is filled in."""
 

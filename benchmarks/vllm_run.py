@@ -30,9 +30,9 @@ from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from agents.calls import CallName
 from agents.chance import seed_of
 from sandbox import api
-from sandbox.backends.base import CallName
 from worlds.grid import World
 
 ROOT = Path(__file__).resolve().parent.parent

@@ -19,9 +19,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
+from agents.calls import CallName
 from agents.forms import Form, FreeText, Judgement, Parsed, Rating, Status
 from agents.persona import Label, Persona
-from sandbox.backends.base import Backend, Call, CallFailed, CallName, Reply
+from sandbox.backends.base import Backend, Call, CallFailed, Reply
 from sandbox.backends.scripted import (
     Latency,
     Mishap,

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Collection
-from typing import Any, NamedTuple, Protocol
+from typing import Annotated, Any, NamedTuple, Protocol
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
+from agents.calls import CallName
 from agents.forms import Shape
 
 
@@ -14,6 +15,7 @@ class ModelSettings(BaseModel):
     """What every backend's settings have in common.
 
     Attributes:
+        backend: the name of the backend, or the path of its file; `sandbox.backends` reads it.
         max_tokens: limit of a reply in free text; other replies bring their own.
         temperature: of sampling; 0 is greedy.
         timeout: seconds that a reply may take; null for as long as it takes.
@@ -22,6 +24,7 @@ class ModelSettings(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
+    backend: str
     max_tokens: int = Field(default=512, ge=1)
     temperature: float = Field(default=1.0, ge=0, le=2)
     timeout: float | None = Field(default=None, gt=0)
@@ -39,6 +42,37 @@ class ModelSettings(BaseModel):
         return None
 
 
+OWN_SAMPLING = frozenset(
+    (
+        "seed",
+        "max_tokens",
+        "max_completion_tokens",
+        "temperature",
+        "n",
+        "logprobs",
+        "stream",
+        "model",
+        "messages",
+        "prompt",
+        "structured_outputs",
+        "response_format",
+        "output_kind",
+    )
+)
+"""Parameters of a request that a backend sets by itself for each call."""
+
+
+def _refuse_own(value: dict[str, Any]) -> dict[str, Any]:
+    for key in value:
+        if key in OWN_SAMPLING:
+            raise ValueError(f"no {key}: it follows from the config and the name of a call")
+    return value
+
+
+FreeParameters = Annotated[dict[str, Any], AfterValidator(_refuse_own)]
+"""Parameters of a request that a config may set."""
+
+
 class LanguageModelSettings(ModelSettings):
     """What the backends that serve a language model have in common.
 
@@ -52,45 +86,7 @@ class LanguageModelSettings(ModelSettings):
 
     model: str = Field(min_length=1)
     expected_rating: bool = False
-    sampling: dict[str, Any] = Field(default_factory=dict)
-
-    @field_validator("sampling")
-    @classmethod
-    def _sampling(cls, value: dict[str, Any]) -> dict[str, Any]:
-        for key in value:
-            if key in OWN_SAMPLING:
-                raise ValueError(f"no {key}: it follows from the config and the name of a call")
-        return value
-
-
-OWN_SAMPLING = frozenset(
-    (
-        *("seed", "max_tokens", "temperature", "n", "logprobs", "stream", "model", "messages"),
-        *("prompt", "structured_outputs", "response_format", "output_kind"),
-        "max_completion_tokens",
-    )
-)
-"""What a backend sets for each call by itself."""
-
-
-class CallName(NamedTuple):
-    """The name of a call within its run. Its seed follows from this name and the run's seed.
-
-    `agent` is None for a call that no agent makes (an observer). `turn` tells apart the calls of
-    one form by one agent in an episode; `attempt` counts how often the same thing was asked again
-    because a reply could not be used.
-    """
-
-    round: int
-    episode: int
-    form: str
-    agent: int | None
-    turn: int = 0
-    attempt: int = 0
-
-    def __str__(self) -> str:
-        who = "-" if self.agent is None else self.agent
-        return f"{self.round}/{self.episode}/{self.form}/{who}/{self.turn}.{self.attempt}"
+    sampling: FreeParameters = Field(default_factory=dict)
 
 
 class Call(NamedTuple):

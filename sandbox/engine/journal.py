@@ -6,7 +6,8 @@ import asyncio
 
 from sqlalchemy.exc import DBAPIError
 
-from sandbox.backends.base import BackendDown, CallName
+from agents.calls import CallName
+from sandbox.backends.base import BackendDown
 from storage.database import one_line
 from storage.reader import Journalled, Reader
 from storage.writer import Writer

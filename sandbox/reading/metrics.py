@@ -13,8 +13,7 @@ from typing import Any, NamedTuple
 
 from sqlalchemy import func, select
 
-from agents.forms import Status
-from sandbox.engine.calls import UNPARSED
+from agents.forms import UNPARSED, Status
 from storage import tables
 from storage.reader import Reader
 
