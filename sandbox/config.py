@@ -10,7 +10,7 @@ import difflib
 import json
 import os
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_args
 
@@ -27,7 +27,8 @@ from pydantic import (
 
 from agents.forms import clean
 from agents.persona import Label
-from sandbox.backends import ModelConfig
+from agents.plugins import is_file_name, only_files, unnamed_file
+from sandbox.backends import BUILT_IN, ModelConfig, UnloadedSettings, kind_of
 from sandbox.backends.embedding import EmbedderSetting
 from storage.errors import InputError
 from worlds.base import Settings, kinds, world_of
@@ -58,16 +59,20 @@ class MemoryConfig(_Part):
 
 
 class Group(_Part):
-    """Agents that speak with a model of their own: those of a label, or a share drawn by chance."""
+    """Agents that speak with a model of their own.
+
+    They are those of a label, a share drawn by chance, or those of some numbers.
+    """
 
     model: ModelConfig
     label: Label | None = None
     share: float | None = Field(default=None, gt=0, le=1)
+    agents: tuple[Annotated[int, Field(ge=0)], ...] | None = Field(default=None, min_length=1)
 
     @model_validator(mode="after")
     def _one_rule(self) -> Group:
-        if (self.label is None) == (self.share is None):
-            raise ValueError("either a label or a share, to say who is in the group")
+        if sum(rule is not None for rule in (self.label, self.share, self.agents)) != 1:
+            raise ValueError("either a label, a share or agents, to say who is in the group")
         return self
 
 
@@ -145,15 +150,39 @@ class Config(_Part):
         """The config as a run stores it."""
         return self.model_dump_json()
 
+    def files(self) -> list[Path]:
+        """List the files with Python code that the config names."""
+        backends = dict.fromkeys(settings.backend for _, settings in self.models.roles())
+        return [Path(name) for name in backends if is_file_name(name)]
+
+    def refuse_unloaded(self, given: Collection[str] = ()) -> None:
+        """Refuse to play a run with a file that has not been loaded.
+
+        Args:
+            given: roles whose backends are handed in, so that theirs are not needed.
+
+        Raises:
+            InputError: the caller of `from_json` did not allow a file.
+        """
+        for role, settings in self.models.roles():
+            if isinstance(settings, UnloadedSettings) and role not in given:
+                raise InputError(unnamed_file(self.name, "backend", settings.backend))
+
     @staticmethod
-    def from_json(text: str) -> Config:
-        """The config of a stored run.
+    def from_json(text: str, allow: Collection[Path] = ()) -> Config:
+        """Read the config of a stored run.
+
+        Of the files with Python code that it names, only those that are allowed are loaded.
+
+        Args:
+            text: what `as_json` returned.
+            allow: files that the caller names.
 
         Raises:
             InputError: it cannot be read any more.
         """
         try:
-            return Config.model_validate_json(text)
+            return Config.model_validate_json(text, context=only_files(allow))
         except ValidationError as error:
             raise InputError(explain(error, "the stored config", {}, {})) from None
 
@@ -249,7 +278,9 @@ def _anchor_models(parts: list[Any], folder: Path) -> None:
 
 
 def _is_path(key: str, value: str) -> bool:
-    """Whether a setting of a model is a path; a model can be a name on a model hub as well."""
+    """Tell whether a setting of a model is a path; models and backends can have other names."""
+    if key == "backend":
+        return is_file_name(value)
     return key == "chat_template" or (key == "model" and value.startswith(_PATH_BEGINNINGS))
 
 
@@ -348,6 +379,7 @@ def _known_keys() -> set[str]:
     """The keys of a config and of whatever can be nested in it."""
     found: set[str] = set()
     waiting: list[Any] = [Config, *(world_of(kind).settings_type for kind in kinds())]
+    waiting += [kind_of(name).settings for name in BUILT_IN]
     while waiting:
         part = waiting.pop()
         if isinstance(part, type) and issubclass(part, BaseModel):
