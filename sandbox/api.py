@@ -11,14 +11,16 @@ with api.open_run("mine") as reader:
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
+from sandbox.backends.base import Backend
 from sandbox.config import QUICKSTART, load_config
 from sandbox.datasets import ExportReport
 from sandbox.datasets import export as export_readers
+from sandbox.engine.layers import Layer
 from sandbox.engine.run import Outcome, create, prepare
 from sandbox.engine.run import resume as resume_run
 from sandbox.terminal.live import Display
@@ -35,6 +37,8 @@ def run(
     rounds: int | None = None,
     settings: Mapping[str, Any] | None = None,
     quiet: bool = True,
+    backends: Mapping[str, Backend] | None = None,
+    layers: Sequence[Layer] = (),
 ) -> Outcome:
     """Start a run and work on it until it is done or has to stop.
 
@@ -45,29 +49,51 @@ def run(
         rounds: in place of the config's.
         settings: other keys to set, such as ``{"world.size": 10}``.
         quiet: show no progress.
+        backends: by role, in place of those that the config names.
+        layers: further layers that calls go through; see `sandbox.engine.layers`.
 
     Raises:
         InputError: something in the config cannot work, or the name is taken.
     """
     pairs = [f"{key}={_yaml(value)}" for key, value in (settings or {}).items()]
     loaded = load_config(Path(config), pairs, name=name, rounds=rounds)
-    address = create(prepare(loaded, str(config)), None if db is None else str(db))
+    address = create(prepare(loaded, str(config)), None if db is None else str(db), backends)
     with Display(quiet) as display:
-        return resume_run(address, display.watch)
+        return resume_run(
+            address, display.watch, backends=backends, layers=layers, allow=loaded.files()
+        )
 
 
 def _yaml(value: Any) -> str:
     return json.dumps(value, default=str, ensure_ascii=False)
 
 
-def resume(run: str, *, quiet: bool = True) -> Outcome:
-    """Go on where a run stopped. `run` is a name under runs/, a database, or a URL#name.
+def resume(
+    run: str,
+    *,
+    quiet: bool = True,
+    backends: Mapping[str, Backend] | None = None,
+    layers: Sequence[Layer] = (),
+    allow: Collection[str | Path] = (),
+) -> Outcome:
+    """Go on where a run stopped.
+
+    Args:
+        run: a name under runs/, a database, or a URL#name.
+        quiet: show no progress.
+        backends: by role, in place of those that the config names.
+        layers: further layers that calls go through; see `sandbox.engine.layers`.
+        allow: files with Python code that the run's config names and that may be loaded.
 
     Raises:
-        InputError: there is no such run, or another process is writing it.
+        InputError: there is no such run, another process is writing it, or it needs a file that is
+            not allowed.
     """
+    files = [Path(file) for file in allow]
     with Display(quiet) as display:
-        return resume_run(parse_run(run), display.watch)
+        return resume_run(
+            parse_run(run), display.watch, backends=backends, layers=layers, allow=files
+        )
 
 
 @contextmanager

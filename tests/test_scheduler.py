@@ -10,8 +10,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from sandbox.concurrency import Gate
 from sandbox.config import ParetoStop, Schedule
-from sandbox.engine.limits import Gate
 from sandbox.engine.scheduler import Planned, Scheduler
 from sandbox.engine.stopping import ParetoRule
 from worlds.base import Meeting

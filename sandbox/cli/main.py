@@ -8,9 +8,10 @@ from __future__ import annotations
 import io
 import json
 import os
+import shlex
 import signal
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any, NoReturn
@@ -23,14 +24,13 @@ from sqlalchemy.exc import DBAPIError
 from sandbox import __version__
 from sandbox.api import open_run
 from sandbox.cli.export import export
-from sandbox.cli.options import AsJson, out
+from sandbox.cli.options import AsJson, Backends, out
 from sandbox.cli.report import report
 from sandbox.cli.view import view
-from sandbox.config import QUICKSTART, load_config
+from sandbox.config import QUICKSTART, Config, load_config
 from sandbox.datasets.ids import Origin, mark, origin_of
 from sandbox.doctor import examine
-from sandbox.engine.calls import Stopped
-from sandbox.engine.limits import Budget
+from sandbox.engine.limits import Budget, Stopped
 from sandbox.engine.run import Interrupted, Outcome, create, prepare, states
 from sandbox.engine.run import resume as resume_run
 from sandbox.engine.run import verify as verify_run
@@ -96,7 +96,7 @@ def run(
     loaded = load_config(config or QUICKSTART, set_ or [], name=name, rounds=rounds)
     budget = Budget(max_calls, max_tokens, max_hours)
     blueprint = prepare(loaded, str(config or QUICKSTART), set_ or [])
-    _work(create(blueprint, db), as_json, budget=budget)
+    _work(create(blueprint, db), as_json, budget=budget, allow=loaded.files())
 
 
 @app.command()
@@ -109,12 +109,20 @@ def resume(
     max_calls: MaxCalls = None,
     max_tokens: MaxTokens = None,
     max_hours: MaxHours = None,
+    backend: Backends = None,
     as_json: AsJson = False,
 ) -> None:
     """Go on where a run stopped."""
     budget = Budget(max_calls, max_tokens, max_hours)
     address = parse_run(run)
-    _work(address, as_json, rounds=rounds, budget=budget, accept_changes=accept_changes)
+    _work(
+        address,
+        as_json,
+        rounds=rounds,
+        budget=budget,
+        accept_changes=accept_changes,
+        allow=backend or [],
+    )
 
 
 def _work(address: Address, as_json: bool, **options: Any) -> None:
@@ -131,7 +139,7 @@ def _work(address: Address, as_json: bool, **options: Any) -> None:
         print("done already: nothing is left to do", file=sys.stderr)
     if outcome.status != "done":
         stopped = f"{outcome.status}: {outcome.message}".removeprefix("interrupted: ")
-        print(f"{stopped}; go on with: {_resume(address)}", file=sys.stderr)
+        print(f"{stopped}; go on with: {_resume(address, options['allow'])}", file=sys.stderr)
         raise typer.Exit(130 if outcome.status == "interrupted" else 1)
 
 
@@ -144,8 +152,9 @@ def _failures(address: Address, outcome: Outcome) -> str:
     return f"{failed}, the last one: {error}; all of them: {look}"
 
 
-def _resume(address: Address) -> str:
-    return f"python run_sim.py resume {address.typed}"
+def _resume(address: Address, files: Sequence[Path]) -> str:
+    named = "".join(f" --backend {shlex.quote(str(file))}" for file in files)
+    return f"python run_sim.py resume {address.typed}{named}"
 
 
 def _summary(reader: Reader, outcome: Outcome) -> RenderableType:
@@ -336,6 +345,7 @@ def fork(
     accept_changes: Annotated[
         bool, typer.Option("--accept-changes", help="fork although something has changed")
     ] = False,
+    backend: Backends = None,
     as_json: AsJson = False,
 ) -> None:
     """Go on from the state after a round of a run, as a new run, and change a rule."""
@@ -347,8 +357,11 @@ def fork(
         db=db,
         rounds=rounds,
         accept_changes=accept_changes,
+        allow=backend or [],
     )
-    _work(address, as_json, accept_changes=accept_changes)
+    with open_run(str(address)) as reader:
+        files = Config.from_json(reader.run.config).files()  # fork has checked them
+    _work(address, as_json, accept_changes=accept_changes, allow=files)
 
 
 @app.command()
@@ -388,11 +401,11 @@ def estimate(
 
 
 @app.command()
-def verify(run: Run, as_json: AsJson = False) -> None:
+def verify(run: Run, backend: Backends = None, as_json: AsJson = False) -> None:
     """Replay the journal with no model, and compare digests."""
     address = parse_run(run)
     with Display() as display:
-        verdict = verify_run(address, display.watch)
+        verdict = verify_run(address, display.watch, allow=backend or [])
     outcome, agrees = verdict.outcome, verdict.agrees
     data = {
         **outcome.as_dict(),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
@@ -12,6 +13,12 @@ from rich.console import Console, RenderableType
 from sandbox.terminal import render
 
 AsJson = Annotated[bool, typer.Option("--json", help="print one JSON object and nothing else")]
+Backends = Annotated[
+    list[Path] | None,
+    typer.Option(
+        "--backend", metavar="FILE", help="a backend file that the run names; it is loaded"
+    ),
+]
 
 
 def out(as_json: bool, data: Any, picture: Callable[[], RenderableType]) -> None:

@@ -7,10 +7,11 @@ from collections.abc import Awaitable, Iterator, Mapping, Sequence
 from typing import Any, TypeVar
 
 from agents.agent import Agent
+from agents.calls import CallName
 from agents.forms import Form, Judgement
 from agents.memory import Recalled
-from sandbox.backends.base import CallName
-from sandbox.engine.calls import Answered, Caller, Stopped
+from sandbox.engine.calls import Answered, Caller
+from sandbox.engine.limits import Stopped
 from sandbox.engine.scheduler import Planned
 from sandbox.engine.society import Society
 from storage import tables

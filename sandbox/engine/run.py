@@ -6,9 +6,8 @@ import asyncio
 import signal
 import tempfile
 import threading
-from collections.abc import Callable, Coroutine, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import AsyncExitStack, ExitStack, contextmanager, suppress
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -21,14 +20,15 @@ from agents.agent import Agent
 from agents.embedding import Embedder
 from agents.forms import Form
 from sandbox import __version__
-from sandbox.backends import backend_of, backends_of
-from sandbox.backends.base import BackendDown, Call, Reply
+from sandbox.backends import backends_of, started
+from sandbox.backends.base import Backend, BackendDown, Call, Reply
 from sandbox.backends.embedding import check_embedder, embedder_of
+from sandbox.concurrency import run_coroutine
 from sandbox.config import Config, place_of
-from sandbox.engine.calls import Stopped
 from sandbox.engine.changes import refuse_changes
 from sandbox.engine.journal import Journal
-from sandbox.engine.limits import UNLIMITED, Budget
+from sandbox.engine.layers import Layer
+from sandbox.engine.limits import UNLIMITED, Budget, Stopped
 from sandbox.engine.roles import check_models
 from sandbox.engine.runner import Progress, Runner
 from sandbox.engine.society import extend_questions, write_society
@@ -128,12 +128,15 @@ def prepare(config: Config, place: str = "", settings: Sequence[str] = ()) -> Bl
     return Blueprint(config, world, agents, questions, inherited, forms, embedder, per_round)
 
 
-def create(blueprint: Blueprint, url: str | None = None) -> Address:
+def create(
+    blueprint: Blueprint, url: str | None = None, backends: Mapping[str, Backend] | None = None
+) -> Address:
     """Write a new run into its database, whole or not at all.
 
     Args:
         blueprint: what `prepare` returned.
         url: a database URL or a path; the default is ``runs/NAME.db``.
+        backends: by role, those that `resume` will be given; the names of their models are stored.
 
     Raises:
         InputError: the name is taken there, or the database cannot be used.
@@ -142,7 +145,7 @@ def create(blueprint: Blueprint, url: str | None = None) -> Address:
     place = database.parse_url(url or str(database.RUNS / f"{name}.db"))
     address = Address(place, name)
     with new_run(address) as engine:
-        _write(engine, blueprint)
+        _write(engine, blueprint, backends or {})
     return address
 
 
@@ -172,7 +175,7 @@ def _refuse_taken(address: Address) -> None:
         )
 
 
-def _write(engine: Engine, blueprint: Blueprint) -> None:
+def _write(engine: Engine, blueprint: Blueprint, backends: Mapping[str, Backend]) -> None:
     config, embedder = blueprint.config, blueprint.embedder
     row = {
         "name": config.name,
@@ -191,7 +194,7 @@ def _write(engine: Engine, blueprint: Blueprint) -> None:
     with engine.begin() as connection:
         made = connection.execute(insert(tables.runs).values(row).returning(tables.runs.c.id))
         run_id = made.scalar_one()
-        _write_forms_and_models(connection, run_id, blueprint)
+        _write_forms_and_models(connection, run_id, blueprint, backends)
         writer = Writer(engine, run_id)
         write_society(
             writer,
@@ -203,20 +206,24 @@ def _write(engine: Engine, blueprint: Blueprint) -> None:
         )
 
 
-def _write_forms_and_models(connection: Connection, run_id: int, blueprint: Blueprint) -> None:
+def _write_forms_and_models(
+    connection: Connection, run_id: int, blueprint: Blueprint, given: Mapping[str, Backend]
+) -> None:
     forms = [
         {"run_id": run_id, "name": form.name, "system": form.system, "template": form.user}
         for form in blueprint.forms.values()
     ]
     connection.execute(insert(tables.forms), forms)
+    roles = blueprint.config.models.roles()
+    backends = backends_of(roles, given)
     models = [
         {
             "run_id": run_id,
             "role": role,
-            "name": backend_of(settings).model,
+            "name": backends[role].model,
             "settings": settings.model_dump_json(),
         }
-        for role, settings in blueprint.config.models.roles()
+        for role, settings in roles
     ]
     connection.execute(insert(tables.models), models)
 
@@ -248,6 +255,9 @@ def resume(
     rounds: int | None = None,
     budget: Budget = UNLIMITED,
     accept_changes: bool = False,
+    backends: Mapping[str, Backend] | None = None,
+    layers: Sequence[Layer] = (),
+    allow: Collection[Path] = (),
 ) -> Outcome:
     """Work on a run until it is done; on one that is done already, nothing happens.
 
@@ -257,35 +267,47 @@ def resume(
         rounds: so many rounds in all from now on; not fewer than before.
         budget: what this sitting may spend.
         accept_changes: go on although something has changed since the run was started.
+        backends: by role, in place of those that the config names.
+        layers: further layers that calls go through, the outermost first; see
+            `sandbox.engine.layers`.
+        allow: files with Python code that the run's config names and that may be loaded.
 
     Raises:
-        InputError: there is no such run, another process writes it, or it has changed.
+        InputError: there is no such run, another process writes it, it has changed, or it needs a
+            file that is not allowed.
     """
+    sitting = _Sitting(watch, budget, accept_changes, backends or {}, layers, allow)
     try:
         with database.writing(address.url) as engine:
-            return _resume(engine, address, watch, rounds, budget, accept_changes)
+            return _resume(engine, address, rounds, sitting)
     except DBAPIError as error:
         place = database.place_of(address.url)
         raise InputError(f"{place}: cannot be used: {database.one_line(error)}") from None
 
 
-def _resume(
-    engine: Engine,
-    address: Address,
-    watch: Watch | None,
-    rounds: int | None,
-    budget: Budget,
-    accept_changes: bool,
-) -> Outcome:
+class _Sitting(NamedTuple):
+    """What `resume` was given for one sitting."""
+
+    watch: Watch | None
+    budget: Budget
+    accept_changes: bool
+    backends: Mapping[str, Backend]
+    layers: Sequence[Layer]
+    allow: Collection[Path]
+
+
+def _resume(engine: Engine, address: Address, rounds: int | None, sitting: _Sitting) -> Outcome:
     name = Reader.find(engine, address.name, str(address)).run.name
     with database.claim(engine, name):
         reader = Reader.find(engine, name, str(address))
-        if rounds is not None and rounds != reader.run.rounds:
+        more = rounds is not None and rounds != reader.run.rounds
+        if reader.run.status == "done" and not more:
+            return outcome(reader, address)
+        Config.from_json(reader.run.config, sitting.allow).refuse_unloaded(sitting.backends)
+        if rounds is not None and more:
             _raise_rounds(reader, rounds)
             reader = Reader.find(engine, name, str(address))
-        if reader.run.status == "done":
-            return outcome(reader, address)
-        return _sit(reader, address, watch, budget, accept_changes)
+        return _sit(reader, address, sitting)
 
 
 def _raise_rounds(reader: Reader, rounds: int) -> None:
@@ -314,11 +336,19 @@ class Verdict(NamedTuple):
         return self.outcome.digest == self.of_tables == self.of_replay
 
 
-def verify(address: Address, watch: Watch | None = None) -> Verdict:
+def verify(
+    address: Address, watch: Watch | None = None, *, allow: Collection[Path] = ()
+) -> Verdict:
     """Replay a finished run from its journal, with no model, in a database of its own.
 
+    Args:
+        address: where the run lives.
+        watch: gets the progress once, before the work begins.
+        allow: files with Python code that the run's config names and that may be loaded.
+
     Raises:
-        InputError: the run is not finished, or a call of the replay is not in the journal.
+        InputError: the run is not finished, a call of the replay is not in the journal, or the run
+            needs a file that is not allowed.
     """
     with ExitStack() as stack:
         original = database.open_for_reading(address.url)
@@ -327,6 +357,8 @@ def verify(address: Address, watch: Watch | None = None) -> Verdict:
         name = source.run.name
         if source.run.status != "done":
             raise InputError(f"{address}: not finished; expected `resume` first")
+        config = Config.from_json(source.run.config, allow)
+        config.refuse_unloaded()
         folder = stack.enter_context(tempfile.TemporaryDirectory(prefix="sandbox-verify-"))
         url = database.parse_url(str(Path(folder) / "replay.db"))
         engine = stack.enter_context(database.writing(url))
@@ -334,29 +366,36 @@ def verify(address: Address, watch: Watch | None = None) -> Verdict:
         reader = Reader.find(engine, name, str(address))
         writer = Writer(engine, reader.run.id)
         writer.open()
-        nobody = dict.fromkeys(dict(Config.from_json(reader.run.config).models.roles()), NoModel())
-        runner = Runner(reader, writer, nobody, Journal(source, copy=True))
-        _complete(_work(runner, watch))
+        nobody = dict.fromkeys(dict(config.models.roles()), NoModel())
+        runner = Runner(reader, writer, nobody, Journal(source, copy=True), config=config)
+        run_coroutine(_work(runner, watch))
         replayed = runner.progress.counts.replayed
         return Verdict(outcome(source, address, replayed), digest(source), digest(reader))
 
 
-def _sit(
-    reader: Reader, address: Address, watch: Watch | None, budget: Budget, accept_changes: bool
-) -> Outcome:
+def _sit(reader: Reader, address: Address, sitting: _Sitting) -> Outcome:
     """One sitting at a run."""
-    config = Config.from_json(reader.run.config)
-    if not accept_changes:
-        refuse_changes(reader, config)
+    config = Config.from_json(reader.run.config, sitting.allow)
+    backends = backends_of(config.models.roles(), sitting.backends)
+    if not sitting.accept_changes:
+        refuse_changes(reader, config, backends)
     writer = Writer(reader.engine, reader.run.id)
     writer.open()
-    journal = Journal(reader, accept_changes=accept_changes)
-    backends = backends_of(config.models.roles())
-    runner = Runner(reader, writer, backends, journal, budget, worked(reader))
+    journal = Journal(reader, accept_changes=sitting.accept_changes)
+    runner = Runner(
+        reader,
+        writer,
+        backends,
+        journal,
+        sitting.budget,
+        worked(reader),
+        sitting.layers,
+        config,
+    )
     _update(reader, status="running", message=None)
     values: dict[str, Any] = {"status": "interrupted", "message": "stopped before its end"}
     try:
-        _complete(_work(runner, watch))
+        run_coroutine(_work(runner, sitting.watch))
         values = {"status": "done", "message": runner.ended_early, "digest": digest(reader)}
     except Stopped as stopped:
         values["message"] = str(stopped)
@@ -378,22 +417,8 @@ def _update(reader: Reader, **values: Any) -> None:
         connection.execute(update(r).where(r.c.id == reader.run.id).values(**values))
 
 
-def _complete(work: Coroutine[Any, Any, None]) -> None:
-    """Run to the end; beside a loop that is running already (a notebook's) in a thread."""
-    try:
-        asyncio.get_running_loop()
-    except RuntimeError:
-        asyncio.run(work)
-    else:
-        with ThreadPoolExecutor(1) as pool:
-            pool.submit(asyncio.run, work).result()
-
-
 async def _work(runner: Runner, watch: Watch | None) -> None:
-    async with AsyncExitStack() as stack:
-        for backend in {id(one): one for one in runner.backends.values()}.values():
-            stack.push_async_callback(backend.close)
-            await backend.start()
+    async with started(runner.backends.values()):
         if watch is not None:
             watch(runner.progress)
         task = asyncio.current_task()
