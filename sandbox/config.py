@@ -342,7 +342,7 @@ def explain(
     name = ".".join(key)
     message = _TOLD.get(first["type"], first["msg"].removeprefix("Value error, "))
     if first["type"] == "extra_forbidden":
-        return f"{place}: {name}: unknown key; {_expected_key(key)}"
+        return f"{place}: {name}: unknown key; {_expected_key(key, data)}"
     if first["type"] == "missing":
         return f"{place}: {name}: missing; expected a value"
     message = message[:1].lower() + message[1:]
@@ -367,7 +367,11 @@ def told(setting: str) -> str:
     return f"--set {name if hidden else setting}"
 
 
-def _expected_key(key: Sequence[str]) -> str:
+def _expected_key(key: Sequence[str], data: Any) -> str:
+    for part in key[:-1]:
+        data = data[part]
+    if is_file_name(data.get("backend")):
+        return f"expected one that the class Config in {data['backend']} has"
     where = "docs/models.md" if key[0] == "models" or "embedder" in key else "the README"
     where = "docs/scenes.md or the README" if key[0] == "world" else where
     near = difflib.get_close_matches(key[-1], _known_keys(), 1, 0.75)

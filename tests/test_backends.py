@@ -149,7 +149,7 @@ def test_a_file_that_cannot_be_loaded_is_one_line(
 def test_keys_of_a_file_are_checked(file: Path) -> None:
     for setting, words in (
         ("length=0", "models.social.length: found 0; expected: input should be greater"),
-        ("lenght=3", "models.social.lenght: unknown key"),
+        ("lenght=3", f"models.social.lenght: unknown key; .* Config in {file}"),
         ("retries=-1", "models.social.retries: found -1"),
     ):
         with pytest.raises(InputError, match=words):
@@ -265,6 +265,10 @@ def test_the_option_names_the_file(file: Path, tmp_path: Path) -> None:
     assert sim_json(tmp_path, "verify", "mine", *named)["agrees"]
     assert sim_json(tmp_path, "fork", "mine", "--at", "0", *named)["digest"] == outcome["digest"]
     sim(tmp_path, "inspect", "mine")
+    sim(tmp_path, "run", "--name", "plain", "--rounds", "2", "--set", "world.size=3")
+    change = "models.social={backend: ./my_backend.py}"
+    forked = sim_json(tmp_path, "fork", "plain", "--at", "0", "--set", change)
+    assert forked["status"] == "done", "what --set names is named on the command line"
 
 
 class Renamed(ScriptedBackend):

@@ -95,15 +95,19 @@ def _resolve(value: Any, info: ValidationInfo) -> Any:
     name = value["backend"]
     if is_file_name(name) and not may_load(name, info.context):
         return UnloadedSettings.model_validate(value)
-    known = names()
-    if not is_file_name(name) and name not in known:
-        words = f"one of {', '.join(known)}, or the path of a file such as ./my_backend.py"
+    if not (is_file_name(name) or _is_registered(name)):
+        words = f"one of {', '.join(names())}, or the path of a file such as ./my_backend.py"
         raise _error(name, words)
     try:
         kind = kind_of(name)
     except PluginError as error:
         raise _error(name, f"a backend that can be loaded; {error}") from None
     return kind.settings.model_validate(value)
+
+
+def _is_registered(name: Any) -> bool:
+    """Tell whether there is a backend of this name; packages are only searched if need be."""
+    return isinstance(name, str) and (name in BUILT_IN or name in entry_point_names(GROUP))
 
 
 def _error(name: Any, words: str) -> ValidationError:
