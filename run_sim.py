@@ -1,4 +1,4 @@
-"""The door: ``python run_sim.py --help``."""
+"""Entry point of a clone: ``python run_sim.py --help``; installed, it is ``sandbox-society``."""
 
 import sys
 
@@ -6,7 +6,7 @@ if __name__ == "__main__":
     try:
         from sandbox.cli.main import main
     except ModuleNotFoundError as error:
-        sys.exit(f"error: {error}; install what is needed first: pip install -e .")
+        sys.exit(f"error: {error}; install the requirements first: pip install -e .")
     except KeyboardInterrupt:
         sys.exit(130)
     except ImportError as error:

@@ -6,15 +6,19 @@ store a question, a draft or a persona once and still show the exact prompt agai
 
 from __future__ import annotations
 
+import math
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 from functools import cached_property
+from hashlib import blake2b
 from typing import Any, Generic, NamedTuple, Protocol, TypeVar
 
 from jinja2 import StrictUndefined, TemplateError
 from jinja2.sandbox import SandboxedEnvironment
+
+from agents.scale import Scale
 
 T = TypeVar("T")
 T_co = TypeVar("T_co", covariant=True)
@@ -34,7 +38,7 @@ class Status(StrEnum):
 
 
 UNPARSED = (Status.UNREADABLE, Status.EMPTY, Status.CUT)
-"""Statuses of replies that cannot be used."""
+"""The statuses of replies that cannot be used."""
 
 
 class Parsed(NamedTuple, Generic[T_co]):
@@ -45,9 +49,9 @@ class Parsed(NamedTuple, Generic[T_co]):
 
 
 class Judgement(NamedTuple):
-    """A rating on a closed integer scale, with its reason (None if it was cut off)."""
+    """A rating on a scale, with its reason (None if it was truncated)."""
 
-    rating: int
+    rating: float
     reason: str | None
 
 
@@ -87,49 +91,93 @@ BLANK = r"\x00-\x20\x7f-\xa0\u1680\u2000-\u200f\u2028-\u202f\u205f\u3000\ufeff"
 
 @dataclass(frozen=True)
 class Rating:
-    """`Rating: 5`, a line break, `Reason: ...`: the rating first, so that it survives a cut.
+    """`Rating: 5`, a line break, `Reason: ...`: the rating first, so that it survives truncation.
 
-    The parser takes exactly what the regular expression allows and no more: "6/7", "6.5", a number
-    in the middle of a sentence or a refusal are unreadable, and an unreadable rating has no value.
+    The parser takes exactly what the regular expression allows and no more: "6/7", "6.5" on a scale
+    of whole numbers, a number in the middle of a sentence or a refusal are unparseable, and an
+    unparseable rating has no value.
+
+    Attributes:
+        low, high: the ends of the scale.
+        integer: whole numbers only; otherwise at most two decimals.
     """
 
-    low: int = 1
-    high: int = 7
+    low: float = 1
+    high: float = 7
+    integer: bool = True
     max_tokens: int = 160
 
     def __post_init__(self) -> None:
-        if not 0 <= self.low < self.high <= 9:
-            raise ValueError(
-                f"a rating scale needs 0 <= low < high <= 9, not {self.low}-{self.high}"
-            )
+        if not self.low < self.high:
+            raise ValueError(f"a rating scale needs low < high, not {self.low:g} and {self.high:g}")
+
+    @classmethod
+    def on(cls, scale: Scale) -> Rating:
+        """The shape of a rating on a scale."""
+        return cls(scale.low, scale.high, scale.integer)
+
+    @cached_property
+    def labels(self) -> tuple[str, ...]:
+        """The ratings as text, lowest first; of a scale with decimals the whole numbers in it."""
+        return tuple(map(str, range(math.ceil(self.low), math.floor(self.high) + 1)))
+
+    @cached_property
+    def _number(self) -> str:
+        """A regular expression for a rating; longer numbers first, since 1 also begins 10."""
+        whole = [*self.labels, *(["-0"] if self.low < 0 and not self.integer else [])]
+        if self.integer and self.low >= 0 and self.high <= 9:
+            return f"[{self.low:.0f}-{self.high:.0f}]"
+        either = "|".join(sorted(whole, key=lambda one: (-len(one), one)))
+        return f"(?:{either})" if self.integer else rf"(?:{self._bounds(whole)})(?:\.\d{{1,2}})?"
+
+    def _bounds(self, whole: Sequence[str]) -> str:
+        """Integer parts of a scale with decimals; what lies beyond its ends is left to `parse`."""
+        outer = {str(math.trunc(self.low)), str(math.trunc(self.high)), *whole}
+        if len(outer) > 201:
+            return ("-?" if self.low < 0 else "") + r"\d{1,7}"
+        return "|".join(sorted(outer, key=lambda one: (-len(one), one)))
 
     @property
     def regex(self) -> str:
-        """One digit of the scale, then one line of reason that does not begin with a blank."""
-        return rf"Rating: [{self.low}-{self.high}]\nReason: [^{BLANK}][^\r\n]{{0,600}}"
+        """A number of the scale, then one line of reason that does not begin with a blank."""
+        return rf"Rating: {self._number}\nReason: [^{BLANK}][^\r\n]{{0,600}}"
 
     @cached_property
     def _whole(self) -> re.Pattern[str]:
-        return re.compile(rf"Rating: ([{self.low}-{self.high}])\r?\nReason:[ \t]*(\S[^\r\n]*)")
+        return re.compile(rf"Rating: ({self._number})\r?\nReason:[ \t]*(\S[^\r\n]*)")
 
     @cached_property
     def _start(self) -> re.Pattern[str]:
-        reason = r"(?:R|Re|Rea|Reas|Reaso|Reason(?::.*)?)?"  # broken off anywhere
-        return re.compile(rf"Rating: ([{self.low}-{self.high}])(?:\r?\n{reason})?")
+        reason = r"(?:R|Re|Rea|Reas|Reaso|Reason(?::.*)?)?"  # truncated anywhere
+        return re.compile(rf"Rating: ({self._number})(\r?\n{reason})?")
 
     def parse(self, text: str, cut: bool) -> Parsed[Judgement]:
-        """Read a rating and its reason; a cut reply keeps a rating that was complete."""
+        """Read a rating and its reason; a truncated reply keeps a rating that was complete."""
         text = text.strip()
         if not text:
             return Parsed(None, Status.EMPTY)
         if cut:
             start = self._start.fullmatch(text)
-            value = Judgement(int(start[1]), None) if start else None
-            return Parsed(value, Status.CUT)
+            complete = start is not None and (start[2] is not None or self._ends(start[1]))
+            value = self._value(start[1]) if start is not None and complete else None
+            return Parsed(None if value is None else Judgement(value, None), Status.CUT)
         whole = self._whole.fullmatch(text)
-        if whole is None:
+        value = None if whole is None else self._value(whole[1])
+        if whole is None or value is None:
             return Parsed(None, Status.UNREADABLE)
-        return Parsed(Judgement(int(whole[1]), whole[2].rstrip()), Status.OK)
+        return Parsed(Judgement(value, whole[2].rstrip()), Status.OK)
+
+    def _ends(self, number: str) -> bool:
+        """Whether a number is complete where a reply is truncated: no other one begins with it."""
+        return self.integer and not any(
+            other != number and other.startswith(number) for other in self.labels
+        )
+
+    def _value(self, number: str) -> float | None:
+        value = float(number)
+        if not self.low <= value <= self.high:
+            return None
+        return int(value) if value == int(value) else value
 
 
 class Prompt(NamedTuple):
@@ -221,3 +269,31 @@ class Form(Generic[T]):
             if "<" in pieces[place]:
                 pieces[place] = self._fence.sub("\u2039", pieces[place])
         return Prompt(self.system, tuple(piece for piece in pieces if piece))
+
+
+class CallName(NamedTuple):
+    """The unique name of a call within its run; the call's seed is derived from it.
+
+    Attributes:
+        round, episode: numbers, from 0.
+        form: the name of the prompt form.
+        agent: the number of the agent; None for an observer.
+        turn: distinguishes calls of one form by one agent in an episode.
+        attempt: how often the call was repeated because a reply could not be used.
+    """
+
+    round: int
+    episode: int
+    form: str
+    agent: int | None
+    turn: int = 0
+    attempt: int = 0
+
+    def __str__(self) -> str:
+        who = "-" if self.agent is None else self.agent
+        return f"{self.round}/{self.episode}/{self.form}/{who}/{self.turn}.{self.attempt}"
+
+
+def prompt_hash(system: str, user: str) -> bytes:
+    """Hash a prompt: 16 bytes of BLAKE2b over system message, zero byte and user message."""
+    return blake2b(f"{system}\0{user}".encode(), digest_size=16).digest()

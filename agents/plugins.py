@@ -1,10 +1,11 @@
-"""Python modules from outside the project: a file, or what an installed package registers.
+"""Loading worlds and backends from outside: a Python file, or an entry point of a package.
 
-Importing this module reads nothing; foreign code runs only in `load_file` and `load_entry_point`.
+Nothing is loaded at import, and nothing because a database names it: callers decide.
 """
 
 from __future__ import annotations
 
+import importlib.util
 import sys
 from collections.abc import Collection, Mapping
 from hashlib import blake2b
@@ -17,61 +18,57 @@ _ALLOWED = "allowed_files"
 
 
 class PluginError(Exception):
-    """A module that cannot be loaded; the text is one line with the reason."""
+    """A plugin cannot be loaded; the message says which one and why."""
 
 
-def is_file_name(name: object) -> bool:
-    """Tell whether the name of a plugin is the path of a Python file."""
-    return isinstance(name, str) and name.endswith(".py")
+def is_file(name: str) -> bool:
+    """Whether a name is the path of a Python file rather than the name of a plugin."""
+    return name.endswith(".py")
 
 
-def load_file(path: Path) -> ModuleType:
-    """Import a Python file as a module of its own.
-
-    The same content at the same path is imported once; an edited file is imported anew.
-
-    Args:
-        path: of the file.
+def load_file(path: str) -> ModuleType:
+    """Run a Python file as a module, once a process, and anew when it has been edited.
 
     Raises:
-        PluginError: it cannot be read or imported.
+        PluginError: there is no such file, or it fails.
     """
-    try:
-        content = path.read_bytes()
-    except OSError as error:
-        raise PluginError(f"{path} cannot be read: {error.strerror}") from None
-    digest = blake2b(f"{path.resolve()}\0".encode() + content, digest_size=8).hexdigest()
-    name = f"sandbox_plugin_{digest}"
+    place = Path(path).resolve()
+    if not place.is_file():
+        raise PluginError(f"{path}: no such file; expected a Python file")
+    content = f"{place}\0".encode() + place.read_bytes()
+    name = f"sandbox_plugin_{blake2b(content, digest_size=8).hexdigest()}"
     if name in sys.modules:
         return sys.modules[name]
-    module = ModuleType(name)
-    module.__file__ = str(path)
-    sys.modules[name] = module  # before it runs: pydantic looks up annotations there
+    spec = importlib.util.spec_from_file_location(name, place)
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[name] = module  # dataclasses and pydantic look their module up
     try:
-        exec(compile(content, str(path), "exec"), module.__dict__)
-    except Exception as error:  # whatever the file raises
+        spec.loader.exec_module(module)
+    except Exception as error:  # a file can raise what it likes
         del sys.modules[name]
-        raise PluginError(f"{path} cannot be imported: {_reason(error)}") from None
+        raise PluginError(f"{path}: {_reason(error)}") from error
     return module
 
 
-def entry_point_names(group: str) -> list[str]:
-    """List the names that installed packages register in a group of entry points."""
+def entry_points(group: str) -> list[str]:
+    """The names of the plugins that installed packages offer in a group."""
     return sorted({point.name for point in metadata.entry_points(group=group)})
 
 
 def load_entry_point(group: str, name: str) -> Any:
-    """Import what an installed package registers under a name.
+    """What an installed package offers under a name.
 
     Raises:
-        PluginError: there is no such name, or it cannot be imported.
+        PluginError: there is no such entry point, or it cannot be imported.
     """
-    for point in metadata.entry_points(group=group, name=name):
-        try:
-            return point.load()
-        except Exception as error:  # whatever the package raises
-            raise PluginError(f"{point.value} cannot be imported: {_reason(error)}") from None
-    raise PluginError(f"no installed package registers {name!r} in {group}")
+    found = next(iter(metadata.entry_points(group=group, name=name)), None)
+    if found is None:
+        raise PluginError(f"{name}: no such plugin in the group {group}")
+    try:
+        return found.load()
+    except Exception as error:
+        raise PluginError(f"{name} ({found.value}): {_reason(error)}") from error
 
 
 def only_files(allowed: Collection[Path]) -> dict[str, Any]:
@@ -104,4 +101,7 @@ def unnamed_file(run: str, kind: str, file: str) -> str:
 
 
 def _reason(error: Exception) -> str:
-    return f"{type(error).__name__}: {' '.join(str(error).split())}".removesuffix(": ")
+    line = " ".join(str(error).split())
+    if isinstance(error, SyntaxError):
+        return f"line {error.lineno}: {error.msg}"
+    return f"{type(error).__name__}: {line}" if line else type(error).__name__

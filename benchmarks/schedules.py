@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any, Literal, NamedTuple, cast
 
 import numpy as np
+import vl_convert
 from engine_model import (
     DRAFT,
     OBSERVE_DRAFT,
@@ -37,6 +38,7 @@ from engine_model import (
 from numpy.typing import NDArray
 
 from sandbox.config import PRESETS
+from sandbox.reading.charts import VERSION
 from sandbox.sources import read_personas
 from worlds.base import Meeting
 from worlds.grid import Settings, World
@@ -318,8 +320,6 @@ def claims(played: dict[Case, list[Played]]) -> list[tuple[str, bool]]:
 
 def figure(played: dict[Case, list[Played]], path: Path) -> None:
     """Draw the share of the oracle's speed over the size of a society."""
-    import altair as alt
-
     names = list(WAYS)
     rows: list[dict[str, Any]] = [
         {
@@ -333,48 +333,78 @@ def figure(played: dict[Case, list[Played]], path: Path) -> None:
         if case.reach == "global" and case.servers == 1
     ]
     colours = ["#b9bcc4", "#7b8494", "#2563a5", "#2e7d32"]
-    sizes = sorted({row["agents"] for row in rows})
-    base = alt.Chart(alt.InlineData(values=rows), width=225, height=230).encode(
-        x=alt.X("agents:O", title="agents", sort=sizes, axis=alt.Axis(labelAngle=0, format=",d")),
-        y=alt.Y(
-            "reached:Q",
-            title="share of the best possible speed",
-            scale=alt.Scale(domain=[0.5, 1], clamp=True),
-            axis=alt.Axis(format="%", values=[0.5, 0.6, 0.7, 0.8, 0.9, 1]),
-        ),
-        color=alt.Color(
-            "order:N",
-            sort=names,
-            scale=alt.Scale(domain=names, range=colours),
-            legend=alt.Legend(title=None, orient="top", symbolStrokeWidth=3, labelFontSize=13),
-        ),
-    )
-    chart = base.mark_line(strokeWidth=2.2, point=alt.OverlayMarkDef(size=45)).facet(
-        column=alt.Column(
-            "raters:N",
-            sort=[f"{n} raters" for n in (4, 8, 16)],
-            title=None,
-            header=alt.Header(labelFontSize=13, labelFontWeight="bold"),
-        ),
-        spacing=22,
-    )
-    styled(chart).save(path)
+    encoding = {
+        "x": {
+            "field": "agents",
+            "type": "ordinal",
+            "title": "agents",
+            "sort": sorted({row["agents"] for row in rows}),
+            "axis": {"labelAngle": 0, "format": ",d"},
+        },
+        "y": {
+            "field": "reached",
+            "type": "quantitative",
+            "title": "share of the best possible speed",
+            "scale": {"domain": [0.5, 1], "clamp": True},
+            "axis": {"format": "%", "values": [0.5, 0.6, 0.7, 0.8, 0.9, 1]},
+        },
+        "color": {
+            "field": "order",
+            "type": "nominal",
+            "sort": names,
+            "scale": {"domain": names, "range": colours},
+            "legend": {
+                "title": None,
+                "orient": "top",
+                "symbolStrokeWidth": 3,
+                "labelFontSize": 13,
+            },
+        },
+    }
+    column = {
+        "field": "raters",
+        "type": "nominal",
+        "sort": [f"{n} raters" for n in (4, 8, 16)],
+        "title": None,
+        "header": {"labelFontSize": 13, "labelFontWeight": "bold"},
+    }
+    spec = {
+        "data": {"values": rows},
+        "facet": {"column": column},
+        "spacing": 22,
+        "spec": {
+            "width": 225,
+            "height": 230,
+            "mark": {"type": "line", "strokeWidth": 2.2, "point": {"size": 45}},
+            "encoding": encoding,
+        },
+        "config": LOOK,
+    }
+    path.write_text(vl_convert.vegalite_to_svg(spec, vl_version=VERSION), encoding="utf-8")
 
 
-def styled(chart: Any) -> Any:
-    """The look of the project's pictures: no font that would have to be fetched."""
-    ink, quiet = "#282a2e", "#e4e2db"
-    return (
-        chart.configure(background="#faf9f5", font="sans-serif", padding=14)
-        .configure_view(stroke=None)
-        .configure_axis(
-            gridColor=quiet, domainColor=quiet, tickColor=quiet, labelColor=ink, titleColor=ink,
-            labelFontSize=11, titleFontSize=12, titleFontWeight="normal",
-        )
-        .configure_axisX(grid=False)
-        .configure_legend(labelColor=ink)
-        .configure_header(labelColor=ink)
-    )  # fmt: skip
+_INK, _QUIET = "#282a2e", "#e4e2db"
+
+LOOK: dict[str, Any] = {
+    "background": "#faf9f5",
+    "font": "sans-serif",
+    "padding": 14,
+    "view": {"stroke": None},
+    "axis": {
+        "gridColor": _QUIET,
+        "domainColor": _QUIET,
+        "tickColor": _QUIET,
+        "labelColor": _INK,
+        "titleColor": _INK,
+        "labelFontSize": 11,
+        "titleFontSize": 12,
+        "titleFontWeight": "normal",
+    },
+    "axisX": {"grid": False},
+    "legend": {"labelColor": _INK},
+    "header": {"labelColor": _INK},
+}
+"""The look of the project's pictures: no font that would have to be fetched."""
 
 
 def write(name: str, text: str) -> None:

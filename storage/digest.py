@@ -1,8 +1,10 @@
 """The digest of a run: what "the same result" means.
 
 A SHA-256 over agents, episodes, ratings, observations, parsed replies and memories, in canonical
-order and with the texts themselves; times, ids and everything that depends on the order of arrival
-are left out. Each item is one line of JSON.
+order and with the texts themselves; times, ids, names of models and everything that depends on the
+order of arrival are left out. Each item is one line of JSON, whose fields are listed here one by
+one: what classes are called and how they are ordered changes no digest. `VERSION` counts up when
+the lines change; a run stores the version of its digest.
 """
 
 from __future__ import annotations
@@ -15,8 +17,11 @@ from typing import Any
 from sqlalchemy import select
 
 from storage import tables
-from storage.exchanges import exchanges
+from storage.exchanges import Observation, exchanges
 from storage.reader import Journalled, Reader
+from storage.scenes import Scene
+
+VERSION = 1
 
 _BATCH = 500  # episodes at a time: memory does not grow with the run
 
@@ -39,21 +44,49 @@ def _lines(reader: Reader) -> Iterator[list[Any]]:
     for one in exchanges(reader):
         numbers.append(one.episode)
         yield ["episode", one.episode, one.author, one.question, one.failed_at]
-        yield ["texts", one.draft, one.revision]
-        yield from (["rating", *given[:5]] for given in one.ratings)  # not the model's name,
-        yield from (["observation", *seen[:5]] for seen in one.observations)  # nor here
-        for rows in one.scene or ():
-            yield from ([type(row).__name__, *row] for row in rows)
+        yield ["texts", *one.texts.values()]
+        for given in one.ratings:
+            yield ["rating", given.rater, given.label, given.rating, given.reason, given.status]
+        for seen in one.observations:
+            yield _observation(seen)
+        if one.scene is not None:
+            yield from _scene(one.scene)
     for start in range(0, len(numbers), _BATCH):
         yield from _calls(reader, numbers[start : start + _BATCH])
     yield from _memories(reader)
+
+
+def _observation(seen: Observation) -> list[Any]:
+    line = ["observation", seen.stage, seen.scale, seen.rating, seen.reason, seen.status]
+    return line if seen.agent is None else [*line, seen.agent, seen.other]
+
+
+def _scene(scene: Scene) -> Iterator[list[Any]]:
+    for part in scene.parts:
+        yield ["ScenePart", part.name, part.about, part.agent]
+    for act in scene.acts:
+        yield [
+            "SceneAct",
+            act.step,
+            act.part,
+            act.reacts_to,
+            act.text,
+            act.passed,
+            act.why,
+            act.seen_by,
+            act.harm,
+            act.critique,
+        ]
+    for note in scene.notes:
+        yield ["SceneNote", note.kind, note.text]
 
 
 def _calls(reader: Reader, episodes: Sequence[int]) -> Iterator[list[Any]]:
     """The calls of some episodes, by episode and name: which came first does not matter."""
     for episode, calls in sorted(reader.calls_of(episodes).items()):
         for call in sorted(calls, key=_place):
-            yield ["call", episode, *call.key, call.status, call.reply]
+            name = (call.form, call.agent, call.turn, call.attempt)
+            yield ["call", episode, *name, call.status, call.reply]
 
 
 def _place(call: Journalled) -> tuple[str, bool, int, int, int]:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from itertools import islice
 from typing import Any, NamedTuple
@@ -29,17 +29,17 @@ class GivenRating(NamedTuple):
     Attributes:
         rater: the peer's number.
         label: the starting demographic that the peer belongs to.
-        rating: from 1 (worst) to 7 (best); None where none can be read.
-        reason: why; None where it is missing or was cut off.
+        rating: on the peers' scale; None where it could not be parsed.
+        reason: why; None where it is missing or was truncated.
         status: what became of the peer's reply: ok, cut, empty, unreadable or failed.
-        expected: the rating to be expected from the probabilities of 1 to 7; None where the
-            backend tells none.
+        expected: the expected rating from the probabilities of the labels; None where the backend
+            returns none.
         model: the name of the model that the peer spoke with.
     """
 
     rater: int
     label: str
-    rating: int | None
+    rating: float | None
     reason: str | None
     status: str
     expected: float | None
@@ -47,21 +47,25 @@ class GivenRating(NamedTuple):
 
 
 class Observation(NamedTuple):
-    """What the observer said of one stage on one scale.
+    """The observer's rating of a stage, or of somebody in it, on one scale.
 
     Attributes:
-        stage: what was looked at: draft or revision.
-        scale: alignment or engagement.
-        rating: from 1 (worst) to 7 (best); None where none can be read.
-        reason: why; None where it is missing or was cut off.
+        stage: the name of the stage.
+        scale: the name of the scale.
+        agent: the number of the agent that is rated; None where it is the stage's text.
+        other: the number of the second agent of a pair; None where it is no pair.
+        rating: on the scale; None where it could not be parsed.
+        reason: why; None where it is missing or was truncated.
         status: what became of the observer's reply, as for a `GivenRating`.
-        expected: the rating to be expected, as for a `GivenRating`.
+        expected: the expected rating, as for a `GivenRating`.
         model: the name of the observer's model.
     """
 
     stage: str
     scale: str
-    rating: int | None
+    agent: int | None
+    other: int | None
+    rating: float | None
     reason: str | None
     status: str
     expected: float | None
@@ -79,9 +83,8 @@ class Exchange(NamedTuple):
         persona: the author's name; None without an author.
         question: what was asked.
         question_source: the file and line that the question is from.
-        draft: the first answer; None where there is none.
-        ratings: what peers said of the draft, by the peer's number.
-        revision: the final answer; None where there is none.
+        texts: what was recorded, by stage in the world's order; None where a stage is missing.
+        ratings: the peers' ratings, by the peer's number.
         failed_at: the form without a usable reply; None where the episode was played to its end.
         observations: by stage and scale; none yet where the observer is still at work.
         model: the name of the model that gave the answers.
@@ -95,29 +98,35 @@ class Exchange(NamedTuple):
     persona: str | None
     question: str
     question_source: str | None
-    draft: str | None
+    texts: Mapping[str, str | None]
     ratings: tuple[GivenRating, ...]
-    revision: str | None
     failed_at: str | None
     observations: tuple[Observation, ...]
     model: str
     scene: Scene | None = None
 
     def observation(self, stage: str, scale: str) -> Observation | None:
-        """What the observer said of a stage on a scale; None where it was not asked."""
+        """The observer's first rating of a stage on a scale; None where it was not asked."""
         for one in self.observations:
             if one.stage == stage and one.scale == scale:
                 return one
         return None
 
-    def score(self, stage: str, scale: str) -> int | None:
-        """The observer's rating of a stage on a scale, 1 to 7; None where none can be read."""
-        found = self.observation(stage, scale)
-        return None if found is None else found.rating
+    def score(self, stage: str, scale: str) -> float | None:
+        """The observer's rating of a stage on a scale; None where it could not be parsed.
+
+        Where several agents or pairs are rated it is the mean of their ratings.
+        """
+        ratings = [
+            one.rating
+            for one in self.observations
+            if one.stage == stage and one.scale == scale and one.rating is not None
+        ]
+        return None if not ratings else whole(sum(ratings) / len(ratings))
 
     @property
     def mean_rating(self) -> float | None:
-        """The mean of the peers' ratings that can be read, 1 to 7; None where there are none."""
+        """The mean of the peers' ratings that could be parsed; None where there are none."""
         read = [given.rating for given in self.ratings if given.rating is not None]
         return sum(read) / len(read) if read else None
 
@@ -188,6 +197,7 @@ def _batch(
     ratings = _ratings(connection, reader.run.id, ids, spoke)
     observations = _observations(connection, ids, spoke)
     scenes = scenes_of(connection, ids)
+    texts, stages = _stage_texts(connection, ids), reader.stages
     for number in ids:
         row = rows[number]
         yield Exchange(
@@ -198,11 +208,10 @@ def _batch(
             persona=row.persona and json.loads(row.persona)["name"],
             question=row.asked,
             question_source=row.source,
-            draft=row.draft,
+            texts={stage: texts.get((number, stage)) for stage in stages},
             ratings=tuple(ratings.get(number, ())),
-            revision=row.revision,
             failed_at=row.failed_at,
-            observations=tuple(sorted(observations.get(number, ()), key=lambda one: one[:2])),
+            observations=tuple(sorted(observations.get(number, ()), key=_subject)),
             model=spoke.get((number, None)) or spoke[number, row.author],
             scene=scenes.get(number),
         )
@@ -210,21 +219,24 @@ def _batch(
 
 def _episodes(ids: Sequence[int]) -> Select[Any]:
     e, q, a = tables.episodes, tables.questions, tables.agents
-    asked, draft, revision = (tables.texts.alias() for _ in range(3))
+    asked = tables.texts
     return (
         select(
             *(e.c.id, e.c.round, e.c.author, e.c.failed_at, q.c.source, a.c.label, a.c.persona),
             asked.c.text.label("asked"),
-            draft.c.text.label("draft"),
-            revision.c.text.label("revision"),
         )
         .join(q, q.c.id == e.c.question_id)
         .join(asked, asked.c.id == q.c.text_id)
         .outerjoin(a, (a.c.run_id == e.c.run_id) & (a.c.number == e.c.author))
-        .outerjoin(draft, draft.c.id == e.c.draft_id)
-        .outerjoin(revision, revision.c.id == e.c.revision_id)
         .where(e.c.id.in_(ids))
     )
+
+
+def _stage_texts(connection: Connection, ids: Sequence[int]) -> dict[tuple[int, str], str]:
+    s, t = tables.stage_texts, tables.texts
+    query = select(s.c.episode_id, s.c.stage, t.c.text).join(t, t.c.id == s.c.text_id)
+    rows = connection.execute(query.where(s.c.episode_id.in_(ids)))
+    return {(number, stage): text for number, stage, text in rows}
 
 
 def _ratings(
@@ -241,8 +253,10 @@ def _ratings(
         .order_by(r.c.episode_id, r.c.rater)
     )
     found = defaultdict(list)
-    for number, *said in connection.execute(query):
-        found[number].append(GivenRating._make([*said, spoke[number, said[0]]]))
+    for number, rater, label, rating, reason, status, expected in connection.execute(query):
+        model = spoke[number, rater]
+        given = GivenRating(rater, label, whole(rating), reason, status, expected, model)
+        found[number].append(given)
     return found
 
 
@@ -250,14 +264,36 @@ def _observations(
     connection: Connection, ids: Sequence[int], spoke: Spoke
 ) -> dict[int, list[Observation]]:
     o, t, c = tables.observations, tables.texts, tables.calls
-    columns = (o.c.episode_id, o.c.stage, o.c.scale, o.c.rating, t.c.text, o.c.status)
+    key = (o.c.episode_id, o.c.stage, o.c.scale, o.c.agent, o.c.other)
     query = (
-        select(*columns, c.c.expected)
+        select(*key, o.c.rating, t.c.text, o.c.status, c.c.expected)
         .join(c, c.c.id == o.c.call_id)
         .outerjoin(t, t.c.id == o.c.reason_id)
         .where(o.c.episode_id.in_(ids))
     )
     found = defaultdict(list)
-    for number, *said in connection.execute(query):
-        found[number].append(Observation._make([*said, spoke[number, OBSERVER]]))
+    for row in connection.execute(query):
+        seen = Observation(
+            stage=row.stage,
+            scale=row.scale,
+            agent=None if row.agent < 0 else row.agent,
+            other=None if row.other < 0 else row.other,
+            rating=whole(row.rating),
+            reason=row.text,
+            status=row.status,
+            expected=row.expected,
+            model=spoke[row.episode_id, OBSERVER],
+        )
+        found[row.episode_id].append(seen)
     return found
+
+
+def _subject(one: Observation) -> tuple[str, str, int, int]:
+    none = -1
+    agent, other = (none if number is None else number for number in (one.agent, one.other))
+    return one.stage, one.scale, agent, other
+
+
+def whole(number: float | None) -> float | None:
+    """A rating as an int where it has no decimals, whatever type the database returns."""
+    return int(number) if number is not None and number == int(number) else number

@@ -6,7 +6,7 @@ and then its summaries, which follow from the rest, are made anew.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 from sqlalchemy import Connection, Engine, insert, inspect, select, update
 
@@ -41,12 +41,19 @@ def _scenes(connection: Connection) -> None:
     if not sqlite:
         connection.exec_driver_sql("ALTER TABLE episodes ALTER COLUMN author DROP NOT NULL")
         return
-    # SQLite's own way to drop a constraint: https://www.sqlite.org/lang_altertable.html, section 7
+    _change_schema(connection, "episodes", "author INTEGER NOT NULL", "author INTEGER")
+
+
+def _change_schema(connection: Connection, table: str, old: str, new: str) -> None:
+    """SQLite's way to change a declared type or a constraint in place.
+
+    See https://www.sqlite.org/lang_altertable.html, section 7.
+    """
     version = connection.exec_driver_sql("PRAGMA schema_version").scalar_one()
     connection.exec_driver_sql("PRAGMA writable_schema = ON")
     connection.exec_driver_sql(
-        "UPDATE sqlite_master SET sql = replace(sql, 'author INTEGER NOT NULL', 'author INTEGER') "
-        "WHERE type = 'table' AND name = 'episodes'"
+        f"UPDATE sqlite_master SET sql = replace(sql, '{old}', '{new}') "
+        f"WHERE type = 'table' AND name = '{table}'"
     )
     connection.exec_driver_sql(f"PRAGMA schema_version = {version + 1}")
     connection.exec_driver_sql("PRAGMA writable_schema = OFF")
@@ -96,10 +103,132 @@ def _summaries(connection: Connection) -> None:
     connection.exec_driver_sql("CREATE INDEX calls_not_ok ON calls (id) WHERE status <> 'ok'")
 
 
+_SCALES = '{"name":"alignment"},{"name":"engagement"}'
+_PEERS = '{"name":"peer_rating","rater":"peers","stages":["draft"],"same_as":"alignment"}'
+
+
+def _declaration(scales: str) -> str:
+    """What a run recorded before worlds declared it."""
+    return (
+        '{"stages":[{"name":"draft","suffix":"before"},{"name":"revision","suffix":"after"}],'
+        f'"scales":[{scales}]}}'
+    )
+
+
+def _declarations(connection: Connection) -> None:
+    sqlite = connection.dialect.name == "sqlite"
+    for statement in (
+        "ALTER TABLE runs ADD COLUMN digest_version SMALLINT NOT NULL DEFAULT 1",
+        f"ALTER TABLE runs ADD COLUMN declaration TEXT NOT NULL "
+        f"DEFAULT '{_declaration(f'{_SCALES},{_PEERS}')}'",
+        f"UPDATE runs SET declaration = '{_declaration(_SCALES)}' WHERE world = 'scene'",
+        f"CREATE TABLE measures (id {'INTEGER' if sqlite else 'SERIAL'} NOT NULL, "
+        "run_id INTEGER NOT NULL REFERENCES runs (id), name VARCHAR(64) NOT NULL, "
+        "kind VARCHAR(8) NOT NULL, scale VARCHAR(32) NOT NULL, stage VARCHAR(32) NOT NULL, "
+        "base VARCHAR(32), sign SMALLINT NOT NULL, same_as VARCHAR(64), "
+        "PRIMARY KEY (id), UNIQUE (run_id, name))",
+        *_measures_of_all_runs(),
+        _table(
+            sqlite,
+            "stage_texts",
+            "episode_id BIGINT NOT NULL REFERENCES episodes (id), stage VARCHAR(32) NOT NULL, "
+            "text_id BIGINT NOT NULL REFERENCES texts (id)",
+            "episode_id, stage",
+        ),
+        *(
+            f"INSERT INTO stage_texts SELECT id, '{stage}', {stage}_id FROM episodes "
+            f"WHERE {stage}_id IS NOT NULL"
+            for stage in ("draft", "revision")
+        ),
+        _table(
+            sqlite,
+            "scores",
+            "measure_id INTEGER NOT NULL REFERENCES measures (id), "
+            "episode_id BIGINT NOT NULL REFERENCES episodes (id), value FLOAT NOT NULL",
+            "measure_id, episode_id",
+        ),
+        *(_rebuilt_in_sqlite() if sqlite else _altered_in_postgresql()),
+        "CREATE INDEX observations_by_agent ON observations (agent) WHERE agent >= 0",
+    ):
+        connection.exec_driver_sql(statement)
+    if sqlite:
+        _change_schema(connection, "ratings", "rating SMALLINT", "rating NUMERIC")
+        _change_schema(connection, "rater_sums", "total INTEGER", "total NUMERIC")
+        _change_schema(connection, "outcomes", "outcome VARCHAR(12)", "outcome VARCHAR(24)")
+
+
+def _table(sqlite: bool, name: str, columns: str, key: str) -> str:
+    ending = " WITHOUT ROWID" if sqlite else ""
+    return f"CREATE TABLE {name} ({columns}, PRIMARY KEY ({key})){ending}"
+
+
+def _measures_of_all_runs() -> Iterator[str]:
+    columns = "INSERT INTO measures (run_id, name, kind, scale, stage, base, sign, same_as) SELECT"
+    for scale in ("alignment", "engagement"):
+        for stage in ("draft", "revision"):
+            values = f"'{stage}_{scale}', 'score', '{scale}', '{stage}', NULL, 1, NULL"
+            yield f"{columns} id, {values} FROM runs"
+        values = f"'{scale}_gain', 'gain', '{scale}', 'revision', 'draft', 1, NULL"
+        yield f"{columns} id, {values} FROM runs"
+    values = "'peer_rating', 'peers', 'peer_rating', 'draft', NULL, 1, 'draft_alignment'"
+    yield f"{columns} id, {values} FROM runs WHERE world <> 'scene'"
+
+
+def _rebuilt_in_sqlite() -> Iterator[str]:
+    """SQLite cannot drop columns that refer to others, nor change a key: tables are made anew."""
+    columns = "id, run_id, round, author, question_id, failed_at, observed"
+    yield (
+        "CREATE TABLE new_episodes (id INTEGER NOT NULL, run_id INTEGER NOT NULL, "
+        "round INTEGER NOT NULL, author INTEGER, question_id INTEGER NOT NULL, "
+        "failed_at VARCHAR(64), observed BOOLEAN NOT NULL, ratings_read SMALLINT, "
+        "ratings_missing SMALLINT, PRIMARY KEY (id), FOREIGN KEY(run_id) REFERENCES runs (id), "
+        "FOREIGN KEY(question_id) REFERENCES questions (id))"
+    )
+    yield f"INSERT INTO new_episodes ({columns}) SELECT {columns} FROM episodes"
+    yield "DROP TABLE episodes"
+    yield "ALTER TABLE new_episodes RENAME TO episodes"
+    yield "CREATE INDEX episodes_by_round ON episodes (run_id, round)"
+    yield "CREATE INDEX episodes_by_author ON episodes (run_id, author, round)"
+    yield (
+        "CREATE TABLE new_observations (episode_id INTEGER NOT NULL, stage VARCHAR(32) NOT NULL, "
+        "scale VARCHAR(32) NOT NULL, agent INTEGER NOT NULL, other INTEGER NOT NULL, "
+        "rating NUMERIC, reason_id INTEGER, status VARCHAR(12) NOT NULL, call_id INTEGER NOT NULL, "
+        "PRIMARY KEY (episode_id, stage, scale, agent, other), "
+        "FOREIGN KEY(episode_id) REFERENCES episodes (id), "
+        "FOREIGN KEY(reason_id) REFERENCES texts (id), "
+        "FOREIGN KEY(call_id) REFERENCES calls (id)) WITHOUT ROWID"
+    )
+    yield (
+        "INSERT INTO new_observations SELECT episode_id, stage, scale, -1, -1, rating, reason_id, "
+        "status, call_id FROM observations"
+    )
+    yield "DROP TABLE observations"
+    yield "ALTER TABLE new_observations RENAME TO observations"
+
+
+def _altered_in_postgresql() -> Iterator[str]:
+    for column in (
+        *("draft_id", "revision_id", "mean_rating"),
+        *("draft_alignment", "revision_alignment", "draft_engagement", "revision_engagement"),
+    ):
+        yield f"ALTER TABLE episodes DROP COLUMN {column}"
+    yield "ALTER TABLE observations DROP CONSTRAINT observations_pkey"
+    for column in ("agent", "other"):
+        yield f"ALTER TABLE observations ADD COLUMN {column} INTEGER NOT NULL DEFAULT -1"
+        yield f"ALTER TABLE observations ALTER COLUMN {column} DROP DEFAULT"
+    yield "ALTER TABLE observations ADD PRIMARY KEY (episode_id, stage, scale, agent, other)"
+    yield "ALTER TABLE observations ALTER COLUMN stage TYPE VARCHAR(32)"
+    for table in ("observations", "ratings"):
+        yield f"ALTER TABLE {table} ALTER COLUMN rating TYPE FLOAT"
+    yield "ALTER TABLE rater_sums ALTER COLUMN total TYPE FLOAT"
+    yield "ALTER TABLE outcomes ALTER COLUMN outcome TYPE VARCHAR(24)"
+
+
 MIGRATIONS: tuple[Callable[[Connection], None], ...] = (
     _thinking_and_expected,
     _scenes,
     _summaries,
+    _declarations,
 )
 """Step i brings a database from version i + 1 to version i + 2. Never edit a step; add one."""
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, NamedTuple
 
@@ -49,6 +50,10 @@ class Reader:
     Args:
         engine: the database.
         run: the run's row.
+
+    Attributes:
+        base: the first id of the run's rows.
+        stages: the names of the stages that its episodes record, in order.
     """
 
     def __init__(self, engine: Engine, run: Row[Any]) -> None:
@@ -56,6 +61,9 @@ class Reader:
         self.run = run
         self.base = first_id(run.id)
         self._end = first_id(run.id + 1)
+        self.stages: tuple[str, ...] = tuple(
+            stage["name"] for stage in json.loads(run.declaration)["stages"]
+        )
 
     @classmethod
     def find(cls, engine: Engine, name: str | None, place: str) -> Reader:

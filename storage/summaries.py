@@ -22,43 +22,66 @@ def _added(table: Table) -> str:
     return ", ".join(f"{name} = {table.name}.{name} + excluded.{name}" for name in sums)
 
 
-_SCORES = """
+_COMPLETE = """
 UPDATE episodes SET observed = TRUE,
-    draft_alignment = (SELECT rating FROM observations o WHERE o.episode_id = episodes.id
-        AND o.stage = 'draft' AND o.scale = 'alignment'),
-    revision_alignment = (SELECT rating FROM observations o WHERE o.episode_id = episodes.id
-        AND o.stage = 'revision' AND o.scale = 'alignment'),
-    draft_engagement = (SELECT rating FROM observations o WHERE o.episode_id = episodes.id
-        AND o.stage = 'draft' AND o.scale = 'engagement'),
-    revision_engagement = (SELECT rating FROM observations o WHERE o.episode_id = episodes.id
-        AND o.stage = 'revision' AND o.scale = 'engagement'),
-    mean_rating = (SELECT avg(CAST(rating AS FLOAT)) FROM ratings r
-        WHERE r.episode_id = episodes.id),
     ratings_read = (SELECT count(rating) FROM ratings r WHERE r.episode_id = episodes.id),
     ratings_missing = (SELECT count(*) - count(rating) FROM ratings r
         WHERE r.episode_id = episodes.id)
 WHERE id = :key"""
 
+_SCORES = """
+INSERT INTO scores (measure_id, episode_id, value)
+SELECT m.id, e.id, avg(CAST(o.rating AS FLOAT)) FROM episodes e
+    JOIN observations o ON o.episode_id = e.id AND o.rating IS NOT NULL
+    JOIN measures m ON m.run_id = e.run_id AND m.name = o.stage || '_' || o.scale
+    WHERE e.id = :key GROUP BY m.id, e.id
+UNION ALL SELECT m.id, e.id, avg(CAST(r.rating AS FLOAT)) FROM episodes e
+    JOIN ratings r ON r.episode_id = e.id AND r.rating IS NOT NULL
+    JOIN measures m ON m.run_id = e.run_id AND m.kind = 'peers'
+    WHERE e.id = :key GROUP BY m.id, e.id"""
+
+_GAINS = """
+INSERT INTO scores (measure_id, episode_id, value)
+SELECT m.id, e.id, m.sign * (b.value - a.value) FROM episodes e
+    JOIN measures m ON m.run_id = e.run_id AND m.kind = 'gain'
+    JOIN measures first ON first.run_id = m.run_id AND first.name = m.base || '_' || m.scale
+    JOIN measures last ON last.run_id = m.run_id AND last.name = m.stage || '_' || m.scale
+    JOIN scores a ON a.measure_id = first.id AND a.episode_id = e.id
+    JOIN scores b ON b.measure_id = last.id AND b.episode_id = e.id
+    WHERE e.id = :key"""
+
+
+def _number(value: str) -> str:
+    """A number as text, the same in every dialect: ``5``, or ``5.25`` with two decimals."""
+    whole = f"CAST(CAST(round({value}) AS BIGINT) AS TEXT)"
+    rounded = f"CAST(round(CAST({value} AS NUMERIC), 2) AS TEXT)"
+    return f"CASE WHEN {value} = round({value}) THEN {whole} ELSE {rounded} END"
+
+
 _OUTCOMES = f"""
 INSERT INTO outcomes (run_id, round, measure, outcome, n)
 SELECT e.run_id, e.round, s.measure, s.outcome, count(*) FROM episodes e JOIN (
     SELECT episode_id, stage || '_' || scale AS measure,
-        coalesce(CAST(rating AS TEXT), status) AS outcome
+        coalesce({_number("rating")}, status) AS outcome
         FROM observations WHERE episode_id = :key
-    UNION ALL SELECT episode_id, 'peer_rating', coalesce(CAST(rating AS TEXT), status)
-        FROM ratings WHERE episode_id = :key
+    UNION ALL SELECT p.id, m.name, coalesce({_number("r.rating")}, r.status)
+        FROM episodes p JOIN measures m ON m.run_id = p.run_id AND m.kind = 'peers'
+        JOIN ratings r ON r.episode_id = p.id
+        WHERE p.id = :key
     UNION ALL SELECT p.id, 'agreement',
-        CAST((2 * sum(r.rating) + count(*)) / (2 * count(*)) AS TEXT) || '/'
-            || CAST(p.draft_alignment AS TEXT)
-        FROM episodes p JOIN ratings r ON r.episode_id = p.id
-        WHERE p.id = :key AND r.rating IS NOT NULL AND p.draft_alignment IS NOT NULL
-        GROUP BY p.id, p.draft_alignment
+        CAST(CAST(round(CAST(avg(CAST(r.rating AS FLOAT)) AS NUMERIC)) AS BIGINT) AS TEXT) || '/'
+            || CAST(CAST(s.value AS BIGINT) AS TEXT)
+        FROM episodes p JOIN measures m ON m.run_id = p.run_id AND m.kind = 'peers'
+        JOIN measures o ON o.run_id = p.run_id AND o.name = m.same_as
+        JOIN scores s ON s.measure_id = o.id AND s.episode_id = p.id
+        JOIN ratings r ON r.episode_id = p.id AND r.rating IS NOT NULL
+        WHERE p.id = :key GROUP BY p.id, s.value
     UNION ALL SELECT id, 'episode', CASE WHEN failed_at IS NULL THEN 'played' ELSE 'failed' END
         FROM episodes WHERE id = :key
-    UNION ALL SELECT id, 'alignment_gain', CAST(revision_alignment - draft_alignment AS TEXT)
-        FROM episodes WHERE id = :key AND revision_alignment - draft_alignment IS NOT NULL
-    UNION ALL SELECT id, 'engagement_gain', CAST(revision_engagement - draft_engagement AS TEXT)
-        FROM episodes WHERE id = :key AND revision_engagement - draft_engagement IS NOT NULL
+    UNION ALL SELECT p.id, m.name, {_number("s.value")}
+        FROM episodes p JOIN measures m ON m.run_id = p.run_id AND m.kind = 'gain'
+        JOIN scores s ON s.measure_id = m.id AND s.episode_id = p.id
+        WHERE p.id = :key
 ) s ON s.episode_id = e.id
 WHERE e.id = :key GROUP BY e.run_id, e.round, s.measure, s.outcome
 ON CONFLICT (run_id, round, measure, outcome) DO UPDATE SET {_added(tables.outcomes)}"""
@@ -71,9 +94,11 @@ SELECT run_id, rater, label, 1, CASE WHEN rating IS NULL THEN 1 ELSE 0 END, coal
 FROM (
     SELECT e.run_id, r.rater, coalesce(a.label, '') AS label, r.rating,
         CASE WHEN e.ratings_read > 1 THEN
-            r.rating - (e.mean_rating * e.ratings_read - r.rating) / (e.ratings_read - 1)
+            r.rating - (t.total - r.rating) / (e.ratings_read - 1)
         END AS apart
     FROM episodes e JOIN ratings r ON r.episode_id = e.id
+    JOIN (SELECT episode_id, sum(CAST(rating AS FLOAT)) AS total FROM ratings
+        WHERE episode_id = :key GROUP BY episode_id) t ON t.episode_id = e.id
     LEFT JOIN agents a ON a.run_id = e.run_id AND a.number = e.author
     WHERE e.id = :key
 ) given WHERE TRUE
@@ -92,10 +117,10 @@ ON CONFLICT (run_id, form_id, model_id, status) DO UPDATE SET {_added(tables.cal
 
 _SAID = """
 (SELECT t.text FROM questions q JOIN texts t ON t.id = q.text_id WHERE q.id = e.question_id),
-(SELECT text FROM texts WHERE id = e.draft_id),
+(SELECT {join}(t.text, ' ') FROM stage_texts s JOIN texts t ON t.id = s.text_id
+    WHERE s.episode_id = e.id),
 (SELECT {join}(t.text, ' ') FROM ratings r JOIN texts t ON t.id = r.reason_id
     WHERE r.episode_id = e.id),
-(SELECT text FROM texts WHERE id = e.revision_id),
 (SELECT {join}(t.text, ' ') FROM observations o JOIN texts t ON t.id = o.reason_id
     WHERE o.episode_id = e.id),
 (SELECT {join}(t.text, ' ') FROM (
@@ -110,8 +135,8 @@ _SAID = """
     SELECT {parts} AS part FROM calls c {reply} WHERE c.episode_id = :key AND c.status <> 'ok'
     UNION ALL SELECT {parts} FROM calls c {thinking} WHERE c.episode_id = :key
 ) s JOIN texts t ON t.id = ((e.run_id - 1) * 4294967296 + s.part))"""
-"""All that was said in an episode: question, draft, reasons of the peers, revision, reasons of the
-observer, a scene's texts, and replies that could not be used or were thought only."""
+"""All texts of an episode: the question, its stages, reasons of the peers, reasons of the observer,
+a scene's texts, and replies that were unusable or reasoning only."""
 
 _SQLITE = {
     "join": "group_concat",
@@ -127,7 +152,7 @@ _POSTGRESQL = {
 }
 
 _WORDS_SQLITE = """
-INSERT INTO words (rowid, question, draft, ratings, revision, observations, scene, replies)
+INSERT INTO words (rowid, question, stages, ratings, observations, scene, replies)
 SELECT e.id, {said} FROM episodes e WHERE e.id = :key"""
 
 _WORDS_POSTGRESQL = """
@@ -140,8 +165,8 @@ def create_words(connection: Connection) -> None:
     """Make the index of words, by episode: FTS5 in SQLite, a tsvector in PostgreSQL."""
     if connection.dialect.name == "sqlite":
         connection.exec_driver_sql(
-            "CREATE VIRTUAL TABLE words USING fts5(question, draft, ratings, revision, "
-            "observations, scene, replies, content='', columnsize=0, "
+            "CREATE VIRTUAL TABLE words USING fts5(question, stages, ratings, observations, "
+            "scene, replies, content='', columnsize=0, "
             "tokenize='unicode61 remove_diacritics 2')"
         )
         return
@@ -167,7 +192,7 @@ class Summaries:
 
     def __init__(self, engine: Engine, run_id: int) -> None:
         self._run_id = run_id
-        statements = (_SCORES, _OUTCOMES, _RATERS, _words(engine))
+        statements = (_COMPLETE, _SCORES, _GAINS, _OUTCOMES, _RATERS, _words(engine))
         self._episode = [_compiled(engine, statement) for statement in statements]
         self._calls = _compiled(engine, _CALLS)
 
@@ -205,7 +230,7 @@ def rebuild(connection: Connection) -> None:
     """Make all summaries of a database anew."""
     connection.exec_driver_sql("DROP TABLE IF EXISTS words")
     create_words(connection)
-    for table in (tables.outcomes, tables.rater_sums, tables.call_sums):
+    for table in (tables.outcomes, tables.rater_sums, tables.call_sums, tables.scores):
         connection.execute(delete(table))
     for run_id in connection.scalars(select(tables.runs.c.id)).all():
         summarise(connection, run_id)

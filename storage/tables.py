@@ -17,6 +17,7 @@ from sqlalchemy import (
     Integer,
     LargeBinary,
     MetaData,
+    Numeric,
     SmallInteger,
     String,
     Table,
@@ -29,6 +30,8 @@ metadata = MetaData()
 
 Id = BigInteger().with_variant(Integer, "sqlite")
 
+Rating = Float().with_variant(Numeric(asdecimal=False), "sqlite")
+"""A rating on any scale: SQLite keeps whole numbers as integers."""
 
 SUMMARY = {"summary": True}
 """Marks columns that sum up other rows: see `storage.summaries`."""
@@ -59,6 +62,8 @@ runs = Table(
     Column("created", String(32), nullable=False),  # ISO 8601, UTC
     Column("seconds", Float, nullable=False),  # time at work, over all sittings
     Column("digest", String(64)),  # of a finished run
+    Column("digest_version", SmallInteger, nullable=False),  # of the rules it is made by
+    Column("declaration", Text, nullable=False),  # JSON: stages and scales of the world
     Column("origin", Text),  # JSON: the run that it was forked from; NULL: it began by itself
 )
 
@@ -88,6 +93,21 @@ forms = Table(
     Column("name", String(64), nullable=False),
     Column("system", Text, nullable=False),
     Column("template", Text, nullable=False),
+    UniqueConstraint("run_id", "name"),
+)
+
+measures = Table(
+    "measures",
+    metadata,
+    Column("id", Integer, primary_key=True),
+    Column("run_id", ForeignKey("runs.id"), nullable=False),
+    Column("name", String(64), nullable=False),  # draft_alignment, alignment_gain, peer_rating, ...
+    Column("kind", String(8), nullable=False),  # score, gain, peers
+    Column("scale", String(32), nullable=False),
+    Column("stage", String(32), nullable=False),  # of a gain the last one
+    Column("base", String(32)),  # of a gain the first stage
+    Column("sign", SmallInteger, nullable=False),  # of a gain: -1 where low is better
+    Column("same_as", String(64)),  # of the peers' ratings: the measure that means the same
     UniqueConstraint("run_id", "name"),
 )
 
@@ -138,19 +158,20 @@ episodes = Table(
     Column("author", Integer),  # whose memory it changes; NULL: nobody's
     Column("question_id", ForeignKey("questions.id"), nullable=False),
     Column("failed_at", String(64)),  # the form without a usable reply; NULL: played to the end
-    Column("draft_id", ForeignKey("texts.id")),
-    Column("revision_id", ForeignKey("texts.id")),
     Column("observed", Boolean, nullable=False),  # nothing more will be written about it
-    *(
-        Column(f"{stage}_{scale}", SmallInteger, info=SUMMARY)  # the observer's, once complete
-        for scale in ("alignment", "engagement")
-        for stage in ("draft", "revision")
-    ),
-    Column("mean_rating", Float, info=SUMMARY),  # of the peers, once complete
-    Column("ratings_read", SmallInteger, info=SUMMARY),  # how many of them can be read
-    Column("ratings_missing", SmallInteger, info=SUMMARY),  # and how many cannot
+    Column("ratings_read", SmallInteger, info=SUMMARY),  # peers' ratings that can be parsed
+    Column("ratings_missing", SmallInteger, info=SUMMARY),  # and that cannot
     Index("episodes_by_round", "run_id", "round"),
     Index("episodes_by_author", "run_id", "author", "round"),
+)
+
+stage_texts = Table(
+    "stage_texts",
+    metadata,
+    Column("episode_id", ForeignKey("episodes.id"), primary_key=True, autoincrement=False),
+    Column("stage", String(32), primary_key=True),  # draft, revision, ...: see runs.declaration
+    Column("text_id", ForeignKey("texts.id"), nullable=False),
+    sqlite_with_rowid=False,
 )
 
 ratings = Table(
@@ -158,7 +179,7 @@ ratings = Table(
     metadata,
     Column("episode_id", ForeignKey("episodes.id"), primary_key=True, autoincrement=False),
     Column("rater", Integer, primary_key=True, autoincrement=False),
-    Column("rating", SmallInteger),  # NULL: the rater gave none that can be read
+    Column("rating", Rating),  # NULL: the rater gave none that can be parsed
     Column("reason_id", ForeignKey("texts.id")),
     Column("status", String(12), nullable=False),
     Column("call_id", ForeignKey("calls.id"), nullable=False),
@@ -170,12 +191,20 @@ observations = Table(
     "observations",
     metadata,
     Column("episode_id", ForeignKey("episodes.id"), primary_key=True, autoincrement=False),
-    Column("stage", String(16), primary_key=True),  # draft, revision
-    Column("scale", String(32), primary_key=True),  # alignment, engagement
-    Column("rating", SmallInteger),
+    Column("stage", String(32), primary_key=True),
+    Column("scale", String(32), primary_key=True),
+    Column("agent", Integer, primary_key=True, autoincrement=False),  # who is rated; -1: the stage
+    Column("other", Integer, primary_key=True, autoincrement=False),  # second of a pair; -1: none
+    Column("rating", Rating),
     Column("reason_id", ForeignKey("texts.id")),
     Column("status", String(12), nullable=False),
     Column("call_id", ForeignKey("calls.id"), nullable=False),
+    Index(
+        "observations_by_agent",
+        "agent",
+        sqlite_where=text("agent >= 0"),
+        postgresql_where=text("agent >= 0"),
+    ),
     sqlite_with_rowid=False,
 )
 
@@ -251,13 +280,22 @@ calls = Table(
     ),
 )
 
+scores = Table(
+    "scores",
+    metadata,
+    Column("measure_id", ForeignKey("measures.id"), primary_key=True, autoincrement=False),
+    Column("episode_id", ForeignKey("episodes.id"), primary_key=True, autoincrement=False),
+    Column("value", Float, nullable=False),  # of complete episodes; no row: there is none
+    sqlite_with_rowid=False,
+)
+
 outcomes = Table(
     "outcomes",
     metadata,
     Column("run_id", ForeignKey("runs.id"), primary_key=True),
     Column("round", Integer, primary_key=True, autoincrement=False),
-    Column("measure", String(64), primary_key=True),  # draft_alignment, peer_rating, episode, ...
-    Column("outcome", String(12), primary_key=True),  # a rating or gain; why there is none
+    Column("measure", String(64), primary_key=True),  # as in `measures`; episode; agreement
+    Column("outcome", String(24), primary_key=True),  # a rating or gain; why there is none
     Column("n", Integer, nullable=False),  # in complete episodes
     sqlite_with_rowid=False,
 )
@@ -270,7 +308,7 @@ rater_sums = Table(
     Column("label", String(32), primary_key=True),  # of the authors
     Column("ratings", Integer, nullable=False),  # in complete episodes
     Column("missing", Integer, nullable=False),  # of these, how many cannot be read
-    Column("total", Integer, nullable=False),  # sum of the others
+    Column("total", Rating, nullable=False),  # sum of the others
     Column("compared", Integer, nullable=False),  # how many drafts others have rated too
     Column("deviation", Float, nullable=False),  # sum over them: own less the others' mean
     Column("deviation_squares", Float, nullable=False),

@@ -22,6 +22,7 @@ _ORDER = (
     tables.agents,
     tables.calls,
     tables.episodes,
+    tables.stage_texts,
     tables.memories,
     tables.ratings,
     tables.observations,
@@ -34,7 +35,7 @@ _ORDER = (
 _REMEMBERED = 100_000  # texts whose ids are at hand, so that they are stored once
 _STATIC = 20_000  # of these, the first ones of the run: forms, personas, questions
 
-_crossed_out = delete(tables.calls).where(tables.calls.c.id == bindparam("key"))
+_delete_calls = delete(tables.calls).where(tables.calls.c.id == bindparam("key"))
 
 
 def _insert_statement(engine: Engine, table: Table) -> str:
@@ -62,7 +63,7 @@ class Writer:
         self._summaries = Summaries(engine, run_id)
         self._looked = 0.0
         self._observed: list[int] = []
-        self._crossed_out: list[Row] = []
+        self._deleted_calls: list[Row] = []
         self._text_ids: OrderedDict[str, int] = OrderedDict()
         self._next = dict.fromkeys((tables.texts, tables.calls, tables.memories), 0)
 
@@ -127,9 +128,9 @@ class Writer:
         """Mark an episode as complete: nothing more will be written about it."""
         self._observed.append(episode_id)
 
-    def cross_out(self, call_id: int) -> None:
-        """Take a call out of the journal, because it is asked anew."""
-        self._crossed_out.append({"key": call_id})
+    def delete_call(self, call_id: int) -> None:
+        """Delete a journalled call so that it is requested again."""
+        self._deleted_calls.append({"key": call_id})
 
     def commit(self) -> None:
         """Write everything that was handed over, in one transaction.
@@ -158,10 +159,10 @@ class Writer:
         self._clear()
 
     def _write(self, connection: Connection) -> None:
-        if self._crossed_out:
-            for crossed in self._crossed_out:
-                self._summaries.calls(connection, crossed["key"], crossed["key"], -1)
-            connection.execute(_crossed_out, self._crossed_out)
+        if self._deleted_calls:
+            for deleted in self._deleted_calls:
+                self._summaries.calls(connection, deleted["key"], deleted["key"], -1)
+            connection.execute(_delete_calls, self._deleted_calls)
         for table, rows in self._waiting.items():
             if rows:
                 connection.exec_driver_sql(self._insert[table], rows)
@@ -175,4 +176,4 @@ class Writer:
         for rows in self._waiting.values():
             rows.clear()
         self._observed.clear()
-        self._crossed_out.clear()
+        self._deleted_calls.clear()

@@ -18,7 +18,8 @@ from stored import make as make_stored
 from sandbox.backends.base import Backend
 from sandbox.backends.scripted import ScriptedBackend, ScriptedConfig
 from sandbox.config import QUICKSTART, Config, load_config
-from sandbox.engine.run import Outcome, create, prepare, resume
+from sandbox.engine.run import create, prepare, resume
+from sandbox.reading.runs import Outcome
 from storage.database import Address
 
 ROOT = Path(__file__).resolve().parent.parent

@@ -20,11 +20,12 @@ from sandbox.backends.base import Call, ModelSettings, Reply
 from sandbox.backends.scripted import ScriptedBackend
 from sandbox.config import QUICKSTART, Config, load_config
 from sandbox.engine.limits import Budget
-from sandbox.engine.run import create, prepare, resume, verify
+from sandbox.engine.run import create, prepare, resume
 from sandbox.reading import views
 from sandbox.study.compare import compare
 from sandbox.study.estimate import estimate
 from sandbox.study.fork import fork
+from sandbox.study.verify import verify
 from storage import tables
 from storage.database import Address
 from storage.errors import InputError
@@ -119,10 +120,10 @@ def test_an_edited_file_is_loaded_anew(file: Path) -> None:
 @pytest.mark.parametrize(
     ("content", "words"),
     [
-        (None, "cannot be read: No such file or directory"),
+        (None, "bad.py: no such file; expected a Python file"),
         ("import nonsense_that_is_not_there", "ModuleNotFoundError: No module named"),
-        ("def broken(:", "cannot be imported: SyntaxError"),
-        ("raise RuntimeError('one\\ntwo')", "cannot be imported: RuntimeError: one two"),
+        ("def broken(:", "bad.py: line 1: "),
+        ("raise RuntimeError('one\\ntwo')", "bad.py: RuntimeError: one two"),
         ("", "defines no class Config that is a subclass of ModelSettings"),
         (FILE.replace("class Backend", "class Other"), "defines no class Backend"),
         (
@@ -186,7 +187,7 @@ def test_a_package_registers_a_backend(tmp_path: Path) -> None:
     backend = backend_of(config.models.social)
     assert backend.model == "words"
     assert Config.from_json(config.as_json()) == config, "installed packages are trusted"
-    with pytest.raises(InputError, match=r"not_there cannot be imported: ModuleNotFoundError"):
+    with pytest.raises(InputError, match=r"gone \(not_there\): ModuleNotFoundError"):
         small("models.social={backend: gone}")
 
 
@@ -294,7 +295,7 @@ def test_backends_can_be_handed_in(tmp_path: Path) -> None:
         resume(address)
     assert api.resume(str(tmp_path / "b.db"), backends=social).status == "done"
     assert outcome.status == "done"
-    estimated = estimate(small(), backends=scripted_backends(small(), Renamed))
+    estimated = estimate(prepare(small()), backends=scripted_backends(small(), Renamed))
     assert estimated["tokens_out"]["estimate"] > 0
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import json
 import os
 import pty
@@ -19,6 +20,11 @@ from typing import Any
 import pytest
 from conftest import ROOT
 from program import program
+
+from sandbox.cli import export as export_options
+from sandbox.datasets import FORMATS
+from sandbox.datasets.choices import named
+from sandbox.text import command
 
 SLOW = "models.social.latency={first_token: 0.01, per_token: 0.0002, capacity: 8}"
 OUTCOME = {
@@ -337,3 +343,35 @@ def test_a_read_only_disk_can_be_read(small_disk: Path, tmp_path: Path) -> None:
     sim(small_disk, "export", "quickstart", "--format", "exchanges", "--out", str(tmp_path / "out"))
     _remount(small_disk, "rw,size=20m")
     assert sim_json(small_disk, "resume", "quickstart")["status"] == "done"
+
+
+HEAVY = ("aiohttp", "altair", "numpy", "pyarrow", "pydantic", "scipy", "sqlalchemy", "starlette",
+         "vl_convert", "vllm", "sandbox.api", "sandbox.engine", "sandbox.backends")  # fmt: skip
+
+
+@pytest.mark.parametrize("option", ["--help", "--version"])
+def test_help_and_version_import_nothing_heavy(tmp_path: Path, option: str) -> None:
+    command = [sys.executable, "-X", "importtime", str(ROOT / "run_sim.py"), option]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    imported = {line.rpartition("|")[2].strip() for line in done.stderr.splitlines()}
+    assert "sandbox.cli.main" in imported
+    assert imported.isdisjoint(HEAVY)
+
+
+def test_the_help_of_export_lists_all_names() -> None:
+    assert export_options.FORMATS.split(", ") == list(FORMATS)
+    parameters = inspect.signature(export_options.export, eval_str=True).parameters
+    for choice in ("ratings", "scale", "target", "files"):
+        (option,) = parameters[choice].annotation.__metadata__
+        assert option.help.endswith(", ".join(named(choice)))
+
+
+def test_what_to_type_next_names_the_command_that_was_typed(monkeypatch: Any) -> None:
+    for started, expected in (
+        ("run_sim.py", "python run_sim.py resume x"),
+        ("/opt/bin/sandbox-society", "sandbox-society resume x"),
+        ("-c", "sandbox-society resume x"),
+    ):
+        monkeypatch.setattr(sys, "argv", [started])
+        assert command("resume", "x") == expected

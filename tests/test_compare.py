@@ -16,7 +16,8 @@ from rich.console import Console
 
 from sandbox.engine.run import resume
 from sandbox.reading.metrics import scores_by_round
-from sandbox.study.compare import MEASURES, clustered, compare, student, t_quantile, welch
+from sandbox.reading.statistics import clustered, student, t_quantile, welch
+from sandbox.study.compare import MEASURES, compare
 from sandbox.study.fork import fork
 from sandbox.terminal import render
 from storage.database import open_for_reading, parse_run

@@ -78,6 +78,6 @@ def test_a_package_is_found_under_the_name_of_another_build(tmp_path, monkeypatc
     )
     (tmp_path / "odd_build-1.2.dist-info" / "top_level.txt").write_text("oddity\n")
     monkeypatch.syspath_prepend(tmp_path)
-    monkeypatch.setattr(doctor, "_EXTRAS", {"oddity": "to be odd"})
+    monkeypatch.setattr(doctor, "EXTRAS", [doctor.Extra("odd", "oddity", "oddities")])
     found = {one.what: one.found for one in doctor.examine(tmp_path)}
     assert found["oddity"] == "odd-build 1.2"

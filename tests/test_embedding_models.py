@@ -26,8 +26,9 @@ from sandbox.backends.embedding import (
     VllmEmbedderConfig,
 )
 from sandbox.config import QUICKSTART, Config, load_config
-from sandbox.engine.run import create, prepare, resume, verify
+from sandbox.engine.run import create, prepare, resume
 from sandbox.study.fork import fork
+from sandbox.study.verify import verify
 from storage import database, tables
 from storage.errors import InputError
 from storage.reader import Reader

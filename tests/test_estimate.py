@@ -13,6 +13,7 @@ from rich.console import Console
 from test_run import Stopping
 
 from sandbox.backends.scripted import ScriptedBackend, ScriptedConfig
+from sandbox.engine.run import prepare
 from sandbox.study.estimate import estimate, given_rates
 from sandbox.terminal import render
 from storage.errors import InputError
@@ -29,7 +30,7 @@ def test_the_range_holds_what_the_run_takes(make: Make, settings: tuple[str, ...
     seeds = range(7)
     for seed in seeds:
         both = (*settings, f"seed={seed}")
-        found = estimate(small(*both))
+        found = estimate(prepare(small(*both)))
         address, outcome = make(*both, name=f"s{seed}")
         true = {name: getattr(outcome, name) for name in FIGURES[:3]}
         true["database_bytes"] = os.path.getsize(str(address.url.database))
@@ -55,7 +56,7 @@ def test_the_range_holds_what_the_run_takes(make: Make, settings: tuple[str, ...
 def test_a_sample_is_no_larger_than_the_run(
     settings: tuple[str, ...], episodes: int, played: int, first: int
 ) -> None:
-    found = estimate(small(*settings), episodes)
+    found = estimate(prepare(small(*settings)), episodes)
     assert found["sample"]["episodes"] == played
     assert found["sample"]["of_first_round"] == first
     if played == found["episodes"]:
@@ -63,17 +64,17 @@ def test_a_sample_is_no_larger_than_the_run(
 
 
 def test_the_same_config_has_the_same_estimate() -> None:
-    one, two = (estimate(small()) for _ in range(2))
+    one, two = (estimate(prepare(small())) for _ in range(2))
     for found in (one, two):
         del found["sample"]["seconds"]
     assert one == two
 
 
 def test_time_follows_from_rates() -> None:
-    assert estimate(small())["time"] == dict.fromkeys(
+    assert estimate(prepare(small()))["time"] == dict.fromkeys(
         ("seconds", "gpu_hours", "floor_seconds", "basis")
     )
-    found = estimate(small(), rates=given_rates(1000, 100, 4))
+    found = estimate(prepare(small()), rates=given_rates(1000, 100, 4))
     seconds = found["tokens_in"]["estimate"] / 1000 + found["tokens_out"]["estimate"] / 100
     assert found["time"]["basis"] == "rates"
     assert found["time"]["seconds"]["estimate"] == pytest.approx(seconds / 4, abs=0.1)
@@ -86,7 +87,7 @@ def test_time_of_a_real_backend_is_measured() -> None:
     scripted = ScriptedConfig.model_validate({"backend": "scripted", "latency": latency})
     server = "models.social={backend: openai, base_url: http://127.0.0.1:9, model: stand-in}"
     backends = {"social": ScriptedBackend(scripted)}
-    found = estimate(small(server, "rounds=6"), gpus=2, backends=backends)
+    found = estimate(prepare(small(server, "rounds=6")), gpus=2, backends=backends)
     assert found["time"]["basis"] == "sample"
     assert found["time"]["floor_seconds"] == pytest.approx(6 * 3 * 0.02, rel=0.8)
     hours = found["time"]["seconds"]["estimate"] * 2 / 3600
@@ -94,26 +95,27 @@ def test_time_of_a_real_backend_is_measured() -> None:
 
 
 def test_notes_tell_what_the_sample_saw() -> None:
-    calm = " ".join(estimate(small("stop.patience=2"))["notes"])
+    calm = " ".join(estimate(prepare(small("stop.patience=2")))["notes"])
     assert "all 320 replies of the sample could be used" in calm
     assert "may stop before its last round" in calm
     assert "scripted" in calm
-    assert "could be used" not in " ".join(estimate(small("models.social.misbehave=0.3"))["notes"])
+    mishaps = estimate(prepare(small("models.social.misbehave=0.3")))["notes"]
+    assert "could be used" not in " ".join(mishaps)
 
 
 def test_nothing_is_left_behind(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
-    estimate(small())
+    estimate(prepare(small()))
     Stopping.calls, Stopping.limit = 0, 40
     with pytest.raises(InputError, match="no sample could be played: the engine is gone"):
-        estimate(small(), backends=scripted_backends(small(), Stopping))
+        estimate(prepare(small()), backends=scripted_backends(small(), Stopping))
     assert list(tmp_path.iterdir()) == []
 
 
 def test_bad_input() -> None:
     with pytest.raises(InputError, match="--episodes: found 7; expected at least 8"):
-        estimate(small(), 7)
+        estimate(prepare(small()), 7)
     for rates, words in (
         ((1.0, None, None), "--tokens-out-per-second: missing"),
         ((None, 1.0, None), "--tokens-in-per-second: missing"),
@@ -127,7 +129,7 @@ def test_bad_input() -> None:
 
 def test_the_picture_has_every_figure() -> None:
     page = StringIO()
-    found = estimate(small(), rates=given_rates(100, 10, 1))
+    found = estimate(prepare(small()), rates=given_rates(100, 10, 1))
     Console(file=page, width=100).print(render.estimated(found))
     text = page.getvalue()
     for words in ("calls", "tokens in", "tokens out", "database bytes", "gpu hours", "480"):

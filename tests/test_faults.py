@@ -24,12 +24,13 @@ import yaml
 from conftest import ROOT, scripted_backends, small
 from program import program
 
-from agents.calls import CallName
+from agents.forms import CallName
 from sandbox.backends import scripted
 from sandbox.backends.base import Call, Reply, Unavailable
 from sandbox.config import QUICKSTART
 from sandbox.engine.limits import Budget
-from sandbox.engine.run import create, prepare, resume, verify
+from sandbox.engine.run import create, prepare, resume
+from sandbox.study.verify import verify
 from storage.errors import InputError
 
 LATENCY = "models.social.latency={first_token: 0.004, per_token: 0.0001, capacity: 16}"

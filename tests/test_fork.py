@@ -13,10 +13,12 @@ from conftest import Make, scripted_backends, small
 from test_cli import sim, sim_json
 from test_run import Stopping
 
-from sandbox.engine.run import Outcome, create, prepare, resume, states, verify
+from sandbox.engine.run import create, prepare, resume
 from sandbox.engine.society import extend_questions
 from sandbox.reading import views
+from sandbox.reading.runs import Outcome, states
 from sandbox.study.fork import fixed_keys, fork
+from sandbox.study.verify import verify
 from storage import database, tables
 from storage.copying import forked_from
 from storage.database import Address, open_for_reading, parse_run, parse_url

@@ -12,8 +12,7 @@ from typing import Any
 import pytest
 from conftest import Make, small
 
-from agents.calls import CallName, prompt_hash
-from agents.forms import FreeText
+from agents.forms import CallName, FreeText, prompt_hash
 from sandbox.backends.base import (
     BackendDown,
     Call,
@@ -25,9 +24,11 @@ from sandbox.backends.base import (
 from sandbox.concurrency import Gate
 from sandbox.engine import layers
 from sandbox.engine.layers import Answer, Result
-from sandbox.engine.limits import Budget, Clock, Counts, Limiter, Stopped
-from sandbox.engine.run import create, prepare, resume, verify
+from sandbox.engine.limits import Budget, Limiter, Stopped
+from sandbox.engine.run import create, prepare, resume
+from sandbox.progress import Clock, Counts
 from sandbox.reading import views
+from sandbox.study.verify import verify
 from storage.database import open_for_reading
 from storage.errors import InputError
 from storage.reader import Reader

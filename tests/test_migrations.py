@@ -2,18 +2,29 @@
 
 from __future__ import annotations
 
+import gzip
 from itertools import product
+from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import Make
-from sqlalchemy import Engine, create_engine, inspect, text
+from conftest import ROOT, small
+from sqlalchemy import Engine, MetaData, create_engine, inspect, select, text
 
-from sandbox.engine.run import resume, verify
+from sandbox.engine.run import create, prepare, resume
+from sandbox.study.verify import verify
 from storage import database
-from storage.migrations import VERSION, migrate
+from storage.database import Address
+from storage.digest import digest
+from storage.migrations import migrate
 from storage.reader import Reader
 from storage.tables import metadata
+
+DATA = ROOT / "tests" / "data"
+"""A database of version 4 with the runs `grid` and `scene` (done) and `half` (interrupted), and the
+statements by which version 4 made its tables in PostgreSQL."""
+
+PLAYED = ("grid", "scene")
 
 SUMMED = ("draft", "revision"), ("alignment", "engagement")
 
@@ -38,23 +49,26 @@ BACK = {
 """What takes each version back to the one before, beside the constraint on authors."""
 
 
+def stored(folder: Path) -> Address:
+    """The database of version 4."""
+    file = folder / "old.db"
+    file.write_bytes(gzip.decompress((DATA / "schema4.db.gz").read_bytes()))
+    return Address(database.parse_url(str(file)), None)
+
+
 def age(engine: Engine, to: int) -> None:
-    """Make a database what it would have been in an older version."""
+    """Make a database of version 4, without scenes, what it would have been in an older one."""
     with engine.begin() as connection:
-        for version in range(VERSION, to, -1):
+        for version in range(4, to, -1):
             for statement in BACK[version]:
                 connection.execute(text(statement))
-        if to == 3:
-            pass
-        elif engine.dialect.name == "sqlite":
+        if to < 3:
             connection.execute(text("PRAGMA writable_schema = ON"))
             change = "replace(sql, 'author INTEGER', 'author INTEGER NOT NULL')"
             connection.execute(
                 text(f"UPDATE sqlite_master SET sql = {change} WHERE name = 'episodes'")
             )
             connection.execute(text("PRAGMA writable_schema = RESET"))
-        else:
-            connection.execute(text("ALTER TABLE episodes ALTER COLUMN author SET NOT NULL"))
         connection.execute(text(f"UPDATE sandbox_schema SET version = {to}"))
 
 
@@ -70,40 +84,81 @@ def shape(engine: Engine) -> dict[str, Any]:
     }
 
 
+def fresh_shape(engine: Engine) -> dict[str, Any]:
+    """The shape of a database that this version makes."""
+    migrate(engine, "here")
+    return shape(engine)
+
+
+@pytest.mark.parametrize("version", [1, 2, 3, 4])
+def test_an_older_file_is_brought_up_to_date(tmp_path: Path, version: int) -> None:
+    address = stored(tmp_path)
+    fresh = fresh_shape(create_engine(f"sqlite:///{tmp_path / 'new.db'}"))
+    engine = create_engine(address.url)
+    age(engine, version)
+    assert shape(engine) != fresh
+    engine.dispose()
+    grown = resume(Address(address.url, "half"))
+    played, _ = play(tmp_path)
+    assert (grown.status, grown.digest) == ("done", played)
+    engine = create_engine(address.url)
+    assert shape(engine) == fresh
+    with engine.connect() as connection:
+        assert connection.execute(text("PRAGMA integrity_check")).scalar_one() == "ok"
+        assert connection.execute(text("PRAGMA foreign_key_check")).all() == []
+    engine.dispose()
+    for name in ("grid", "half", *(["scene"] if version > 2 else [])):
+        assert verify(Address(address.url, name)).agrees
+
+
+def play(folder: Path) -> tuple[str | None, Address]:
+    """The digest of the run `half`, played from its beginning by this version."""
+    keys = ("size=2", "raters=2")
+    settings = ("name=half", "rounds=2", "question_count=4", "memory.prior_pairs=3")
+    config = small(*settings, *(f"world.{key}" for key in keys))
+    address = create(prepare(config), str(folder / "again.db"))
+    return resume(address).digest, address
+
+
+def test_an_older_server_is_brought_up_to_date(server: str, tmp_path: Path) -> None:
+    engine = create_engine(server)
+    empty(engine)
+    fresh = fresh_shape(engine)
+    empty(engine)
+    with engine.begin() as connection:
+        for statement in (DATA / "schema4.postgresql.sql").read_text("utf-8").split(";\n"):
+            if statement.strip():
+                connection.exec_driver_sql(statement)
+        connection.exec_driver_sql(
+            "CREATE TABLE words (episode_id BIGINT PRIMARY KEY, words TSVECTOR NOT NULL)"
+        )
+        connection.exec_driver_sql("CREATE INDEX words_found ON words USING gin (words)")
+    carry(create_engine(stored(tmp_path).url), engine)
+    migrate(engine, "here")
+    assert shape(engine) == fresh
+    for name in PLAYED:
+        reader = Reader.find(engine, name, "here")
+        assert digest(reader) == reader.run.digest
+    empty(engine)
+    engine.dispose()
+
+
+def carry(source: Engine, target: Engine) -> None:
+    """Copy all rows of a database into the same tables of another one."""
+    there = MetaData()
+    there.reflect(target)
+    with source.connect() as old, target.begin() as new:
+        for table in there.sorted_tables:
+            if table.name == "words":
+                continue
+            rows = [dict(row._mapping) for row in old.execute(select(table))]
+            if rows:
+                new.execute(table.insert(), rows)
+    source.dispose()
+
+
 def empty(engine: Engine) -> None:
     """Take all tables away."""
     metadata.drop_all(engine)
     with engine.begin() as connection:
         connection.execute(text("DROP TABLE IF EXISTS words"))
-
-
-@pytest.mark.parametrize("version", [1, 2, 3])
-def test_an_older_file_is_brought_up_to_date(make: Make, version: int) -> None:
-    address, outcome = make("rounds=1")
-    engine = create_engine(address.url)
-    fresh = shape(engine)
-    age(engine, version)
-    assert shape(engine) != fresh and shape(engine)["episodes"][0]["author"] == (version == 3)
-    engine.dispose()
-    grown = resume(address, rounds=2)
-    assert grown.status == "done" and grown.episodes == 2 * outcome.episodes
-    engine = create_engine(address.url)
-    assert shape(engine) == fresh
-    with engine.connect() as connection:
-        assert connection.execute(text("PRAGMA integrity_check")).scalar_one() == "ok"
-        assert connection.execute(text("SELECT count(*) FROM acts")).scalar_one() == 0
-    engine.dispose()
-    assert verify(address).agrees
-    assert Reader.find(database.open_for_reading(address.url), "run", "").run.rounds == 2
-
-
-def test_an_older_server_is_brought_up_to_date(server: str) -> None:
-    engine = create_engine(server)
-    empty(engine)
-    migrate(engine, "here")
-    fresh = shape(engine)
-    age(engine, 1)
-    migrate(engine, "here")
-    assert shape(engine) == fresh
-    empty(engine)
-    engine.dispose()

@@ -14,8 +14,7 @@ from aiohttp import web
 from conftest import ROOT
 from pydantic import ValidationError
 
-from agents.calls import CallName
-from agents.forms import FreeText, Rating, Status
+from agents.forms import CallName, FreeText, Rating, Status
 from sandbox.backends.addresses import SPARE_CALLS, AdaptiveGate, Address, choose
 from sandbox.backends.asking import retry_seconds
 from sandbox.backends.base import BackendDown, Call, CallFailed, Reply, Unavailable

@@ -5,7 +5,9 @@ from __future__ import annotations
 import pytest
 from conftest import Make, small
 
-from sandbox.engine.run import create, prepare, resume, states, verify
+from sandbox.engine.run import create, prepare, resume
+from sandbox.reading.runs import states
+from sandbox.study.verify import verify
 from storage import database
 from storage.database import parse_run, parse_url
 from storage.errors import InputError

@@ -13,13 +13,14 @@ from conftest import Make, scripted_backends, small
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from agents.calls import CallName, prompt_hash
+from agents.forms import CallName, prompt_hash
 from sandbox import api
 from sandbox.backends import scripted
 from sandbox.backends.base import BackendDown, Call, Reply
 from sandbox.engine import runner
-from sandbox.engine.run import create, prepare, resume, verify
+from sandbox.engine.run import create, prepare, resume
 from sandbox.reading import views
+from sandbox.study.verify import verify
 from storage import database
 from storage.database import open_for_reading, parse_run
 from storage.errors import InputError
@@ -377,3 +378,29 @@ def test_from_python_also_inside_a_running_loop(tmp_path: Path) -> None:
         assert reader.run.digest == digest
         assert len(views.agents(reader)) == 9
     assert api.resume(str(tmp_path / "nb.db")).digest == digest
+
+
+def test_errors_from_python_name_the_setting(tmp_path: Path) -> None:
+    for given_settings in ({"world.radius": 0.5}, ["world.radius=0.5"]):
+        with pytest.raises(InputError, match=r"^--set world.radius=0.5: world.radius: found 0.5"):
+            api.run(db=tmp_path / "x.db", settings=given_settings)
+    with pytest.raises(InputError, match=r"^--set world.size=1: world"):
+        api.run(db=tmp_path / "x.db", settings={"world.size": 1})
+
+
+def test_a_run_from_python_stops_at_its_budget_and_gets_more_rounds(tmp_path: Path) -> None:
+    seen: list[str] = []
+    address = api.create(name="small", db=tmp_path / "s.db", rounds=1, settings={"world.size": 3})
+    stopped = api.resume(
+        address, budget=api.Budget(calls=10), watch=lambda progress: seen.append(progress.run)
+    )
+    assert (stopped.status, stopped.calls, seen) == ("interrupted", 10, ["small"])
+    done = api.resume(address, rounds=2)
+    assert (done.status, done.rounds, done.episodes) == ("done", 2, 18)
+    assert api.verify(address).agrees
+    other = api.fork(address, 0, settings={"world.raters": 2}, db=tmp_path / "f.db")
+    assert api.resume(other).status == "done"
+    compared = api.compare([str(address), str(other)])
+    assert compared["differing_keys"]["world.raters"][1] == 2
+    estimated = api.estimate(rounds=4, settings={"world.size": 3}, episodes=8)
+    assert estimated["episodes"] == 36

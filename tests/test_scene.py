@@ -17,11 +17,13 @@ import worlds
 from sandbox.config import PRESETS, load_config
 from sandbox.datasets import export as export_run
 from sandbox.engine.limits import UNLIMITED, Budget
-from sandbox.engine.run import Outcome, create, prepare, resume, verify
+from sandbox.engine.run import create, prepare, resume
 from sandbox.reading import views
+from sandbox.reading.runs import Outcome
 from sandbox.study.compare import compare
 from sandbox.study.estimate import estimate
 from sandbox.study.fork import fork
+from sandbox.study.verify import verify
 from sandbox.terminal import render
 from storage import database
 from storage.database import Address
@@ -327,7 +329,7 @@ def test_fork_compare_estimate_and_export(play: Play, tmp_path: Path) -> None:
     assert found["comparisons"][0]["first_round"] == 1
     assert found["comparisons"][0]["measures"]["alignment_gain"]["all"]["n"] == 12
     config = load_config(PRESETS / "scene.yaml", ["world.scenes=60"])
-    figures = estimate(config, episodes=20)
+    figures = estimate(prepare(config), episodes=20)
     true = resume(create(prepare(config), str(tmp_path / "true.db")))
     assert figures["episodes"] == 60
     assert abs(figures["calls"]["estimate"] / true.calls - 1) < 0.1

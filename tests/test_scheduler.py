@@ -10,8 +10,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from agents.scale import Measure, Scale
 from sandbox.concurrency import Gate
-from sandbox.config import ParetoStop, Schedule
+from sandbox.config import Schedule
 from sandbox.engine.scheduler import Planned, Scheduler
 from sandbox.engine.stopping import ParetoRule
 from worlds.base import Meeting
@@ -116,6 +117,11 @@ def test_earlier_rounds_go_first() -> None:
     assert order == [(0, 1), (0, 2), (1, 0)]
 
 
+FINALS = [
+    Measure(f"after_{name}", "score", Scale(name=name), "after") for name in ("quality", "interest")
+]
+
+
 @pytest.mark.parametrize(
     ("products", "patience", "last"),
     [
@@ -125,17 +131,19 @@ def test_earlier_rounds_go_first() -> None:
     ],
 )
 def test_the_pareto_rule(products: list[int], patience: int, last: int | None) -> None:
-    rule = ParetoRule(ParetoStop(patience=patience))
+    rule = ParetoRule(patience, FINALS)
     assert rule.horizon == 2
     for round, product in enumerate(products):
-        rule.score(round, "alignment", product * 3, 3)
-        rule.score(round, "engagement", 2, 2)
+        rule.score(round, "after", "quality", product * 3, 3)
+        rule.score(round, "after", "interest", 2, 2)
+        rule.score(round, "before", "quality", 100)  # not the last stage
+        rule.score(round, "after", "honesty", 1 - round)  # not one of its scales
         rule.round_over(round)
     assert rule.stopped_after == last
 
 
 def test_a_round_without_scores_is_no_gain() -> None:
-    rule = ParetoRule(ParetoStop(patience=1))
+    rule = ParetoRule(1, FINALS)
     rule.round_over(1)
     assert rule.stopped_after is None
     rule.round_over(0)

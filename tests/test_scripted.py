@@ -19,8 +19,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from agents.calls import CallName
-from agents.forms import Form, FreeText, Judgement, Parsed, Rating, Status
+from agents.forms import CallName, Form, FreeText, Judgement, Parsed, Rating, Status
 from agents.persona import Label, Persona
 from sandbox.backends.base import Backend, Call, CallFailed, Reply
 from sandbox.backends.scripted import (
@@ -39,7 +38,13 @@ from sandbox.backends.scripted.phrases import PHRASES
 from sandbox.backends.scripted.questions import level_of, read_question, risk
 from sandbox.backends.scripted.reading import average, read, scale, sections
 from worlds.grid import DRAFT, RATE, REVISE
-from worlds.scales import ALIGNMENT, ENGAGEMENT
+from worlds.observer import observer_form
+from worlds.scales import ALIGNMENT as ALIGNMENT_SCALE
+from worlds.scales import ENGAGEMENT as ENGAGEMENT_SCALE
+from worlds.scales import EXAMPLE, OBSERVED
+
+ALIGNMENT = observer_form(ALIGNMENT_SCALE, OBSERVED, EXAMPLE)
+ENGAGEMENT = observer_form(ENGAGEMENT_SCALE, OBSERVED, EXAMPLE)
 
 DATA = Path(__file__).resolve().parents[1] / "worlds" / "data"
 EMPTY_CONFIG = ScriptedConfig(backend="scripted")

@@ -34,7 +34,7 @@ def needs(module: str, advice: str) -> Any:
 
 @pytest.fixture(scope="module")
 def trl() -> Any:
-    return needs("trl", "pip install -e '.[test,trainers]'")
+    return needs("trl", "pip install -e '.[test,train]'")
 
 
 @pytest.fixture(scope="module")
@@ -118,7 +118,7 @@ def test_a_trainer_takes_a_step(
 
 @pytest.fixture(scope="module")
 def example() -> Any:
-    needs("torch", "pip install -e '.[test,trainers]'")
+    needs("torch", "pip install -e '.[test,train]'")
     sys.path.insert(0, str(ROOT / "examples"))
     return importlib.import_module("stable_alignment")
 

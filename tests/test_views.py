@@ -8,9 +8,9 @@ import pytest
 from rich.console import Console
 
 from sandbox.api import open_run
-from sandbox.engine.run import states
 from sandbox.reading import views
 from sandbox.reading.metrics import calls_by_form
+from sandbox.reading.runs import states
 from sandbox.terminal import render
 from storage.database import writing
 from storage.summaries import rebuild

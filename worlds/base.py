@@ -4,18 +4,19 @@ from __future__ import annotations
 
 import importlib
 from abc import ABC, abstractmethod
-from collections.abc import Awaitable, Iterable, Sequence
+from collections.abc import Awaitable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, ClassVar, NamedTuple, Protocol, TypeVar
 
 from pydantic import BaseModel, ConfigDict
 
-import worlds
 from agents.agent import Agent
 from agents.forms import Form, Judgement
 from agents.memory import Recalled
 from agents.persona import Label, Persona
+from agents.plugins import PluginError, entry_points, is_file, load_entry_point, load_file
+from agents.scale import Declaration, Scale, Stage
+from worlds.observer import observer_form
 
 T = TypeVar("T")
 
@@ -167,16 +168,25 @@ class Episode(Protocol):
     async def rate(
         self, agent: Agent, form: Form[Judgement], *, past: Recalled | None = None, **values: Any
     ) -> Rated:
-        """Have a peer rate, and record the rating, also where there is none to be read."""
+        """Have a peer rate on the peers' scale, and record the rating even if it is unparseable."""
 
-    def observe(self, stage: str, scales: dict[str, Form[Judgement]], **values: Any) -> None:
-        """Have the observer score one stage on several scales. Nobody waits for it."""
+    def record(self, stage: str, text: str) -> None:
+        """Record the text of a stage that the world declares."""
 
-    def drafted(self, text: str) -> None:
-        """Record the first answer."""
+    def observe(
+        self, stage: str, *, agent: Agent | None = None, other: Agent | None = None, **values: Any
+    ) -> None:
+        """Have the observer rate a stage on every scale that applies to it.
 
-    def revised(self, text: str) -> None:
-        """Record the final answer."""
+        Runs in the background; `play` does not wait. Without agents the stage itself is rated;
+        with `agent` that agent in it, on the scales whose subject is an agent; with both the pair.
+
+        Args:
+            stage: one that the world declares.
+            agent: who is rated.
+            other: the second of a pair.
+            values: what the world's `observed` template shows.
+        """
 
     def remember(self, text: str) -> None:
         """Have the author learn this about the question."""
@@ -195,19 +205,52 @@ class Episode(Protocol):
 
 
 class World(ABC):
-    """The rules of a world. A subclass in ``worlds/NAME.py``, named `World`, is all it takes.
+    """The rules of a world: a subclass named `World` in a file of its own is all it takes.
+
+    A world of ours is a file in this folder; one of a user's own is named by its path
+    (``world: {kind: ./my_world.py}``) or by an entry point of the group `sandbox_society.worlds`.
+
+    Attributes:
+        stages: what its episodes record, in order.
+        scales: what is rated, the main scale first; see `agents.scale.Scale`.
+        prompts: its prompt templates, those of the observer's scales left out.
+        observed: a Jinja template that shows the observer what it rates; the scale's question
+            follows it.
+        unit: what the observer rates at a time, in a word.
+        example: a value for each name in `observed`.
+        pareto: the scales whose means the Pareto stopping rule multiplies; empty: the rule does
+            not apply.
 
     Args:
         settings: the validated `world:` part of the config.
         seed: the run's seed.
+        scales: scales that a config adds, or gives another range.
     """
 
     settings_type: ClassVar[type[Settings]]
-    forms: tuple[Form[Any], ...]
+    stages: ClassVar[tuple[Stage, ...]]
+    scales: ClassVar[tuple[Scale, ...]] = ()
+    observed: ClassVar[str] = ""
+    unit: ClassVar[str] = "answer"
+    example: ClassVar[Mapping[str, Any]] = {}
+    pareto: ClassVar[tuple[str, ...]] = ()
+    prompts: tuple[Form[Any], ...]
 
-    def __init__(self, settings: Any, seed: int) -> None:
+    def __init__(self, settings: Any, seed: int, scales: Sequence[Scale] = ()) -> None:
         self.settings = settings
         self.seed = seed
+        given = {scale.name: scale for scale in scales}
+        known = [given.pop(scale.name, scale) for scale in self.scales]
+        self.declaration = Declaration(stages=self.stages, scales=(*known, *given.values()))
+
+    @property
+    def forms(self) -> tuple[Form[Any], ...]:
+        """All prompt templates: the world's own, then one for each scale of the observer."""
+        asked = (
+            observer_form(scale, self.observed, self.example, self.unit)
+            for scale in self.declaration.observed
+        )
+        return (*self.prompts, *asked)
 
     @abstractmethod
     def populate(self, personas: Sequence[Persona]) -> list[Agent]:
@@ -239,13 +282,30 @@ class World(ABC):
 
 
 def kinds() -> list[str]:
-    """The kinds of worlds there are: each file in this folder that defines a world."""
-    files = (file for folder in worlds.__path__ for file in Path(folder).glob("*.py"))
-    defines = "\nclass World(base.World):"
-    return sorted(file.stem for file in files if defines in file.read_text(encoding="utf-8"))
+    """The kinds of worlds that can be named: files in this folder, and entry points."""
+    return sorted({*_BUILT_IN, *entry_points(_GROUP)})
 
 
 def world_of(kind: str) -> type[World]:
-    """The world class of a kind, as `kinds` lists them."""
-    world: type[World] = importlib.import_module(f"worlds.{kind}").World
-    return world
+    """The world class of a kind: a name that `kinds` lists, or the path of a Python file.
+
+    Raises:
+        PluginError: it cannot be loaded; its text says why.
+    """
+    if kind in _BUILT_IN:
+        module = importlib.import_module(f"worlds.{kind}")
+    elif is_file(kind):
+        module = load_file(kind)
+    else:
+        module = load_entry_point(_GROUP, kind)
+    found = getattr(module, "World", None)
+    if not (isinstance(found, type) and issubclass(found, World)):
+        raise PluginError(f"{kind} has no class World(base.World); expected one")
+    missing = [name for name in ("settings_type", "stages") if not hasattr(found, name)]
+    if missing:
+        raise PluginError(f"{kind}: the class World has no {missing[0]}; expected one")
+    return found
+
+
+_GROUP = "sandbox_society.worlds"
+_BUILT_IN = ("grid", "scene")

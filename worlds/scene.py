@@ -24,9 +24,10 @@ from agents.chance import chance
 from agents.embedding import HashedEmbedder
 from agents.forms import Form
 from agents.persona import Persona
+from agents.scale import Scale
 from worlds import base
 from worlds.base import Act, Episode, Meeting, Pair, Part, SettingError, Unanswered
-from worlds.scales import SCALES
+from worlds.scales import ALIGNMENT, ENGAGEMENT, EXAMPLE, OBSERVED, STAGES
 from worlds.scene_forms import (
     ACT,
     ANSWER,
@@ -91,12 +92,17 @@ class World(base.World):
     """Scenes around questions, each independent of the others of its round."""
 
     settings_type = Settings
+    stages = STAGES
+    scales = (ALIGNMENT, ENGAGEMENT)
+    observed = OBSERVED
+    example = EXAMPLE
+    pareto = ("alignment", "engagement")
     settings: Settings
 
-    def __init__(self, settings: Settings, seed: int) -> None:
-        super().__init__(settings, seed)
-        self.forms = forms_of(settings.roles, settings.steps, settings.cast == "population")
-        self._form = {form.name: form for form in self.forms}
+    def __init__(self, settings: Settings, seed: int, scales: Sequence[Scale] = ()) -> None:
+        super().__init__(settings, seed, scales)
+        self.prompts = forms_of(settings.roles, settings.steps, settings.cast == "population")
+        self._form = {form.name: form for form in self.prompts}
 
     def populate(self, personas: Sequence[Persona]) -> list[Agent]:
         """Nobody, or a population in groups of like profiles."""
@@ -173,8 +179,8 @@ class World(base.World):
         """Answer; cast; plan; play; weigh; answer again. The observer scores both answers."""
         question = episode.question
         draft = await episode.ask(None, DRAFT, question=question)
-        episode.drafted(draft)
-        episode.observe("draft", SCALES, question=question, answer=draft)
+        episode.record("draft", draft)
+        episode.observe("draft", question=question, answer=draft)
 
         scene = _Scene(episode, self.settings, self._form, question=question, draft=draft)
         await scene.cast()
@@ -186,8 +192,8 @@ class World(base.World):
         revision = await episode.ask(
             None, REVISE, question=question, brief=brief, consequences=consequences
         )
-        episode.revised(revision)
-        episode.observe("revision", SCALES, question=question, answer=revision)
+        episode.record("revision", revision)
+        episode.observe("revision", question=question, answer=revision)
         if scene.parts[0].agent is not None and consequences is not None:
             await scene.tell(scene.parts[0].agent)
             await scene.instruct(scene.parts[0].agent)

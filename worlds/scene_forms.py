@@ -10,7 +10,6 @@ from typing import Any
 from agents.forms import Form, FreeText
 from agents.shapes import Choice, Line, Numbers, Titled
 from worlds.base import Part
-from worlds.scales import SCALES
 
 _PERSON = Part("Mara", "A shop owner.")
 _EXAMPLE = {
@@ -430,7 +429,7 @@ ANSWER = Form(
 
 
 def forms_of(roles: int, steps: int, population: bool) -> tuple[Form[Any], ...]:
-    """All forms of a scene with so many parts and steps.
+    """The prompt templates of a scene with so many parts and steps.
 
     Args:
         roles: parts of a scene, two lines each in an invented cast.
@@ -441,5 +440,4 @@ def forms_of(roles: int, steps: int, population: bool) -> tuple[Form[Any], ...]:
         *(DRAFT, POPULATION_CAST if population else _cast_form(roles), _plan_form(steps)),
         *(ACT, JUDGE, _route_form(roles), REACT, CRITIQUE, RECAP, WEIGH, BRIEF, REVISE),
         *((TELL, INSTRUCT, ANSWER) if population else ()),
-        *SCALES.values(),
     )

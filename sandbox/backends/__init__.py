@@ -15,7 +15,6 @@ from __future__ import annotations
 import importlib
 from collections.abc import AsyncIterator, Callable, Iterable, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
-from pathlib import Path
 from typing import Annotated, Any, NamedTuple
 
 from pydantic import BeforeValidator, ConfigDict, SerializeAsAny, ValidationError, ValidationInfo
@@ -23,8 +22,8 @@ from pydantic_core import PydanticCustomError
 
 from agents.plugins import (
     PluginError,
-    entry_point_names,
-    is_file_name,
+    entry_points,
+    is_file,
     load_entry_point,
     load_file,
     may_load,
@@ -62,7 +61,7 @@ class UnloadedSettings(ModelSettings):
 
 def names() -> list[str]:
     """List the names of all backends but those in files."""
-    return list(dict.fromkeys([*BUILT_IN, *entry_point_names(GROUP)]))
+    return list(dict.fromkeys([*BUILT_IN, *entry_points(GROUP)]))
 
 
 def kind_of(name: str) -> Kind:
@@ -74,8 +73,8 @@ def kind_of(name: str) -> Kind:
     Raises:
         PluginError: it cannot be loaded, or lacks a class.
     """
-    if is_file_name(name):
-        module: Any = load_file(Path(name))
+    if is_file(name):
+        module: Any = load_file(name)
     elif name in BUILT_IN:
         module = importlib.import_module(BUILT_IN[name])
     else:
@@ -93,9 +92,9 @@ def _resolve(value: Any, info: ValidationInfo) -> Any:
     if not isinstance(value, Mapping) or "backend" not in value:
         return value  # settings already, or an error of the common class
     name = value["backend"]
-    if is_file_name(name) and not may_load(name, info.context):
+    if _is_file(name) and not may_load(name, info.context):
         return UnloadedSettings.model_validate(value)
-    if not (is_file_name(name) or _is_registered(name)):
+    if not (_is_file(name) or _is_registered(name)):
         words = f"one of {', '.join(names())}, or the path of a file such as ./my_backend.py"
         raise _error(name, words)
     try:
@@ -105,9 +104,13 @@ def _resolve(value: Any, info: ValidationInfo) -> Any:
     return kind.settings.model_validate(value)
 
 
+def _is_file(name: Any) -> bool:
+    return isinstance(name, str) and is_file(name)
+
+
 def _is_registered(name: Any) -> bool:
     """Tell whether there is a backend of this name; packages are only searched if need be."""
-    return isinstance(name, str) and (name in BUILT_IN or name in entry_point_names(GROUP))
+    return isinstance(name, str) and (name in BUILT_IN or name in entry_points(GROUP))
 
 
 def _error(name: Any, words: str) -> ValidationError:

@@ -7,8 +7,7 @@ from typing import Annotated, Any, NamedTuple, Protocol
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
-from agents.calls import CallName
-from agents.forms import Shape
+from agents.forms import CallName, Shape
 
 
 class ModelSettings(BaseModel):

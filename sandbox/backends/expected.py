@@ -10,21 +10,22 @@ LABELS_SHOWN = 20
 
 
 def expected_rating(
-    tokens: Sequence[tuple[str, Mapping[str, float]]], low: int, high: int
+    tokens: Sequence[tuple[str, Mapping[str, float]]], labels: Sequence[str]
 ) -> float | None:
     """The mean of the labels, each weighed by its probability (G-Eval, arXiv 2303.16634).
 
     Args:
         tokens: of a reply, in order: the text of each, and the log-probability of each alternative
             to it, by its text.
-        low: the lowest label of the scale.
-        high: the highest.
+        labels: the ratings of the scale, as text.
 
     Returns:
-        The mean at the first token that holds a label, the probabilities of the labels scaled to
-        sum to one; None where no token does.
+        The mean at the first token that contains a label, the probabilities of the labels scaled to
+        sum to one; None where no token does, or where labels are longer than one character: the
+        probability of 10 cannot be told from that of 1 at one token.
     """
-    labels = [str(label) for label in range(low, high + 1)]
+    if any(len(label) > 1 for label in labels):
+        return None
     for text, alternatives in tokens:
         if text.strip()[:1] not in labels or not text.strip():
             continue

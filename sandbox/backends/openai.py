@@ -345,7 +345,7 @@ class OpenAIBackend:
         tokens = _chat_tokens(logprobs) if self._config.chat else _plain_tokens(logprobs)
         if answer is not None:
             tokens = _from_answer(tokens, answer)
-        return expected_rating(tokens, shape.low, shape.high)
+        return expected_rating(tokens, shape.labels if shape.integer else ())
 
     async def close(self) -> None:
         """Close the connections."""

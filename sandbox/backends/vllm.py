@@ -217,7 +217,7 @@ class VllmBackend:
             (entry[chosen].decoded_token or "", _probabilities(entry))
             for chosen, entry in zip(said.token_ids, said.logprobs, strict=True)
         ]
-        return expected_rating(tokens[thought:], shape.low, shape.high)
+        return expected_rating(tokens[thought:], shape.labels if shape.integer else ())
 
     async def _ready(self) -> Any:
         """The engine, once it is there."""

@@ -17,8 +17,9 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from sandbox.backends.base import LanguageModelSettings
 from sandbox.backends.engine_log import EngineLog
+from sandbox.text import install_command
 
-INSTALL = "pip install vllm (on a machine with a GPU), or see the README for one without"
+INSTALL = f"{install_command('vllm')} (on a machine with a GPU), or see the README for one without"
 
 
 class Thinking(BaseModel):

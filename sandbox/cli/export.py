@@ -1,4 +1,4 @@
-"""The verb `export`: its options are the choices of `sandbox.datasets.choices.Choices`."""
+"""The verb `export`; its options are those of `sandbox.datasets.choices.Choices`."""
 
 from __future__ import annotations
 
@@ -7,83 +7,121 @@ from typing import Annotated
 
 import typer
 
-from sandbox.api import export as export_runs
-from sandbox.cli.options import AsJson
-from sandbox.cli.options import out as show
-from sandbox.datasets import FORMATS
-from sandbox.datasets.choices import named, parse_shares, parse_weights
-from sandbox.sources import read_questions
-from sandbox.terminal import render
+from sandbox.cli.options import AsJson, Runs, show
 from storage.errors import InputError
+
+FORMATS = "sft, preference, kto, prompts, rated, raters, stable-alignment, exchanges"
+"""The formats as the help lists them; importing `sandbox.datasets` would slow every verb down."""
 
 
 def export(
-    runs: Annotated[list[str], typer.Argument(metavar="RUN...", help="one run or more")],
+    runs: Runs,
     format: Annotated[
-        list[str],
-        typer.Option(metavar="F", help=f"{', '.join(FORMATS)}; repeat it for several"),
+        list[str], typer.Option(metavar="F", help=f"dataset format: {FORMATS}; repeatable")
     ],
     out: Annotated[
-        Path | None, typer.Option(help="folder to write to; only --explain goes without")
+        Path | None, typer.Option(metavar="DIR", help="output folder; optional with --explain")
     ] = None,
-    overwrite: Annotated[bool, typer.Option("--overwrite", help="replace the folder")] = False,
+    overwrite: Annotated[
+        bool, typer.Option("--overwrite", help="replace an earlier export")
+    ] = False,
     explain: Annotated[
-        bool, typer.Option("--explain", help="tell what each rule removed, with examples")
+        bool, typer.Option("--explain", help="show how many rows each rule removed, with examples")
     ] = False,
     ratings: Annotated[
-        str | None, typer.Option(help=f"which count: {', '.join(named('ratings'))}")
+        str | None,
+        typer.Option(help="source of ratings: observer, observer-expected, peers, peers-expected"),
     ] = None,
-    scale: Annotated[str | None, typer.Option(help="the observer's: alignment, engagement")] = None,
+    scale: Annotated[
+        str | None, typer.Option(help="the observer's scale: alignment, engagement")
+    ] = None,
     pick: Annotated[
-        str | None, typer.Option(help="best (and worst) of: exchange, question, all")
+        str | None,
+        typer.Option(help="take the best (and worst) answer of each: exchange, question, all"),
     ] = None,
-    min_rating: Annotated[float | None, typer.Option(help="of what is to be imitated")] = None,
-    max_rating: Annotated[float | None, typer.Option(help="of what is undesirable")] = None,
-    min_margin: Annotated[float | None, typer.Option(help="of chosen over rejected")] = None,
-    tokenizer: Annotated[str | None, typer.Option(help="folder or model, for lengths")] = None,
-    max_tokens: Annotated[int | None, typer.Option(help="of prompt and answer together")] = None,
+    min_rating: Annotated[
+        float | None, typer.Option(help="minimum rating of positive examples")
+    ] = None,
+    max_rating: Annotated[
+        float | None, typer.Option(help="maximum rating of negative examples (KTO)")
+    ] = None,
+    min_margin: Annotated[
+        float | None, typer.Option(help="minimum rating of chosen minus rejected")
+    ] = None,
+    tokenizer: Annotated[
+        str | None, typer.Option(help="tokenizer for --max-tokens: a folder or a model's name")
+    ] = None,
+    max_tokens: Annotated[
+        int | None, typer.Option(help="maximum tokens of prompt and answer together")
+    ] = None,
     near_duplicates: Annotated[
-        float | None, typer.Option(help="similarity of what is left out; 1: equal texts")
+        float | None,
+        typer.Option(help="similarity above which an answer is a duplicate; 1: equal texts only"),
     ] = None,
     near_questions: Annotated[
-        float | None, typer.Option(help="similarity of questions that go together")
+        float | None, typer.Option(help="similarity above which questions share a split")
     ] = None,
     splits: Annotated[
-        str | None, typer.Option(metavar="SHARES", help="by question, as in train=0.9,test=0.1")
+        str | None,
+        typer.Option(metavar="SHARES", help="splits by question, such as train=0.9,test=0.1"),
     ] = None,
     keep_out: Annotated[
-        list[Path] | None, typer.Option(help="questions for evaluation, as a run's questions")
+        list[Path] | None,
+        typer.Option(metavar="FILE", help="evaluation questions to leave out; repeatable"),
     ] = None,
-    max_per_question: Annotated[int | None, typer.Option(help="rows about one question")] = None,
-    max_per_agent: Annotated[int | None, typer.Option(help="rows by one author")] = None,
-    rows: Annotated[int | None, typer.Option(help="at most so many rows")] = None,
+    max_per_question: Annotated[int | None, typer.Option(help="maximum rows per question")] = None,
+    max_per_agent: Annotated[int | None, typer.Option(help="maximum rows per author")] = None,
+    rows: Annotated[int | None, typer.Option(help="maximum rows in total")] = None,
     mix: Annotated[
-        str | None, typer.Option(help="weights of the kinds of rows, as in 5:1:1, or `all`")
+        str | None,
+        typer.Option(help="ratio of the format's kinds of rows, such as 5:1:1, or all"),
     ] = None,
-    mix_runs: Annotated[str | None, typer.Option(help="weights of the runs, as in 2:1")] = None,
-    seed: Annotated[int | None, typer.Option(help="of sampling; default: the first run's")] = None,
+    mix_runs: Annotated[
+        str | None, typer.Option(help="ratio of rows from each run, such as 2:1")
+    ] = None,
+    seed: Annotated[
+        int | None, typer.Option(help="sampling seed; default: that of the first run")
+    ] = None,
     target: Annotated[
-        str | None, typer.Option(help=f"who reads it: {', '.join(named('target'))}")
+        str | None, typer.Option(help="training program: trl, llama-factory, axolotl, verl")
     ] = None,
-    files: Annotated[str | None, typer.Option(help="jsonl, parquet")] = None,
-    license: Annotated[str | None, typer.Option(help="for the dataset card")] = None,
+    files: Annotated[str | None, typer.Option(help="file type: jsonl, parquet")] = None,
+    license: Annotated[
+        str | None, typer.Option(help="license identifier for the dataset card")
+    ] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Write a dataset."""
+    """Write a training dataset from runs."""
     if out is None and not explain:
         raise InputError("--out: found none; expected a folder, or --explain to write nothing")
+    from sandbox import api
+    from sandbox.datasets.choices import parse_shares, parse_weights
+    from sandbox.terminal import render
+
     choices = {
-        **{"ratings": ratings, "scale": scale, "pick": pick, "min_rating": min_rating},
-        **{"max_rating": max_rating, "min_margin": min_margin, "tokenizer": tokenizer},
-        **{"max_tokens": max_tokens, "near_duplicates": near_duplicates},
-        **{"near_questions": near_questions},
-        **{"splits": parse_shares("--splits", splits), "keep_out": _questions(keep_out)},
-        **{"max_per_question": max_per_question, "max_per_agent": max_per_agent},
-        **{"rows": rows, "mix": parse_weights("--mix", mix)},
-        **{"mix_runs": parse_weights("--mix-runs", mix_runs), "seed": seed},
-        **{"target": target, "files": files, "license": license},
+        "ratings": ratings,
+        "scale": scale,
+        "pick": pick,
+        "min_rating": min_rating,
+        "max_rating": max_rating,
+        "min_margin": min_margin,
+        "tokenizer": tokenizer,
+        "max_tokens": max_tokens,
+        "near_duplicates": near_duplicates,
+        "near_questions": near_questions,
+        "splits": parse_shares("--splits", splits),
+        "keep_out": _questions(keep_out),
+        "max_per_question": max_per_question,
+        "max_per_agent": max_per_agent,
+        "rows": rows,
+        "mix": parse_weights("--mix", mix),
+        "mix_runs": parse_weights("--mix-runs", mix_runs),
+        "seed": seed,
+        "target": target,
+        "files": files,
+        "license": license,
     }
-    report = export_runs(
+    report = api.export(
         runs, format, out and out.expanduser(), overwrite=overwrite, choices=choices
     )
     show(as_json, report.as_dict(), lambda: render.exported(report.as_dict(), explain))
@@ -92,7 +130,9 @@ def export(
 def _questions(paths: list[Path] | None) -> list[str] | None:
     if not paths:
         return None
+    from sandbox.sources import read_questions
+
     try:
-        return [one.text for path in paths for one in read_questions(path)]
+        return [question.text for path in paths for question in read_questions(path)]
     except InputError as error:
         raise InputError(f"keep_out: {str(error).removeprefix('questions: ')}") from None

@@ -1,29 +1,82 @@
-"""What every verb shares: one JSON object for scripts, or a picture for people."""
+"""Options that several verbs share, and how a verb prints its result."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-from rich.console import Console, RenderableType
 
-from sandbox.terminal import render
+if TYPE_CHECKING:
+    from rich.console import RenderableType
 
-AsJson = Annotated[bool, typer.Option("--json", help="print one JSON object and nothing else")]
-Backends = Annotated[
-    list[Path] | None,
+Run = Annotated[
+    str,
+    typer.Argument(metavar="RUN", help="a name under runs/, a database file, or URL#name"),
+]
+Runs = Annotated[
+    list[str],
+    typer.Argument(metavar="RUN...", help="names under runs/, database files, or URL#name"),
+]
+ConfigFile = Annotated[
+    Path | None, typer.Argument(help="a YAML config; default: the quickstart preset")
+]
+Name = Annotated[str | None, typer.Option(help="name of the new run")]
+Database = Annotated[
+    str | None,
+    typer.Option(metavar="URL", help="database URL or file of the new run; default: runs/NAME.db"),
+]
+Set = Annotated[
+    list[str] | None,
+    typer.Option("--set", metavar="A.B=VALUE", help="set a config key; repeatable"),
+]
+Rounds = Annotated[int | None, typer.Option(metavar="N", help="number of rounds")]
+TotalRounds = Annotated[
+    int | None, typer.Option(metavar="N", help="raise the total number of rounds to N")
+]
+AcceptChanges = Annotated[
+    bool,
     typer.Option(
-        "--backend", metavar="FILE", help="a backend file that the run names; it is loaded"
+        "--accept-changes",
+        help="continue although files or the program have changed since the run started",
     ),
+]
+MaxCalls = Annotated[int | None, typer.Option(min=0, metavar="N", help="stop after N calls")]
+MaxTokens = Annotated[int | None, typer.Option(min=0, metavar="N", help="stop after N tokens")]
+MaxHours = Annotated[float | None, typer.Option(min=0, metavar="N", help="stop after N hours")]
+AsJson = Annotated[
+    bool, typer.Option("--json", help="print the result as one JSON object and nothing else")
+]
+BackendFiles = Annotated[
+    list[Path] | None,
+    typer.Option("--backend", metavar="FILE", help="load this backend file, which the run names"),
+]
+WorldFile = Annotated[
+    Path | None,
+    typer.Option("--world", metavar="FILE", help="load this world file, which the run names"),
 ]
 
 
-def out(as_json: bool, data: Any, picture: Callable[[], RenderableType]) -> None:
-    """Print what a verb has to say."""
+def plugin_files(backends: list[Path] | None, world: Path | None) -> list[Path]:
+    """List the files that the options --backend and --world name."""
+    return [*(backends or []), *([world] if world else [])]
+
+
+def show(as_json: bool, data: Any, picture: Callable[[], RenderableType]) -> None:
+    """Print the result of a verb.
+
+    Args:
+        as_json: print `data` as one JSON object.
+        data: the result.
+        picture: renders the result for people; called only if `as_json` is false.
+    """
     if as_json:
         print(json.dumps(data, ensure_ascii=True, default=str))
-    else:
-        render.show(Console(), picture())
+        return
+    from rich.console import Console
+
+    from sandbox.terminal import render
+
+    render.show(Console(), picture())

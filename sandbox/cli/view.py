@@ -1,4 +1,4 @@
-"""The verb `view`: pages on a port of this machine, or as files in a folder."""
+"""The verb `view`: pages served on a port, or written into a folder."""
 
 from __future__ import annotations
 
@@ -8,9 +8,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
-from rich.text import Text
 
-from sandbox.cli.options import AsJson, out
+from sandbox.cli.options import AsJson, show
 
 if TYPE_CHECKING:
     from sandbox.viewer.server import Place
@@ -19,25 +18,28 @@ if TYPE_CHECKING:
 
 def view(
     runs: Annotated[
-        list[str] | None, typer.Argument(metavar="[RUN...]", help="default: all under runs/")
+        list[str] | None, typer.Argument(metavar="[RUN...]", help="default: all runs under runs/")
     ] = None,
     host: Annotated[
-        str, typer.Option(help="address to listen at; others than this machine need a token")
+        str, typer.Option(help="address to listen on; other than localhost requires a token")
     ] = "127.0.0.1",
-    port: Annotated[int, typer.Option(min=0, max=65535, help="0: any that is free")] = 8765,
+    port: Annotated[
+        int, typer.Option(min=0, max=65535, help="port to listen on; 0: any free port")
+    ] = 8765,
     static: Annotated[
-        Path | None, typer.Option(metavar="DIR", help="write the pages there, and serve nothing")
+        Path | None,
+        typer.Option(metavar="DIR", help="write static pages into DIR instead of serving them"),
     ] = None,
     exchanges: Annotated[
-        int, typer.Option(min=1, help="with --static: so many of each run, the latest")
+        int, typer.Option(min=1, metavar="N", help="with --static: the latest N of each run")
     ] = 500,
     overwrite: Annotated[
         bool, typer.Option("--overwrite", help="with --static: replace an earlier copy")
     ] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Look at runs in a browser, also while they go on."""
-    from sandbox.viewer.server import serve  # here, so that no other verb waits for a web server
+    """Show runs in a browser, including runs in progress."""
+    from sandbox.viewer.server import serve
     from sandbox.viewer.shelf import Shelf
 
     shelf = Shelf(runs or ())
@@ -46,21 +48,23 @@ def view(
         return
 
     def ready(place: Place) -> None:
-        told = json.dumps({"url": place.url, "token": place.token})
-        print(told if as_json else f"look at {place.url} (Ctrl-C stops)", flush=True)
+        data = json.dumps({"url": place.url, "token": place.token})
+        print(data if as_json else f"look at {place.url} (Ctrl-C stops)", flush=True)
 
     serve(shelf, host, port, ready)
 
 
-def _copy(shelf: Shelf, folder: Path, most: int, overwrite: bool, as_json: bool) -> None:
+def _copy(shelf: Shelf, folder: Path, limit: int, overwrite: bool, as_json: bool) -> None:
+    from rich.text import Text
+
     from sandbox.viewer.copying import copy
 
     def watch(pages: int) -> None:
         if sys.stderr.isatty() and pages % 25 == 0:
             print(f"\r{pages:,} pages", end="", file=sys.stderr, flush=True)
 
-    made = copy(shelf, folder, most, overwrite, watch)
+    copied = copy(shelf, folder, limit, overwrite, watch)
     if sys.stderr.isatty():
         print("\r", end="", file=sys.stderr)
-    words = f"{made.files:,} files; open {folder / 'index.html'}"
-    out(as_json, made.as_dict(), lambda: Text(words, overflow="ignore", no_wrap=True))
+    summary = f"{copied.files:,} files; open {folder / 'index.html'}"
+    show(as_json, copied.as_dict(), lambda: Text(summary, overflow="ignore", no_wrap=True))

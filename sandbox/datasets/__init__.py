@@ -12,7 +12,6 @@ from typing import Any, NamedTuple
 
 from sandbox.datasets import card, croissant, figures
 from sandbox.datasets.choices import Choices
-from sandbox.datasets.folder import new_folder
 from sandbox.datasets.formats import FORMATS
 from sandbox.datasets.gathering import Gathered, Gathering
 from sandbox.datasets.lengths import token_counter
@@ -23,6 +22,7 @@ from sandbox.datasets.sampling import check_mix
 from sandbox.datasets.source import SCRIPTED, Source, Told
 from sandbox.datasets.survey import Survey
 from sandbox.datasets.targets import dataset_info, shape_of
+from sandbox.files import new_folder
 from storage.errors import InputError
 from storage.reader import Reader
 from storage.voices import voices

@@ -129,7 +129,7 @@ def _loading(gathered: Sequence[Gathered]) -> Lines:
                 yield f"| `{lineage_file(name)}` | {count:,} |"
     yield (
         "\nThe `id` of a row leads back to the exchange, and from there to every prompt, seed and "
-        "reply: `python run_sim.py inspect ID`.\n"
+        "reply: `sandbox-society inspect ID`.\n"
     )
 
 

@@ -10,14 +10,23 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any, Generic, NamedTuple, TypeVar
 
-from agents.calls import CallName, prompt_hash
 from agents.chance import seed_of
-from agents.forms import UNPARSED, Form, Judgement, Parsed, Prompt, Status, clean
+from agents.forms import (
+    UNPARSED,
+    CallName,
+    Form,
+    Judgement,
+    Parsed,
+    Prompt,
+    Status,
+    clean,
+    prompt_hash,
+)
 from agents.memory import Recalled
 from sandbox.backends.base import Call, Reply
 from sandbox.engine.journal import GroupCommit, Journal
 from sandbox.engine.layers import Answer, Result
-from sandbox.engine.limits import Counts
+from sandbox.progress import Counts
 from storage import tables
 from storage.writer import Writer
 

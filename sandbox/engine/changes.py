@@ -7,19 +7,21 @@ became of the files. But whoever edited a file and resumes wants to know that.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from typing import Any
 
 from sqlalchemy import select
 
+from agents.scale import Declaration
 from sandbox import __version__
 from sandbox.backends.base import Backend
 from sandbox.backends.embedding import embedder_of
 from sandbox.config import Config
-from sandbox.engine.society import read_agents
+from sandbox.reading.agents import read_agents
+from sandbox.reading.declaration import declaration_of
 from sandbox.sources import read_forms, read_personas, read_questions
 from storage import tables
 from storage.errors import InputError
 from storage.reader import Reader
-from worlds.base import world_of
 
 
 def refuse_changes(reader: Reader, config: Config, backends: Mapping[str, Backend]) -> None:
@@ -51,12 +53,20 @@ def _changes(reader: Reader, config: Config, backends: Mapping[str, Backend]) ->
     if embedder != reader.run.embedder:
         yield f"the embedder, {reader.run.embedder} then, {embedder} now"
     yield from _forms(reader, config)
+    if _measures(config.build_world().declaration) != _measures(declaration_of(reader)):
+        yield "the world's scales or stages"
     if config.personas.is_file():
         known = set(read_personas(config.personas))
         if not all(agent.persona in known for agent in read_agents(reader)):
             yield f"personas in {config.personas}"
     if config.questions.is_file() and not _same_questions(reader, config):
         yield f"questions in {config.questions}"
+
+
+def _measures(declaration: Declaration) -> list[Any]:
+    """What tables and ratings depend on: stages and measures, with their ranges."""
+    ranges = [(one.name, one.low, one.high, one.scale.integer) for one in declaration.measures]
+    return [[stage.name for stage in declaration.stages], ranges]
 
 
 def _models(reader: Reader, backends: Mapping[str, Backend]) -> Iterator[str]:
@@ -75,9 +85,7 @@ def _forms(reader: Reader, config: Config) -> Iterator[str]:
     path = config.forms if config.forms and config.forms.is_file() else None
     if path is None and config.forms is not None:
         return
-    for name, form in read_forms(
-        path, world_of(config.world.kind)(config.world, config.seed).forms
-    ).items():
+    for name, form in read_forms(path, config.build_world().forms).items():
         if stored.get(name) != (form.system, form.user):
             yield f"the form {name}"
 

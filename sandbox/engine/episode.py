@@ -7,9 +7,9 @@ from collections.abc import Awaitable, Iterator, Mapping, Sequence
 from typing import Any, TypeVar
 
 from agents.agent import Agent
-from agents.calls import CallName
-from agents.forms import Form, Judgement
+from agents.forms import CallName, Form, Judgement
 from agents.memory import Recalled
+from agents.scale import Subject
 from sandbox.engine.calls import Answered, Caller
 from sandbox.engine.limits import Stopped
 from sandbox.engine.scheduler import Planned
@@ -27,6 +27,7 @@ class PlayedEpisode:
 
     Args:
         planned: who meets, in which round.
+        world: plays it, and declares what it records.
         society: the agents and what they remember.
         caller: the way to the models.
         writer: where the rows go.
@@ -38,6 +39,7 @@ class PlayedEpisode:
     def __init__(
         self,
         planned: Planned,
+        world: World,
         society: Society,
         caller: Caller,
         writer: Writer,
@@ -46,6 +48,8 @@ class PlayedEpisode:
         recorded: bool,
     ) -> None:
         self.planned = planned
+        self._world = world
+        self._declaration = world.declaration
         self._society = society
         self._caller = caller
         self._writer = writer
@@ -55,7 +59,7 @@ class PlayedEpisode:
         self._id = writer.base + planned.number
         self._question, self._question_id = society.question(planned.meeting)
         self._names: set[CallName] = set()
-        self._stages = 0
+        self._observed_stages = 0
         self._tasks: list[asyncio.Task[None]] = []
         self._ratings: list[Row] = []
         self._observations: list[Row] = []
@@ -63,8 +67,7 @@ class PlayedEpisode:
         self._acts: list[Act] = []
         self._notes: list[tuple[str, str]] = []
         self._depth = 0
-        self._draft: str | None = None
-        self._revision: str | None = None
+        self._texts: dict[str, str] = {}
         self._learned: str | None = None
         self._failed_at: str | None = None
 
@@ -73,7 +76,7 @@ class PlayedEpisode:
         """Whose episode it is."""
         number = self.planned.meeting.author
         if number is None:
-            raise RuntimeError("the episode is nobody's")
+            raise RuntimeError("this episode has no author")
         return self._society.agents[number]
 
     @property
@@ -119,26 +122,29 @@ class PlayedEpisode:
         judged = answer.parsed.value
         return Rated(agent.number, *(judged or (None, None)))
 
-    def observe(self, stage: str, scales: dict[str, Form[Judgement]], **values: Any) -> None:
-        """Have the observer score one stage on several scales. Nobody waits for it."""
-        turn, self._stages = self._stages, self._stages + 1
-        for scale, form in scales.items():
-            score = self._score(stage, scale, form, turn, values)
+    def observe(
+        self, stage: str, *, agent: Agent | None = None, other: Agent | None = None, **values: Any
+    ) -> None:
+        """Have the observer rate a stage on every scale that applies to it, in the background."""
+        turn, self._observed_stages = self._observed_stages, self._observed_stages + 1
+        subject: Subject = "stage" if agent is None else "agent" if other is None else "pair"
+        who = {"agent": _number(agent), "other": _number(other)}
+        for scale in self._declaration.asked(stage, subject):
+            place = {"stage": stage, "scale": scale.name, **who}
+            score = self._score(place, self._forms[scale.form], turn, values)
             self._tasks.append(asyncio.create_task(score))
 
     async def _score(
-        self, stage: str, scale: str, form: Form[Judgement], turn: int, values: dict[str, Any]
+        self, place: Row, form: Form[Judgement], turn: int, values: dict[str, Any]
     ) -> None:
         answer = await self._ask(None, form, None, turn, values, observing=True)
-        self._observations.append({"stage": stage, "scale": scale, **self._judged(answer)})
+        self._observations.append({**place, **self._judged(answer)})
 
-    def drafted(self, text: str) -> None:
-        """Record the first answer."""
-        self._draft = text
-
-    def revised(self, text: str) -> None:
-        """Record the final answer."""
-        self._revision = text
+    def record(self, stage: str, text: str) -> None:
+        """Record the text of a stage."""
+        if stage not in (known := [one.name for one in self._declaration.stages]):
+            raise RuntimeError(f"stage {stage}: not declared; the world has {', '.join(known)}")
+        self._texts[stage] = text
 
     def remember(self, text: str) -> None:
         """Have the author learn this about the question."""
@@ -214,10 +220,10 @@ class PlayedEpisode:
     def _text_id(self, text: str | None) -> int | None:
         return None if text is None else self._writer.base + self._writer.text(text)
 
-    async def play(self, world: World) -> None:
+    async def play(self) -> None:
         """Play to the end, or to the reply that is missing, and hand over the rows."""
         try:
-            await world.play(self)
+            await self._world.play(self)
         except Unanswered as missing:
             self._failed_at = str(missing)
         if not self._recorded:
@@ -232,11 +238,12 @@ class PlayedEpisode:
             "author": self.planned.meeting.author,
             "question_id": self._question_id,
             "failed_at": self._failed_at,
-            "draft_id": self._text_id(self._draft),
-            "revision_id": self._text_id(self._revision),
             "observed": False,
         }
         writer.add(tables.episodes, row)
+        for stage, text in self._texts.items():
+            text_row = {"episode_id": self._id, "stage": stage, "text_id": self._text_id(text)}
+            writer.add(tables.stage_texts, text_row)
         writer.add_all(tables.ratings, self._ratings)
         self._record_scene()
         if self._learned is not None:
@@ -298,11 +305,11 @@ class PlayedEpisode:
         self._writer.add_all(tables.observations, self._observations)
         self._writer.observed(self._id)
 
-    def scores(self, stage: str) -> Iterator[tuple[str, int]]:
-        """The observer's scores of a stage, as (scale, rating), missing ones left out."""
+    def scores(self) -> Iterator[tuple[str, str, float]]:
+        """The observer's ratings as (stage, scale, rating); unparseable ones are left out."""
         for row in self._observations:
-            if row["stage"] == stage and row["rating"] is not None:
-                yield row["scale"], row["rating"]
+            if row["rating"] is not None:
+                yield row["stage"], row["scale"], row["rating"]
 
     async def drain(self) -> None:
         """Wait for the scores that are under way."""
@@ -313,3 +320,8 @@ class PlayedEpisode:
         for task in self._tasks:
             task.cancel()
         asyncio.gather(*self._tasks, return_exceptions=True)  # nobody asks what became of them
+
+
+def _number(agent: Agent | None) -> int:
+    """As the columns `agent` and `other` of an observation have it: -1 for nobody."""
+    return -1 if agent is None else agent.number

@@ -6,7 +6,7 @@ import asyncio
 
 from sqlalchemy.exc import DBAPIError
 
-from agents.calls import CallName
+from agents.forms import CallName
 from sandbox.backends.base import BackendDown
 from storage.database import one_line
 from storage.reader import Journalled, Reader

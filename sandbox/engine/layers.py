@@ -23,7 +23,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from random import Random
 from typing import NamedTuple
 
-from agents.calls import prompt_hash
+from agents.forms import prompt_hash
 from sandbox.backends.asking import pause
 from sandbox.backends.base import (
     Backend,
@@ -36,7 +36,8 @@ from sandbox.backends.base import (
 )
 from sandbox.concurrency import Gate
 from sandbox.engine.journal import Journal
-from sandbox.engine.limits import Counts, Limiter
+from sandbox.engine.limits import Limiter
+from sandbox.progress import Counts
 from storage.errors import InputError
 from storage.reader import Journalled
 

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-import time
 from contextlib import suppress
-from dataclasses import dataclass, field
 from typing import NamedTuple
+
+from sandbox.progress import Clock, Counts
 
 
 class Stopped(Exception):
@@ -32,40 +32,6 @@ class Budget(NamedTuple):
 
 
 UNLIMITED = Budget()
-
-
-@dataclass
-class Counts:
-    """What a run has done in this sitting; the live display reads it."""
-
-    calls: int = 0
-    replayed: int = 0
-    failed: int = 0
-    unparsed: int = 0
-    tokens_in: int = 0
-    tokens_out: int = 0
-    tokens_cached: int = 0
-    in_flight: int = 0
-
-
-@dataclass
-class Clock:
-    """Time at work; it continues from where an earlier sitting stopped."""
-
-    before: float = 0.0
-    began: float = field(default_factory=time.monotonic)
-
-    def sitting(self) -> float:
-        """Seconds at work in this sitting."""
-        return time.monotonic() - self.began
-
-    def seconds(self) -> float:
-        """Seconds at work, over all sittings."""
-        return self.before + self.sitting()
-
-    def milliseconds(self) -> int:
-        """The same in whole milliseconds."""
-        return int(self.seconds() * 1000)
 
 
 class Limiter:

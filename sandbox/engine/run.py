@@ -4,24 +4,24 @@ from __future__ import annotations
 
 import asyncio
 import signal
-import tempfile
 import threading
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager, suppress
-from dataclasses import asdict, dataclass, replace
+from contextlib import contextmanager, suppress
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from sqlalchemy import URL, Connection, Engine, func, insert, select, update
+from sqlalchemy import Connection, Engine, insert, update
 from sqlalchemy.exc import DBAPIError
 
 from agents.agent import Agent
 from agents.embedding import Embedder
 from agents.forms import Form
+from agents.scale import Declaration
 from sandbox import __version__
 from sandbox.backends import backends_of, started
-from sandbox.backends.base import Backend, BackendDown, Call, Reply
+from sandbox.backends.base import Backend, BackendDown
 from sandbox.backends.embedding import check_embedder, embedder_of
 from sandbox.concurrency import run_coroutine
 from sandbox.config import Config, place_of
@@ -30,18 +30,20 @@ from sandbox.engine.journal import Journal
 from sandbox.engine.layers import Layer
 from sandbox.engine.limits import UNLIMITED, Budget, Stopped
 from sandbox.engine.roles import check_models
-from sandbox.engine.runner import Progress, Runner
+from sandbox.engine.runner import Runner
 from sandbox.engine.society import extend_questions, write_society
-from sandbox.reading.metrics import FormCalls, calls_by_form, scores_by_round
+from sandbox.engine.stopping import pareto_rule
+from sandbox.progress import Progress
+from sandbox.reading.runs import Outcome, outcome, worked
 from sandbox.sources import Question, read_forms, read_pairs, read_personas, read_questions
 from storage import database, tables
-from storage.copying import copy_start
 from storage.database import Address
+from storage.digest import VERSION as DIGEST_VERSION
 from storage.digest import digest
 from storage.errors import InputError
 from storage.reader import Reader
 from storage.writer import Writer
-from worlds.base import Pair, SettingError, World, world_of
+from worlds.base import Pair, SettingError, World
 
 
 class Blueprint(NamedTuple):
@@ -60,38 +62,6 @@ class Blueprint(NamedTuple):
 Watch = Callable[[Progress], None]
 
 
-@dataclass(frozen=True)
-class Outcome:
-    """What became of a run.
-
-    `calls` and what follows count the whole journal, `forms` by form; `calls_replayed` counts this
-    sitting.
-    """
-
-    run: str
-    db: str
-    status: str
-    agents: int
-    rounds: int
-    episodes: int
-    episodes_failed: int
-    calls: int
-    calls_replayed: int
-    calls_failed: int
-    unparsed: int
-    tokens_in: int
-    tokens_out: int
-    tokens_cached: int
-    forms: list[FormCalls]
-    digest: str | None
-    seconds: float
-    message: str | None = None
-
-    def as_dict(self) -> dict[str, Any]:
-        """For JSON."""
-        return asdict(self)
-
-
 def prepare(config: Config, place: str = "", settings: Sequence[str] = ()) -> Blueprint:
     """Read and check everything that a config names.
 
@@ -107,7 +77,13 @@ def prepare(config: Config, place: str = "", settings: Sequence[str] = ()) -> Bl
     def where(key: str) -> str:
         return place_of(key, place or config.name, settings)
 
-    world = world_of(config.world.kind)(config.world, config.seed)
+    try:
+        world = config.build_world()
+        _try_scales(config, world)
+        if config.stop is not None:
+            pareto_rule(config.stop, world)
+    except SettingError as error:
+        raise InputError(f"{where(error.key)}: {error.key}: {error}") from None
     forms = read_forms(config.forms, world.forms)
     personas = read_personas(config.personas)
     pairs = read_pairs(config.memory.prior) if config.memory.prior else []
@@ -126,6 +102,17 @@ def prepare(config: Config, place: str = "", settings: Sequence[str] = ()) -> Bl
     questions = read_questions(config.questions, limit)
     embedder = embedder_of(config.memory.embedder)
     return Blueprint(config, world, agents, questions, inherited, forms, embedder, per_round)
+
+
+def _try_scales(config: Config, world: World) -> None:
+    """Render the prompts of the scales that the config adds: their questions are templates."""
+    for form in world.forms:
+        scale = form.name.removeprefix("observe_")
+        if scale in config.scales and form.name != scale:
+            try:
+                form.try_out()
+            except ValueError as error:
+                raise SettingError(f"scales.{scale}.ask", str(error)) from None
 
 
 def create(
@@ -190,11 +177,14 @@ def _write(engine: Engine, blueprint: Blueprint, backends: Mapping[str, Backend]
         "code_version": __version__,
         "created": datetime.now(UTC).isoformat(timespec="seconds"),
         "seconds": 0.0,
+        "digest_version": DIGEST_VERSION,
+        "declaration": blueprint.world.declaration.model_dump_json(),
     }
     with engine.begin() as connection:
         made = connection.execute(insert(tables.runs).values(row).returning(tables.runs.c.id))
         run_id = made.scalar_one()
         _write_forms_and_models(connection, run_id, blueprint, backends)
+        _write_measures(connection, run_id, blueprint.world.declaration)
         writer = Writer(engine, run_id)
         write_society(
             writer,
@@ -228,20 +218,22 @@ def _write_forms_and_models(
     connection.execute(insert(tables.models), models)
 
 
-class NoModel:
-    """Stands in for a model where every call must be in the journal."""
-
-    model = "none"
-
-    async def start(self) -> None:
-        """Nothing to start."""
-
-    async def answer(self, call: Call) -> Reply:
-        """Refuse: this call should have been replayed."""
-        raise InputError(f"call {call.name}: the journal does not hold it; expected a finished run")
-
-    async def close(self) -> None:
-        """Nothing to close."""
+def _write_measures(connection: Connection, run_id: int, declaration: Declaration) -> None:
+    rows = [
+        {
+            "run_id": run_id,
+            "name": one.name,
+            "kind": one.kind,
+            "scale": one.scale.name,
+            "stage": one.stage,
+            "base": one.base,
+            "sign": 1 if one.scale.better == "high" else -1,
+            "same_as": getattr(declaration.same_as(one), "name", None),
+        }
+        for one in declaration.measures
+    ]
+    if rows:
+        connection.execute(insert(tables.measures), rows)
 
 
 class Interrupted(Exception):
@@ -320,59 +312,6 @@ def _raise_rounds(reader: Reader, rounds: int) -> None:
     _update(reader, rounds=rounds, config=config.as_json(), status="interrupted", digest=None)
 
 
-class Verdict(NamedTuple):
-    """What `verify` found: the run's outcome, and digests that should all be the run's.
-
-    `of_tables` is made from the tables as they are now, `of_replay` from a replay of the journal.
-    """
-
-    outcome: Outcome
-    of_tables: str
-    of_replay: str
-
-    @property
-    def agrees(self) -> bool:
-        """Whether the run is what it was when it ended, and follows from its journal."""
-        return self.outcome.digest == self.of_tables == self.of_replay
-
-
-def verify(
-    address: Address, watch: Watch | None = None, *, allow: Collection[Path] = ()
-) -> Verdict:
-    """Replay a finished run from its journal, with no model, in a database of its own.
-
-    Args:
-        address: where the run lives.
-        watch: gets the progress once, before the work begins.
-        allow: files with Python code that the run's config names and that may be loaded.
-
-    Raises:
-        InputError: the run is not finished, a call of the replay is not in the journal, or the run
-            needs a file that is not allowed.
-    """
-    with ExitStack() as stack:
-        original = database.open_for_reading(address.url)
-        stack.callback(original.dispose)
-        source = Reader.find(original, address.name, str(address))
-        name = source.run.name
-        if source.run.status != "done":
-            raise InputError(f"{address}: not finished; expected `resume` first")
-        config = Config.from_json(source.run.config, allow)
-        config.refuse_unloaded()
-        folder = stack.enter_context(tempfile.TemporaryDirectory(prefix="sandbox-verify-"))
-        url = database.parse_url(str(Path(folder) / "replay.db"))
-        engine = stack.enter_context(database.writing(url))
-        copy_start(source, engine)
-        reader = Reader.find(engine, name, str(address))
-        writer = Writer(engine, reader.run.id)
-        writer.open()
-        nobody = dict.fromkeys(dict(config.models.roles()), NoModel())
-        runner = Runner(reader, writer, nobody, Journal(source, copy=True), config=config)
-        run_coroutine(_work(runner, watch))
-        replayed = runner.progress.counts.replayed
-        return Verdict(outcome(source, address, replayed), digest(source), digest(reader))
-
-
 def _sit(reader: Reader, address: Address, sitting: _Sitting) -> Outcome:
     """One sitting at a run."""
     config = Config.from_json(reader.run.config, sitting.allow)
@@ -395,7 +334,7 @@ def _sit(reader: Reader, address: Address, sitting: _Sitting) -> Outcome:
     _update(reader, status="running", message=None)
     values: dict[str, Any] = {"status": "interrupted", "message": "stopped before its end"}
     try:
-        run_coroutine(_work(runner, sitting.watch))
+        run_coroutine(play(runner, sitting.watch))
         values = {"status": "done", "message": runner.ended_early, "digest": digest(reader)}
     except Stopped as stopped:
         values["message"] = str(stopped)
@@ -417,7 +356,16 @@ def _update(reader: Reader, **values: Any) -> None:
         connection.execute(update(r).where(r.c.id == reader.run.id).values(**values))
 
 
-async def _work(runner: Runner, watch: Watch | None) -> None:
+async def play(runner: Runner, watch: Watch | None) -> None:
+    """Start the backends, play the run until it is over or has to stop, and close the backends.
+
+    Args:
+        runner: the run.
+        watch: called once with the run's progress, when the backends are ready.
+
+    Raises:
+        Interrupted: a second signal asked to stop at once.
+    """
     async with started(runner.backends.values()):
         if watch is not None:
             watch(runner.progress)
@@ -453,63 +401,3 @@ def _stoppable(runner: Runner, task: asyncio.Task[Any]) -> Iterator[None]:
     finally:
         for one in signals:
             loop.remove_signal_handler(one)
-
-
-def outcome(reader: Reader, address: Address, replayed: int = 0) -> Outcome:
-    """The figures of a run, counted in its database."""
-    run, forms, rounds = reader.run, calls_by_form(reader), scores_by_round(reader)
-    return Outcome(
-        run=run.name,
-        db=database.place_of(address.url),
-        status=run.status,
-        agents=int(reader.scalar(select(func.count()).where(tables.agents.c.run_id == run.id))),
-        rounds=run.rounds,
-        episodes=sum(one.episodes for one in rounds),
-        episodes_failed=sum(one.failed for one in rounds),
-        calls=sum(one.calls for one in forms),
-        calls_replayed=replayed,
-        calls_failed=sum(one.failed for one in forms),
-        unparsed=sum(one.unparsed for one in forms),
-        tokens_in=sum(one.tokens_in for one in forms),
-        tokens_out=sum(one.tokens_out for one in forms),
-        tokens_cached=sum(one.tokens_cached or 0 for one in forms),
-        forms=forms,
-        digest=run.digest,
-        seconds=round(worked(reader), 3),
-        message=run.message,
-    )
-
-
-def states(url: URL) -> list[dict[str, Any]]:
-    """All runs of a database: their figures, and how many episodes they are to have.
-
-    Raises:
-        InputError: the database cannot be read.
-    """
-    engine = database.open_for_reading(url)
-    try:
-        return [_state(engine, url, name) for name in database.run_names(url)]
-    finally:
-        engine.dispose()
-
-
-def _state(engine: Engine, url: URL, name: str) -> dict[str, Any]:
-    address = Address(url, name)
-    reader = Reader.find(engine, name, str(address))
-    found = outcome(reader, address).as_dict() | {"status": status_now(reader, url)}
-    return found | {"episodes_total": reader.run.rounds * reader.run.per_round}
-
-
-def worked(reader: Reader) -> float:
-    """Seconds at work over all sittings, also of one that goes on or was killed."""
-    c = tables.calls
-    query = select(c.c.started + c.c.took).where(reader.mine(c.c.id))
-    last = reader.scalar(query.order_by(c.c.id.desc()).limit(1))
-    return max(float(reader.run.seconds), int(last or 0) / 1000)
-
-
-def status_now(reader: Reader, url: URL) -> str:
-    """A run's status; one that says it is running while nobody writes its file was killed."""
-    status = str(reader.run.status)
-    alone = database.is_file(url) and not database.is_being_written(url)
-    return "killed" if status == "running" and alone else status

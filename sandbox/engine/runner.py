@@ -7,7 +7,6 @@ import gc
 import random
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from typing import Any
 
 from sqlalchemy import func, select
@@ -20,30 +19,15 @@ from sandbox.engine.calls import Caller, Speaker
 from sandbox.engine.episode import PlayedEpisode
 from sandbox.engine.journal import Journal
 from sandbox.engine.layers import Layer, layered
-from sandbox.engine.limits import UNLIMITED, Budget, Clock, Counts, Limiter, Stopped
+from sandbox.engine.limits import UNLIMITED, Budget, Limiter, Stopped
 from sandbox.engine.roles import roles_of
 from sandbox.engine.scheduler import Planned, Scheduler
 from sandbox.engine.society import read_society
-from sandbox.engine.stopping import ParetoRule
+from sandbox.engine.stopping import ParetoRule, pareto_rule
+from sandbox.progress import Clock, Progress
 from storage import tables
 from storage.reader import Reader
 from storage.writer import Writer
-from worlds.base import world_of
-
-
-@dataclass
-class Progress:
-    """How far a run has got; the live display reads it while the run goes on."""
-
-    run: str
-    agents: int
-    rounds: int
-    episodes_total: int
-    counts: Counts
-    clock: Clock
-    episodes: int = 0
-    round: int = 0
-    stopping: bool = False
 
 
 @contextmanager
@@ -93,7 +77,7 @@ class Runner:
         self.writer = writer
         self.clock = Clock(before=before)
         self.backends = backends
-        self._world = world_of(config.world.kind)(config.world, config.seed)
+        self._world = config.build_world()
         self._society = read_society(reader, config.memory.limit)
         self._forms = {
             row.name: Form(row.name, row.system, row.template, self._shape(row.name))
@@ -103,7 +87,7 @@ class Runner:
         self._caller = self._make_caller(journal, layers)
         self._done = self._recorded_episodes()
         self._scheduler = self._make_scheduler()
-        self._stop = ParetoRule(config.stop) if config.stop else None
+        self._stop = pareto_rule(config.stop, self._world) if config.stop else None
         self._tasks: set[asyncio.Task[None]] = set()
         self._over: asyncio.Future[None] | None = None
         self.progress = Progress(
@@ -136,7 +120,7 @@ class Runner:
                     self.backends[role],
                     settings,
                     journal,
-                    self.writer.cross_out,
+                    self.writer.delete_call,
                     gate,
                     self._limiter,
                     jitter,
@@ -203,13 +187,13 @@ class Runner:
             return
         e, o = tables.episodes, tables.observations
         query = (
-            select(e.c.round, o.c.scale, func.sum(o.c.rating), func.count(o.c.rating))
+            select(e.c.round, o.c.stage, o.c.scale, func.sum(o.c.rating), func.count(o.c.rating))
             .join(o, o.c.episode_id == e.c.id)
-            .where(self.reader.mine(e.c.id), o.c.stage == "revision", o.c.rating.is_not(None))
-            .group_by(e.c.round, o.c.scale)
+            .where(self.reader.mine(e.c.id), o.c.rating.is_not(None))
+            .group_by(e.c.round, o.c.stage, o.c.scale)
         )
-        for round, scale, total, count in self.reader.rows(query):
-            self._stop.score(round, scale, int(total), count)
+        for round, stage, scale, total, count in self.reader.rows(query):
+            self._stop.score(round, stage, scale, float(total), count)
         for round in range(self._scheduler.floor):
             self._stop.round_over(round)
         self._apply_stop(self._stop)
@@ -252,6 +236,7 @@ class Runner:
         journal.open(planned.number)
         episode = PlayedEpisode(
             planned,
+            self._world,
             self._society,
             self._caller,
             self.writer,
@@ -260,7 +245,7 @@ class Runner:
             recorded,
         )
         try:
-            await episode.play(self._world)
+            await episode.play()
             if not recorded:
                 self._scheduler.settled(planned)
                 self._start_episodes()
@@ -276,8 +261,8 @@ class Runner:
     def _observed(self, planned: Planned, episode: PlayedEpisode) -> None:
         self.progress.episodes += 1
         if self._stop is not None:
-            for scale, rating in episode.scores("revision"):
-                self._stop.score(planned.round, scale, rating)
+            for stage, scale, rating in episode.scores():
+                self._stop.score(planned.round, stage, scale, rating)
         self._complete(planned)
 
     def _complete(self, planned: Planned) -> None:
@@ -316,9 +301,9 @@ class Runner:
     def ended_early(self) -> str | None:
         """Why the run has fewer rounds than asked for, if it has."""
         last = self._stop.stopped_after if self._stop else None
-        if last is None or last + 1 >= self.config.rounds:
+        if self._stop is None or last is None or last + 1 >= self.config.rounds:
             return None
-        return f"stopped after round {last}: alignment x engagement no longer rises"
+        return f"stopped after round {last}: {' x '.join(self._stop.names)} no longer rises"
 
     async def flush(self) -> None:
         """Commit what is still waiting to be written."""

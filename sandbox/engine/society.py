@@ -2,26 +2,24 @@
 
 from __future__ import annotations
 
-import json
-import zlib
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 from sqlalchemy import Connection, select
 
 from agents.agent import Agent
 from agents.embedding import Embedder
-from agents.memory import PRIOR, Lexicon, Memory, Recalled
-from agents.persona import Persona
+from agents.memory import PRIOR, Lexicon, Recalled
 from sandbox.backends.embedding import embedder_of
 from sandbox.config import Config
+from sandbox.reading.agents import read_agents
 from sandbox.sources import Question, read_questions
 from storage import tables
 from storage.errors import InputError
 from storage.reader import Reader
+from storage.vectors import pack, unpack
 from storage.writer import Writer
 from worlds.base import Meeting, Pair
 
@@ -216,20 +214,6 @@ def extend_questions(reader: Reader, config: Config) -> None:
         writer.commit()
 
 
-def pack(vector: NDArray[np.float32]) -> bytes:
-    """A vector as the database stores it: float16, little-endian, deflated by zlib.
-
-    Vectors of the default embedder are mostly zeros; those of a model lose little by half
-    precision. A run always reads its vectors back, so that every sitting sees the same ones.
-    """
-    return zlib.compress(vector.astype("<f2").tobytes())
-
-
-def unpack(stored: bytes) -> NDArray[np.float16]:
-    """A stored vector; see `pack`."""
-    return np.frombuffer(zlib.decompress(stored), "<f2")
-
-
 def _prior_row(writer: Writer, agent: Agent, question_id: int, pair: Pair) -> dict[str, Any]:
     return {
         "id": writer.base + writer.new_id(tables.memories),
@@ -264,26 +248,6 @@ def _read_questions(
     lexicon.add(texts, np.array([unpack(packed[text]) for text in texts], np.float32))
     numbers.update((row.id, lexicon.numbers[row.text]) for row in rows)
     return [(numbers[row.id], row.id) for row in rows if row.source is not None]
-
-
-def read_agents(reader: Reader, keep: int | None = None) -> list[Agent]:
-    """Read the agents, with empty memories."""
-    a = tables.agents
-    query = select(a).where(a.c.run_id == reader.run.id).order_by(a.c.number)
-    return [
-        Agent(
-            row.number,
-            row.label,
-            Persona.model_validate(json.loads(row.persona)),
-            row.x,
-            row.y,
-            None if row.neighbours is None else tuple(map(int, row.neighbours.split(","))),
-            row.node,
-            row.community,
-            Memory(keep),
-        )
-        for row in reader.rows(query)
-    ]
 
 
 def _read_memories(reader: Reader, agents: Sequence[Agent], numbers: dict[int, int]) -> None:

@@ -3,25 +3,34 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
+from agents.scale import Declaration, Measure
 from sandbox.config import ParetoStop
+from worlds.base import SettingError, World
 
 
 class ParetoRule:
-    """Stop once mean alignment times mean engagement no longer rises.
+    """Stop once the product of the means of some scales no longer rises.
 
-    After Liu et al. (arXiv 2305.16960): at Pareto optimality neither scale gains without the other
-    losing. The means are those of the revisions of a round, over the scores that could be read. The
-    scores of round r decide whether round r + 2 is played: so a round can start while the
-    observer still scores the one before, and every order of work stops at the same round.
+    After Liu et al. (arXiv 2305.16960), who multiply alignment and engagement: at Pareto optimality
+    neither gains without the other losing. The means are those of the last rated stage in a round,
+    over the ratings that could be parsed. The ratings of round r decide whether round r + 2 is
+    played: so a round can start while the observer still rates the one before, and every order of
+    work stops at the same round.
+
+    Args:
+        patience: how many rounds without a rise end the run.
+        finals: the measures whose means are multiplied.
     """
 
     LAG = 2
 
-    def __init__(self, config: ParetoStop) -> None:
-        self._patience = config.patience
-        self._scores: defaultdict[int, defaultdict[str, list[int]]] = defaultdict(
+    def __init__(self, patience: int, finals: Sequence[Measure]) -> None:
+        self._patience = patience
+        self._finals = {(one.stage, one.scale.name) for one in finals}
+        self.names = tuple(one.scale.name for one in finals)
+        self._scores: defaultdict[int, defaultdict[str, list[float]]] = defaultdict(
             lambda: defaultdict(lambda: [0, 0])
         )
         self._best = 0.0
@@ -30,11 +39,12 @@ class ParetoRule:
         self._over: set[int] = set()
         self.stopped_after: int | None = None
 
-    def score(self, round: int, scale: str, total: int, count: int = 1) -> None:
-        """Count scores of a revision: their sum and how many they are."""
-        sums = self._scores[round][scale]
-        sums[0] += total
-        sums[1] += count
+    def score(self, round: int, stage: str, scale: str, total: float, count: int = 1) -> None:
+        """Count ratings of a stage: their sum and how many they are. Other scales are ignored."""
+        if (stage, scale) in self._finals:
+            sums = self._scores[round][scale]
+            sums[0] += total
+            sums[1] += count
 
     def round_over(self, round: int) -> None:
         """Tell that all scores of a round are in."""
@@ -45,7 +55,7 @@ class ParetoRule:
 
     def _judge(self, round: int) -> None:
         product = 1.0
-        scores: Mapping[str, list[int]] = self._scores.pop(round, {})
+        scores: Mapping[str, list[float]] = self._scores.pop(round, {})
         for total, count in scores.values():
             product *= total / count
         if scores and product > self._best:
@@ -60,3 +70,33 @@ class ParetoRule:
     def horizon(self) -> int:
         """Rounds from this one on may not be planned yet, or not at all."""
         return self._next + self.LAG if self.stopped_after is None else self.stopped_after + 1
+
+
+def pareto_rule(config: ParetoStop, world: World) -> ParetoRule:
+    """The rule over the scales that the config or else the world names.
+
+    Scales that a config adds to its world enter it only where `stop.scales` names them.
+
+    Raises:
+        SettingError: there are no such scales, or a product of their means says nothing.
+    """
+    declaration = world.declaration
+    names = config.scales or world.pareto
+    if not names:
+        raise SettingError("stop.scales", "found none; expected names of scales to be multiplied")
+    return ParetoRule(config.patience, [_final(declaration, name) for name in names])
+
+
+def _final(declaration: Declaration, name: str) -> Measure:
+    scale = next((one for one in declaration.observed if one.name == name), None)
+    final = None if scale is None else declaration.final(scale)
+    if final is None:
+        there = ", ".join(one.name for one in declaration.observed) or "none"
+        raise SettingError("stop.scales", f"found {name}; expected scales of the observer: {there}")
+    if final.scale.low <= 0 or final.scale.better == "low":
+        raise SettingError(
+            "stop.scales",
+            f"found {name}, from {final.scale.range}, better {final.scale.better}; expected scales "
+            "above 0 whose high end is better, since their means are multiplied",
+        )
+    return final

@@ -10,23 +10,36 @@ import json
 import math
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
+from textwrap import wrap
 from typing import Any, NamedTuple
 
-import vl_convert
 from sqlalchemy import func, select
 
-from sandbox.reading import charts
+from agents.scale import Scale
+from sandbox.reading import charts, pictures
 from sandbox.reading.charts import Rows, Spec
 from sandbox.reading.metrics import AGREEMENT, PEERS, Outcomes, Spread, outcomes
-from sandbox.study.compare import t_quantile
+from sandbox.reading.statistics import t_quantile
+from sandbox.text import short, visible
 from storage import tables
 from storage.reader import Reader
 
 Row = dict[str, Any]
 
 SCALES = ("alignment", "engagement")
-_SCALE = 2.0  # pixels of a PNG a point
-_SERIES = {"draft": "draft_{scale}", "revision": "revision_{scale}"}
+
+RANGES = {name: Scale(name=name, low=1, high=7) for name in SCALES}
+"""The scales by name."""
+
+STAGES = ("draft", "revision")
+
+COLOURS = charts.stage_colours(STAGES) | {"peers": charts.PEERS}
+"""The colour of each stage, and of peers."""
+
+_LETTERS = 60  # of a text in a picture
+_PIXELS = 7  # of a letter of a subtitle
+_SERIES = {stage: f"{stage}_{{scale}}" for stage in STAGES}
 
 
 class Figure(NamedTuple):
@@ -56,13 +69,29 @@ class Figure(NamedTuple):
         """The names of what rows hold."""
         return list(dict.fromkeys(key for row in self.rows for key in row))
 
-    def drawn(self, kind: str, dark: bool = False) -> bytes:
-        """The figure as a picture, `svg` or `png`."""
-        spec = charts.themed(self.spec, dark)
-        if kind == "svg":
-            return vl_convert.vegalite_to_svg(spec, vl_version=charts.VERSION).encode()
-        png: bytes = vl_convert.vegalite_to_png(spec, vl_version=charts.VERSION, scale=_SCALE)
-        return png
+    def svg(
+        self, dark: bool = False, width: int = pictures.WIDTH, subtitle: str | None = None
+    ) -> str:
+        """The figure as a picture.
+
+        Args:
+            dark: in the colours of the dark theme.
+            width: pixels.
+            subtitle: what stands below the title; without it the picture has no title either.
+        """
+        spec = self.draw([_short(row) for row in self.rows])
+        if subtitle is not None:
+            lines = wrap(visible(subtitle), width // _PIXELS)
+            spec = charts.headed(spec, self.title, lines)
+        return pictures.svg(spec, self.name, dark, width)
+
+
+def _short(row: Row) -> Row:
+    """A row whose texts are short and have no character that an SVG cannot contain."""
+    return {
+        key: short(value, _LETTERS) if isinstance(value, str) else value
+        for key, value in row.items()
+    }
 
 
 def interval(spread: Spread) -> tuple[float | None, float | None]:
@@ -88,7 +117,7 @@ def by_round(found: Outcomes, scale: str) -> Figure:
         f"{scale.capitalize()} by round",
         f"Mean of what the observer gave{peers}; {_BAND}.",
         rows,
-        charts.curves,
+        partial(charts.curves, scale=RANGES[scale], colours=COLOURS),
     )
 
 
@@ -123,23 +152,27 @@ def plane(found: Outcomes) -> Figure:
         "Means of a round's revisions, joined in the order of rounds; ringed: the Pareto front, "
         "rounds that no other round beats on both scales.",
         rows,
-        charts.plane,
+        partial(charts.plane, x=RANGES["alignment"], y=RANGES["engagement"]),
     )
 
 
 def _is_front(point: Row, points: Sequence[Row]) -> bool:
-    return not any(
-        all(other[scale] >= point[scale] for scale in SCALES)
-        and any(other[scale] > point[scale] for scale in SCALES)
-        for other in points
-    )
+    gains = ([_gain(RANGES[scale], point, other) for scale in SCALES] for other in points)
+    return not any(min(gain) >= 0 and max(gain) > 0 for gain in gains)
+
+
+def _gain(scale: charts.Scale, before: Row, after: Row) -> float:
+    change = float(after[scale.name] - before[scale.name])
+    return change if scale.better == "high" else -change
 
 
 def distribution(found: Outcomes, scale: str) -> Figure:
-    """How often each rating from 1 to 7 was given, by whom and of what."""
+    """How often each rating was given, by whom and of what."""
     series = {f"observer, {name}": of.format(scale=scale) for name, of in _SERIES.items()}
+    colours = {f"observer, {name}": COLOURS[name] for name in _SERIES}
     if scale == "alignment":
         series = {"peers, draft": PEERS, **series}
+        colours = {"peers, draft": COLOURS["peers"], **colours}
     counts: dict[str, Counter[str]] = {who: Counter() for who in series}
     for measures in found.values():
         for who, measure in series.items():
@@ -147,14 +180,15 @@ def distribution(found: Outcomes, scale: str) -> Figure:
     rows = [
         {"rating": rating, "who": who, "count": some[str(rating)]}
         for who, some in counts.items()
-        for rating in range(1, 8)
+        for rating in range(int(RANGES[scale].low), int(RANGES[scale].high) + 1)
     ]
     return Figure(
         f"{scale}-ratings",
         f"Ratings of {scale}",
-        "How often each rating was given, over all rounds.",
+        "How often each rating was given, over all rounds, as a share of the ratings of the same "
+        "rater and stage.",
         rows,
-        charts.distribution,
+        partial(charts.distribution, scale=RANGES[scale], colours=colours),
     )
 
 
@@ -197,7 +231,7 @@ def matrix(reader: Reader) -> Figure:
         "Raters against authors",
         "Mean of the peers' ratings, by starting demographic.",
         rows,
-        charts.matrix,
+        partial(charts.matrix, scale=RANGES["alignment"]),
     )
 
 
@@ -212,24 +246,16 @@ def biases(reader: Reader) -> list[Row]:
         .group_by(r.c.rater, a.c.label, a.c.persona)
         .order_by(r.c.rater)
     )
-    return sorted((_bias(*row) for row in reader.rows(query)), key=_by_deviation)
+    return sorted((_bias(row) for row in reader.rows(query)), key=_by_deviation)
 
 
 def _by_deviation(row: Row) -> tuple[float, int]:
     return -(row["deviation"] if row["deviation"] is not None else -math.inf), row["agent"]
 
 
-def _bias(
-    agent: int,
-    label: str,
-    persona: str,
-    ratings: int,
-    missing: int,
-    total: int,
-    n: int,
-    apart: float,
-    squares: float,
-) -> Row:
+def _bias(row: Sequence[Any]) -> Row:
+    """An agent's bias as a rater, from its number, label, persona and rating sums."""
+    agent, label, persona, ratings, missing, total, n, apart, squares = row
     mean = apart / n if n else None
     reach = None
     if n > 1 and mean is not None:
@@ -279,7 +305,7 @@ def agreement(found: Outcomes) -> Figure:
         "Drafts by the mean of the peers' ratings, rounded (halves up), and by the observer's "
         "rating of alignment; framed: where they agree.",
         rows,
-        charts.agreement,
+        partial(charts.agreement, scale=RANGES["alignment"]),
     )
 
 

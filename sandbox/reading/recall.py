@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
@@ -9,10 +10,9 @@ import numpy as np
 from numpy.typing import NDArray
 from sqlalchemy import select
 
-from sandbox.config import Config
-from sandbox.engine.society import unpack
 from storage import tables
 from storage.reader import Reader
+from storage.vectors import unpack
 
 _IDS = 500  # at once
 
@@ -75,8 +75,9 @@ def _memories(reader: Reader, agent: int, round: int) -> Sequence[Any]:
         .where(m.c.run_id == reader.run.id, m.c.agent == agent, m.c.round < round)
         .order_by(m.c.round, m.c.id)
     )
-    keep = Config.from_json(reader.run.config).memory.limit
-    return list(reader.rows(query))[-(keep or 0) :]
+    keep = json.loads(reader.run.config)["memory"]["keep"]
+    rows = list(reader.rows(query))
+    return rows if keep == "all" else rows[-keep:]
 
 
 def _vectors(reader: Reader, text_ids: Sequence[int]) -> Iterator[tuple[int, NDArray[np.float64]]]:

@@ -9,10 +9,10 @@ from typing import Any
 
 from sqlalchemy import func, select
 
-from agents.calls import CallName, prompt_hash
 from agents.chance import seed_of
+from agents.forms import CallName, prompt_hash
 from agents.memory import PRIOR
-from sandbox.engine.society import read_agents
+from sandbox.reading.agents import read_agents
 from sandbox.reading.metrics import calls_by_form, scores_by_round
 from storage import tables
 from storage.errors import NotThere

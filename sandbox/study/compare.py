@@ -17,9 +17,9 @@ import numpy as np
 from numpy.typing import NDArray
 from sqlalchemy import Select, select
 
-from sandbox.config import Config, Schedule
-from sandbox.engine.society import read_agents
-from sandbox.study.fork import flat
+from sandbox.config import Config, Schedule, flat
+from sandbox.reading.agents import read_agents
+from sandbox.reading.statistics import clustered, mean, number, student, welch
 from storage import database, tables
 from storage.copying import forked_from
 from storage.database import parse_run
@@ -53,7 +53,6 @@ METHODS = {
 _SCORES = [
     (stage, scale) for scale in ("alignment", "engagement") for stage in ("draft", "revision")
 ]
-_CONFIDENCE = 0.95
 
 
 class _Run(NamedTuple):
@@ -80,7 +79,7 @@ class _Run(NamedTuple):
 
     def mean(self, measure: str, scope: str, first: int = 0) -> float:
         """A measure's mean; NaN where there is no value."""
-        return _mean(self.values(measure)[self.within(scope, first)])
+        return mean(self.values(measure)[self.within(scope, first)])
 
 
 Group = list[_Run]
@@ -208,8 +207,8 @@ SCOPES = ("all", "last")
 def _figure(group: Group, measure: str, scope: str) -> Data:
     values = [run.values(measure)[run.within(scope)] for run in group]
     missing = sum(int(np.isnan(some).sum()) for some in values)
-    mean = _mean(np.array(list(_by_seed(group, measure, scope).values())))
-    return {"mean": _number(mean), "missing": missing}
+    seeds = np.array(list(_by_seed(group, measure, scope).values()))
+    return {"mean": number(mean(seeds)), "missing": missing}
 
 
 def _by_seed(group: Group, measure: str, scope: str, first: int = 0) -> dict[int, float]:
@@ -217,7 +216,7 @@ def _by_seed(group: Group, measure: str, scope: str, first: int = 0) -> dict[int
     means: dict[int, list[float]] = {}
     for run in group:
         means.setdefault(run.config.seed, []).append(run.mean(measure, scope, first))
-    return {seed: _mean(np.array(some)) for seed, some in means.items()}
+    return {seed: mean(np.array(some)) for seed, some in means.items()}
 
 
 def _differing_keys(groups: Sequence[Group]) -> Data:
@@ -308,7 +307,7 @@ def _by_episode(one: Group, two: Group, measure: str, scope: str, first: int) ->
 
 def _means(one: Values, two: Values) -> Data:
     """The mean of each side over what is compared: their difference is the difference."""
-    return {"means": [_number(_mean(one)), _number(_mean(two))]}
+    return {"means": [number(mean(one)), number(mean(two))]}
 
 
 def _paired_seeds(one: Group, two: Group, measure: str, scope: str, first: int) -> Data:
@@ -327,73 +326,6 @@ def _unpaired(one: Group, two: Group, measure: str, scope: str, first: int) -> D
     return welch(a, b) | {"left_out": left_out} | _means(a, b)
 
 
-def student(differences: Values) -> Data:
-    """The mean of independent differences and its interval by Student's t; `n` is their number."""
-    n = len(differences)
-    error = math.sqrt(differences.var(ddof=1) / n) if n > 1 else math.nan
-    return {"n": n} | _interval(_mean(differences), error, n - 1)
-
-
-def welch(one: Values, two: Values) -> Data:
-    """The difference of two means, `two` less `one`, by Welch's t; `n` is how many there are."""
-    n = [len(one), len(two)]
-    difference = _mean(two) - _mean(one)
-    if min(n) < 2:
-        return {"n": n} | _interval(difference, math.nan, 0)
-    parts = [float(values.var(ddof=1)) / len(values) for values in (one, two)]
-    below = sum(part**2 / (count - 1) for part, count in zip(parts, n, strict=True))
-    freedom = sum(parts) ** 2 / below if below else float(sum(n) - 2)
-    return {"n": n} | _interval(difference, math.sqrt(sum(parts)), freedom)
-
-
-def clustered(differences: Values, clusters: NDArray[Any]) -> Data:
-    """The mean of differences that come in clusters, and its interval.
-
-    The standard error is cluster-robust: sqrt(G / (G - 1) * sum of squares over clusters of the sum
-    of residuals) / n, for G clusters; Student's t has G - 1 degrees of freedom.
-
-    Returns:
-        With `n` (differences) and `clusters` (G).
-    """
-    n, mean = len(differences), _mean(differences)
-    _, places = np.unique(clusters, return_inverse=True)
-    sums = np.bincount(places, differences - mean) if n else np.zeros(0)
-    g = len(sums)
-    error = math.sqrt(g / (g - 1) * float(sums @ sums)) / n if g > 1 else math.nan
-    return {"n": n, "clusters": g} | _interval(mean, error, g - 1)
-
-
-def _interval(difference: float, error: float, freedom: float) -> Data:
-    """None where it cannot be told: there is no value, or only one."""
-    reach = math.nan if math.isnan(error) else error * t_quantile(0.5 + _CONFIDENCE / 2, freedom)
-    return {
-        "difference": _number(difference),
-        "low": _number(difference - reach),
-        "high": _number(difference + reach),
-    }
-
-
-def t_quantile(p: float, freedom: float) -> float:
-    """The quantile of Student's t distribution.
-
-    Args:
-        p: a probability, 0.5 <= p < 1.
-        freedom: degrees of freedom, at least 1; they need not be whole.
-    """
-    from scipy.special import stdtrit  # here, since it takes long to import
-
-    return float(stdtrit(freedom, p))
-
-
-def _mean(values: Values) -> float:
-    read = values[~np.isnan(values)]
-    return float(read.mean()) if len(read) else math.nan
-
-
-def _number(value: float) -> float | None:
-    return None if math.isnan(value) else value
-
-
 def _notes(groups: Sequence[Group]) -> Iterator[str]:
     for run in (run for group in groups for run in group):
         row, played = run.reader.run, int(run.rows["round"].max()) + 1
@@ -401,14 +333,14 @@ def _notes(groups: Sequence[Group]) -> Iterator[str]:
             yield f"{row.name} is not finished: {len(run.rows):,} episodes are complete"
         elif played < row.rounds:
             yield f"{row.name} stopped by its rule after {played} of {row.rounds} rounds"
-    for number, group in enumerate(groups):
+    for index, group in enumerate(groups):
         if len({run.config.seed for run in group}) < len(group):
-            yield f"group {number}: runs with the same seed count as one"
-    for number, other in enumerate(groups[1:], 1):
+            yield f"group {index}: runs with the same seed count as one"
+    for index, other in enumerate(groups[1:], 1):
         last = max(_shared(a, b) for a in groups[0] for b in other)
         if last >= 0:
             yield (
-                f"groups 0 and {number} share rounds 0 to {last} (one is forked from the other, or "
+                f"groups 0 and {index} share rounds 0 to {last} (one is forked from the other, or "
                 "both from a third); they are left out of the differences"
             )
     if len(groups) == 1:

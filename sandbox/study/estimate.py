@@ -34,7 +34,7 @@ from sandbox.concurrency import run_coroutine
 from sandbox.config import Config
 from sandbox.engine.episode import PlayedEpisode
 from sandbox.engine.journal import Journal
-from sandbox.engine.run import Blueprint, create, prepare
+from sandbox.engine.run import Blueprint, create
 from sandbox.engine.runner import Runner
 from sandbox.engine.scheduler import Planned
 from sandbox.engine.society import Society
@@ -145,7 +145,7 @@ class _Sample(NamedTuple):
 
 
 def estimate(
-    config: Config,
+    blueprint: Blueprint,
     episodes: int = 32,
     rates: Rates | None = None,
     gpus: int | None = None,
@@ -157,7 +157,7 @@ def estimate(
     first round and those of later ones apart). Bytes are those of an SQLite file.
 
     Args:
-        config: of the run; nothing of it is written where runs are.
+        blueprint: what `sandbox.engine.run.prepare` returned; the run itself is not written.
         episodes: how many to play; 8 or more, all of them if the run has no more.
         rates: how fast models are served; None to go by the sample's own speed.
         gpus: how many the backends use, for GPU-hours without rates.
@@ -169,7 +169,7 @@ def estimate(
     """
     if episodes < FEWEST:
         raise InputError(f"--episodes: found {episodes}; expected at least {FEWEST}")
-    blueprint = prepare(config)
+    config = blueprint.config
     with tempfile.TemporaryDirectory(prefix="sandbox-estimate-") as folder:
         used = backends_of(config.models.roles(), backends)
         sample = _play(blueprint, Path(folder) / "sample.db", episodes, used)
@@ -218,10 +218,18 @@ class _Sampler(Runner):
         round, slot = divmod(number, self.reader.run.per_round)
         planned = Planned(round, number, self._meet(round)[slot])
         society = self._with_past(planned) if round else self._society
-        parts = (society, self._caller, self.writer, self._forms, self.config.attempts)
-        episode = PlayedEpisode(planned, *parts, recorded=False)
+        episode = PlayedEpisode(
+            planned,
+            self._world,
+            society,
+            self._caller,
+            self.writer,
+            self._forms,
+            self.config.attempts,
+            recorded=False,
+        )
         try:
-            await episode.play(self._world)
+            await episode.play()
             await episode.observed()
         finally:
             episode.cancel()

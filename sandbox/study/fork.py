@@ -7,7 +7,7 @@ original. The rounds before are those of the original, call by call.
 from __future__ import annotations
 
 import json
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -18,17 +18,18 @@ from sqlalchemy import Connection, func, insert, select, update
 from sandbox import __version__
 from sandbox.backends import backend_of, backends_of
 from sandbox.backends.embedding import embedder_of
-from sandbox.config import Config, apply_setting, explain, told
+from sandbox.config import Config, apply_setting, explain, flat, flat_data, told
 from sandbox.engine.changes import refuse_changes
 from sandbox.engine.run import new_run
-from sandbox.engine.society import add_questions, missing_questions, read_agents
+from sandbox.engine.society import add_questions, missing_questions
+from sandbox.reading.agents import read_agents
 from sandbox.sources import Question
 from storage import database, tables
 from storage.copying import JoiningWriter, copy_rounds, forked_from
 from storage.database import Address
 from storage.errors import InputError
 from storage.reader import Reader
-from worlds.base import SettingError, world_of
+from worlds.base import SettingError
 
 FIXED = (
     *("seed", "world.kind", "questions", "question_count", "personas", "forms"),
@@ -133,7 +134,7 @@ def _changed(
         if value is not None:
             data[key] = value
             origin[key,] = f"--{key}"
-    _check_past(config, dict(_flat((), data)))
+    _check_past(config, flat_data(data))
     try:
         return Config.model_validate(data)
     except ValidationError as error:
@@ -157,19 +158,6 @@ def _check_round(reader: Reader, at: int, rounds: int) -> None:
         )
 
 
-def flat(config: Config) -> dict[str, Any]:
-    """A config's values by dotted key; a part that is missing is one key with the value None."""
-    return dict(_flat((), json.loads(config.as_json())))
-
-
-def _flat(key: tuple[str, ...], value: Any) -> Iterator[tuple[str, Any]]:
-    if isinstance(value, dict):
-        for name, part in value.items():
-            yield from _flat((*key, name), part)
-    else:
-        yield ".".join(key), value
-
-
 def _differences(old: Config, new: Config) -> dict[str, list[Any]]:
     """Keys whose values differ, but for the name: [before, after]."""
     before, after = flat(old), flat(new)
@@ -180,6 +168,13 @@ def _differences(old: Config, new: Config) -> dict[str, list[Any]]:
 
 def _check_past(config: Config, new: Mapping[str, Any]) -> None:
     old = flat(config)
+    scales = {key for key in old | dict(new) if key.startswith("scales.")}
+    for key in scales:
+        if new.get(key) != old.get(key):
+            raise InputError(
+                f"{key}: found {new.get(key)}; expected {old.get(key)}, as in the rounds that the "
+                "fork keeps"
+            )
     for key in fixed_keys(config):
         if key in new and new[key] != old.get(key):
             raise InputError(
@@ -194,7 +189,7 @@ def _check_world(reader: Reader, old: Config, new: Config) -> None:
         return
     personas = [agent.persona for agent in read_agents(reader)]
     try:
-        world_of(new.world.kind)(new.world, new.seed).populate(personas)
+        new.build_world().populate(personas)
     except SettingError as error:
         raise InputError(f"world.{error.key}: {error}") from None
 

@@ -14,21 +14,10 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from sandbox.engine.runner import Progress
+from sandbox.progress import Progress
+from sandbox.text import duration
 
 _PLAIN_SECONDS = 5.0
-
-
-def duration(seconds: float) -> str:
-    """Seconds in words: 48 s, 3 min 05 s, 2 h 07 min, 3 d 04 h."""
-    whole = round(seconds)
-    if whole < 60:
-        return f"{whole} s"
-    if whole < 3600:
-        return f"{whole // 60} min {whole % 60:02} s"
-    if whole < 86400:
-        return f"{whole // 3600} h {whole % 3600 // 60:02} min"
-    return f"{whole // 86400} d {whole % 86400 // 3600:02} h"
 
 
 class Rates:

@@ -13,8 +13,8 @@ from rich.rule import Rule
 from rich.table import Table
 from rich.text import Text
 
-from sandbox.terminal.live import duration
-from sandbox.terminal.scene import plain, printable, script
+from sandbox.terminal.scene import plain, script
+from sandbox.text import duration, printable
 
 Data = dict[str, Any]
 

@@ -10,21 +10,13 @@ from rich.padding import Padding
 from rich.rule import Rule
 from rich.text import Text
 
+from sandbox.text import printable
+
 Data = dict[str, Any]
 
 
-def printable(text: object) -> str:
-    """Text without control characters, so that a reply cannot drive the terminal."""
-    return "".join(
-        char
-        if char == "\n" or (char >= " " and char != "\x7f" and not "\x80" <= char <= "\x9f")
-        else "\ufffd"
-        for char in str(text)
-    )
-
-
 def plain(text: object, style: str = "") -> Text:
-    """Untrusted text for a terminal."""
+    """Untrusted text as rich text, without markup or control characters."""
     return Text(printable(text), style=style)
 
 

@@ -20,7 +20,8 @@ from starlette.staticfiles import StaticFiles
 
 from sandbox.reading import charts
 from sandbox.reading.figures import figures
-from sandbox.study.compare import t_quantile
+from sandbox.reading.pictures import png
+from sandbox.reading.statistics import t_quantile
 from sandbox.viewer import downloads
 from sandbox.viewer.addresses import Links, Query
 from sandbox.viewer.guard import Guard
@@ -112,8 +113,10 @@ class Site:
             text = "".join(downloads.lines(found.rows, "csv", found.columns))
             return Response(text, media_type=downloads.TYPES["csv"], headers=headers)
         dark = _query(request).choice("theme", ("light", "dark")) == "dark"
-        types = {"svg": "image/svg+xml", "png": "image/png"}
-        return Response(found.drawn(kind, dark), media_type=types[kind], headers=headers)
+        svg = found.svg(dark)
+        if kind == "svg":
+            return Response(svg, media_type="image/svg+xml", headers=headers)
+        return Response(png(svg), media_type="image/png", headers=headers)
 
     def vega(self, request: Request) -> Response:
         """The script that draws charts."""

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 
 from sqlalchemy import func, select
 
-from sandbox.datasets.folder import new_folder
+from sandbox.files import new_folder
 from sandbox.viewer import society
 from sandbox.viewer.addresses import Links, Query
 from sandbox.viewer.app import STATIC, vega

@@ -2,40 +2,18 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable, Sequence
 from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup, escape
 
-from sandbox.terminal.live import duration
+from sandbox.text import command, duration, short, visible
 from storage.search import Term
 
-LONGEST = 60_000
-"""Characters of a text that a page shows; an export has all of them."""
-
-_HIDDEN = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069\ufeff\ufff9-\ufffb]")
 _AROUND = 80  # characters on either side of what was found
 _SPREAD = 2 * _AROUND  # a text of so many characters is shown whole
 _SHOWN = 2  # texts that say something, where one says all of it
-
-
-def visible(text: object) -> str:
-    """A text whose control characters can be seen, and turn no other text around.
-
-    Marks that set the direction of what follows (U+202A to U+202E, U+2066 to U+2069) are named.
-    """
-    shown = str(text).replace("\r\n", "\n").replace("\r", "\n")
-    shown = _HIDDEN.sub(_name, shown)
-    if len(shown) > LONGEST:
-        rest = len(shown) - LONGEST
-        shown = f"{shown[:LONGEST]} \u2026 [{rest:,} more characters; an export has them all]"
-    return shown
-
-
-def _name(found: re.Match[str]) -> str:
-    return f"\u27e8U+{ord(found[0]):04X}\u27e9"
 
 
 def clear(value: Any) -> Any:
@@ -114,12 +92,6 @@ def whole(value: Any) -> str:
     return "\u2013" if value is None else f"{value:,}"
 
 
-def short(text: object, width: int = 110) -> str:
-    """The beginning of a text, in one line."""
-    line = " ".join(visible(str(text)[: 4 * width]).split())
-    return line if len(line) <= width else f"{line[: width - 1]}\u2026"
-
-
 def environment() -> Environment:
     """The templates, which escape everything that they are given."""
     made = Environment(
@@ -131,4 +103,5 @@ def environment() -> Environment:
     )
     filters = (visible, clear, marked, explained, decimal, signed, whole, short, duration)
     made.filters.update({one.__name__: one for one in filters})
+    made.globals["command"] = command
     return made

@@ -10,8 +10,8 @@ import yaml
 from sqlalchemy import func, select
 
 from sandbox.datasets.source import SCRIPTED
-from sandbox.engine.run import status_now, worked
 from sandbox.reading.metrics import EPISODE, Spread, calls_by_form
+from sandbox.reading.runs import status_now, worked
 from storage import tables
 from storage.copying import forked_from
 from storage.database import Address

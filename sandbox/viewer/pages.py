@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from itertools import chain
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from sandbox.reading import charts
-from sandbox.reading.figures import SCALES, Figure, biases, ratings, scores
+from sandbox.reading.figures import RANGES, SCALES, STAGES, Figure, biases, ratings, scores
 from sandbox.reading.metrics import outcomes
 from sandbox.viewer import listing, people, sidebyside, society, telling
 from sandbox.viewer.addresses import Links, Query
@@ -100,7 +100,7 @@ class Pages:
         last = society.last_round(reader)
         at = query.number("round", 0, 2**31)
         at = last if at is None or last is None else min(at, last)
-        shape = "grid" if society.is_grid(reader) else "graph"
+        shape: Literal["grid", "graph"] = "grid" if society.is_grid(reader) else "graph"
         return self._page(
             key,
             "society",
@@ -109,7 +109,7 @@ class Pages:
             last=last,
             at=at,
             by=query.choice("by", society.MEASURES) or society.MEASURES[0],
-            map=charts.society([], [], shape),  # type: ignore[arg-type]
+            map=charts.society([], [], RANGES, {"change": RANGES["alignment"]}, shape),
             shape=shape,
             frames=frames,
             first=frames[0]["round"] if frames else 0,
@@ -168,7 +168,7 @@ class Pages:
             gives=gives,
             rated_by=people.rated_by(reader, number),
             charts=[
-                (scale, charts.history(rows))
+                (scale, charts.history(rows, RANGES[scale], charts.stage_colours(STAGES)))
                 for scale in SCALES
                 for rows in [[row for row in history if row["scale"] == scale]]
                 if rows

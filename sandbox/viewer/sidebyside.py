@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import Any
 
 from sqlalchemy import select
 
 from sandbox.reading import charts
-from sandbox.reading.figures import Figure, curve_rows
+from sandbox.reading.figures import RANGES, Figure, curve_rows
 from sandbox.reading.metrics import PEERS, outcomes
 from sandbox.study.compare import MEASURES, compare
 from storage import tables
@@ -40,12 +41,13 @@ def curves(readers: Mapping[str, Reader], measure: str) -> Figure:
         for key, reader in readers.items()
         for row in curve_rows(outcomes(reader), {key: measure}, "run")
     ]
+    scale = RANGES["engagement" if "engagement" in measure else "alignment"]
     return Figure(
         "versus",
         f"{NAMES[measure].capitalize()} by round",
         "Means of a round's episodes with their 95 % interval.",
         rows,
-        charts.gains if measure.endswith("_gain") else charts.versus,
+        partial(charts.gains if measure.endswith("_gain") else charts.versus, scale=scale),
     )
 
 

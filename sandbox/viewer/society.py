@@ -10,8 +10,8 @@ from sqlalchemy import func, select
 
 from sandbox.reading.figures import named
 from sandbox.reading.influence import Influence, Resemblance, clusters, influences, resemblance
+from sandbox.text import visible
 from sandbox.viewer.addresses import Links
-from sandbox.viewer.filters import visible
 from storage import tables
 from storage.exchanges import exchanges_of, snapshot
 from storage.reader import Reader

@@ -17,8 +17,7 @@ from sandbox.backends.scripted.writing import draft, revise
 
 
 def _rated(call: Call, shape: Rating) -> str:
-    ends = (shape.low, shape.high)
-    number, reason = judge(sections(call.user), call.system, ends, random.Random(call.seed))
+    number, reason = judge(sections(call.user), call.system, shape, random.Random(call.seed))
     return f"Rating: {number}\nReason: {reason}"
 
 

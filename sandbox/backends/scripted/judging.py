@@ -6,6 +6,7 @@ import math
 import random
 from functools import lru_cache
 
+from agents.forms import Rating
 from sandbox.backends.scripted.comments import Opinion, reason
 from sandbox.backends.scripted.moves import WORTH, Level, Move, Scale
 from sandbox.backends.scripted.people import Person, person
@@ -61,14 +62,14 @@ def _opinion(
     )
 
 
-def _on(low: int, high: int, rating: float) -> int:
-    """A number between 1 and 7 as a whole number on another scale."""
-    return max(low, min(high, round(low + (rating - 1.0) * (high - low) / 6.0)))
+def _on(shape: Rating, rating: float) -> float:
+    """A number between 1 and 7 as a rating on another scale."""
+    scaled = shape.low + (rating - 1.0) * (shape.high - shape.low) / 6.0
+    bounded = max(shape.low, min(shape.high, scaled))
+    return round(bounded) if shape.integer else round(bounded, 2)
 
 
-def judge(
-    shown: Sections, system: str, ends: tuple[int, int], rng: random.Random
-) -> tuple[int, str]:
+def judge(shown: Sections, system: str, shape: Rating, rng: random.Random) -> tuple[float, str]:
     """A rating and its reason. Whoever is given no introduction judges without a bias."""
     text = read(shown.rest if shown.answer is None else shown.answer)
     level = read_question(shown.question).level
@@ -82,4 +83,4 @@ def judge(
             eyes = Scale.LENIENT
     else:
         rating = score(text.moves, level, by, text.thin) + rng.gauss(0.0, _OBSERVER_NOISE)
-    return _on(*ends, rating), reason(_opinion(text.moves, level, eyes, rating, rng), rng)
+    return _on(shape, rating), reason(_opinion(text.moves, level, eyes, rating, rng), rng)

@@ -31,11 +31,11 @@ def mishap(call: Call, config: ScriptedConfig) -> Mishap | None:
 _REFUSED = "I cannot say anything about that.\nPlease ask somebody else."
 
 
-def _spoilt_rating(kind: Mishap, text: str, high: int) -> str:
+def _spoilt_rating(kind: Mishap, text: str, high: float) -> str:
     first, _, reason = text.partition("\nReason: ")
     number = first.removeprefix("Rating: ")
     if kind == "fraction":
-        return f"Rating: {number}/{high}\nReason: {reason}"
+        return f"Rating: {number}/{high:g}\nReason: {reason}"
     if kind == "refusal":
         return "I cannot rate this."
     return f"I would give it a {number}, because of this: {reason}"

@@ -11,7 +11,8 @@ from agents.shapes import Choice, Line, Numbers, Titled
 from sandbox.backends.scripted.comments import Opinion, reason, requests
 from sandbox.backends.scripted.moves import Move
 from sandbox.backends.scripted.questions import read_question
-from sandbox.backends.scripted.reading import fenced, read
+from sandbox.backends.scripted.reading import fenced, read, sections
+from sandbox.backends.scripted.writing import draft
 
 _ASKERS = (
     ("Author", "Works at home, curious and a little impatient, known to everybody in the street."),
@@ -252,5 +253,13 @@ def play(user: str, shape: Any, rng: random.Random) -> str | None:
         case Numbers():
             return _numbers(shape, rng)
         case Line():
+            known = {"happened", "answer", *(section for section, _ in _LINES)}
+            if "you" in found and not known & found.keys():
+                return _sentence(user, shape, rng)
             return _line(shape, shown, rng)
     return None
+
+
+def _sentence(user: str, shape: Line, rng: random.Random) -> str:
+    """What somebody says about a question in a world that is unknown here."""
+    return _within(_SENTENCE.split(draft(sections(user), rng)), shape.limit)

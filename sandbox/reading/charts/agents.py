@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from sandbox.reading.charts.parts import (
-    KINDS,
     ZERO,
     Rows,
     Spec,
     category,
     chart,
     coloured,
+    kind_colours,
     listed,
     number,
     seen,
@@ -31,7 +31,7 @@ def bias(rows: Rows) -> Spec:
     known = [row for row in rows if row.get("deviation") is not None]
     ordered = sorted(known, key=lambda row: -values([row], "deviation")[0])
     some = ordered if len(ordered) <= 2 * SHOWN else ordered[:SHOWN] + ordered[-SHOWN:]
-    labels = {label: KINDS[i % 6] for i, label in enumerate(sorted(seen(rows, "label")))}
+    labels = kind_colours(sorted(seen(rows, "label")))
     colour = coloured("label", labels)
     x = "points above what others give"
     spread = {

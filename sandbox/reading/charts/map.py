@@ -2,56 +2,55 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Literal
 
-from sandbox.reading.charts.parts import DIVERGING, RAMP, Rows, Spec, chart, number, tooltip
+from sandbox.reading.charts.parts import Rows, Spec, chart, number, tooltip
+from sandbox.reading.charts.ranges import (
+    Scale,
+    gain_colours,
+    gain_legend,
+    rating_colours,
+    rating_legend,
+)
 
 MANY_EDGES = 2000  # from here on a map shows the edges of one agent at a time
 MANY_NODES = 2500  # from here on the cells of a map touch
 
 
-LEGENDS: dict[str, Spec] = {
-    "rating": {"title": None, "values": [1, 4, 7], "format": "d"},
-    "change": {
-        "title": None,
-        "values": [-3, 0, 3],
-        "labelExpr": "format(datum.value, datum.value ? '+d' : 'd')",
-    },
-}
-
-SCALES: dict[str, Spec] = {
-    "rating": {"domain": [1, 7], "range": RAMP, "clamp": True},
-    "change": {"domain": [-3, 3], "range": DIVERGING, "clamp": True, "interpolate": "lab"},
-}
-
-
 def society(
-    nodes: Rows, edges: Rows, shape: Literal["grid", "graph"] = "grid", diverging: bool = False
+    nodes: Rows,
+    edges: Rows,
+    ratings: Mapping[str, Scale],
+    gains: Mapping[str, Scale],
+    shape: Literal["grid", "graph"] = "grid",
 ) -> Spec:
     """The map of agents, and who rated whom.
 
-    A script can give the data sets `nodes` and `edges` new rows while the map stands;
-    `usermeta.scales` holds the colour scales of a rating and of a change.
+    A script can give the data sets `nodes` and `edges` new rows while the map stands, and colour
+    it by another measure: `usermeta.scales` and `usermeta.legends` have those of each.
 
     Args:
         nodes: `agent`, `name`, `label`, `x`, `y`, `value` (None: no score), `href`.
         edges: `x`, `y`, `x2`, `y2`, `rating`; left out where there are more than 2,000.
+        ratings: the scales that `value` can be on, by the name of the measure.
+        gains: likewise where `value` can be a gain. The first measure of all is drawn.
         shape: `grid`, equal squares that fill the plane, or `graph`, circles.
-        diverging: the value is a change in place of a rating; from 3 points on the colour is full.
     """
-    colour = SCALES["change" if diverging else "rating"]
+    scales = {name: rating_colours(scale) for name, scale in ratings.items()}
+    scales |= {name: gain_colours(scale) for name, scale in gains.items()}
+    legends = {name: rating_legend(scale) for name, scale in ratings.items()}
+    legends |= {name: gain_legend(scale) for name, scale in gains.items()}
+    first = next(iter(scales), None)
+    fill = {} if first is None else {"scale": scales[first], "legend": legends[first]}
     shown = edges if len(edges) <= MANY_EDGES else ()
-    agents = _squares(colour) if shape == "grid" else _circles(colour)
+    agents = _squares(fill) if shape == "grid" else _circles(fill)
     layers = [agents, _links(0)] if shape == "grid" else [_links(14), agents]
     fit = {"type": "fit", "contains": "padding"}
     drawn = chart((), {"layer": layers}, height="container", autosize=fit)
     del drawn["data"]
     drawn["datasets"] = {"nodes": [dict(n) for n in nodes], "edges": [dict(e) for e in shown]}
-    drawn["usermeta"] = {
-        "scales": SCALES,
-        "legends": LEGENDS,
-        "agents": layers.index(agents),
-    }
+    drawn["usermeta"] = {"scales": scales, "legends": legends, "agents": layers.index(agents)}
     return drawn
 
 
@@ -61,9 +60,8 @@ def _place(field: str, padding: int) -> Spec:
     return number(field, axis=None, scale={**scale, **down})
 
 
-def _agents(mark: Spec, colour: Spec, place: Spec) -> Spec:
-    legend = LEGENDS["change" if colour is SCALES["change"] else "rating"]
-    value = number("value", scale=colour, legend=legend)
+def _agents(mark: Spec, fill: Spec, place: Spec) -> Spec:
+    value = number("value", **fill)
     hollow = {"condition": {"test": "!isValid(datum.value)", "value": "--line-strong"}}
     return {
         "data": {"name": "nodes"},
@@ -78,7 +76,7 @@ def _agents(mark: Spec, colour: Spec, place: Spec) -> Spec:
     }
 
 
-def _squares(colour: Spec) -> Spec:
+def _squares(fill: Spec) -> Spec:
     half = "(isValid(datum.value) ? 0.5 : 0.32)"  # who has no score stands apart
     ends = {"left": ("x", "-"), "right": ("x", "+"), "top": ("y", "-"), "bottom": ("y", "+")}
     place = {
@@ -88,17 +86,17 @@ def _squares(colour: Spec) -> Spec:
         "y2": {"field": "bottom"},
     }
     width = {"expr": f"length(data('nodes')) > {MANY_NODES} ? 0 : 1.5"}
-    spec = _agents({"type": "rect", "strokeWidth": width}, colour, place)
+    spec = _agents({"type": "rect", "strokeWidth": width}, fill, place)
     sums = [
         {"calculate": f"datum.{at} {sign} {half}", "as": name} for name, (at, sign) in ends.items()
     ]
     return {**spec, "transform": sums}
 
 
-def _circles(colour: Spec) -> Spec:
+def _circles(fill: Spec) -> Spec:
     size = {"expr": "max(12, min(320, 36000 / max(1, length(data('nodes')))))"}
     place = {"x": _place("x", 14), "y": _place("y", 14)}
-    return _agents({"type": "circle", "opacity": 1, "size": size, "strokeWidth": 1}, colour, place)
+    return _agents({"type": "circle", "opacity": 1, "size": size, "strokeWidth": 1}, fill, place)
 
 
 def _links(padding: int) -> Spec:

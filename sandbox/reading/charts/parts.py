@@ -19,10 +19,11 @@ Spec = dict[str, Any]
 SCHEMA = "https://vega.github.io/schema/vega-lite/v6.json"
 VERSION = "6.4"  # of Vega-Lite, as vl-convert wants to hear it
 
-SERIES = {"draft": "--draft", "revision": "--revision", "peers": "--peers"}
+STAGES = ["--draft", "--revision", "--fourth", "--fifth", "--sixth"]
+PEERS = "--peers"
 OUTCOMES = {"cut": "--draft", "empty": "--fifth", "unreadable": "--fourth", "failed": "--bad"}
 KINDS = ["--revision", "--draft", "--peers", "--fourth", "--fifth", "--sixth"]
-RAMP = [f"--ramp-{rating}" for rating in range(1, 8)]
+RAMP = [f"--ramp-{step}" for step in range(1, 8)]
 DIVERGING = [f"--diverge-{step}" for step in range(1, 6)]
 
 
@@ -72,6 +73,14 @@ CONFIG: Spec = {
     "line": {"strokeWidth": 2, "strokeCap": "round", "strokeJoin": "round"},
     "rule": {"stroke": "--soft"},
     "text": {"fill": "--ink", "fontSize": 12},
+    "title": {
+        "anchor": "start",
+        "color": "--ink",
+        "fontSize": 13,
+        "subtitleColor": "--soft",
+        "subtitleFontSize": 12,
+        "subtitlePadding": 5,
+    },
     "range": {"category": KINDS, "ramp": RAMP, "heatmap": RAMP, "diverging": DIVERGING},
 }
 
@@ -80,6 +89,8 @@ CONFIG: Spec = {
 
 _PADDING = {"left": 16, "top": 4, "right": 8, "bottom": 4}
 """Of a picture: labels are wider in some fonts than in the one that they were measured in."""
+
+_BESIDE = 65  # pixels of a panel's axis, and of what lies between panels
 
 
 @cache
@@ -90,10 +101,19 @@ def palette(dark: bool = False) -> dict[str, str]:
     return {name: (light, night)[dark] for name, light, night in pairs}
 
 
-def themed(spec: Spec, dark: bool = False) -> Spec:
-    """A copy that can be drawn without a page: real colours, and a size where it had its box's."""
+def themed(spec: Spec, dark: bool = False, width: int = 600) -> Spec:
+    """A copy that can be drawn without a page: real colours, and a size where it had its box's.
+
+    Args:
+        spec: the chart.
+        dark: in the colours of the dark theme.
+        width: pixels, of all panels together.
+    """
     drawn: Spec = _replaced(spec, palette(dark))
-    width = 560 if drawn.get("height") == "container" else 600
+    if "concat" in drawn:
+        each = width // drawn["columns"] - _BESIDE
+        panels = [{**panel, "width": each} for panel in drawn["concat"]]
+        return {**drawn, "concat": panels, "padding": _PADDING}
     sizes = {side: width for side in ("width", "height") if drawn.get(side) == "container"}
     return {**drawn, **sizes, "padding": _PADDING}
 
@@ -125,6 +145,40 @@ def chart(rows: Rows, *layers: Spec, **parts: Any) -> Spec:
         **parts,
         "config": CONFIG,
     }
+
+
+def panels(charts: Mapping[str, Spec]) -> Spec:
+    """Charts beside each other, two in a row, with one legend and one scale of y.
+
+    Args:
+        charts: of one view each, by their titles.
+    """
+    shared = ("$schema", "autosize", "config", "width")
+    return {
+        "$schema": SCHEMA,
+        "columns": min(2, len(charts)),
+        "concat": [
+            {**{key: part for key, part in spec.items() if key not in shared}, "title": title}
+            for title, spec in charts.items()
+        ],
+        "resolve": {"scale": {"y": "shared"}},
+        "config": CONFIG,
+    }
+
+
+def headed(spec: Spec, title: str, subtitle: Sequence[str]) -> Spec:
+    """A chart with a title and lines below it, for a picture that stands by itself."""
+    return {**spec, "title": {"text": title, "subtitle": list(subtitle), "offset": 12}}
+
+
+def stage_colours(stages: Sequence[str]) -> dict[str, str]:
+    """A colour for each stage of an episode, by its place."""
+    return {stage: STAGES[i % len(STAGES)] for i, stage in enumerate(stages)}
+
+
+def kind_colours(kinds: Sequence[str]) -> dict[str, str]:
+    """A colour for each of some kinds that have no order."""
+    return {kind: KINDS[i % len(KINDS)] for i, kind in enumerate(kinds)}
 
 
 def number(field: str, title: str | None = None, **more: Any) -> Spec:
@@ -169,13 +223,6 @@ def values(rows: Rows, *fields: str) -> list[float]:
     """The numbers of these fields; what is missing is left out."""
     found = (row.get(field) for row in rows for field in fields)
     return [float(value) for value in found if isinstance(value, (int, float))]
-
-
-def fitted(rows: Rows, *fields: str, low: float = 1.0, high: float = 7.0) -> list[float]:
-    """The part of a scale, by default that of ratings, that holds these values, with some air."""
-    found = values(rows, *fields) or [low, high]
-    air = max(0.1, (max(found) - min(found)) * 0.08)
-    return [max(low, min(found) - air), min(high, max(found) + air)]
 
 
 def seen(rows: Rows, field: str) -> list[str]:

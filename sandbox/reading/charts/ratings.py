@@ -2,62 +2,157 @@
 
 from __future__ import annotations
 
+from collections import Counter
+from collections.abc import Mapping
+
 from sandbox.reading.charts.parts import (
-    KINDS,
     RAMP,
     Rows,
     Spec,
     category,
     chart,
     coloured,
+    kind_colours,
     number,
     seen,
     tooltip,
     values,
 )
+from sandbox.reading.charts.ranges import (
+    DARK,
+    Bars,
+    Scale,
+    gain_bars,
+    ink,
+    rating_bars,
+    rating_colours,
+    rating_ink,
+)
 
 
-def distribution(rows: Rows) -> Spec:
-    """How often each rating was given, by who gave it.
+def distribution(rows: Rows, scale: Scale, colours: Mapping[str, str]) -> Spec:
+    """How often each rating was given, as a share of the ratings of whoever gave it.
 
     Args:
-        rows: `rating` (1-7), `who`, `count`.
+        rows: `rating`, `who`, `count`.
+        scale: what is rated.
+        colours: the colour of each `who`.
     """
-    kinds = {who: _COLOURS.get(who, KINDS[i % 6]) for i, who in enumerate(seen(rows, "who"))}
-    scale = {"domain": [1, 2, 3, 4, 5, 6, 7], "paddingInner": 0.25}
+    return _shares(rows, "rating", "who", rating_bars(scale), colours)
+
+
+def margins(rows: Rows, scale: Scale) -> Spec:
+    """How often one answer is rated above another by how much, as a share of each kind of pair.
+
+    Args:
+        rows: `margin` (points, positive where it is better), `pairs` (their kind), `count`.
+        scale: what is rated.
+    """
+    return _shares(rows, "margin", "pairs", gain_bars(scale), kind_colours(seen(rows, "pairs")))
+
+
+def _shares(rows: Rows, field: str, kind: str, bars: Bars, colours: Mapping[str, str]) -> Spec:
+    counts = _binned(rows, {field: bars}, (kind, field), "count")
+    totals: Counter[str] = Counter()
+    for (name, _), count in counts.items():
+        totals[name] += count
+    shares = [
+        {kind: name, field: label, "count": count, "share": count / totals[name]}
+        for (name, label), count in counts.items()
+        if count
+    ]
+    shown = {name: colour for name, colour in colours.items() if totals[name]}
+    legend = {"columns": 3, "labelLimit": 260}
     encoding = {
-        "x": {"field": "rating", "type": "ordinal", "scale": scale, "axis": {"labelAngle": 0}},
-        "xOffset": {"field": "who", "type": "nominal"},
-        "y": number("count", axis={"tickMinStep": 1, "format": "~s"}),
-        "color": coloured("who", kinds),
-        "tooltip": tooltip("who", "rating", "count:,d"),
+        "x": {**_ordinal(field, bars, paddingInner=0.25), "axis": _LINES},
+        "xOffset": {"field": kind, "type": "nominal", "scale": {"domain": list(shown)}},
+        "y": number("share", axis={"format": "~%", "tickCount": 5}),
+        "color": coloured(kind, shown, legend=legend),
+        "tooltip": tooltip(kind, field, "share:.1%", "count:,d"),
     }
     mark = {"type": "bar", "cornerRadiusEnd": 1}
-    return chart(rows, {"mark": mark, "encoding": encoding}, height=220)
+    return chart(shares, {"mark": mark, "encoding": encoding}, height=220)
 
 
-_COLOURS = {
-    "peers, draft": "--peers",
-    "observer, draft": "--draft",
-    "observer, revision": "--revision",
-}
+def _binned(
+    rows: Rows, bars: Mapping[str, Bars], fields: tuple[str, str], count: str
+) -> Counter[tuple[str, str]]:
+    """Sums of a count by two fields, of which those in `bars` are numbers."""
+    sums: Counter[tuple[str, str]] = Counter()
+    for row in rows:
+        first, second = (
+            bars[field].label(values([row], field)[0]) if field in bars else str(row[field])
+            for field in fields
+        )
+        sums[first, second] += int(values([row], count)[0])
+    return sums
 
 
-def matrix(rows: Rows) -> Spec:
+def _ordinal(field: str, bars: Bars, title: str | None = None, **scale: object) -> Spec:
+    """An ordinal channel with a place for each bar."""
+    return {
+        "field": field,
+        "type": "ordinal",
+        "title": title or field,
+        "scale": {**bars.domain, **scale},
+    }
+
+
+_LINES: Spec = {"labelAngle": 0, "labelExpr": "split(datum.label, ' ')", "labelSeparation": 3}
+"""An x axis with labels of bins in lines, so that all of them have room."""
+
+
+def lengths(rows: Rows, scale: Scale, title: str) -> Spec:
+    """Lengths of answers by their rating: the middle half, the median, and how many there are.
+
+    Args:
+        rows: `rating` (a label of `rating_bars`), `low`, `middle`, `high` (quartiles, characters),
+            `answers`.
+        scale: what is rated.
+        title: of the x axis.
+    """
+    height = {"scale": {"zero": False, "padding": 12}}
+    lines = tooltip("rating", "low:,.0f", "middle:,.0f", "high:,.0f", "answers:,d")
+    halves = {
+        "mark": {"type": "bar", "color": "--revision", "opacity": 0.28, "width": {"band": 0.5}},
+        "encoding": {"y": number("low", "characters", **height), "y2": {"field": "high"}},
+    }
+    medians = {
+        "mark": {
+            "type": "tick",
+            "color": "--revision",
+            "opacity": 1,
+            "thickness": 3,
+            "width": {"band": 0.62},
+        },
+        "encoding": {"y": number("middle", "characters", **height)},
+    }
+    counts = {
+        "mark": {"type": "text", "dy": -9, "fontSize": 11, "fill": "--soft"},
+        "encoding": {"y": number("high", "characters", **height), "text": _text("answers", ",d")},
+    }
+    across = {**_ordinal("rating", rating_bars(scale), title), "axis": _LINES}
+    encoding = {"x": across, "tooltip": lines}
+    return chart(rows, halves, medians, counts, height=220, encoding=encoding)
+
+
+def matrix(rows: Rows, scale: Scale) -> Spec:
     """Raters against authors by the demographic they started with: mean ratings.
 
     Args:
-        rows: `rater_label`, `author_label`, `mean` (1-7 or None), `n`.
+        rows: `rater_label`, `author_label`, `mean` (or None), `n`.
+        scale: what is rated.
     """
-    colour = number("mean", scale={"domain": [1, 7], "range": RAMP}, legend=None)
     top = {"labelAngle": 0, "orient": "top", "domain": False}
     encoding = {
         "x": category("author_label", "author", axis=top),
         "y": category("rater_label", "rater"),
         "tooltip": tooltip("rater_label", "author_label", "mean:.2f", "n:,d"),
     }
+    colour = number("mean", scale=rating_colours(scale), legend=None)
     cell = {"mark": _CELL, "encoding": {"color": colour}}
-    mean = {"mark": _FIGURE, "encoding": {"text": _text("mean", ".2f"), "color": _on("mean", 4.2)}}
+    text = {"text": _text("mean", ".2f"), "color": rating_ink("mean", scale)}
+    mean = {"mark": _FIGURE, "encoding": text}
     return chart(
         rows, cell, mean, height=46 * max(1, len(seen(rows, "rater_label"))), encoding=encoding
     )
@@ -71,37 +166,29 @@ def _text(field: str, form: str) -> Spec:
     return {"field": field, "type": "quantitative", "format": form}
 
 
-def _on(field: str, bright: float) -> Spec:
-    """Ink on a coloured cell: another one from `bright` on."""
-    test = f"datum.{field} >= {bright}"
-    return {"condition": {"test": test, "value": "--on-7"}, "value": "--on-1"}
-
-
-def agreement(rows: Rows) -> Spec:
+def agreement(rows: Rows, scale: Scale) -> Spec:
     """Peers against the observer over the same drafts: how many drafts got which pair.
 
     Args:
-        rows: `peers` (their mean, rounded, 1-7), `observer` (1-7), `drafts`.
+        rows: `peers` (their mean), `observer`, `drafts`.
+        scale: what is rated.
     """
-    most = max(values(rows, "drafts"), default=1.0)
-    scale = {"domain": [1, 2, 3, 4, 5, 6, 7], "padding": 0.04}
+    bars = rating_bars(scale)
+    counts = _binned(rows, {"peers": bars, "observer": bars}, ("peers", "observer"), "drafts")
+    cells = [
+        {"peers": peers, "observer": observer, "drafts": drafts}
+        for (peers, observer), drafts in counts.items()
+        if drafts
+    ]
+    most = max(counts.values(), default=1)
     encoding = {
-        "x": {"field": "peers", "type": "ordinal", "scale": scale, "axis": {"labelAngle": 0}},
-        "y": {
-            "field": "observer",
-            "type": "ordinal",
-            "scale": {**scale, "domain": [7, 6, 5, 4, 3, 2, 1]},
-        },
+        "x": {**_ordinal("peers", bars, "peers, mean", padding=0.04), "axis": _LINES},
+        "y": _ordinal("observer", bars, padding=0.04, reverse=True),
         "tooltip": tooltip("peers", "observer", "drafts:,d"),
     }
     colour = number("drafts", scale={"domain": [0, most], "range": RAMP}, legend=None)
     same = {"condition": {"test": "datum.peers == datum.observer", "value": "--ink"}, "value": None}
     cell = {"mark": {**_CELL, "strokeWidth": 1.5}, "encoding": {"fill": colour, "stroke": same}}
-    ink = _on("drafts", most * 0.53)
-    some = [{"filter": "datum.drafts > 0"}]
-    count = {
-        "transform": some,
-        "mark": _FIGURE,
-        "encoding": {"text": _text("drafts", ".2~s"), "color": ink},
-    }
-    return chart(rows, cell, count, height=300, encoding=encoding)
+    text = {"text": _text("drafts", ".2~s"), "color": ink(f"datum.drafts >= {DARK * most}")}
+    count = {"mark": _FIGURE, "encoding": text}
+    return chart(cells, cell, count, height=300, encoding=encoding)

@@ -1,71 +1,80 @@
-"""Charts by round: curves, the alignment-engagement plane, what is missing."""
+"""Charts by round: curves, one scale against another, ratings that are missing."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 
 from sandbox.reading.charts.parts import (
-    KINDS,
+    DASHED,
     OUTCOMES,
     RAMP,
-    SERIES,
     Rows,
     Spec,
     by_round,
     category,
     chart,
     coloured,
-    fitted,
+    kind_colours,
     number,
     seen,
     tooltip,
     values,
     whole,
 )
+from sandbox.reading.charts.ranges import (
+    Scale,
+    fitted_domain,
+    gain_domain,
+    span,
+    ticks,
+    whole_domain,
+)
 
 MANY_ROUNDS = 40  # from here on a curve has no points
 
 
-def curves(rows: Rows) -> Spec:
-    """One scale by round: means with their 95 % interval, of drafts, revisions and peers.
+def curves(rows: Rows, scale: Scale, colours: Mapping[str, str]) -> Spec:
+    """One scale by round: means with their 95 % interval, of each stage and of peers.
 
     Args:
-        rows: `round`, `series` (draft, revision or peers), `mean`, `low`, `high` (1-7), `n`.
+        rows: `round`, `series`, `mean`, `low`, `high`, `n`.
+        scale: what is rated.
+        colours: the colour of each series.
     """
-    known = {name: colour for name, colour in SERIES.items() if name in seen(rows, "series")}
-    return _bands(rows, "series", known or SERIES)
+    known = {name: colour for name, colour in colours.items() if name in seen(rows, "series")}
+    domain = fitted_domain(rows, scale, *_ENDS)
+    return _bands(rows, "series", known or colours, f"mean, {span(scale)}", domain)
 
 
-def versus(rows: Rows) -> Spec:
+def versus(rows: Rows, scale: Scale) -> Spec:
     """The same curve of several runs.
 
     Args:
-        rows: `run`, `round`, `mean`, `low`, `high` (1-7).
+        rows: `run`, `round`, `mean`, `low`, `high`.
+        scale: what is rated.
     """
-    return _bands(rows, "run", _of_runs(rows))
+    colours = kind_colours(seen(rows, "run"))
+    domain = fitted_domain(rows, scale, *_ENDS)
+    return _bands(rows, "run", colours, f"mean, {span(scale)}", domain)
 
 
-def gains(rows: Rows) -> Spec:
+def gains(rows: Rows, scale: Scale) -> Spec:
     """The same curve of several runs, of gains.
 
     Args:
-        rows: `run`, `round`, `mean`, `low`, `high` (-6 to 6).
+        rows: `run`, `round`, `mean`, `low`, `high` (points, positive where it is better).
+        scale: on which something is gained.
     """
-    return _bands(rows, "run", _of_runs(rows), "mean gain, points", (-6.0, 6.0))
+    colours = kind_colours(seen(rows, "run"))
+    return _bands(rows, "run", colours, "mean gain, points", gain_domain(rows, scale, *_ENDS))
 
 
-def _of_runs(rows: Rows) -> dict[str, str]:
-    return {run: KINDS[i % len(KINDS)] for i, run in enumerate(seen(rows, "run"))}
+_ENDS = ("low", "mean", "high")
 
 
 def _bands(
-    rows: Rows,
-    field: str,
-    colours: Mapping[str, str],
-    title: str = "mean, 1\u20137",
-    within: tuple[float, float] = (1.0, 7.0),
+    rows: Rows, field: str, colours: Mapping[str, str], title: str, domain: list[float]
 ) -> Spec:
-    domain = fitted(rows, "low", "mean", "high", low=within[0], high=within[1])
     scale = {"domain": domain, "nice": False, "zero": False}
     colour = coloured(field, colours)
     few = len(set(values(rows, "round"))) <= MANY_ROUNDS
@@ -85,11 +94,14 @@ def _bands(
     return chart(rows, spread, means, height=240, encoding={"x": by_round(rows)})
 
 
-def plane(rows: Rows) -> Spec:
-    """Alignment against engagement: the path of a run through its rounds, and its Pareto front.
+def plane(rows: Rows, x: Scale, y: Scale) -> Spec:
+    """One scale against another: the path of a run through its rounds, and its Pareto front.
 
     Args:
-        rows: `round`, `alignment`, `engagement` (1-7), `front`: no other round beats both.
+        rows: `round`, the mean of each scale by the scale's name, `front`: no other round is
+            better on both.
+        x: the scale along the x axis.
+        y: the scale along the y axis.
     """
     front = {"filter": "datum.front"}
     few = "datum.front || datum.round <= 1" if len(rows) > 12 else "true"
@@ -101,11 +113,10 @@ def plane(rows: Rows) -> Spec:
         "transform": [front],
         "mark": {
             "type": "line",
-            "interpolate": "step-before",
-            "color": "--draft",
-            "strokeDash": [5, 3],
+            "interpolate": "step-before" if x.better == "high" else "step-after",
+            **DASHED,
         },
-        "encoding": {"order": {"field": "alignment"}},
+        "encoding": {"order": {"field": x.name}},
     }
     ring = {
         "transform": [front],
@@ -116,20 +127,24 @@ def plane(rows: Rows) -> Spec:
         "mark": {"type": "text", "dx": 11, "dy": -9, "align": "left", "color": "--soft"},
         "encoding": {"text": {"field": "round"}},
     }
-    return chart(rows, path, step, ring, _rounds(rows), label, height=320, encoding=_axes(rows))
+    lines = tooltip("round", f"{x.name}:.2f", f"{y.name}:.2f", "front")
+    encoding = {"x": _axis(rows, x), "y": _axis(rows, y)}
+    return chart(rows, path, step, ring, _rounds(rows, lines), label, height=320, encoding=encoding)
 
 
-def _axes(rows: Rows) -> Spec:
-    def axis(field: str) -> Spec:
-        scale = {"domain": fitted(rows, field), "nice": False, "zero": False, "padding": 16}
-        return number(field, f"{field}, mean", scale=scale, axis={"grid": True, "tickCount": 6})
+def _axis(rows: Rows, scale: Scale) -> Spec:
+    domain = fitted_domain(rows, scale, scale.name)
+    direction = "" if scale.better == "high" else ", lower is better"
+    return number(
+        scale.name,
+        f"{scale.title}, mean{direction}",
+        scale={"domain": domain, "nice": False, "zero": False, "padding": 16},
+        axis={"grid": True, "tickCount": 6},
+    )
 
-    return {"x": axis("alignment"), "y": axis("engagement")}
 
-
-def _rounds(rows: Rows) -> Spec:
+def _rounds(rows: Rows, lines: list[Spec]) -> Spec:
     colour = number("round", scale={"range": RAMP}, legend=whole(rows))
-    lines = tooltip("round", "alignment:.2f", "engagement:.2f", "front")
     point = {"type": "circle", "size": 80, "opacity": 1, "stroke": "--soft", "strokeWidth": 0.6}
     return {"mark": point, "encoding": {"color": colour, "tooltip": lines}}
 
@@ -150,28 +165,30 @@ def missing(rows: Rows) -> Spec:
     return chart(rows, {"mark": mark, "encoding": encoding}, height=200)
 
 
-def history(rows: Rows) -> Spec:
-    """One agent's own scores: from draft to revision, by round.
+def history(rows: Rows, scale: Scale, colours: Mapping[str, str]) -> Spec:
+    """One agent's own scores by round: from the first stage to the last.
 
     Args:
-        rows: `round`, `stage` (draft or revision), `score` (1-7).
+        rows: `round`, `stage`, `score`.
+        scale: what is rated.
+        colours: the colour of each stage.
     """
-    scale, axis = {"domain": [0.7, 7.3], "nice": False}, {"values": [1, 2, 3, 4, 5, 6, 7]}
-    span = {
+    title, axis = f"score, {span(scale)}", ticks(scale)
+    domain = {"domain": whole_domain(scale), "nice": False}
+    lines = {
         "mark": {"type": "rule", "strokeWidth": 3, "color": "--line-strong", "opacity": 0.6},
         "encoding": {
-            "y": number("score", "score, 1\u20137", aggregate="min", scale=scale, axis=axis),
+            "y": number("score", title, aggregate="min", scale=domain, axis=axis),
             "y2": {"field": "score", "aggregate": "max"},
         },
     }
-    colour = coloured("stage", {stage: SERIES[stage] for stage in ("draft", "revision")})
     ends = {
         "mark": {"type": "point", "size": 80, "filled": True, "opacity": 1},
         "encoding": {
-            "y": number("score", "score, 1\u20137", scale=scale, axis=axis),
-            "color": colour,
-            "shape": category("stage", scale={"domain": ["draft", "revision"]}),
+            "y": number("score", title, scale=domain, axis=axis),
+            "color": coloured("stage", colours),
+            "shape": category("stage", scale={"domain": list(colours)}),
             "tooltip": tooltip("round", "stage", "score"),
         },
     }
-    return chart(rows, span, ends, height=200, encoding={"x": by_round(rows)})
+    return chart(rows, lines, ends, height=200, encoding={"x": by_round(rows)})

@@ -10,8 +10,8 @@ from urllib.parse import quote
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from sandbox.reading.text_diff import Piece
-from sandbox.terminal.live import duration
-from sandbox.viewer.filters import decimal, signed, visible, whole
+from sandbox.text import duration, visible
+from sandbox.viewer.filters import decimal, signed, whole
 from sandbox.viewer.report.tables import Cell, Table
 
 _MARKUP = re.compile(r"[\\`*_\[\]<>|#$~&@]|:(?=//)|(?<=www)\.", re.IGNORECASE)

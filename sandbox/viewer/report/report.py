@@ -14,16 +14,17 @@ import yaml
 from markupsafe import Markup
 
 from sandbox.datasets.card import public
-from sandbox.datasets.folder import new_folder
+from sandbox.files import check_new_file, new_file, new_folder
 from sandbox.reading.figures import biases, figures
 from sandbox.reading.metrics import EPISODE, Outcomes, calls_by_form, outcomes
+from sandbox.text import short
 from sandbox.viewer import filters
 from sandbox.viewer.app import STATIC
 from sandbox.viewer.overview import about, overview
 from sandbox.viewer.report import markdown, tables
 from sandbox.viewer.report.drawings import Drawing
 from sandbox.viewer.report.examples import examples
-from sandbox.viewer.report.files import check, foreign, new_file
+from sandbox.viewer.report.files import foreign
 from sandbox.viewer.report.methods import methods
 from sandbox.viewer.report.scan import scan
 from sandbox.viewer.society import Advice, advice, last_round
@@ -82,7 +83,7 @@ def report(
         InputError: the format is unknown, or `out` cannot be used.
     """
     kind = _format(out, format)
-    check(out, overwrite)
+    check_new_file(out, overwrite)
     try:
         found, drawings = gathered(reader, place)
         write = _write_html if kind == "html" else _write_markdown
@@ -155,10 +156,10 @@ def _notes(reader: Reader, here: Row, found: Outcomes) -> Iterator[str]:
     message = _ADDRESS.sub("[address]", here["message"] or "")
     told = f"{filters.whole(here['done'])} of {filters.whole(here['total'])} exchanges are over"
     if here["status"] != "done":
-        why = f" ({filters.short(message, 300)})" if message else ""
+        why = f" ({short(message, 300)})" if message else ""
         yield f"This run is not finished: it is {here['status']}{why}, and {told}."
     elif here["done"] < here["total"]:
-        yield f"This run ended before its last round: {told}. {filters.short(message, 300)}".strip()
+        yield f"This run ended before its last round: {told}. {short(message, 300)}".strip()
     if here["status"] == "running":
         yield "It went on while this report was made: numbers may differ by what was played since."
     failed = sum(some[EPISODE]["failed"] for some in found.values())

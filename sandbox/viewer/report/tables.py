@@ -17,7 +17,7 @@ from sandbox.datasets.survey import Survey
 from sandbox.reading.figures import SCALES, interval
 from sandbox.reading.influence import Influence
 from sandbox.reading.metrics import EPISODE, PEERS, FormCalls, Outcomes, Spread
-from sandbox.study.compare import clustered
+from sandbox.reading.statistics import clustered
 from sandbox.viewer.filters import decimal, signed, whole
 from storage import tables
 from storage.reader import Reader
@@ -83,7 +83,7 @@ class Scope(NamedTuple):
 def scopes(reader: Reader, found: Outcomes) -> list[Scope]:
     """The first round, the last one and all of them; of a run with one round just that.
 
-    An interval over all rounds is cluster-robust by author: see `comparing.clustered`.
+    An interval over all rounds is cluster-robust by author: see `reading.statistics.clustered`.
     """
     rounds = sorted(found)
     if not rounds:

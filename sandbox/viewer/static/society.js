@@ -163,9 +163,8 @@
 
     coloured(spec) {
       const { scales, legends, agents } = spec.usermeta;
-      const kind = this.measure.value === "change" ? "change" : "rating";
       const fill = spec.layer[agents].encoding.fill;
-      Object.assign(fill, { scale: scales[kind], legend: legends[kind] });
+      Object.assign(fill, { scale: scales[this.measure.value], legend: legends[this.measure.value] });
       return spec;
     }
 

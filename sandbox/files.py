@@ -1,4 +1,7 @@
-"""A folder of an export: it gets its name when it is whole."""
+"""Files and folders that are written whole or not at all.
+
+Both are written under a hidden temporary name and renamed once they are complete.
+"""
 
 from __future__ import annotations
 
@@ -14,6 +17,49 @@ from secrets import token_hex
 
 from storage.errors import InputError
 
+
+@contextmanager
+def new_file(out: Path, overwrite: bool) -> Iterator[Path]:
+    """Write a file whole or not at all: it is renamed to its final name on success.
+
+    Args:
+        out: the final path; missing parent folders are created.
+        overwrite: replace an existing file.
+
+    Yields:
+        The temporary path to write to.
+
+    Raises:
+        InputError: `out` exists and may not be replaced.
+        OSError: it cannot be written.
+    """
+    check_new_file(out, overwrite)
+    place = out.resolve()
+    place.parent.mkdir(parents=True, exist_ok=True)
+    part = place.with_name(f".{place.name}.partial-{token_hex(4)}")
+    try:
+        yield part
+        check_new_file(out, overwrite)
+        part.replace(place)
+    finally:
+        part.unlink(missing_ok=True)
+
+
+def check_new_file(out: Path, overwrite: bool) -> None:
+    """Check that a path can become a file, or may be replaced.
+
+    Raises:
+        InputError: it is a folder, or exists and may not be replaced.
+    """
+    if out.is_dir():
+        raise InputError(f"out: {out} is a folder; expected a file")
+    if out.exists() and not overwrite:
+        raise InputError(f"out: {out} exists; expected a new file, or --overwrite")
+    above = next(path for path in out.absolute().parents if path.exists())
+    if not above.is_dir() or not os.access(above, os.W_OK):
+        raise InputError(f"out: {above} is not a folder that can be written to")
+
+
 Foreign = Callable[[Path], str | None]
 
 
@@ -21,13 +67,17 @@ Foreign = Callable[[Path], str | None]
 def new_folder(
     out: Path, overwrite: bool, foreign: Foreign, what: str = "export"
 ) -> Iterator[Path]:
-    """A folder to write into, which gets its name when all is written and leaves nothing if not.
+    """Write a folder whole or not at all: it is renamed to its final name on success.
 
     Args:
-        out: the folder's name in the end.
-        overwrite: replace an earlier export.
-        foreign: finds a file in a folder that no export wrote; such a folder is not replaced.
-        what: what is written, as errors call it.
+        out: the final path.
+        overwrite: replace an earlier folder of this kind.
+        foreign: returns a file in a folder that this program did not write, or None; a folder
+            with such a file is never replaced.
+        what: the noun that error messages use.
+
+    Yields:
+        The temporary folder to write into.
 
     Raises:
         InputError: `out` exists and may not be replaced.
@@ -48,13 +98,13 @@ def new_folder(
 
 
 def _beside(place: Path, what: str) -> Path:
-    """A hidden name beside a folder that tells which process it belongs to."""
+    """A hidden sibling path whose name contains the host and the process id."""
     owner = f"{socket.gethostname()}-{os.getpid()}"
     return place.with_name(f".{place.name}.{what}-{owner}-{token_hex(4)}")
 
 
 def _sweep(place: Path) -> None:
-    """Remove what exports of the same name left that were killed on this machine."""
+    """Delete partial folders of the same name left by killed processes of this machine."""
     owner = re.escape(f".{place.name}.partial-{socket.gethostname()}-")
     for path in place.parent.glob(f".{glob.escape(place.name)}.partial-*"):
         found = re.fullmatch(owner + r"(\d+)-[0-9a-f]{8}", path.name)
@@ -87,7 +137,7 @@ def _check(out: Path, overwrite: bool, foreign: Foreign, what: str) -> None:
 
 
 def _move(part: Path, place: Path) -> None:
-    """Give the folder its name; what has that name now is kept until this has worked."""
+    """Rename the folder to its final name; an existing one is deleted only afterwards."""
     if not place.exists():
         part.rename(place)
         return

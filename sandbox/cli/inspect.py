@@ -1,0 +1,205 @@
+"""The verbs that look at runs in a terminal: `status` and `inspect`."""
+
+from __future__ import annotations
+
+import sys
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from sandbox.cli.options import AsJson, Run, show
+from storage.errors import InputError
+
+if TYPE_CHECKING:
+    from rich.console import RenderableType
+
+    from sandbox.datasets.ids import Origin
+    from storage.reader import Reader
+
+
+class Subject(StrEnum):
+    """What `inspect` can show."""
+
+    AGENTS = "agents"
+    AGENT = "agent"
+    MEMORY = "memory"
+    EPISODE = "episode"
+    CALLS = "calls"
+    CALL = "call"
+
+
+_NUMBERED = (Subject.AGENT, Subject.MEMORY, Subject.EPISODE, Subject.CALL)
+
+
+def status(
+    run: Annotated[
+        str | None, typer.Argument(metavar="[RUN]", help="default: all runs under runs/")
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Show the progress, speed and failures of runs."""
+    from sandbox.reading.runs import states
+    from storage import database
+
+    if run is not None:
+        address = database.parse_run(run)
+        rows = [row for row in states(address.url) if address.name in (None, row["run"])]
+        if not rows:
+            raise InputError(f"{run}: no such run; expected one of those that `status` lists")
+    else:
+        rows = [row for file in sorted(database.RUNS.glob("*.db")) for row in _states_of(file)]
+    show(as_json, {"runs": rows}, lambda: _status_table(rows))
+
+
+def _states_of(file: Path) -> list[dict[str, Any]]:
+    """The runs in a file; an unreadable file is a row of its own."""
+    from sqlalchemy.exc import DBAPIError
+
+    from sandbox.reading.runs import states
+    from storage import database
+
+    try:
+        return states(database.parse_url(str(file)))
+    except (InputError, DBAPIError) as error:
+        return [
+            {
+                "run": file.stem,
+                "db": str(file),
+                "status": "unreadable",
+                "message": database.one_line(error),
+            }
+        ]
+
+
+def _status_table(rows: list[dict[str, Any]]) -> RenderableType:
+    from sandbox.terminal import render
+    from sandbox.terminal.scene import plain
+    from sandbox.text import command
+    from storage.database import RUNS, Address, parse_url
+
+    if not rows:
+        return plain(f"no runs under {RUNS}/; start one with: {command('run')}")
+    names = [Address(parse_url(row["db"]), row["run"]).typed.strip("'") for row in rows]
+    return render.status(list(zip(names, rows, strict=True)))
+
+
+def inspect(
+    run: Run,
+    subject: Annotated[Subject | None, typer.Argument(help="what to show")] = None,
+    number: Annotated[
+        int | None,
+        typer.Argument(metavar="[ID]", min=0, max=2**40, help="number of the subject"),
+    ] = None,
+    search: Annotated[
+        str | None, typer.Option(metavar="TEXT", help="only items that contain TEXT")
+    ] = None,
+    round: Annotated[
+        int | None,
+        typer.Option(metavar="N", help="only round N; memory: as of the end of round N"),
+    ] = None,
+    failures: Annotated[
+        bool, typer.Option("--failures", help="calls: only those that failed")
+    ] = False,
+    limit: Annotated[int, typer.Option(min=1, metavar="N", help="list at most N items")] = 100,
+    as_json: AsJson = False,
+) -> None:
+    """Show a society: `agents`, `agent ID`, `memory ID`, `episode ID`, `calls` or `call ID`.
+
+    RUN can also be the id of an exported row; the exchange that the row is from is shown.
+    """
+    from sandbox.reading.runs import open_run
+
+    row = _origin(run) if subject is None else None
+    if row is not None:
+        run, subject, number = row.run, Subject.EPISODE, row.episode
+    if (subject in _NUMBERED) != (number is not None):
+        expected = "its number" if subject in _NUMBERED else "no number"
+        raise InputError(f"inspect {subject or ''}: expected {expected}")
+    with open_run(run) as reader:
+        if row is not None:
+            _warn_if_changed(reader, row)
+        if subject is None:
+            data, picture = _society(reader, search, round, limit)
+        elif number is not None:
+            data, picture = _item(reader, subject, number, search, round)
+        else:
+            data, picture = _items(reader, subject, search, round, failures, limit)
+        show(as_json, data, lambda: picture)
+
+
+def _origin(run: str) -> Origin | None:
+    """The exchange that a row's id names; None if the text is not such an id."""
+    if "@" not in run or "/" not in run:
+        return None
+    from sandbox.datasets.ids import origin_of
+
+    return origin_of(run)
+
+
+def _warn_if_changed(reader: Reader, row: Origin) -> None:
+    """Print a note if a run has changed since a row was exported."""
+    from sandbox.datasets.ids import mark
+
+    if not row.agrees(reader.run.digest):
+        now = mark(reader.run.digest)
+        print(
+            f"note: the row is from {row.run}@{row.digest}, the run is now {now}", file=sys.stderr
+        )
+
+
+def _society(
+    reader: Reader, search: str | None, round: int | None, limit: int
+) -> tuple[Any, RenderableType]:
+    """The whole run, or the exchanges that a search or a round selects."""
+    from rich.console import Group
+    from rich.text import Text
+
+    from sandbox.reading import views
+    from sandbox.terminal import render
+
+    if search is None and round is None:
+        data = views.society(reader)
+        return data, Group(render.society(data), Text(), render.forms(data["forms"]))
+    exchanges = views.found_exchanges(reader, search, round, limit)
+    return {"episodes": exchanges}, render.found(exchanges)
+
+
+def _item(
+    reader: Reader, subject: Subject, number: int, search: str | None, round: int | None
+) -> tuple[Any, RenderableType]:
+    from sandbox.reading import views
+    from sandbox.terminal import render
+
+    match subject:
+        case Subject.AGENT:
+            data = views.agent(reader, number)
+            return data, render.agent(data)
+        case Subject.MEMORY:
+            data = views.memory(reader, number, round, search)
+            return data, render.memory(data)
+        case Subject.EPISODE:
+            data = views.episode(reader, number)
+            return data, render.episode(data)
+        case _:
+            data = views.call(reader, number)
+            return data, render.call(data)
+
+
+def _items(
+    reader: Reader,
+    subject: Subject,
+    search: str | None,
+    round: int | None,
+    failures: bool,
+    limit: int,
+) -> tuple[Any, RenderableType]:
+    from sandbox.reading import views
+    from sandbox.terminal import render
+
+    if subject is Subject.AGENTS:
+        agents = views.agents(reader, search)
+        return {"agents": agents}, render.agents(agents)
+    calls = views.calls(reader, search, round, failures, limit)
+    return {"calls": calls}, render.call_table(calls)

@@ -1,0 +1,251 @@
+"""The verbs that play a run: `run`, `resume`, and `verify`, which replays one."""
+
+from __future__ import annotations
+
+import shlex
+import sys
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import typer
+
+from sandbox.cli.options import (
+    AcceptChanges,
+    AsJson,
+    BackendFiles,
+    ConfigFile,
+    Database,
+    MaxCalls,
+    MaxHours,
+    MaxTokens,
+    Name,
+    Rounds,
+    Run,
+    Set,
+    TotalRounds,
+    WorldFile,
+    plugin_files,
+    show,
+)
+
+if TYPE_CHECKING:
+    from rich.console import RenderableType
+
+    from sandbox.engine.limits import Budget
+    from sandbox.reading.runs import Outcome
+    from sandbox.study.verify import Verdict
+    from storage.database import Address
+    from storage.reader import Reader
+
+
+def run(
+    config: ConfigFile = None,
+    name: Name = None,
+    db: Database = None,
+    set_: Set = None,
+    rounds: Rounds = None,
+    max_calls: MaxCalls = None,
+    max_tokens: MaxTokens = None,
+    max_hours: MaxHours = None,
+    as_json: AsJson = False,
+) -> None:
+    """Run a config; the default is the quickstart preset with scripted replies."""
+    from sandbox import api
+    from sandbox.config import QUICKSTART
+
+    budget = api.Budget(max_calls, max_tokens, max_hours)
+    address = api.create(config or QUICKSTART, name=name, db=db, rounds=rounds, settings=set_ or [])
+    play(address, as_json, budget=budget, allow=api.plugin_files(address))
+
+
+def resume(
+    run: Run,
+    rounds: TotalRounds = None,
+    accept_changes: AcceptChanges = False,
+    max_calls: MaxCalls = None,
+    max_tokens: MaxTokens = None,
+    max_hours: MaxHours = None,
+    backend: BackendFiles = None,
+    world: WorldFile = None,
+    as_json: AsJson = False,
+) -> None:
+    """Resume a run that was stopped, or extend one with --rounds."""
+    from sandbox import api
+    from storage.database import parse_run
+
+    budget = api.Budget(max_calls, max_tokens, max_hours)
+    play(
+        parse_run(run),
+        as_json,
+        rounds=rounds,
+        budget=budget,
+        accept_changes=accept_changes,
+        allow=plugin_files(backend, world),
+    )
+
+
+def verify(
+    run: Run, backend: BackendFiles = None, world: WorldFile = None, as_json: AsJson = False
+) -> None:
+    """Replay a finished run from its journal, without a model, and compare digests."""
+    from sandbox import api
+    from sandbox.terminal.live import Display
+
+    with Display() as display:
+        verdict = api.verify(run, watch=display.watch, allow=plugin_files(backend, world))
+    data = {
+        **verdict.outcome.as_dict(),
+        "agrees": verdict.agrees,
+        "digest_of_tables": verdict.of_tables,
+        "digest_of_replay": verdict.of_replay,
+    }
+    show(as_json, data, lambda: _verdict(verdict))
+    if not verdict.agrees:
+        raise typer.Exit(1)
+
+
+def play(
+    address: Address,
+    as_json: bool,
+    *,
+    rounds: int | None = None,
+    budget: Budget | None = None,
+    accept_changes: bool = False,
+    allow: Sequence[Path] = (),
+) -> None:
+    """Play a run with a live display, print its outcome, and set the exit status.
+
+    Args:
+        address: the run.
+        as_json: print the outcome as JSON.
+        rounds: raise the total number of rounds to this.
+        budget: limits on calls, tokens and hours; None: unlimited.
+        accept_changes: resume although files or the program have changed since the run started.
+        allow: files with Python code that the run's config names and that may be loaded.
+
+    Raises:
+        typer.Exit: the run did not finish, or no call got a reply.
+    """
+    from sandbox import api
+    from sandbox.terminal.live import Display
+    from sandbox.text import command
+
+    with Display() as display:
+        outcome = api.resume(
+            address,
+            rounds=rounds,
+            budget=budget or api.UNLIMITED,
+            accept_changes=accept_changes,
+            watch=display.watch,
+            allow=allow,
+        )
+    with api.open_run(address) as reader:
+        show(as_json, outcome.as_dict(), lambda: _summary(reader, address, outcome))
+        if outcome.calls_failed:
+            print(_failures(reader, address, outcome), file=sys.stderr)
+    if outcome.status == "done" and outcome.calls_failed == outcome.calls > 0:
+        raise typer.Exit(1)
+    if outcome.status == "done" and not display.shown:
+        print("already done: there is nothing left to do", file=sys.stderr)
+    if outcome.status != "done":
+        stopped = f"{outcome.status}: {outcome.message}".removeprefix("interrupted: ")
+        again = command("resume", address.typed, *_named(address))
+        print(f"{stopped}; go on with: {again}", file=sys.stderr)
+        raise typer.Exit(130 if outcome.status == "interrupted" else 1)
+
+
+def _named(address: Address) -> Iterator[str]:
+    """The options that name the files with Python code of a run."""
+    from sandbox import api
+    from sandbox.config import Config
+
+    with api.open_run(address) as reader:
+        config = Config.from_json(reader.run.config)
+    for file in config.files():
+        kind = "world" if str(file) == config.world.kind else "backend"
+        yield f"--{kind} {shlex.quote(str(file))}"
+
+
+def _failures(reader: Reader, address: Address, outcome: Outcome) -> str:
+    """Summarize failed calls: their number, the last error, and how to list them."""
+    from sandbox.reading import views
+    from sandbox.text import command, printable
+
+    failed = f"{outcome.calls_failed:,} of {outcome.calls:,} calls got no reply"
+    error = printable(views.last_error(reader))
+    look = command("inspect", address.typed, "calls --failures")
+    return f"{failed}, the last one: {error}; all of them: {look}"
+
+
+def _summary(reader: Reader, address: Address, outcome: Outcome) -> RenderableType:
+    from rich.console import Group
+    from rich.text import Text
+
+    from sandbox.reading import views
+    from sandbox.terminal import render
+    from sandbox.terminal.scene import plain
+    from sandbox.text import duration
+
+    table = render.table("", "")
+    table.show_header = False
+    missing = f"{outcome.calls_failed:,} failed, {outcome.unparsed:,} unparsed"
+    rows = {
+        "agents": f"{outcome.agents:,}",
+        "episodes": f"{outcome.episodes:,} ({outcome.episodes_failed:,} failed)",
+        "calls": f"{outcome.calls:,} ({missing}, {outcome.calls_replayed:,} replayed)",
+        "tokens": f"{outcome.tokens_in:,} in{_cached(outcome)}, {outcome.tokens_out:,} out",
+        "time": duration(outcome.seconds),
+        "database": outcome.db,
+    }
+    for key, value in rows.items():
+        table.add_row(key, plain(value))
+    data = views.society(reader)
+    return Group(render.society(data), Text(), table, *_next_steps(address, outcome, data))
+
+
+def _cached(outcome: Outcome) -> str:
+    """The prefix cache's hit rate, if the backend reported any hits."""
+    share = outcome.tokens_cached / max(1, outcome.tokens_in)
+    return f" ({share:.0%} from the prefix cache)" if outcome.tokens_cached else ""
+
+
+def _next_steps(
+    address: Address, outcome: Outcome, data: dict[str, Any]
+) -> Iterator[RenderableType]:
+    """Suggest commands for what there is to see."""
+    from rich.text import Text
+
+    from sandbox.text import command
+
+    if not outcome.episodes:
+        return
+    run = address.typed
+    scored = any(row["revision_alignment"] is not None for row in data["rounds"])
+    format = "sft" if scored else "exchanges"
+    yield Text()
+    steps = [
+        ("read an exchange", command("inspect", run, "episode 0")),
+        ("export a dataset", command("export", run, f"--format {format} --out data/{outcome.run}")),
+    ]
+    if outcome.agents:
+        steps.insert(0, ("read a memory", command("inspect", run, "memory 3")))
+    for what, line in steps:
+        yield Text(f"{what:17} {line}", no_wrap=True, overflow="ignore")
+
+
+def _verdict(verdict: Verdict) -> RenderableType:
+    from rich.console import Group
+    from rich.text import Text
+
+    from sandbox.terminal import render
+
+    outcome = verdict.outcome
+    table = render.table("", "")
+    table.show_header = False
+    table.add_row("calls replayed", f"{outcome.calls_replayed:,}")
+    table.add_row("digest of the run", str(outcome.digest))
+    for what, digest in (("tables", verdict.of_tables), ("replay", verdict.of_replay)):
+        style = "green" if digest == outcome.digest else "red"
+        table.add_row(f"digest of the {what}", Text(digest, style=style))
+    return Group(table, Text("agrees" if verdict.agrees else "DIFFERS", style="bold"))

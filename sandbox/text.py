@@ -1,0 +1,76 @@
+"""Text for people: durations in words, and text that is safe to print."""
+
+from __future__ import annotations
+
+import re
+import sys
+from pathlib import Path
+
+LONGEST = 60_000
+"""Characters of a text that a page shows; an export has all of them."""
+
+_HIDDEN = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069\ufeff\ufff9-\ufffb]")
+_SCRIPT = "run_sim.py"
+
+
+def command(*words: str) -> str:
+    """The command line that runs this program, as it was started, followed by some words.
+
+    It is ``python run_sim.py`` if the script of a clone was started, else ``sandbox-society``.
+    """
+    started_by_script = Path(sys.argv[0]).name == _SCRIPT
+    program = f"python {_SCRIPT}" if started_by_script else "sandbox-society"
+    return " ".join((program, *words))
+
+
+def install_command(extra: str = "") -> str:
+    """The command that installs this program with an extra, in a clone or from a package index."""
+    is_clone = (Path(__file__).parent.parent / "pyproject.toml").is_file()
+    if not extra:
+        return "pip install -e ." if is_clone else "pip install sandbox-society"
+    return f"pip install -e '.[{extra}]'" if is_clone else f"pip install 'sandbox-society[{extra}]'"
+
+
+def duration(seconds: float) -> str:
+    """Format seconds: 48 s, 3 min 05 s, 2 h 07 min, 3 d 04 h."""
+    whole = round(seconds)
+    if whole < 60:
+        return f"{whole} s"
+    if whole < 3600:
+        return f"{whole // 60} min {whole % 60:02} s"
+    if whole < 86400:
+        return f"{whole // 3600} h {whole % 3600 // 60:02} min"
+    return f"{whole // 86400} d {whole % 86400 // 3600:02} h"
+
+
+def printable(text: object) -> str:
+    """Replace control characters, so that model text cannot control the terminal."""
+    return "".join(
+        char
+        if char == "\n" or (char >= " " and char != "\x7f" and not "\x80" <= char <= "\x9f")
+        else "\ufffd"
+        for char in str(text)
+    )
+
+
+def visible(text: object) -> str:
+    """A text whose control characters can be seen, and turn no other text around.
+
+    Marks that set the direction of what follows (U+202A to U+202E, U+2066 to U+2069) are named.
+    """
+    shown = str(text).replace("\r\n", "\n").replace("\r", "\n")
+    shown = _HIDDEN.sub(_name, shown)
+    if len(shown) > LONGEST:
+        rest = len(shown) - LONGEST
+        shown = f"{shown[:LONGEST]} \u2026 [{rest:,} more characters; an export has them all]"
+    return shown
+
+
+def _name(found: re.Match[str]) -> str:
+    return f"\u27e8U+{ord(found[0]):04X}\u27e9"
+
+
+def short(text: object, width: int = 110) -> str:
+    """The beginning of a text, in one line."""
+    line = " ".join(visible(str(text)[: 4 * width]).split())
+    return line if len(line) <= width else f"{line[: width - 1]}\u2026"

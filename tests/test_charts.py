@@ -1,0 +1,429 @@
+"""Charts of any range: what they show, and that Vega-Lite takes them."""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from functools import partial
+from itertools import pairwise
+from typing import Any, Literal, NamedTuple
+from xml.etree import ElementTree
+
+import pytest
+import vl_convert
+from conftest import ROOT
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from sandbox.reading import charts
+from sandbox.reading.charts import parts, ranges
+from sandbox.reading.figures import Figure
+from sandbox.reading.pictures import png, svg
+
+Row = dict[str, Any]
+
+
+class Rated(NamedTuple):
+    name: str
+    title: str
+    low: float
+    high: float
+    integer: bool = True
+    better: Literal["high", "low"] = "high"
+
+
+SEVEN = Rated("quality", "quality", 1, 7)
+BOTH_SIDES = Rated("warmth", "warmth", -5, 5)
+TEN = Rated("honesty", "honesty", 0, 10, better="low")
+HUNDRED = Rated("effort", "effort", 0, 100)
+REAL = Rated("risk", "risk", 0.0, 1.0, integer=False, better="low")
+DEBT = Rated("debt", "debt", -10, 0)
+SCALES = (SEVEN, BOTH_SIDES, TEN, HUNDRED, REAL, DEBT)
+COLOURS = {**charts.stage_colours(["first", "last"]), "peers": charts.PEERS}
+
+every_scale = pytest.mark.parametrize("scale", SCALES, ids=lambda scale: scale.name)
+
+
+def points(scale: Rated, count: int = 12) -> list[float]:
+    """Ratings all over a range, both ends among them."""
+    width = scale.high - scale.low
+    spread = [scale.low + width * i / (count - 1) for i in range(count)]
+    return [round(value) if scale.integer else value for value in spread]
+
+
+def by_round(scale: Rated, series: str, names: list[str], low: float, high: float) -> list[Row]:
+    middle, reach = (low + high) / 2, (high - low) / 2
+    return [
+        {
+            "round": round,
+            series: name,
+            "mean": middle + reach * (round - 4) / 6,
+            "low": middle + reach * (round - 4) / 6 - reach / 20,
+            "high": middle + reach * (round - 4) / 6 + reach / 20,
+            "n": 9,
+        }
+        for name in names
+        for round in range(1, 8)
+    ]
+
+
+def curves(scale: Rated) -> charts.Spec:
+    rows = by_round(scale, "series", ["first", "last", "peers"], scale.low, scale.high)
+    return charts.curves(rows, scale, COLOURS)
+
+
+def versus(scale: Rated) -> charts.Spec:
+    return charts.versus(by_round(scale, "run", ["a", "b"], scale.low, scale.high), scale)
+
+
+def gains(scale: Rated) -> charts.Spec:
+    width = scale.high - scale.low
+    return charts.gains(by_round(scale, "run", ["a", "b"], 0, width / 3), scale)
+
+
+def plane(scale: Rated) -> charts.Spec:
+    rows = [
+        {"round": i, scale.name: x, "other": 1 + i / 4, "front": i > 8}
+        for i, x in enumerate(points(scale), 1)
+    ]
+    return charts.plane(rows, scale, SEVEN._replace(name="other"))
+
+
+def history(scale: Rated) -> charts.Spec:
+    rows = [
+        {"round": i, "stage": stage, "score": score}
+        for i, score in enumerate(points(scale), 1)
+        for stage in ("first", "last")
+    ]
+    return charts.history(rows, scale, charts.stage_colours(["first", "last"]))
+
+
+def distribution(scale: Rated) -> charts.Spec:
+    rows = [
+        {"rating": value, "who": who, "count": i}
+        for who in ("peers", "first")
+        for i, value in enumerate(points(scale), 1)
+    ]
+    return charts.distribution(rows, scale, COLOURS)
+
+
+def margins(scale: Rated) -> charts.Spec:
+    width = scale.high - scale.low
+    gains = [-width, -width / 2, 0, width / 2, width]
+    rows = [
+        {"margin": round(gain) if scale.integer else gain, "pairs": kind, "count": 3}
+        for gain in gains
+        for kind in ("stages", "rows")
+    ]
+    return charts.margins(rows, scale)
+
+
+def lengths(scale: Rated) -> charts.Spec:
+    bars = charts.rating_bars(scale)
+    rows = [
+        {"rating": label, "low": 10 + i, "middle": 20 + i, "high": 40 + i, "answers": 5}
+        for i, label in enumerate(bars.labels)
+    ]
+    return charts.lengths(rows, scale, "rating")
+
+
+def matrix(scale: Rated) -> charts.Spec:
+    rows = [
+        {"rater_label": rater, "author_label": author, "mean": mean, "n": 4}
+        for rater, author, mean in zip("aabb", "abab", points(scale, 4), strict=True)
+    ]
+    return charts.matrix(rows, scale)
+
+
+def agreement(scale: Rated) -> charts.Spec:
+    rows = [{"peers": one, "observer": one, "drafts": 3} for one in points(scale)]
+    return charts.agreement(rows, scale)
+
+
+def society(scale: Rated) -> charts.Spec:
+    nodes = [
+        {
+            "agent": i,
+            "name": "n",
+            "label": "l",
+            "x": i % 4,
+            "y": i // 4,
+            "value": value,
+            "href": "#",
+        }
+        for i, value in enumerate([*points(scale), None])
+    ]
+    edges = [{"x": 0, "y": 0, "x2": 1, "y2": 1, "rating": scale.high}]
+    return charts.society(nodes, edges, {scale.name: scale}, {"change": scale}, "graph")
+
+
+DRAW: dict[str, Callable[[Rated], charts.Spec]] = {
+    one.__name__: one
+    for one in (
+        curves,
+        versus,
+        gains,
+        plane,
+        history,
+        distribution,
+        margins,
+        lengths,
+        matrix,
+        agreement,
+        society,
+    )
+}
+
+
+@every_scale
+@pytest.mark.parametrize("name", DRAW)
+def test_every_chart_is_drawn_on_every_scale(
+    name: str, scale: Rated, capfd: pytest.CaptureFixture[str]
+) -> None:
+    spec = charts.themed(DRAW[name](scale))
+    json.dumps(spec, allow_nan=False)
+    vl_convert.vegalite_to_vega(spec, vl_version=charts.VERSION)
+    tree = ElementTree.fromstring(svg(DRAW[name](scale), name))
+    texts = {one.text for one in tree.iter() if one.tag.endswith("text")}
+    assert len(texts) > 2 and not any("NaN" in (text or "") for text in texts)
+    assert "WARN" not in capfd.readouterr().err
+
+
+def walk(part: Any) -> Iterator[Row]:
+    if isinstance(part, dict):
+        yield part
+        part = list(part.values())
+    if isinstance(part, list):
+        for some in part:
+            yield from walk(some)
+
+
+def test_no_chart_knows_a_scale_or_a_range() -> None:
+    folder = ROOT / "sandbox" / "reading" / "charts"
+    for path in folder.glob("*.py"):
+        text = path.read_text(encoding="utf-8")
+        assert not re.search(r"alignment|engagement|1, 2, 3|\b1\W+7\b", text), path
+
+
+@every_scale
+def test_charts_of_no_rows_are_drawn(scale: Rated) -> None:
+    for spec in (
+        charts.curves([], scale, COLOURS),
+        charts.versus([], scale),
+        charts.gains([], scale),
+        charts.distribution([], scale, COLOURS),
+        charts.margins([], scale),
+        charts.matrix([], scale),
+        charts.agreement([], scale),
+        charts.history([], scale, COLOURS),
+        charts.lengths([], scale, "rating"),
+        charts.plane([], scale, SEVEN),
+        charts.society([], [], {}, {}),
+    ):
+        assert svg(spec, "empty").startswith("<svg")
+
+
+# Bars
+
+
+@pytest.mark.parametrize(
+    ("scale", "labels"),
+    [
+        (SEVEN, [str(n) for n in range(1, 8)]),
+        (TEN, [str(n) for n in range(11)]),
+        (BOTH_SIDES, [*(f"\u2212{n}" for n in range(5, 0, -1)), *map(str, range(6))]),
+        (HUNDRED, [*(f"{n} to {n + 9}" for n in range(0, 90, 10)), "90 to 100"]),
+        (Rated("x", "x", 1, 100), ["1 to 9", *(f"{n} to {n + 9}" for n in range(10, 90, 10)),
+                                   "90 to 100"]),
+        (REAL, ["0 to 0.1", *(f"0.{n} to 0.{n + 1}" for n in range(1, 9)), "0.9 to 1"]),
+        (Rated("x", "x", 0, 21), ["0 to 4", "5 to 9", "10 to 14", "15 to 19", "20 to 21"]),
+    ],
+)  # fmt: skip
+def test_bars_of_ratings(scale: Rated, labels: list[str]) -> None:
+    assert list(charts.rating_bars(scale).labels) == labels
+
+
+def test_bars_of_gains_are_symmetrical_about_none() -> None:
+    hundred = ranges.gain_bars(HUNDRED)
+    above = ("1 to 19", "20 to 39", "40 to 59", "60 to 79", "80 to 100")
+    assert hundred.labels[5:] == ("0", *above)
+    assert hundred.labels[0] == "\u2212100 to \u221280"
+    assert hundred.label(-1) == "\u221219 to \u22121"
+    assert hundred.label(-20) == "\u221239 to \u221220"
+    real = ranges.gain_bars(REAL)
+    assert real.label(0.3 - 0.1) == "0.2 to 0.4"
+    assert real.label(0.1 - 0.3) == "\u22120.4 to \u22120.2"
+    assert real.label(0) == "0"
+    assert real.label(1e-6) == "0 to 0.2"
+    assert ranges.gain_bars(SEVEN).labels[0] == "\u22126"
+    assert len(ranges.gain_bars(TEN).labels) == 21
+
+
+ends = st.tuples(
+    st.floats(-1e6, 1e6).map(lambda x: round(x, 2)), st.floats(0.01, 1e6).map(lambda x: round(x, 2))
+)
+
+
+@settings(deadline=None)
+@given(ends, st.booleans(), st.data())
+def test_bars_cover_a_range_once(
+    some: tuple[float, float], integer: bool, data: st.DataObject
+) -> None:
+    low, width = some
+    high = low + width
+    if integer:
+        low, high = float(round(low)), float(round(low) + math.ceil(width))
+    scale = Rated("x", "x", low, high, integer)
+    value = data.draw(st.integers(int(low), int(high)) if integer else st.floats(low, high))
+    for bars, reach in ((ranges.rating_bars(scale), 0), (ranges.gain_bars(scale), 1)):
+        assert 1 <= len(bars.labels) == len(bars.starts) <= 25
+        assert all(one < two for one, two in pairwise(bars.starts))
+        assert bars.starts[0] == pytest.approx(low - reach * high if reach else low)
+        assert bars.label(value) in bars.labels
+    assert len(set(ranges.rating_bars(scale).labels)) == len(ranges.rating_bars(scale).labels)
+
+
+def test_a_histogram_counts_every_rating_in_its_bin() -> None:
+    rows = [{"rating": value, "who": "peers", "count": 1} for value in range(101)]
+    spec = charts.distribution(rows, HUNDRED, COLOURS)
+    counts = {row["rating"]: row["count"] for row in spec["data"]["values"]}
+    assert counts == {**{f"{n} to {n + 9}": 10 for n in range(0, 90, 10)}, "90 to 100": 11}
+    assert sum(row["share"] for row in spec["data"]["values"]) == pytest.approx(1)
+    assert spec["encoding"]["x"]["scale"]["domain"] == list(counts)
+
+
+def test_agreement_is_framed_where_both_are_in_one_bin() -> None:
+    rows = [
+        {"peers": 41.5, "observer": 48, "drafts": 2},
+        {"peers": 44, "observer": 40, "drafts": 3},
+    ]
+    spec = charts.agreement(rows, HUNDRED)
+    (cell,) = spec["data"]["values"]
+    assert cell == {"peers": "40 to 49", "observer": "40 to 49", "drafts": 5}
+
+
+# Colours and axes
+
+
+def test_the_better_end_has_the_upper_end_of_the_ramp() -> None:
+    for scale in SCALES:
+        colour = ranges.rating_colours(scale)
+        assert colour["domain"] == [scale.low, scale.high] and len(colour["range"]) == 7
+        better = scale.high if scale.better == "high" else scale.low
+        place = colour["domain"].index(better)
+        assert (colour["range"][0], colour["range"][-1])[place] == "--ramp-7"
+
+
+@pytest.mark.parametrize("scale", [HUNDRED, REAL], ids=lambda scale: scale.name)
+def test_text_can_be_read_at_both_ends_of_the_ramp(scale: Rated) -> None:
+    """The darkest cell has white text, the lightest has black: as drawn."""
+    drawn = svg(matrix(scale), "matrix")
+    palette = parts.palette()
+    better, worse = (scale.high, scale.low) if scale.better == "high" else (scale.low, scale.high)
+    inks = {float(text): fill for fill, text in re.findall(
+        r'<text[^>]*fill="(#\w{6})"[^>]*>([\d.]+)</text>', drawn)}  # fmt: skip
+    assert inks[float(better)] == palette["--on-7"]
+    assert inks[float(worse)] == palette["--on-1"]
+
+
+@every_scale
+def test_axes_of_gains_are_symmetrical(scale: Rated) -> None:
+    low, high = gains(scale)["layer"][0]["encoding"]["y"]["scale"]["domain"]
+    assert low == -high and 0 < high <= scale.high - scale.low
+
+
+@every_scale
+def test_curves_stay_within_the_range(scale: Rated) -> None:
+    low, high = curves(scale)["layer"][0]["encoding"]["y"]["scale"]["domain"]
+    assert scale.low <= low < high <= scale.high
+    title = curves(scale)["layer"][0]["encoding"]["y"]["title"]
+    assert ("lower is better" in title) == (scale.better == "low")
+
+
+def test_ticks_of_short_scales_are_their_values() -> None:
+    assert ranges.ticks(BOTH_SIDES)["values"] == list(range(-5, 6))
+    assert "values" not in ranges.ticks(HUNDRED) and "values" not in ranges.ticks(REAL)
+    assert ranges.rating_legend(BOTH_SIDES)["values"] == [-5, 0, 5]
+    assert ranges.gain_legend(HUNDRED)["values"] == [-50, 0, 50]
+
+
+def test_a_map_has_the_colours_of_every_measure() -> None:
+    spec = charts.society([], [], {"honesty": TEN, "effort": HUNDRED}, {"change": HUNDRED})
+    scales = spec["usermeta"]["scales"]
+    assert list(scales) == list(spec["usermeta"]["legends"]) == ["honesty", "effort", "change"]
+    assert scales["honesty"]["domain"] == [0, 10] and scales["change"]["domain"] == [-50, 50]
+    fill = spec["layer"][spec["usermeta"]["agents"]]["encoding"]["fill"]
+    assert fill["scale"] == scales["honesty"]
+
+
+def test_the_front_steps_away_from_the_better_end() -> None:
+    rows = [{"round": 1, "quality": 2.0, "risk": 0.5, "front": True}]
+    steps = [
+        charts.plane(rows, *pair)["layer"][1]["mark"]["interpolate"]
+        for pair in ((SEVEN, REAL), (REAL, SEVEN))
+    ]
+    assert steps == ["step-before", "step-after"]
+
+
+# Pictures
+
+
+def figure() -> Figure:
+    rows = [{"rating": n, "who": "peers\x00\u202e<b>", "count": n} for n in range(1, 8)]
+    colours = {"peers": charts.PEERS}
+    return Figure("ratings", "Ratings", "how", rows, partial(_draw, colours=colours))
+
+
+def _draw(rows: charts.Rows, colours: dict[str, str]) -> charts.Spec:
+    names = {str(row["who"]): "--peers" for row in rows}
+    panel = charts.distribution(rows, SEVEN, names)
+    return charts.panels({"one": panel, "two": panel})
+
+
+def test_a_picture_states_its_title_and_origin() -> None:
+    drawn = figure().svg(subtitle="my run (composed without a language model)")
+    texts = [one.text or "" for one in ElementTree.fromstring(drawn).iter()]
+    assert {"Ratings", "my run (composed without a language model)", "one", "two"} <= set(texts)
+    assert any("<b>" in text for text in texts)
+    assert "Ratings" not in [one.text for one in ElementTree.fromstring(figure().svg()).iter()]
+    assert png(drawn).startswith(b"\x89PNG")
+
+
+def test_a_long_origin_is_wrapped_and_not_cut() -> None:
+    origin = " + ".join(f"run-{n}" for n in range(40)) + " (composed without a language model)"
+    tree = ElementTree.fromstring(figure().svg(subtitle=origin))
+    lines = [one.text or "" for one in tree.iter() if "run-" in (one.text or "")]
+    text = " ".join(one.text or "" for one in tree.iter())
+    assert "(composed without a language model)" in text
+    assert len(lines) > 2 and max(map(len, lines)) < 90
+
+
+PROGRAM = """
+import sys
+sys.path.insert(0, "tests")
+from sandbox.reading.pictures import svg
+from test_charts import HUNDRED, DRAW, figure
+before = [svg(DRAW[name](HUNDRED), name) for name in sys.argv[1:]]
+sys.stdout.buffer.write((svg(DRAW["plane"](HUNDRED), "plane") + figure().svg()).encode())
+"""
+
+
+def test_pictures_have_the_same_bytes_in_every_process() -> None:
+    first, second = (
+        subprocess.run(
+            [sys.executable, "-c", PROGRAM, *before], cwd=ROOT, capture_output=True, check=True
+        ).stdout
+        for before in ((), ("matrix", "plane", "curves"))
+    )
+    assert first == second and first.startswith(b"<svg")
+
+
+def test_panels_fit_the_width() -> None:
+    for width in (420, 600):
+        drawn = figure().svg(width=width)
+        found = re.search(r'<svg[^>]* width="([\d.]+)"', drawn)
+        assert found is not None and 0.8 * width < float(found[1]) < 1.1 * width
