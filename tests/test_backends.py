@@ -339,3 +339,31 @@ def test_groups_list_agents_by_number(tmp_path: Path) -> None:
             prepare(small(group(bad)))
     with pytest.raises(InputError, match="either a label, a share or agents"):
         small(group([3]).replace("agents:", "share: 0.5, agents:"))
+
+
+WORLD = """
+from worlds import grid
+
+class Settings(grid.World.settings_type):
+    kind: str
+
+class World(grid.World):
+    settings_type = Settings
+"""
+
+
+def test_a_world_file_of_a_stored_run_is_named_too(tmp_path: Path) -> None:
+    world = tmp_path / "my_world.py"
+    world.write_text(WORLD + MARKER, encoding="utf-8")
+    config = small(f"world.kind={world}", "name=mine")
+    address = create(prepare(config), str(tmp_path / "mine.db"))
+    marker = _forget(world)
+    words = re.escape(f"run mine was played with the world file {world}; expected")
+    with pytest.raises(InputError, match=words):
+        resume(address)
+    with pytest.raises(InputError, match=words):
+        fork(address, 0)
+    with pytest.raises(InputError, match=words):
+        Config.from_json(config.as_json()).build_world()
+    assert not marker.exists()
+    assert resume(address, allow=[world]).status == "done"
