@@ -10,7 +10,7 @@ from typing import Any
 from sqlalchemy import func, select
 
 from agents.chance import seed_of
-from agents.forms import CallName, Prompt, prompt_hash
+from agents.forms import CallName, prompt_hash
 from agents.memory import PRIOR
 from sandbox.reading.agents import read_agents
 from sandbox.reading.metrics import calls_by_form, scores_by_round
@@ -335,7 +335,7 @@ def call(reader: Reader, number: int) -> Data:
         raise NotThere(f"call {number}: no such call; `inspect RUN calls` lists them")
     episode = row.episode_id - reader.base
     one = next(x for x in reader.journal(episode) if x.call_id == reader.base + number)
-    hashed = prompt_hash(Prompt(row.system, (one.prompt,)))
+    hashed = prompt_hash(row.system, one.prompt)
     name = call_name(reader, one, episode)
     return {
         **_call_line(reader, one, episode),
