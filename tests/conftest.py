@@ -41,9 +41,9 @@ def scripted_backends(
 ) -> dict[str, Backend]:
     """Make a backend of this class for every role, as `resume` takes them."""
     made: dict[str, Backend] = {}
-    for role, settings in config.models.roles():
-        assert isinstance(settings, ScriptedConfig)
-        made[role] = kind(settings)
+    for role, model in config.models.roles():
+        assert isinstance(model, ScriptedConfig)
+        made[role] = kind(model)
     return made
 
 

@@ -335,7 +335,12 @@ def _sit(reader: Reader, address: Address, sitting: _Sitting) -> Outcome:
     values: dict[str, Any] = {"status": "interrupted", "message": "stopped before its end"}
     try:
         run_coroutine(play(runner, sitting.watch))
-        values = {"status": "done", "message": runner.ended_early, "digest": digest(reader)}
+        values = {
+            "status": "done",
+            "message": runner.ended_early,
+            "digest": digest(reader),
+            "digest_version": DIGEST_VERSION,
+        }
     except Stopped as stopped:
         values["message"] = str(stopped)
     except (Interrupted, KeyboardInterrupt):

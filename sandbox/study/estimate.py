@@ -363,7 +363,7 @@ def _said(reader: Reader) -> int:
     e, r, o, q = tables.episodes, tables.ratings, tables.observations, tables.questions
     t = tables.texts
     asked = select(q.c.text_id).join(e, e.c.question_id == q.c.id)
-    read = (asked, *(select(one) for one in (e.c.draft_id, e.c.revision_id)))
+    read = (asked, select(tables.stage_texts.c.text_id))
     reasons = (select(one.c.reason_id) for one in (r, o))
     ids = union_all(*read, *reasons, *(select(one) for one in _OF_SCENES)).subquery()
     query = select(func.sum(func.length(t.c.text))).join(ids, t.c.id == next(iter(ids.c)))

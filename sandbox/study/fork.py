@@ -27,6 +27,7 @@ from sandbox.sources import Question
 from storage import database, tables
 from storage.copying import JoiningWriter, copy_rounds, forked_from
 from storage.database import Address
+from storage.digest import VERSION as DIGEST_VERSION
 from storage.errors import InputError
 from storage.reader import Reader
 from worlds.base import SettingError
@@ -224,6 +225,8 @@ def _run_row(plan: _Plan) -> dict[str, Any]:
         "embedder": run.embedder,
         "threshold": threshold,
         "code_version": __version__,
+        "digest_version": DIGEST_VERSION,
+        "declaration": run.declaration,
         "created": datetime.now(UTC).isoformat(timespec="seconds"),
         "seconds": _seconds(plan),
         "origin": json.dumps({"forked_from": _origin(plan)}),

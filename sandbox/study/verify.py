@@ -18,7 +18,7 @@ from sandbox.reading.runs import Outcome, outcome
 from storage import database
 from storage.copying import copy_start
 from storage.database import Address
-from storage.digest import digest
+from storage.digest import VERSION, digest
 from storage.errors import InputError
 from storage.reader import Reader
 from storage.writer import Writer
@@ -61,6 +61,11 @@ def verify(
         name = source.run.name
         if source.run.status != "done":
             raise InputError(f"{address}: not finished; expected `resume` first")
+        if source.run.digest_version != VERSION:
+            raise InputError(
+                f"{address}: its digest is of version {source.run.digest_version}; expected "
+                f"{VERSION}, the version that this program computes"
+            )
         config = Config.from_json(source.run.config, allow)
         config.refuse_unloaded()
         folder = stack.enter_context(tempfile.TemporaryDirectory(prefix="sandbox-verify-"))
