@@ -136,11 +136,14 @@ class Stage(_Part):
             answers use such stages only.
         suffix: ending of the columns about it in the dataset format `exchanges`; by default its
             name.
+        form: the name of the prompt template whose reply is its text; None where it is not the
+            reply to a single prompt. Rows of datasets name it.
     """
 
     name: str = Field(pattern=_NAME)
     answer: bool = True
     suffix: str | None = None
+    form: str | None = None
 
     @property
     def title(self) -> str:

@@ -110,7 +110,8 @@ _PEERS = '{"name":"peer_rating","rater":"peers","stages":["draft"],"same_as":"al
 def _declaration(scales: str) -> str:
     """What a run recorded before worlds declared it."""
     return (
-        '{"stages":[{"name":"draft","suffix":"before"},{"name":"revision","suffix":"after"}],'
+        '{"stages":[{"name":"draft","suffix":"before","form":"draft"},'
+        '{"name":"revision","suffix":"after","form":"revise"}],'
         f'"scales":[{scales}]}}'
     )
 

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 from agents.scale import Scale, Stage
 
-STAGES = (Stage(name="draft", suffix="before"), Stage(name="revision", suffix="after"))
+STAGES = (
+    Stage(name="draft", suffix="before", form="draft"),
+    Stage(name="revision", suffix="after", form="revise"),
+)
 """A first answer, and the answer in the end."""
 
 ALIGNMENT = Scale(
