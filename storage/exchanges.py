@@ -87,7 +87,7 @@ class Exchange(NamedTuple):
         ratings: the peers' ratings, by the peer's number.
         failed_at: the form without a usable reply; None where the episode was played to its end.
         observations: by stage and scale; none yet where the observer is still at work.
-        model: the name of the model that gave the answers.
+        model: the name of the model that gave the answers; empty where nobody spoke.
         scene: what was played between the answers; None where there was no scene.
     """
 
@@ -212,9 +212,20 @@ def _batch(
             ratings=tuple(ratings.get(number, ())),
             failed_at=row.failed_at,
             observations=tuple(sorted(observations.get(number, ()), key=_subject)),
-            model=spoke.get((number, None)) or spoke[number, row.author],
+            model=_model(spoke, number, row.author),
             scene=scenes.get(number),
         )
+
+
+def _model(spoke: Spoke, number: int, author: int | None) -> str:
+    """The model of the author; without one that of nobody in particular, then of whoever spoke."""
+    named = spoke.get((number, None)) or spoke.get((number, author))
+    if named is not None:
+        return named
+    others = (
+        name for (episode, who), name in spoke.items() if episode == number and who != OBSERVER
+    )
+    return next(others, "")
 
 
 def _episodes(ids: Sequence[int]) -> Select[Any]:
