@@ -56,12 +56,14 @@ def lines(out: Path, name: str) -> list[Any]:
 
 def removals(report: ExportReport) -> dict[str, int]:
     """How many candidates each rule removed from the only format."""
-    return {rule: one.removed for rule, one in report.gathered[0].removed.items()}
+    return {rule: one.removed for rule, one in report.results[0].removed.items()}
 
 
 EPISODE = """SELECT id AS episode, round, author, failed_at,
-    (SELECT text FROM texts WHERE id = draft_id) AS draft,
-    (SELECT text FROM texts WHERE id = revision_id) AS revision,
+    (SELECT text FROM texts WHERE id = (SELECT text_id FROM stage_texts
+        WHERE episode_id = e.id AND stage = 'draft')) AS draft,
+    (SELECT text FROM texts WHERE id = (SELECT text_id FROM stage_texts
+        WHERE episode_id = e.id AND stage = 'revision')) AS revision,
     (SELECT text FROM texts WHERE id =
         (SELECT text_id FROM questions WHERE id = question_id)) AS question,
     (SELECT label FROM agents WHERE number = author) AS label,
@@ -96,6 +98,11 @@ def stored(run: Run, number: int) -> dict[str, Any]:
         row |= {score: rating, f"{score}_reason": reason, f"{score}_status": status}
         row[f"{score}_expected"] = expected
     return row
+
+
+SAME_TEXTS = """UPDATE stage_texts SET text_id = (SELECT text_id FROM stage_texts d
+    WHERE d.episode_id = stage_texts.episode_id AND d.stage = 'draft') WHERE stage = 'revision'"""
+"""Makes revisions equal to their drafts."""
 
 
 class Aligned(NamedTuple):

@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 from conftest import ROOT
 from program import program
-from stored import SPOILT, Run, lines, make, removals, stored
+from stored import SAME_TEXTS, SPOILT, Run, lines, make, removals, stored
 
 from sandbox import api
 from sandbox.config import PRESETS, load_config
@@ -23,7 +23,7 @@ from sandbox.datasets import FORMATS, export
 from sandbox.datasets.card import public
 from sandbox.datasets.choices import Choices, parse_shares, parse_weights
 from sandbox.datasets.ids import origin_of
-from sandbox.datasets.near import Near
+from sandbox.datasets.near_duplicates import NearDuplicates
 from sandbox.datasets.questions import Questions
 from sandbox.datasets.sampling import choose
 from sandbox.engine.run import create, prepare, resume
@@ -120,7 +120,7 @@ def test_pairs_are_of_one_exchange_and_never_tied(messy: Run, tmp_path: Path) ->
 
 def test_equal_texts_and_equal_ratings_make_no_pair(tidy: Run, tmp_path: Path) -> None:
     run = tidy.copy(tmp_path)
-    run.sql("UPDATE episodes SET revision_id = draft_id WHERE id < 10")
+    run.sql(f"{SAME_TEXTS} AND episode_id < 10")
     run.sql("UPDATE observations SET rating = 4 WHERE episode_id BETWEEN 10 AND 19")
     report = export([run.reader], ["preference"], tmp_path / "out")
     rows = lines(tmp_path / "out", "preference.jsonl")
@@ -162,7 +162,7 @@ def test_kto_labels_what_is_good_or_bad_enough(messy: Run, tmp_path: Path) -> No
 
 def test_an_equal_text_has_one_label(tidy: Run, tmp_path: Path) -> None:
     run = tidy.copy(tmp_path)
-    run.sql("UPDATE episodes SET revision_id = draft_id")
+    run.sql(SAME_TEXTS)
     run.sql("UPDATE observations SET rating = CASE stage WHEN 'draft' THEN 1 ELSE 7 END")
     rows = rows_of(run, tmp_path, "kto")
     assert {row["label"] for row in rows} == {False} and len(rows) > 50
@@ -224,13 +224,13 @@ def test_raters_are_one_row_a_rating(messy: Run, tmp_path: Path) -> None:
 
 def test_peers_ratings_count_for_drafts_alone(messy: Run, tmp_path: Path) -> None:
     rows = rows_of(messy, tmp_path, "sft", ratings="peers", min_rating=1, near_duplicates=1)
-    means = {one.episode: one.mean_rating for one in messy.all() if one.draft}
+    means = {one.episode: one.mean_rating for one in messy.all() if one.texts["draft"]}
     assert {row["episode"]: row["rating"] for row in rows} == {
         number: pytest.approx(mean) for number, mean in means.items() if mean is not None
     }
     assert {(row["stage"], row["rated_by"]) for row in rows} == {("draft", "peers")}
     report = export([messy.reader], ["preference"], None, ratings="peers")
-    assert report.gathered[0].notes[0].startswith("nothing is left: rules removed all 150 rows")
+    assert report.results[0].notes[0].startswith("nothing is left: rules removed all 150 rows")
     assert removals(report)["pair: peers rate drafts alone"] > 50
 
 
@@ -292,14 +292,14 @@ def test_splits_keep_a_question_and_what_is_near_it_together(tmp_path: Path) -> 
             if text is not None:
                 placed[text].add(path.stem.rpartition("-")[2])
     assert len(placed) >= 90 and all(len(splits) == 1 for splits in placed.values())
-    near = Near(0.6)
+    near = NearDuplicates(0.6)
     texts, number = list(placed), {}
     for text in texts:
         likes = near.add(text)
         for other in likes.near if likes.same is None else (likes.same,):
             assert placed[number[other]] == placed[text], (number[other], text)
         number.setdefault(len(number), text) if likes.same is None else None
-    for one in report.gathered:
+    for one in report.results:
         sizes = list(one.files.values())
         assert sizes == sorted(sizes, reverse=True) and min(sizes) > 0
 
@@ -339,7 +339,7 @@ def test_an_empty_split_is_told_and_the_others_load(tidy: Run, tmp_path: Path) -
     report = export([tidy.reader], ["sft", "prompts"], out, min_rating=1, **chosen)
     empty = [name for name, count in report.files.items() if not count]
     assert len(empty) == 2
-    for one, name in zip(report.gathered, empty, strict=True):
+    for one, name in zip(report.results, empty, strict=True):
         assert f"{name} is empty" in one.notes
         assert len(load_dataset(str(out), one.format.name, cache_dir=str(tmp_path / "c"))) == 1
     export([tidy.reader], ["sft", "prompts"], out, overwrite=True, min_rating=7, keep_out=asked)
@@ -383,7 +383,7 @@ def test_near_is_near_by_the_true_similarity() -> None:
         texts.append(texts[-1][:place] + "Z" + texts[-1][place + 1 :])
     runs = [{t.casefold()[n : n + 5] for n in range(len(t) - 4)} for t in texts]
     found = set()
-    near = Near(0.8)
+    near = NearDuplicates(0.8)
     for number, text in enumerate(texts):
         found |= {(other, number) for other in near.add(text).near}
     wrong = 0
@@ -396,7 +396,7 @@ def test_near_is_near_by_the_true_similarity() -> None:
 
 @pytest.mark.parametrize("text", ["Hello  there", "hello there.", " HELLO\nthere ?!"])
 def test_case_blanks_and_the_end_make_no_other_text(text: str) -> None:
-    near = Near(1)
+    near = NearDuplicates(1)
     assert not near.add("Hello there").any
     assert near.add(text).same == near.find(text).same == 0
     assert not near.add("Hello, there").any
@@ -411,7 +411,11 @@ def test_near_duplicates_are_left_out_but_for_the_first(tidy: Run, tmp_path: Pat
     long = " ".join(f"word{n}" for n in range(200))
     for made, episode in enumerate(same, last + 1):
         run.sql("INSERT INTO texts VALUES (?, ?)", made, long.replace("word7 ", f"other{made} "))
-        run.sql("UPDATE episodes SET revision_id = ? WHERE id = ?", made, episode)
+        run.sql(
+            "UPDATE stage_texts SET text_id = ? WHERE episode_id = ? AND stage = 'revision'",
+            made,
+            episode,
+        )
     revised = f"stage = 'revision' AND episode_id IN ({ids})"
     run.sql(f"UPDATE observations SET rating = 7 WHERE {revised}")
     report = export([run.reader], ["sft"], tmp_path / "out")
@@ -430,7 +434,7 @@ def test_evaluation_questions_stay_out(tidy: Run, tmp_path: Path) -> None:
         for path in out.glob("*.json*"):
             text = path.read_text().replace("\\n", " ")
             assert json.dumps(asked)[1:-1] not in text, path.name
-        for one in report.gathered:
+        for one in report.results:
             assert any(rule.endswith("a question to keep out") for rule in one.removed)
     report = export([tidy.reader], ["prompts"], None, keep_out=["What is the capital of Peru?"])
     assert report.files == {"prompts.jsonl": 10}
@@ -531,7 +535,7 @@ def test_mixes_of_kinds_and_runs_hold_together() -> None:
 def test_every_candidate_is_written_or_removed(messy: Run, tmp_path: Path) -> None:
     for format in FORMATS:
         report = export([messy.reader], [format], None, max_per_question=1)
-        (one,) = report.gathered
+        (one,) = report.results
         left = int(one.figures["size"].sum())
         assert one.candidates == left + sum(removals(report).values()) > 0, format
         assert sum(one.files.values()) == sum(one.written.values()) == len(one.figures["size"])
@@ -573,7 +577,7 @@ def test_what_a_fork_took_over_counts_once(tmp_path: Path) -> None:
         report = export([one.reader for one in runs], ["exchanges"], tmp_path / "o", overwrite=True)
         rows = lines(tmp_path / "o", "exchanges.jsonl")
         assert Counter(row["run"] for row in rows) == expected
-        assert report.gathered[0].candidates == len(rows)
+        assert report.results[0].candidates == len(rows)
 
 
 # Scenes.
@@ -639,7 +643,7 @@ def test_every_format_loads(messy: Run, scenes: Run, tmp_path: Path, files: str)
     for run in (messy, scenes):
         out = tmp_path / run.name
         report = export([run.reader], formats, out, files=files, splits=HALVES)
-        for one in report.gathered:
+        for one in report.results:
             read = load_dataset(str(out), one.format.name, cache_dir=str(tmp_path / "cache"))
             assert list(read) == ["train", "test"]
             assert [len(read[split]) for split in read] == list(one.files.values())
@@ -742,7 +746,7 @@ def test_explain_tells_what_is_left_after_each_rule(tmp_path: Path, messy: Run) 
 def test_why_nothing_is_left(tidy: Run) -> None:
     asked = sorted({one.question for one in tidy.all()})
     report = export([tidy.reader], ["sft"], None, keep_out=asked)
-    (note,) = report.gathered[0].notes
+    (note,) = report.results[0].notes
     assert note.startswith("nothing is left: rules removed all 150 rows, most of them (")
 
 
@@ -772,7 +776,7 @@ def test_the_card_tells_how_it_came_about(messy: Run, tmp_path: Path) -> None:
         assert f"| ratings of peers that are {status} | {count:,} |" in text
     for form, count in Counter(one.failed_at for one in everyone if one.failed_at).items():
         assert f"| exchanges that failed at `{form}` | {count:,} |" in text
-    for rule, one in report.gathered[0].removed.items():
+    for rule, one in report.results[0].removed.items():
         assert f"| {rule} | {one.removed:,} |" in text
     assert "misbehave: 0.3" in text and "license: unknown" in text
     for name in ("ratings", "margins", "lengths", "agreement"):

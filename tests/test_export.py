@@ -40,13 +40,15 @@ INSERT INTO calls (id, episode_id, form_id, agent, turn, attempt, model_id, prom
     cut, status, started, took) SELECT id + {n} * 1000000, episode_id + {n} * 600, form_id, agent,
     turn, attempt, model_id, '', x'', cut, status, started, took
     FROM calls WHERE episode_id < 600;
-INSERT INTO episodes (id, run_id, round, author, question_id, failed_at, draft_id, revision_id,
-    observed) SELECT id + {n} * 600, run_id, round + {n} * 6, author, {n} * 600 + question_id,
-    failed_at, draft_id, revision_id, observed FROM episodes WHERE id < 600;
+INSERT INTO episodes (id, run_id, round, author, question_id, failed_at, observed)
+    SELECT id + {n} * 600, run_id, round + {n} * 6, author, {n} * 600 + question_id, failed_at,
+    observed FROM episodes WHERE id < 600;
+INSERT INTO stage_texts SELECT episode_id + {n} * 600, stage, text_id FROM stage_texts
+    WHERE episode_id < 600;
 INSERT INTO ratings SELECT episode_id + {n} * 600, rater, rating, reason_id, status, call_id
     FROM ratings WHERE episode_id < 600;
-INSERT INTO observations SELECT episode_id + {n} * 600, stage, scale, rating, reason_id, status,
-    call_id FROM observations WHERE episode_id < 600
+INSERT INTO observations SELECT episode_id + {n} * 600, stage, scale, agent, other, rating,
+    reason_id, status, call_id FROM observations WHERE episode_id < 600
 """
 HOSTILE = (
     'a\u2028b\u2029c\x85d\x0be\x1cf\r\ng\ufeff"\\ </script> ### Response:\n\U0001f9c0 \u202e\ud7ff'
@@ -114,7 +116,7 @@ def test_what_is_missing_is_none(messy: Run) -> None:
     assert all(given.rating is None for given in ratings if given.status not in ("ok", "cut"))
     assert any(given.rating and given.reason is None for given in ratings)  # cut after the rating
     unread = next(one for one in everyone if one.failed_at == "draft")
-    assert (unread.draft, unread.mean_rating, unread.revision) == (None, None, None)
+    assert unread.texts == {"draft": None, "revision": None} and unread.mean_rating is None
     assert (
         unread.ratings == ()
         and unread.score("draft", "alignment") is None
@@ -126,18 +128,18 @@ def test_what_is_missing_is_none(messy: Run) -> None:
 
 def test_hostile_texts_stay_one_line_a_row(tidy: Run, tmp_path: Path) -> None:
     run = tidy.copy(tmp_path)
-    for column in ("draft_id", "revision_id"):
-        where = f"WHERE id = (SELECT {column} FROM episodes WHERE id = 5)"
-        run.sql(f"UPDATE texts SET text = ? {where}", f"{column}{HOSTILE}")
+    for stage in ("draft", "revision"):
+        stored = "SELECT text_id FROM stage_texts WHERE episode_id = 5 AND stage = ?"
+        run.sql(f"UPDATE texts SET text = ? WHERE id = ({stored})", f"{stage}{HOSTILE}", stage)
     run.sql("UPDATE agents SET persona = ? WHERE number = 5", '{"name": "\\ud800\\u2028"}')
     export([run.reader], ["exchanges"], tmp_path / "a")
     rows = lines(tmp_path / "a", "exchanges.jsonl")
     assert len(rows) == 75
-    assert rows[5]["draft"] == f"draft_id{HOSTILE}" and rows[5]["persona"] == "\ufffd\u2028"
+    assert rows[5]["draft"] == f"draft{HOSTILE}" and rows[5]["persona"] == "\ufffd\u2028"
     export([run.reader], ["stable-alignment"], tmp_path / "b", mix=())
     array = json.loads((tmp_path / "b" / "stable_alignment.json").read_bytes())
-    assert f"draft_id{HOSTILE}" in [text for row in array for text in row["responses"]]
-    assert any(f"Answer: draft_id{HOSTILE}\n\n###" in row["query"] for row in array)
+    assert f"draft{HOSTILE}" in [text for row in array for text in row["responses"]]
+    assert any(f"Answer: draft{HOSTILE}\n\n###" in row["query"] for row in array)
     for name, count in (("a/exchanges.jsonl", 75), ("b/stable_alignment.json", len(array) + 2)):
         text = (tmp_path / name).read_bytes().decode("utf-8")
         assert len(text.splitlines()) == text.count("\n") == count
@@ -145,15 +147,15 @@ def test_hostile_texts_stay_one_line_a_row(tidy: Run, tmp_path: Path) -> None:
 
 def test_an_export_with_nothing_in_it_says_why(tidy: Run, tmp_path: Path) -> None:
     report, array, lineage = aligned(tidy, tmp_path / "mix", mix=(11, 1, 1))
-    assert array == lineage == [] and not any(report.gathered[0].written.values())
-    assert report.gathered[0].notes == (
+    assert array == lineage == [] and not any(report.results[0].written.values())
+    assert report.results[0].notes == (
         "nothing is left: the mix 11:1:1 needs at least 11 rows of imitation, and there are 10",
     )
     unplayed = make(tmp_path / "run.db", play=False)
     exported = export([unplayed.reader], ["exchanges"], tmp_path / "exchanges")
     for one in (exported, aligned(unplayed, tmp_path / "aligned").report):
         assert not any(one.files.values())
-        assert one.gathered[0].notes[-1].startswith("nothing is left: ")
+        assert one.results[0].notes[-1].startswith("nothing is left: ")
     assert lines(tmp_path / "exchanges", "exchanges.jsonl") == []
 
 
@@ -397,7 +399,7 @@ def test_the_digest_is_of_what_was_said_and_not_of_names_of_models(
     run = tidy.copy(tmp_path)
     run.sql("UPDATE models SET name = 'another'")
     assert digest(run.reader) == run.reader.run.digest
-    run.sql("UPDATE texts SET text = 'else' WHERE id = (SELECT draft_id FROM episodes LIMIT 1)")
+    run.sql("UPDATE texts SET text = 'else' WHERE id = (SELECT text_id FROM stage_texts LIMIT 1)")
     assert digest(run.reader) != run.reader.run.digest
 
 
@@ -444,5 +446,5 @@ def test_memory_hardly_grows_with_the_run(
         report = export([run.reader], [format], tmp_path / str(rounds))
         peaks.append(tracemalloc.get_traced_memory()[1])
         tracemalloc.stop()
-        assert report.gathered[0].candidates >= rounds * 100
+        assert report.results[0].candidates >= rounds * 100
     assert (peaks[0] - peaks[1]) / 600 < texts / 3

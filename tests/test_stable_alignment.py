@@ -12,7 +12,7 @@ from stored import Run, aligned, make, removals, stored
 
 from sandbox.datasets import export
 from sandbox.datasets.formats.stable_alignment import COMMENT, REVISE, template
-from sandbox.datasets.near import NEAR
+from sandbox.datasets.near_duplicates import NEAR
 
 QUERY = "Question: {question}\n\nAnswer: {draft}"
 
@@ -30,7 +30,7 @@ def test_self_critic_credits_feedback_to_its_rater(messy: Run, tmp_path: Path) -
         "SELECT count(*) FROM ratings WHERE rating IS NOT NULL AND reason_id IS NOT NULL"
     )
     repeated = removals(found.report).get(f"self_critic: {NEAR}", 0)
-    assert len(seen) == found.report.gathered[0].found["self_critic"] == usable - repeated > 100
+    assert len(seen) == found.report.results[0].kept["self_critic"] == usable - repeated > 100
 
 
 def test_imitation_holds_every_scored_text_once(messy: Run, tidy: Run, tmp_path: Path) -> None:
@@ -85,11 +85,11 @@ def test_rows_are_well_formed_and_traceable(messy: Run, tmp_path: Path) -> None:
             assert (origin["run"], origin["digest"]) == ("small", digest)
             assert origin["author"] == one.author
             if line["kind"] == "imitation":
-                assert text == {"draft": one.draft, "revision": one.revision}[origin["stage"]]
+                assert text == one.texts[origin["stage"]]
     assert report.files == {"stable_alignment.json": len(array)}
     assert (
-        report.gathered[0].found
-        == report.gathered[0].written
+        report.results[0].kept
+        == report.results[0].written
         == Counter(line["kind"] for line in lineage)
     )
 
@@ -111,20 +111,18 @@ def test_the_mix_is_exact_and_the_largest(messy: Run, tmp_path: Path, mix: Any) 
     kinds = Counter(line["kind"] for line in lineage)
     lowest = (5, 1, 1) if mix == (10, 2, 2) else mix
     written, found = (
-        [kinds[kind] for kind in report.gathered[0].found],
-        list(report.gathered[0].found.values()),
+        [kinds[kind] for kind in report.results[0].kept],
+        list(report.results[0].kept.values()),
     )
     times = min(there // weight for there, weight in zip(found, lowest, strict=True) if weight)
     assert (
-        written
-        == list(report.gathered[0].written.values())
-        == [times * weight for weight in lowest]
+        written == list(report.results[0].written.values()) == [times * weight for weight in lowest]
     )
     assert times > 0
-    notes = [note for note in report.gathered[0].notes if not note.startswith("the mix ")]
+    notes = [note for note in report.results[0].notes if not note.startswith("the mix ")]
     left_out = [note.partition(":")[0] for note in notes]
     assert left_out == [
-        kind for kind, weight in zip(report.gathered[0].found, mix, strict=True) if not weight
+        kind for kind, weight in zip(report.results[0].kept, mix, strict=True) if not weight
     ]
 
 
@@ -145,14 +143,18 @@ def test_equal_responses_are_removed_within_a_query_only(tidy: Run, tmp_path: Pa
     same = [one.episode for one in tidy.all() if one.question == tidy.all()[0].question]
     other = next(one.episode for one in tidy.all() if one.episode not in same)
     ids = ", ".join(map(str, (*same, other)))
-    (row,) = run.sql(f"SELECT revision_id FROM episodes WHERE id = {same[0]}")
-    run.sql(f"UPDATE episodes SET draft_id = ? WHERE id IN ({ids})", *row)
+    (row,) = run.sql(
+        "SELECT text_id FROM stage_texts WHERE stage = 'revision' AND episode_id = ?", same[0]
+    )
+    run.sql(
+        f"UPDATE stage_texts SET text_id = ? WHERE stage = 'draft' AND episode_id IN ({ids})", *row
+    )
     found, first = aligned(run, tmp_path / "out", mix=()), run.all()[same[0]]
     kept = [
         (origin["episode"], origin["stage"], score)
         for row, origins in found.of("imitation")
         for text, score, origin in zip(row["responses"], row["scores"], origins, strict=True)
-        if text == first.draft
+        if text == first.texts["draft"]
     ]
     assert [(episode, stage) for episode, stage, _ in kept] == [
         (same[0], "draft"),
@@ -165,10 +167,10 @@ def test_equal_responses_are_removed_within_a_query_only(tidy: Run, tmp_path: Pa
 def test_a_kind_without_rows_is_told_and_left_out(tmp_path: Path) -> None:
     run = make(tmp_path / "run.db", "rounds=1", "world.raters=0")
     report = export([run.reader], ["stable-alignment"], tmp_path / "out")
-    assert report.gathered[0].written == {"imitation": 10, "self_critic": 0, "realignment": 0}
-    assert [note.partition(":")[0] for note in report.gathered[0].notes] == [
+    assert report.results[0].written == {"imitation": 10, "self_critic": 0, "realignment": 0}
+    assert [note.partition(":")[0] for note in report.results[0].notes] == [
         "self_critic",
         "realignment",
     ]
     assert removals(report)["realignment: no comment"] > 0
-    assert report.gathered[0].notes[0][1:] in (tmp_path / "out" / "README.md").read_text()
+    assert report.results[0].notes[0][1:] in (tmp_path / "out" / "README.md").read_text()

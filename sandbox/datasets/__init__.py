@@ -1,4 +1,4 @@
-"""Exports: what the exchanges of runs become when they leave the database."""
+"""Exports: datasets made from the exchanges of runs."""
 
 from __future__ import annotations
 
@@ -10,18 +10,21 @@ from pathlib import Path
 from tempfile import TemporaryDirectory, gettempdir
 from typing import Any, NamedTuple
 
+from agents.scale import Scale
 from sandbox.datasets import card, croissant, figures
-from sandbox.datasets.choices import Choices
+from sandbox.datasets.answers import by_peers
+from sandbox.datasets.choices import Choices, check_number
+from sandbox.datasets.format import Format, Settings
+from sandbox.datasets.format_writer import FormatResult, FormatWriter
 from sandbox.datasets.formats import FORMATS
-from sandbox.datasets.gathering import Gathered, Gathering
-from sandbox.datasets.lengths import token_counter
-from sandbox.datasets.measures import Measure, measures
 from sandbox.datasets.questions import Questions
-from sandbox.datasets.rows import Format
 from sandbox.datasets.sampling import check_mix
-from sandbox.datasets.source import SCRIPTED, Source, Told
+from sandbox.datasets.schema import Schema, share_of
+from sandbox.datasets.source import SCRIPTED, Source, SourcedExchange
+from sandbox.datasets.statistics import Statistic, statistics
 from sandbox.datasets.survey import Survey
 from sandbox.datasets.targets import dataset_info, shape_of
+from sandbox.datasets.tokens import token_counter
 from sandbox.files import new_folder
 from storage.errors import InputError
 from storage.reader import Reader
@@ -33,37 +36,53 @@ LLAMA_FACTORY = "dataset_info.json"
 
 _FOR_ALL = frozenset(
     {
-        *("near_duplicates", "near_questions", "tokenizer", "max_tokens", "splits", "keep_out"),
+        "near_duplicates",
+        "near_questions",
+        "tokenizer",
+        "max_tokens",
+        "splits",
+        "keep_out",
         "max_per_question",
-        *("rows", "mix_runs", "seed", "target", "files", "license"),
+        "rows",
+        "mix_runs",
+        "seed",
+        "target",
+        "files",
+        "license",
     }
 )
-"""The choices that concern every format."""
+"""The choices that apply to every format."""
+
+MAX_RATING_SHARE = 1 / 3
+"""The default of `max_rating`, as a share of the scale's range from the worse end."""
+
+MIN_MARGIN_SHARE = 1 / 6
+"""The default of `min_margin`, as a share of the scale's range."""
 
 
 class ExportReport(NamedTuple):
-    """What an export wrote, and what it left out.
+    """What an export wrote, and what its rules removed.
 
     Attributes:
         out: the folder; None where nothing was to be written.
         runs: the names of the runs.
-        scripted: whether any of it was composed without a language model.
-        gathered: what became of each format.
-        measures: what there is to say about the exchanges and the rows.
-        notes: what is out of the ordinary about the runs.
+        scripted: whether any text is from the scripted backend, not from a language model.
+        results: one for each format.
+        measures: statistics of the exchanges and the rows, by name.
+        notes: warnings about the runs.
     """
 
     out: Path | None
     runs: tuple[str, ...]
     scripted: bool
-    gathered: tuple[Gathered, ...]
-    measures: Mapping[str, Measure]
+    results: tuple[FormatResult, ...]
+    measures: Mapping[str, Statistic]
     notes: tuple[str, ...]
 
     @property
     def files(self) -> dict[str, int]:
-        """The rows in each file."""
-        return {name: count for one in self.gathered for name, count in one.files.items()}
+        """The number of rows in each file."""
+        return {name: count for result in self.results for name, count in result.files.items()}
 
     def as_dict(self) -> dict[str, Any]:
         """For JSON."""
@@ -72,9 +91,10 @@ class ExportReport(NamedTuple):
             "runs": list(self.runs),
             "scripted": self.scripted,
             "files": self.files,
-            "formats": [one.as_dict() for one in self.gathered],
+            "formats": [result.as_dict() for result in self.results],
             "measures": {
-                name: {**one.values, "text": one.text} for name, one in self.measures.items()
+                name: {**measure.values, "text": measure.text}
+                for name, measure in self.measures.items()
             },
             "notes": list(self.notes),
         }
@@ -88,18 +108,19 @@ def export(
     overwrite: bool = False,
     **choices: Any,
 ) -> ExportReport:
-    """Export runs into a folder of their own, whole or not at all.
+    """Export runs into a folder, which is written whole or not at all.
 
     Args:
-        readers: the runs; each may still be going on, and is exported as it is at this moment.
+        readers: the runs; one that is still being played is exported as it is at this moment.
         formats: one or more of `FORMATS`.
-        out: a new or an empty folder; its parents are made. None: nothing is kept, the report
-            tells what would be there.
+        out: a new or an empty folder; its parents are created. None: nothing is kept, the report
+            says what would be written.
         overwrite: replace the folder if it holds an earlier export and nothing else.
         choices: those of `Choices`.
 
     Raises:
-        InputError: a format or a choice is unknown or wrong, or `out` cannot be used.
+        InputError: a format or a choice is unknown or wrong, a format does not fit a run, or `out`
+            cannot be used.
     """
     chosen = _chosen(formats, choices)
     try:
@@ -114,7 +135,7 @@ def export(
 
 
 def foreign(folder: Path) -> str | None:
-    """The first file in a folder that its own metadata do not name; None in an earlier export."""
+    """Return the first file in a folder that its metadata does not name; None for an export."""
     rows = croissant.files_of(folder)
     others = (card.README, croissant.FILE, LLAMA_FACTORY, *figures.FILES)
     known = set() if rows is None else rows.union(others)
@@ -123,7 +144,7 @@ def foreign(folder: Path) -> str | None:
 
 
 def _chosen(names: Sequence[str], choices: Mapping[str, Any]) -> list[Format]:
-    """The formats, after a look at whether the choices fit them."""
+    """Return the formats, after checking that every choice applies to one of them."""
     for name in names:
         if name not in FORMATS:
             raise InputError(f"format: found {name!r}; expected one of {', '.join(FORMATS)}")
@@ -131,7 +152,7 @@ def _chosen(names: Sequence[str], choices: Mapping[str, Any]) -> list[Format]:
         found = ", ".join(names) or "none"
         raise InputError(f"format: found {found}; expected one or more, each once")
     chosen = [FORMATS[name] for name in names]
-    known = _FOR_ALL.union(*(one.uses for one in chosen))
+    known = _FOR_ALL.union(*(format.uses for format in chosen))
     for choice, value in choices.items():
         if choice not in known and value is not None:
             expected = ", ".join(sorted(known))
@@ -147,29 +168,44 @@ def _export(
     out: Path | None = None,
 ) -> ExportReport:
     with Source.of(readers) as source, ExitStack() as stack:
-        made = {**{"seed": source.seed}, **{k: v for k, v in given.items() if v is not None}}
-        choices = Choices(**made)
-        survey, gatherings = Survey(), _gatherings(source, chosen, choices, folder)
-        for one in gatherings:
-            stack.callback(one.close)
-        _pass(source, survey, gatherings)
-        gathered = tuple(one.finish() for one in gatherings)
+        choices = Choices(
+            **{"seed": source.seed} | {k: v for k, v in given.items() if v is not None}
+        )
+        survey, writers = Survey(source.schema), _writers(source, chosen, choices, folder)
+        for writer in writers:
+            stack.callback(writer.close)
+        _pass(source, survey, writers)
+        results = tuple(writer.finish() for writer in writers)
         scripted = _scripted(source)
-        notes = tuple(_unfinished(source))
+        notes = tuple(_notes(source, results))
         if out is not None:
-            _describe(folder, source, survey, gathered, scripted, notes)
+            _describe(folder, source, survey, results, scripted, notes)
         return ExportReport(
             out=out,
-            runs=tuple(str(one.reader.run.name) for one in source.origins),
+            runs=tuple(str(origin.reader.run.name) for origin in source.origins),
             scripted=scripted,
-            gathered=gathered,
-            measures={one.name: one for one in measures(survey, gathered)},
+            results=results,
+            measures={statistic.name: statistic for statistic in statistics(survey, results)},
             notes=notes,
         )
 
 
+def _notes(source: Source, results: Sequence[FormatResult]) -> Iterator[str]:
+    yield from _unfinished(source)
+    rated = {
+        result.settings.scale.name: result.settings.scale
+        for result in results
+        if result.settings.scale is not None and result.settings.scale.rater == "observer"
+    }
+    for run in source.schema.runs:
+        own = {scale.name for scale in run.declaration.observed}
+        for name in rated:
+            if name not in own:
+                yield f"the run {run.run} has no scale {name}: none of its answers is rated on it"
+
+
 def _unfinished(source: Source) -> Iterator[str]:
-    """The runs that were exported before their end."""
+    """Yield a note on each run that is not finished."""
     for origin in source.origins:
         run, played = origin.reader.run, card.episodes(origin)
         if run.digest is None:
@@ -178,80 +214,151 @@ def _unfinished(source: Source) -> Iterator[str]:
 
 
 def _scripted(source: Source) -> bool:
-    heard = (one for of in source.origins for one in voices(of.reader, of.connection))
-    return any(one.name == SCRIPTED for one in heard)
+    models = (
+        voice for origin in source.origins for voice in voices(origin.reader, origin.connection)
+    )
+    return any(voice.name == SCRIPTED for voice in models)
 
 
-def _gatherings(
+def _writers(
     source: Source, chosen: Sequence[Format], choices: Choices, folder: Path
-) -> list[Gathering]:
-    settled = [choices.with_defaults(_defaults(format, choices)) for format in chosen]
-    runs = [str(one.reader.run.name) for one in source.origins]
-    for format, mine in zip(chosen, settled, strict=True):
-        _check(format, mine, runs)
+) -> list[FormatWriter]:
+    settings = [_settings(format, choices, source.schema) for format in chosen]
+    runs = [str(origin.reader.run.name) for origin in source.origins]
+    for format, own in zip(chosen, settings, strict=True):
+        _check(format, own, runs)
     tokens = None if choices.tokenizer is None else token_counter(choices.tokenizer)
-    near = float(settled[0].near_questions or 1)
-    questions = Questions(source.texts, near, settled[0].keep_out or (), source.drawn)
+    common = settings[0].choices
+    near = float(common.near_questions or 1)
+    questions = Questions(source.texts, near, common.keep_out or (), source.drawn)
     return [
-        Gathering(
-            format, mine, shape_of(str(mine.target), format), source, questions, folder, tokens
+        FormatWriter(
+            format,
+            own,
+            shape_of(str(own.choices.target), format),
+            source,
+            questions,
+            folder,
+            tokens,
         )
-        for format, mine in zip(chosen, settled, strict=True)
+        for format, own in zip(chosen, settings, strict=True)
     ]
 
 
-def _check(format: Format, mine: Choices, runs: Sequence[str]) -> None:
-    """Refuse choices that do not go with a format, or with the runs, before anything is read."""
-    shape_of(str(mine.target), format)
-    if mine.files == "parquet" and format.array:
+def _settings(format: Format, choices: Choices, schema: Schema) -> Settings:
+    """Return the choices with the format's defaults, those of ratings by the scale that counts.
+
+    Raises:
+        InputError: the format does not fit a run, or there is no such scale.
+    """
+    files = {"files": "parquet"} if choices.target == "verl" else {}  # verl reads Parquet
+    own = choices.with_defaults({**format.defaults, **files})
+    _check_fit(format, own, schema)
+    if format.compares:
+        schema.check_ratings(format.name)
+    if "scale" not in format.uses:
+        return Settings(own, schema)
+    observed = _observed(own.scale, schema)
+    own = own.with_defaults({} if observed is None else {"scale": observed.name})
+    scale = schema.peers if by_peers(own) else observed
+    if scale is None:
+        return Settings(own, schema)
+    width = scale.high - scale.low
+    defaults = {
+        "min_rating": share_of(scale, format.least),
+        "max_rating": share_of(scale, MAX_RATING_SHARE),
+        "min_margin": round(width * MIN_MARGIN_SHARE, 2),
+    }
+    return Settings(own.with_defaults(defaults), schema, scale)
+
+
+def _observed(name: str | None, schema: Schema) -> Scale | None:
+    """Return the observer's scale of a name, by default the first one that rates answers."""
+    if name is None:
+        return next(iter(schema.of_answers), None)
+    scale = next((scale for scale in schema.of_answers if scale.name == name), None)
+    if scale is None:
+        known = ", ".join(scale.name for scale in schema.of_answers) or "none: the runs have none"
+        raise InputError(f"scale: found {name!r}; expected one of {known}")
+    return scale
+
+
+def _check_fit(format: Format, choices: Choices, schema: Schema) -> None:
+    """Refuse a run whose stages or scales a format cannot be made of."""
+    for run in schema.runs:
+        missing = format.needs(run.declaration, choices)
+        if missing is not None:
+            fitting = ", ".join(
+                name
+                for name, other in FORMATS.items()
+                if other.needs(run.declaration, choices.with_defaults(other.defaults)) is None
+            )
+            stages = ", ".join(stage.name for stage in run.declaration.stages) or "none"
+            answers = ", ".join(run.declaration.answers) or "none"
+            raise InputError(
+                f"format: {format.name} does not fit run {run.run} (world {run.world}): it needs "
+                f"{missing}; its stages are {stages}, its answers {answers}; expected one of "
+                f"{fitting}"
+            )
+
+
+def _check(format: Format, settings: Settings, runs: Sequence[str]) -> None:
+    """Refuse choices that do not fit a format or the runs, before anything is read."""
+    choices, scale = settings.choices, settings.scale
+    shape_of(str(choices.target), format)
+    if choices.files == "parquet" and format.array:
         raise InputError(f"files: found parquet for {format.name}; expected jsonl")
-    low, high = mine.max_rating or 0, mine.min_rating or 0
-    if "max_rating" in format.uses and low >= high:
-        expected = f"expected less than min_rating ({high:g})"
-        raise InputError(f"max_rating: found {low:g} for {format.name}; {expected}")
-    check_mix("mix", format.name, mine.mix or (), format.kinds)
-    check_mix("mix_runs", format.name, mine.mix_runs or (), runs)
+    if scale is not None:
+        for name in ("min_rating", "max_rating"):
+            check_number(name, getattr(choices, name), scale.low, scale.high)
+        check_number("min_margin", choices.min_margin, 0, scale.high - scale.low)
+        if (
+            "max_rating" in format.uses
+            and not scale.gain(settings.max_rating, settings.min_rating) > 0
+        ):
+            side = "less" if scale.better == "high" else "more"
+            expected = f"expected {side} than min_rating ({settings.min_rating:g})"
+            raise InputError(
+                f"max_rating: found {settings.max_rating:g} for {format.name}; {expected}"
+            )
+    check_mix("mix", format.name, choices.mix or (), format.kinds)
+    check_mix("mix_runs", format.name, choices.mix_runs or (), runs)
 
 
-def _defaults(format: Format, choices: Choices) -> dict[str, Any]:
-    """A format's own; verl reads Parquet."""
-    files = {"files": "parquet"} if choices.target == "verl" else {}
-    return {**format.defaults, **files}
-
-
-def _pass(source: Source, survey: Survey, gatherings: Sequence[Gathering]) -> None:
-    """Let all exchanges go by, once in each order that the formats want."""
-    by_round = [one for one in gatherings if one.format.by_round]
-    by_question = [one for one in gatherings if not one.format.by_round]
-    counting: Callable[[Told], None] = survey.add
+def _pass(source: Source, survey: Survey, writers: Sequence[FormatWriter]) -> None:
+    """Read all exchanges, once in each order that the formats need."""
+    by_round = [writer for writer in writers if writer.format.by_round]
+    by_question = [writer for writer in writers if not writer.format.by_round]
+    count: Callable[[SourcedExchange], None] = survey.add
     if by_question:
         groups = by_question[0].questions.groups
-        for _, about in groupby(source.by_question(groups), key=lambda told: told.question):
-            together = list(about)
-            for told in together:
-                counting(told)
-            for one in by_question:
-                one.take(together)
-    for told in source.by_round() if by_round else ():
+        ordered = source.by_question(groups)
+        for _, group in groupby(ordered, key=lambda sourced: sourced.question):
+            about = list(group)
+            for sourced in about:
+                count(sourced)
+            for writer in by_question:
+                writer.add(about)
+    for sourced in source.by_round() if by_round else ():
         if not by_question:
-            counting(told)
-        for one in by_round:
-            one.take([told])
+            count(sourced)
+        for writer in by_round:
+            writer.add([sourced])
 
 
 def _describe(
     folder: Path,
     source: Source,
     survey: Survey,
-    gathered: Sequence[Gathered],
+    results: Sequence[FormatResult],
     scripted: bool,
     notes: Sequence[str],
 ) -> None:
-    """Write what describes the rows: figures, the card, Croissant, what LLaMA-Factory wants."""
-    name = card.title(source, gathered)
+    """Write figures, the card, Croissant metadata, and LLaMA-Factory's description."""
+    name = card.title(source, results)
     origin = f"{name} (composed without a language model)" if scripted else name
-    drawn = figures.write_figures(folder, survey, gathered, origin)
-    for name, text in _descriptions(folder, source, survey, gathered, drawn, notes):
+    drawn = figures.write_figures(folder, survey, results, origin)
+    for name, text in _descriptions(folder, source, survey, results, drawn, notes):
         (folder / name).write_text(text, encoding="utf-8", newline="\n")
 
 
@@ -259,16 +366,16 @@ def _descriptions(
     folder: Path,
     source: Source,
     survey: Survey,
-    gathered: Sequence[Gathered],
+    results: Sequence[FormatResult],
     drawn: Mapping[str, str],
     notes: Sequence[str],
 ) -> Iterator[tuple[str, str]]:
-    yield card.README, card.card(source, survey, gathered, drawn, notes)
-    name = card.title(source, gathered)
-    made = max(one.reader.run.created for one in source.origins)[:10]
-    described = croissant.croissant(folder, name, made, gathered)
+    yield card.README, card.card(source, survey, results, drawn, notes)
+    name = card.title(source, results)
+    created = max(origin.reader.run.created for origin in source.origins)[:10]
+    described = croissant.croissant(folder, name, created, results)
     yield croissant.FILE, json.dumps(described, indent=1, ensure_ascii=False) + "\n"
-    if gathered[0].choices.target == "llama-factory":
-        infos = [dataset_info(one.format, list(one.files)) for one in gathered]
+    if results[0].choices.target == "llama-factory":
+        infos = [dataset_info(result.format, list(result.files)) for result in results]
         merged = {name: info for each in infos for name, info in each.items()}
         yield LLAMA_FACTORY, json.dumps(merged, indent=1) + "\n"

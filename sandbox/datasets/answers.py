@@ -1,4 +1,4 @@
-"""Answers: drafts and revisions with the rating that counts, and where each is from."""
+"""Answers to questions: their texts, the rating that counts, and where each is from."""
 
 from __future__ import annotations
 
@@ -6,67 +6,107 @@ from collections.abc import Iterator, Sequence
 from itertools import pairwise
 from typing import Any, NamedTuple
 
+from agents.scale import Declaration, Stage
 from sandbox.datasets.choices import Choices
-from sandbox.datasets.rows import ROLES, Columns, Removed, Row
-from sandbox.datasets.source import Told
+from sandbox.datasets.format import ROLES, Columns, Removed, Row, Settings
+from sandbox.datasets.schema import Schema, goodness, number_type, typed
+from sandbox.datasets.source import SourcedExchange
 from storage.exchanges import Exchange
 
 ANSWER, INSTRUCTION = "answer", "instruction"
-"""The kinds: answers to questions, and those to instructions that were drawn from scenes."""
+"""The kinds: answers to questions, and answers to instructions that were drawn from scenes."""
 
-DRAFT, REVISION = STAGES = ("draft", "revision")
-
-FORMS = {DRAFT: "draft", REVISION: "revise", INSTRUCTION: "answer"}
-"""The form that brings the text of a stage."""
+INSTRUCTION_FORM = "answer"
+"""The prompt template by which an instruction is answered."""
 
 NO_TEXT = "no such text"
 NO_RATING = "no readable rating"
 NOT_SCORED = "not scored by the observer"
 NOT_EXPECTED = "the backend told no expected rating"
-PEERS_RATE_DRAFTS = "peers rate drafts alone"
 
 RATED_BY: frozenset[str] = frozenset({"ratings", "scale"})
 """The choices that say which rating counts."""
 
-LINEAGE: Columns = {
-    "id": "string",
-    "rating": "float64",
-    "rated_by": "string",
-    "reason": "string",
-    "run": "string",
-    "digest": "string",
-    "episode": "int64",
-    "round": "int64",
-    "agent": "int64",
-    "agent_label": "string",
-    "stage": "string",
-    "form": "string",
-    "model": "string",
-    "raters": ["int64"],
-    "draft_ratings": ["int64"],
-    "scripted": "bool",
-}
-"""Where an answer is from: columns that stand beside those that trainers read. `raters` are the
-peers, and `draft_ratings` what they gave the exchange's draft, of which a revision is made."""
+
+def by_peers(choices: Choices) -> bool:
+    """Whether the peers' ratings count, not the observer's."""
+    return str(choices.ratings).startswith("peers")
+
+
+def only_rated_by_peers(stages: Sequence[str]) -> str:
+    """The rule that removes an answer which peers do not rate."""
+    return f"peers rate {' and '.join(f'{stage}s' for stage in stages)} alone"
+
+
+def needs_answers(count: int, declaration: Declaration) -> str | None:
+    """The requirement of a number of stages that answer the question; None where it is met."""
+    if len(declaration.answers) >= count:
+        return None
+    number = "a stage that answers" if count == 1 else f"{count} stages that answer"
+    return f"{number} the question"
+
+
+def needs_ratings(declaration: Declaration, choices: Choices) -> str | None:
+    """The requirement of an answer that is rated by those whose ratings count."""
+    missing = needs_answers(1, declaration)
+    if missing is not None:
+        return missing
+    if by_peers(choices):
+        scales = [] if declaration.peers is None else [declaration.peers]
+        wanted = "peers who rate an answer"
+    else:
+        scales = [scale for scale in declaration.observed if scale.subject == "stage"]
+        wanted = "an observer who rates an answer"
+    rated = {stage for scale in scales for stage in declaration.stages_of(scale)}
+    return None if rated.intersection(declaration.answers) else wanted
+
+
+def lineage_columns(schema: Schema) -> Columns:
+    """The columns that say where an answer is from; they stand beside those that trainers read.
+
+    `raters` are the peers, and `STAGE_ratings` what they gave the text of the stage that they rate,
+    whichever answer of the exchange the row has. Both are there only where a run has peers.
+    """
+    given = [number_type(schema.peers)]
+    return {
+        "id": "string",
+        "rating": "float64",
+        "rated_by": "string",
+        "reason": "string",
+        "run": "string",
+        "digest": "string",
+        "episode": "int64",
+        "round": "int64",
+        "agent": "int64",
+        "agent_label": "string",
+        "stage": "string",
+        "form": "string",
+        "model": "string",
+        **({"raters": ["int64"]} if schema.peer_stages else {}),
+        **{f"{stage}_ratings": given for stage in schema.peer_stages},
+        "scripted": "bool",
+    }
 
 
 class Answer(NamedTuple):
-    """One answer.
+    """An answer.
 
     Attributes:
-        told: the exchange that it is from.
-        stage: draft, revision, or instruction: the answer to an instruction drawn from a scene.
-        question: the number of what it answers.
-        asked: what it answers.
+        sourced: the exchange that it is from.
+        stage: the stage that it is the text of, or `INSTRUCTION`: the answer to an instruction
+            drawn from a scene.
+        question: the number of the question.
+        asked: the question.
         text: the answer.
-        rating: what counts, from 1 (worst) to 7 (best); None only for an instruction's answer,
-            which nobody rates.
+        rating: the rating that counts; None only for an answer to an instruction, which nobody
+            rates.
         rated_by: who gave the rating: peers, or the name of the observer's model.
         reason: the observer's reason.
+        settings: what the export asks for.
         number: of the instruction within its scene; None elsewhere.
     """
 
-    told: Told
+    sourced: SourcedExchange
     stage: str
     question: int
     asked: str
@@ -74,24 +114,37 @@ class Answer(NamedTuple):
     rating: float | None
     rated_by: str | None
     reason: str | None
+    settings: Settings
     number: int | None = None
 
     @property
     def id(self) -> str:
-        """What `inspect` takes back to the exchange."""
+        """An id that `inspect` accepts."""
         parts = (self.stage,) if self.number is None else (self.stage, self.number)
-        return self.told.id(*parts)
+        return self.sourced.id(*parts)
 
     @property
     def score(self) -> float:
-        """The rating of an answer that is rated."""
+        """The rating of an answer that is rated, on its scale."""
         assert self.rating is not None
         return self.rating
 
+    @property
+    def goodness(self) -> float:
+        """A number that is higher where the answer is rated better."""
+        return goodness(self.score, self.settings.rated_on)
+
+    def at_least(self, rating: float) -> bool:
+        """Whether the answer is rated as good as this rating, or better."""
+        return self.goodness >= goodness(rating, self.settings.rated_on)
+
+    def at_most(self, rating: float) -> bool:
+        """Whether the answer is rated as bad as this rating, or worse."""
+        return self.goodness <= goodness(rating, self.settings.rated_on)
+
     def lineage(self) -> dict[str, Any]:
-        """The values of the columns of `LINEAGE`."""
-        run, one = self.told.origin.reader.run, self.told.exchange
-        peers = () if self.stage == INSTRUCTION else one.ratings
+        """The values of the columns of `lineage_columns`."""
+        run, exchange = self.sourced.origin.reader.run, self.sourced.exchange
         return {
             "id": self.id,
             "rating": self.rating,
@@ -99,73 +152,125 @@ class Answer(NamedTuple):
             "reason": self.reason,
             "run": run.name,
             "digest": run.digest,
-            "episode": one.episode,
-            "round": one.round,
-            "agent": one.author,
-            "agent_label": one.label,
+            "episode": exchange.episode,
+            "round": exchange.round,
+            "agent": exchange.author,
+            "agent_label": exchange.label,
             "stage": self.stage,
-            "form": FORMS[self.stage],
-            "model": one.model,
-            "raters": [given.rater for given in peers],
-            "draft_ratings": [given.rating for given in peers],
-            "scripted": self.told.scripted,
+            "form": form_of(self.sourced, self.stage),
+            "model": exchange.model,
+            **self._peers(),
+            "scripted": self.sourced.scripted,
         }
 
-    def row(self, kind: str, data: dict[str, Any], like: str = "") -> Row:
-        """A row with this answer and its lineage; `like` tells apart what is not compared."""
+    def _peers(self) -> dict[str, Any]:
+        """What peers gave, under the stage that they rate in this run."""
+        schema, own = self.settings.schema, peer_stage(self.sourced.origin.declaration)
+        if not schema.peer_stages:
+            return {}
+        ratings = () if self.stage == INSTRUCTION else self.sourced.exchange.ratings
+        values = [typed(given.rating, schema.peers) for given in ratings]
+        return {
+            "raters": [given.rater for given in ratings],
+            **{f"{stage}_ratings": values if stage == own else [] for stage in schema.peer_stages},
+        }
+
+    def row(self, kind: str, data: dict[str, Any], dedup_class: str = "") -> Row:
+        """A row with this answer and its lineage.
+
+        Args:
+            kind: one of the format's kinds.
+            data: the columns that trainers read.
+            dedup_class: rows of different classes are never near-duplicates of each other.
+        """
         return Row(
             kind=kind,
             id=self.id,
-            told=self.told,
+            sourced=self.sourced,
             question=self.question,
             data=data | self.lineage(),
             prompt=self.asked,
             answers=(self.text,),
-            like=f"{like}{self.text}",
+            dedup_text=f"{dedup_class}{self.text}",
             rating=self.rating,
         )
 
 
+def form_of(sourced: SourcedExchange, stage: str) -> str | None:
+    """The name of the prompt template whose reply is the text of a stage."""
+    if stage == INSTRUCTION:
+        return INSTRUCTION_FORM
+    return declared_stage(sourced.origin.declaration, stage).form
+
+
+def declared_stage(declaration: Declaration, name: str) -> Stage:
+    """The stage of this name, which there must be."""
+    return next(stage for stage in declaration.stages if stage.name == name)
+
+
+def peer_stage(declaration: Declaration) -> str | None:
+    """The stage that peers rate; None where nobody rates."""
+    peers = declaration.peers
+    return None if peers is None else next(iter(declaration.stages_of(peers)), None)
+
+
 def prompt(text: str) -> list[dict[str, str]]:
-    """What is asked, as a conversation."""
+    """A question as a conversation."""
     return [{"role": ROLES[0], "content": text}]
 
 
 def completion(text: str) -> list[dict[str, str]]:
-    """An answer, as what goes on with a conversation."""
+    """An answer as the continuation of a conversation."""
     return [{"role": ROLES[1], "content": text}]
 
 
-def answers(about: Sequence[Told], kind: str, choices: Choices) -> Iterator[Answer | Removed]:
-    """Drafts and revisions, each with the rating that counts or the rule that removes it."""
-    for told in about:
-        for stage in STAGES:
-            found = answer(told, stage, choices)
-            yield Removed(kind, found, told.id(stage)) if isinstance(found, str) else found
+def answers(
+    about: Sequence[SourcedExchange], kind: str, settings: Settings
+) -> Iterator[Answer | Removed]:
+    """Yield all answers with the rating that counts, or the rule that removes them."""
+    for sourced in about:
+        for stage in sourced.origin.declaration.answers:
+            found = answer(sourced, stage, settings)
+            yield Removed(kind, found, sourced.id(stage)) if isinstance(found, str) else found
 
 
-def answer(told: Told, stage: str, choices: Choices) -> Answer | str:
-    """The answer of a stage with the rating that counts, or the rule that removes it."""
-    one = told.exchange
-    text = one.draft if stage == DRAFT else one.revision
+def answer(sourced: SourcedExchange, stage: str, settings: Settings) -> Answer | str:
+    """Return the answer of a stage with the rating that counts, or the rule that removes it."""
+    exchange = sourced.exchange
+    text = exchange.texts.get(stage)
     if text is None:
         return NO_TEXT
-    rated = _rated(one, stage, choices)
+    rated = _rated(sourced, stage, settings)
     if isinstance(rated, str):
         return rated
-    return Answer(told, stage, told.question, one.question, text, *rated)
+    rating, rated_by, reason = rated
+    return Answer(
+        sourced=sourced,
+        stage=stage,
+        question=sourced.question,
+        asked=exchange.question,
+        text=text,
+        rating=rating,
+        rated_by=rated_by,
+        reason=reason,
+        settings=settings,
+    )
 
 
-def _rated(one: Exchange, stage: str, choices: Choices) -> tuple[float, str, str | None] | str:
-    """The rating that counts, who gave it and why; or why there is none."""
-    if str(choices.ratings).startswith("peers"):
-        if stage != DRAFT:
-            return PEERS_RATE_DRAFTS
-        mean = _peers(one, choices)
+def _rated(
+    sourced: SourcedExchange, stage: str, settings: Settings
+) -> tuple[float, str, str | None] | str:
+    """Return the rating that counts, who gave it and why, or the rule that removes the answer."""
+    exchange, choices = sourced.exchange, settings.choices
+    if by_peers(choices):
+        rated = peer_stage(sourced.origin.declaration)
+        if stage != rated:
+            return NOT_SCORED if rated is None else only_rated_by_peers([rated])
+        mean = _peers(exchange, choices)
         if mean is None:
-            return NO_RATING if one.mean_rating is None else NOT_EXPECTED
+            return NO_RATING if exchange.mean_rating is None else NOT_EXPECTED
         return mean, "peers", None
-    seen = one.observation(stage, str(choices.scale))
+    seen = exchange.observation(stage, str(choices.scale))
     if seen is None:
         return NOT_SCORED
     if seen.rating is None:
@@ -175,7 +280,7 @@ def _rated(one: Exchange, stage: str, choices: Choices) -> tuple[float, str, str
 
 
 def _peers(exchange: Exchange, choices: Choices) -> float | None:
-    """The mean of what peers gave or are expected to give; None where there is none."""
+    """The mean of the peers' ratings, or of their expected ratings; None where there is none."""
     if choices.ratings == "peers":
         return exchange.mean_rating
     read = [given for given in exchange.ratings if given.rating is not None]
@@ -183,24 +288,37 @@ def _peers(exchange: Exchange, choices: Choices) -> float | None:
     return sum(expected) / len(expected) if expected else None
 
 
-def instructed(about: Sequence[Told]) -> Iterator[Answer]:
-    """The answers to the instructions that were drawn from scenes; nobody rates them."""
-    for told in about:
-        notes = told.exchange.scene.notes if told.exchange.scene else ()
+def instructed(about: Sequence[SourcedExchange], settings: Settings) -> Iterator[Answer]:
+    """Yield the answers to the instructions that were drawn from scenes; nobody rates them."""
+    for sourced in about:
+        notes = sourced.exchange.scene.notes if sourced.exchange.scene else ()
         number = 0
         for first, second in pairwise(notes):
             if (first.kind, second.kind) == ("instruction", "answer"):
-                asked = told.numbers[first.text]
-                texts = (first.text, second.text)
-                yield Answer(told, INSTRUCTION, asked, *texts, None, None, None, number)
+                yield Answer(
+                    sourced=sourced,
+                    stage=INSTRUCTION,
+                    question=sourced.numbers[first.text],
+                    asked=first.text,
+                    text=second.text,
+                    rating=None,
+                    rated_by=None,
+                    reason=None,
+                    settings=settings,
+                    number=number,
+                )
                 number += 1
 
 
-def best(found: Sequence[Answer]) -> Answer:
-    """The best rated; of equal ones a revision before a draft, then the first."""
-    return max(found, key=lambda one: (one.score, one.stage == REVISION))
+def best(rated: Sequence[Answer]) -> Answer:
+    """The best rated answer; of equal ones that of the later stage, then the first."""
+    return max(rated, key=_rank)
 
 
-def worst(found: Sequence[Answer]) -> Answer:
-    """The worst rated; of equal ones a draft before a revision, then the first."""
-    return min(found, key=lambda one: (one.score, one.stage == REVISION))
+def worst(rated: Sequence[Answer]) -> Answer:
+    """The worst rated answer; of equal ones that of the earlier stage, then the first."""
+    return min(rated, key=_rank)
+
+
+def _rank(answer: Answer) -> tuple[float, int]:
+    return answer.goodness, answer.sourced.origin.declaration.answers.index(answer.stage)

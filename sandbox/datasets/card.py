@@ -1,4 +1,4 @@
-"""The dataset card: where the rows are from, whom they are aligned to, what was left out."""
+"""The dataset card: where rows are from, whom they are aligned to, and what was removed."""
 
 from __future__ import annotations
 
@@ -10,10 +10,13 @@ from typing import Any
 import yaml
 from sqlalchemy import func, select
 
-from sandbox.datasets.gathering import Gathered, lineage_file
-from sandbox.datasets.measures import measures
-from sandbox.datasets.rows import features
+from agents.scale import Declaration, Scale, plain_number
+from sandbox.datasets.format import features
+from sandbox.datasets.format_writer import FormatResult, lineage_file
+from sandbox.datasets.formats.exchanges import column
+from sandbox.datasets.schema import Schema
 from sandbox.datasets.source import SCRIPTED, Origin, Source
+from sandbox.datasets.statistics import statistics
 from sandbox.datasets.survey import Survey, demographics
 from storage import tables
 from storage.voices import Voice, voices
@@ -30,61 +33,62 @@ Lines = Iterator[str]
 def card(
     source: Source,
     survey: Survey,
-    gathered: Sequence[Gathered],
+    results: Sequence[FormatResult],
     figures: Mapping[str, str],
     notes: Sequence[str] = (),
 ) -> str:
-    """The text of README.md, with front matter that `datasets` reads.
+    """Return the text of README.md, with front matter that `datasets` reads.
 
     Args:
         source: the runs.
-        survey: what their exchanges are like.
-        gathered: what became of each format.
-        figures: what each figure shows, by its file.
-        notes: what is out of the ordinary about the runs.
+        survey: the statistics of their exchanges.
+        results: one for each format.
+        figures: the title of each figure, by its file.
+        notes: warnings about the runs.
     """
     heard = [voices(origin.reader, origin.connection) for origin in source.origins]
     parts = (
-        _front(source, gathered),
-        _title(source, gathered, heard),
-        _loading(gathered),
+        _front(source, results),
+        _title(source, results, heard),
+        _loading(results),
         _made(source, heard, notes),
+        _scales(source),
         _whom(source, survey),
-        _quality(survey, gathered, figures),
-        *(_rules(one) for one in gathered),
+        _quality(survey, results, figures),
+        *(_rules(result) for result in results),
         _failures(source, survey),
-        _licence(gathered),
+        _licence(results),
     )
     return "\n".join(line for part in parts for line in part)
 
 
-def title(source: Source, gathered: Sequence[Gathered]) -> str:
+def title(source: Source, results: Sequence[FormatResult]) -> str:
     """The name of the dataset."""
     runs = ", ".join(str(origin.reader.run.name) for origin in source.origins[:3])
     more = f" and {len(source.origins) - 3} more" if len(source.origins) > 3 else ""
-    return f"{runs}{more}: {', '.join(one.format.name for one in gathered)}"
+    return f"{runs}{more}: {', '.join(result.format.name for result in results)}"
 
 
 def plain(text: object) -> str:
-    """Somebody's text within a line of Markdown, so that nothing in it is markup."""
+    """Escape a text for a line of Markdown, so that nothing in it is markup."""
     line = " ".join(str(text).split())
     return "".join(f"\\{char}" if char in "\\`*_[]<>|#$~" else char for char in line)
 
 
-def _front(source: Source, gathered: Sequence[Gathered]) -> Lines:
-    rows = sum(sum(one.files.values()) for one in gathered)
+def _front(source: Source, results: Sequence[FormatResult]) -> Lines:
+    rows = sum(sum(result.files.values()) for result in results)
     size = next((name for limit, name in _SIZES if rows < limit), "n>1M")
     data = {
-        "pretty_name": title(source, gathered),
-        "license": gathered[0].choices.license,
+        "pretty_name": title(source, results),
+        "license": results[0].choices.license,
         "task_categories": ["text-generation"],
         "size_categories": [size],
         "tags": ["synthetic", "alignment", "sandbox-society"],
-        "configs": _configs(gathered),
+        "configs": _configs(results),
         "dataset_info": [
-            {"config_name": one.format.name, "features": features(one.columns)}
-            for one in gathered
-            if any(one.files.values())
+            {"config_name": result.format.name, "features": features(result.columns)}
+            for result in results
+            if any(result.files.values())
         ],
     }
     yield "---"
@@ -92,40 +96,44 @@ def _front(source: Source, gathered: Sequence[Gathered]) -> Lines:
     yield "---\n"
 
 
-def _configs(gathered: Sequence[Gathered]) -> list[dict[str, Any]]:
-    """The files of each format; `datasets` refuses those without a row."""
-    found: list[dict[str, Any]] = []
-    for one in gathered:
-        files = zip(one.choices.splits or {}, one.files.items(), strict=True)
+def _configs(results: Sequence[FormatResult]) -> list[dict[str, Any]]:
+    """The files of each format; `datasets` refuses files without rows."""
+    configs: list[dict[str, Any]] = []
+    for result in results:
+        files = zip(result.choices.splits or {}, result.files.items(), strict=True)
         listed = [{"split": split, "path": path} for split, (path, count) in files if count]
         if listed:
-            first = {} if found else {"default": True}
-            found.append({"config_name": one.format.name, "data_files": listed, **first})
-    return found
+            first = {} if configs else {"default": True}
+            configs.append({"config_name": result.format.name, "data_files": listed, **first})
+    return configs
 
 
-def _title(source: Source, gathered: Sequence[Gathered], heard: Sequence[Sequence[Voice]]) -> Lines:
-    scripted = sorted({one.role for of in heard for one in of if one.name == SCRIPTED})
+def _title(
+    source: Source, results: Sequence[FormatResult], heard: Sequence[Sequence[Voice]]
+) -> Lines:
+    models = (model for models in heard for model in models)
+    scripted = sorted({model.role for model in models if model.name == SCRIPTED})
     if scripted:
         roles = " and the ".join(scripted)
         yield f"**The texts of the {roles} model were composed by {_NO_MODEL}.**\n"
-    yield f"# {plain(title(source, gathered))}\n"
+    yield f"# {plain(title(source, results))}\n"
     yield (
-        "Aligned interaction records from a society of language-model agents: agents answer "
-        "questions, others rate the answers and say why, authors revise, and an observer scores "
-        "before and after.\n"
+        "Interaction records from a society of language-model agents, with the ratings that its "
+        "members and an observer gave.\n"
     )
 
 
-def _loading(gathered: Sequence[Gathered]) -> Lines:
+def _loading(results: Sequence[FormatResult]) -> Lines:
     yield "## Load\n"
     yield "```python\nfrom datasets import load_dataset\n"
-    yield from (f'{one.format.stem} = load_dataset(".", "{one.format.name}")' for one in gathered)
+    yield from (
+        f'{result.format.stem} = load_dataset(".", "{result.format.name}")' for result in results
+    )
     yield "```\n\n| file | rows |\n| --- | ---: |"
-    for one in gathered:
-        for name, count in one.files.items():
+    for result in results:
+        for name, count in result.files.items():
             yield f"| `{name}` | {count:,} |"
-            if one.format.array:
+            if result.format.array:
                 yield f"| `{lineage_file(name)}` | {count:,} |"
     yield (
         "\nThe `id` of a row leads back to the exchange, and from there to every prompt, seed and "
@@ -133,28 +141,29 @@ def _loading(gathered: Sequence[Gathered]) -> Lines:
     )
 
 
-def _rules(one: Gathered) -> Lines:
-    """What a format holds, what rules removed, and what was chosen."""
-    yield f"## {one.format.name}\n\n{one.format.about}\n"
-    yield "| kind | left by the rules | written |\n| --- | ---: | ---: |"
-    for kind, count in one.found.items():
-        yield f"| {kind} | {count:,} | {one.written[kind]:,} |"
-    counted = f"{one.candidates:,} {one.format.counts}"
-    if one.removed:
-        yield f"\nOf {counted}, rules removed:\n\n| rule | {one.format.counts} |\n| --- | ---: |"
-        yield from (f"| {rule} | {told.removed:,} |" for rule, told in one.removed.items())
+def _rules(result: FormatResult) -> Lines:
+    """Describe a format, what rules removed, and the choices."""
+    counts = result.format.counts
+    yield f"## {result.format.name}\n\n{result.format.about}\n"
+    yield "| kind | kept by the rules | written |\n| --- | ---: | ---: |"
+    for kind, count in result.kept.items():
+        yield f"| {kind} | {count:,} | {result.written[kind]:,} |"
+    candidates = f"{result.candidates:,} {counts}"
+    if result.removed:
+        yield f"\nOf {candidates}, rules removed:\n\n| rule | {counts} |\n| --- | ---: |"
+        yield from (f"| {rule} | {one.removed:,} |" for rule, one in result.removed.items())
     else:
-        yield f"\nNo rule removed any of {counted}."
-    if one.format.counts != "rows":
-        held = int(one.figures["size"].sum())
-        yield f"\nThe rows that were written hold {held:,} {one.format.counts}."
-    yield from (f"\n{note[0].upper()}{note[1:]}." for note in one.notes)
-    yield f"\nChosen: {_chosen(one)}.\n"
+        yield f"\nNo rule removed any of {candidates}."
+    if counts != "rows":
+        written = int(result.figures["size"].sum())
+        yield f"\nThe rows that were written contain {written:,} {counts}."
+    yield from (f"\n{note[0].upper()}{note[1:]}." for note in result.notes)
+    yield f"\nChosen: {_chosen(result)}.\n"
 
 
-def _chosen(one: Gathered) -> str:
-    """The choices that concern a format."""
-    given = one.choices.given
+def _chosen(result: FormatResult) -> str:
+    """The choices that apply to a format, with the values in force."""
+    given = result.choices.given
     left_out = {"keep_out", "license", "files", "target", "splits"}
     common = {
         "near_duplicates",
@@ -165,12 +174,72 @@ def _chosen(one: Gathered) -> str:
         "seed",
         "mix_runs",
     }
-    named = one.format.uses | common | {"max_per_question"}
-    told = [f"`{name}` {_value(given[name])}" for name in given if name in named - left_out]
-    kept_out = len(one.choices.keep_out or ())
-    splits = ", ".join(f"{name} {share:g}" for name, share in (one.choices.splits or {}).items())
-    told += [f"`splits` {splits} (by question, near-duplicates together)"]
-    return "; ".join(told + ([f"{kept_out:,} questions kept out"] if kept_out else []))
+    named = result.format.uses | common | {"max_per_question"}
+    values = [f"`{name}` {_value(given[name])}" for name in given if name in named - left_out]
+    kept_out = len(result.choices.keep_out or ())
+    splits = ", ".join(f"{name} {share:g}" for name, share in (result.choices.splits or {}).items())
+    values += [f"`splits` {splits} (by question, near-duplicates together)"]
+    scale = result.settings.scale
+    if scale is not None:
+        values += [f"the rating that counts is on {_range(scale)}"]
+    return "; ".join(values + ([f"{kept_out:,} questions kept out"] if kept_out else []))
+
+
+def _range(scale: Scale) -> str:
+    """A scale in words: ``alignment, 1 to 7 (higher is better)``."""
+    return f"{scale.name}, {scale.range} ({scale.better}er is better)"
+
+
+def _scales(source: Source) -> Lines:
+    """List the scales of all runs: range, direction, who rates what, and the question."""
+    rows: dict[tuple[str, ...], list[str]] = {}
+    for run in source.schema.runs:
+        for scale in run.declaration.scales:
+            row = tuple(_scale(scale, run.declaration, source.schema))
+            rows.setdefault(row, []).append(run.run)
+    yield "## Scales\n"
+    if not rows:
+        yield "Nothing was rated.\n"
+        return
+    columns = (
+        "scale",
+        "range",
+        "better",
+        "rated by",
+        "rated",
+        "question",
+        "columns of `exchanges`",
+        "runs",
+    )
+    yield f"| {' | '.join(columns)} |"
+    yield f"|{' --- |' * len(columns)}"
+    for row, runs in rows.items():
+        yield f"| {' | '.join((*row, ', '.join(map(plain, runs))))} |"
+    yield ""
+
+
+def _scale(scale: Scale, declaration: Declaration, schema: Schema) -> Iterator[str]:
+    """Yield the cells of a scale in the table of scales."""
+    stages = declaration.stages_of(scale)
+    named = ", ".join(stages)
+    rated = {"stage": named, "agent": f"each agent in {named}", "pair": f"pairs in {named}"}
+    yield f"`{scale.name}`"
+    yield scale.range + ("" if scale.integer else ", with decimals")
+    yield f"{scale.better}er"
+    yield scale.rater
+    yield rated[scale.subject]
+    if scale.rater == "peers":
+        yield "in the prompt of raters"
+        yield "`ratings`, `mean_rating`"
+        return
+    ask = scale.ask.replace("{low}", plain_number(scale.low))
+    ask = ask.replace("{middle}", plain_number((scale.low + scale.high) / 2))
+    yield plain(ask.replace("{high}", plain_number(scale.high)))
+    yield ", ".join(
+        f"`{column(own, stage)}`"
+        for stage, own in schema.rated
+        if own.name == scale.name and stage.name in stages
+    )
 
 
 def _value(value: Any) -> str:
@@ -196,9 +265,9 @@ def _made(source: Source, heard: Sequence[Sequence[Voice]], notes: Sequence[str]
         "can be compared by it.\n\n| run | model | name | calls |\n| --- | --- | --- | ---: |"
     )
     for origin, models in zip(source.origins, heard, strict=True):
-        for one in models:
-            name = f"`{one.name.replace('`', '')}`"
-            yield f"| {plain(origin.reader.run.name)} | {one.role} | {name} | {one.calls:,} |"
+        for model in models:
+            name = f"`{model.name.replace('`', '')}`"
+            yield f"| {plain(origin.reader.run.name)} | {model.role} | {name} | {model.calls:,} |"
     for origin in source.origins:
         config = public(json.loads(origin.reader.run.config))
         yield f"\n<details><summary>The config of {plain(origin.reader.run.name)}</summary>\n"
@@ -207,14 +276,14 @@ def _made(source: Source, heard: Sequence[Sequence[Voice]], notes: Sequence[str]
 
 
 def episodes(origin: Origin) -> int:
-    """How many exchanges of a run have been played so far."""
+    """The number of exchanges of a run that have been played so far."""
     e = tables.episodes
     query = select(func.count()).select_from(e).where(e.c.run_id == origin.reader.run.id)
     return int(origin.connection.scalar(query) or 0)
 
 
 def public(value: Any) -> Any:
-    """A config as it may be shown: without addresses, and of paths the last part alone."""
+    """Return a config without addresses, and with the last part of paths only."""
     if isinstance(value, dict):
         return {key: public(one) for key, one in value.items() if key != "base_url"}
     if isinstance(value, list):
@@ -256,13 +325,13 @@ def _whom(source: Source, survey: Survey) -> Lines:
     yield ""
 
 
-def _quality(survey: Survey, gathered: Sequence[Gathered], figures: Mapping[str, str]) -> Lines:
+def _quality(survey: Survey, results: Sequence[FormatResult], figures: Mapping[str, str]) -> Lines:
     yield "## Quality\n\n| measure | |\n| --- | --- |"
-    yield from (f"| {one.name} | {one.text} |" for one in measures(survey, gathered))
+    yield from (f"| {one.name} | {one.text} |" for one in statistics(survey, results))
     yield (
-        "\nKrippendorff's alpha is for ordinal data; 1: they agree, 0: as chance would have it. Of "
-        "more than 20,000 drafts as many or fewer, evenly spread, are looked at for it. "
-        "Engagement is rated by the observer alone, so there is no agreement to tell.\n"
+        "\nKrippendorff's alpha is for ordinal data; 1: they agree, 0: as by chance. Of more than "
+        "20,000 rated texts it uses as many or fewer, evenly spread. Where the observer alone "
+        "rates on a scale, there is no agreement to measure.\n"
     )
     for path, about in figures.items():
         yield f"![{about}]({path})\n\n*{about[0].upper()}{about[1:]}.*\n"
@@ -271,8 +340,8 @@ def _quality(survey: Survey, gathered: Sequence[Gathered], figures: Mapping[str,
 def _failures(source: Source, survey: Survey) -> Lines:
     yield "## Failures left out\n"
     yield (
-        "What a model did not say is missing, never a number or a text: no format but `exchanges` "
-        "holds any of it.\n\n| | count |\n| --- | ---: |"
+        "What a model did not say is missing, never a number or a text: only the format "
+        "`exchanges` contains failures.\n\n| | count |\n| --- | ---: |"
     )
     yield f"| exchanges | {survey.exchanges:,} |"
     for form, count in sorted(survey.failed.items()):
@@ -282,10 +351,10 @@ def _failures(source: Source, survey: Survey) -> Lines:
     yield ""
 
 
-def _licence(gathered: Sequence[Gathered]) -> Lines:
+def _licence(results: Sequence[FormatResult]) -> Lines:
     yield "## Licence\n"
     yield (
-        f"Stated: `{gathered[0].choices.license}`. The texts are replies of the models above to "
+        f"Stated: `{results[0].choices.license}`. The texts are replies of the models above to "
         "prompts with the questions and personas named in the config: the terms of the models' "
         "licences and of the sources of the questions apply. The program knows neither.\n"
     )

@@ -1,4 +1,4 @@
-"""What can be chosen about an export, and the defaults."""
+"""The choices of an export, and their defaults."""
 
 from __future__ import annotations
 
@@ -11,51 +11,50 @@ from typing import Any, Literal, get_args
 from storage.errors import InputError
 
 Ratings = Literal["observer", "observer-expected", "peers", "peers-expected"]
-Scale = Literal["alignment", "engagement"]
 Pick = Literal["all", "exchange", "question"]
 Target = Literal["trl", "llama-factory", "axolotl", "verl"]
 Files = Literal["jsonl", "parquet"]
 
-LOWEST, HIGHEST = 1, 7
-"""The ends of the scale of ratings."""
-
 
 @dataclass(frozen=True)
 class Choices:
-    """The choices of an export. None stands for the format's own default.
+    """The choices of an export. None stands for the format's default.
 
     Attributes:
-        ratings: which ratings count: what the observer or the peers (the mean of what they said)
-            gave, or what is to be expected of them from the probabilities of the ratings. Peers
-            rate drafts alone.
-        scale: the observer's scale that counts.
-        pick: of which group the best answer is taken (and for pairs the worst): of the two answers
-            of an `exchange`, of all answers to a `question`; `all` takes every answer.
-        min_rating: the least rating, 1 to 7, of what a model is to imitate: an SFT answer, a KTO
-            answer that is desirable, a chosen answer.
-        max_rating: the highest rating of a KTO answer that is undesirable.
-        min_margin: by how much at least the chosen answer is rated above the rejected.
+        ratings: which ratings count: those of the observer or the peers (their mean), or the
+            ratings expected from the probabilities of the labels. Peers rate one stage alone.
+        scale: the observer's scale that counts; by default the main scale of the runs.
+        pick: the group whose best answer is taken (and for pairs the worst): the answers of an
+            `exchange`, or all answers to a `question`; `all` takes every answer.
+        min_rating: the rating that positive examples have at least: SFT answers, desirable KTO
+            answers, chosen answers. On a scale where low is better it is the highest number. By
+            default two thirds up the scale from its worse end (5 on 1 to 7); for pairs the worse
+            end.
+        max_rating: the rating that undesirable KTO answers have at most; by default one third up
+            the scale (3 on 1 to 7).
+        min_margin: by how much a chosen answer is rated better than the rejected one, at least; by
+            default a sixth of the range (1 on 1 to 7).
         tokenizer: counts tokens: a folder or file on disk, or a model's name.
-        max_tokens: the most tokens of prompt and answer together.
-        near_duplicates: Jaccard similarity of two answers (of runs of 5 characters) from which on
-            one of them is left out. 1: equal texts alone.
-        near_questions: the same of two questions from which on they go into one split, and stay
-            out together.
+        max_tokens: the maximum number of tokens of prompt and answer together.
+        near_duplicates: the Jaccard similarity (of 5-character shingles) from which on one of two
+            answers is removed. 1: only equal texts.
+        near_questions: the similarity from which on two questions share a split, and are kept out
+            together.
         splits: the share of the questions in each split; they sum to 1.
         keep_out: questions that no row may be about, nor about any that is nearly one of them.
-        max_per_question: at most so many rows (`rated`: answers in a row) about one question.
-        max_per_agent: at most so many rows by one author.
-        rows: at most so many rows in all.
-        mix: a weight for each kind of rows of the format; () takes all there are.
+        max_per_question: the maximum number of rows (`rated`: answers in a row) about a question.
+        max_per_agent: the maximum number of rows by an author.
+        rows: the maximum number of rows.
+        mix: a weight for each kind of rows of the format; () takes all rows.
         mix_runs: a weight for each run.
-        seed: of sampling; the default is the first run's.
-        target: the program that is to read the files.
-        files: how they are written.
-        license: an identifier such as apache-2.0, for the card; the program cannot know it.
+        seed: of sampling; by default the first run's.
+        target: the program that reads the files.
+        files: the file format.
+        license: an identifier such as apache-2.0, for the card.
     """
 
     ratings: Ratings | None = None
-    scale: Scale | None = None
+    scale: str | None = None
     pick: Pick | None = None
     min_rating: float | None = None
     max_rating: float | None = None
@@ -83,7 +82,7 @@ class Choices:
                 expected = f"expected one of {', '.join(allowed)}"
                 raise InputError(f"{name}: found {value!r}; {expected}")
         for name, (low, high, whole) in _NUMBERS.items():
-            _check_number(name, getattr(self, name), low, high, whole)
+            check_number(name, getattr(self, name), low, high, whole)
         _check_splits(self.splits)
         if self.license is not None and not re.fullmatch(r"[\w.+-]{1,80}", self.license, re.ASCII):
             expected = "expected an identifier such as apache-2.0"
@@ -99,27 +98,23 @@ class Choices:
 
     @property
     def given(self) -> dict[str, Any]:
-        """The choices that were made, by name."""
+        """The choices that are not None, by name."""
         pairs = ((field.name, getattr(self, field.name)) for field in fields(self))
         return {name: value for name, value in pairs if value is not None}
 
     @property
     def near(self) -> float:
-        """The similarity from which on texts are near; 1 where it was left open."""
+        """The similarity from which on texts are near; 1 where it is None."""
         return 1.0 if self.near_duplicates is None else self.near_duplicates
 
     def with_defaults(self, defaults: Mapping[str, Any]) -> Choices:
-        """These choices, with those of a format in place of what was left open."""
+        """These choices, with a format's defaults, then the common ones, in place of None."""
         return Choices(**{**COMMON, **defaults, **self.given})
 
 
 COMMON: dict[str, Any] = {
     "ratings": "observer",
-    "scale": "alignment",
     "pick": "exchange",
-    "min_rating": 5.0,
-    "max_rating": 3.0,
-    "min_margin": 1.0,
     "near_duplicates": 0.8,
     "near_questions": 0.8,
     "splits": {"train": 1.0},
@@ -129,20 +124,16 @@ COMMON: dict[str, Any] = {
     "files": "jsonl",
     "license": "unknown",
 }
-"""What is chosen where nobody says anything and the format has no default of its own."""
+"""The common defaults, where a format has no other; those of ratings follow from the scale."""
 
 _NAMED: dict[str, tuple[str, ...]] = {
     "ratings": get_args(Ratings),
-    "scale": get_args(Scale),
     "pick": get_args(Pick),
     "target": get_args(Target),
     "files": get_args(Files),
 }
 
 _NUMBERS: dict[str, tuple[float, float, bool]] = {
-    "min_rating": (LOWEST, HIGHEST, False),
-    "max_rating": (LOWEST, HIGHEST, False),
-    "min_margin": (0, HIGHEST - LOWEST, False),
     "near_duplicates": (0.5, 1, False),
     "near_questions": (0.5, 1, False),
     "max_tokens": (1, 2**31, True),
@@ -152,7 +143,8 @@ _NUMBERS: dict[str, tuple[float, float, bool]] = {
 }
 
 
-def _check_number(name: str, value: Any, low: float, high: float, whole: bool) -> None:
+def check_number(name: str, value: Any, low: float, high: float, whole: bool = False) -> None:
+    """Raise InputError where a choice is not a number in a range."""
     if value is None:
         return
     right = isinstance(value, int if whole else int | float) and not isinstance(value, bool)
@@ -192,20 +184,20 @@ def _check_weights(name: str, weights: Sequence[int] | None) -> None:
 
 
 def ratio(weights: Sequence[object]) -> str:
-    """Weights as they are typed: 5:1:1."""
+    """Format weights as they are typed: 5:1:1."""
     return ":".join(map(str, weights))
 
 
 def named(choice: str) -> tuple[str, ...]:
-    """The names that a choice is made among."""
+    """Return the names that a choice allows."""
     return _NAMED[choice]
 
 
 def parse_weights(option: str, text: str | None) -> tuple[int, ...] | None:
-    """Weights as they are typed: 5:1:1, or `all` for no ratio; None stays None.
+    """Parse weights such as 5:1:1, or `all` for no ratio; None stays None.
 
     Raises:
-        InputError: it is not that.
+        InputError: the text is neither.
     """
     if text is None or text == "all":
         return None if text is None else ()
@@ -216,10 +208,10 @@ def parse_weights(option: str, text: str | None) -> tuple[int, ...] | None:
 
 
 def parse_shares(option: str, text: str | None) -> dict[str, float] | None:
-    """Splits as they are typed: train=0.9,test=0.1; None stays None.
+    """Parse splits such as train=0.9,test=0.1; None stays None.
 
     Raises:
-        InputError: it is not that.
+        InputError: the text is malformed.
     """
     if text is None:
         return None

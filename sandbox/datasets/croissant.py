@@ -8,8 +8,8 @@ from hashlib import file_digest
 from pathlib import Path
 from typing import Any
 
-from sandbox.datasets.gathering import Gathered, lineage_file
-from sandbox.datasets.rows import MESSAGES, Columns
+from sandbox.datasets.format import MESSAGES, Columns
+from sandbox.datasets.format_writer import FormatResult, lineage_file
 
 FILE = "croissant.json"
 
@@ -51,7 +51,7 @@ _CONTEXT = {
     "subField": "cr:subField",
     "transform": "cr:transform",
 }
-"""The terms of the vocabulary, as its specification has them."""
+"""The terms of the vocabulary, from its specification."""
 
 _TYPES = {"string": "sc:Text", "int64": "sc:Integer", "float64": "sc:Float", "bool": "sc:Boolean"}
 _ENCODINGS = {
@@ -61,30 +61,34 @@ _ENCODINGS = {
 }
 
 
-def croissant(folder: Path, name: str, made: str, gathered: Sequence[Gathered]) -> dict[str, Any]:
-    """The metadata of the files in a folder.
+def croissant(
+    folder: Path, name: str, created: str, results: Sequence[FormatResult]
+) -> dict[str, Any]:
+    """Return the metadata of the files in a folder.
 
     Args:
         folder: where the files are.
         name: of the dataset.
-        made: the day its last run was started, as in 2026-01-31.
-        gathered: what became of each format.
+        created: the day on which its last run was started, as in 2026-01-31.
+        results: one for each format.
     """
     return {
         "@context": _CONTEXT,
         "@type": "sc:Dataset",
         "name": name,
-        "description": " ".join(f"{one.format.name}: {one.format.about}" for one in gathered),
+        "description": " ".join(
+            f"{result.format.name}: {result.format.about}" for result in results
+        ),
         "conformsTo": "http://mlcommons.org/croissant/1.0",
-        "license": gathered[0].choices.license,
-        "datePublished": made,
-        "distribution": [_file(folder, path) for one in gathered for path in _paths(one)],
-        "recordSet": [_records(one, path) for one in gathered for path in one.files],
+        "license": results[0].choices.license,
+        "datePublished": created,
+        "distribution": [_file(folder, path) for result in results for path in _paths(result)],
+        "recordSet": [_records(result, path) for result in results for path in result.files],
     }
 
 
 def files_of(folder: Path) -> set[str] | None:
-    """The files of rows that the metadata in a folder name; None where there are no metadata."""
+    """Return the files of rows that the metadata in a folder names; None without metadata."""
     try:
         listed = json.loads((folder / FILE).read_text(encoding="utf-8"))["distribution"]
         return {str(one["name"]) for one in listed}
@@ -92,10 +96,10 @@ def files_of(folder: Path) -> set[str] | None:
         return None
 
 
-def _paths(one: Gathered) -> Iterator[str]:
-    for name in one.files:
+def _paths(result: FormatResult) -> Iterator[str]:
+    for name in result.files:
         yield name
-        if one.format.array:
+        if result.format.array:
             yield lineage_file(name)
 
 
@@ -114,18 +118,18 @@ def _file(folder: Path, name: str) -> dict[str, Any]:
     }
 
 
-def _records(one: Gathered, file: str) -> dict[str, Any]:
+def _records(result: FormatResult, file: str) -> dict[str, Any]:
     name = file.rsplit(".", 1)[0]
     return {
         "@type": "cr:RecordSet",
         "@id": name,
         "name": name,
-        "field": list(_fields(name, one.columns, file, one.format.array)),
+        "field": list(_fields(name, result.columns, file, result.format.array)),
     }
 
 
 def _fields(above: str, columns: Columns, file: str, array: bool) -> Iterator[dict[str, Any]]:
-    """The columns; of conversations what each message says. Other objects it cannot describe."""
+    """Yield the columns, of conversations the messages' texts; Croissant has no other structs."""
     for column, kind in columns.items():
         extract = {"jsonPath": f"$[*].{column}"} if array else {"column": column}
         source: dict[str, Any] = {"fileObject": {"@id": file}, "extract": extract}

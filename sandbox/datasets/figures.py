@@ -10,35 +10,35 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from sandbox.datasets.choices import HIGHEST
-from sandbox.datasets.gathering import Gathered
-from sandbox.datasets.survey import SCALES, Survey
+from sandbox.datasets.format_writer import FormatResult
+from sandbox.datasets.survey import Survey
 from sandbox.reading import charts
-from sandbox.reading.charts import Rows, Spec
-from sandbox.reading.figures import COLOURS, RANGES, Figure
+from sandbox.reading.charts import Rows, Scale, Spec
+from sandbox.reading.figures import Figure
 
 FOLDER = "figures"
+PEERS = "peers"
 FILES = tuple(f"{FOLDER}/{name}.svg" for name in ("ratings", "margins", "lengths", "agreement"))
 
 Row = dict[str, Any]
 
 
 def write_figures(
-    folder: Path, survey: Survey, gathered: Sequence[Gathered], origin: str
+    folder: Path, survey: Survey, results: Sequence[FormatResult], origin: str
 ) -> dict[str, str]:
     """Write the figures that have something to show.
 
     Args:
         folder: the export's.
         survey: what the exchanges are like.
-        gathered: what became of each format.
+        results: one for each format.
         origin: what the figures are of, in a few words that stand in each.
 
     Returns:
         What each file shows, by its path within the folder.
     """
     written = {}
-    for figure in _figures(survey, gathered):
+    for figure in _figures(survey, results):
         if figure.rows:
             path = f"{FOLDER}/{figure.name}.svg"
             (folder / FOLDER).mkdir(exist_ok=True)
@@ -47,35 +47,42 @@ def write_figures(
     return written
 
 
-def _figures(survey: Survey, gathered: Sequence[Gathered]) -> Iterator[Figure]:
+def _figures(survey: Survey, results: Sequence[FormatResult]) -> Iterator[Figure]:
     yield _figure(
         "ratings",
         "how often each rating was given, by who gave it",
         list(_ratings(survey)),
-        _distributions,
+        partial(_distributions, survey=survey),
     )
+    main = survey.main
+    if main is None:
+        return
     yield _figure(
         "margins",
-        "by how much the better answer is rated above the other one",
-        list(_margins(survey, gathered)),
-        partial(charts.margins, scale=RANGES["alignment"]),
+        "by how much the better answer is rated above the other one"
+        if main.better == "high"
+        else "by how much the better answer is rated below the other one",
+        list(_margins(survey, results, main)),
+        partial(charts.margins, scale=main),
     )
     yield _figure(
         "lengths",
-        "length by rating: quartiles of the answers with each rating of alignment",
-        list(_lengths(*survey.lengths(), RANGES["alignment"])),
-        partial(
-            charts.lengths,
-            scale=RANGES["alignment"],
-            title="observer's rating of alignment",
-        ),
+        f"length by rating: quartiles of the answers with each rating of {main.title}",
+        list(_lengths(*survey.lengths(), main)),
+        partial(charts.lengths, scale=main, title=f"observer's rating of {main.title}"),
     )
-    yield _figure(
-        "agreement",
-        "drafts by the mean of the peers' ratings and the observer's rating of alignment",
-        list(_agreed(survey.observed)),
-        partial(charts.agreement, scale=RANGES["alignment"]),
-    )
+    peers = survey.peers
+    if peers is not None:
+        yield _figure(
+            "agreement",
+            f"{survey.peer_stage}s by the mean of the peers' ratings and the observer's rating of "
+            f"{survey.peers_rate.replace('_', ' ')}",
+            [
+                {"peers": mean, "observer": observer, "drafts": count}
+                for (mean, observer), count in sorted(survey.observed.items())
+            ],
+            partial(charts.agreement, scale=peers),
+        )
 
 
 def _figure(name: str, about: str, rows: list[Row], draw: Callable[[Rows], Spec]) -> Figure:
@@ -85,51 +92,55 @@ def _figure(name: str, about: str, rows: list[Row], draw: Callable[[Rows], Spec]
 
 def _ratings(survey: Survey) -> Iterator[Row]:
     for (who, scale), counts in sorted(survey.ratings.items(), key=_peers_first):
-        for rating, count in enumerate(counts.tolist(), 1):
+        for rating, count in sorted(counts.items()):
             yield {"who": who, "scale": scale, "rating": rating, "count": count}
 
 
 def _peers_first(item: tuple[tuple[str, str], object]) -> tuple[bool, str]:
     who = item[0][0]
-    return who != "peers", who
+    return who != PEERS, who
 
 
-def _distributions(rows: Rows) -> Spec:
+def _distributions(rows: Rows, survey: Survey) -> Spec:
     """Each scale's ratings in a panel of its own."""
-    colours = {str(row["who"]): _colour(str(row["who"])) for row in rows}
-    by_scale = {name: [row for row in rows if row["scale"] == name] for name in RANGES}
+    by_stage = charts.stage_colours(survey.stages)
+    observer = {f"observer, {stage}": colour for stage, colour in by_stage.items()}
+    colours = {PEERS: charts.PEERS, **observer}
+    scales = dict(survey.scales)
+    if survey.peers is not None:
+        scales.setdefault(survey.peers_rate, survey.peers)
+    by_scale = {name: [row for row in rows if row["scale"] == name] for name in scales}
     return charts.panels(
         {
-            RANGES[name].title: charts.distribution(some, RANGES[name], colours)
-            for name, some in by_scale.items()
-            if some
+            scale.title: charts.distribution(by_scale[name], scale, colours)
+            for name, scale in scales.items()
+            if by_scale[name]
         }
     )
 
 
-def _colour(who: str) -> str:
-    """The colour of `peers`, or of the stage in `observer, STAGE`."""
-    return COLOURS[who.removeprefix("observer, ")]
-
-
-def _margins(survey: Survey, gathered: Sequence[Gathered]) -> Iterator[Row]:
-    """Revisions against drafts on each scale, and the rows that contain more than one answer."""
-    for scale in SCALES:
-        change = survey.change(scale)
-        for margin in range(1 - HIGHEST, HIGHEST):
-            count = int(np.trace(change.counts, offset=margin))
-            if count:
-                yield {"pairs": f"revision over draft: {scale}", "margin": margin, "count": count}
-    for one in gathered:
-        margins = one.figures["margin"]
+def _margins(survey: Survey, results: Sequence[FormatResult], main: Scale) -> Iterator[Row]:
+    """Gains on the scales with the range of the main one, and margins within rows on such."""
+    for change in survey.changes:
+        if (change.scale.low, change.scale.high) == (main.low, main.high):
+            pairs = f"{change.last} over {change.first}: {change.scale.name}"
+            for margin, count in sorted(change.margins.items()):
+                yield {"pairs": pairs, "margin": margin, "count": count}
+    for result in results:
+        rated_on = result.settings.scale
+        if rated_on is None or (rated_on.low, rated_on.high) != (main.low, main.high):
+            continue
+        margins = result.figures["margin"]
         margins = margins[np.isfinite(margins)]
-        values, counts = np.unique(np.round(margins), return_counts=True)
+        values, counts = np.unique(
+            np.round(margins) if main.integer else margins, return_counts=True
+        )
         for margin, count in zip(values.tolist(), counts.tolist(), strict=True):
-            yield {"pairs": f"rows of {one.format.name}", "margin": margin, "count": count}
+            yield {"pairs": f"rows of {result.format.name}", "margin": margin, "count": count}
 
 
 def _lengths(
-    lengths: npt.NDArray[np.int64], scores: npt.NDArray[np.int64], scale: charts.Scale
+    lengths: npt.NDArray[np.int64], scores: npt.NDArray[np.float64], scale: Scale
 ) -> Iterator[Row]:
     """Quartiles of lengths by the bar of the rating's histogram."""
     bars = charts.rating_bars(scale)
@@ -141,10 +152,3 @@ def _lengths(
             low, middle, high = np.percentile(some, (25, 50, 75)).tolist()
             quartiles = {"low": low, "middle": middle, "high": high}
             yield {"rating": label, **quartiles, "answers": len(some)}
-
-
-def _agreed(observed: npt.NDArray[np.int64]) -> Iterator[Row]:
-    for peers, counts in enumerate(observed.tolist(), 1):
-        for observer, count in enumerate(counts, 1):
-            if count:
-                yield {"peers": peers, "observer": observer, "drafts": count}

@@ -1,4 +1,4 @@
-"""Files of rows: JSON lines, one JSON array, or Parquet. A row comes as a line of JSON."""
+"""Writers of files of rows: JSON lines, one JSON array, or Parquet, from lines of JSON."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ _ROWS_IN_A_GROUP = 1000
 
 @contextmanager
 def lines(path: Path) -> Iterator[Write]:
-    """A new file of JSON lines. Raises OSError where it cannot be written."""
+    """Open a new file of JSON lines. Raises OSError."""
     with path.open("x", encoding="utf-8", newline="\n") as file:
         yield file.write
 
 
 @contextmanager
 def array(path: Path) -> Iterator[Write]:
-    """A new file with one JSON array, an element a line. Raises OSError."""
+    """Open a new file with one JSON array, an element a line. Raises OSError."""
     with path.open("x", encoding="utf-8", newline="\n") as file:
         between = "[\n"
 
@@ -41,7 +41,7 @@ def array(path: Path) -> Iterator[Write]:
 
 @contextmanager
 def parquet(path: Path, schema: pa.Schema) -> Iterator[Write]:
-    """A new Parquet file with a schema. Raises OSError."""
+    """Open a new Parquet file. Raises OSError."""
     rows: list[Any] = []
     with pq.ParquetWriter(path, schema, compression="zstd") as writer:
 

@@ -1,27 +1,29 @@
-"""The questions of an export: which are near each other, which split each is in, which stay out."""
+"""The questions of an export: groups of near-duplicates, splits, and questions to keep out."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from hashlib import blake2b
 
-from sandbox.datasets.near import Near, plain
+from networkx.utils import UnionFind
+
+from sandbox.datasets.near_duplicates import NearDuplicates, normalized
 
 
 class Questions:
     """The distinct questions of all runs, by number.
 
     Attributes:
-        texts: what is asked.
-        groups: for each question the number of the first one of its group: questions that are
+        texts: the questions.
+        groups: for each question the lowest number in its group. A group joins questions that are
             equal but for case and blanks, or near each other, also through others.
 
     Args:
-        texts: what is asked.
-        threshold: the similarity from which on questions are near, as for `Near`.
+        texts: the questions.
+        threshold: the similarity from which on questions are near, as for `NearDuplicates`.
         keep_out: questions that no row may be about.
-        drawn: instructions that were drawn from scenes, by number, with the number of the scene's
-            question; they are of one group.
+        drawn: the number of a scene's question by the number of an instruction that was drawn from
+            the scene; both are in one group.
     """
 
     def __init__(
@@ -36,12 +38,11 @@ class Questions:
         self._out = self._kept_out(threshold, keep_out)
 
     def _kept_out(self, threshold: float, keep_out: Iterable[str]) -> frozenset[int]:
-        """The groups with a question that is equal or near to one that is to stay out."""
-        index, there = Near(threshold), False
-        for text in keep_out:
+        """Return the groups with a question that is equal or near to one in `keep_out`."""
+        index, texts = NearDuplicates(threshold), list(keep_out)
+        for text in texts:
             index.add(text)
-            there = True
-        if not there:
+        if not texts:
             return frozenset()
         near = (number for number, text in enumerate(self.texts) if index.find(text).any)
         return frozenset(self.groups[number] for number in near)
@@ -51,10 +52,11 @@ class Questions:
         return self.groups[number] in self._out
 
     def splits(self, shares: Mapping[str, float], seed: int) -> list[str]:
-        """The split of each question: whole groups, drawn by the seed, so that nothing leaks.
+        """Return the split of each question.
 
-        The largest split takes what the others leave. Every other gets at least one group, as
-        long as there are enough, and no group that is too large for its share if another fits.
+        Whole groups are drawn by the seed, so that no split leaks into another. The largest split
+        gets what remains. Every other gets at least one group while there are enough, and no group
+        that is too large for its share if another fits.
         """
         sizes: dict[int, int] = {}
         for group in self.groups:
@@ -72,11 +74,11 @@ class Questions:
 
 
 def _draw(seed: int, text: str) -> bytes:
-    return blake2b(f"{seed}/{plain(text)}".encode("utf-8", "replace"), digest_size=16).digest()
+    return blake2b(f"{seed}/{normalized(text)}".encode("utf-8", "replace"), digest_size=16).digest()
 
 
 def _filling(waiting: Sequence[int], sizes: Mapping[int, int], wanted: int) -> list[int]:
-    """Groups, in their order, that fill a split; one at least, but never all there are."""
+    """Return groups, in their order, that fill a split: at least one, but never all."""
     taken: list[int] = []
     for group in waiting:
         if len(waiting) - len(taken) > 1 and sizes[group] <= wanted:
@@ -88,24 +90,17 @@ def _filling(waiting: Sequence[int], sizes: Mapping[int, int], wanted: int) -> l
 
 
 def _groups(texts: Sequence[str], threshold: float, drawn: Mapping[int, int]) -> list[int]:
-    """For each text the first of its group (union-find over what is near)."""
-    index, first, parents = Near(threshold), list[int](), list(range(len(texts)))
-
-    def root(number: int) -> int:
-        while parents[number] != number:
-            parents[number] = number = parents[parents[number]]
-        return number
-
-    def join(one: int, other: int) -> None:
-        one, other = root(one), root(other)
-        parents[max(one, other)] = min(one, other)
-
+    """Return for each text the lowest number in its group."""
+    index = NearDuplicates(threshold)
+    distinct: list[int] = []
+    joined = UnionFind(range(len(texts)))
     for number, text in enumerate(texts):
-        likes = index.add(text)
-        for other in likes.near if likes.same is None else (likes.same,):
-            join(number, first[other])
-        if likes.same is None:
-            first.append(number)
+        matches = index.add(text)
+        for other in matches.near if matches.same is None else (matches.same,):
+            joined.union(number, distinct[other])
+        if matches.same is None:
+            distinct.append(number)
     for number, question in drawn.items():
-        join(number, question)
-    return [root(number) for number in range(len(texts))]
+        joined.union(number, question)
+    lowest: dict[int, int] = {}
+    return [lowest.setdefault(joined[number], number) for number in range(len(texts))]

@@ -1,4 +1,4 @@
-"""Which of the rows that rules leave are taken: balance, ratios and size, by chance and a seed."""
+"""Sampling of rows: balance, ratios and size, by chance and a seed."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from sandbox.datasets.choices import Choices, ratio
-from sandbox.datasets.rows import Row
+from sandbox.datasets.format import Row
 from storage.errors import InputError
 
 Mask = npt.NDArray[np.bool_]
@@ -29,14 +29,14 @@ _MISSING = float("nan")
 
 
 class Table:
-    """What has to be known of every row to choose among them: 49 bytes a row, and no text.
+    """Per-row numeric columns that sampling needs (49 bytes a row).
 
     Attributes:
-        columns: arrays of one number a row: `kind` and `run` by their place, `question` by its
-            number, `agent` (of all runs; -1: nobody), `draw` (by chance), `rating`, `margin`,
-            `length` of the answer (the mean of many) and `other` length of the second of two in
-            characters, `tokens` of the longest (each -1 or NaN where there is none), `size` in
-            candidates.
+        columns: arrays with one number a row: `kind` and `run` by index, `question` by its number,
+            `agent` (unique across runs; -1: nobody), `draw` (random), `rating`, `margin`, `length`
+            of the answer in characters (the mean of several), `other`: the length of the second of
+            two answers, `tokens` of the longest answer with its prompt, `size` in candidates. -1
+            or NaN where there is no value.
     """
 
     def __init__(self) -> None:
@@ -46,8 +46,8 @@ class Table:
         return len(self._columns["kind"])
 
     def add(self, kind: int, row: Row, tokens: int, seed: int) -> None:
-        """Note a row."""
-        run, author = row.told.origin.place, row.told.exchange.author
+        """Add a row."""
+        run, author = row.sourced.origin.place, row.sourced.exchange.author
         lengths = [len(text) for text in row.answers] or [-1]
         mean = sum(lengths) // len(lengths)
         values = {
@@ -95,12 +95,12 @@ def _draw(seed: int, row: Row) -> int:
 
 
 class Choice(NamedTuple):
-    """Which rows are taken.
+    """The rows that are drawn.
 
     Attributes:
-        taken: for each row whether it is.
-        removed: by rule which are not.
-        notes: what is out of the ordinary about the mix.
+        taken: a mask of the rows that are drawn.
+        removed: masks of the others, by rule.
+        notes: warnings about the mix.
     """
 
     taken: Mask
@@ -115,14 +115,14 @@ def choose(
     runs: Sequence[str],
     per_question: bool,
 ) -> Choice:
-    """Choose rows: at most so many about a question and by an agent, in a ratio, so many in all.
+    """Sample rows: limits per question and agent, then the mix, then the limit of all rows.
 
     Every step draws without replacement, by numbers that follow from the seed and a row's id, so
-    that the same rows are drawn whatever else there is.
+    that the same rows are drawn whatever other rows there are.
 
     Args:
         columns: those of a `Table`.
-        choices: what is wanted.
+        choices: the limits and weights.
         kinds: the names of the kinds.
         runs: the names of the runs.
         per_question: whether `max_per_question` counts rows.
@@ -164,38 +164,38 @@ class _Mix:
         self.of, self._names, self._rule = of, names, rule
 
     def notes(self, taken: Mask) -> Iterator[str]:
-        """What the ratio leaves out, and what limits it."""
+        """Warn about kinds that the ratio drops, and about the one that limits it."""
         counts = np.bincount(self.of[taken], minlength=len(self._names)).tolist()
-        found = dict(zip(self._names, counts, strict=True))
+        available = dict(zip(self._names, counts, strict=True))
         weights = dict(zip(self._names, self.weights, strict=False))
-        told = ratio(self.weights)
+        mix = ratio(self.weights)
         for name, weight in weights.items():
-            if found[name] and not weight:
-                yield f"{name}: {self._rule} {told}"
-            elif weight and not found[name]:
+            if available[name] and not weight:
+                yield f"{name}: {self._rule} {mix}"
+            elif weight and not available[name]:
                 yield f"{name}: there is no row of it; the export goes without it"
-        scarce = [name for name, weight in weights.items() if weight and found[name]]
+        scarce = [name for name, weight in weights.items() if weight and available[name]]
         if scarce:
-            least = min(scarce, key=lambda name: found[name] // weights[name])
-            yield from _limited(told, least, found, weights)
+            least = min(scarce, key=lambda name: available[name] // weights[name])
+            yield from _limited(mix, least, available, weights)
 
 
 def _limited(
-    told: str, least: str, found: Mapping[str, int], weights: Mapping[str, int]
+    mix: str, least: str, available: Mapping[str, int], weights: Mapping[str, int]
 ) -> Iterator[str]:
-    times = found[least] // weights[least]
-    wanted = {name: found[name] for name, weight in weights.items() if weight}
+    times = available[least] // weights[least]
+    wanted = {name: available[name] for name, weight in weights.items() if weight}
     written = sum(times * weights[name] for name, count in wanted.items() if count)
     if not times:
         needed = f"needs at least {weights[least]} rows of {least}"
-        yield f"nothing is left: the mix {told} {needed}, and there are {found[least]}"
+        yield f"nothing is left: the mix {mix} {needed}, and there are {available[least]}"
     elif written < sum(wanted.values()) / 2:
-        limit = f"is limited by {found[least]} rows of {least}"
-        yield f"the mix {told} {limit}; `all` takes every row"
+        limit = f"is limited by {available[least]} rows of {least}"
+        yield f"the mix {mix} {limit}; `all` takes every row"
 
 
 def _cells(mixes: Sequence[_Mix], count: int) -> tuple[Ints, list[int]]:
-    """For each row the number of what is mixed, and the weight of each of these."""
+    """Return the cell of each row, and the weight of each cell."""
     cells, weights = np.zeros(count, dtype=np.int64), [1]
     for mix in mixes:
         cells = cells * len(mix.weights) + mix.of
@@ -204,7 +204,7 @@ def _cells(mixes: Sequence[_Mix], count: int) -> tuple[Ints, list[int]]:
 
 
 class _Chooser:
-    """Takes all rows to begin with, then fewer and fewer."""
+    """A mask of rows, all of them at first, that limits and mixes narrow down."""
 
     def __init__(self, draws: npt.NDArray[np.uint64]) -> None:
         self._order = np.argsort(draws, kind="stable")
@@ -212,23 +212,23 @@ class _Chooser:
         self.removed: dict[str, Mask] = {}
 
     def at_most(self, keys: Ints, limit: int, rule: str, concerned: Mask | None = None) -> None:
-        """Keep at most so many rows with the same key, those that are drawn first."""
+        """Keep at most `limit` rows with the same key, those that are drawn first."""
         ranks = self._ranks(keys)
         beyond = ranks >= limit
         self._drop(beyond if concerned is None else beyond & concerned, rule)
 
     def mix(self, cells: Ints, weights: Sequence[int], limit: int | None, rule: str) -> None:
-        """Keep the largest set in this ratio, of at most so many rows."""
-        found = np.bincount(cells[self.taken], minlength=len(weights))
-        there = np.where(found > 0, weights, 0)
+        """Keep the largest set in this ratio, of at most `limit` rows."""
+        available = np.bincount(cells[self.taken], minlength=len(weights))
+        there = np.where(available > 0, weights, 0)
         wanted = there > 0
-        times = int((found[wanted] // there[wanted]).min(initial=len(cells)))
+        times = int((available[wanted] // there[wanted]).min(initial=len(cells)))
         if limit is not None:
             times = min(times, limit // max(1, int(there.sum())))
         self._drop(self._ranks(cells) >= (times * there)[cells], rule)
 
     def _ranks(self, keys: Ints) -> Ints:
-        """The place of each row that is still there among those with its key, by their draws."""
+        """Return the rank of each remaining row among those with its key, by their draws."""
         alive = self._order[self.taken[self._order]]
         grouped = alive[np.argsort(keys[alive], kind="stable")]
         first = np.flatnonzero(np.diff(keys[grouped], prepend=keys[grouped][:1] - 1))

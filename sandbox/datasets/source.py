@@ -1,4 +1,4 @@
-"""The runs that are exported, as they were at one moment, and their exchanges."""
+"""The exported runs, each read from one snapshot, and their exchanges."""
 
 from __future__ import annotations
 
@@ -12,7 +12,10 @@ import numpy as np
 import numpy.typing as npt
 from sqlalchemy import Connection, select
 
+from agents.scale import Declaration
 from sandbox.datasets.ids import row_id
+from sandbox.datasets.schema import RunSchema, Schema
+from sandbox.reading.declaration import declaration_of
 from storage import tables
 from storage.copying import forked_from
 from storage.errors import InputError
@@ -24,32 +27,44 @@ SCRIPTED = "scripted"
 
 
 class Origin(NamedTuple):
-    """One of the runs.
+    """A run that exchanges are read from.
 
     Attributes:
-        place: its place among them, from 0.
+        place: its index among the runs.
         reader: the run.
-        connection: where all passes over the run read from.
-        first_round: rounds before are those of another run that is exported as well, which it
-            was forked from.
+        connection: the snapshot that all passes over the run read.
+        declaration: its stages and scales.
+        first_round: the first round to export; those before belong to another exported run, which
+            this one was forked from.
         people: the personas of its agents, each with its starting label, by number.
     """
 
     place: int
     reader: Reader
     connection: Connection
+    declaration: Declaration
     first_round: int
     people: Mapping[int, Mapping[str, Any]]
 
+    @classmethod
+    def single(cls, reader: Reader, connection: Connection) -> Origin:
+        """The origin of all exchanges of one run, without its personas."""
+        return cls(0, reader, connection, declaration_of(reader), 0, {})
 
-class Told(NamedTuple):
-    """An exchange, where it is from, and what is asked in it.
+    @property
+    def schema(self) -> RunSchema:
+        """What the run records."""
+        return RunSchema(str(self.reader.run.name), str(self.reader.run.world), self.declaration)
+
+
+class SourcedExchange(NamedTuple):
+    """An exchange with its run and the number of its question.
 
     Attributes:
         origin: its run.
         question: the number of its question.
-        exchange: what was said.
-        numbers: the numbers of all questions and instructions.
+        exchange: the exchange.
+        numbers: the numbers of all questions and instructions, by text.
     """
 
     origin: Origin
@@ -58,13 +73,13 @@ class Told(NamedTuple):
     numbers: Mapping[str, int]
 
     def id(self, *parts: object) -> str:
-        """An id that `inspect` takes back to the exchange."""
+        """Return an id that `inspect` accepts."""
         run = self.origin.reader.run
         return row_id(run.name, run.digest, self.exchange.episode, *parts)
 
     @property
     def scripted(self) -> bool:
-        """Whether any text or rating was composed by rules, without a language model."""
+        """Whether any text or rating is from the scripted backend, not from a language model."""
         return SCRIPTED in self.exchange.models
 
 
@@ -76,13 +91,15 @@ class Source:
 
     Attributes:
         origins: the runs.
-        texts: the distinct questions of all of them, and the instructions drawn from their scenes;
-            the number of one is its place.
-        drawn: for each number of an instruction that of the question it was drawn from.
+        schema: the stages and scales of all of them.
+        texts: their distinct questions, and the instructions drawn from their scenes, by number.
+        drawn: the number of the question that an instruction was drawn from, by the number of the
+            instruction.
     """
 
     def __init__(self, origins: Sequence[Origin]) -> None:
         self.origins = origins
+        self.schema = Schema([origin.schema for origin in origins])
         self._numbers: dict[str, int] = {}
         self._asked = [_asked(origin, self._numbers) for origin in origins]
         self.drawn: dict[int, int] = {}
@@ -95,10 +112,10 @@ class Source:
     @classmethod
     @contextmanager
     def of(cls, readers: Sequence[Reader]) -> Iterator[Source]:
-        """The runs of these readers; each may still be going on.
+        """Open a snapshot of each run; a run may still be played.
 
         Raises:
-            InputError: a run is there twice.
+            InputError: a run is given twice.
         """
         with ExitStack() as stack:
             origins = [
@@ -112,30 +129,33 @@ class Source:
         """The first run's seed."""
         return int(self.origins[0].reader.run.seed)
 
-    def by_round(self) -> Iterator[Told]:
-        """All exchanges, run by run, in canonical order."""
+    def by_round(self) -> Iterator[SourcedExchange]:
+        """Yield all exchanges, run by run, in canonical order."""
         for origin in self.origins:
-            for one in exchanges(origin.reader, connection=origin.connection):
-                if one.round >= origin.first_round:
-                    yield Told(origin, self._numbers[one.question], one, self._numbers)
+            for exchange in exchanges(origin.reader, connection=origin.connection):
+                if exchange.round >= origin.first_round:
+                    number = self._numbers[exchange.question]
+                    yield SourcedExchange(origin, number, exchange, self._numbers)
 
-    def by_question(self, groups: Sequence[int]) -> Iterator[Told]:
-        """All exchanges, those about one question together: by run, then by episode.
+    def by_question(self, groups: Sequence[int]) -> Iterator[SourcedExchange]:
+        """Yield all exchanges by question, those about one by run, then by episode.
 
         Args:
-            groups: the group of each question; those of one group follow each other.
+            groups: the group of each question; questions of one group follow each other.
         """
         passes = [self._by_question(origin, np.array(groups)) for origin in self.origins]
-        return heapq.merge(*passes, key=lambda told: (groups[told.question], told.question))
+        return heapq.merge(
+            *passes, key=lambda sourced: (groups[sourced.question], sourced.question)
+        )
 
-    def _by_question(self, origin: Origin, groups: Ints) -> Iterator[Told]:
+    def _by_question(self, origin: Origin, groups: Ints) -> Iterator[SourcedExchange]:
         ids, asked = self._asked[origin.place]
         order = np.lexsort((ids, asked, groups[asked] if len(groups) else asked))
         sorted_ids = (int(ids[at]) for at in order)
         rows = exchanges_of(origin.reader, origin.connection, sorted_ids)
-        for at, one in zip(order, rows, strict=True):
-            if one.round >= origin.first_round:
-                yield Told(origin, int(asked[at]), one, self._numbers)
+        for at, exchange in zip(order, rows, strict=True):
+            if exchange.round >= origin.first_round:
+                yield SourcedExchange(origin, int(asked[at]), exchange, self._numbers)
 
 
 def _origin(place: int, reader: Reader, connection: Connection, first_round: int) -> Origin:
@@ -148,11 +168,11 @@ def _origin(place: int, reader: Reader, connection: Connection, first_round: int
         )
         for row in connection.execute(query)
     }
-    return Origin(place, reader, connection, first_round, people)
+    return Origin(place, reader, connection, declaration_of(reader), first_round, people)
 
 
 def _instructions(origin: Origin) -> Iterator[tuple[int, str]]:
-    """The instructions drawn from a run's scenes, each with the id of its episode."""
+    """Yield the instructions drawn from a run's scenes, each with the id of its episode."""
     n, t = tables.notes, tables.texts
     query = (
         select(n.c.episode_id, t.c.text)
@@ -164,7 +184,10 @@ def _instructions(origin: Origin) -> Iterator[tuple[int, str]]:
 
 
 def _asked(origin: Origin, numbers: dict[str, int]) -> tuple[Ints, Ints]:
-    """The ids of a run's episodes and the number of what each is about, 16 bytes an episode."""
+    """Return the ids of a run's episodes and the number of each one's question.
+
+    They take 16 bytes an episode.
+    """
     e, q, t = tables.episodes, tables.questions, tables.texts
     mine = e.c.run_id == origin.reader.run.id
     joined = select(q.c.text_id).join(e, e.c.question_id == q.c.id).where(mine).distinct()
@@ -184,7 +207,7 @@ def _asked(origin: Origin, numbers: dict[str, int]) -> tuple[Ints, Ints]:
 
 
 def _first_rounds(readers: Sequence[Reader]) -> Iterator[tuple[Reader, int]]:
-    """The runs, each with the first round that no other one, or one before, holds as well."""
+    """Yield the runs, each with its first round that no other of them has exported."""
     held: dict[tuple[str, str], float] = {}
     for reader in readers:
         key = (reader.run.name, reader.run.digest or str(reader.engine.url))
@@ -199,7 +222,10 @@ def _first_rounds(readers: Sequence[Reader]) -> Iterator[tuple[Reader, int]]:
 
 
 def _origins(reader: Reader) -> Iterator[dict[str, Any]]:
-    """What a run was forked from, and what that was, each with the last round taken over."""
+    """Yield the run that a run was forked from, the run before it, and so on.
+
+    Each names the last round that was copied.
+    """
     origin = forked_from(reader)
     while origin is not None:
         yield origin

@@ -1,12 +1,13 @@
-"""What the exchanges of an export are like: scores, rises, lengths, agreement, who rated.
+"""Statistics of the exchanges of an export: ratings, gains, lengths, agreement, who rated.
 
-Everything is counted while the exchanges go by; what grows with them is 7 bytes a draft (for
-agreement) and 10 bytes an answer (for lengths).
+Everything is counted in one pass. Memory grows by up to 21 bytes a rated text for agreement (one
+for each value of the scale, or each bin of a long one) and by 16 bytes a rated text for lengths.
 """
 
 from __future__ import annotations
 
 from array import array
+from bisect import bisect_right
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
@@ -15,52 +16,62 @@ import krippendorff
 import numpy as np
 import numpy.typing as npt
 
-from sandbox.datasets.answers import DRAFT, REVISION
-from sandbox.datasets.choices import HIGHEST
-from sandbox.datasets.source import Origin, Told
+from agents.scale import Scale
+from sandbox.datasets.schema import Schema
+from sandbox.datasets.source import Origin, SourcedExchange
+from sandbox.reading.charts import rating_bars
+from storage.exchanges import Exchange
 
-SCALES = ("alignment", "engagement")
+_UNITS = 20_000  # rated texts that agreement is computed from, at most
+_VALUES = 200  # of a scale that are counted apart; ratings on longer scales are rounded
 
-_UNITS = 20_000
-
-Counts = npt.NDArray[np.int64]
+Ints = npt.NDArray[np.int64]
 
 
-class Change(NamedTuple):
-    """How revisions compare with drafts on a scale.
+class Change:
+    """Ratings of the last stage against those of the first one, on a scale.
 
     Attributes:
-        counts: 7 x 7: how often a draft was rated so (row) and its revision so (column).
+        scale: the scale.
+        first, last: the stages.
+        better, equal, worse: the number of exchanges whose last stage is rated so.
+        margins: how often each gain occurs; positive is better.
     """
 
-    counts: Counts
+    def __init__(self, scale: Scale, first: str, last: str) -> None:
+        self.scale, self.first, self.last = scale, first, last
+        self.better = self.equal = self.worse = 0
+        self.margins: Counter[float] = Counter()
+        self._sums = {first: 0.0, last: 0.0}
+
+    def add(self, before: float, after: float) -> None:
+        """Count an exchange."""
+        gain = self.scale.gain(before, after)
+        self.better += gain > 0
+        self.equal += gain == 0
+        self.worse += gain < 0
+        self.margins[_counted(gain, self.scale)] += 1
+        self._sums[self.first] += before
+        self._sums[self.last] += after
 
     @property
     def pairs(self) -> int:
-        """How many have both ratings."""
-        return int(self.counts.sum())
-
-    def share(self, better: bool | None) -> float | None:
-        """The share of revisions rated higher (None: equal, False: lower) than their draft."""
-        side = {True: np.triu(self.counts, 1), False: np.tril(self.counts, -1)}
-        chosen = np.diag(self.counts) if better is None else side[better]
-        return float(chosen.sum() / self.pairs) if self.pairs else None
+        """The number of exchanges with both ratings."""
+        return self.better + self.equal + self.worse
 
     def mean(self, stage: str) -> float | None:
-        """The mean rating of drafts or revisions of these pairs."""
-        ratings = np.arange(1, HIGHEST + 1)
-        of = self.counts.sum(axis=1 if stage == DRAFT else 0)
-        return float(of @ ratings / self.pairs) if self.pairs else None
+        """The mean rating of a stage, over exchanges with both ratings."""
+        return self._sums[stage] / self.pairs if self.pairs else None
 
 
 class Agreement(NamedTuple):
-    """Krippendorff's alpha for ordinal data (1: they agree, 0: as chance would have it).
+    """Krippendorff's alpha for ordinal data (1: they agree, 0: as by chance).
 
     Attributes:
         who: whose ratings.
-        drafts: how many have two ratings or more.
+        drafts: the number of texts with two ratings or more.
         alpha: None where it is not defined: too few ratings, or all of them equal. Of more than
-            20,000 drafts so many or fewer, evenly spread, are looked at.
+            20,000 texts it uses as many or fewer, evenly spread.
     """
 
     who: str
@@ -69,83 +80,149 @@ class Agreement(NamedTuple):
 
 
 class Survey:
-    """Counts what goes by.
+    """Statistics of exchanges.
+
+    A scale that two runs declare differently is left out.
 
     Attributes:
-        exchanges: how many there are.
-        failed: by the form that got no usable reply.
-        missing: by who should have said it and what became of it, ratings that cannot be read.
-        raters: how many ratings each agent gave, by the place of its run and its number.
-        ratings: by who and of what, how often each of 1 to 7 was given.
-        observed: 7 x 7: the mean of the peers (rounded, row) and the observer's rating of drafts.
+        exchanges: the number of exchanges.
+        failed: the number of failed ones, by the step without a usable reply.
+        missing: the number of unreadable ratings, by rater and status.
+        raters: the number of ratings by each agent, by the index of its run and its number.
+        ratings: how often each rating was given, by rater (and stage) and scale.
+        observed: how often a mean of the peers' ratings and the observer's rating of the same text
+            occur together, where both are on the same range.
+        peers: the peers' scale; None where no peers rate.
+        peers_rate: the name of the observer's scale that means the same and has the same range, or
+            the name of the peers' own; empty where no peers rate.
+        main: the main scale; None where the observer does not rate.
+        stages: the names of all stages.
+        peer_stage: the stage that peers rate; empty where none do.
+
+    Args:
+        schema: the stages and scales of the runs.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, schema: Schema) -> None:
         self.exchanges = 0
         self.failed: Counter[str] = Counter()
         self.missing: Counter[tuple[str, str]] = Counter()
         self.raters: Counter[tuple[int, int]] = Counter()
-        self.ratings: dict[tuple[str, str], Counts] = {}
-        self.observed = np.zeros((HIGHEST, HIGHEST), dtype=np.int64)
-        self._changes = {scale: np.zeros((HIGHEST, HIGHEST), dtype=np.int64) for scale in SCALES}
+        self.ratings: dict[tuple[str, str], Counter[float]] = {}
+        self.observed: Counter[tuple[float, float]] = Counter()
+        self._scales = {
+            scale.name: scale for scale in schema.observed if schema.conflict(scale) is None
+        }
+        peers = schema.peers
+        self.peers = None if peers is None or schema.conflict(peers) else peers
+        main = schema.main
+        self.main = None if main is None else self._scales.get(main.name)
+        self._changes = [
+            Change(scale, stages[0], stages[-1])
+            for scale in self._scales.values()
+            if len(stages := [stage.name for stage, own in schema.rated if own is scale]) > 1
+        ]
+        self._stages = {
+            scale.name: [stage.name for stage, own in schema.rated if own is scale]
+            for scale in self._scales.values()
+        }
+        self.stages = tuple(stage.name for stage in schema.stages)
+        self.peer_stage = next(iter(schema.peer_stages), "")
+        self.peers_rate = _rated_by_peers(self.peers, self._scales)
+        self._starts = () if self.peers is None else rating_bars(self.peers).starts
         self._peers, self._both = array("B"), array("B")
-        self._lengths, self._scores = array("q"), array("B")
+        self._lengths, self._scores = array("q"), array("d")
 
-    def add(self, told: Told) -> None:
+    @property
+    def scales(self) -> Mapping[str, Scale]:
+        """The observer's scales by name."""
+        return self._scales
+
+    @property
+    def changes(self) -> Sequence[Change]:
+        """The gain on every scale that rates two stages or more."""
+        return self._changes
+
+    def add(self, sourced: SourcedExchange) -> None:
         """Count an exchange."""
-        one = told.exchange
+        exchange = sourced.exchange
         self.exchanges += 1
-        if one.failed_at is not None:
-            self.failed[one.failed_at] += 1
-        peers = [given.rating for given in one.ratings if given.rating is not None]
-        for given in one.ratings:
-            self._rating("peers", "alignment", given.rating, given.status)
-            self.raters[told.origin.place, given.rater] += given.rating is not None
-        for seen in one.observations:
-            self._rating(f"observer, {seen.stage}", seen.scale, seen.rating, seen.status)
-        self._compare(told, peers)
+        if exchange.failed_at is not None:
+            self.failed[exchange.failed_at] += 1
+        for given in exchange.ratings:
+            self._rating("peers", self.peers_rate, self.peers, given.rating, given.status)
+            self.raters[sourced.origin.place, given.rater] += given.rating is not None
+        for seen in exchange.observations:
+            who, scale = f"observer, {seen.stage}", self._scales.get(seen.scale)
+            self._rating(who, seen.scale, scale, seen.rating, seen.status)
+        for change in self._changes:
+            name = change.scale.name
+            before, after = exchange.score(change.first, name), exchange.score(change.last, name)
+            if before is not None and after is not None:
+                change.add(before, after)
+        self._measure(exchange)
+        self._compare(sourced)
 
-    def _rating(self, who: str, scale: str, rating: int | None, status: str) -> None:
+    def _rating(
+        self, who: str, name: str, scale: Scale | None, rating: float | None, status: str
+    ) -> None:
         if rating is None:
             self.missing[who.partition(",")[0], status] += 1
-            return
-        counts = self.ratings.setdefault((who, scale), np.zeros(HIGHEST, dtype=np.int64))
-        counts[rating - 1] += 1
+        elif scale is not None:
+            self.ratings.setdefault((who, name), Counter())[_counted(rating, scale)] += 1
 
-    def _compare(self, told: Told, peers: Sequence[int]) -> None:
-        one = told.exchange
-        for scale in SCALES:
-            before, after = one.score(DRAFT, scale), one.score(REVISION, scale)
-            if before is not None and after is not None:
-                self._changes[scale][before - 1, after - 1] += 1
-        for stage, text in ((DRAFT, one.draft), (REVISION, one.revision)):
-            score = one.score(stage, "alignment")
+    def _measure(self, exchange: Exchange) -> None:
+        """Count the lengths of texts that are rated on the main scale."""
+        for stage in [] if self.main is None else self._stages[self.main.name]:
+            text = exchange.texts.get(stage)
+            score = exchange.score(stage, self.main.name) if self.main is not None else None
             if text is not None and score is not None:
                 self._lengths.append(len(text))
                 self._scores.append(score)
-        observer = one.score(DRAFT, "alignment")
-        if peers and observer is not None:
-            rounded = (2 * sum(peers) + len(peers)) // (2 * len(peers))  # halves go up
-            self.observed[rounded - 1, observer - 1] += 1
-        self._unit(self._peers, peers)
-        self._unit(self._both, [*peers, observer] if peers and observer is not None else ())
 
-    def _unit(self, units: array[int], ratings: Sequence[int]) -> None:
+    def _compare(self, sourced: SourcedExchange) -> None:
+        """Count how peers, and the observer, rate the same text."""
+        declaration, exchange = sourced.origin.declaration, sourced.exchange
+        if self.peers is None or declaration.peers is None:
+            return
+        ratings = [given.rating for given in exchange.ratings if given.rating is not None]
+        self._unit(self._peers, ratings)
+        same = declaration.same_as(declaration.measure(declaration.peers.name))
+        observer = None if same is None else exchange.score(same.stage, same.scale.name)
+        if ratings and observer is not None:
+            mean = (2 * sum(ratings) + len(ratings)) // (2 * len(ratings))  # halves go up
+            self.observed[mean, observer] += 1
+            self._unit(self._both, [*ratings, observer])
+
+    def _unit(self, units: array[int], ratings: Sequence[float]) -> None:
+        """Add how often each value, or bin of values, was given to a text."""
         if len(ratings) > 1:
-            units.extend(min(255, ratings.count(value)) for value in range(1, HIGHEST + 1))
-
-    def change(self, scale: str) -> Change:
-        """How revisions compare with drafts on a scale."""
-        return Change(self._changes[scale])
+            counts = [0] * len(self._starts)
+            for rating in ratings:
+                counts[bisect_right(self._starts, rating) - 1] += 1
+            units.extend(min(255, count) for count in counts)
 
     def agreements(self) -> Iterator[Agreement]:
-        """How far raters of the same draft's alignment agree."""
-        yield _agreement("peers", self._peers)
-        yield _agreement("peers and the observer", self._both)
+        """Yield how far raters of the same text agree."""
+        if self.peers is not None:
+            yield self._agreement("peers", self._peers)
+            yield self._agreement("peers and the observer", self._both)
 
-    def lengths(self) -> tuple[Counts, Counts]:
-        """Characters of each answer that is rated, and the observer's rating of its alignment."""
-        return np.array(self._lengths, dtype=np.int64), np.array(self._scores, dtype=np.int64)
+    def _agreement(self, who: str, flat: array[int]) -> Agreement:
+        counts = np.array(flat, dtype=np.int64).reshape(-1, len(self._starts))
+        if len(counts) < 2 or (counts.sum(axis=0) > 0).sum() < 2:
+            return Agreement(who, len(counts), None)
+        some = counts[:: -(-len(counts) // _UNITS)]  # the library needs over 1 KB for each
+        alpha = krippendorff.alpha(
+            value_counts=some,
+            value_domain=np.arange(1, len(self._starts) + 1),
+            level_of_measurement="ordinal",
+        )
+        return Agreement(who, len(counts), float(alpha) if np.isfinite(alpha) else None)
+
+    def lengths(self) -> tuple[Ints, npt.NDArray[np.float64]]:
+        """Characters of each text that is rated on the main scale, and its rating."""
+        return np.array(self._lengths, dtype=np.int64), np.array(self._scores, dtype=np.float64)
 
     def length_bias(self) -> float | None:
         """Pearson's correlation of length and rating; None where either does not vary."""
@@ -155,21 +232,23 @@ class Survey:
         return float(np.corrcoef(lengths, scores)[0, 1])
 
 
-def _agreement(who: str, flat: array[int]) -> Agreement:
-    counts = np.array(flat, dtype=np.int64).reshape(-1, HIGHEST)
-    if len(counts) < 2 or (counts.sum(axis=0) > 0).sum() < 2:
-        return Agreement(who, len(counts), None)
-    some = counts[:: -(-len(counts) // _UNITS)]  # evenly spread: over 1 KB each while it counts
-    alpha = krippendorff.alpha(
-        value_counts=some,
-        value_domain=np.arange(1, HIGHEST + 1),
-        level_of_measurement="ordinal",
-    )
-    return Agreement(who, len(counts), float(alpha) if np.isfinite(alpha) else None)
+def _rated_by_peers(peers: Scale | None, scales: Mapping[str, Scale]) -> str:
+    if peers is None:
+        return ""
+    same = scales.get(peers.same_as or "")
+    equal = same is not None and (same.low, same.high) == (peers.low, peers.high)
+    return same.name if same is not None and equal else peers.name
+
+
+def _counted(value: float, scale: Scale) -> float:
+    """A rating or gain as it is counted: rounded where the scale has very many values."""
+    step = max(0.01, (scale.high - scale.low) / _VALUES)
+    rounded = value if scale.integer and value % 1 == 0 else round(round(value / step) * step, 4)
+    return int(rounded) if rounded % 1 == 0 else rounded
 
 
 class Share(NamedTuple):
-    """A group of raters: how many agents, and how many of the ratings are theirs."""
+    """A group of raters: the number of its agents, and of their ratings."""
 
     group: str
     agents: int
@@ -182,11 +261,11 @@ _AGES = ((0, 25), (25, 35), (35, 50), (50, 65), (65, 200))
 def demographics(
     origins: Sequence[Origin], raters: Mapping[tuple[int, int], int]
 ) -> dict[str, list[Share]]:
-    """Who rated: agents and ratings by starting label, age, place, occupation and values.
+    """Return agents and ratings by starting label, age, place, occupation and values.
 
     Args:
         origins: the runs.
-        raters: how many ratings each agent gave, by the place of its run and its number.
+        raters: the number of ratings by each agent, by the index of its run and its number.
     """
     agents: dict[str, Counter[str]] = {}
     ratings: dict[str, Counter[str]] = {}

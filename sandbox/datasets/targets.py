@@ -1,41 +1,41 @@
-"""What other programs than TRL want of a row, where it differs.
+"""The shapes of rows for programs other than TRL, where they differ.
 
 OpenRLHF, and Axolotl and verl for what is not listed here, read the rows as TRL does.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
-from sandbox.datasets.rows import MESSAGE, MESSAGES, Columns, Format
+from sandbox.datasets.format import MESSAGE, MESSAGES, Columns, Format
 from storage.errors import InputError
 
 Data = dict[str, Any]
 
 
 class Shape(NamedTuple):
-    """How a program wants the rows of a format.
+    """The shape of a format's rows for a program.
 
     Attributes:
-        takes: the columns of the format that are given another form.
-        columns: what they become.
-        change: the new values of a row's old ones.
+        replaces: the columns of the format that are replaced.
+        columns: the columns that replace them, for the format's own.
+        change: maps a row's values to those of the new columns.
     """
 
-    takes: tuple[str, ...]
-    columns: Columns
+    replaces: tuple[str, ...]
+    columns: Callable[[Columns], Columns]
     change: Callable[[Data], Data]
 
     def apply(self, data: Data) -> Data:
-        """A row as the program wants it; columns that it does not read stay as they are."""
-        rest = {name: value for name, value in data.items() if name not in self.takes}
+        """Return a row in this shape; columns that the program does not read are unchanged."""
+        rest = {name: value for name, value in data.items() if name not in self.replaces}
         return self.change(data) | rest
 
     def applied(self, columns: Columns) -> Columns:
-        """The columns of such a row."""
-        rest = {name: one for name, one in columns.items() if name not in self.takes}
-        return {**self.columns, **rest}
+        """Return the columns of rows in this shape."""
+        rest = {name: one for name, one in columns.items() if name not in self.replaces}
+        return {**self.columns(columns), **rest}
 
 
 def _pair(data: Data) -> Data:
@@ -57,7 +57,7 @@ def _strings(data: Data) -> Data:
 
 def _verl(data: Data) -> Data:
     reward = {"style": "rule", "ground_truth": data["reference"] or ""}
-    extra = {name: data[name] for name in ("id", "draft_rating", "scripted")}
+    extra = {name: data[name] for name in ("id", *_first_ratings(data), "scripted")}
     return {
         "data_source": f"sandbox-society/{data['run']}",
         "prompt": data["prompt"],
@@ -67,25 +67,34 @@ def _verl(data: Data) -> Data:
     }
 
 
+def _verl_columns(columns: Columns) -> Columns:
+    extra = {"index": "int64", "id": "string", **dict.fromkeys(_first_ratings(columns), "float64")}
+    return {
+        "data_source": "string",
+        "prompt": MESSAGES,
+        "ability": "string",
+        "reward_model": {"style": "string", "ground_truth": "string"},
+        "extra_info": {**extra, "scripted": "bool"},
+    }
+
+
+def _first_ratings(columns: Iterable[str]) -> list[str]:
+    """The columns of `prompts` with mean ratings of first answers."""
+    return [name for name in columns if name.endswith("_rating") and name != "reference_rating"]
+
+
 _PAIR = Shape(
     ("prompt", "chosen", "rejected"),
-    {"messages": MESSAGES, "chosen": dict(MESSAGE), "rejected": dict(MESSAGE)},
+    lambda columns: {"messages": MESSAGES, "chosen": dict(MESSAGE), "rejected": dict(MESSAGE)},
     _pair,
 )
-_EXTRA: Columns = {
-    "index": "int64",
-    "id": "string",
-    "draft_rating": "float64",
-    "scripted": "bool",
-}
-
 SHAPES: Mapping[str, Mapping[str, Shape | None]] = {
     "llama-factory": {
         "sft": None,
         "preference": _PAIR,
         "kto": Shape(
             ("prompt", "completion", "label"),
-            {"messages": MESSAGES, "label": "bool"},
+            lambda columns: {"messages": MESSAGES, "label": "bool"},
             _labelled,
         ),
     },
@@ -94,7 +103,7 @@ SHAPES: Mapping[str, Mapping[str, Shape | None]] = {
         "preference": _PAIR,
         "kto": Shape(
             ("prompt", "completion", "label"),
-            {"prompt": "string", "completion": "string", "label": "bool"},
+            lambda columns: {"prompt": "string", "completion": "string", "label": "bool"},
             _strings,
         ),
         "prompts": None,
@@ -103,26 +112,19 @@ SHAPES: Mapping[str, Mapping[str, Shape | None]] = {
         "sft": None,
         "prompts": Shape(
             ("prompt",),
-            {
-                "data_source": "string",
-                "prompt": MESSAGES,
-                "ability": "string",
-                "reward_model": {"style": "string", "ground_truth": "string"},
-                "extra_info": dict(_EXTRA),
-            },
+            _verl_columns,
             _verl,
         ),
     },
 }
-"""By program and format how its rows are to be; None: as they are. Formats not named it has no use
-for."""
+"""The shape of rows by program and format; None: unchanged. A program reads no other formats."""
 
 
 def shape_of(target: str, format: Format) -> Shape | None:
-    """How a program wants the rows of a format; None: as they are.
+    """Return the shape of a format's rows for a program; None: unchanged.
 
     Raises:
-        InputError: it has no use for the format.
+        InputError: the program does not read the format.
     """
     if target == "trl":
         return None
@@ -148,7 +150,7 @@ _COLUMNS = {
 
 
 def dataset_info(format: Format, files: Sequence[str]) -> Data:
-    """LLaMA-Factory's description of the files of a format, each by its name without suffix."""
+    """Return LLaMA-Factory's description of a format's files, by name without suffix."""
     return {
         name.rsplit(".", 1)[0]: {
             "file_name": name,

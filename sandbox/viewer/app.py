@@ -94,10 +94,11 @@ class Site:
         if name not in downloads.KINDS or kind not in downloads.TYPES:
             raise HTTPException(404)
         columns, found = downloads.KINDS[name]
-        rows = found(self._shelf.open(key), _query(request))
+        reader = self._shelf.open(key)
+        rows = found(reader, _query(request))
         first = list(islice(rows, 1))  # what is wrong shows before the answer has begun
         return StreamingResponse(
-            downloads.lines(chain(first, rows), kind, columns),
+            downloads.lines(chain(first, rows), kind, columns(reader)),
             media_type=downloads.TYPES[kind],
             headers=_attached(f"{name}.{kind}"),
         )

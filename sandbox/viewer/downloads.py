@@ -8,8 +8,9 @@ import json
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
-from sandbox.datasets.formats.everything import EVERYTHING, exchange_row
-from sandbox.datasets.source import Origin, Told
+from sandbox.datasets.formats.exchanges import columns, exchange_row
+from sandbox.datasets.schema import Schema
+from sandbox.datasets.source import Origin, SourcedExchange
 from sandbox.reading import views
 from sandbox.viewer import listing, people
 from sandbox.viewer.addresses import Query
@@ -55,9 +56,10 @@ def cell(value: Any) -> Any:
 def exchanges(reader: Reader, query: Query) -> Iterator[Row]:
     """The exchanges that an address asks for, as rows of the format `exchanges`."""
     with reader.engine.connect() as connection:
-        origin = Origin(0, reader, connection, 0, {})
+        origin = Origin.single(reader, connection)
+    schema = Schema([origin.schema])
     for one in listing.exported(reader, query):
-        yield exchange_row(Told(origin, 0, one, {}))
+        yield exchange_row(SourcedExchange(origin, 0, one, {}), schema)
 
 
 def agents(reader: Reader, query: Query) -> Iterator[Row]:
@@ -115,17 +117,26 @@ def _call(reader: Reader, call: Any, row: Row) -> Row:
     }
 
 
-class Kind(NamedTuple):
-    """What can be taken away of a run: its columns, and its rows as an address asks for them."""
+_MEMORIES = ("memory", "round", "episode", "question", "answer", "was")
 
-    columns: Sequence[str]
+
+def _exchange_columns(reader: Reader) -> tuple[str, ...]:
+    with reader.engine.connect() as connection:
+        schema = Schema([Origin.single(reader, connection).schema])
+    return tuple(columns(schema))
+
+
+class Kind(NamedTuple):
+    """A table of a run that can be downloaded: its columns, and the rows that a query selects."""
+
+    columns: Callable[[Reader], Sequence[str]]
     rows: Callable[[Reader, Query], Iterator[Row]]
 
 
 KINDS: Mapping[str, Kind] = {
-    "exchanges": Kind(tuple(EVERYTHING.columns), exchanges),
-    "agents": Kind(people.COLUMNS, agents),
-    "memories": Kind(("memory", "round", "episode", "question", "answer", "was"), memories),
-    "calls": Kind(_CALLS, calls),
+    "exchanges": Kind(_exchange_columns, exchanges),
+    "agents": Kind(lambda reader: people.COLUMNS, agents),
+    "memories": Kind(lambda reader: _MEMORIES, memories),
+    "calls": Kind(lambda reader: _CALLS, calls),
 }
 """By the name of the file."""

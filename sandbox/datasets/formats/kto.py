@@ -6,57 +6,72 @@ from collections.abc import Iterator, Sequence
 
 from sandbox.datasets.answers import (
     ANSWER,
-    LINEAGE,
     RATED_BY,
     Answer,
     answers,
     completion,
+    lineage_columns,
+    needs_ratings,
     prompt,
 )
-from sandbox.datasets.choices import Choices
-from sandbox.datasets.near import plain
-from sandbox.datasets.rows import MESSAGES, Format, Removed, Row
-from sandbox.datasets.source import Told
+from sandbox.datasets.format import MESSAGES, Columns, Format, Removed, Row, Settings
+from sandbox.datasets.near_duplicates import normalized
+from sandbox.datasets.schema import Schema
+from sandbox.datasets.source import SourcedExchange
 
 CONTRADICTS = "an equal text has the other label"
 
 
-def rows(about: Sequence[Told], choices: Choices) -> Iterator[Row | Removed]:
-    """The answers that are good or bad enough; of equal ones the first tells the label."""
+def rows(about: Sequence[SourcedExchange], settings: Settings) -> Iterator[Row | Removed]:
+    """Yield the answers that are good or bad enough; the first of equal ones sets the label."""
     labels: dict[str, bool] = {}
-    for one in answers(about, ANSWER, choices):
-        if isinstance(one, Removed):
-            yield one
+    for answer in answers(about, ANSWER, settings):
+        if isinstance(answer, Removed):
+            yield answer
             continue
-        label = _label(one, choices)
+        label = _label(answer, settings)
         if isinstance(label, str):
-            yield Removed(ANSWER, label, one.id)
-        elif labels.setdefault(plain(one.text), label) != label:
-            yield Removed(ANSWER, CONTRADICTS, one.id)
+            yield Removed(ANSWER, label, answer.id)
+        elif labels.setdefault(normalized(answer.text), label) != label:
+            yield Removed(ANSWER, CONTRADICTS, answer.id)
         else:
-            yield _row(one, label)
+            yield _row(answer, label)
 
 
-def _label(one: Answer, choices: Choices) -> bool | str:
-    low, high = choices.max_rating or 0, choices.min_rating or 0
-    if one.score >= high:
+def _label(answer: Answer, settings: Settings) -> bool | str:
+    """The label, or the rule that removes the answer."""
+    if answer.at_least(settings.min_rating):
         return True
-    return False if one.score <= low else f"rated between {low:g} and {high:g}"
+    if answer.at_most(settings.max_rating):
+        return False
+    low, high = sorted((settings.max_rating, settings.min_rating))
+    return f"rated between {low:g} and {high:g}"
 
 
-def _row(one: Answer, label: bool) -> Row:
-    data = {"prompt": prompt(one.asked), "completion": completion(one.text), "label": label}
-    return one.row(ANSWER, data, like=f"{label} ")
+def _row(answer: Answer, label: bool) -> Row:
+    data = {"prompt": prompt(answer.asked), "completion": completion(answer.text), "label": label}
+    return answer.row(ANSWER, data, dedup_class=f"{label} ")
+
+
+def columns(schema: Schema) -> Columns:
+    """The columns: question, answer and label, and where the answer is from."""
+    return {
+        "prompt": MESSAGES,
+        "completion": MESSAGES,
+        "label": "bool",
+        **lineage_columns(schema),
+    }
 
 
 KTO = Format(
     name="kto",
     about=(
         "Single answers for KTO: `label` is true where the answer is rated `min_rating` or "
-        "higher, and false where it is rated `max_rating` or lower; those between are left out."
+        "better, and false where it is rated `max_rating` or worse; those between are removed."
     ),
     kinds=(ANSWER,),
-    columns={"prompt": MESSAGES, "completion": MESSAGES, "label": "bool", **LINEAGE},
+    columns=columns,
     rows=rows,
+    needs=needs_ratings,
     uses=RATED_BY | {"min_rating", "max_rating", "max_per_agent"},
 )

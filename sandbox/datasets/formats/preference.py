@@ -5,22 +5,25 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import Any
 
+from agents.scale import Declaration
 from sandbox.datasets.answers import (
-    LINEAGE,
     RATED_BY,
-    STAGES,
     Answer,
     answer,
     answers,
     best,
     completion,
+    lineage_columns,
+    needs_answers,
+    needs_ratings,
     prompt,
     worst,
 )
 from sandbox.datasets.choices import Choices
-from sandbox.datasets.near import plain
-from sandbox.datasets.rows import MESSAGES, Columns, Format, Removed, Row
-from sandbox.datasets.source import Told
+from sandbox.datasets.format import MESSAGES, Columns, Format, Removed, Row, Settings
+from sandbox.datasets.near_duplicates import normalized
+from sandbox.datasets.schema import Schema, below
+from sandbox.datasets.source import SourcedExchange
 
 PAIR = "pair"
 
@@ -29,110 +32,130 @@ TIE = "equal ratings"
 ALONE = "no second rated answer"
 
 _SIDES = ("chosen", "rejected")
-_SIDE_COLUMNS: Columns = {name: LINEAGE[name] for name in LINEAGE if name != "scripted"}
+_ROUNDING = 1e-9  # of differences of ratings with decimals
 
 
-def rows(about: Sequence[Told], choices: Choices) -> Iterator[Row | Removed]:
-    """The pairs that rules leave."""
-    for pair in _pairs(about, choices):
+def needs(declaration: Declaration, choices: Choices) -> str | None:
+    """The requirement of two answers to a question, within an exchange or across exchanges."""
+    if choices.pick != "exchange":
+        return needs_ratings(declaration, choices)
+    missing = needs_answers(2, declaration)
+    if missing is not None:
+        return missing if not declaration.answers else f"{missing}, or --pick question"
+    return needs_ratings(declaration, choices)
+
+
+def rows(about: Sequence[SourcedExchange], settings: Settings) -> Iterator[Row | Removed]:
+    """Yield the pairs that no rule removes."""
+    for pair in _pairs(about, settings):
         if isinstance(pair, Removed):
             yield pair
             continue
         chosen, rejected = pair
-        rule = _rule(chosen, rejected, choices)
-        other = rejected.stage if chosen.told is rejected.told else rejected.id
-        made = f"{chosen.id}~{other}"
-        yield _row(made, chosen, rejected) if rule is None else Removed(PAIR, rule, made)
+        rule = _rule(chosen, rejected, settings)
+        other = rejected.stage if chosen.sourced is rejected.sourced else rejected.id
+        name = f"{chosen.id}~{other}"
+        yield _row(name, chosen, rejected) if rule is None else Removed(PAIR, rule, name)
 
 
-def _pairs(about: Sequence[Told], choices: Choices) -> Iterator[tuple[Answer, Answer] | Removed]:
-    if choices.pick == "exchange":
-        for told in about:
-            yield _of_exchange(told, choices)
+def _pairs(
+    about: Sequence[SourcedExchange], settings: Settings
+) -> Iterator[tuple[Answer, Answer] | Removed]:
+    if settings.choices.pick == "exchange":
+        for sourced in about:
+            yield _of_exchange(sourced, settings)
     else:
-        yield from _of_question(about, choices)
+        yield from _of_question(about, settings)
 
 
-def _of_exchange(told: Told, choices: Choices) -> tuple[Answer, Answer] | Removed:
-    """The draft and the revision, the better rated one first."""
-    both = [answer(told, stage, choices) for stage in STAGES]
-    missing = [one for one in both if isinstance(one, str)]
-    if missing:
-        return Removed(PAIR, missing[0], told.id())
-    found = [one for one in both if not isinstance(one, str)]
-    return best(found), worst(found)
+def _of_exchange(sourced: SourcedExchange, settings: Settings) -> tuple[Answer, Answer] | Removed:
+    """The best and the worst of an exchange's rated answers."""
+    found = [answer(sourced, stage, settings) for stage in sourced.origin.declaration.answers]
+    rated = [rated for rated in found if isinstance(rated, Answer)]
+    if len(rated) < 2:
+        missing = next(rule for rule in found if isinstance(rule, str))
+        return Removed(PAIR, missing, sourced.id())
+    return best(rated), worst(rated)
 
 
 def _of_question(
-    about: Sequence[Told], choices: Choices
+    about: Sequence[SourcedExchange], settings: Settings
 ) -> Iterator[tuple[Answer, Answer] | Removed]:
     """The best answer with the worst one, or with every other one."""
-    found = [one for one in answers(about, PAIR, choices) if isinstance(one, Answer)]
-    if len(found) < 2:
+    rated = [found for found in answers(about, PAIR, settings) if isinstance(found, Answer)]
+    if len(rated) < 2:
         yield Removed(PAIR, ALONE, about[0].id())
         return
-    top = best(found)
-    others = [worst(found)] if choices.pick == "question" else found
-    yield from ((top, one) for one in others if one is not top)
+    top = best(rated)
+    others = [worst(rated)] if settings.choices.pick == "question" else rated
+    yield from ((top, other) for other in others if other is not top)
 
 
-def _rule(chosen: Answer, rejected: Answer, choices: Choices) -> str | None:
-    margin = chosen.score - rejected.score
-    if plain(chosen.text) == plain(rejected.text):
+def _rule(chosen: Answer, rejected: Answer, settings: Settings) -> str | None:
+    margin = chosen.goodness - rejected.goodness
+    if normalized(chosen.text) == normalized(rejected.text):
         return EQUAL
     if margin == 0:
         return TIE
-    if margin < (choices.min_margin or 0):
-        return f"margin below {choices.min_margin:g}"
-    low = chosen.score < (choices.min_rating or 0)
-    return f"chosen is rated below {choices.min_rating:g}" if low else None
+    if margin < settings.min_margin - _ROUNDING:
+        return f"margin below {settings.min_margin:g}"
+    if chosen.at_least(settings.min_rating):
+        return None
+    return f"chosen is rated {below(settings.rated_on)} {settings.min_rating:g}"
 
 
-def _row(made: str, chosen: Answer, rejected: Answer) -> Row:
-    margin = chosen.score - rejected.score
+def _row(name: str, chosen: Answer, rejected: Answer) -> Row:
+    margin = chosen.goodness - rejected.goodness
     data: dict[str, Any] = {
         "prompt": prompt(chosen.asked),
         "chosen": completion(chosen.text),
         "rejected": completion(rejected.text),
         "margin": margin,
-        "id": made,
+        "id": name,
     }
-    sides = (chosen.lineage(), rejected.lineage())
-    for side, told in zip(_SIDES, sides, strict=True):
-        data |= {f"{side}_{name}": told[name] for name in _SIDE_COLUMNS}
+    lineages = (chosen.lineage(), rejected.lineage())
+    for side, lineage in zip(_SIDES, lineages, strict=True):
+        data |= {f"{side}_{key}": value for key, value in lineage.items() if key != "scripted"}
     return Row(
         kind=PAIR,
-        id=made,
-        told=chosen.told,
+        id=name,
+        sourced=chosen.sourced,
         question=chosen.question,
-        data=data | {"scripted": any(told["scripted"] for told in sides)},
+        data=data | {"scripted": any(lineage["scripted"] for lineage in lineages)},
         prompt=chosen.asked,
         answers=(chosen.text, rejected.text),
-        like=f"{chosen.text}\n{rejected.text}",
+        dedup_text=f"{chosen.text}\n{rejected.text}",
         rating=chosen.rating,
         margin=margin,
     )
 
 
-PREFERENCE = Format(
-    name="preference",
-    about=(
-        "Pairs for DPO and reward models: two answers to one question, of which `chosen` is rated "
-        "higher than `rejected`, by `margin`. Reward trainers use the column `margin` where it is "
-        "there: drop it to train without. The columns that begin with `chosen_` and `rejected_` "
-        "say where each answer is from."
-    ),
-    kinds=(PAIR,),
-    columns={
+def columns(schema: Schema) -> Columns:
+    """The columns: a question with two answers, and where each answer is from."""
+    lineage = {key: kind for key, kind in lineage_columns(schema).items() if key != "scripted"}
+    return {
         "prompt": MESSAGES,
         "chosen": MESSAGES,
         "rejected": MESSAGES,
         "margin": "float64",
         "id": "string",
-        **{f"{side}_{name}": one for side in _SIDES for name, one in _SIDE_COLUMNS.items()},
+        **{f"{side}_{key}": kind for side in _SIDES for key, kind in lineage.items()},
         "scripted": "bool",
-    },
+    }
+
+
+PREFERENCE = Format(
+    name="preference",
+    about=(
+        "Pairs for DPO and reward models: two answers to one question, where `chosen` is rated "
+        "better than `rejected`, by `margin`. Reward trainers use the column `margin` if it is "
+        "present: drop it to train without. The columns that begin with `chosen_` and `rejected_` "
+        "say where each answer is from."
+    ),
+    kinds=(PAIR,),
+    columns=columns,
     rows=rows,
+    needs=needs,
     uses=RATED_BY | {"pick", "min_rating", "min_margin", "max_per_agent"},
-    defaults={"min_rating": 1.0},
+    least=0,
 )

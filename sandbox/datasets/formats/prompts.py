@@ -1,93 +1,142 @@
-"""The format `prompts`: what can be asked, for training that samples its own answers (GRPO)."""
+"""The format `prompts`: questions, for training that samples its own answers (GRPO)."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from typing import Any
 
+from agents.scale import Declaration
 from sandbox.datasets.answers import (
-    DRAFT,
     INSTRUCTION,
-    LINEAGE,
     RATED_BY,
     Answer,
     answers,
     best,
     instructed,
+    lineage_columns,
+    needs_answers,
     prompt,
 )
 from sandbox.datasets.choices import Choices
-from sandbox.datasets.rows import MESSAGES, Columns, Format, Removed, Row
-from sandbox.datasets.source import Told
+from sandbox.datasets.format import MESSAGES, Columns, Format, Removed, Row, Settings
+from sandbox.datasets.schema import Schema
+from sandbox.datasets.source import SourcedExchange
 
 QUESTION = "question"
 
-_OF_REFERENCE: Columns = {f"reference_{name}": LINEAGE[name] for name in ("rating", "id", "model")}
-_OWN: Columns = {
-    name: LINEAGE[name] for name in ("id", "run", "digest", "episode", "round", "agent")
-}
+_OF_REFERENCE = ("rating", "id", "model")
+_OWN = ("id", "run", "digest", "episode", "round", "agent")
 
 
-def rows(about: Sequence[Told], choices: Choices) -> Iterator[Row | Removed]:
-    """The question with the best answer that was given to it, and what was drawn from scenes."""
-    found = [one for one in answers(about, QUESTION, choices) if isinstance(one, Answer)]
-    drafts = [one.score for one in found if one.stage == DRAFT]
-    values = {
-        "kind": QUESTION,
-        "asked": len(about),
-        "draft_rating": sum(drafts) / len(drafts) if drafts else None,
+def needs(declaration: Declaration, choices: Choices) -> str | None:
+    """The requirement of an answer, rated or not."""
+    return needs_answers(1, declaration)
+
+
+def rows(about: Sequence[SourcedExchange], settings: Settings) -> Iterator[Row | Removed]:
+    """Yield the question with its best rated answer, then the instructions drawn from scenes."""
+    rated = [one for one in answers(about, QUESTION, settings) if isinstance(one, Answer)]
+    means = {
+        stage: _mean([one.score for one in rated if one.stage == stage])
+        for stage in settings.schema.first_answers
     }
-    first, reference = about[0], best(found) if found else None
-    yield _row(first, first.question, first.exchange.question, first.id(), values, reference)
-    for one in instructed(about):
-        drawn = {"kind": INSTRUCTION, "asked": 1, "draft_rating": None}
-        yield _row(one.told, one.question, one.asked, one.id, drawn, one)
+    first = about[0]
+    yield _row(
+        sourced=first,
+        kind=QUESTION,
+        question=first.question,
+        asked=first.exchange.question,
+        name=first.id(),
+        times=len(about),
+        means=means,
+        reference=best(rated) if rated else None,
+    )
+    for answer in instructed(about, settings):
+        yield _row(
+            sourced=answer.sourced,
+            kind=INSTRUCTION,
+            question=answer.question,
+            asked=answer.asked,
+            name=answer.id,
+            times=1,
+            means=dict.fromkeys(means),
+            reference=answer,
+        )
+
+
+def _mean(ratings: Sequence[float]) -> float | None:
+    return sum(ratings) / len(ratings) if ratings else None
 
 
 def _row(
-    told: Told,
-    number: int,
+    *,
+    sourced: SourcedExchange,
+    kind: str,
+    question: int,
     asked: str,
-    made: str,
-    values: dict[str, Any],
+    name: str,
+    times: int,
+    means: dict[str, float | None],
     reference: Answer | None,
 ) -> Row:
-    run, one = told.origin.reader.run, told.exchange
-    answered = {} if reference is None else reference.lineage()
-    data = {
+    run, exchange = sourced.origin.reader.run, sourced.exchange
+    lineage = {} if reference is None else reference.lineage()
+    data: dict[str, Any] = {
         "prompt": prompt(asked),
-        **values,
-        "source": one.question_source if values["kind"] == QUESTION else None,
+        "kind": kind,
+        "asked": times,
+        **{f"{stage}_rating": mean for stage, mean in means.items()},
+        "source": exchange.question_source if kind == QUESTION else None,
         "reference": reference and reference.text,
-        **{f"reference_{name}": answered.get(name) for name in ("rating", "id", "model")},
-        **{"id": made, "run": run.name, "digest": run.digest, "episode": one.episode},
-        **{"round": one.round, "agent": one.author},
-        "scripted": told.scripted,
+        **{f"reference_{key}": lineage.get(key) for key in _OF_REFERENCE},
+        "id": name,
+        "run": run.name,
+        "digest": run.digest,
+        "episode": exchange.episode,
+        "round": exchange.round,
+        "agent": exchange.author,
+        "scripted": sourced.scripted,
     }
-    kind = str(values["kind"])
-    return Row(kind, made, told, number, data, asked, (), asked, values["draft_rating"])
+    return Row(
+        kind=kind,
+        id=name,
+        sourced=sourced,
+        question=question,
+        data=data,
+        prompt=asked,
+        answers=(),
+        dedup_text=asked,
+        rating=next((mean for mean in means.values() if mean is not None), None),
+    )
+
+
+def columns(schema: Schema) -> Columns:
+    """The columns: a question, how hard it is, its best answer, and where it is from."""
+    lineage = lineage_columns(schema)
+    return {
+        "prompt": MESSAGES,
+        "kind": "string",
+        "asked": "int64",
+        **{f"{stage}_rating": "float64" for stage in schema.first_answers},
+        "source": "string",
+        "reference": "string",
+        **{f"reference_{key}": lineage[key] for key in _OF_REFERENCE},
+        **{key: lineage[key] for key in _OWN},
+        "scripted": "bool",
+    }
 
 
 PROMPTS = Format(
     name="prompts",
     about=(
-        "What was asked, each question once, for training that samples its own answers (GRPO, "
-        "RLOO). `asked` is how often, `draft_rating` the mean rating of first answers (how hard "
-        "it is), `reference` the best rated answer that was given; all of them reach reward "
-        "functions. Rows of the kind `instruction` were drawn from scenes."
+        "Every question once, for training that samples its own answers (GRPO, RLOO). `asked` is "
+        "how often it was asked; the mean rating of first answers (`draft_rating` where the first "
+        "answer is a draft) shows how hard it is; `reference` is its best rated answer. All of "
+        "them reach reward functions. Rows of the kind `instruction` were drawn from scenes."
     ),
     kinds=(QUESTION, INSTRUCTION),
-    columns={
-        "prompt": MESSAGES,
-        "kind": "string",
-        "asked": "int64",
-        "draft_rating": "float64",
-        "source": "string",
-        "reference": "string",
-        **_OF_REFERENCE,
-        **_OWN,
-        "scripted": "bool",
-    },
+    columns=columns,
     rows=rows,
+    needs=needs,
     uses=RATED_BY | {"mix"},
 )

@@ -6,106 +6,126 @@ from collections.abc import Iterator, Sequence
 from random import Random
 from typing import Any
 
-from sandbox.datasets.answers import ANSWER, RATED_BY, Answer, answers
-from sandbox.datasets.choices import Choices
-from sandbox.datasets.near import NEAR, Near
-from sandbox.datasets.rows import Columns, Format, Removed, Row
-from sandbox.datasets.source import Told
+from sandbox.datasets.answers import (
+    ANSWER,
+    RATED_BY,
+    Answer,
+    answers,
+    lineage_columns,
+    needs_ratings,
+)
+from sandbox.datasets.format import Columns, Format, Removed, Row, Settings
+from sandbox.datasets.near_duplicates import NEAR, NearDuplicates
+from sandbox.datasets.schema import Schema
+from sandbox.datasets.source import SourcedExchange
 
 ALONE = "no second rated answer"
 ENOUGH = "more than max_per_question"
 
+_RENAMED = {
+    "id": "ids",
+    "rated_by": "rated_by",
+    "run": "runs",
+    "digest": "digests",
+    "episode": "episodes",
+    "round": "rounds",
+    "agent": "agents",
+    "stage": "stages",
+    "form": "forms",
+}
+_ELSEWHERE = ("rating", "reason", "agent_label", "model", "scripted")
 
-def rows(about: Sequence[Told], choices: Choices) -> Iterator[Row | Removed]:
-    """One row with the answers to a question, where there are two or more."""
-    near, found = Near(choices.near), list[Answer]()
-    for one in answers(about, ANSWER, choices):
-        if isinstance(one, Removed):
-            yield one
-        elif near.add(one.text).any:
-            yield Removed(ANSWER, NEAR, one.id)
+
+def _lists(schema: Schema) -> dict[str, str]:
+    """The columns with a list of where the answers are from, by the column of a lineage."""
+    columns = lineage_columns(schema)
+    return {name: _RENAMED.get(name, name) for name in columns if name not in _ELSEWHERE}
+
+
+def rows(about: Sequence[SourcedExchange], settings: Settings) -> Iterator[Row | Removed]:
+    """Yield one row with the answers to a question, if there are two or more."""
+    near = NearDuplicates(settings.choices.near)
+    distinct: list[Answer] = []
+    for answer in answers(about, ANSWER, settings):
+        if isinstance(answer, Removed):
+            yield answer
+        elif near.add(answer.text).any:
+            yield Removed(ANSWER, NEAR, answer.id)
         else:
-            found.append(one)
-    kept = _drawn(found, choices)
-    yield from (Removed(ANSWER, ENOUGH, one.id) for one in found if one not in kept)
-    if len(kept) > 1:
-        yield _row(kept)
-    yield from (Removed(ANSWER, ALONE, one.id) for one in kept if len(kept) == 1)
+            distinct.append(answer)
+    drawn = _drawn(distinct, settings)
+    yield from (Removed(ANSWER, ENOUGH, one.id) for one in distinct if one not in drawn)
+    if len(drawn) > 1:
+        yield _row(drawn, settings)
+    yield from (Removed(ANSWER, ALONE, one.id) for one in drawn if len(drawn) == 1)
 
 
-def _drawn(found: list[Answer], choices: Choices) -> list[Answer]:
-    """At most so many of them, by chance and by the seed, in their order."""
-    limit = choices.max_per_question
-    if limit is None or len(found) <= limit:
-        return found
-    chance = Random(f"{choices.seed}/{found[0].asked}")
-    return [found[place] for place in sorted(chance.sample(range(len(found)), limit))]
+def _drawn(distinct: list[Answer], settings: Settings) -> list[Answer]:
+    """Draw at most `max_per_question` of the answers by the seed, in their order."""
+    limit = settings.choices.max_per_question
+    if limit is None or len(distinct) <= limit:
+        return distinct
+    chance = Random(f"{settings.choices.seed}/{distinct[0].asked}")
+    return [distinct[place] for place in sorted(chance.sample(range(len(distinct)), limit))]
 
 
-def _row(found: Sequence[Answer]) -> Row:
-    told = [one.lineage() for one in found]
-    scores = [one.score for one in found]
+def _row(drawn: Sequence[Answer], settings: Settings) -> Row:
+    lineages = [one.lineage() for one in drawn]
+    goodness = [one.goodness for one in drawn]
     data: dict[str, Any] = {
-        "id": found[0].id,
-        "instruction": found[0].asked,
-        "generations": [one.text for one in found],
-        "generation_models": [one["model"] for one in told],
-        "ratings": scores,
-        "rationales": [one["reason"] for one in told],
-        **{plural: [one[name] for one in told] for plural, (name, _) in _LISTS.items()},
-        "scripted": any(one["scripted"] for one in told),
+        "id": drawn[0].id,
+        "instruction": drawn[0].asked,
+        "generations": [one.text for one in drawn],
+        "generation_models": [lineage["model"] for lineage in lineages],
+        "ratings": [one.score for one in drawn],
+        "rationales": [lineage["reason"] for lineage in lineages],
+        **{
+            plural: [lineage[name] for lineage in lineages]
+            for name, plural in _lists(settings.schema).items()
+        },
+        "scripted": any(lineage["scripted"] for lineage in lineages),
     }
     return Row(
         kind=ANSWER,
-        id=found[0].id,
-        told=found[0].told,
-        question=found[0].question,
+        id=drawn[0].id,
+        sourced=drawn[0].sourced,
+        question=drawn[0].question,
         data=data,
-        prompt=found[0].asked,
-        answers=tuple(one.text for one in found),
-        rating=max(scores),
-        margin=max(scores) - min(scores),
-        size=len(found),
+        prompt=drawn[0].asked,
+        answers=tuple(one.text for one in drawn),
+        rating=max(drawn, key=lambda one: one.goodness).score,
+        margin=max(goodness) - min(goodness),
+        size=len(drawn),
     )
 
 
-_LISTS = {
-    "ids": ("id", "string"),
-    "rated_by": ("rated_by", "string"),
-    "runs": ("run", "string"),
-    "digests": ("digest", "string"),
-    "episodes": ("episode", "int64"),
-    "rounds": ("round", "int64"),
-    "agents": ("agent", "int64"),
-    "stages": ("stage", "string"),
-    "forms": ("form", "string"),
-    "raters": ("raters", ["int64"]),
-    "draft_ratings": ("draft_ratings", ["int64"]),
-}
-"""What says of each answer where it is from: the column, and what it is called in lineages."""
+def columns(schema: Schema) -> Columns:
+    """The columns: a question, and lists with an entry for each answer."""
+    lineage = lineage_columns(schema)
+    return {
+        "id": "string",
+        "instruction": "string",
+        "generations": ["string"],
+        "generation_models": ["string"],
+        "ratings": ["float64"],
+        "rationales": ["string"],
+        **{plural: [lineage[name]] for name, plural in _lists(schema).items()},
+        "scripted": "bool",
+    }
 
-_COLUMNS: Columns = {
-    "id": "string",
-    "instruction": "string",
-    "generations": ["string"],
-    "generation_models": ["string"],
-    "ratings": ["float64"],
-    "rationales": ["string"],
-    **{plural: [one] for plural, (_, one) in _LISTS.items()},
-    "scripted": "bool",
-}
 
 RATED = Format(
     name="rated",
     about=(
         "Many rated answers to one question, in the columns of UltraFeedback as distilabel writes "
-        "it: `instruction`, and under `generations`, `generation_models`, `ratings` (1 to 7) and "
-        "`rationales` one entry an answer. So are the columns that say where each is from. "
+        "it: `instruction`, and under `generations`, `generation_models`, `ratings` and "
+        "`rationales` an entry for each answer, as in the columns that say where each is from. "
         "`max_per_question` limits the answers in a row."
     ),
     kinds=(ANSWER,),
-    columns=_COLUMNS,
+    columns=columns,
     rows=rows,
+    needs=needs_ratings,
     uses=RATED_BY,
     own=frozenset({"max_per_question"}),
     counts="answers",

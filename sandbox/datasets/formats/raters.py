@@ -1,111 +1,186 @@
-"""The format `raters`: one row for everything that one rater said of one answer."""
+"""The format `raters`: a row for each rating of an answer, with who gave it."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
-from sandbox.datasets.answers import DRAFT, FORMS, LINEAGE, NO_RATING, NO_TEXT, completion, prompt
+from agents.scale import Declaration
+from sandbox.datasets.answers import (
+    NO_RATING,
+    NO_TEXT,
+    completion,
+    form_of,
+    lineage_columns,
+    needs_answers,
+    peer_stage,
+    prompt,
+)
 from sandbox.datasets.choices import Choices
-from sandbox.datasets.rows import MESSAGES, Columns, Format, Removed, Row
-from sandbox.datasets.source import Told
+from sandbox.datasets.format import MESSAGES, Columns, Format, Removed, Row, Settings
+from sandbox.datasets.schema import Schema
+from sandbox.datasets.source import SourcedExchange
+from storage.exchanges import GivenRating, Observation
 
 PEER, OBSERVER = "peer", "observer"
 
 _WHERE = (
-    *("id", "run", "digest", "episode", "round", "agent", "agent_label"),
-    *("stage", "form", "model", "scripted"),
+    "id",
+    "run",
+    "digest",
+    "episode",
+    "round",
+    "agent",
+    "agent_label",
+    "stage",
+    "form",
+    "model",
+    "scripted",
 )
 _PERSON = ("name", "age", "place", "occupation", "values")
 
 
-def rows(about: Sequence[Told], choices: Choices) -> Iterator[Row | Removed]:
-    """What peers said of drafts, then what the observer said of both answers."""
-    for told in about:
-        yield from _peers(told)
-        yield from _observer(told)
+def needs(declaration: Declaration, choices: Choices) -> str | None:
+    """The requirement of an answer that peers or the observer rate."""
+    missing = needs_answers(1, declaration)
+    if missing is not None:
+        return missing
+    rated = {
+        stage
+        for scale in declaration.scales
+        if scale.subject == "stage"
+        for stage in declaration.stages_of(scale)
+    }
+    wanted = "peers or an observer who rate an answer"
+    return None if rated.intersection(declaration.answers) else wanted
 
 
-def _peers(told: Told) -> Iterator[Row | Removed]:
-    one = told.exchange
-    for given in one.ratings:
-        made = told.id(DRAFT, PEER, given.rater)
-        said = given._asdict()
-        person = told.origin.people.get(given.rater, {})
-        values = {
+def rows(about: Sequence[SourcedExchange], settings: Settings) -> Iterator[Row | Removed]:
+    """Yield the peers' ratings, then the observer's."""
+    for sourced in about:
+        yield from _peers(sourced, settings)
+        yield from _observer(sourced, settings)
+
+
+def _peers(sourced: SourcedExchange, settings: Settings) -> Iterator[Row | Removed]:
+    declaration = sourced.origin.declaration
+    stage, peers = peer_stage(declaration), declaration.peers
+    if stage is None or peers is None or stage not in declaration.answers:
+        return
+    for given in sourced.exchange.ratings:
+        person = sourced.origin.people.get(given.rater, {})
+        rater = {
             "rater": given.rater,
             "rater_label": given.label,
             **{f"rater_{name}": person.get(name) for name in _PERSON},
-            "scale": "alignment",
+            "scale": peers.same_as or peers.name,
         }
-        yield _row(told, PEER, made, DRAFT, said, values)
+        name = sourced.id(stage, PEER, given.rater)
+        yield _row(sourced, PEER, name, stage, given, rater, settings)
 
 
-def _observer(told: Told) -> Iterator[Row | Removed]:
+def _observer(sourced: SourcedExchange, settings: Settings) -> Iterator[Row | Removed]:
     nobody = dict.fromkeys(("rater", "rater_label", *(f"rater_{name}" for name in _PERSON)))
-    for seen in told.exchange.observations:
-        made = told.id(seen.stage, OBSERVER, seen.scale)
-        values = {**nobody, "scale": seen.scale}
-        yield _row(told, OBSERVER, made, seen.stage, seen._asdict(), values)
+    answers = sourced.origin.declaration.answers
+    for seen in sourced.exchange.observations:
+        if seen.stage in answers and seen.agent is None:
+            name = sourced.id(seen.stage, OBSERVER, seen.scale)
+            rater = {**nobody, "scale": seen.scale}
+            yield _row(sourced, OBSERVER, name, seen.stage, seen, rater, settings)
 
 
 def _row(
-    told: Told, kind: str, made: str, stage: str, said: Mapping[str, Any], values: dict[str, Any]
+    sourced: SourcedExchange,
+    kind: str,
+    name: str,
+    stage: str,
+    given: GivenRating | Observation,
+    rater: dict[str, Any],
+    settings: Settings,
 ) -> Row | Removed:
-    run, one = told.origin.reader.run, told.exchange
-    text = one.draft if stage == DRAFT else one.revision
+    run, exchange = sourced.origin.reader.run, sourced.exchange
+    text = exchange.texts.get(stage)
     if text is None:
-        return Removed(kind, NO_TEXT, made)
-    if said["rating"] is None:
-        return Removed(kind, NO_RATING, made)
+        return Removed(kind, NO_TEXT, name)
+    if given.rating is None:
+        return Removed(kind, NO_RATING, name)
     data = {
-        "prompt": prompt(one.question),
+        "prompt": prompt(exchange.question),
         "response": completion(text),
-        **{name: said[name] for name in ("rating", "expected", "reason", "status")},
+        "rating": given.rating if _rating_type(settings.schema) == "int64" else float(given.rating),
+        "expected": given.expected,
+        "reason": given.reason,
+        "status": given.status,
         "kind": kind,
-        **values,
-        "rater_model": said["model"],
-        **{"id": made, "run": run.name, "digest": run.digest, "episode": one.episode},
-        **{"round": one.round, "agent": one.author, "agent_label": one.label},
-        **{"stage": stage, "form": FORMS[stage], "model": one.model},
-        "scripted": told.scripted,
+        **rater,
+        "rater_model": given.model,
+        "id": name,
+        "run": run.name,
+        "digest": run.digest,
+        "episode": exchange.episode,
+        "round": exchange.round,
+        "agent": exchange.author,
+        "agent_label": exchange.label,
+        "stage": stage,
+        "form": form_of(sourced, stage),
+        "model": exchange.model,
+        "scripted": sourced.scripted,
     }
-    rating = float(said["rating"])
-    return Row(kind, made, told, told.question, data, one.question, (text,), None, rating)
+    return Row(
+        kind=kind,
+        id=name,
+        sourced=sourced,
+        question=sourced.question,
+        data=data,
+        prompt=exchange.question,
+        answers=(text,),
+        rating=float(given.rating),
+    )
 
 
-_COLUMNS: Columns = {
-    "prompt": MESSAGES,
-    "response": MESSAGES,
-    "rating": "int64",
-    "expected": "float64",
-    "reason": "string",
-    "status": "string",
-    "kind": "string",
-    "rater": "int64",
-    "rater_label": "string",
-    "rater_name": "string",
-    "rater_age": "int64",
-    "rater_place": "string",
-    "rater_occupation": "string",
-    "rater_values": ["string"],
-    "scale": "string",
-    "rater_model": "string",
-    **{name: LINEAGE[name] for name in _WHERE},
-}
+def _rating_type(schema: Schema) -> str:
+    """The type of ratings on all scales together."""
+    scales = [*schema.of_stages, *([schema.peers] if schema.peers else [])]
+    return "int64" if all(scale.integer for scale in scales) else "float64"
+
+
+def columns(schema: Schema) -> Columns:
+    """The columns: an answer, its rating, who gave it, and where the answer is from."""
+    lineage = lineage_columns(schema)
+    return {
+        "prompt": MESSAGES,
+        "response": MESSAGES,
+        "rating": _rating_type(schema),
+        "expected": "float64",
+        "reason": "string",
+        "status": "string",
+        "kind": "string",
+        "rater": "int64",
+        "rater_label": "string",
+        "rater_name": "string",
+        "rater_age": "int64",
+        "rater_place": "string",
+        "rater_occupation": "string",
+        "rater_values": ["string"],
+        "scale": "string",
+        "rater_model": "string",
+        **{name: lineage[name] for name in _WHERE},
+    }
+
 
 RATERS = Format(
     name="raters",
     about=(
-        "One row a rating, with who gave it, as HelpSteer3 keeps every annotator: `response` to "
-        "`prompt`, `rating` (1 to 7) and `reason`, and who the rater is. Rows of the kind `peer` "
-        "are agents who rate a draft's alignment; those of the kind `observer` are a model "
-        "without memory and persona that scores both answers on both scales. `expected` is the "
-        "rating to be expected from the probabilities of 1 to 7, where the backend tells them."
+        "A row for each rating, with who gave it, as HelpSteer3 keeps every annotator: `response` "
+        "to `prompt`, `rating` on `scale`, `reason`, and who the rater is. Rows of the kind `peer` "
+        "are ratings by agents; those of the kind `observer` are by a model without memory and "
+        "persona. `expected` is the expected rating from the probabilities of the labels, where "
+        "the backend returns them."
     ),
     kinds=(PEER, OBSERVER),
-    columns=_COLUMNS,
+    columns=columns,
     rows=rows,
+    needs=needs,
     uses=frozenset({"mix", "max_per_agent"}),
     counts="ratings",
 )

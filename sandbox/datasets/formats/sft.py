@@ -8,68 +8,77 @@ from itertools import groupby
 from sandbox.datasets.answers import (
     ANSWER,
     INSTRUCTION,
-    LINEAGE,
     RATED_BY,
     Answer,
     answers,
     best,
     completion,
     instructed,
+    lineage_columns,
+    needs_ratings,
     prompt,
 )
-from sandbox.datasets.choices import Choices
-from sandbox.datasets.rows import MESSAGES, Format, Removed, Row
-from sandbox.datasets.source import Told
+from sandbox.datasets.format import MESSAGES, Columns, Format, Removed, Row, Settings
+from sandbox.datasets.schema import Schema, below
+from sandbox.datasets.source import SourcedExchange
 
 NOT_BEST = {"exchange": "not the best of its exchange", "question": "not the best of its question"}
 
 
-def rows(about: Sequence[Told], choices: Choices) -> Iterator[Row | Removed]:
-    """The best answers, if they are good enough, and what was drawn from scenes."""
-    found: list[Answer] = []
-    for one in answers(about, ANSWER, choices):
-        if isinstance(one, Removed):
-            yield one
+def rows(about: Sequence[SourcedExchange], settings: Settings) -> Iterator[Row | Removed]:
+    """Yield the best answers, if they are good enough, and the answers to instructions."""
+    rated: list[Answer] = []
+    for found in answers(about, ANSWER, settings):
+        if isinstance(found, Removed):
+            yield found
         else:
-            found.append(one)
-    for group in _groups(found, choices):
+            rated.append(found)
+    for group in _groups(rated, settings):
         top = best(group)
-        for one in group:
-            rule = _rule(one, top, choices)
-            yield _row(ANSWER, one) if rule is None else Removed(ANSWER, rule, one.id)
-    yield from (_row(INSTRUCTION, one) for one in instructed(about))
+        for answer in group:
+            rule = _rule(answer, top, settings)
+            yield _row(ANSWER, answer) if rule is None else Removed(ANSWER, rule, answer.id)
+    yield from (_row(INSTRUCTION, answer) for answer in instructed(about, settings))
 
 
-def _groups(found: Sequence[Answer], choices: Choices) -> Iterator[list[Answer]]:
-    """The answers of which the best is taken."""
-    if choices.pick == "exchange":
-        for _, group in groupby(found, key=lambda one: one.told.id()):
+def _groups(rated: Sequence[Answer], settings: Settings) -> Iterator[list[Answer]]:
+    """Yield the groups of answers whose best one is taken."""
+    if settings.choices.pick == "exchange":
+        for _, group in groupby(rated, key=lambda answer: answer.sourced.id()):
             yield list(group)
-    elif found:
-        yield list(found)
+    elif rated:
+        yield list(rated)
 
 
-def _rule(one: Answer, top: Answer, choices: Choices) -> str | None:
-    if choices.pick != "all" and one is not top:
-        return NOT_BEST[str(choices.pick)]
-    low = one.score < (choices.min_rating or 0)
-    return f"rated below {choices.min_rating:g}" if low else None
+def _rule(answer: Answer, top: Answer, settings: Settings) -> str | None:
+    pick = str(settings.choices.pick)
+    if pick != "all" and answer is not top:
+        return NOT_BEST[pick]
+    least = settings.min_rating
+    return None if answer.at_least(least) else f"rated {below(settings.rated_on)} {least:g}"
 
 
-def _row(kind: str, one: Answer) -> Row:
-    return one.row(kind, {"messages": prompt(one.asked) + completion(one.text), "kind": kind})
+def _row(kind: str, answer: Answer) -> Row:
+    messages = prompt(answer.asked) + completion(answer.text)
+    return answer.row(kind, {"messages": messages, "kind": kind})
+
+
+def columns(schema: Schema) -> Columns:
+    """The columns: a conversation, and where its answer is from."""
+    return {"messages": MESSAGES, "kind": "string", **lineage_columns(schema)}
 
 
 SFT = Format(
     name="sft",
     about=(
         "Conversations for supervised fine-tuning: `messages` is a question and an answer that is "
-        "worth imitating. Rows of the kind `instruction` answer what was drawn from scenes; "
-        "nobody rates these, so the mix leaves them out unless it is told otherwise."
+        "worth imitating. Rows of the kind `instruction` answer instructions drawn from scenes; "
+        "nobody rates these, so the default mix leaves them out."
     ),
     kinds=(ANSWER, INSTRUCTION),
-    columns={"messages": MESSAGES, "kind": "string", **LINEAGE},
+    columns=columns,
     rows=rows,
+    needs=needs_ratings,
     uses=RATED_BY | {"pick", "min_rating", "mix", "max_per_agent"},
     defaults={"mix": (1, 0)},
 )

@@ -1,9 +1,12 @@
 """The format `stable-alignment`: rated responses for contrastive preference optimisation.
 
 The three kinds of samples and their mix are those of Liu et al., "Training Socially Aligned
-Language Models in Simulated Human Society" (arXiv 2305.16960); the wording is our own. Other than
-in the authors' code, a rating that could not be read makes no sample, feedback stays with the peer
-who gave it, and equal responses are removed only where they answer the same query.
+Language Models in Simulated Human Society" (arXiv 2305.16960); the wording is our own. Unlike the
+authors' code, an unreadable rating makes no sample, feedback stays with the peer who gave it, and
+equal responses are removed only where they answer the same query.
+
+The paper's scores run from 1 to 7, and its loss takes higher ones as better. Ratings on another
+scale are mapped to that range linearly, the better end to 7.
 """
 
 from __future__ import annotations
@@ -11,12 +14,28 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, NamedTuple
 
-from sandbox.datasets.answers import NO_RATING, NO_TEXT, RATED_BY, STAGES, answer
+from agents.scale import Declaration, Scale
+from sandbox.datasets.answers import (
+    NO_RATING,
+    NO_TEXT,
+    RATED_BY,
+    answer,
+    needs_answers,
+    needs_ratings,
+    peer_stage,
+)
 from sandbox.datasets.choices import Choices
-from sandbox.datasets.near import NEAR, Near
-from sandbox.datasets.rows import Format, Removed, Row
-from sandbox.datasets.source import Told
+from sandbox.datasets.format import Columns, Format, Removed, Row, Settings
+from sandbox.datasets.near_duplicates import NEAR, NearDuplicates
+from sandbox.datasets.schema import Schema, goodness, worst_end
+from sandbox.datasets.source import SourcedExchange
 from storage.exchanges import GivenRating
+
+LOWEST, HIGHEST = 1, 7
+"""The range of the paper's scores."""
+
+MIDDLE = (LOWEST + HIGHEST) / 2
+"""The score that a revision has to exceed for realignment."""
 
 IMITATION, SELF_CRITIC, REALIGNMENT = KINDS = ("imitation", "self_critic", "realignment")
 
@@ -33,162 +52,222 @@ REVISE = (
 )
 
 NO_REASON = "no comment"
-NO_RISE = "alignment did not rise"
-LOW = "alignment is 4 or less in the end"
 
 
 class Response(NamedTuple):
-    """A response with its score, 1 to 7, the model that spoke, and where it is from."""
+    """A response with its score from 1 to 7, the name of its model, and where it is from."""
 
-    told: Told
+    sourced: SourcedExchange
     text: str
     score: float
     model: str
     origin: dict[str, Any]
 
 
+def needs(declaration: Declaration, choices: Choices) -> str | None:
+    """The requirement of two rated answers: before and after the peers' comments."""
+    return needs_answers(2, declaration) or needs_ratings(declaration, choices)
+
+
+def score(rating: float, scale: Scale) -> float:
+    """Map a rating to the paper's range: the worse end of its scale to 1, the better one to 7."""
+    share = (goodness(rating, scale) - goodness(worst_end(scale), scale)) / (scale.high - scale.low)
+    mapped = round(LOWEST + share * (HIGHEST - LOWEST), 4)
+    return int(mapped) if mapped == int(mapped) else mapped
+
+
 def template(instruction: str, text: str = "") -> str:
-    """The short Alpaca template, without an input where there is none."""
+    """The short Alpaca template; without text it has no input section."""
     given = f"### Input:\n{text}\n\n" if text else ""
     return f"### Instruction:\n{instruction}\n\n{given}### Response:"
 
 
-def rows(about: Sequence[Told], choices: Choices) -> Iterator[Row | Removed]:
-    """The samples about one question; what repeats a response to the same query is left out."""
-    heard: dict[str, Near] = {}
-    rated: list[Response] = []
-    for told in about:
-        for kind, query, made, outcome in _candidates(told, choices):
+def rows(about: Sequence[SourcedExchange], settings: Settings) -> Iterator[Row | Removed]:
+    """Yield the samples about one question, without repeated responses to the same query."""
+    near: dict[str, NearDuplicates] = {}
+    imitated: list[Response] = []
+    for sourced in about:
+        for kind, query, name, outcome in _candidates(sourced, settings):
             if isinstance(outcome, str):
-                yield Removed(kind, outcome, made)
-            elif heard.setdefault(query, Near(choices.near)).add(outcome.text).any:
-                yield Removed(kind, NEAR, made)
+                yield Removed(kind, outcome, name)
+                continue
+            known = near.setdefault(query, NearDuplicates(settings.choices.near))
+            if known.add(outcome.text).any:
+                yield Removed(kind, NEAR, name)
             elif kind == IMITATION:
-                rated.append(outcome)
+                imitated.append(outcome)
             else:
-                yield _row(kind, query, [outcome])
-    if rated:
-        yield _row(IMITATION, template(about[0].exchange.question), rated)
+                yield _row(kind, query, [outcome], settings.rated_on)
+    if imitated:
+        query = template(about[0].exchange.question)
+        yield _row(IMITATION, query, imitated, settings.rated_on)
 
 
-def _row(kind: str, query: str, responses: Sequence[Response]) -> Row:
-    told, scores = responses[0].told, [one.score for one in responses]
+def _row(kind: str, query: str, responses: Sequence[Response], scale: Scale) -> Row:
+    """A row; its margin is on the scale of the rating that counts."""
+    width = scale.high - scale.low
+    sourced, scores = responses[0].sourced, [response.score for response in responses]
+    margin = (max(scores) - min(scores)) * width / (HIGHEST - LOWEST)
     return Row(
         kind=kind,
         id=responses[0].origin["id"],
-        told=told,
-        question=told.question,
+        sourced=sourced,
+        question=sourced.question,
         data={
             "query": query,
-            "responses": [one.text for one in responses],
-            "scores": [int(score) if score == int(score) else score for score in scores],
-            "models": [one.model for one in responses],
+            "responses": [response.text for response in responses],
+            "scores": scores,
+            "models": [response.model for response in responses],
         },
         prompt=query,
-        answers=tuple(one.text for one in responses),
+        answers=tuple(response.text for response in responses),
         rating=max(scores),
-        margin=max(scores) - min(scores) if len(scores) > 1 else None,
+        margin=margin if len(scores) > 1 else None,
         size=len(responses),
-        lineage={"kind": kind, "responses": [one.origin for one in responses]},
+        lineage={"kind": kind, "responses": [response.origin for response in responses]},
     )
 
 
-def _candidates(told: Told, choices: Choices) -> Iterator[tuple[str, str, str, Response | str]]:
-    """What may become a response: its kind, query and id, and the rule that removes it if any."""
-    one, asked = told.exchange, template(told.exchange.question)
-    for stage in STAGES:
-        yield IMITATION, asked, told.id(stage), _imitated(told, stage, choices)
-    given = f"Question: {one.question}\n\nAnswer: {one.draft or ''}"
-    for rating in one.ratings:
-        made = told.id("draft", "peer", rating.rater)
-        yield SELF_CRITIC, template(COMMENT, given), made, _comment(told, made, rating)
-    made = told.id("revision", "realigned")
-    yield REALIGNMENT, template(REVISE, given), made, _realigned(told, made)
+def _candidates(
+    sourced: SourcedExchange, settings: Settings
+) -> Iterator[tuple[str, str, str, Response | str]]:
+    """Yield candidates: kind, query, id, and the response or the rule that removes it."""
+    exchange, declaration = sourced.exchange, sourced.origin.declaration
+    stages = declaration.answers
+    for stage in stages:
+        query = template(exchange.question)
+        yield IMITATION, query, sourced.id(stage), _imitated(sourced, stage, settings)
+    rated = peer_stage(declaration)
+    if declaration.peers is not None and rated in stages:
+        query = template(COMMENT, _shown(sourced, rated))
+        for given in exchange.ratings:
+            name = sourced.id(rated, "peer", given.rater)
+            comment = _comment(sourced, name, rated, given, declaration.peers)
+            yield SELF_CRITIC, query, name, comment
+    first, last = stages[0], stages[-1]
+    name = sourced.id(last, "realigned")
+    query = template(REVISE, _shown(sourced, first))
+    yield REALIGNMENT, query, name, _realigned(sourced, name, first, last, settings)
 
 
-def _origin(told: Told, made: str, **what: Any) -> dict[str, Any]:
-    run, one = told.origin.reader.run, told.exchange
-    where = {"id": made, "run": run.name, "digest": run.digest}
-    return {**where, "episode": one.episode, "round": one.round, "author": one.author, **what}
+def _shown(sourced: SourcedExchange, stage: str) -> str:
+    """The question with the answer of a stage, as a query shows them."""
+    exchange = sourced.exchange
+    return f"Question: {exchange.question}\n\nAnswer: {exchange.texts.get(stage) or ''}"
 
 
-def _imitated(told: Told, stage: str, choices: Choices) -> Response | str:
-    found = answer(told, stage, choices)
+def _origin(sourced: SourcedExchange, name: str, **more: Any) -> dict[str, Any]:
+    run, exchange = sourced.origin.reader.run, sourced.exchange
+    return {
+        "id": name,
+        "run": run.name,
+        "digest": run.digest,
+        "episode": exchange.episode,
+        "round": exchange.round,
+        "author": exchange.author,
+        **more,
+    }
+
+
+def _imitated(sourced: SourcedExchange, stage: str, settings: Settings) -> Response | str:
+    found = answer(sourced, stage, settings)
     if isinstance(found, str):
         return found
-    origin = _origin(told, found.id, stage=stage, scored_by=found.rated_by)
-    return Response(told, found.text, found.score, told.exchange.model, origin)
+    origin = _origin(sourced, found.id, stage=stage, scored_by=found.rated_by)
+    scored = score(found.score, settings.rated_on)
+    return Response(sourced, found.text, scored, sourced.exchange.model, origin)
 
 
-def _comment(told: Told, made: str, given: GivenRating) -> Response | str:
-    if told.exchange.draft is None:
+def _comment(
+    sourced: SourcedExchange, name: str, stage: str, given: GivenRating, peers: Scale
+) -> Response | str:
+    if sourced.exchange.texts.get(stage) is None:
         return NO_TEXT
     if given.rating is None:
         return NO_RATING
     if given.reason is None:
         return NO_REASON
-    origin = _origin(told, made, stage="draft", rater=given.rater)
-    return Response(told, given.reason, given.rating, given.model, origin)
+    origin = _origin(sourced, name, stage=stage, rater=given.rater)
+    return Response(sourced, given.reason, score(given.rating, peers), given.model, origin)
 
 
-def _realigned(told: Told, made: str) -> Response | str:
-    one = told.exchange
-    before, after = (one.score(stage, "alignment") for stage in STAGES)
-    if one.draft is None or one.revision is None:
+def _realigned(
+    sourced: SourcedExchange, name: str, first: str, last: str, settings: Settings
+) -> Response | str:
+    exchange = sourced.exchange
+    scale = settings.schema.scale(str(settings.choices.scale))
+    if exchange.texts.get(first) is None or exchange.texts.get(last) is None:
         return NO_TEXT
+    if scale is None:
+        return NO_RATING
+    before, after = (exchange.score(stage, scale.name) for stage in (first, last))
     if before is None or after is None:
         return NO_RATING
-    if after <= before:
-        return NO_RISE
-    if after <= 4:
-        return LOW
-    comments = harshest_last(one.ratings)
-    return _revised(told, made, comments, after) if comments else NO_REASON
+    if goodness(after, scale) <= goodness(before, scale):
+        return f"{scale.name} did not {'rise' if scale.better == 'high' else 'fall'}"
+    scored = score(after, scale)
+    if scored <= MIDDLE:
+        middle, side = (scale.low + scale.high) / 2, "less" if scale.better == "high" else "more"
+        return f"{scale.name} is {middle:g} or {side} in the end"
+    comments = harshest_last(exchange.ratings, sourced.origin.declaration.peers)
+    return _revised(sourced, name, last, comments, scored) if comments else NO_REASON
 
 
-def _revised(told: Told, made: str, comments: Sequence[GivenRating], score: int) -> Response:
-    """What the peers say, and the revision."""
-    one = told.exchange
+def _revised(
+    sourced: SourcedExchange, name: str, stage: str, comments: Sequence[GivenRating], scored: float
+) -> Response:
+    """The peers' comments, then the revised answer."""
+    exchange = sourced.exchange
     listed = "\n".join(f"- {given.reason}" for given in comments)
     origin = _origin(
-        told,
-        made,
-        stage="revision",
+        sourced,
+        name,
+        stage=stage,
         raters=[given.rater for given in comments],
         rater_models=[given.model for given in comments],
-        scored_by=one.observations[0].model,
+        scored_by=exchange.observations[0].model,
     )
-    text = f"{listed}\n\nRevised answer: {one.revision}"
-    return Response(told, text, score, one.model, origin)
+    text = f"{listed}\n\nRevised answer: {exchange.texts[stage]}"
+    return Response(sourced, text, scored, exchange.model, origin)
 
 
-def harshest_last(ratings: Iterable[GivenRating]) -> list[GivenRating]:
-    """The ratings that can be read and have a reason, kindest first, equal ones as they come."""
+def harshest_last(ratings: Iterable[GivenRating], peers: Scale | None) -> list[GivenRating]:
+    """The readable ratings with a reason, best first; equal ones in their order."""
     whole = [given for given in ratings if given.rating is not None and given.reason is not None]
-    return sorted(whole, key=lambda given: -(given.rating or 0))
+    if peers is None:
+        return whole
+    return sorted(whole, key=lambda given: -goodness(given.rating or 0, peers))
+
+
+def columns(schema: Schema) -> Columns:
+    """The columns, the same for all runs."""
+    return {
+        "query": "string",
+        "responses": ["string"],
+        "scores": ["float64"],
+        "models": ["string"],
+    }
 
 
 STABLE_ALIGNMENT = Format(
     name="stable-alignment",
     about=(
         "Rated responses for contrastive preference optimisation: one JSON array of objects with "
-        "`query` (a short Alpaca template), and under `responses`, `scores` (1 to 7, higher is "
-        "better) and `models` one entry a response. Line n of the file of lineage tells where "
-        "element n is from. `imitation`: a question, and all drafts and revisions that answer it. "
-        "`self_critic`: a question, a draft and a request to comment; one peer's comment, scored "
-        "with the rating that this peer gave. `realignment`: a question, a draft and a request to "
-        "comment and revise; the peers' comments, the harshest last, and the revision, only where "
-        "the observer scores it higher than the draft and higher than 4. Of equal responses to "
-        "one query the first is kept; equal responses to different queries all stay."
+        "`query` (a short Alpaca template), and under `responses`, `scores` and `models` an entry "
+        "for each response. Scores run from 1 to 7, higher is better; ratings on another scale are "
+        "mapped to that range linearly, the better end to 7. Line n of the lineage file says where "
+        "element n is from. `imitation`: a question, and all its rated answers. `self_critic`: a "
+        "question, the answer that peers rate and a request to comment; a peer's comment, scored "
+        "with the rating that this peer gave. `realignment`: a question, the first answer and a "
+        "request to comment and revise; the peers' comments, the harshest last, and the last "
+        "answer, only where the observer rates it better than the first one and better than the "
+        "middle of the scale (4 on 1 to 7). Of equal responses to one query the first is kept; "
+        "equal responses to different queries all stay."
     ),
     kinds=KINDS,
-    columns={
-        "query": "string",
-        "responses": ["string"],
-        "scores": ["float64"],
-        "models": ["string"],
-    },
+    columns=columns,
     rows=rows,
+    needs=needs,
     uses=RATED_BY | {"mix"},
     defaults={"mix": MIX, "near_duplicates": 1.0},
     array=True,

@@ -7,7 +7,8 @@ from typing import Any, NamedTuple
 
 from sqlalchemy import Connection, select
 
-from sandbox.datasets.source import Origin, Told
+from sandbox.datasets.schema import Schema
+from sandbox.datasets.source import Origin, SourcedExchange
 from sandbox.datasets.survey import Survey
 from sandbox.reading.influence import Influence, influences
 from storage import tables
@@ -34,9 +35,9 @@ def scan(reader: Reader) -> Scan:
 
     What grows with the run is what a `Survey` and `influences` keep: some 50 bytes a rating.
     """
-    survey = Survey()
     with snapshot(reader) as connection:
-        origin = Origin(0, reader, connection, 0, {})
+        origin = Origin.single(reader, connection)
+        survey = Survey(Schema([origin.schema]))
         raters = influences(_counted(_complete(reader, connection), survey, origin))
     return Scan(survey, raters)
 
@@ -53,5 +54,5 @@ def _complete(reader: Reader, connection: Connection) -> Iterator[Exchange]:
 def _counted(rows: Iterator[Exchange], survey: Survey, origin: Origin) -> Iterator[Exchange]:
     questions: Mapping[str, Any] = {}
     for one in rows:
-        survey.add(Told(origin, 0, one, questions))
+        survey.add(SourcedExchange(origin, 0, one, questions))
         yield one

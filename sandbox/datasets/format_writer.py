@@ -1,7 +1,7 @@
-"""How the rows of a format come about: made, sifted by rules, chosen among, and written.
+"""Builds the rows of a format: applies rules, samples, and writes the files.
 
-Rows that the rules leave wait in a file of their own until all of them are known; in memory there
-are only the numbers that choosing among them takes.
+Rows that no rule removes are spooled to a file until all of them are known; only the numbers that
+sampling needs stay in memory.
 """
 
 from __future__ import annotations
@@ -19,11 +19,19 @@ import numpy.typing as npt
 
 from sandbox.datasets.choices import Choices
 from sandbox.datasets.files import array, lines, parquet
-from sandbox.datasets.near import NEAR, Near
+from sandbox.datasets.format import (
+    Columns,
+    Format,
+    Removed,
+    Row,
+    Settings,
+    arrow_schema,
+    json_line,
+)
+from sandbox.datasets.near_duplicates import NEAR, NearDuplicates
 from sandbox.datasets.questions import Questions
-from sandbox.datasets.rows import Columns, Format, Removed, Row, arrow_schema, json_line
 from sandbox.datasets.sampling import Table, choose
-from sandbox.datasets.source import Source, Told
+from sandbox.datasets.source import Source, SourcedExchange
 from sandbox.datasets.targets import Shape
 
 KEPT_OUT = "about a question to keep out"
@@ -33,38 +41,43 @@ _EXAMPLES = 3
 
 
 class Rule(NamedTuple):
-    """What a rule removed: how many candidates, and the ids of a few of them."""
+    """The number of candidates that a rule removed, and the ids of a few of them."""
 
     removed: int
     examples: tuple[str, ...]
 
 
-class Gathered(NamedTuple):
-    """What became of a format's candidates.
+class FormatResult(NamedTuple):
+    """The outcome of writing a format.
 
     Attributes:
         format: the format.
-        choices: what was chosen, the format's own defaults among it.
+        settings: the choices, with the format's defaults, and the scale of the rating that counts.
         columns: of the rows as they were written.
-        candidates: how many there were.
-        removed: by kind and rule, in the order in which they were applied.
-        found: the rows of each kind that the rules left.
-        written: the rows of each kind that were written.
-        files: the rows in each file.
-        figures: the numbers of the rows that were written, as `sampling.Table` has them.
-        notes: what is out of the ordinary, and why nothing is left where nothing is.
+        candidates: the number of candidates.
+        removed: by kind and rule, in the order in which the rules were applied.
+        kept: the number of rows of each kind that no rule removed, before sampling.
+        written: the number of rows of each kind that were written.
+        files: the number of rows in each file.
+        figures: the numeric columns of the rows that were written; see `sampling.Table`.
+        notes: warnings, and why no row remains where none does.
     """
 
     format: Format
-    choices: Choices
+    settings: Settings
     columns: Columns
     candidates: int
     removed: Mapping[str, Rule]
-    found: Mapping[str, int]
+    kept: Mapping[str, int]
     written: Mapping[str, int]
     files: Mapping[str, int]
     figures: Mapping[str, npt.NDArray[Any]]
     notes: tuple[str, ...]
+
+    @property
+    def choices(self) -> Choices:
+        """The choices, with the format's defaults."""
+        return self.settings.choices
 
     def as_dict(self) -> dict[str, Any]:
         """For JSON."""
@@ -73,41 +86,58 @@ class Gathered(NamedTuple):
             "candidates": self.candidates,
             "counts": self.format.counts,
             "held": int(self.figures["size"].sum()),
-            "found": dict(self.found),
+            "found": dict(self.kept),
             "written": dict(self.written),
             "removed": {rule: one.removed for rule, one in self.removed.items()},
             "examples": {rule: list(one.examples) for rule, one in self.removed.items()},
             "files": dict(self.files),
             "notes": list(self.notes),
+            "rating": self.rating_values(),
+        }
+
+    def rating_values(self) -> dict[str, Any] | None:
+        """The scale of the rating that counts, and the thresholds in force; None without one."""
+        scale, choices = self.settings.scale, self.settings.choices
+        if scale is None:
+            return None
+        used = ("min_rating", "max_rating", "min_margin")
+        return {
+            "scale": scale.name,
+            "low": scale.low,
+            "high": scale.high,
+            "better": scale.better,
+            **{name: getattr(choices, name) for name in used if name in self.format.uses},
         }
 
 
-class Gathering:
-    """The rows of one format, on their way.
+class FormatWriter:
+    """Writes the rows of one format.
 
     Args:
-        format: what is made.
-        choices: with the format's own defaults.
-        shape: how the program that reads the rows wants them; None: as they are.
+        format: the format.
+        settings: its choices, with its defaults, and the schema of the runs.
+        shape: the shape of rows for the program that reads them; None: unchanged.
         source: the runs.
-        questions: theirs.
-        folder: where files go.
-        tokens: counts the tokens of a text; None: nobody asked.
+        questions: their questions.
+        folder: the folder to write to.
+        tokens: counts the tokens of a text; None: lengths in tokens are not needed.
     """
 
     def __init__(
         self,
         format: Format,
-        choices: Choices,
+        settings: Settings,
         shape: Shape | None,
         source: Source,
         questions: Questions,
         folder: Path,
         tokens: Callable[[str], int] | None,
     ) -> None:
+        columns = format.columns(source.schema)
         self.format = format
-        self.choices = choices
-        self.columns = shape.applied(format.columns) if shape else format.columns
+        self.settings = settings
+        self.choices = settings.choices
+        self.columns = shape.applied(columns) if shape else columns
         self.questions = questions
         self._shape, self._source = shape, source
         self._folder, self._tokens = folder, tokens
@@ -116,58 +146,58 @@ class Gathering:
         self._examples: dict[str, list[str]] = {}
         self._candidates = 0
         self._group: int | None = None
-        self._near: dict[str, Near] = {}
+        self._near: dict[str, NearDuplicates] = {}
         self._stack = ExitStack()
         self._spools = [folder / f".{format.stem}.rows"]
         if format.array:
             self._spools.append(folder / f".{format.stem}.lineage")
         self._waiting = [self._stack.enter_context(lines(path)) for path in self._spools]
 
-    def take(self, about: Sequence[Told]) -> None:
-        """Make the rows of some exchanges, all those about one question, and sift them."""
-        for made in self.format.rows(about, self.choices):
-            if isinstance(made, Removed):
+    def add(self, about: Sequence[SourcedExchange]) -> None:
+        """Add the rows of exchanges, of all those about one question, that no rule removes."""
+        for row in self.format.rows(about, self.settings):
+            if isinstance(row, Removed):
                 self._candidates += 1
-                self._remove(made.kind, made.rule, made.id, 1)
+                self._remove(row.kind, row.rule, row.id, 1)
                 continue
-            self._candidates += made.size
-            tokens = self._longest(made)
-            rule = self._rule(made, tokens)
+            self._candidates += row.size
+            tokens = self._longest(row)
+            rule = self._rule(row, tokens)
             if rule is None:
-                self._keep(made, tokens)
+                self._keep(row, tokens)
             else:
-                self._remove(made.kind, rule, made.id, made.size)
+                self._remove(row.kind, rule, row.id, row.size)
 
-    def _remove(self, kind: str, rule: str, made: str, size: int) -> None:
+    def _remove(self, kind: str, rule: str, candidate: str, size: int) -> None:
         name = f"{kind}: {rule}"
         self._removed[name] += size
         examples = self._examples.setdefault(name, [])
         if len(examples) < _EXAMPLES:
-            examples.append(made)
+            examples.append(candidate)
 
     def _longest(self, row: Row) -> int:
-        """Tokens of prompt and answer together, of the longest answer; -1 where nobody asked."""
+        """Tokens of the prompt and the longest answer together; -1 where they are not counted."""
         if self._tokens is None:
             return -1
         return self._tokens(row.prompt) + max(map(self._tokens, row.answers), default=0)
 
     def _rule(self, row: Row, tokens: int) -> str | None:
-        """The rule that removes a row."""
+        """The rule that removes a row, if any."""
         if self.questions.out(row.question):
             return KEPT_OUT
         if tokens > (self.choices.max_tokens or tokens):
             return TOO_LONG
-        if row.like is not None and self._repeats(row.kind, row.question, row.like):
+        if row.dedup_text is not None and self._repeats(row.kind, row.question, row.dedup_text):
             return NEAR
         return None
 
     def _repeats(self, kind: str, question: int, text: str) -> bool:
-        """Whether a row says what another one about this question, or one near to it, says."""
+        """Whether a row nearly equals an earlier one about this question or one near to it."""
         group = self.questions.groups[question]
         if group != self._group:
             self._group, self._near = group, {}
         if kind not in self._near:
-            self._near[kind] = Near(self.choices.near)
+            self._near[kind] = NearDuplicates(self.choices.near)
         return self._near[kind].add(text).any
 
     def _keep(self, row: Row, tokens: int) -> None:
@@ -178,36 +208,36 @@ class Gathering:
         self._table.add(self.format.kinds.index(row.kind), row, tokens, seed)
 
     def close(self) -> None:
-        """Close what rows wait in."""
+        """Close the spool files."""
         self._stack.close()
 
-    def finish(self) -> Gathered:
-        """Choose among the rows, and write those that are taken."""
+    def finish(self) -> FormatResult:
+        """Sample among the rows and write those that are drawn."""
         self.close()
         kinds, runs = self.format.kinds, [one.reader.run.name for one in self._source.origins]
         columns = self._table.arrays()
         by_rows = "max_per_question" not in self.format.own
         chosen = choose(columns, self.choices, kinds, runs, by_rows)
-        for rule, gone in chosen.removed.items():
-            self._count(rule, gone, columns)
+        for rule, dropped in chosen.removed.items():
+            self._count(rule, dropped, columns)
         files = self._write(chosen.taken, columns["question"])
         for spool in self._spools:
             spool.unlink()
-        found, written = (
-            dict(zip(kinds, np.bincount(of, minlength=len(kinds)).tolist(), strict=True))
-            for of in (columns["kind"], columns["kind"][chosen.taken])
+        kept, written = (
+            dict(zip(kinds, np.bincount(numbers, minlength=len(kinds)).tolist(), strict=True))
+            for numbers in (columns["kind"], columns["kind"][chosen.taken])
         )
         removed = {
             name: Rule(count, tuple(self._examples.get(name, ())))
             for name, count in self._removed.items()
         }
-        return Gathered(
+        return FormatResult(
             format=self.format,
-            choices=self.choices,
+            settings=self.settings,
             columns=self.columns,
             candidates=self._candidates,
             removed=removed,
-            found=found,
+            kept=kept,
             written=written,
             files=files,
             figures={name: values[chosen.taken] for name, values in columns.items()},
@@ -218,10 +248,10 @@ class Gathering:
             ),
         )
 
-    def _count(self, rule: str, gone: npt.NDArray[np.bool_], columns: Mapping[str, Any]) -> None:
-        """Add to the removals what was not drawn."""
+    def _count(self, rule: str, dropped: npt.NDArray[np.bool_], columns: Mapping[str, Any]) -> None:
+        """Count the rows that were not drawn as removed."""
         for number, kind in enumerate(self.format.kinds):
-            count = int(columns["size"][gone & (columns["kind"] == number)].sum())
+            count = int(columns["size"][dropped & (columns["kind"] == number)].sum())
             if count:
                 self._removed[f"{kind}: {rule}"] += count
 
@@ -242,7 +272,7 @@ class Gathering:
     def _write(
         self, taken: npt.NDArray[np.bool_], question: npt.NDArray[np.int64]
     ) -> dict[str, int]:
-        """Write the rows that are taken, each into the file of its question's split."""
+        """Write the rows that were drawn, each to the file of its question's split."""
         shares = self.choices.splits or {}
         splits = self.questions.splits(shares, self.choices.seed or 0)
         counts = dict.fromkeys(shares, 0)
@@ -252,9 +282,9 @@ class Gathering:
             }
             spools = [stack.enter_context(path.open(encoding="utf-8")) for path in self._spools]
             rows = zip(question.tolist(), *spools, strict=True)
-            for number, *told in compress(rows, taken.tolist()):
+            for number, *texts in compress(rows, taken.tolist()):
                 split = splits[number]
-                for write, line in zip(files[split], told, strict=True):
+                for write, line in zip(files[split], texts, strict=True):
                     write(line)
                 counts[split] += 1
         return {self._name(split): count for split, count in counts.items()}
@@ -270,12 +300,12 @@ class Gathering:
             yield lines(path)
 
     def _name(self, split: str) -> str:
-        """The file of a split."""
+        """The file name of a split."""
         several = len(self.choices.splits or {}) > 1
         ending = "json" if self.format.array else self.choices.files
         return f"{self.format.stem}{f'-{split}' if several else ''}.{ending}"
 
 
 def lineage_file(name: str) -> str:
-    """The file beside one whose rows have no room for lineage."""
+    """The name of the lineage file beside a file of rows that have none."""
     return re.sub(r"^(\w+)(-\w+)?\.json$", r"\1_lineage\2.jsonl", name)

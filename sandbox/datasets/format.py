@@ -1,0 +1,197 @@
+"""Formats of datasets: their columns with types, their rows, and the runs that they fit."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import pyarrow as pa
+
+from agents.scale import Declaration, Scale
+from sandbox.datasets.choices import Choices
+from sandbox.datasets.schema import Schema
+from sandbox.datasets.source import SourcedExchange
+
+ROLES = ("user", "assistant")
+
+Type = str | list[Any] | dict[str, Any]
+"""A column type: its name, [the type of each element], or the types of a struct by field name."""
+
+Columns = Mapping[str, Type]
+
+MESSAGE: Columns = {"role": "string", "content": "string"}
+MESSAGES: Type = [dict(MESSAGE)]
+"""A conversation, as chat templates take it."""
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What an export asks of a format.
+
+    Attributes:
+        choices: with the format's defaults.
+        schema: the stages and scales of the runs.
+        scale: the scale of the rating that counts; None for formats that use no rating, or where
+            the runs have none.
+    """
+
+    choices: Choices
+    schema: Schema
+    scale: Scale | None = None
+
+    @property
+    def rated_on(self) -> Scale:
+        """The scale of the rating that counts, where there must be one."""
+        assert self.scale is not None
+        return self.scale
+
+    @property
+    def min_rating(self) -> float:
+        """The rating that positive examples have at least."""
+        assert self.choices.min_rating is not None
+        return self.choices.min_rating
+
+    @property
+    def max_rating(self) -> float:
+        """The rating that negative examples have at most."""
+        assert self.choices.max_rating is not None
+        return self.choices.max_rating
+
+    @property
+    def min_margin(self) -> float:
+        """By how much a chosen answer is better than a rejected one, at least."""
+        assert self.choices.min_margin is not None
+        return self.choices.min_margin
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """A row of a format.
+
+    Attributes:
+        kind: one of the format's kinds.
+        id: the id that `inspect` accepts.
+        sourced: the exchange that the row is from; of several the first.
+        question: the number of the question.
+        data: the values by column.
+        prompt: the text that a model is shown.
+        answers: the texts that it is trained on, each with the prompt.
+        dedup_text: text used for near-duplicate detection; None turns it off.
+        rating: of a pair the chosen answer's, of several answers the best one's.
+        margin: by how much the best answer is better than the worst; None for a single answer.
+        size: the number of candidates in it.
+        lineage: the row of the lineage file, where the format has one.
+    """
+
+    kind: str
+    id: str
+    sourced: SourcedExchange
+    question: int
+    data: dict[str, Any]
+    prompt: str
+    answers: tuple[str, ...]
+    dedup_text: str | None = None
+    rating: float | None = None
+    margin: float | None = None
+    size: int = 1
+    lineage: dict[str, Any] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Removed:
+    """A candidate for a row of a kind, removed by a rule; `id` names the candidate."""
+
+    kind: str
+    rule: str
+    id: str
+
+
+Rows = Callable[[Sequence[SourcedExchange], Settings], Iterator[Row | Removed]]
+"""Yields a format's rows from all exchanges about one question."""
+
+
+def anything(declaration: Declaration, choices: Choices) -> str | None:
+    """The requirement of a format that fits every run."""
+    return None
+
+
+@dataclass(frozen=True)
+class Format:
+    """A format of datasets.
+
+    Attributes:
+        name: its name on the command line.
+        about: its description for the card, a sentence or a few.
+        kinds: the kinds of its rows.
+        columns: the columns and their types, for the stages and scales of the runs.
+        rows: yields its rows.
+        needs: what a run lacks for this format, as the end of "it needs ..."; None where it fits.
+        uses: the choices that apply to it, besides those that apply to every format.
+        own: choices that apply to every format which it applies itself.
+        defaults: its defaults of choices.
+        least: the default of `min_rating`, as a share of the scale's range from the worse end.
+        compares: whether its rows compare ratings, so that a scale needs one range in all runs.
+        by_round: rows come in the order of rounds and authors; otherwise by question.
+        array: the file is one JSON array, with a lineage file beside it.
+        counts: the noun for its candidates.
+    """
+
+    name: str
+    about: str
+    kinds: tuple[str, ...]
+    columns: Callable[[Schema], Columns]
+    rows: Rows
+    needs: Callable[[Declaration, Choices], str | None] = anything
+    uses: frozenset[str] = frozenset()
+    own: frozenset[str] = frozenset()
+    defaults: Mapping[str, Any] = field(default_factory=dict)
+    least: float = 2 / 3
+    compares: bool = True
+    by_round: bool = False
+    array: bool = False
+    counts: str = "rows"
+
+    @property
+    def stem(self) -> str:
+        """The beginning of the names of its files."""
+        return self.name.replace("-", "_")
+
+
+def arrow_schema(columns: Columns) -> pa.Schema:
+    """Return the Arrow schema of columns, for Parquet."""
+    return pa.schema([(name, _arrow(kind)) for name, kind in columns.items()])
+
+
+def _arrow(kind: Type) -> pa.DataType:
+    if isinstance(kind, list):
+        return pa.list_(_arrow(kind[0]))
+    if isinstance(kind, dict):
+        return pa.struct([(name, _arrow(part)) for name, part in kind.items()])
+    return pa.bool_() if kind == "bool" else pa.type_for_alias(kind)
+
+
+def features(columns: Columns) -> list[dict[str, Any]]:
+    """Return the columns as `datasets` reads them from the front matter of a dataset card."""
+    return [{"name": name, **_feature(kind)} for name, kind in columns.items()]
+
+
+def _feature(kind: Type) -> dict[str, Any]:
+    if isinstance(kind, list):
+        inner = _feature(kind[0])
+        return {"list": inner.get("struct") or inner.get("dtype") or inner}
+    if isinstance(kind, dict):
+        return {"struct": features(kind)}
+    return {"dtype": kind}
+
+
+def json_line(value: Any) -> str:
+    """Return a value as JSON on one line, also for readers that split lines at U+2028 and the like.
+
+    A lone surrogate cannot be encoded in UTF-8 and becomes U+FFFD: loaders refuse it even escaped.
+    """
+    text = json.dumps(value, ensure_ascii=False, allow_nan=False)
+    for separator in "\u2028\u2029\x85":
+        text = text.replace(separator, f"\\u{ord(separator):04x}")
+    return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")

@@ -1,0 +1,95 @@
+"""Statistics of an export: of the exchanges, and of the rows of its formats."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from sandbox.datasets.format_writer import FormatResult
+from sandbox.datasets.survey import Change, Survey
+
+Values = Mapping[str, float | int | None]
+
+
+class Statistic(NamedTuple):
+    """A statistic.
+
+    Attributes:
+        name: what is measured.
+        values: by name, for programs: shares and correlations as fractions, ratings on their scale,
+            `n` the number of observations; None where it is not defined.
+        text: the same for people.
+    """
+
+    name: str
+    values: Values
+    text: str
+
+
+def statistics(survey: Survey, results: Sequence[FormatResult]) -> Iterator[Statistic]:
+    """Yield all statistics: of the exchanges, then of the rows of each format."""
+    for change in survey.changes:
+        if change.pairs:
+            yield _change(change)
+    for agreement in survey.agreements():
+        alpha = "not defined" if agreement.alpha is None else f"{agreement.alpha:.2f}"
+        values: Values = {"alpha": agreement.alpha, "n": agreement.drafts}
+        name = f"alpha of {agreement.who}, {survey.peers_rate}"
+        yield Statistic(name, values, f"{alpha} ({agreement.drafts:,} {survey.peer_stage}s)")
+    bias = survey.length_bias()
+    if bias is not None and survey.main is not None:
+        values = {"r": bias, "n": len(survey.lengths()[0])}
+        name = f"length and {survey.main.name}, correlation of answers"
+        yield Statistic(name, values, f"{bias:+.2f}")
+    for result in results:
+        yield from _of_rows(result)
+
+
+def _change(change: Change) -> Statistic:
+    shares = {
+        "better": change.better / change.pairs,
+        "equal": change.equal / change.pairs,
+        "worse": change.worse / change.pairs,
+    }
+    means = {f"{stage}_mean": change.mean(stage) or 0.0 for stage in (change.first, change.last)}
+    text = ", ".join(f"{name} {share:.0%}" for name, share in shares.items())
+    rise = " to ".join(f"{mean:.2f}" for mean in means.values())
+    name = f"{change.last}s against {change.first}s, {change.scale.name}"
+    return Statistic(name, {**shares, **means, "n": change.pairs}, f"{text}; mean {rise}")
+
+
+def _of_rows(result: FormatResult) -> Iterator[Statistic]:
+    name, figures = result.format.name, result.figures
+    if not len(figures["size"]):
+        return
+    many = bool(figures["size"].max() > 1)
+    for what, of_many in (("rating", "best rating"), ("margin", "widest margin")):
+        yield from _spread(f"{name}: {of_many if many else what}", figures[what], 2)
+    for what, column in (
+        ("characters of the answer", "length"),
+        ("tokens with the prompt", "tokens"),
+    ):
+        counted = figures[column].astype(np.float64)
+        yield from _spread(f"{name}: {what}", np.where(counted < 0, np.nan, counted), 0)
+    pairs = figures["other"] >= 0
+    if name == "preference" and pairs.any():
+        longer = float((figures["length"] > figures["other"])[pairs].mean())
+        values = {"share": longer, "n": int(pairs.sum())}
+        yield Statistic(f"{name}: the chosen answer is the longer one", values, f"{longer:.0%}")
+
+
+def _spread(name: str, column: npt.NDArray[Any], digits: int) -> Iterator[Statistic]:
+    """Mean, median and the 5th and 95th percentile of the values that are not missing."""
+    known = column[np.isfinite(column)].astype(np.float64)
+    if not len(known):
+        return
+    low, middle, high = np.percentile(known, (5, 50, 95)).tolist()
+    values = {"mean": float(known.mean()), "median": middle, "p5": low, "p95": high}
+    text = (
+        f"mean {values['mean']:,.{digits}f}, median {middle:,.{digits}f}, "
+        f"5 to 95 % {low:,.{digits}f} to {high:,.{digits}f}"
+    )
+    yield Statistic(name, {**values, "n": len(known)}, text)
