@@ -23,7 +23,7 @@ from stored import Run
 
 from sandbox.viewer.app import application
 from sandbox.viewer.server import _listen
-from sandbox.viewer.shelf import Shelf
+from sandbox.viewer.catalog import RunCatalog
 from storage.database import parse_url, writing
 from storage.summaries import rebuild
 
@@ -76,7 +76,7 @@ def serving(*runs: Run | Path | str, token: str | None = None) -> Iterator[Site]
     places = [str(run.path) if isinstance(run, Run) else str(run) for run in runs]
     listener = _listen("127.0.0.1", 0)
     config = uvicorn.Config(
-        application(Shelf(places), token), log_level="error", access_log=False, lifespan="on"
+        application(RunCatalog(places), token), log_level="error", access_log=False, lifespan="on"
     )
     server = uvicorn.Server(config)
     thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]})

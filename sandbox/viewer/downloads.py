@@ -10,9 +10,13 @@ from typing import Any, NamedTuple
 
 from sandbox.datasets.formats.everything import EVERYTHING, exchange_row
 from sandbox.datasets.source import Origin, Told
-from sandbox.reading import views
-from sandbox.viewer import listing, people
+from agents.scale import Declaration
+from sandbox.reading.agents import agent_measures, agents, internal_memory, read_agent
+from sandbox.reading.calls import stream_calls
+from sandbox.reading.declaration import declaration_of
+from sandbox.reading.exchanges import stream_exchanges
 from sandbox.viewer.addresses import Query
+from sandbox.viewer.queries import agent_order, call_filter, exchange_filter, memory_origin
 from storage.errors import InputError
 from storage.reader import Reader
 
@@ -52,20 +56,39 @@ def cell(value: Any) -> Any:
     return value
 
 
-def exchanges(reader: Reader, query: Query) -> Iterator[Row]:
+def _exchange_rows(reader: Reader, query: Query) -> Iterator[Row]:
     """The exchanges that an address asks for, as rows of the format `exchanges`."""
     with reader.engine.connect() as connection:
         origin = Origin(0, reader, connection, 0, {})
-    for one in listing.exported(reader, query):
+    for one in stream_exchanges(reader, exchange_filter(query, declaration_of(reader))):
         yield exchange_row(Told(origin, 0, one, {}))
 
 
-def agents(reader: Reader, query: Query) -> Iterator[Row]:
+def _agent_columns(declared: Declaration) -> list[str]:
+    return [
+        *("agent", "label", "name", "age", "place", "occupation", "mean_rating"),
+        *(one.name for one in agent_measures(declared)),
+        *("failed", "episodes", "mean_given", "deviation", "missing", "given", "memories"),
+    ]
+
+
+def _agent_rows(reader: Reader, query: Query) -> Iterator[Row]:
     """The agents that an address asks for."""
-    yield from people.agent_rows(reader, query)
+    order = agent_order(query, declaration_of(reader))
+    for one in agents(reader, query.text("q"), query.text("label"), order):
+        yield {
+            **one.as_dict(),
+            **one.measures,
+            "episodes": one.episodes,
+            "failed": one.failed,
+            "mean_given": one.given.mean,
+            "deviation": one.given.deviation,
+            "missing": one.given.missing,
+            "given": one.given.ratings,
+        }
 
 
-def memories(reader: Reader, query: Query) -> Iterator[Row]:
+def _memory_rows(reader: Reader, query: Query) -> Iterator[Row]:
     """What an agent believes, the latest first, as its page is filtered; `agent` is its number.
 
     Raises:
@@ -74,25 +97,10 @@ def memories(reader: Reader, query: Query) -> Iterator[Row]:
     number = query.number("agent")
     if number is None:
         raise InputError("agent: found none; expected the number of an agent")
-    people.one(reader, number)
-    yield from people.believed(reader, number, query)
-
-
-def calls(reader: Reader, query: Query) -> Iterator[Row]:
-    """The calls that an address asks for, the latest first, with their replies."""
-    values = {key: value for key, value in query.values.items() if key not in ("before", "after")}
-    while True:
-        found = listing.call_stretch(reader, Query(values))
-        by_number = {
-            call.call_id - reader.base: call
-            for some in reader.calls_of(sorted({row["episode"] for row in found.rows})).values()
-            for call in some
-        }
-        for row in found.rows:
-            yield _call(reader, by_number[row["call"]], row)
-        if found.before is None:
-            return
-        values["before"] = str(found.before)
+    read_agent(reader, number)
+    round, origin = query.number("round"), memory_origin(query)
+    for one in internal_memory(reader, number, round, query.text("q"), origin):
+        yield one.as_dict()
 
 
 _CALLS = (
@@ -102,30 +110,25 @@ _CALLS = (
 )
 
 
-def _call(reader: Reader, call: Any, row: Row) -> Row:
-    """A call with the columns of `_CALLS`."""
-    return {
-        **{"call": row["call"], "episode": row["episode"], "round": row["round"]},
-        "name": views.call_name(reader, call, row["episode"]),
-        **{key: getattr(call, key) for key in ("form", "agent", "turn", "attempt", "model")},
-        **{key: getattr(call, key) for key in ("status", "cut", "error", "reply", "thinking")},
-        **{key: getattr(call, key) for key in ("tokens_in", "tokens_out", "cached_tokens")},
-        "seconds": call.took / 1000,
-        "prompt": call.prompt,
-    }
+def _call_rows(reader: Reader, query: Query) -> Iterator[Row]:
+    """The calls that an address asks for, the latest first, with their texts."""
+    for one in stream_calls(reader, call_filter(query)):
+        yield {column: getattr(one, column) for column in _CALLS}
 
 
 class Kind(NamedTuple):
-    """What can be taken away of a run: its columns, and its rows as an address asks for them."""
+    """A kind of rows that can be downloaded: its columns in a run, and the rows of an address."""
 
-    columns: Sequence[str]
+    columns: Callable[[Declaration], Sequence[str]]
     rows: Callable[[Reader, Query], Iterator[Row]]
 
 
+_MEMORIES = ("memory", "round", "episode", "question", "answer", "was")
+
 KINDS: Mapping[str, Kind] = {
-    "exchanges": Kind(tuple(EVERYTHING.columns), exchanges),
-    "agents": Kind(people.COLUMNS, agents),
-    "memories": Kind(("memory", "round", "episode", "question", "answer", "was"), memories),
-    "calls": Kind(_CALLS, calls),
+    "exchanges": Kind(lambda _: tuple(EVERYTHING.columns), _exchange_rows),
+    "agents": Kind(_agent_columns, _agent_rows),
+    "memories": Kind(lambda _: _MEMORIES, _memory_rows),
+    "calls": Kind(lambda _: _CALLS, _call_rows),
 }
 """By the name of the file."""
