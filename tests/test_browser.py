@@ -27,8 +27,8 @@ from sandbox.config import load_config
 from sandbox.engine.run import create, prepare, resume
 from sandbox.reading.text_diff import changed_words
 from sandbox.study.fork import fork
-from sandbox.viewer.copying import copy
 from sandbox.viewer.catalog import RunCatalog
+from sandbox.viewer.copying import copy
 from storage.database import parse_run
 
 if TYPE_CHECKING:

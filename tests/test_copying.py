@@ -14,8 +14,8 @@ import pytest
 from stored import Run
 from stored import make as make_stored
 
-from sandbox.viewer.copying import LEFT_OUT, copy
 from sandbox.viewer.catalog import RunCatalog
+from sandbox.viewer.copying import LEFT_OUT, copy
 from storage.errors import InputError
 
 LINK = re.compile(r'(?:href|src)="([^"]*)"')

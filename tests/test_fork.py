@@ -15,7 +15,8 @@ from test_run import Stopping
 
 from sandbox.engine.run import create, prepare, resume
 from sandbox.engine.society import extend_questions
-from sandbox.reading import views
+from sandbox.reading.agents import memory
+from sandbox.reading.calls import call
 from sandbox.reading.runs import Outcome, states
 from sandbox.study.fork import fixed_keys, fork
 from sandbox.study.verify import verify
@@ -57,8 +58,8 @@ def test_a_fork_beside_other_runs_has_ids_of_its_own(make: Make, tmp_path: Path)
     rows = {row["run"]: row["digest"] for row in states(parse_run(f"{tmp_path}/both.db").url)}
     assert rows == {"first": before.digest, "a": outcome.digest}
     reader = _reader(parse_run(f"{tmp_path}/both.db#a"))
-    assert views.memory(reader, 3, 1) == views.memory(_reader(source), 3, 1)
-    assert all(views.call(reader, number)["hash_agrees"] for number in range(0, 300, 23))
+    assert memory(reader, 3, 1) == memory(_reader(source), 3, 1)
+    assert all(call(reader, number).hash_agrees for number in range(0, 300, 23))
 
 
 def test_a_fork_of_a_run_that_is_not_finished(

@@ -26,6 +26,7 @@ import yaml
 from conftest import ROOT, Make, small
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from sandbox.viewer.listing import exchange_filter
 from sqlalchemy import Engine, create_engine, select, text
 from stored import Run
 from stored import make as make_stored
@@ -42,7 +43,6 @@ from sandbox.study.fork import fork
 from sandbox.viewer import telling
 from sandbox.viewer.addresses import Query
 from sandbox.viewer.filters import visible
-from sandbox.viewer.listing import exchange_filter
 from storage.database import Address, open_for_reading, parse_url
 from storage.exchanges import Exchange, GivenRating, Observation, exchanges
 from storage.reader import Reader

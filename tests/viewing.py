@@ -22,8 +22,8 @@ import uvicorn
 from stored import Run
 
 from sandbox.viewer.app import application
-from sandbox.viewer.server import _listen
 from sandbox.viewer.catalog import RunCatalog
+from sandbox.viewer.server import _listen
 from storage.database import parse_url, writing
 from storage.summaries import rebuild
 

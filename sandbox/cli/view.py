@@ -12,8 +12,8 @@ import typer
 from sandbox.cli.options import AsJson, show
 
 if TYPE_CHECKING:
-    from sandbox.viewer.server import Place
     from sandbox.viewer.catalog import RunCatalog
+    from sandbox.viewer.server import Place
 
 
 def view(
@@ -39,8 +39,8 @@ def view(
     as_json: AsJson = False,
 ) -> None:
     """Show runs in a browser, including runs in progress."""
-    from sandbox.viewer.server import serve
     from sandbox.viewer.catalog import RunCatalog
+    from sandbox.viewer.server import serve
 
     catalog = RunCatalog(runs or ())
     if static is not None:

@@ -29,6 +29,7 @@ from storage.database import Address, address_of
 from storage.reader import Reader
 from storage.voices import voices
 
+
 @contextmanager
 def open_run(run: str | Address) -> Iterator[Reader]:
     """Open a run for reading, also while another process works on it.

@@ -183,8 +183,8 @@ _ROW = np.dtype([("round", "i4"), ("slot", "i4"), ("author", "i8"), ("question",
 def _episodes(reader: Reader) -> tuple[NDArray[np.int64], NDArray[Any], dict[str, Values]]:
     """The complete episodes of a run: ids, rows, and the measures that no scale declares."""
     e, q, t = tables.episodes, tables.questions, tables.texts
-    query = select(q.c.id, t.c.text).join(t, t.c.id == q.c.text_id).where(reader.mine(q.c.id))
-    asked = {row.id: hash(row.text) for row in reader.rows(query)}
+    texts = select(q.c.id, t.c.text).join(t, t.c.id == q.c.text_id).where(reader.mine(q.c.id))
+    asked = {row.id: hash(row.text) for row in reader.rows(texts)}
     columns = (e.c.id, e.c.round, e.c.author, e.c.question_id, e.c.failed_at)
     counts = (e.c.ratings_read, e.c.ratings_missing)
     ids, rows, missing, failed = [], [], [], []
@@ -411,12 +411,7 @@ def _unpaired(one: _Group, two: _Group, measure: str, scope: str, first: int) ->
 
 
 def _notes(groups: Sequence[_Group], measures: Sequence[str]) -> Iterator[str]:
-    for run in (run for group in groups for run in group):
-        row, played = run.reader.run, int(run.rows["round"].max()) + 1
-        if row.status != "done":
-            yield f"{row.name} is not finished: {len(run.rows):,} episodes are complete"
-        elif played < row.rounds:
-            yield f"{row.name} stopped by its rule after {played} of {row.rounds} rounds"
+    yield from _unfinished(groups)
     for index, group in enumerate(groups):
         if len({run.seed for run in group}) < len(group):
             yield f"group {index}: runs with the same seed count as one"
@@ -432,3 +427,12 @@ def _notes(groups: Sequence[_Group], measures: Sequence[str]) -> Iterator[str]:
             )
     if len(groups) == 1:
         yield "all runs have the same config but for the seed and the name: nothing to compare"
+
+
+def _unfinished(groups: Sequence[_Group]) -> Iterator[str]:
+    for run in (run for group in groups for run in group):
+        row, played = run.reader.run, int(run.rows["round"].max()) + 1
+        if row.status != "done":
+            yield f"{row.name} is not finished: {len(run.rows):,} episodes are complete"
+        elif played < row.rounds:
+            yield f"{row.name} stopped by its rule after {played} of {row.rounds} rounds"

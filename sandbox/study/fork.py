@@ -18,7 +18,6 @@ from sandbox import __version__
 from sandbox.backends import backend_of
 from sandbox.backends.embedding import embedder_of
 from sandbox.config import Config, apply_setting, explain, told
-from sandbox.reading.records import flat
 from sandbox.engine.changes import refuse_changes
 from sandbox.engine.run import new_run
 from sandbox.engine.society import add_questions, missing_questions

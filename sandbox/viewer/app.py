@@ -25,9 +25,9 @@ from sandbox.reading.pictures import png
 from sandbox.reading.statistics import t_quantile
 from sandbox.viewer import downloads
 from sandbox.viewer.addresses import Links, Query
+from sandbox.viewer.catalog import RunCatalog
 from sandbox.viewer.guard import Guard
 from sandbox.viewer.pages import Pages
-from sandbox.viewer.catalog import RunCatalog
 from storage.database import one_line
 from storage.errors import InputError, NotThere
 

@@ -17,8 +17,8 @@ from sandbox.reading.exchanges import PAGE
 from sandbox.reading.map import frame, last_round
 from sandbox.viewer.addresses import Links, Query
 from sandbox.viewer.app import STATIC, vega
-from sandbox.viewer.pages import Pages, frame_data
 from sandbox.viewer.catalog import RunCatalog
+from sandbox.viewer.pages import Pages, frame_data
 from storage import tables
 from storage.errors import InputError
 from storage.reader import Reader
@@ -165,7 +165,9 @@ def _recorded(reader: Reader) -> int:
     return 0 if last is None else int(last) - reader.base + 1
 
 
-def _write(folder: Path, pages: Pages, links: Files, catalog: RunCatalog, watch: Watch) -> Iterator[str]:
+def _write(
+    folder: Path, pages: Pages, links: Files, catalog: RunCatalog, watch: Watch
+) -> Iterator[str]:
     shutil.copytree(STATIC, folder / "static")
     (folder / "static" / "vega.js").write_bytes(vega())
     yield from (p.relative_to(folder).as_posix() for p in folder.rglob("*") if p.is_file())

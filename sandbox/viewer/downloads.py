@@ -8,9 +8,9 @@ import json
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
+from agents.scale import Declaration
 from sandbox.datasets.formats.everything import EVERYTHING, exchange_row
 from sandbox.datasets.source import Origin, Told
-from agents.scale import Declaration
 from sandbox.reading.agents import agent_measures, agents, internal_memory, read_agent
 from sandbox.reading.calls import stream_calls
 from sandbox.reading.declaration import declaration_of
@@ -74,9 +74,10 @@ def _agent_columns(declared: Declaration) -> list[str]:
 
 def _agent_rows(reader: Reader, query: Query) -> Iterator[Row]:
     """The agents that an address asks for."""
-    order = agent_order(query, declaration_of(reader))
+    declared = declaration_of(reader)
+    order, columns = agent_order(query, declared), _agent_columns(declared)
     for one in agents(reader, query.text("q"), query.text("label"), order):
-        yield {
+        row = {
             **one.as_dict(),
             **one.measures,
             "episodes": one.episodes,
@@ -86,6 +87,7 @@ def _agent_rows(reader: Reader, query: Query) -> Iterator[Row]:
             "missing": one.given.missing,
             "given": one.given.ratings,
         }
+        yield {column: row[column] for column in columns}
 
 
 def _memory_rows(reader: Reader, query: Query) -> Iterator[Row]:

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from itertools import chain
 from pathlib import Path
 from typing import Any, Literal
 
-from agents.scale import Declaration
 from sandbox.reading import agents, calls, charts, exchanges, runs
 from sandbox.reading import map as society_map
 from sandbox.reading.declaration import declaration_of
@@ -16,7 +15,6 @@ from sandbox.reading.figures import Figure, ratings, scores
 from sandbox.reading.metrics import outcomes
 from sandbox.reading.recall import Recall, recall
 from sandbox.reading.records import Page
-from sandbox.reading.runs import Overview
 from sandbox.text import visible
 from sandbox.viewer import comparison
 from sandbox.viewer.addresses import Links, Query
@@ -248,9 +246,7 @@ class Pages:
         """How ratings are distributed, who rates high, what is missing."""
         reader = self._catalog.open(key)
         shown = ratings(reader, outcomes(reader))
-        return self._page(
-            key, "ratings", "ratings.html", reader, figures=self._figures(key, shown)
-        )
+        return self._page(key, "ratings", "ratings.html", reader, figures=self._figures(key, shown))
 
     def calls(self, key: str, query: Query) -> str:
         """A list of calls."""

@@ -10,8 +10,8 @@ from typing import NamedTuple
 import uvicorn
 
 from sandbox.viewer.app import application, warm_up
-from sandbox.viewer.guard import is_loopback
 from sandbox.viewer.catalog import RunCatalog
+from sandbox.viewer.guard import is_loopback
 from storage.errors import InputError
 
 

@@ -9,6 +9,7 @@ from sqlalchemy import Connection, select
 
 from sandbox.datasets.source import Origin, Told
 from sandbox.datasets.survey import Survey
+from sandbox.reading.declaration import declaration_of
 from sandbox.reading.influence import Influence, influences
 from storage import tables
 from storage.exchanges import Exchange, exchanges_of, snapshot
@@ -37,7 +38,8 @@ def scan(reader: Reader) -> Scan:
     survey = Survey()
     with snapshot(reader) as connection:
         origin = Origin(0, reader, connection, 0, {})
-        raters = influences(_counted(_complete(reader, connection), survey, origin))
+        counted = _counted(_complete(reader, connection), survey, origin)
+        raters = influences(counted, declaration_of(reader))
     return Scan(survey, raters)
 
 
