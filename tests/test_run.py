@@ -226,7 +226,14 @@ def test_every_mishap_is_a_row_and_none_is_a_number(make: Make, tmp_path: Path) 
     unusable = 0
     for number in range(64):
         for journalled in reader.journal(number):
-            name = CallName(number // 16, number, journalled.form, journalled.agent, journalled.turn, journalled.attempt)
+            name = CallName(
+                number // 16,
+                number,
+                journalled.form,
+                journalled.agent,
+                journalled.turn,
+                journalled.attempt,
+            )
             shape = runner.world_of("grid").forms
             form = next(form for form in shape if form.name == journalled.form)
             from agents.chance import seed_of
@@ -241,7 +248,7 @@ def test_every_mishap_is_a_row_and_none_is_a_number(make: Make, tmp_path: Path) 
                 if kind == "injection":
                     assert journalled.status == "ok"
                 elif kind == "cut" and form.reply.regex:  # perhaps after the rating
-                    assert call.cut and journalled.status in ("ok", "cut")
+                    assert journalled.cut and journalled.status in ("ok", "cut")
                 else:
                     assert journalled.status != "ok"
             else:
