@@ -294,6 +294,6 @@ class CallName(NamedTuple):
         return f"{self.round}/{self.episode}/{self.form}/{who}/{self.turn}.{self.attempt}"
 
 
-def prompt_hash(prompt: Prompt) -> bytes:
+def prompt_hash(system: str, user: str) -> bytes:
     """Hash a prompt: 16 bytes of BLAKE2b over system message, zero byte and user message."""
-    return blake2b(f"{prompt.system}\0{prompt.user}".encode(), digest_size=16).digest()
+    return blake2b(f"{system}\0{user}".encode(), digest_size=16).digest()

@@ -7,11 +7,14 @@ from __future__ import annotations
 
 import importlib.util
 import sys
+from collections.abc import Collection, Mapping
 from hashlib import blake2b
 from importlib import metadata
 from pathlib import Path
 from types import ModuleType
 from typing import Any
+
+_ALLOWED = "allowed_files"
 
 
 class PluginError(Exception):
@@ -24,17 +27,18 @@ def is_file(name: str) -> bool:
 
 
 def load_file(path: str) -> ModuleType:
-    """Run a Python file as a module, once a process.
+    """Run a Python file as a module, once a process, and anew when it has been edited.
 
     Raises:
         PluginError: there is no such file, or it fails.
     """
     place = Path(path).resolve()
-    name = f"sandbox_plugin_{blake2b(str(place).encode(), digest_size=8).hexdigest()}"
-    if name in sys.modules:
-        return sys.modules[name]
     if not place.is_file():
         raise PluginError(f"{path}: no such file; expected a Python file")
+    content = f"{place}\0".encode() + place.read_bytes()
+    name = f"sandbox_plugin_{blake2b(content, digest_size=8).hexdigest()}"
+    if name in sys.modules:
+        return sys.modules[name]
     spec = importlib.util.spec_from_file_location(name, place)
     assert spec is not None and spec.loader is not None
     module = importlib.util.module_from_spec(spec)
@@ -65,6 +69,35 @@ def load_entry_point(group: str, name: str) -> Any:
         return found.load()
     except Exception as error:
         raise PluginError(f"{name} ({found.value}): {_reason(error)}") from error
+
+
+def only_files(allowed: Collection[Path]) -> dict[str, Any]:
+    """Make a pydantic validation context in which only these files may be loaded."""
+    return {_ALLOWED: frozenset(path.expanduser().resolve() for path in allowed)}
+
+
+def may_load(file: str, context: Mapping[str, Any] | None) -> bool:
+    """Tell whether a file may be loaded during a validation; without a context every file may.
+
+    Args:
+        file: an absolute path.
+        context: what `only_files` returned.
+    """
+    return context is None or Path(file) in context[_ALLOWED]
+
+
+def unnamed_file(run: str, kind: str, file: str) -> str:
+    """Describe a file that a stored run needs and its caller did not name, in one line.
+
+    Args:
+        run: the name of the run.
+        kind: what the file is, which is also the option that names it: backend or world.
+        file: its path.
+    """
+    return (
+        f"run {run} was played with the {kind} file {file}; "
+        f"expected it named on the command line: --{kind} {file}"
+    )
 
 
 def _reason(error: Exception) -> str:

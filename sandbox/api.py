@@ -14,14 +14,16 @@ the `Address` that `create` and `fork` return.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
-from sandbox.config import QUICKSTART, load_config
+from sandbox.backends.base import Backend
+from sandbox.config import QUICKSTART, Config, load_config
 from sandbox.datasets import ExportReport
 from sandbox.datasets import export as export_readers
+from sandbox.engine.layers import Layer
 from sandbox.engine.limits import UNLIMITED, Budget
 from sandbox.engine.run import Blueprint, Watch, prepare
 from sandbox.engine.run import create as create_run
@@ -49,6 +51,7 @@ __all__ = [
     "export",
     "fork",
     "open_run",
+    "plugin_files",
     "resume",
     "run",
     "verify",
@@ -65,6 +68,7 @@ def create(
     db: str | Path | None = None,
     rounds: int | None = None,
     settings: SettingValues = (),
+    backends: Mapping[str, Backend] | None = None,
 ) -> Address:
     """Write a new run into its database without starting it; `resume` starts it.
 
@@ -74,6 +78,7 @@ def create(
         db: a database URL or a path; the default is ``runs/NAME.db``.
         rounds: the number of rounds, in place of the config's.
         settings: config keys to set, in place of the config's.
+        backends: by role, those that `resume` will be given.
 
     Returns:
         The address of the new run.
@@ -82,7 +87,7 @@ def create(
         InputError: the config is invalid, or the name is taken.
     """
     blueprint = _blueprint(config, settings, name=name, rounds=rounds)
-    return create_run(blueprint, None if db is None else str(db))
+    return create_run(blueprint, None if db is None else str(db), backends)
 
 
 def run(
@@ -94,6 +99,8 @@ def run(
     settings: SettingValues = (),
     budget: Budget = UNLIMITED,
     watch: Watch | None = None,
+    backends: Mapping[str, Backend] | None = None,
+    layers: Sequence[Layer] = (),
 ) -> Outcome:
     """Create a run and play it until it is done or has to stop.
 
@@ -105,12 +112,21 @@ def run(
         settings: config keys to set, in place of the config's.
         budget: limits on calls, tokens and hours.
         watch: called once with the run's `sandbox.progress.Progress` before it starts.
+        backends: by role, in place of those that the config names.
+        layers: further layers that calls go through; see `sandbox.engine.layers`.
 
     Raises:
         InputError: the config is invalid, or the name is taken.
     """
-    address = create(config, name=name, db=db, rounds=rounds, settings=settings)
-    return resume(address, budget=budget, watch=watch)
+    address = create(config, name=name, db=db, rounds=rounds, settings=settings, backends=backends)
+    return resume(
+        address,
+        budget=budget,
+        watch=watch,
+        backends=backends,
+        layers=layers,
+        allow=plugin_files(address),
+    )
 
 
 def resume(
@@ -120,6 +136,9 @@ def resume(
     budget: Budget = UNLIMITED,
     accept_changes: bool = False,
     watch: Watch | None = None,
+    backends: Mapping[str, Backend] | None = None,
+    layers: Sequence[Layer] = (),
+    allow: Collection[str | Path] = (),
 ) -> Outcome:
     """Play a stored run until it is done or has to stop; nothing happens if it is done.
 
@@ -129,13 +148,34 @@ def resume(
         budget: limits on calls, tokens and hours, for this call of `resume`.
         accept_changes: resume although files or the program have changed since the run started.
         watch: called once with the run's `sandbox.progress.Progress` before it starts.
+        backends: by role, in place of those that the config names.
+        layers: further layers that calls go through; see `sandbox.engine.layers`.
+        allow: files with Python code that the run's config names and that may be loaded.
 
     Raises:
-        InputError: there is no such run, another process is writing it, or something has changed.
+        InputError: there is no such run, another process is writing it, something has changed, or
+            it needs a file that is not allowed.
     """
     return resume_run(
-        address_of(run), watch, rounds=rounds, budget=budget, accept_changes=accept_changes
+        address_of(run),
+        watch,
+        rounds=rounds,
+        budget=budget,
+        accept_changes=accept_changes,
+        backends=backends,
+        layers=layers,
+        allow=[Path(file) for file in allow],
     )
+
+
+def plugin_files(run: str | Address) -> list[Path]:
+    """List the files with Python code that a run's config names, without loading them.
+
+    Raises:
+        InputError: there is no such run.
+    """
+    with open_run(run) as reader:
+        return Config.from_json(reader.run.config).files()
 
 
 def fork(
@@ -147,6 +187,7 @@ def fork(
     db: str | Path | None = None,
     rounds: int | None = None,
     accept_changes: bool = False,
+    allow: Collection[str | Path] = (),
 ) -> Address:
     """Write a new run that starts with the rounds of another one; `resume` plays the rest.
 
@@ -158,6 +199,7 @@ def fork(
         db: a database URL or a path; the default is ``runs/NAME.db``.
         rounds: the total number of rounds; the default is that of the original.
         accept_changes: fork although files or the program have changed since the run started.
+        allow: files with Python code that the run's config names and that may be loaded.
 
     Returns:
         The address of the new run.
@@ -174,6 +216,7 @@ def fork(
         db=None if db is None else str(db),
         rounds=rounds,
         accept_changes=accept_changes,
+        allow=[Path(file) for file in allow],
     )
 
 
@@ -202,6 +245,7 @@ def estimate(
     tokens_in_per_second: float | None = None,
     tokens_out_per_second: float | None = None,
     gpus: int | None = None,
+    backends: Mapping[str, Backend] | None = None,
 ) -> dict[str, Any]:
     """Play a sample of a config's episodes and extrapolate calls, tokens, time and disk space.
 
@@ -214,6 +258,7 @@ def estimate(
             default is the speed of the sample.
         tokens_out_per_second: generation throughput of one GPU.
         gpus: the number of GPUs.
+        backends: by role, in place of those that the config names.
 
     Returns:
         See `sandbox.study.estimate.estimate`.
@@ -222,20 +267,24 @@ def estimate(
         InputError: the config is invalid, a number is out of range, or a backend is unreachable.
     """
     rates = given_rates(tokens_in_per_second, tokens_out_per_second, gpus)
-    return estimate_run(_blueprint(config, settings, rounds=rounds), episodes, rates, gpus)
+    blueprint = _blueprint(config, settings, rounds=rounds)
+    return estimate_run(blueprint, episodes, rates, gpus, backends)
 
 
-def verify(run: str | Address, *, watch: Watch | None = None) -> Verdict:
+def verify(
+    run: str | Address, *, watch: Watch | None = None, allow: Collection[str | Path] = ()
+) -> Verdict:
     """Replay a finished run from its journal, without a model, and compare digests.
 
     Args:
         run: the run.
         watch: called once with the replay's `sandbox.progress.Progress` before it starts.
+        allow: files with Python code that the run's config names and that may be loaded.
 
     Raises:
         InputError: there is no such run, it is not finished, or its journal is incomplete.
     """
-    return verify_run(address_of(run), watch)
+    return verify_run(address_of(run), watch, allow=[Path(file) for file in allow])
 
 
 def export(

@@ -10,7 +10,7 @@ import difflib
 import json
 import os
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_args
 
@@ -21,15 +21,16 @@ from pydantic import (
     Field,
     SerializeAsAny,
     ValidationError,
+    ValidationInfo,
     field_validator,
     model_validator,
 )
 
 from agents.forms import clean
 from agents.persona import Label
-from agents.plugins import PluginError, is_file
+from agents.plugins import PluginError, is_file, may_load, only_files, unnamed_file
 from agents.scale import Better, Scale, Subject
-from sandbox.backends import ModelConfig
+from sandbox.backends import BUILT_IN, ModelConfig, UnloadedSettings, kind_of
 from sandbox.backends.embedding import EmbedderSetting
 from storage.errors import InputError
 from worlds.base import SettingError, Settings, World, kinds, world_of
@@ -67,16 +68,20 @@ class MemoryConfig(_Part):
 
 
 class Group(_Part):
-    """Agents that speak with a model of their own: those of a label, or a share drawn by chance."""
+    """Agents that speak with a model of their own.
+
+    They are those of a label, a share drawn by chance, or those of some numbers.
+    """
 
     model: ModelConfig
     label: Label | None = None
     share: float | None = Field(default=None, gt=0, le=1)
+    agents: tuple[Annotated[int, Field(ge=0)], ...] | None = Field(default=None, min_length=1)
 
     @model_validator(mode="after")
     def _one_rule(self) -> Group:
-        if (self.label is None) == (self.share is None):
-            raise ValueError("either a label or a share, to say who is in the group")
+        if sum(rule is not None for rule in (self.label, self.share, self.agents)) != 1:
+            raise ValueError("either a label, a share or agents, to say who is in the group")
         return self
 
 
@@ -136,6 +141,15 @@ class ScaleConfig(_Part):
     stages: tuple[str, ...] | None = None
 
 
+class UnloadedWorld(Settings):
+    """Settings of a world file that a stored run names and that has not been loaded.
+
+    They can be looked at; no world can be made from them.
+    """
+
+    model_config = ConfigDict(extra="allow")
+
+
 class Config(_Part):
     """One run, whole. Paths are absolute once it is loaded."""
 
@@ -163,13 +177,15 @@ class Config(_Part):
 
     @field_validator("world", mode="before")
     @classmethod
-    def _world(cls, value: Any) -> Settings:
+    def _world(cls, value: Any, info: ValidationInfo) -> Settings:
         if isinstance(value, Settings):
             return value
         kind = value.get("kind") if isinstance(value, Mapping) else None
         if not isinstance(kind, str) or (kind not in kinds() and not is_file(kind)):
             there = ", ".join(kinds())
             raise ValueError(f"kind: found {kind!r}, expected one of {there}, or a Python file")
+        if is_file(kind) and not may_load(kind, info.context):
+            return UnloadedWorld.model_validate(value)
         try:
             return world_of(kind).settings_type.model_validate(value)
         except PluginError as error:
@@ -180,7 +196,10 @@ class Config(_Part):
 
         Raises:
             SettingError: a scale cannot be made; its key is that of the config.
+            InputError: the world is a file that has not been loaded.
         """
+        if isinstance(self.world, UnloadedWorld):
+            raise InputError(unnamed_file(self.name, "world", self.world.kind))
         kind = world_of(self.world.kind)
         known = {scale.name: scale for scale in kind.scales}
         scales = [_scale(name, given, known.get(name)) for name, given in self.scales.items()]
@@ -193,15 +212,41 @@ class Config(_Part):
         """The config as a run stores it."""
         return self.model_dump_json()
 
+    def files(self) -> list[Path]:
+        """List the files with Python code that the config names."""
+        backends = [settings.backend for _, settings in self.models.roles()]
+        return [Path(name) for name in dict.fromkeys([self.world.kind, *backends]) if is_file(name)]
+
+    def refuse_unloaded(self, given: Collection[str] = ()) -> None:
+        """Refuse to play a run with a file that has not been loaded.
+
+        Args:
+            given: roles whose backends are handed in, so that theirs are not needed.
+
+        Raises:
+            InputError: the caller of `from_json` did not allow a file.
+        """
+        if isinstance(self.world, UnloadedWorld):
+            raise InputError(unnamed_file(self.name, "world", self.world.kind))
+        for role, settings in self.models.roles():
+            if isinstance(settings, UnloadedSettings) and role not in given:
+                raise InputError(unnamed_file(self.name, "backend", settings.backend))
+
     @staticmethod
-    def from_json(text: str) -> Config:
-        """The config of a stored run.
+    def from_json(text: str, allow: Collection[Path] = ()) -> Config:
+        """Read the config of a stored run.
+
+        Of the files with Python code that it names, only those that are allowed are loaded.
+
+        Args:
+            text: what `as_json` returned.
+            allow: files that the caller names.
 
         Raises:
             InputError: it cannot be read any more.
         """
         try:
-            return Config.model_validate_json(text)
+            return Config.model_validate_json(text, context=only_files(allow))
         except ValidationError as error:
             raise InputError(explain(error, "the stored config", {}, {})) from None
 
@@ -328,7 +373,9 @@ def _anchor_models(parts: list[Any], folder: Path) -> None:
 
 
 def _is_path(key: str, value: str) -> bool:
-    """Whether a setting of a model is a path; a model can be a name on a model hub as well."""
+    """Tell whether a setting of a model is a path; models and backends can have other names."""
+    if key == "backend":
+        return is_file(value)
     return key == "chat_template" or (key == "model" and value.startswith(_PATH_BEGINNINGS))
 
 
@@ -392,7 +439,7 @@ def explain(
     name = ".".join(key)
     message = _TOLD.get(first["type"], first["msg"].removeprefix("Value error, "))
     if first["type"] == "extra_forbidden":
-        return f"{place}: {name}: unknown key; {_expected_key(key)}"
+        return f"{place}: {name}: unknown key; {_expected_key(key, data)}"
     if first["type"] == "missing":
         return f"{place}: {name}: missing; expected a value"
     message = message[:1].lower() + message[1:]
@@ -417,7 +464,12 @@ def told(setting: str) -> str:
     return f"--set {name if hidden else setting}"
 
 
-def _expected_key(key: Sequence[str]) -> str:
+def _expected_key(key: Sequence[str], data: Any) -> str:
+    for part in key[:-1]:
+        data = data[part]
+    backend = data.get("backend")
+    if isinstance(backend, str) and is_file(backend):
+        return f"expected one that the class Config in {backend} has"
     where = "docs/models.md" if key[0] == "models" or "embedder" in key else "the README"
     where = "docs/scenes.md or the README" if key[0] == "world" else where
     near = difflib.get_close_matches(key[-1], _known_keys(), 1, 0.75)
@@ -429,6 +481,7 @@ def _known_keys() -> set[str]:
     """The keys of a config and of whatever can be nested in it."""
     found: set[str] = set()
     waiting: list[Any] = [Config, *(world_of(kind).settings_type for kind in kinds())]
+    waiting += [kind_of(name).settings for name in BUILT_IN]
     while waiting:
         part = waiting.pop()
         if isinstance(part, type) and issubclass(part, BaseModel):

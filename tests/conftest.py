@@ -16,6 +16,8 @@ from hypothesis import settings
 from stored import SPOILT, Run
 from stored import make as make_stored
 
+from sandbox.backends.base import Backend
+from sandbox.backends.scripted import ScriptedBackend, ScriptedConfig
 from sandbox.config import QUICKSTART, Config, load_config
 from sandbox.engine.run import create, prepare, resume
 from sandbox.reading.runs import Outcome
@@ -32,6 +34,17 @@ SMALL = ("world.size=4", "rounds=3", "question_count=8", "memory.prior_pairs=20"
 def small(*settings: str) -> Config:
     """The quickstart, made smaller, with other settings on top."""
     return load_config(QUICKSTART, [*SMALL, *settings])
+
+
+def scripted_backends(
+    config: Config, kind: type[ScriptedBackend] = ScriptedBackend
+) -> dict[str, Backend]:
+    """Make a backend of this class for every role, as `resume` takes them."""
+    made: dict[str, Backend] = {}
+    for role, model in config.models.roles():
+        assert isinstance(model, ScriptedConfig)
+        made[role] = kind(model)
+    return made
 
 
 Make = Callable[..., tuple[Address, Outcome]]

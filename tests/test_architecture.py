@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from conftest import ROOT
 
-NEUTRAL = ("sandbox", "sandbox.text", "sandbox.files", "sandbox.progress")
+NEUTRAL = ("sandbox", "sandbox.text", "sandbox.files", "sandbox.progress", "sandbox.concurrency")
 """The version, and modules that know nothing of runs; every part of `sandbox` may import them."""
 
 PLAYING = ("agents", "worlds", "storage", "sandbox.backends", "sandbox.config", "sandbox.sources")
@@ -24,6 +24,7 @@ ALLOWED: dict[str, tuple[str, ...]] = {
     "sandbox.text": (),
     "sandbox.files": ("storage.errors",),
     "sandbox.progress": (),
+    "sandbox.concurrency": (),
     "sandbox.doctor": NEUTRAL,
     "sandbox.sources": ("agents", "worlds", "storage.errors"),
     "sandbox.config": ("agents", "worlds", "storage.errors", "sandbox.backends"),

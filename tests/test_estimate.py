@@ -8,7 +8,7 @@ from io import StringIO
 from pathlib import Path
 
 import pytest
-from conftest import Make, small
+from conftest import Make, scripted_backends, small
 from rich.console import Console
 from test_run import Stopping
 
@@ -82,12 +82,12 @@ def test_time_follows_from_rates() -> None:
     assert found["time"]["seconds"]["low"] < seconds / 4 < found["time"]["seconds"]["high"]
 
 
-def test_time_of_a_real_backend_is_measured(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_time_of_a_real_backend_is_measured() -> None:
     latency = {"first_token": 0.02, "per_token": 0, "capacity": 1000}
     scripted = ScriptedConfig.model_validate({"backend": "scripted", "latency": latency})
-    monkeypatch.setattr("sandbox.backends.OpenAIBackend", lambda _: ScriptedBackend(scripted))
     server = "models.social={backend: openai, base_url: http://127.0.0.1:9, model: stand-in}"
-    found = estimate(prepare(small(server, "rounds=6")), gpus=2)
+    backends = {"social": ScriptedBackend(scripted)}
+    found = estimate(prepare(small(server, "rounds=6")), gpus=2, backends=backends)
     assert found["time"]["basis"] == "sample"
     assert found["time"]["floor_seconds"] == pytest.approx(6 * 3 * 0.02, rel=0.8)
     hours = found["time"]["seconds"]["estimate"] * 2 / 3600
@@ -108,9 +108,8 @@ def test_nothing_is_left_behind(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
     estimate(prepare(small()))
     Stopping.calls, Stopping.limit = 0, 40
-    monkeypatch.setattr("sandbox.backends.ScriptedBackend", Stopping)
     with pytest.raises(InputError, match="no sample could be played: the engine is gone"):
-        estimate(prepare(small()))
+        estimate(prepare(small()), backends=scripted_backends(small(), Stopping))
     assert list(tmp_path.iterdir()) == []
 
 

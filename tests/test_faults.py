@@ -21,7 +21,7 @@ from typing import Any, ClassVar
 
 import pytest
 import yaml
-from conftest import ROOT, small
+from conftest import ROOT, scripted_backends, small
 from program import program
 
 from agents.forms import CallName
@@ -125,8 +125,7 @@ def faulty(monkeypatch: pytest.MonkeyPatch) -> type[Faulty]:
     kind: type[Faulty] = type(
         "Faulty", (Faulty,), {"chance": random.Random(3), "answered": Counter()}
     )
-    monkeypatch.setattr("sandbox.backends.ScriptedBackend", kind)
-    monkeypatch.setattr("sandbox.engine.calls.pause", lambda attempt, jitter: 0.001)
+    monkeypatch.setattr("sandbox.engine.layers.pause", lambda attempt, jitter: 0.001)
     return kind
 
 
@@ -135,7 +134,9 @@ def test_a_backend_that_hangs_and_fails_in_bursts(tmp_path: Path, faulty: type[F
     settings = [f"models.{role}.{key}" for role in ("social", "observer")
                 for key in ("timeout=0.02", "retries=40")]  # fmt: skip
     faulty.hang, faulty.burst, faulty.answered = 0.02, 0.3, Counter()
-    outcome = resume(create(prepare(small(*settings)), str(tmp_path / "faulty.db")))
+    config = small(*settings)
+    address = create(prepare(config), str(tmp_path / "faulty.db"))
+    outcome = resume(address, backends=scripted_backends(config, faulty))
     assert outcome.digest == calm.digest
     assert (outcome.calls, outcome.calls_failed) == (calm.calls, 0)
     assert max(faulty.answered.values()) == 1
@@ -144,13 +145,14 @@ def test_a_backend_that_hangs_and_fails_in_bursts(tmp_path: Path, faulty: type[F
 def test_a_backend_that_is_gone_stops_the_run(tmp_path: Path, faulty: type[Faulty]) -> None:
     address = create(prepare(small()), str(tmp_path / "run.db"))
     faulty.burst = 1.0
-    outcome = resume(address)
+    backends = scripted_backends(small(), faulty)
+    outcome = resume(address, backends=backends)
     assert outcome.status == "failed"
     assert outcome.message is not None
     assert "connection refused, 6 times" in outcome.message
     assert outcome.calls == 0
     faulty.burst = 0.0
-    assert resume(address).status == "done"
+    assert resume(address, backends=backends).status == "done"
 
 
 def test_a_locked_database_is_waited_for(tmp_path: Path) -> None:
@@ -302,9 +304,12 @@ def test_another_version_or_model_is_named(tmp_path: Path, monkeypatch: pytest.M
     with pytest.raises(InputError, match=r"the program's version, .* then, 9.9 now"):
         resume(address)
     monkeypatch.undo()
-    monkeypatch.setattr(scripted.ScriptedBackend, "model", "another")
+
+    class Another(scripted.ScriptedBackend):
+        model = "another"
+
     with pytest.raises(InputError, match="the social model, scripted then, another now"):
-        resume(address)
+        resume(address, backends=scripted_backends(small(), Another))
 
 
 def test_a_call_with_another_prompt_can_be_asked_anew(tmp_path: Path) -> None:

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import Make, small
+from conftest import Make, scripted_backends, small
 from test_cli import sim, sim_json
 from test_run import Stopping
 
@@ -62,15 +62,12 @@ def test_a_fork_beside_other_runs_has_ids_of_its_own(make: Make, tmp_path: Path)
     assert all(call(reader, number).hash_agrees for number in range(0, 300, 23))
 
 
-def test_a_fork_of_a_run_that_is_not_finished(
-    make: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_fork_of_a_run_that_is_not_finished(make: Make, tmp_path: Path) -> None:
     _, outcome = make(*ROUGH)
     source = create(prepare(small(*ROUGH, "name=half")), str(tmp_path / "half.db"))
-    with monkeypatch.context() as patch:
-        Stopping.calls, Stopping.limit = 0, 400
-        patch.setattr("sandbox.backends.ScriptedBackend", Stopping)
-        assert resume(source).status == "failed"
+    Stopping.calls, Stopping.limit = 0, 400
+    backends = scripted_backends(small(*ROUGH), Stopping)
+    assert resume(source, backends=backends).status == "failed"
     with pytest.raises(InputError, match=r"--at: found 2; expected .* are complete: 0 to \d"):
         fork(source, 2, db=str(tmp_path / "fork.db"))
     address, forked = _forked(source, 0)

@@ -6,7 +6,7 @@ import asyncio
 import random
 
 import pytest
-from conftest import small
+from conftest import scripted_backends, small
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -66,9 +66,8 @@ def test_every_order_gives_the_same_digest(
         create(prepare(small(*base, "schedule.order=sequential")), str(folder / "plain.db"))
     )
     Moody.chance = random.Random(mood)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("sandbox.backends.ScriptedBackend", Moody)
-        for number, how in enumerate(work):
-            config = small(*base, *_settings(how))
-            other = resume(create(prepare(config), str(folder / f"{number}.db")))
-            assert (other.digest, other.episodes) == (plain.digest, plain.episodes)
+    for number, how in enumerate(work):
+        config = small(*base, *_settings(how))
+        address = create(prepare(config), str(folder / f"{number}.db"))
+        other = resume(address, backends=scripted_backends(config, Moody))
+        assert (other.digest, other.episodes) == (plain.digest, plain.episodes)

@@ -16,6 +16,7 @@ import yaml
 from conftest import ROOT
 from pydantic import BaseModel
 
+from sandbox.backends import BUILT_IN, kind_of
 from sandbox.backends.embedding import OpenAIEmbedderConfig
 from sandbox.backends.openai import OpenAIConfig
 from sandbox.backends.scripted import ScriptedConfig
@@ -142,7 +143,11 @@ def _reachable(model: type[BaseModel]) -> set[type[BaseModel]]:
     """A model and all that its fields can hold."""
     found, waiting = (
         set[type[BaseModel]](),
-        [model, *(world_of(one).settings_type for one in kinds())],
+        [
+            model,
+            *(world_of(name).settings_type for name in kinds()),
+            *(kind_of(name).settings for name in BUILT_IN),
+        ],
     )
     while waiting:
         part = waiting.pop()

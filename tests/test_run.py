@@ -9,11 +9,11 @@ from collections import Counter
 from pathlib import Path
 
 import pytest
-from conftest import Make, small
+from conftest import Make, scripted_backends, small
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from agents.forms import CallName, Prompt, prompt_hash
+from agents.forms import CallName, prompt_hash
 from sandbox import api
 from sandbox.backends import scripted
 from sandbox.backends.base import BackendDown, Call, Reply
@@ -117,14 +117,12 @@ def test_a_run_that_breaks_down_goes_on_where_it_stopped(
             asked[call.name] += 1
             return reply
 
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("sandbox.backends.ScriptedBackend", Counting)
-        for limit in [*limits, 10**9]:
-            Counting.calls, Counting.limit = 0, limit
-            outcome = resume(broken)
-            if outcome.status == "done":
-                break
-            assert (outcome.status, outcome.message) == ("failed", "the engine is gone")
+    for limit in [*limits, 10**9]:
+        Counting.calls, Counting.limit = 0, limit
+        outcome = resume(broken, backends=scripted_backends(small(*setting), Counting))
+        if outcome.status == "done":
+            break
+        assert (outcome.status, outcome.message) == ("failed", "the engine is gone")
     assert outcome.status == "done"
     assert outcome.digest == expected.digest
     assert outcome.calls == expected.calls
@@ -199,13 +197,11 @@ def test_verify_wants_a_finished_run(tmp_path: Path) -> None:
         verify(address)
 
 
-def test_a_changed_persona_is_named_on_resume(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_changed_persona_is_named_on_resume(tmp_path: Path) -> None:
     address = create(prepare(small()), str(tmp_path / "run.db"))
     Stopping.calls, Stopping.limit = 0, 40
-    monkeypatch.setattr("sandbox.backends.ScriptedBackend", Stopping)
-    assert resume(address).status == "failed"
+    backends = scripted_backends(small(), Stopping)
+    assert resume(address, backends=backends).status == "failed"
     with sqlite3.connect(tmp_path / "run.db") as connection:
         connection.execute("UPDATE agents SET label = iif(label = 'good', 'bad', 'good')")
     connection.close()
@@ -213,7 +209,7 @@ def test_a_changed_persona_is_named_on_resume(
     with pytest.raises(
         InputError, match=r"call 0/\d+/draft/\d+/0.0: the journal holds another prompt"
     ):
-        resume(address)
+        resume(address, backends=backends)
 
 
 def test_every_mishap_is_a_row_and_none_is_a_number(make: Make, tmp_path: Path) -> None:
@@ -276,7 +272,7 @@ def test_prompts_can_be_shown_again_and_their_hash_agrees(make: Make, tmp_path: 
     for number in range(0, outcome.calls, 7):
         assert call(reader, number).hash_agrees
     one = call(reader, 0)
-    assert prompt_hash(Prompt(one.system, (one.prompt + " ",))).hex() != one.prompt_hash
+    assert prompt_hash(one.system, one.prompt + " ").hex() != one.prompt_hash
 
 
 def test_what_was_recalled_is_in_the_prompt(make: Make, tmp_path: Path) -> None:

@@ -13,7 +13,6 @@ from typing import Any
 import pytest
 from rich.console import Console
 
-import worlds
 from sandbox.config import PRESETS, load_config
 from sandbox.datasets import export as export_run
 from sandbox.engine.limits import UNLIMITED, Budget
@@ -33,7 +32,6 @@ from storage.database import Address
 from storage.errors import InputError
 from storage.exchanges import Exchange, exchanges
 from storage.reader import Reader
-from worlds.base import kinds
 
 Play = Callable[..., tuple[Address, Outcome]]
 
@@ -66,7 +64,7 @@ def test_a_run_of_scenes_loses_nothing(play: Play) -> None:
     assert outcome.calls_failed == outcome.unparsed == outcome.agents == 0
     refused = retried = harmful = 0
     for one in scenes(address):
-        assert one.draft and one.revision and one.failed_at is None and one.author is None
+        assert all(one.texts.values()) and one.failed_at is None and one.author is None
         assert one.scene is not None
         assert len(one.scene.parts) == 5 and len({part.name for part in one.scene.parts}) == 5
         assert all(part.about and part.agent is None for part in one.scene.parts)
@@ -165,7 +163,7 @@ def test_whatever_the_model_says_a_scene_ends_and_says_where(play: Play, preset:
     assert any(act.passed and act.harm is None for act in acts)
     assert all(act.passed is None for act in acts if act.text is None)
     for one in scenes(address):
-        assert (one.revision is None) == (one.failed_at is not None)
+        assert (one.texts["revision"] is None) == (one.failed_at is not None)
         text = Console(width=100, record=True, file=StringIO())
         text.print(exchange_view(read_exchange(read(address), one.episode)))
 
@@ -366,12 +364,11 @@ def test_a_scene_is_shown_as_a_script(play: Play) -> None:
 CONVERSATION = '''
 """Two agents talk."""
 
-from typing import Literal
-
 from pydantic import Field
 
 from agents.agent import Agent
 from agents.forms import Form
+from agents.scale import Stage
 from agents.shapes import Line
 from worlds import base
 from worlds.base import Act, Meeting, Part
@@ -388,13 +385,13 @@ You say:""", Line(), {"me": "", "question": "", "said": []})
 
 
 class Settings(base.Settings):
-    kind: Literal["talk"] = "talk"
     turns: int = Field(default=4, ge=1)
 
 
 class World(base.World):
     settings_type = Settings
-    forms = (SAY,)
+    stages = (Stage(name="last", answer=False),)
+    prompts = (SAY,)
 
     def populate(self, personas):
         return [Agent(n, "neutral", one, n, 0) for n, one in enumerate(personas[:6])]
@@ -416,27 +413,27 @@ class World(base.World):
             )
             said.append(text)
             episode.act(Act(turn, 0, turn % 2, text=text, passed=True, seen_by=(0, 1)))
+        episode.record("last", said[-1])
         episode.remember(said[-1])
 '''
 
 
 @pytest.fixture
-def talk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
-    """A third world: one file in a folder of worlds."""
-    (tmp_path / "talk.py").write_text(CONVERSATION, encoding="utf-8")
-    monkeypatch.setattr(worlds, "__path__", [*worlds.__path__, str(tmp_path)])
-    return "talk"
+def talk(tmp_path: Path) -> Path:
+    """A third world, in a file of its own."""
+    file = tmp_path / "talk.py"
+    file.write_text(CONVERSATION, encoding="utf-8")
+    return file
 
 
-def test_a_third_world_is_one_file(play: Play, talk: str, tmp_path: Path) -> None:
-    assert kinds() == ["grid", "scene", talk]
-    address, outcome = play("world={kind: talk, turns: 3}", "rounds=2", name="talk")
+def test_a_third_world_is_one_file(play: Play, talk: Path, tmp_path: Path) -> None:
+    address, outcome = play(f"world={{kind: {talk}, turns: 3}}", "rounds=2", name="talk")
     assert (outcome.status, outcome.episodes, outcome.calls) == ("done", 12, 36)
-    assert verify(address).agrees
     data: dict[str, Any] = read_exchange(read(address), 7).as_dict()
+    assert verify(address, allow=[talk]).agrees
     assert len(data["scene"]["acts"]) == 3 and data["author"] == 1
     console = Console(width=100, record=True, file=StringIO())
     console.print(exchange_view(read_exchange(read(address), 7)))
     assert data["scene"]["acts"][0]["text"][:30] in console.export_text()
-    forked = fork(address, 0, name="again", db=str(tmp_path / "again.db"))
-    assert resume(forked).digest == outcome.digest
+    forked = fork(address, 0, name="again", db=str(tmp_path / "again.db"), allow=[talk])
+    assert resume(forked, allow=[talk]).digest == outcome.digest

@@ -11,8 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from agents.scale import Measure, Scale
+from sandbox.concurrency import Gate
 from sandbox.config import Schedule
-from sandbox.engine.limits import Gate
 from sandbox.engine.scheduler import Planned, Scheduler
 from sandbox.engine.stopping import ParetoRule
 from worlds.base import Meeting

@@ -1,41 +1,181 @@
-"""Backends: what answers calls. A config names one for each role by its `backend` key."""
+"""Backends answer calls. A config names one for each role by its `backend` key.
+
+A backend is a module that defines two classes:
+
+- `Config`, a subclass of `sandbox.backends.base.ModelSettings`: the keys that a config may set;
+- `Backend`, made with a `Config`, with the methods of `sandbox.backends.base.Backend`.
+
+Such a module is one of `BUILT_IN`; or an installed package registers it under a name in the entry
+point group `sandbox_society.backends`; or it is a Python file, which a config names by its path.
+Importing the module must not import a model library: that belongs in `Backend.start`.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from typing import Annotated
+import importlib
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping
+from contextlib import AsyncExitStack, asynccontextmanager
+from typing import Annotated, Any, NamedTuple
 
-from pydantic import Field
+from pydantic import BeforeValidator, ConfigDict, SerializeAsAny, ValidationError, ValidationInfo
+from pydantic_core import PydanticCustomError
 
-from sandbox.backends.base import Backend
-from sandbox.backends.openai import OpenAIBackend, OpenAIConfig
-from sandbox.backends.scripted import ScriptedBackend, ScriptedConfig
-from sandbox.backends.vllm import VllmBackend
-from sandbox.backends.vllm_config import VllmConfig
+from agents.plugins import (
+    PluginError,
+    entry_points,
+    is_file,
+    load_entry_point,
+    load_file,
+    may_load,
+)
+from sandbox.backends import base
+from sandbox.backends.base import ModelSettings
+from storage.errors import InputError
 
-ModelConfig = Annotated[ScriptedConfig | VllmConfig | OpenAIConfig, Field(discriminator="backend")]
-"""The settings of any backend, told apart by the key `backend`."""
+BUILT_IN = {
+    "scripted": "sandbox.backends.scripted",
+    "vllm": "sandbox.backends.vllm",
+    "openai": "sandbox.backends.openai",
+}
+"""The modules of the backends that come with the program, by name."""
+
+GROUP = "sandbox_society.backends"
+"""The entry point group in which installed packages register backends."""
 
 
-def backend_of(config: ScriptedConfig | VllmConfig | OpenAIConfig) -> Backend:
-    """The backend for a model's settings, not started yet."""
-    match config:
-        case VllmConfig():
-            return VllmBackend(config)
-        case OpenAIConfig():
-            return OpenAIBackend(config)
-        case ScriptedConfig():
-            return ScriptedBackend(config)
+class Kind(NamedTuple):
+    """One kind of backend: the class of its settings, and what makes a backend from them."""
+
+    settings: type[ModelSettings]
+    make: Callable[[Any], base.Backend]
+
+
+class UnloadedSettings(ModelSettings):
+    """Settings of a backend file that a stored run names and that has not been loaded.
+
+    They can be looked at; no backend can be made from them.
+    """
+
+    model_config = ConfigDict(extra="allow")
+
+
+def names() -> list[str]:
+    """List the names of all backends but those in files."""
+    return list(dict.fromkeys([*BUILT_IN, *entry_points(GROUP)]))
+
+
+def kind_of(name: str) -> Kind:
+    """Look up a kind of backend, and import its module.
+
+    Args:
+        name: one of `names`, or the path of a Python file.
+
+    Raises:
+        PluginError: it cannot be loaded, or lacks a class.
+    """
+    if is_file(name):
+        module: Any = load_file(name)
+    elif name in BUILT_IN:
+        module = importlib.import_module(BUILT_IN[name])
+    else:
+        module = load_entry_point(GROUP, name)
+    settings, make = getattr(module, "Config", None), getattr(module, "Backend", None)
+    if not (isinstance(settings, type) and issubclass(settings, ModelSettings)):
+        raise PluginError(f"{name} defines no class Config that is a subclass of ModelSettings")
+    if not callable(make) or make is base.Backend:
+        raise PluginError(f"{name} defines no class Backend")
+    return Kind(settings, make)
+
+
+def _resolve(value: Any, info: ValidationInfo) -> Any:
+    """Validate the settings of a model with the class of their backend."""
+    if not isinstance(value, Mapping) or "backend" not in value:
+        return value  # settings already, or an error of the common class
+    name = value["backend"]
+    if _is_file(name) and not may_load(name, info.context):
+        return UnloadedSettings.model_validate(value)
+    if not (_is_file(name) or _is_registered(name)):
+        words = f"one of {', '.join(names())}, or the path of a file such as ./my_backend.py"
+        raise _error(name, words)
+    try:
+        kind = kind_of(name)
+    except PluginError as error:
+        raise _error(name, f"a backend that can be loaded; {error}") from None
+    return kind.settings.model_validate(value)
+
+
+def _is_file(name: Any) -> bool:
+    return isinstance(name, str) and is_file(name)
+
+
+def _is_registered(name: Any) -> bool:
+    """Tell whether there is a backend of this name; packages are only searched if need be."""
+    return isinstance(name, str) and (name in BUILT_IN or name in entry_points(GROUP))
+
+
+def _error(name: Any, words: str) -> ValidationError:
+    """An error at the key `backend`."""
+    reason = PydanticCustomError("backend", "{words}", {"words": words})
+    return ValidationError.from_exception_data(
+        "ModelSettings", [{"type": reason, "loc": ("backend",), "input": name}]
+    )
+
+
+ModelConfig = Annotated[SerializeAsAny[ModelSettings], BeforeValidator(_resolve)]
+"""The settings of a model; the key `backend` names the class that validates them."""
+
+
+def backend_of(settings: ModelSettings) -> base.Backend:
+    """Make the backend for a model's settings; it is not started yet.
+
+    Raises:
+        InputError: the module of the backend cannot be loaded any more.
+    """
+    if isinstance(settings, UnloadedSettings):
+        raise InputError(f"backend: {settings.backend} is not loaded; expected it to be named")
+    try:
+        return kind_of(settings.backend).make(settings)
+    except PluginError as error:
+        raise InputError(f"backend: found {settings.backend}; {error}") from None
 
 
 def backends_of(
-    models: Iterable[tuple[str, ScriptedConfig | VllmConfig | OpenAIConfig]],
-) -> dict[str, Backend]:
-    """The backend of each role; roles whose settings agree share one."""
-    made: dict[str, Backend] = {}
-    settings_of: dict[str, ScriptedConfig | VllmConfig | OpenAIConfig] = {}
-    for role, settings in models:
-        same = next((other for other, known in settings_of.items() if known == settings), None)
-        made[role] = backend_of(settings) if same is None else made[same]
-        settings_of[role] = settings
-    return made
+    models: Iterable[tuple[str, ModelSettings]], given: Mapping[str, base.Backend] | None = None
+) -> dict[str, base.Backend]:
+    """Make the backend of each role; roles whose settings agree share one.
+
+    Args:
+        models: every role with its settings.
+        given: backends by role that are used in place of what the settings name.
+
+    Raises:
+        InputError: there is no role of a name in `given`, or a backend cannot be loaded.
+    """
+    settings_of = dict(models)
+    backends = dict(given or {})
+    for role in backends:
+        if role not in settings_of:
+            known = ", ".join(settings_of)
+            raise InputError(f"backends: found the role {role!r}; expected one of {known}")
+    made: list[tuple[ModelSettings, base.Backend]] = []
+    for role, settings in settings_of.items():
+        if role in backends:
+            continue
+        same = next((backend for known, backend in made if known == settings), None)
+        backends[role] = same or backend_of(settings)
+        made.append((settings, backends[role]))
+    return backends
+
+
+@asynccontextmanager
+async def started(backends: Iterable[base.Backend]) -> AsyncIterator[None]:
+    """Start backends, each once, and close them at the end.
+
+    Raises:
+        BackendDown: one cannot be started.
+    """
+    async with AsyncExitStack() as stack:
+        for backend in {id(backend): backend for backend in backends}.values():
+            stack.push_async_callback(backend.close)
+            await backend.start()
+        yield

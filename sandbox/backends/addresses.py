@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-import heapq
 import math
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
 from sandbox.backends.base import Unavailable
+from sandbox.concurrency import Gate
 
 REST_SECONDS, LONGEST_REST = 5.0, 60.0
 """How long an address rests that could not be reached; each time twice as long, to the longest."""
@@ -18,51 +18,22 @@ SPARE_CALLS = 8
 """How many more calls than twice those of the least busy address an address may have."""
 
 
-class AdaptiveGate:
-    """Lets calls through, lowest priority number first; how many at once follows from how it goes.
+class AdaptiveGate(Gate):
+    """A gate whose width follows from how the other side copes.
 
     The width is halved, at most once a second, when the other side is overloaded; it grows by one
     for as many successes as it is wide, up to where it began.
-
-    Attributes:
-        width: how many may be inside at once.
-        inside: how many are.
     """
 
     def __init__(self, width: int) -> None:
-        self.width = float(width)
-        self.inside = 0
+        super().__init__(float(width))
         self._widest = float(width)
         self._halved = -math.inf
-        self._arrivals = 0
-        self._queue: list[tuple[int, int, asyncio.Future[None]]] = []
-
-    def load(self) -> int:
-        """How many are inside or wait."""
-        return self.inside + len(self._queue)
-
-    async def enter(self, priority: int) -> None:
-        """Wait for a place. Whoever is cancelled while waiting takes none."""
-        turn: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self._arrivals += 1
-        heapq.heappush(self._queue, (priority, self._arrivals, turn))
-        self._admit()
-        try:
-            await turn
-        except asyncio.CancelledError:
-            if turn.done() and not turn.cancelled():
-                self.leave()
-            raise
-
-    def leave(self) -> None:
-        """Give a place back."""
-        self.inside -= 1
-        self._admit()
 
     def succeeded(self) -> None:
         """Grow a little."""
         self.width = min(self._widest, self.width + 1 / self.width)
-        self._admit()
+        self.admit()
 
     def overloaded(self) -> None:
         """Shrink to half, unless that has just happened."""
@@ -70,13 +41,6 @@ class AdaptiveGate:
         if now - self._halved >= 1:
             self._halved = now
             self.width = max(1.0, self.width / 2)
-
-    def _admit(self) -> None:
-        while self._queue and self.inside < int(self.width):
-            turn = heapq.heappop(self._queue)[-1]
-            if not turn.done():
-                self.inside += 1
-                turn.set_result(None)
 
 
 class Address:

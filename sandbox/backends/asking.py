@@ -1,9 +1,10 @@
-"""What every backend that asks a server needs: its key, and when to ask again."""
+"""What every client of a server needs: its key, and when to send a request again."""
 
 from __future__ import annotations
 
 import math
 import os
+import random
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
@@ -15,6 +16,27 @@ CONNECT_SECONDS = 10.0
 
 LONGEST_WAIT = 600.0
 """The longest that a server's Retry-After is heeded for, in seconds."""
+
+LONGEST_PAUSE = 60.0
+"""The longest pause between two tries, in seconds, where the server asks for none."""
+
+_RETRIED = frozenset((408, 409, 425, 429))
+
+
+def can_be_retried(status: int) -> bool:
+    """Tell whether the same request may succeed later, by the HTTP status of the answer."""
+    return status in _RETRIED or status >= 500
+
+
+def pause(attempt: int, jitter: random.Random, first: float = 2.0) -> float:
+    """Seconds to wait before a request is sent again: exponential backoff with jitter.
+
+    Args:
+        attempt: how often it has been sent before, from 1.
+        jitter: draws between half of the pause and all of it.
+        first: the pause after the first attempt, in seconds; it doubles with each further one.
+    """
+    return min(LONGEST_PAUSE, first * 2.0 ** (attempt - 1)) * jitter.uniform(0.5, 1.0)
 
 
 @dataclass(frozen=True)

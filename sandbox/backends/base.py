@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Collection
-from typing import Any, NamedTuple, Protocol
+from typing import Annotated, Any, NamedTuple, Protocol
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
 from agents.forms import CallName, Shape
 
@@ -14,6 +14,7 @@ class ModelSettings(BaseModel):
     """What every backend's settings have in common.
 
     Attributes:
+        backend: the name of the backend, or the path of its file; `sandbox.backends` reads it.
         max_tokens: limit of a reply in free text; other replies bring their own.
         temperature: of sampling; 0 is greedy.
         timeout: seconds that a reply may take; null for as long as it takes.
@@ -22,6 +23,7 @@ class ModelSettings(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
+    backend: str
     max_tokens: int = Field(default=512, ge=1)
     temperature: float = Field(default=1.0, ge=0, le=2)
     timeout: float | None = Field(default=None, gt=0)
@@ -39,6 +41,37 @@ class ModelSettings(BaseModel):
         return None
 
 
+OWN_SAMPLING = frozenset(
+    (
+        "seed",
+        "max_tokens",
+        "max_completion_tokens",
+        "temperature",
+        "n",
+        "logprobs",
+        "stream",
+        "model",
+        "messages",
+        "prompt",
+        "structured_outputs",
+        "response_format",
+        "output_kind",
+    )
+)
+"""Parameters of a request that a backend sets by itself for each call."""
+
+
+def _refuse_own(value: dict[str, Any]) -> dict[str, Any]:
+    for key in value:
+        if key in OWN_SAMPLING:
+            raise ValueError(f"no {key}: it follows from the config and the name of a call")
+    return value
+
+
+FreeParameters = Annotated[dict[str, Any], AfterValidator(_refuse_own)]
+"""Parameters of a request that a config may set."""
+
+
 class LanguageModelSettings(ModelSettings):
     """What the backends that serve a language model have in common.
 
@@ -52,25 +85,7 @@ class LanguageModelSettings(ModelSettings):
 
     model: str = Field(min_length=1)
     expected_rating: bool = False
-    sampling: dict[str, Any] = Field(default_factory=dict)
-
-    @field_validator("sampling")
-    @classmethod
-    def _sampling(cls, value: dict[str, Any]) -> dict[str, Any]:
-        for key in value:
-            if key in OWN_SAMPLING:
-                raise ValueError(f"no {key}: it follows from the config and the name of a call")
-        return value
-
-
-OWN_SAMPLING = frozenset(
-    (
-        *("seed", "max_tokens", "temperature", "n", "logprobs", "stream", "model", "messages"),
-        *("prompt", "structured_outputs", "response_format", "output_kind"),
-        "max_completion_tokens",
-    )
-)
-"""What a backend sets for each call by itself."""
+    sampling: FreeParameters = Field(default_factory=dict)
 
 
 class Call(NamedTuple):

@@ -13,10 +13,10 @@ import multiprocessing
 import os
 import random
 import threading
-from collections.abc import Coroutine, Mapping, Sequence
-from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
-from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -31,12 +31,13 @@ from pydantic import (
 )
 
 from agents.embedding import Embedder, HashedEmbedder
-from sandbox.backends.asking import CONNECT_SECONDS, Key, retry_seconds
+from sandbox.backends.asking import CONNECT_SECONDS, Key, can_be_retried, pause, retry_seconds
 from sandbox.backends.base import BackendDown
 from sandbox.backends.engine_log import EngineLog, with_progress
 from sandbox.backends.openai import OpenAIConfig
 from sandbox.backends.vllm import pooled
 from sandbox.backends.vllm_config import VllmConfig
+from sandbox.concurrency import run_coroutine
 from storage.errors import InputError
 
 if TYPE_CHECKING:
@@ -54,17 +55,16 @@ REQUESTS = 4
 TRIES = 6
 """How often a request is sent before it counts as failed."""
 
-FIRST_PAUSE, LONGEST_PAUSE = 0.5, 60.0
-"""Seconds between two tries: twice as long each time, and as long as the server asks for."""
+FIRST_PAUSE = 0.5
+"""Seconds between the first two tries; later pauses are longer."""
 
 REPLY_SECONDS = 300.0
 """How long a server may take for one request."""
 
-_AGAIN = frozenset((408, 409, 425, 429))
 _PLACE = "memory.embedder"
+_JITTER = random.Random()
 
 Vectors = NDArray[np.float32]
-T = TypeVar("T")
 
 
 class _Settings(BaseModel):
@@ -241,7 +241,7 @@ class VllmEmbedder(_ModelEmbedder):
         log = EngineLog()
         log.open()
         try:
-            return _complete(self._work(list(texts), log))
+            return run_coroutine(self._work(list(texts), log))
         except (RuntimeError, BrokenProcessPool) as error:
             log.keep = True
             died = isinstance(error, BrokenProcessPool)
@@ -287,7 +287,7 @@ class OpenAIEmbedder(_ModelEmbedder):
             key = Key.read(self._config.api_key_env)
         except BackendDown as error:
             raise InputError(f"{_PLACE}: {error}") from None
-        return _complete(self._work(texts, key))
+        return run_coroutine(self._work(texts, key))
 
     async def _work(self, texts: Sequence[str], key: Key) -> Any:
         import aiohttp  # here, since it takes long to import
@@ -310,7 +310,7 @@ class OpenAIEmbedder(_ModelEmbedder):
         import aiohttp
 
         body = {"model": self._config.model, "input": list(texts), "encoding_format": "float"}
-        for attempt in range(TRIES):
+        for attempt in range(1, TRIES + 1):
             wait = 0.0
             try:
                 async with session.post(self._url, json=body, allow_redirects=False) as response:
@@ -322,11 +322,10 @@ class OpenAIEmbedder(_ModelEmbedder):
                 if status == 200:
                     return self._vectors(content, len(texts))
                 problem = f"answered {status}: {key.hide(content.decode('utf-8', 'replace'))}"
-                if status not in _AGAIN and status < 500:
+                if not can_be_retried(status):
                     break
-            if attempt < TRIES - 1:
-                pause = min(LONGEST_PAUSE, FIRST_PAUSE * 2**attempt) * random.uniform(0.5, 1.5)
-                await asyncio.sleep(max(pause, wait))
+            if attempt < TRIES:
+                await asyncio.sleep(max(wait, pause(attempt, _JITTER, FIRST_PAUSE)))
         raise InputError(
             f"{_PLACE}: {self._url} {problem}; expected a server with the model "
             f"{self._config.model!r}, and its key, if it wants one, in {key.variable}"
@@ -342,13 +341,3 @@ class OpenAIEmbedder(_ModelEmbedder):
                 f"{_PLACE}: {self._url} sent something else than {count} embeddings; "
                 "expected a server that speaks OpenAI's interface"
             ) from None
-
-
-def _complete(work: Coroutine[Any, Any, T]) -> T:
-    """Run to the end; beside a loop that is running already (a notebook's) in a thread."""
-    try:
-        asyncio.get_running_loop()
-    except RuntimeError:
-        return asyncio.run(work)
-    with ThreadPoolExecutor(1) as pool:
-        return pool.submit(asyncio.run, work).result()

@@ -17,12 +17,12 @@ from pydantic import Field, field_validator, model_validator
 
 from agents.forms import Rating
 from sandbox.backends.addresses import Address, choose
-from sandbox.backends.asking import CONNECT_SECONDS, Key, retry_seconds
+from sandbox.backends.asking import CONNECT_SECONDS, Key, can_be_retried, retry_seconds
 from sandbox.backends.base import (
-    OWN_SAMPLING,
     BackendDown,
     Call,
     CallFailed,
+    FreeParameters,
     LanguageModelSettings,
     Reply,
     Unavailable,
@@ -41,7 +41,6 @@ KEEPALIVE_SECONDS = 4.0
 END_OF_THINKING = 64
 """Tokens between the end of a thinking budget and the answer."""
 
-_AGAIN = frozenset((408, 409, 425, 429))
 _REFUSED = frozenset((400, 413, 422))
 _OVERLOADED = frozenset((408, 429, 503, 504))
 _NEWER_LIMIT = "max_completion_tokens"  # OpenAI's newer models; many servers know the old alone
@@ -73,7 +72,7 @@ class OpenAIConfig(LanguageModelSettings):
     constrain: Literal["auto", "vllm", "none"] = "auto"
     chat: bool = True
     max_in_flight: int = Field(default=256, ge=1)
-    extra_body: dict[str, Any] = Field(default={})
+    extra_body: FreeParameters = Field(default={})
     thinking: bool = False
     thinking_budget: int | None = Field(default=None, ge=1)
     priority: bool = False
@@ -84,14 +83,6 @@ class OpenAIConfig(LanguageModelSettings):
         addresses = [_address(one) for one in _several(value)]
         if not addresses or len(set(addresses)) < len(addresses):
             raise ValueError("one address or several, each once")
-        return value
-
-    @field_validator("extra_body")
-    @classmethod
-    def _extra_body(cls, value: dict[str, Any]) -> dict[str, Any]:
-        for key in value:
-            if key in OWN_SAMPLING:
-                raise ValueError(f"no {key}: it follows from the config and the name of a call")
         return value
 
     @model_validator(mode="after")
@@ -289,7 +280,7 @@ class OpenAIBackend:
         if status in _OVERLOADED:
             address.gate.overloaded()
         message = self._key.hide(_message(answer.body)) or "no reason given"
-        if status in _AGAIN or status >= 500:
+        if can_be_retried(status):
             problem = f"{address.url} answered {status}: {message}"
             raise Unavailable(problem, retry_seconds(answer.retry_after))
         if status in _REFUSED:
@@ -362,6 +353,9 @@ class OpenAIBackend:
             await self._session.close()
             self._session = None
 
+
+Config = OpenAIConfig
+Backend = OpenAIBackend
 
 Tokens = list[tuple[str, dict[str, float]]]
 """The tokens of a reply: the text of each, and the log-probability of each alternative."""

@@ -260,6 +260,10 @@ class VllmBackend:
             self._guard = None
 
 
+Config = VllmConfig
+Backend = VllmBackend
+
+
 def _make_engine(config: VllmConfig, log: Path) -> Any:
     """An engine, ready. Its processes do not hear of Ctrl-C: that is for this one to handle."""
     resource_tracker.ensure_running()  # else it starts with the engine, and unblocks the signal

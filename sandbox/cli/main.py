@@ -103,7 +103,7 @@ def _explain(error: Exception) -> NoReturn:
     """Exit for the errors of modules that are too slow to import unless something failed."""
     from sqlalchemy.exc import DBAPIError
 
-    from sandbox.engine.calls import Stopped
+    from sandbox.engine.limits import Stopped
     from sandbox.engine.run import Interrupted
     from storage.database import one_line
 

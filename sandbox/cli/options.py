@@ -49,6 +49,19 @@ MaxHours = Annotated[float | None, typer.Option(min=0, metavar="N", help="stop a
 AsJson = Annotated[
     bool, typer.Option("--json", help="print the result as one JSON object and nothing else")
 ]
+BackendFiles = Annotated[
+    list[Path] | None,
+    typer.Option("--backend", metavar="FILE", help="load this backend file, which the run names"),
+]
+WorldFile = Annotated[
+    Path | None,
+    typer.Option("--world", metavar="FILE", help="load this world file, which the run names"),
+]
+
+
+def plugin_files(backends: list[Path] | None, world: Path | None) -> list[Path]:
+    """List the files that the options --backend and --world name."""
+    return [*(backends or []), *([world] if world else [])]
 
 
 def show(as_json: bool, data: Any, picture: Callable[[], RenderableType]) -> None:

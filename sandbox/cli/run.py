@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import shlex
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import typer
@@ -11,6 +13,7 @@ import typer
 from sandbox.cli.options import (
     AcceptChanges,
     AsJson,
+    BackendFiles,
     ConfigFile,
     Database,
     MaxCalls,
@@ -21,6 +24,8 @@ from sandbox.cli.options import (
     Run,
     Set,
     TotalRounds,
+    WorldFile,
+    plugin_files,
     show,
 )
 
@@ -51,7 +56,7 @@ def run(
 
     budget = api.Budget(max_calls, max_tokens, max_hours)
     address = api.create(config or QUICKSTART, name=name, db=db, rounds=rounds, settings=set_ or [])
-    play(address, as_json, budget=budget)
+    play(address, as_json, budget=budget, allow=api.plugin_files(address))
 
 
 def resume(
@@ -61,6 +66,8 @@ def resume(
     max_calls: MaxCalls = None,
     max_tokens: MaxTokens = None,
     max_hours: MaxHours = None,
+    backend: BackendFiles = None,
+    world: WorldFile = None,
     as_json: AsJson = False,
 ) -> None:
     """Resume a run that was stopped, or extend one with --rounds."""
@@ -68,16 +75,25 @@ def resume(
     from storage.database import parse_run
 
     budget = api.Budget(max_calls, max_tokens, max_hours)
-    play(parse_run(run), as_json, rounds=rounds, budget=budget, accept_changes=accept_changes)
+    play(
+        parse_run(run),
+        as_json,
+        rounds=rounds,
+        budget=budget,
+        accept_changes=accept_changes,
+        allow=plugin_files(backend, world),
+    )
 
 
-def verify(run: Run, as_json: AsJson = False) -> None:
+def verify(
+    run: Run, backend: BackendFiles = None, world: WorldFile = None, as_json: AsJson = False
+) -> None:
     """Replay a finished run from its journal, without a model, and compare digests."""
     from sandbox import api
     from sandbox.terminal.live import Display
 
     with Display() as display:
-        verdict = api.verify(run, watch=display.watch)
+        verdict = api.verify(run, watch=display.watch, allow=plugin_files(backend, world))
     data = {
         **verdict.outcome.as_dict(),
         "agrees": verdict.agrees,
@@ -96,6 +112,7 @@ def play(
     rounds: int | None = None,
     budget: Budget | None = None,
     accept_changes: bool = False,
+    allow: Sequence[Path] = (),
 ) -> None:
     """Play a run with a live display, print its outcome, and set the exit status.
 
@@ -105,6 +122,7 @@ def play(
         rounds: raise the total number of rounds to this.
         budget: limits on calls, tokens and hours; None: unlimited.
         accept_changes: resume although files or the program have changed since the run started.
+        allow: files with Python code that the run's config names and that may be loaded.
 
     Raises:
         typer.Exit: the run did not finish, or no call got a reply.
@@ -120,6 +138,7 @@ def play(
             budget=budget or api.UNLIMITED,
             accept_changes=accept_changes,
             watch=display.watch,
+            allow=allow,
         )
     with api.open_run(address) as reader:
         show(as_json, outcome.as_dict(), lambda: _summary(reader, address, outcome))
@@ -131,9 +150,21 @@ def play(
         print("already done: there is nothing left to do", file=sys.stderr)
     if outcome.status != "done":
         stopped = f"{outcome.status}: {outcome.message}".removeprefix("interrupted: ")
-        again = command("resume", address.typed)
+        again = command("resume", address.typed, *_named(address))
         print(f"{stopped}; go on with: {again}", file=sys.stderr)
         raise typer.Exit(130 if outcome.status == "interrupted" else 1)
+
+
+def _named(address: Address) -> Iterator[str]:
+    """The options that name the files with Python code of a run."""
+    from sandbox import api
+    from sandbox.config import Config
+
+    with api.open_run(address) as reader:
+        config = Config.from_json(reader.run.config)
+    for file in config.files():
+        kind = "world" if str(file) == config.world.kind else "backend"
+        yield f"--{kind} {shlex.quote(str(file))}"
 
 
 def _failures(reader: Reader, address: Address, outcome: Outcome) -> str:

@@ -9,6 +9,7 @@ import typer
 from sandbox.cli.options import (
     AcceptChanges,
     AsJson,
+    BackendFiles,
     ConfigFile,
     Database,
     Name,
@@ -17,6 +18,8 @@ from sandbox.cli.options import (
     Runs,
     Set,
     TotalRounds,
+    WorldFile,
+    plugin_files,
     show,
 )
 from sandbox.cli.run import play
@@ -32,6 +35,8 @@ def fork(
     db: Database = None,
     rounds: TotalRounds = None,
     accept_changes: AcceptChanges = False,
+    backend: BackendFiles = None,
+    world: WorldFile = None,
     as_json: AsJson = False,
 ) -> None:
     """Start a new run from the state of another one after a round, with changed settings."""
@@ -45,8 +50,10 @@ def fork(
         db=db,
         rounds=rounds,
         accept_changes=accept_changes,
+        allow=plugin_files(backend, world),
     )
-    play(address, as_json, accept_changes=accept_changes)
+    files = api.plugin_files(address)  # the original's, which are allowed, and those of --set
+    play(address, as_json, accept_changes=accept_changes, allow=files)
 
 
 def compare(runs: Runs, as_json: AsJson = False) -> None:

@@ -1,4 +1,4 @@
-"""The one way to a model: replay from the journal, else ask the backend, then commit.
+"""Calls on behalf of episodes: named, answered through the layers, journalled, and parsed.
 
 A call is named before it is made, and its seed follows from its name. Its reply is in the journal
 before anything that depends on it is asked. On resume, a call with the same name and the same
@@ -7,10 +7,7 @@ prompt is replayed; the same name with another prompt is an error, for something
 
 from __future__ import annotations
 
-import asyncio
-import random
 from collections.abc import Callable, Mapping
-from contextlib import suppress
 from typing import Any, Generic, NamedTuple, TypeVar
 
 from agents.chance import seed_of
@@ -26,55 +23,36 @@ from agents.forms import (
     prompt_hash,
 )
 from agents.memory import Recalled
-from sandbox.backends.base import Backend, BackendDown, Call, CallFailed, Reply, Unavailable
+from sandbox.backends.base import Call, Reply
 from sandbox.engine.journal import GroupCommit, Journal
-from sandbox.engine.limits import Budget, Gate, Turn
-from sandbox.progress import Clock, Counts
+from sandbox.engine.layers import Answer, Result
+from sandbox.progress import Counts
 from storage import tables
-from storage.errors import InputError
-from storage.reader import Journalled
 from storage.writer import Writer
 
 T = TypeVar("T")
 
 
-class Stopped(Exception):
-    """No further call is made in this sitting; those under way are waited for."""
-
-
 class Speaker(NamedTuple):
-    """A model in a role: who answers, its number in the database, and how it is asked.
+    """A model in a role.
 
-    `timeout` is in seconds; `retries` counts how often the same call is asked again, with the same
-    seed, while the backend is only unavailable.
+    Attributes:
+        answer: the layers around its backend.
+        model_id: its row in the database.
+        max_tokens, temperature: how it is sampled.
     """
 
-    backend: Backend
+    answer: Answer
     model_id: int
     max_tokens: int
     temperature: float
-    timeout: float | None
-    retries: int
 
 
 class Answered(NamedTuple, Generic[T]):
-    """A call that is in the journal: what was read from its reply, and its number there."""
+    """A call that is in the journal: what was read from its reply, and its row there."""
 
     parsed: Parsed[T]
     call_id: int
-
-
-class _Asked(NamedTuple, Generic[T]):
-    """A call on its way."""
-
-    name: CallName
-    form: Form[T]
-    prompt: Prompt
-    past: Recalled | None
-    speaker: Speaker
-    adapter: str | None
-    turn: Turn
-    digest: bytes
 
 
 class Caller:
@@ -83,13 +61,12 @@ class Caller:
     Args:
         seed: the run's seed.
         writer: where replies are journalled.
-        forms: the numbers of the forms in the database, by name, in the world's order.
-        speakers: who answers for an agent, given its number; given None, for nobody in particular.
-        observer: who answers for the observer.
-        journal: what was answered before.
-        gate: how many calls may be at the backends at once.
-        clock: time at work.
-        budget: what this sitting may spend.
+        forms: the rows of the forms in the database, by name.
+        speakers: the speaker for an agent, by its number; for None, the one who is nobody in
+            particular.
+        observer: the speaker for the observer.
+        journal: the calls of earlier sittings.
+        counts: what the run has done in this sitting.
     """
 
     def __init__(
@@ -101,30 +78,16 @@ class Caller:
         speakers: Callable[[int | None], Speaker],
         observer: Speaker,
         journal: Journal,
-        gate: Gate,
-        clock: Clock,
-        budget: Budget,
+        counts: Counts,
     ) -> None:
-        self.counts = Counts()
         self.journal = journal
-        self.stopping: str | None = None
+        self.counts = counts
         self._seed = seed
         self._writer = writer
         self._forms = forms
         self._speakers = speakers
         self._observer = observer
-        self._gate = gate
-        self._clock = clock
-        self._budget = budget
         self._group = GroupCommit(writer)
-        self._asked = 0
-        self._jitter = random.Random(seed)
-        self._stop = asyncio.Event()
-
-    def stop(self, reason: str) -> None:
-        """Make no further call."""
-        self.stopping = self.stopping or reason
-        self._stop.set()
 
     async def call(
         self,
@@ -144,7 +107,7 @@ class Caller:
             prompt: the form, rendered.
             past: the memory that the prompt shows.
             adapter: the LoRA adapter that the speaker's persona names.
-            depth: how many calls its episode has had answered.
+            depth: how many calls of its episode have been answered.
             observing: the observer answers.
 
         Raises:
@@ -153,160 +116,111 @@ class Caller:
             Stopped: no further call is to be made.
         """
         speaker = self._observer if observing else self._speakers(name.agent)
-        turn = Turn(name.round + observing, depth, name.episode)
-        asked = _Asked(name, form, prompt, past, speaker, adapter, turn, prompt_hash(prompt))
-        known = self.journal.find(name)
-        if known is not None and self._still_holds(asked, known):
-            return self._replay(asked, known)
-        row = await self._ask(asked)
-        answer = self._enter(asked, row)
-        await self._group.written(hurry=self.counts.in_flight == 0)
-        return answer
-
-    def _still_holds(self, asked: _Asked[T], known: Journalled) -> bool:
-        """Whether a journalled call can be replayed; one that was given up is crossed out."""
-        if known.prompt_hash == asked.digest:
-            return True
-        if not self.journal.accept_changes:
-            raise InputError(
-                f"call {asked.name}: the journal holds another prompt for it; expected the form "
-                f"{asked.name.form}, the personas and the memories that the run was started with "
-                "(--accept-changes asks it anew)"
-            )
-        self._writer.delete_call(known.call_id)
-        return False
-
-    def _replay(self, asked: _Asked[T], known: Journalled) -> Answered[T]:
-        self.counts.replayed += 1
-        if self.journal.copy:
-            return self._enter(asked, {column: getattr(known, column) for column in _COPIED})
-        return Answered(_parse(asked.form, known.reply, known.cut), known.call_id)
-
-    async def _ask(self, asked: _Asked[T]) -> dict[str, Any]:
-        """Ask the backend when it is this call's turn; returns the columns of what came back."""
-        self._check()
-        await self._gate.enter(asked.turn)
-        self.counts.in_flight += 1
-        try:
-            self._check()
-            self._asked += 1
-            started = self._clock.milliseconds()
-            try:
-                reply = await self._answer(asked)
-            except CallFailed as failure:
-                row: dict[str, Any] = {**_NO_REPLY, "error": str(failure) or "failed"}
-            else:
-                row = {**reply._asdict(), "error": None}
-                row["reply"] = clean(row.pop("text"))
-                row["thinking"] = row["thinking"] and clean(row["thinking"])
-        finally:
-            self.counts.in_flight -= 1
-            self._gate.leave()
-        row.update(started=started, took=self._clock.milliseconds() - started)
-        return row
-
-    def _check(self) -> None:
-        counts = self.counts
-        spent = self._budget.spent(
-            self._asked, counts.tokens_in + counts.tokens_out, self._clock.sitting()
-        )
-        if spent:
-            self.stop(spent)
-        if self.stopping:
-            raise Stopped(self.stopping)
-
-    async def _answer(self, asked: _Asked[T]) -> Reply:
-        speaker, shape = asked.speaker, asked.form.reply
+        shape = form.reply
         call = Call(
-            asked.name,
-            seed_of(self._seed, asked.name),
-            asked.prompt.system,
-            asked.prompt.user,
+            name,
+            seed_of(self._seed, name),
+            prompt.system,
+            prompt.user,
             shape,
             shape.max_tokens or speaker.max_tokens,
             speaker.temperature,
-            asked.turn.priority,
-            asked.adapter,
+            _priority(name.round + observing, depth),
+            adapter,
         )
-        after = 0.0
-        for attempt in range(speaker.retries + 1):
-            if attempt:
-                await self._pause(max(after, pause(attempt, self._jitter)))
-            try:
-                async with asyncio.timeout(speaker.timeout):
-                    return await speaker.backend.answer(call)
-            except Unavailable as error:
-                problem, after = str(error), error.after
-            except TimeoutError:
-                after = 0.0
-                problem = f"no reply within {speaker.timeout:g} seconds"
-        raise BackendDown(f"call {asked.name}: {problem}, {speaker.retries + 1} times")
+        result = await speaker.answer(call)
+        if result.call_id is not None:
+            reply = result.reply
+            text, cut = (None, False) if reply is None else (reply.text, reply.cut)
+            return Answered(_parse(form, text, cut), result.call_id)
+        answered = self._record(call, form, prompt, past, speaker.model_id, result)
+        if not self.journal.copy:
+            await self._group.written(hurry=self.counts.in_flight == 0)
+        return answered
 
-    async def _pause(self, seconds: float) -> None:
-        """Wait before a call is asked again, unless no further call is to be made."""
-        with suppress(TimeoutError):
-            async with asyncio.timeout(seconds):
-                await self._stop.wait()
-        self._check()
-
-    def _enter(self, asked: _Asked[T], row: dict[str, Any]) -> Answered[T]:
-        """Hand a call over to the writer."""
-        writer, name, past = self._writer, asked.name, asked.past
-        reply: str | None = row["reply"]
-        parsed = _parse(asked.form, reply, row["cut"])
+    def _record(
+        self,
+        call: Call,
+        form: Form[T],
+        prompt: Prompt,
+        past: Recalled | None,
+        model_id: int,
+        result: Result,
+    ) -> Answered[T]:
+        """Parse a reply, and hand the call over to the writer."""
+        writer, name = self._writer, call.name
+        reply = _NO_REPLY if result.reply is None else result.reply
+        text = None if result.reply is None else clean(reply.text)
+        thinking = reply.thinking and clean(reply.thinking)
+        parsed = _parse(form, text, reply.cut)
         if past is not None:
             writer.known(past.answer, past.text_id)
         call_id = writer.base + writer.new_id(tables.calls)
-        row.update(
-            id=call_id,
-            episode_id=writer.base + name.episode,
-            form_id=self._forms[name.form],
-            agent=name.agent,
-            turn=name.turn,
-            attempt=name.attempt,
-            model_id=asked.speaker.model_id,
-            prompt=writer.text_list(asked.prompt.segments),
-            prompt_hash=asked.digest,
-            reply=None if reply is None else writer.text_list(_pieces(reply, parsed)),
-            thinking=row["thinking"] and writer.text_list((row["thinking"],)),
-            status=(parsed.status if parsed.value is None else Status.OK).value,
-            memory_id=past and past.memory_id,
-            distance=past and past.distance,
+        status = parsed.status if parsed.value is None else Status.OK
+        writer.add(
+            tables.calls,
+            {
+                "id": call_id,
+                "episode_id": writer.base + name.episode,
+                "form_id": self._forms[name.form],
+                "agent": name.agent,
+                "turn": name.turn,
+                "attempt": name.attempt,
+                "model_id": model_id,
+                "prompt": writer.text_list(prompt.segments),
+                "prompt_hash": prompt_hash(call.system, call.user),
+                "reply": None if text is None else writer.text_list(_pieces(text, parsed)),
+                "thinking": thinking and writer.text_list((thinking,)),
+                "cut": reply.cut,
+                "status": status.value,
+                "error": result.error,
+                "tokens_in": reply.tokens_in,
+                "tokens_out": reply.tokens_out,
+                "cached_tokens": reply.cached_tokens,
+                "expected": reply.expected,
+                "started": result.started,
+                "took": result.took,
+                "memory_id": past and past.memory_id,
+                "distance": past and past.distance,
+            },
         )
-        writer.add(tables.calls, row)
-        self._count(row)
+        self._count(status, reply)
         return Answered(parsed, call_id)
 
-    def _count(self, row: Mapping[str, Any]) -> None:
+    def _count(self, status: Status, reply: Reply) -> None:
         counts = self.counts
         counts.calls += 1
-        counts.failed += row["status"] == Status.FAILED
-        counts.unparsed += row["status"] in UNPARSED
-        counts.tokens_in += row["tokens_in"] or 0
-        counts.tokens_out += row["tokens_out"] or 0
-        counts.tokens_cached += row["cached_tokens"] or 0
+        counts.failed += status is Status.FAILED
+        counts.unparsed += status in UNPARSED
+        counts.tokens_in += reply.tokens_in or 0
+        counts.tokens_out += reply.tokens_out or 0
+        counts.tokens_cached += reply.cached_tokens or 0
 
     async def flush(self) -> None:
         """Commit what is still waiting."""
         await self._group.written(hurry=True)
 
 
-def pause(attempt: int, jitter: random.Random) -> float:
-    """Seconds before a call is asked again: twice as long each time, at most a minute or so."""
-    return min(60.0, 2.0**attempt) * jitter.uniform(0.5, 1.0)
+_NO_REPLY = Reply("")
 
 
-_SAID = ("tokens_in", "tokens_out", "cached_tokens", "thinking", "expected")
-_COPIED = ("reply", "cut", "error", *_SAID, "started", "took")
-_NO_REPLY = {"reply": None, "cut": False} | dict.fromkeys(_SAID)
+def _priority(round: int, depth: int) -> int:
+    """Order the calls that wait, the lowest first, so that whoever is behind catches up.
+
+    Args:
+        round: of the call. Nobody waits for a score, so a score counts as of the round after.
+        depth: how many calls of its episode have been answered: drafts go before ratings, ratings
+            before revisions, and of scenes those with the longest way to go.
+    """
+    return 1000 * round + min(depth, 999)
 
 
-def _parse(form: Form[T], reply: str | None, cut: bool) -> Parsed[T]:
-    return Parsed(None, Status.FAILED) if reply is None else form.reply.parse(reply, cut)
+def _parse(form: Form[T], text: str | None, cut: bool) -> Parsed[T]:
+    return Parsed(None, Status.FAILED) if text is None else form.reply.parse(text, cut)
 
 
 def _pieces(reply: str, parsed: Parsed[Any]) -> tuple[str, ...]:
-    """A reply in the pieces in which it is stored, so that a reason is stored once."""
+    """Split a reply into the pieces in which it is stored, so that a reason is stored once."""
     value = parsed.value
     if isinstance(value, Judgement) and value.reason and reply.endswith(value.reason):
         return reply[: -len(value.reason)], value.reason

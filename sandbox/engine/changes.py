@@ -6,14 +6,14 @@ became of the files. But whoever edited a file and resumes wants to know that.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from sqlalchemy import select
 
 from agents.scale import Declaration
 from sandbox import __version__
-from sandbox.backends import backend_of
+from sandbox.backends.base import Backend
 from sandbox.backends.embedding import embedder_of
 from sandbox.config import Config
 from sandbox.reading.agents import read_agents
@@ -24,14 +24,19 @@ from storage.errors import InputError
 from storage.reader import Reader
 
 
-def refuse_changes(reader: Reader, config: Config) -> None:
+def refuse_changes(reader: Reader, config: Config, backends: Mapping[str, Backend]) -> None:
     """Compare a run with the program and the files as they are now.
+
+    Args:
+        reader: the run.
+        config: of the run.
+        backends: by role, as they are now.
 
     Raises:
         InputError: something is not what it was when the run was started; files that are gone do
             not count.
     """
-    found = "; ".join(_changes(reader, config))
+    found = "; ".join(_changes(reader, config, backends))
     if found:
         raise InputError(
             f"{reader.run.name}: changed since it was started: {found}; expected no change, or "
@@ -39,11 +44,11 @@ def refuse_changes(reader: Reader, config: Config) -> None:
         )
 
 
-def _changes(reader: Reader, config: Config) -> Iterator[str]:
+def _changes(reader: Reader, config: Config, backends: Mapping[str, Backend]) -> Iterator[str]:
     was = reader.run.code_version
     if was != __version__:
         yield f"the program's version, {was} then, {__version__} now"
-    yield from _models(reader, config)
+    yield from _models(reader, backends)
     embedder = embedder_of(config.memory.embedder).name
     if embedder != reader.run.embedder:
         yield f"the embedder, {reader.run.embedder} then, {embedder} now"
@@ -64,14 +69,13 @@ def _measures(declaration: Declaration) -> list[Any]:
     return [[stage.name for stage in declaration.stages], ranges]
 
 
-def _models(reader: Reader, config: Config) -> Iterator[str]:
+def _models(reader: Reader, backends: Mapping[str, Backend]) -> Iterator[str]:
     m = tables.models
     query = select(m.c.role, m.c.name).where(m.c.run_id == reader.run.id)
     names = {row.role: row.name for row in reader.rows(query)}
-    for role, settings in config.models.roles():
-        now = backend_of(settings).model
-        if role in names and names[role] != now:
-            yield f"the {role} model, {names[role]} then, {now} now"
+    for role, backend in backends.items():
+        if role in names and names[role] != backend.model:
+            yield f"the {role} model, {names[role]} then, {backend.model} now"
 
 
 def _forms(reader: Reader, config: Config) -> Iterator[str]:

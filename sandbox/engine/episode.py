@@ -10,7 +10,8 @@ from agents.agent import Agent
 from agents.forms import CallName, Form, Judgement
 from agents.memory import Recalled
 from agents.scale import Subject
-from sandbox.engine.calls import Answered, Caller, Stopped
+from sandbox.engine.calls import Answered, Caller
+from sandbox.engine.limits import Stopped
 from sandbox.engine.scheduler import Planned
 from sandbox.engine.society import Society
 from storage import tables

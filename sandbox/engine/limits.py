@@ -1,74 +1,27 @@
-"""Limits: how many calls go on at once, and how many a sitting may make."""
+"""Limits: what one sitting may spend, and when no further call may be made."""
 
 from __future__ import annotations
 
 import asyncio
-import heapq
+from contextlib import suppress
 from typing import NamedTuple
 
-
-class Turn(NamedTuple):
-    """When a call goes, the lowest first: whoever is behind catches up.
-
-    Attributes:
-        round: of the call; since nobody waits for a score, it counts as of the round after.
-        depth: how many calls its episode has had answered: drafts go before ratings, these before
-            revisions, and of scenes those with the longest way to go.
-        episode: its number.
-    """
-
-    round: int
-    depth: int
-    episode: int
-
-    @property
-    def priority(self) -> int:
-        """The same order for an engine's own queue, as one number."""
-        return 1000 * self.round + min(self.depth, 999)
+from sandbox.progress import Clock, Counts
 
 
-class Gate:
-    """Lets so many calls through at once; of those that wait, the one with the lowest turn."""
-
-    def __init__(self, width: int) -> None:
-        self._free = width
-        self._queue: list[tuple[Turn, int, asyncio.Future[None]]] = []
-        self._arrivals = 0
-
-    async def enter(self, place: Turn) -> None:
-        """Wait for a place. Whoever is cancelled while waiting takes none."""
-        if self._free:
-            self._free -= 1
-            return
-        turn: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self._arrivals += 1
-        heapq.heappush(self._queue, (place, self._arrivals, turn))
-        try:
-            await turn
-        except asyncio.CancelledError:
-            if turn.done() and not turn.cancelled():
-                self.leave()
-            raise
-
-    def leave(self) -> None:
-        """Give a place back."""
-        while self._queue:
-            turn = heapq.heappop(self._queue)[-1]
-            if not turn.done():
-                turn.set_result(None)
-                return
-        self._free += 1
+class Stopped(Exception):
+    """No further call is made in this sitting; those in flight are waited for."""
 
 
 class Budget(NamedTuple):
-    """What one sitting may spend; None is no limit. What is replayed costs nothing."""
+    """What one sitting may spend; None is no limit. Replayed calls cost nothing."""
 
     calls: int | None = None
     tokens: int | None = None
     hours: float | None = None
 
     def spent(self, calls: int, tokens: int, seconds: float) -> str | None:
-        """Which limit is reached, in words."""
+        """Name the limit that is reached, if any, in words."""
         if self.calls is not None and calls >= self.calls:
             return f"the limit of {self.calls:,} calls is reached"
         if self.tokens is not None and tokens >= self.tokens:
@@ -79,3 +32,47 @@ class Budget(NamedTuple):
 
 
 UNLIMITED = Budget()
+
+
+class Limiter:
+    """Says when no further call may be made: the run is stopped, or its budget is spent.
+
+    Args:
+        budget: what this sitting may spend.
+        clock: time at work.
+
+    Attributes:
+        clock: the same.
+        counts: what this sitting has done.
+        asked: calls that it has sent to backends.
+        stopping: why no further call is made; None while calls may be made.
+    """
+
+    def __init__(self, budget: Budget, clock: Clock) -> None:
+        self.clock = clock
+        self.counts = Counts()
+        self.asked = 0
+        self.stopping: str | None = None
+        self._budget = budget
+        self._stop = asyncio.Event()
+
+    def stop(self, reason: str) -> None:
+        """Make no further call."""
+        self.stopping = self.stopping or reason
+        self._stop.set()
+
+    def check(self) -> None:
+        """Raise Stopped if no further call may be made."""
+        tokens = self.counts.tokens_in + self.counts.tokens_out
+        spent = self._budget.spent(self.asked, tokens, self.clock.sitting())
+        if spent:
+            self.stop(spent)
+        if self.stopping:
+            raise Stopped(self.stopping)
+
+    async def pause(self, seconds: float) -> None:
+        """Wait; raise Stopped as soon as no further call may be made."""
+        with suppress(TimeoutError):
+            async with asyncio.timeout(seconds):
+                await self._stop.wait()
+        self.check()

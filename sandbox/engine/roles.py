@@ -22,6 +22,8 @@ def roles_of(config: Config, agents: Sequence[Agent]) -> list[str]:
         if group.share is not None:
             count = min(len(left), round(group.share * len(agents)))
             chosen = chance(config.seed, "group", name).sample(left, count)
+        elif group.agents is not None:
+            chosen = [number for number in left if number in group.agents]
         else:
             chosen = [number for number in left if agents[number].label == group.label]
         for number in chosen:
@@ -43,9 +45,15 @@ def check_models(config: Config, agents: Sequence[Agent], where: Callable[[str],
     """
     roles = roles_of(config, agents)
     settings = dict(config.models.roles())
-    for name in config.models.groups:
+    for name, group in config.models.groups.items():
+        key = f"models.groups.{name}"
+        for number in group.agents or ():
+            if number >= len(agents):
+                raise InputError(
+                    f"{where(key)}: {key}.agents: found {number}; expected numbers of agents, "
+                    f"0 to {len(agents) - 1}"
+                )
         if name not in roles:
-            key = f"models.groups.{name}"
             raise InputError(f"{where(key)}: {key}: nobody is in it; expected an agent")
     for role, model in settings.items():
         key = f"models.{role}" if role in ("social", "observer") else f"models.groups.{role}.model"

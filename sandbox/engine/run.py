@@ -5,9 +5,8 @@ from __future__ import annotations
 import asyncio
 import signal
 import threading
-from collections.abc import Callable, Coroutine, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import AsyncExitStack, contextmanager, suppress
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -21,14 +20,15 @@ from agents.embedding import Embedder
 from agents.forms import Form
 from agents.scale import Declaration
 from sandbox import __version__
-from sandbox.backends import backend_of, backends_of
-from sandbox.backends.base import BackendDown
+from sandbox.backends import backends_of, started
+from sandbox.backends.base import Backend, BackendDown
 from sandbox.backends.embedding import check_embedder, embedder_of
+from sandbox.concurrency import run_coroutine
 from sandbox.config import Config, place_of
-from sandbox.engine.calls import Stopped
 from sandbox.engine.changes import refuse_changes
 from sandbox.engine.journal import Journal
-from sandbox.engine.limits import UNLIMITED, Budget
+from sandbox.engine.layers import Layer
+from sandbox.engine.limits import UNLIMITED, Budget, Stopped
 from sandbox.engine.roles import check_models
 from sandbox.engine.runner import Runner
 from sandbox.engine.society import extend_questions, write_society
@@ -115,12 +115,15 @@ def _try_scales(config: Config, world: World) -> None:
                 raise SettingError(f"scales.{scale}.ask", str(error)) from None
 
 
-def create(blueprint: Blueprint, url: str | None = None) -> Address:
+def create(
+    blueprint: Blueprint, url: str | None = None, backends: Mapping[str, Backend] | None = None
+) -> Address:
     """Write a new run into its database, whole or not at all.
 
     Args:
         blueprint: what `prepare` returned.
         url: a database URL or a path; the default is ``runs/NAME.db``.
+        backends: by role, those that `resume` will be given; the names of their models are stored.
 
     Raises:
         InputError: the name is taken there, or the database cannot be used.
@@ -129,7 +132,7 @@ def create(blueprint: Blueprint, url: str | None = None) -> Address:
     place = database.parse_url(url or str(database.RUNS / f"{name}.db"))
     address = Address(place, name)
     with new_run(address) as engine:
-        _write(engine, blueprint)
+        _write(engine, blueprint, backends or {})
     return address
 
 
@@ -159,7 +162,7 @@ def _refuse_taken(address: Address) -> None:
         )
 
 
-def _write(engine: Engine, blueprint: Blueprint) -> None:
+def _write(engine: Engine, blueprint: Blueprint, backends: Mapping[str, Backend]) -> None:
     config, embedder = blueprint.config, blueprint.embedder
     row = {
         "name": config.name,
@@ -180,7 +183,7 @@ def _write(engine: Engine, blueprint: Blueprint) -> None:
     with engine.begin() as connection:
         made = connection.execute(insert(tables.runs).values(row).returning(tables.runs.c.id))
         run_id = made.scalar_one()
-        _write_forms_and_models(connection, run_id, blueprint)
+        _write_forms_and_models(connection, run_id, blueprint, backends)
         _write_measures(connection, run_id, blueprint.world.declaration)
         writer = Writer(engine, run_id)
         write_society(
@@ -193,20 +196,24 @@ def _write(engine: Engine, blueprint: Blueprint) -> None:
         )
 
 
-def _write_forms_and_models(connection: Connection, run_id: int, blueprint: Blueprint) -> None:
+def _write_forms_and_models(
+    connection: Connection, run_id: int, blueprint: Blueprint, given: Mapping[str, Backend]
+) -> None:
     forms = [
         {"run_id": run_id, "name": form.name, "system": form.system, "template": form.user}
         for form in blueprint.forms.values()
     ]
     connection.execute(insert(tables.forms), forms)
+    roles = blueprint.config.models.roles()
+    backends = backends_of(roles, given)
     models = [
         {
             "run_id": run_id,
             "role": role,
-            "name": backend_of(settings).model,
+            "name": backends[role].model,
             "settings": settings.model_dump_json(),
         }
-        for role, settings in blueprint.config.models.roles()
+        for role, settings in roles
     ]
     connection.execute(insert(tables.models), models)
 
@@ -240,6 +247,9 @@ def resume(
     rounds: int | None = None,
     budget: Budget = UNLIMITED,
     accept_changes: bool = False,
+    backends: Mapping[str, Backend] | None = None,
+    layers: Sequence[Layer] = (),
+    allow: Collection[Path] = (),
 ) -> Outcome:
     """Work on a run until it is done; on one that is done already, nothing happens.
 
@@ -249,35 +259,47 @@ def resume(
         rounds: so many rounds in all from now on; not fewer than before.
         budget: what this sitting may spend.
         accept_changes: go on although something has changed since the run was started.
+        backends: by role, in place of those that the config names.
+        layers: further layers that calls go through, the outermost first; see
+            `sandbox.engine.layers`.
+        allow: files with Python code that the run's config names and that may be loaded.
 
     Raises:
-        InputError: there is no such run, another process writes it, or it has changed.
+        InputError: there is no such run, another process writes it, it has changed, or it needs a
+            file that is not allowed.
     """
+    sitting = _Sitting(watch, budget, accept_changes, backends or {}, layers, allow)
     try:
         with database.writing(address.url) as engine:
-            return _resume(engine, address, watch, rounds, budget, accept_changes)
+            return _resume(engine, address, rounds, sitting)
     except DBAPIError as error:
         place = database.place_of(address.url)
         raise InputError(f"{place}: cannot be used: {database.one_line(error)}") from None
 
 
-def _resume(
-    engine: Engine,
-    address: Address,
-    watch: Watch | None,
-    rounds: int | None,
-    budget: Budget,
-    accept_changes: bool,
-) -> Outcome:
+class _Sitting(NamedTuple):
+    """What `resume` was given for one sitting."""
+
+    watch: Watch | None
+    budget: Budget
+    accept_changes: bool
+    backends: Mapping[str, Backend]
+    layers: Sequence[Layer]
+    allow: Collection[Path]
+
+
+def _resume(engine: Engine, address: Address, rounds: int | None, sitting: _Sitting) -> Outcome:
     name = Reader.find(engine, address.name, str(address)).run.name
     with database.claim(engine, name):
         reader = Reader.find(engine, name, str(address))
-        if rounds is not None and rounds != reader.run.rounds:
+        more = rounds is not None and rounds != reader.run.rounds
+        if reader.run.status == "done" and not more:
+            return outcome(reader, address)
+        Config.from_json(reader.run.config, sitting.allow).refuse_unloaded(sitting.backends)
+        if rounds is not None and more:
             _raise_rounds(reader, rounds)
             reader = Reader.find(engine, name, str(address))
-        if reader.run.status == "done":
-            return outcome(reader, address)
-        return _sit(reader, address, watch, budget, accept_changes)
+        return _sit(reader, address, sitting)
 
 
 def _raise_rounds(reader: Reader, rounds: int) -> None:
@@ -290,23 +312,35 @@ def _raise_rounds(reader: Reader, rounds: int) -> None:
     _update(reader, rounds=rounds, config=config.as_json(), status="interrupted", digest=None)
 
 
-def _sit(
-    reader: Reader, address: Address, watch: Watch | None, budget: Budget, accept_changes: bool
-) -> Outcome:
+def _sit(reader: Reader, address: Address, sitting: _Sitting) -> Outcome:
     """One sitting at a run."""
-    config = Config.from_json(reader.run.config)
-    if not accept_changes:
-        refuse_changes(reader, config)
+    config = Config.from_json(reader.run.config, sitting.allow)
+    backends = backends_of(config.models.roles(), sitting.backends)
+    if not sitting.accept_changes:
+        refuse_changes(reader, config, backends)
     writer = Writer(reader.engine, reader.run.id)
     writer.open()
-    journal = Journal(reader, accept_changes=accept_changes)
-    backends = backends_of(config.models.roles())
-    runner = Runner(reader, writer, backends, journal, budget, worked(reader))
+    journal = Journal(reader, accept_changes=sitting.accept_changes)
+    runner = Runner(
+        reader,
+        writer,
+        backends,
+        journal,
+        sitting.budget,
+        worked(reader),
+        sitting.layers,
+        config,
+    )
     _update(reader, status="running", message=None)
     values: dict[str, Any] = {"status": "interrupted", "message": "stopped before its end"}
     try:
-        complete(play(runner, watch))
-        values = {"status": "done", "message": runner.ended_early, "digest": digest(reader)}
+        run_coroutine(play(runner, sitting.watch))
+        values = {
+            "status": "done",
+            "message": runner.ended_early,
+            "digest": digest(reader),
+            "digest_version": DIGEST_VERSION,
+        }
     except Stopped as stopped:
         values["message"] = str(stopped)
     except (Interrupted, KeyboardInterrupt):
@@ -327,17 +361,6 @@ def _update(reader: Reader, **values: Any) -> None:
         connection.execute(update(r).where(r.c.id == reader.run.id).values(**values))
 
 
-def complete(work: Coroutine[Any, Any, None]) -> None:
-    """Run a coroutine to its end; in a thread if an event loop is running (as in a notebook)."""
-    try:
-        asyncio.get_running_loop()
-    except RuntimeError:
-        asyncio.run(work)
-    else:
-        with ThreadPoolExecutor(1) as pool:
-            pool.submit(asyncio.run, work).result()
-
-
 async def play(runner: Runner, watch: Watch | None) -> None:
     """Start the backends, play the run until it is over or has to stop, and close the backends.
 
@@ -348,10 +371,7 @@ async def play(runner: Runner, watch: Watch | None) -> None:
     Raises:
         Interrupted: a second signal asked to stop at once.
     """
-    async with AsyncExitStack() as stack:
-        for backend in {id(one): one for one in runner.backends.values()}.values():
-            stack.push_async_callback(backend.close)
-            await backend.start()
+    async with started(runner.backends.values()):
         if watch is not None:
             watch(runner.progress)
         task = asyncio.current_task()

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import gc
-from collections.abc import Iterator, Mapping
+import random
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -12,11 +13,13 @@ from sqlalchemy import func, select
 
 from agents.forms import Form
 from sandbox.backends.base import Backend
+from sandbox.concurrency import Gate
 from sandbox.config import Config
-from sandbox.engine.calls import Caller, Speaker, Stopped
+from sandbox.engine.calls import Caller, Speaker
 from sandbox.engine.episode import PlayedEpisode
 from sandbox.engine.journal import Journal
-from sandbox.engine.limits import UNLIMITED, Budget, Gate
+from sandbox.engine.layers import Layer, layered
+from sandbox.engine.limits import UNLIMITED, Budget, Limiter, Stopped
 from sandbox.engine.roles import roles_of
 from sandbox.engine.scheduler import Planned, Scheduler
 from sandbox.engine.society import read_society
@@ -53,6 +56,8 @@ class Runner:
         journal: the calls that are there already.
         budget: what this sitting may spend.
         before: seconds at work in earlier sittings.
+        layers: further layers that calls go through; see `sandbox.engine.layers`.
+        config: the run's config, if its caller has loaded files that it names.
     """
 
     def __init__(
@@ -63,8 +68,10 @@ class Runner:
         journal: Journal,
         budget: Budget = UNLIMITED,
         before: float = 0.0,
+        layers: Sequence[Layer] = (),
+        config: Config | None = None,
     ) -> None:
-        config = Config.from_json(reader.run.config)
+        config = config or Config.from_json(reader.run.config)
         self.config = config
         self.reader = reader
         self.writer = writer
@@ -76,7 +83,8 @@ class Runner:
             row.name: Form(row.name, row.system, row.template, self._shape(row.name))
             for row in self._form_rows()
         }
-        self._caller = self._make_caller(journal, budget)
+        self._limiter = Limiter(budget, self.clock)
+        self._caller = self._make_caller(journal, layers)
         self._done = self._recorded_episodes()
         self._scheduler = self._make_scheduler()
         self._stop = pareto_rule(config.stop, self._world) if config.stop else None
@@ -87,7 +95,7 @@ class Runner:
             len(self._society.agents),
             config.rounds,
             config.rounds * reader.run.per_round,
-            self._caller.counts,
+            self._limiter.counts,
             self.clock,
             episodes=sum(self._done.values()),
         )
@@ -100,18 +108,27 @@ class Runner:
     def _shape(self, name: str) -> Any:
         return next(form.reply for form in self._world.forms if form.name == name)
 
-    def _make_caller(self, journal: Journal, budget: Budget) -> Caller:
+    def _make_caller(self, journal: Journal, layers: Sequence[Layer]) -> Caller:
         m = tables.models
         rows = self.reader.rows(select(m).where(m.c.run_id == self.reader.run.id))
         ids = {row.role: row.id for row in rows}
+        gate = Gate(self.config.schedule.max_in_flight)
+        jitter = random.Random(self.config.seed)
         speakers = {
             role: Speaker(
-                self.backends[role],
+                layered(
+                    self.backends[role],
+                    settings,
+                    journal,
+                    self.writer.delete_call,
+                    gate,
+                    self._limiter,
+                    jitter,
+                    layers,
+                ),
                 ids[role],
                 settings.max_tokens,
                 settings.temperature,
-                settings.timeout,
-                settings.retries,
             )
             for role, settings in self.config.models.roles()
         }
@@ -123,9 +140,7 @@ class Runner:
             speakers=lambda agent: speakers["social"] if agent is None else agents[agent],
             observer=speakers["observer"],
             journal=journal,
-            gate=Gate(self.config.schedule.max_in_flight),
-            clock=self.clock,
-            budget=budget,
+            counts=self._limiter.counts,
         )
 
     def _recorded_episodes(self) -> dict[int, bool]:
@@ -190,7 +205,7 @@ class Runner:
 
     def _start_episodes(self) -> None:
         over = self._over
-        if over is None or over.done() or self._caller.stopping:
+        if over is None or over.done() or self._limiter.stopping:
             return
         while len(self._tasks) < 2 * self._width:
             planned = self._scheduler.next()
@@ -272,12 +287,12 @@ class Runner:
 
     def _go_on(self, over: asyncio.Future[None]) -> None:
         self._start_episodes()
-        if self._caller.stopping and not self._tasks and not over.done():
-            over.set_exception(Stopped(self._caller.stopping))
+        if self._limiter.stopping and not self._tasks and not over.done():
+            over.set_exception(Stopped(self._limiter.stopping))
 
     def stop(self, reason: str) -> None:
         """Make no further call; `work` ends once those under way are in the journal."""
-        self._caller.stop(reason)
+        self._limiter.stop(reason)
         self.progress.stopping = True
         if self._over is not None and not self._over.done():
             self._go_on(self._over)

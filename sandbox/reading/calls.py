@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 from sqlalchemy import ColumnElement, Select, select
 
 from agents.chance import seed_of
-from agents.forms import CallName, Prompt, Status, prompt_hash
+from agents.forms import CallName, Status, prompt_hash
 from sandbox.reading.records import PAGES_ONLY, Record
 from storage import tables
 from storage.errors import NotThere
@@ -272,7 +272,7 @@ def call(reader: Reader, number: int) -> CallDetail:
         seed=seed_of(reader.run.seed, fields["name"]),
         system=row.system,
         prompt_hash=one.prompt_hash.hex(),
-        hash_agrees=prompt_hash(Prompt(row.system, (one.prompt,))) == one.prompt_hash,
+        hash_agrees=prompt_hash(row.system, one.prompt) == one.prompt_hash,
     )
 
 

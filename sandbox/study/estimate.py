@@ -13,8 +13,7 @@ import asyncio
 import math
 import tempfile
 from bisect import bisect_right
-from collections.abc import Iterator, Sequence
-from contextlib import AsyncExitStack
+from collections.abc import Iterator, Mapping, Sequence
 from copy import deepcopy
 from dataclasses import replace
 from itertools import pairwise
@@ -29,8 +28,9 @@ from sqlalchemy import Engine, func, select, union_all
 from agents.agent import Agent
 from agents.chance import chance
 from agents.memory import Memory
-from sandbox.backends import backends_of
-from sandbox.backends.base import BackendDown
+from sandbox.backends import backends_of, started
+from sandbox.backends.base import Backend, BackendDown
+from sandbox.concurrency import run_coroutine
 from sandbox.config import Config
 from sandbox.engine.episode import PlayedEpisode
 from sandbox.engine.journal import Journal
@@ -145,7 +145,11 @@ class _Sample(NamedTuple):
 
 
 def estimate(
-    blueprint: Blueprint, episodes: int = 32, rates: Rates | None = None, gpus: int | None = None
+    blueprint: Blueprint,
+    episodes: int = 32,
+    rates: Rates | None = None,
+    gpus: int | None = None,
+    backends: Mapping[str, Backend] | None = None,
 ) -> Data:
     """Play a sample of a run's episodes and tell what the whole run takes, as JSON has it.
 
@@ -157,6 +161,7 @@ def estimate(
         episodes: how many to play; 8 or more, all of them if the run has no more.
         rates: how fast models are served; None to go by the sample's own speed.
         gpus: how many the backends use, for GPU-hours without rates.
+        backends: by role, in place of those that the config names.
 
     Raises:
         InputError: something in the config cannot work, the sample is too small, or its backends
@@ -166,7 +171,8 @@ def estimate(
         raise InputError(f"--episodes: found {episodes}; expected at least {FEWEST}")
     config = blueprint.config
     with tempfile.TemporaryDirectory(prefix="sandbox-estimate-") as folder:
-        sample = _play(blueprint, Path(folder) / "sample.db", episodes)
+        used = backends_of(config.models.roles(), backends)
+        sample = _play(blueprint, Path(folder) / "sample.db", episodes, used)
     drawn = _totals(sample, config.seed)
     figures = {name: _figure(drawn[:, place]) for place, name in enumerate(_FIGURES)}
     return {
@@ -184,8 +190,8 @@ def estimate(
 class _Sampler(Runner):
     """Plays single episodes of any round, each with a past that is filled in."""
 
-    def __init__(self, *parts: Any) -> None:
-        super().__init__(*parts)
+    def __init__(self, *parts: Any, **named: Any) -> None:
+        super().__init__(*parts, **named)
         self._asked: list[dict[int, Meeting]] = []  # by round and author
         self._pool = _Pool([], [], [])
 
@@ -249,7 +255,9 @@ class _Sampler(Runner):
         return memory
 
 
-def _play(blueprint: Blueprint, file: Path, episodes: int) -> _Sample:
+def _play(
+    blueprint: Blueprint, file: Path, episodes: int, backends: Mapping[str, Backend]
+) -> _Sample:
     config = blueprint.config
     address = create(blueprint, str(file))
     start_bytes = file.stat().st_size
@@ -258,10 +266,9 @@ def _play(blueprint: Blueprint, file: Path, episodes: int) -> _Sample:
         reader = Reader.find(engine, config.name, str(address))
         writer = Writer(engine, reader.run.id)
         writer.open()
-        backends = backends_of(config.models.roles())
-        sampler = _Sampler(reader, writer, backends, Journal(reader))
+        sampler = _Sampler(reader, writer, backends, Journal(reader), config=config)
         try:
-            asyncio.run(_work(sampler, first, later))
+            run_coroutine(_work(sampler, first, later))
         except BackendDown as error:
             raise InputError(f"config {config.name}: no sample could be played: {error}") from None
         measured, busy, slack = _measured(reader), _busy(reader), _slack(engine)
@@ -294,10 +301,7 @@ def _drawn(per_round: int, config: Config, episodes: int) -> tuple[list[int], li
 
 
 async def _work(sampler: _Sampler, first: Sequence[int], later: Sequence[int]) -> None:
-    async with AsyncExitStack() as stack:
-        for backend in {id(one): one for one in sampler.backends.values()}.values():
-            stack.push_async_callback(backend.close)
-            await backend.start()
+    async with started(sampler.backends.values()):
         await sampler.play(first)
         size = -(-len(later) // (_STAGES - 1)) or 1
         for start in range(0, len(later), size):
@@ -359,7 +363,7 @@ def _said(reader: Reader) -> int:
     e, r, o, q = tables.episodes, tables.ratings, tables.observations, tables.questions
     t = tables.texts
     asked = select(q.c.text_id).join(e, e.c.question_id == q.c.id)
-    read = (asked, *(select(one) for one in (e.c.draft_id, e.c.revision_id)))
+    read = (asked, select(tables.stage_texts.c.text_id))
     reasons = (select(one.c.reason_id) for one in (r, o))
     ids = union_all(*read, *reasons, *(select(one) for one in _OF_SCENES)).subquery()
     query = select(func.sum(func.length(t.c.text))).join(ids, t.c.id == next(iter(ids.c)))
@@ -414,9 +418,9 @@ def _busy(reader: Reader) -> float:
     c = tables.calls
     busy, until = 0, 0
     query = select(c.c.started, c.c.took).where(reader.mine(c.c.id)).order_by(c.c.started)
-    for started, took in reader.rows(query):
-        busy += max(0, started + took - max(started, until))
-        until = max(until, started + took)
+    for begun, took in reader.rows(query):
+        busy += max(0, begun + took - max(begun, until))
+        until = max(until, begun + took)
     return busy / 1000
 
 

@@ -7,15 +7,16 @@ original. The rounds before are those of the original, call by call.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any, NamedTuple
 
 from pydantic import ValidationError
 from sqlalchemy import Connection, func, insert, select, update
 
 from sandbox import __version__
-from sandbox.backends import backend_of
+from sandbox.backends import backend_of, backends_of
 from sandbox.backends.embedding import embedder_of
 from sandbox.config import Config, apply_setting, explain, told
 from sandbox.engine.changes import refuse_changes
@@ -27,6 +28,7 @@ from sandbox.sources import Question
 from storage import database, tables
 from storage.copying import JoiningWriter, copy_rounds, forked_from
 from storage.database import Address
+from storage.digest import VERSION as DIGEST_VERSION
 from storage.errors import InputError
 from storage.reader import Reader
 from worlds.base import SettingError
@@ -68,6 +70,7 @@ def fork(
     db: str | None = None,
     rounds: int | None = None,
     accept_changes: bool = False,
+    allow: Collection[Path] = (),
 ) -> Address:
     """Write a new run that begins with the rounds of another one, whole or not at all.
 
@@ -79,6 +82,8 @@ def fork(
         db: a database URL or a path; the default is ``runs/NAME.db``.
         rounds: rounds in all; the default is as many as the run was to have.
         accept_changes: fork with the run's own copies although files or the program have changed.
+        allow: files with Python code that the run's config names and that may be loaded; those in
+            `settings` may be loaded anyway.
 
     Returns:
         Where the new run lives; `sandbox.engine.run.resume` works on it.
@@ -90,9 +95,11 @@ def fork(
     engine = database.open_for_reading(source.url)
     try:
         reader = Reader.find(engine, source.name, str(source))
-        plan = _plan(reader, at, settings, name, rounds)
+        old = Config.from_json(reader.run.config, allow)
+        old.refuse_unloaded()
+        plan = _plan(reader, at, old, settings, name, rounds)
         if not accept_changes:
-            refuse_changes(reader, plan.old)
+            refuse_changes(reader, old, backends_of(old.models.roles()))
         new_name = plan.new.name
         place = database.parse_url(db or str(database.RUNS / f"{new_name}.db"))
         address = Address(place, new_name)
@@ -104,9 +111,13 @@ def fork(
 
 
 def _plan(
-    reader: Reader, at: int, settings: Sequence[str], name: str | None, rounds: int | None
+    reader: Reader,
+    at: int,
+    old: Config,
+    settings: Sequence[str],
+    name: str | None,
+    rounds: int | None,
 ) -> _Plan:
-    old = Config.from_json(reader.run.config)
     new = _changed(old, settings, name or f"{old.name}-fork-at-{at}", name, rounds)
     _check_round(reader, at, new.rounds)
     _check_past(old, flat(json.loads(new.as_json())))
@@ -215,6 +226,8 @@ def _run_row(plan: _Plan) -> dict[str, Any]:
         "embedder": run.embedder,
         "threshold": threshold,
         "code_version": __version__,
+        "digest_version": DIGEST_VERSION,
+        "declaration": run.declaration,
         "created": datetime.now(UTC).isoformat(timespec="seconds"),
         "seconds": _seconds(plan),
         "origin": json.dumps({"forked_from": _origin(plan)}),

@@ -3,20 +3,22 @@
 from __future__ import annotations
 
 import tempfile
+from collections.abc import Collection
 from contextlib import ExitStack
 from pathlib import Path
 from typing import NamedTuple
 
 from sandbox.backends.base import Call, Reply
+from sandbox.concurrency import run_coroutine
 from sandbox.config import Config
 from sandbox.engine.journal import Journal
-from sandbox.engine.run import Watch, complete, play
+from sandbox.engine.run import Watch, play
 from sandbox.engine.runner import Runner
 from sandbox.reading.runs import Outcome, outcome
 from storage import database
 from storage.copying import copy_start
 from storage.database import Address
-from storage.digest import digest
+from storage.digest import VERSION, digest
 from storage.errors import InputError
 from storage.reader import Reader
 from storage.writer import Writer
@@ -38,11 +40,19 @@ class Verdict(NamedTuple):
         return self.outcome.digest == self.of_tables == self.of_replay
 
 
-def verify(address: Address, watch: Watch | None = None) -> Verdict:
+def verify(
+    address: Address, watch: Watch | None = None, *, allow: Collection[Path] = ()
+) -> Verdict:
     """Replay a finished run from its journal, with no model, in a database of its own.
 
+    Args:
+        address: where the run lives.
+        watch: gets the progress once, before the work begins.
+        allow: files with Python code that the run's config names and that may be loaded.
+
     Raises:
-        InputError: the run is not finished, or a call of the replay is not in the journal.
+        InputError: the run is not finished, a call of the replay is not in the journal, or the run
+            needs a file that is not allowed.
     """
     with ExitStack() as stack:
         original = database.open_for_reading(address.url)
@@ -51,6 +61,13 @@ def verify(address: Address, watch: Watch | None = None) -> Verdict:
         name = source.run.name
         if source.run.status != "done":
             raise InputError(f"{address}: not finished; expected `resume` first")
+        if source.run.digest_version != VERSION:
+            raise InputError(
+                f"{address}: its digest is of version {source.run.digest_version}; expected "
+                f"{VERSION}, the version that this program computes"
+            )
+        config = Config.from_json(source.run.config, allow)
+        config.refuse_unloaded()
         folder = stack.enter_context(tempfile.TemporaryDirectory(prefix="sandbox-verify-"))
         url = database.parse_url(str(Path(folder) / "replay.db"))
         engine = stack.enter_context(database.writing(url))
@@ -58,9 +75,9 @@ def verify(address: Address, watch: Watch | None = None) -> Verdict:
         reader = Reader.find(engine, name, str(address))
         writer = Writer(engine, reader.run.id)
         writer.open()
-        nobody = dict.fromkeys(dict(Config.from_json(reader.run.config).models.roles()), NoModel())
-        runner = Runner(reader, writer, nobody, Journal(source, copy=True))
-        complete(play(runner, watch))
+        nobody = dict.fromkeys(dict(config.models.roles()), NoModel())
+        runner = Runner(reader, writer, nobody, Journal(source, copy=True), config=config)
+        run_coroutine(play(runner, watch))
         replayed = runner.progress.counts.replayed
         return Verdict(outcome(source, address, replayed), digest(source), digest(reader))
 

@@ -19,7 +19,6 @@ from starlette.routing import Mount, Route
 from starlette.staticfiles import StaticFiles
 
 from sandbox.reading import charts
-from sandbox.reading.declaration import declaration_of
 from sandbox.reading.figures import figures
 from sandbox.reading.pictures import png
 from sandbox.reading.statistics import t_quantile
@@ -95,7 +94,7 @@ class Site:
         if name not in downloads.KINDS or kind not in downloads.TYPES:
             raise HTTPException(404)
         reader = self._catalog.open(key)
-        columns = downloads.KINDS[name].columns(declaration_of(reader))
+        columns = downloads.KINDS[name].columns(reader)
         rows = downloads.KINDS[name].rows(reader, _query(request))
         first = list(islice(rows, 1))  # what is wrong shows before the answer has begun
         return StreamingResponse(

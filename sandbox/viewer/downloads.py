@@ -121,16 +121,16 @@ def _call_rows(reader: Reader, query: Query) -> Iterator[Row]:
 class Kind(NamedTuple):
     """A kind of rows that can be downloaded: its columns in a run, and the rows of an address."""
 
-    columns: Callable[[Declaration], Sequence[str]]
+    columns: Callable[[Reader], Sequence[str]]
     rows: Callable[[Reader, Query], Iterator[Row]]
 
 
 _MEMORIES = ("memory", "round", "episode", "question", "answer", "was")
 
 KINDS: Mapping[str, Kind] = {
-    "exchanges": Kind(lambda _: tuple(EVERYTHING.columns), _exchange_rows),
-    "agents": Kind(_agent_columns, _agent_rows),
-    "memories": Kind(lambda _: _MEMORIES, _memory_rows),
-    "calls": Kind(lambda _: _CALLS, _call_rows),
+    "exchanges": Kind(lambda reader: tuple(EVERYTHING.columns), _exchange_rows),
+    "agents": Kind(lambda reader: _agent_columns(declaration_of(reader)), _agent_rows),
+    "memories": Kind(lambda reader: _MEMORIES, _memory_rows),
+    "calls": Kind(lambda reader: _CALLS, _call_rows),
 }
 """By the name of the file."""

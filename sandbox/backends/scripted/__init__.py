@@ -4,4 +4,16 @@ from sandbox.backends.scripted.backend import ScriptedBackend, text_for
 from sandbox.backends.scripted.config import Latency, Mishap, ScriptedConfig
 from sandbox.backends.scripted.mishaps import mishap
 
-__all__ = ["Latency", "Mishap", "ScriptedBackend", "ScriptedConfig", "mishap", "text_for"]
+Config = ScriptedConfig
+Backend = ScriptedBackend
+
+__all__ = [
+    "Backend",
+    "Config",
+    "Latency",
+    "Mishap",
+    "ScriptedBackend",
+    "ScriptedConfig",
+    "mishap",
+    "text_for",
+]

@@ -1,0 +1,219 @@
+"""The layers that a call goes through on its way to a backend. All have one signature, `Answer`.
+
+A layer gets the function below it and returns one of the same kind. `layered` has the order. A
+further layer (a policy, a tracer, the approval of a person) is a function such as::
+
+    def policy(answer: Answer) -> Answer:
+        async def checked(call: Call) -> Result:
+            result = await answer(call)
+            if result.reply is not None and "secret" in result.reply.text:
+                return result._replace(reply=None, error="refused by the policy")
+            return result
+
+        return checked
+
+It is passed to `resume(..., layers=[policy])`. What it returns is journalled, so that a replay does
+not go through it again.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Sequence
+from random import Random
+from typing import NamedTuple
+
+from agents.forms import prompt_hash
+from sandbox.backends.asking import pause
+from sandbox.backends.base import (
+    Backend,
+    BackendDown,
+    Call,
+    CallFailed,
+    ModelSettings,
+    Reply,
+    Unavailable,
+)
+from sandbox.concurrency import Gate
+from sandbox.engine.journal import Journal
+from sandbox.engine.limits import Limiter
+from sandbox.progress import Counts
+from storage.errors import InputError
+from storage.reader import Journalled
+
+
+class Result(NamedTuple):
+    """The result of a call, before the reply is parsed.
+
+    Attributes:
+        reply: the reply; None where the call failed.
+        error: why it failed.
+        started: when the call was sent, in milliseconds at work.
+        took: how long the reply took, in milliseconds.
+        call_id: the row that holds the call already; None where it is still to be journalled.
+    """
+
+    reply: Reply | None
+    error: str | None
+    started: int
+    took: int
+    call_id: int | None = None
+
+
+Answer = Callable[[Call], Awaitable[Result]]
+"""Answers a call: the signature that all layers share."""
+
+Layer = Callable[[Answer], Answer]
+"""Wraps an `Answer` in another one."""
+
+
+def layered(
+    backend: Backend,
+    settings: ModelSettings,
+    journal: Journal,
+    delete: Callable[[int], None],
+    gate: Gate,
+    limiter: Limiter,
+    jitter: Random,
+    layers: Sequence[Layer] = (),
+) -> Answer:
+    """Put the layers around a backend: this is their order, the outermost first.
+
+    The budget is looked at once a call has passed the gate, since it may be spent by then.
+
+    Args:
+        backend: who answers.
+        settings: its timeout and its number of retries.
+        journal: the calls of earlier sittings.
+        delete: deletes a call from the journal, by its row.
+        gate: how many calls may be in flight.
+        limiter: when no further call may be made.
+        jitter: for the pauses between retries.
+        layers: further layers, the outermost first; they see what is not replayed.
+    """
+    counts = limiter.counts
+    return replay(
+        journal,
+        delete,
+        counts,
+        wrapped(
+            layers,
+            limit_in_flight(
+                gate,
+                counts,
+                budget(
+                    limiter,
+                    retry(backend, settings, limiter, jitter),
+                ),
+            ),
+        ),
+    )
+
+
+def wrapped(layers: Sequence[Layer], answer: Answer) -> Answer:
+    """Wrap an answer in layers, the outermost first."""
+    for layer in reversed(layers):
+        answer = layer(answer)
+    return answer
+
+
+def replay(
+    journal: Journal, delete: Callable[[int], None], counts: Counts, answer: Answer
+) -> Answer:
+    """Answer from the journal where it holds the call.
+
+    The answer raises InputError where the journal holds the call with another prompt, unless such
+    changes are accepted: then the old call is deleted and the call is made anew.
+    """
+
+    async def replayed(call: Call) -> Result:
+        known = journal.find(call.name)
+        if known is None:
+            return await answer(call)
+        if known.prompt_hash != prompt_hash(call.system, call.user):
+            if not journal.accept_changes:
+                raise InputError(
+                    f"call {call.name}: the journal holds another prompt for it; expected the form "
+                    f"{call.name.form}, the personas and the memories that the run was started "
+                    "with (--accept-changes asks it anew)"
+                )
+            delete(known.call_id)
+            return await answer(call)
+        counts.replayed += 1
+        call_id = None if journal.copy else known.call_id
+        return Result(_reply(known), known.error, known.started, known.took, call_id)
+
+    return replayed
+
+
+def _reply(known: Journalled) -> Reply | None:
+    if known.reply is None:
+        return None
+    return Reply(
+        known.reply,
+        known.cut,
+        known.tokens_in,
+        known.tokens_out,
+        known.cached_tokens,
+        known.thinking,
+        known.expected,
+    )
+
+
+def limit_in_flight(gate: Gate, counts: Counts, answer: Answer) -> Answer:
+    """Limit the calls in flight; of those that wait, the lowest priority goes first.
+
+    Of calls with the same priority, those of the same episode go together, for the sake of prefix
+    caches.
+    """
+
+    async def admitted(call: Call) -> Result:
+        await gate.enter((call.priority, call.name.episode))
+        counts.in_flight += 1
+        try:
+            return await answer(call)
+        finally:
+            counts.in_flight -= 1
+            gate.leave()
+
+    return admitted
+
+
+def budget(limiter: Limiter, answer: Answer) -> Answer:
+    """Count a call, or raise Stopped where no further call may be made."""
+
+    def counted(call: Call) -> Awaitable[Result]:
+        limiter.check()
+        limiter.asked += 1
+        return answer(call)
+
+    return counted
+
+
+def retry(backend: Backend, settings: ModelSettings, limiter: Limiter, jitter: Random) -> Answer:
+    """Ask the backend, and again with the same seed while it is only unavailable.
+
+    The answer raises BackendDown once `settings.retries` are used up, or Stopped during a pause.
+    """
+    clock, timeout, tries = limiter.clock, settings.timeout, settings.retries + 1
+
+    async def asked(call: Call) -> Result:
+        started = clock.milliseconds()
+        for attempt in range(1, tries + 1):
+            try:
+                async with asyncio.timeout(timeout):
+                    reply = await backend.answer(call)
+            except Unavailable as error:
+                problem, wait = str(error), error.after
+            except TimeoutError:
+                problem, wait = f"no reply within {timeout:g} seconds", 0.0
+            except CallFailed as failure:
+                took = clock.milliseconds() - started
+                return Result(None, str(failure) or "failed", started, took)
+            else:
+                return Result(reply, None, started, clock.milliseconds() - started)
+            if attempt < tries:
+                await limiter.pause(max(wait, pause(attempt, jitter)))
+        raise BackendDown(f"call {call.name}: {problem}, {tries} times")
+
+    return asked

@@ -1,0 +1,302 @@
+"""Each layer of a call alone, and a layer of one's own in a whole run."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from conftest import Make, small
+
+from agents.forms import CallName, FreeText, prompt_hash
+from sandbox.backends.base import (
+    BackendDown,
+    Call,
+    CallFailed,
+    ModelSettings,
+    Reply,
+    Unavailable,
+)
+from sandbox.concurrency import Gate
+from sandbox.engine import layers
+from sandbox.engine.layers import Answer, Result
+from sandbox.engine.limits import Budget, Limiter, Stopped
+from sandbox.engine.run import create, prepare, resume
+from sandbox.progress import Clock, Counts
+from sandbox.reading import views
+from sandbox.study.verify import verify
+from storage.database import open_for_reading
+from storage.errors import InputError
+from storage.reader import Reader
+
+
+def call(episode: int = 0, priority: int = 0) -> Call:
+    return Call(CallName(0, episode, "draft", 1), 5, "system", "user", FreeText(), 9, 1.0, priority)
+
+
+RESULT = Result(Reply("hello"), None, 3, 4)
+
+
+class Below:
+    """The layer below: counts what reaches it."""
+
+    def __init__(self) -> None:
+        self.calls: list[Call] = []
+
+    async def __call__(self, call: Call) -> Result:
+        self.calls.append(call)
+        return RESULT
+
+
+class Memory:
+    """A journal of at most one call."""
+
+    def __init__(self, digest: bytes | None, reply: str | None = "known") -> None:
+        self.copy = False
+        self.accept_changes = False
+        self._known = None
+        if digest is not None:
+            self._known = SimpleNamespace(
+                call_id=7,
+                prompt_hash=digest,
+                reply=reply,
+                cut=True,
+                error=None if reply else "broken",
+                tokens_in=1,
+                tokens_out=2,
+                cached_tokens=3,
+                thinking="hm",
+                expected=4.5,
+                started=10,
+                took=20,
+            )
+
+    def find(self, name: CallName) -> Any:
+        return self._known
+
+
+def _replay(journal: Any) -> tuple[Result, Below, Counts, list[int]]:
+    below, counts, deleted = Below(), Counts(), list[int]()
+    answer = layers.replay(journal, deleted.append, counts, below)
+    result = asyncio.run(_await(answer(call())))
+    return result, below, counts, deleted
+
+
+async def _await(work: Awaitable[Result]) -> Result:
+    return await work
+
+
+SAME = prompt_hash("system", "user")
+
+
+def test_a_journalled_call_is_replayed_with_everything_that_is_known_of_it() -> None:
+    result, below, counts, _ = _replay(Memory(SAME))
+    assert result == Result(Reply("known", True, 1, 2, 3, "hm", 4.5), None, 10, 20, 7)
+    assert (counts.replayed, below.calls) == (1, [])
+
+
+def test_a_failed_call_is_replayed_as_failed() -> None:
+    result, *_ = _replay(Memory(SAME, reply=None))
+    assert (result.reply, result.error, result.call_id) == (None, "broken", 7)
+
+
+def test_what_is_replayed_into_another_database_is_still_to_be_written() -> None:
+    journal = Memory(SAME)
+    journal.copy = True
+    assert _replay(journal)[0].call_id is None
+
+
+def test_an_unknown_call_goes_on() -> None:
+    result, below, counts, _ = _replay(Memory(None))
+    assert (result, len(below.calls), counts.replayed) == (RESULT, 1, 0)
+
+
+def test_another_prompt_is_refused_or_deletes_the_old_call() -> None:
+    journal = Memory(b"another")
+    with pytest.raises(InputError, match=r"call 0/0/draft/1/0.0: the journal holds another prompt"):
+        _replay(journal)
+    journal.accept_changes = True
+    result, below, counts, deleted = _replay(journal)
+    assert (result, len(below.calls), counts.replayed, deleted) == (RESULT, 1, 0, [7])
+
+
+def test_calls_in_flight_are_limited_and_counted() -> None:
+    counts, order, most = Counts(), list[int](), list[int]()
+
+    async def below(call: Call) -> Result:
+        order.append(call.name.episode)
+        most.append(counts.in_flight)
+        await asyncio.sleep(0)
+        if call.name.episode == 3:
+            raise BackendDown("gone")
+        return RESULT
+
+    async def main() -> list[Any]:
+        answer = layers.limit_in_flight(Gate(1), counts, below)
+        calls = [call(9, 0), call(5, 2), call(3, 1), call(4, 2)]
+        return await asyncio.gather(*map(answer, calls), return_exceptions=True)
+
+    results = asyncio.run(main())
+    assert order == [9, 3, 4, 5], "by priority, then by episode"
+    assert most == [1, 1, 1, 1]
+    assert isinstance(results[2], BackendDown)
+    assert counts.in_flight == 0
+
+
+def test_a_budget_counts_what_is_asked_and_stops() -> None:
+    limiter, below = Limiter(Budget(calls=2), Clock()), Below()
+    answer = layers.budget(limiter, below)
+    for _ in range(2):
+        assert asyncio.run(_await(answer(call()))) == RESULT
+    with pytest.raises(Stopped, match="the limit of 2 calls is reached"):
+        answer(call())
+    assert (len(below.calls), limiter.asked) == (2, 2)
+    assert limiter.stopping == "the limit of 2 calls is reached"
+
+
+def test_a_stop_wins_over_a_budget() -> None:
+    limiter = Limiter(Budget(calls=0), Clock())
+    limiter.stop("interrupted")
+    with pytest.raises(Stopped, match="interrupted"):
+        layers.budget(limiter, Below())(call())
+
+
+class Flaky:
+    """Raises what it is given, in turn, and then replies."""
+
+    model = "flaky"
+
+    def __init__(self, *problems: Exception | None) -> None:
+        self.problems = list(problems)
+        self.calls: list[Call] = []
+
+    async def start(self) -> None:
+        """Nothing to start."""
+
+    async def answer(self, call: Call) -> Reply:
+        self.calls.append(call)
+        if self.problems:
+            problem = self.problems.pop(0)
+            if problem is None:
+                await asyncio.sleep(3600)
+            else:
+                raise problem
+        return Reply("hello")
+
+    async def close(self) -> None:
+        """Nothing to close."""
+
+
+def _retry(backend: Flaky, limiter: Limiter | None = None, **settings: Any) -> Result:
+    limiter = limiter or Limiter(Budget(), Clock())
+    model = ModelSettings(backend="flaky", **settings)
+    answer = layers.retry(backend, model, limiter, random.Random(1))
+    return asyncio.run(_await(answer(call())))
+
+
+@pytest.fixture
+def hasty(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Next to no pauses."""
+    monkeypatch.setattr(layers, "pause", lambda attempt, jitter: 0.001)
+
+
+@pytest.mark.usefixtures("hasty")
+def test_the_same_call_is_asked_again() -> None:
+    backend = Flaky(Unavailable("busy"), None)
+    result = _retry(backend, timeout=0.01)
+    assert (result.reply, result.error) == (Reply("hello"), None)
+    assert backend.calls == [call()] * 3
+    assert result.took >= 10
+
+
+@pytest.mark.usefixtures("hasty")
+def test_retries_come_to_an_end() -> None:
+    backend = Flaky(*[Unavailable("busy")] * 9)
+    with pytest.raises(BackendDown, match=r"call 0/0/draft/1/0.0: busy, 3 times"):
+        _retry(backend, retries=2)
+    assert len(backend.calls) == 3
+
+
+def test_a_refused_call_is_not_asked_again() -> None:
+    backend = Flaky(CallFailed("too long"))
+    result = _retry(backend)
+    assert (result.reply, result.error, len(backend.calls)) == (None, "too long", 1)
+
+
+def test_a_pause_ends_when_the_run_is_stopped() -> None:
+    limiter = Limiter(Budget(), Clock())
+
+    async def main() -> None:
+        settings = ModelSettings(backend="flaky")
+        backend = Flaky(Unavailable("busy", after=3600))
+        answer = layers.retry(backend, settings, limiter, random.Random(1))
+        asyncio.get_running_loop().call_later(0.01, limiter.stop, "interrupted")
+        await asyncio.wait_for(answer(call()), 5)
+
+    with pytest.raises(Stopped, match="interrupted"):
+        asyncio.run(main())
+
+
+def test_layers_wrap_from_the_outside_in() -> None:
+    order: list[str] = []
+
+    def named(name: str) -> Callable[[Answer], Answer]:
+        def layer(answer: Answer) -> Answer:
+            async def inner(call: Call) -> Result:
+                order.append(name)
+                return await answer(call)
+
+            return inner
+
+        return layer
+
+    asyncio.run(_await(layers.wrapped([named("a"), named("b")], Below())(call())))
+    assert order == ["a", "b"]
+
+
+def policy(answer: Answer) -> Answer:
+    """Let no draft of agent 3 pass."""
+
+    async def checked(call: Call) -> Result:
+        result = await answer(call)
+        if call.name.form == "draft" and call.name.agent == 3:
+            return result._replace(reply=None, error="refused by the policy")
+        return result
+
+    return checked
+
+
+def test_a_policy_is_one_more_layer(make: Make, tmp_path: Path) -> None:
+    _, plain = make()
+    address = create(prepare(small("attempts=1")), str(tmp_path / "policy.db"))
+    outcome = resume(address, layers=[policy])
+    reader = Reader.find(open_for_reading(address.url), address.name, str(address))
+    failed = [row for row in views.calls(reader, None, None, True, 100) if row["error"]]
+    assert {row["error"] for row in failed} == {"refused by the policy"}
+    assert outcome.calls_failed == len(failed) == 3, "a draft in each round"
+    assert outcome.episodes_failed == 3
+    assert outcome.digest != plain.digest
+    verdict = verify(address)
+    assert verdict.agrees, "the journal has what the policy decided; it is not asked again"
+
+
+def test_a_layer_that_only_looks_changes_nothing(make: Make, tmp_path: Path) -> None:
+    _, plain = make()
+    seen: list[CallName] = []
+
+    def tracer(answer: Answer) -> Answer:
+        async def traced(call: Call) -> Result:
+            seen.append(call.name)
+            return await answer(call)
+
+        return traced
+
+    address = create(prepare(small()), str(tmp_path / "traced.db"))
+    assert resume(address, budget=Budget(calls=100), layers=[tracer]).calls == 100
+    outcome = resume(address, layers=[tracer])
+    assert outcome.digest == plain.digest
+    assert len(set(seen)) == plain.calls
