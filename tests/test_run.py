@@ -17,7 +17,6 @@ from agents.forms import CallName, prompt_hash
 from sandbox import api
 from sandbox.backends import scripted
 from sandbox.backends.base import BackendDown, Call, Reply
-from sandbox.engine import runner
 from sandbox.engine.run import create, prepare, resume
 from sandbox.reading.agents import agents, memory
 from sandbox.reading.calls import call, calls
@@ -143,7 +142,8 @@ def test_verify_agrees_and_sees_a_changed_reply(make: Make, tmp_path: Path) -> N
     assert verdict.outcome.calls_replayed == outcome.calls
     with sqlite3.connect(tmp_path / "run.db") as connection:
         (text,) = connection.execute(
-            "SELECT revision_id FROM episodes ORDER BY id DESC LIMIT 1"
+            "SELECT text_id FROM stage_texts WHERE stage = 'revision' "
+            "ORDER BY episode_id DESC LIMIT 1"
         ).fetchone()
         connection.execute("UPDATE texts SET text = text || ' Really.' WHERE id = ?", (text,))
     connection.close()
@@ -230,7 +230,7 @@ def test_every_mishap_is_a_row_and_none_is_a_number(make: Make, tmp_path: Path) 
                 journalled.turn,
                 journalled.attempt,
             )
-            shape = runner.world_of("grid").forms
+            shape = small().build_world().forms
             form = next(form for form in shape if form.name == journalled.form)
             from agents.chance import seed_of
 

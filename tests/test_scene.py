@@ -45,7 +45,7 @@ def play(tmp_path: Path) -> Play:
     ) -> tuple[Address, Outcome]:
         config = load_config(PRESETS / f"{preset}.yaml", [*settings, f"name={name}"])
         address = create(prepare(config), str(tmp_path / f"{name}.db"))
-        return address, resume(address, budget=budget)
+        return address, resume(address, budget=budget, allow=config.files())
 
     return played
 
