@@ -14,9 +14,12 @@ from rich.terminal_theme import TerminalTheme
 
 from sandbox import api
 from sandbox.config import PRESETS
-from sandbox.reading import views
-from sandbox.terminal import render
-from sandbox.terminal.scene import script
+from sandbox.reading.exchanges import read_exchange
+from sandbox.reading.runs import society
+from sandbox.terminal.datasets import export_view
+from sandbox.terminal.exchanges import exchange_view
+from sandbox.terminal.runs import society_view
+from sandbox.terminal.scene import scene_view
 
 IMAGES = Path(__file__).parent / "images"
 
@@ -72,12 +75,11 @@ def main() -> None:
         db = f"{folder}/quickstart.db"
         api.run(db=db)
         with api.open_run(db) as reader:
-            society = render.society(views.society(reader))
-            draw("run", "python run_sim.py run", society, 84)
-            episode = render.episode(views.episode(reader, 111))
+            draw("run", "python run_sim.py run", society_view(society(reader)), 84)
+            episode = exchange_view(read_exchange(reader, 111))
             draw("episode", "python run_sim.py inspect quickstart episode 111", episode)
         report = api.export(db, ["sft", "preference"], f"{folder}/data")
-        explained = render.exported({**report.as_dict(), "out": None}, explain=True)
+        explained = export_view({**report.as_dict(), "out": None}, explain=True)
         verb = "python run_sim.py export quickstart --format sft --format preference --explain"
         draw("explain", verb, explained, 110)
         for name in ("ratings", "agreement"):
@@ -85,8 +87,9 @@ def main() -> None:
         db = f"{folder}/scene.db"
         api.run(PRESETS / "scene.yaml", db=db)
         with api.open_run(db) as reader:
-            scene = views.episode(reader, 17)["scene"]
-            draw("scene", "python run_sim.py inspect scene episode 17", script(scene))
+            scene = read_exchange(reader, 17).scene
+            assert scene is not None
+            draw("scene", "python run_sim.py inspect scene episode 17", scene_view(scene))
 
 
 if __name__ == "__main__":

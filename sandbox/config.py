@@ -10,7 +10,7 @@ import difflib
 import json
 import os
 import re
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_args
 
@@ -520,21 +520,3 @@ def _key(place: Sequence[int | str], data: Any, missing: bool) -> tuple[str, ...
         elif missing and isinstance(data, Mapping) and number == len(place) - 1:
             key.append(str(part))
     return tuple(key)
-
-
-def flat(config: Config) -> dict[str, Any]:
-    """Flatten a config into dotted keys; an absent part is a single key with the value None."""
-    return flat_data(json.loads(config.as_json()))
-
-
-def flat_data(data: Mapping[str, Any]) -> dict[str, Any]:
-    """Flatten nested mappings into dotted keys."""
-    return dict(_flat((), data))
-
-
-def _flat(key: tuple[str, ...], value: Any) -> Iterator[tuple[str, Any]]:
-    if isinstance(value, Mapping):
-        for name, part in value.items():
-            yield from _flat((*key, name), part)
-    else:
-        yield ".".join(key), value

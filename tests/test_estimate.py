@@ -15,7 +15,7 @@ from test_run import Stopping
 from sandbox.backends.scripted import ScriptedBackend, ScriptedConfig
 from sandbox.engine.run import prepare
 from sandbox.study.estimate import estimate, given_rates
-from sandbox.terminal import render
+from sandbox.terminal.studies import estimate_view
 from storage.errors import InputError
 
 FIGURES = ("calls", "tokens_in", "tokens_out", "database_bytes")
@@ -130,7 +130,7 @@ def test_bad_input() -> None:
 def test_the_picture_has_every_figure() -> None:
     page = StringIO()
     found = estimate(prepare(small()), rates=given_rates(100, 10, 1))
-    Console(file=page, width=100).print(render.estimated(found))
+    Console(file=page, width=100).print(estimate_view(found))
     text = page.getvalue()
     for words in ("calls", "tokens in", "tokens out", "database bytes", "gpu hours", "480"):
         assert words in text

@@ -15,7 +15,8 @@ from test_run import Stopping
 
 from sandbox.engine.run import create, prepare, resume
 from sandbox.engine.society import extend_questions
-from sandbox.reading import views
+from sandbox.reading.agents import memory
+from sandbox.reading.calls import call
 from sandbox.reading.runs import Outcome, states
 from sandbox.study.fork import fixed_keys, fork
 from sandbox.study.verify import verify
@@ -54,11 +55,11 @@ def test_a_fork_beside_other_runs_has_ids_of_its_own(make: Make, tmp_path: Path)
     _, beside = _forked(source, 1, db=str(tmp_path / "both.db"), name="a")
     _, within = _forked(source, 1, db=str(tmp_path / "run.db"), name="b")
     assert beside.digest == within.digest == outcome.digest
-    rows = {row["run"]: row["digest"] for row in states(parse_run(f"{tmp_path}/both.db").url)}
+    rows = {row.run: row.digest for row in states(parse_run(f"{tmp_path}/both.db").url)}
     assert rows == {"first": before.digest, "a": outcome.digest}
     reader = _reader(parse_run(f"{tmp_path}/both.db#a"))
-    assert views.memory(reader, 3, 1) == views.memory(_reader(source), 3, 1)
-    assert all(views.call(reader, number)["hash_agrees"] for number in range(0, 300, 23))
+    assert memory(reader, 3, 1) == memory(_reader(source), 3, 1)
+    assert all(call(reader, number).hash_agrees for number in range(0, 300, 23))
 
 
 def test_a_fork_of_a_run_that_is_not_finished(make: Make, tmp_path: Path) -> None:
@@ -217,7 +218,7 @@ def test_a_copy_that_breaks_off_leaves_nothing_behind(
     with pytest.raises(ZeroDivisionError):
         fork(source, 1, db=str(tmp_path / "run.db"))
     assert [path.name for path in tmp_path.iterdir()] == ["run.db"]
-    assert [row["run"] for row in states(source.url)] == ["run"]
+    assert [row.run for row in states(source.url)] == ["run"]
     assert verify(source).outcome.run == "run"
 
 

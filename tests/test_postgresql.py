@@ -21,7 +21,7 @@ def test_a_run_in_postgresql_is_the_run_in_sqlite(server: str, make: Make) -> No
     assert served.digest == plain.digest
     second = resume(create(prepare(small("seed=9", "name=other")), server))
     assert second.digest != plain.digest
-    assert [row["run"] for row in states(parse_url(server))] == ["pg", "other"]
+    assert [row.run for row in states(parse_url(server))] == ["pg", "other"]
     assert verify(parse_run(f"{server}#pg")).of_replay == plain.digest
     with pytest.raises(InputError, match="exists"):
         create(prepare(small("name=pg")), server)

@@ -17,9 +17,10 @@ from agents.forms import CallName, prompt_hash
 from sandbox import api
 from sandbox.backends import scripted
 from sandbox.backends.base import BackendDown, Call, Reply
-from sandbox.engine import runner
 from sandbox.engine.run import create, prepare, resume
-from sandbox.reading import views
+from sandbox.reading.agents import agents, memory
+from sandbox.reading.calls import call, calls
+from sandbox.reading.runs import society
 from sandbox.study.verify import verify
 from storage import database
 from storage.database import open_for_reading, parse_run
@@ -141,7 +142,8 @@ def test_verify_agrees_and_sees_a_changed_reply(make: Make, tmp_path: Path) -> N
     assert verdict.outcome.calls_replayed == outcome.calls
     with sqlite3.connect(tmp_path / "run.db") as connection:
         (text,) = connection.execute(
-            "SELECT revision_id FROM episodes ORDER BY id DESC LIMIT 1"
+            "SELECT text_id FROM stage_texts WHERE stage = 'revision' "
+            "ORDER BY episode_id DESC LIMIT 1"
         ).fetchone()
         connection.execute("UPDATE texts SET text = text || ' Really.' WHERE id = ?", (text,))
     connection.close()
@@ -219,10 +221,17 @@ def test_every_mishap_is_a_row_and_none_is_a_number(make: Make, tmp_path: Path) 
     kinds: Counter[str] = Counter()
     unusable = 0
     for number in range(64):
-        for call in reader.journal(number):
-            name = CallName(number // 16, number, call.form, call.agent, call.turn, call.attempt)
-            shape = runner.world_of("grid").forms
-            form = next(form for form in shape if form.name == call.form)
+        for journalled in reader.journal(number):
+            name = CallName(
+                number // 16,
+                number,
+                journalled.form,
+                journalled.agent,
+                journalled.turn,
+                journalled.attempt,
+            )
+            shape = small().build_world().forms
+            form = next(form for form in shape if form.name == journalled.form)
             from agents.chance import seed_of
 
             kind = scripted.mishap(
@@ -230,16 +239,16 @@ def test_every_mishap_is_a_row_and_none_is_a_number(make: Make, tmp_path: Path) 
             )
             if kind is not None:
                 kinds[kind] += 1
-                unusable += call.status != "ok"
-                assert (call.status == "failed") == (kind == "error")
+                unusable += journalled.status != "ok"
+                assert (journalled.status == "failed") == (kind == "error")
                 if kind == "injection":
-                    assert call.status == "ok"
+                    assert journalled.status == "ok"
                 elif kind == "cut" and form.reply.regex:  # perhaps after the rating
-                    assert call.cut and call.status in ("ok", "cut")
+                    assert journalled.cut and journalled.status in ("ok", "cut")
                 else:
-                    assert call.status != "ok"
+                    assert journalled.status != "ok"
             else:
-                assert call.status == "ok"
+                assert journalled.status == "ok"
     assert set(kinds) == {"empty", "cut", "fraction", "refusal", "chatter", "injection", "error"}
     assert unusable == outcome.calls_failed + outcome.unparsed > 0
     missing = 0
@@ -254,43 +263,39 @@ def test_every_mishap_is_a_row_and_none_is_a_number(make: Make, tmp_path: Path) 
         if one.failed_at is not None:
             assert one.revision is None
     assert missing > 0
-    rounds = views.society(reader)["rounds"]
-    assert sum(row["missing_ratings"] for row in rounds) == missing
+    assert sum(one.missing_ratings for one in society(reader).rounds) == missing
 
 
 def test_prompts_can_be_shown_again_and_their_hash_agrees(make: Make, tmp_path: Path) -> None:
     _, outcome = make("models.social.misbehave=0.1")
     reader = _reader(tmp_path / "run.db")
     for number in range(0, outcome.calls, 7):
-        assert views.call(reader, number)["hash_agrees"]
-    one = views.call(reader, 0)
-    assert prompt_hash(one["system"], one["prompt"] + " ").hex() != one["prompt_hash"]
+        assert call(reader, number).hash_agrees
+    one = call(reader, 0)
+    assert prompt_hash(one.system, one.prompt + " ").hex() != one.prompt_hash
 
 
 def test_what_was_recalled_is_in_the_prompt(make: Make, tmp_path: Path) -> None:
     make("rounds=6", "question_count=4")
     reader = _reader(tmp_path / "run.db")
     recalled = 0
-    for line in views.calls(reader, None, 5, False, 1000):
-        if line["recalled"] is not None:
+    for one in calls(reader, round=5):
+        if one.recalled is not None and one.agent is not None:
             recalled += 1
-            prompt = views.call(reader, line["call"])["prompt"]
-            agent = int(line["name"].split("/")[3])
-            beliefs = {row["memory"]: row for row in views.memory(reader, agent, 4)["internal"]}
-            assert f"Answer: {beliefs[line['recalled']]['answer']}\n</memory>" in prompt
+            beliefs = {each.memory: each for each in memory(reader, one.agent, 4).internal}
+            assert f"Answer: {beliefs[one.recalled].answer}\n</memory>" in one.prompt
         else:
-            assert "<memory>" not in views.call(reader, line["call"])["prompt"]
+            assert "<memory>" not in one.prompt
     assert recalled > 20
 
 
 def test_only_recent_memories_are_recalled(make: Make, tmp_path: Path) -> None:
     make("rounds=6", "question_count=4", "memory.keep=2")
     reader = _reader(tmp_path / "run.db")
-    for line in views.calls(reader, None, 5, False, 1000):
-        if line["recalled"] is not None:
-            agent = int(line["name"].split("/")[3])
-            kept = [row["memory"] for row in views.memory(reader, agent, 4)["internal"][:2]]
-            assert line["recalled"] in kept
+    for one in calls(reader, round=5):
+        if one.recalled is not None and one.agent is not None:
+            kept = [each.memory for each in memory(reader, one.agent, 4).internal[:2]]
+            assert one.recalled in kept
 
 
 def test_without_raters_and_with_scores_only(make: Make, tmp_path: Path) -> None:
@@ -298,11 +303,10 @@ def test_without_raters_and_with_scores_only(make: Make, tmp_path: Path) -> None
     assert alone.calls == 48 * 6
     make("world.score_only=true", name="scores")
     reader = _reader(tmp_path / "scores.db")
-    for line in views.calls(reader, None, 0, False, 1000):
-        if "/revise/" in line["name"]:
-            prompt = views.call(reader, line["call"])["prompt"]
-            assert "on average" in prompt
-            assert "<comments>" not in prompt
+    for one in calls(reader, round=0):
+        if one.form == "revise":
+            assert "on average" in one.prompt
+            assert "<comments>" not in one.prompt
 
 
 def test_two_runs_in_one_database_keep_apart(make: Make, tmp_path: Path) -> None:
@@ -374,7 +378,7 @@ def test_from_python_also_inside_a_running_loop(tmp_path: Path) -> None:
     digest = asyncio.run(notebook())
     with api.open_run(str(tmp_path / "nb.db")) as reader:
         assert reader.run.digest == digest
-        assert len(views.agents(reader)) == 9
+        assert len(agents(reader)) == 9
     assert api.resume(str(tmp_path / "nb.db")).digest == digest
 
 

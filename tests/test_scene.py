@@ -17,13 +17,16 @@ from sandbox.config import PRESETS, load_config
 from sandbox.datasets import export as export_run
 from sandbox.engine.limits import UNLIMITED, Budget
 from sandbox.engine.run import create, prepare, resume
-from sandbox.reading import views
-from sandbox.reading.runs import Outcome
+from sandbox.reading.agents import agent, agents, memory
+from sandbox.reading.declaration import declaration_of
+from sandbox.reading.exchanges import found_exchanges, read_exchange
+from sandbox.reading.runs import Outcome, society
 from sandbox.study.compare import compare
 from sandbox.study.estimate import estimate
 from sandbox.study.fork import fork
 from sandbox.study.verify import verify
-from sandbox.terminal import render
+from sandbox.terminal.agents import agent_table
+from sandbox.terminal.exchanges import exchange_view
 from storage import database
 from storage.database import Address
 from storage.errors import InputError
@@ -42,7 +45,7 @@ def play(tmp_path: Path) -> Play:
     ) -> tuple[Address, Outcome]:
         config = load_config(PRESETS / f"{preset}.yaml", [*settings, f"name={name}"])
         address = create(prepare(config), str(tmp_path / f"{name}.db"))
-        return address, resume(address, budget=budget)
+        return address, resume(address, budget=budget, allow=config.files())
 
     return played
 
@@ -162,7 +165,7 @@ def test_whatever_the_model_says_a_scene_ends_and_says_where(play: Play, preset:
     for one in scenes(address):
         assert (one.texts["revision"] is None) == (one.failed_at is not None)
         text = Console(width=100, record=True, file=StringIO())
-        text.print(render.episode(views.episode(read(address), one.episode)))
+        text.print(exchange_view(read_exchange(read(address), one.episode)))
 
 
 def test_acts_and_calls_are_bounded(play: Play) -> None:
@@ -180,7 +183,7 @@ def test_acts_and_calls_are_bounded(play: Play) -> None:
 
 def test_memories_that_are_full_are_summarised(play: Play) -> None:
     address, _ = play("world.memory=2", "world.critiques=3", "world.summaries=2")
-    forms = {row["form"]: row["calls"] for row in views.society(read(address))["forms"]}
+    forms = {one.form: one.calls for one in society(read(address)).forms}
     assert forms["recap"] > 20 and forms["weigh"] > 2 * 20
 
 
@@ -210,10 +213,9 @@ def test_a_population_plays_and_tells(play: Play) -> None:
             assert f"- {part.name}: {news[one.round - 1, part.agent]}" in prompt
         told += one.round > 0
     assert told == 60
-    memory = views.memory(reader, 3)["internal"]
-    assert [row["round"] for row in memory] == [2, 1, 0]
-    assert len(views.agents(reader)) == 30 and views.agent(reader, 3)["label"] == "neutral"
-    assert {row["community"] for row in views.agents(reader)} == set(sizes)
+    assert [one.round for one in memory(reader, 3).internal] == [2, 1, 0]
+    assert len(agents(reader)) == 30 and agent(reader, 3).label == "neutral"
+    assert {row.community for row in agents(reader)} == set(sizes)
 
 
 def test_a_search_finds_what_was_done_on_stage(play: Play) -> None:
@@ -222,17 +224,17 @@ def test_a_search_finds_what_was_done_on_stage(play: Play) -> None:
     act = next(a for one in scenes(address) if one.scene for a in one.scene.acts if a.harm)
     assert act.text and act.critique
     for words in (act.text, act.critique, "conductor"):
-        found = views.found_exchanges(reader, words, None, 100)
+        found = found_exchanges(reader, words, None, 100)
         assert 0 < len(found) < 20
 
 
 def test_where_people_are_invented_there_are_no_agents(play: Play) -> None:
     reader = read(play("world.scenes=1")[0])
     console = Console(width=100, record=True, file=StringIO())
-    console.print(render.agents(views.agents(reader)))
+    console.print(agent_table(agents(reader), declaration_of(reader)))
     assert "nobody" in console.export_text()
     with pytest.raises(InputError, match="the run has no agents"):
-        views.memory(reader, 0)
+        memory(reader, 0)
 
 
 def test_groups_of_a_population_share_a_trade(tmp_path: Path) -> None:
@@ -253,8 +255,8 @@ def test_groups_of_a_population_share_a_trade(tmp_path: Path) -> None:
     settings = [f"personas={tmp_path / 'p.jsonl'}", "world.agents=24"]
     blueprint = prepare(load_config(PRESETS / "population.yaml", settings))
     trades: dict[int | None, set[str]] = {}
-    for agent in blueprint.agents:
-        trades.setdefault(agent.community, set()).add(agent.persona.occupation)
+    for one in blueprint.agents:
+        trades.setdefault(one.community, set()).add(one.persona.occupation)
     assert len(trades) >= 2 and all(len(some) == 1 for some in trades.values())
 
 
@@ -263,7 +265,7 @@ def test_others_come_from_other_groups_as_far_as_there_are_any(play: Play, betwe
     address, outcome = play(f"world.between={between}", "rounds=1", preset="population")
     assert outcome.episodes_failed == 0
     reader = read(address)
-    groups = {row["agent"]: row["community"] for row in views.agents(reader)}
+    groups = {row.agent: row.community for row in agents(reader)}
     sizes = Counter(groups.values())
     for one in scenes(address):
         assert one.scene
@@ -344,7 +346,7 @@ def test_a_scene_is_shown_as_a_script(play: Play) -> None:
     shown = {one.episode: one for one in scenes(address) if one.scene}
     number = next(n for n, one in shown.items() if any(a.passed is False for a in one.scene.acts))
     console = Console(width=120, record=True, file=StringIO())
-    console.print(render.episode(views.episode(reader, number)))
+    console.print(exchange_view(read_exchange(reader, number)))
     text = " ".join(console.export_text().split())
     scene = shown[number].scene
     assert scene is not None
@@ -427,11 +429,11 @@ def talk(tmp_path: Path) -> Path:
 def test_a_third_world_is_one_file(play: Play, talk: Path, tmp_path: Path) -> None:
     address, outcome = play(f"world={{kind: {talk}, turns: 3}}", "rounds=2", name="talk")
     assert (outcome.status, outcome.episodes, outcome.calls) == ("done", 12, 36)
+    data: dict[str, Any] = read_exchange(read(address), 7).as_dict()
     assert verify(address, allow=[talk]).agrees
-    data: dict[str, Any] = views.episode(read(address), 7)
     assert len(data["scene"]["acts"]) == 3 and data["author"] == 1
     console = Console(width=100, record=True, file=StringIO())
-    console.print(render.episode(data))
+    console.print(exchange_view(read_exchange(read(address), 7)))
     assert data["scene"]["acts"][0]["text"][:30] in console.export_text()
     forked = fork(address, 0, name="again", db=str(tmp_path / "again.db"), allow=[talk])
     assert resume(forked, allow=[talk]).digest == outcome.digest

@@ -26,30 +26,28 @@ import yaml
 from conftest import ROOT, Make, small
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from sqlalchemy import Engine, create_engine, select, text
+from sqlalchemy import Engine, create_engine, text
 from stored import Run
 from stored import make as make_stored
 from test_migrations import age
 from viewing import HOSTILE, Site, Tags, addresses, hostile, link, listed, remade, serving
 
+from agents.scale import Declaration, Scale
 from sandbox.config import load_config
 from sandbox.engine.limits import Budget
 from sandbox.engine.run import create, prepare, resume
-from sandbox.reading.influence import clusters, influences, new_words, resemblance, uptake
-from sandbox.reading.recall import candidates
+from sandbox.reading.exchanges import ExchangeFilter, stream_exchanges
+from sandbox.reading.influence import Bands, clusters, influences, new_words, resemblance, uptake
+from sandbox.reading.recall import candidates, recall
 from sandbox.reading.text_diff import changed_words
 from sandbox.study.fork import fork
-from sandbox.viewer import telling
-from sandbox.viewer.addresses import Query
-from sandbox.viewer.filters import visible
-from sandbox.viewer.listing import exchange_filter
+from sandbox.text import visible
 from storage.database import Address, open_for_reading, parse_url
 from storage.exchanges import Exchange, GivenRating, Observation, exchanges
 from storage.reader import Reader
-from storage.tables import episodes
+from worlds.scales import ALIGNMENT, ENGAGEMENT, PEER_RATING, STAGES
 
 LATENCY = "models.social.latency={first_token: 0.004, per_token: 0.0001, capacity: 16}"
-SUMMED = ("draft_alignment", "revision_alignment", "draft_engagement", "revision_engagement")
 
 # Summaries
 
@@ -66,8 +64,9 @@ COUNTS = {
     "deviation_squares FROM rater_sums WHERE run_id = :run",
     "calls": "SELECT form_id, model_id, status, calls, tokens_in, tokens_out, cached_tokens, "
     "told, tokens_told, took FROM call_sums WHERE run_id = :run AND calls <> 0",
-    "columns": f"SELECT id, {', '.join(SUMMED)}, mean_rating, ratings_read, ratings_missing "
-    "FROM episodes WHERE run_id = :run",
+    "episodes": "SELECT id, ratings_read, ratings_missing FROM episodes WHERE run_id = :run",
+    "scores": "SELECT m.name, s.episode_id, s.value FROM scores s "
+    "JOIN measures m ON m.id = s.measure_id WHERE m.run_id = :run",
 }
 
 
@@ -81,7 +80,7 @@ def _close(rows: Any) -> Any:
 
 def _held(engine: Engine, run: int) -> dict[str, Any]:
     found = {name: _ask(engine, query, run=run) for name, query in COUNTS.items()}
-    found["columns"] = [tuple(-99 if x is None else x for x in row) for row in found["columns"]]
+    found["episodes"] = [tuple(-99 if x is None else x for x in row) for row in found["episodes"]]
     return {name: _close(rows) for name, rows in found.items()}
 
 
@@ -110,16 +109,17 @@ def _expected(engine: Engine, run: int) -> dict[str, Any]:
         given[episode].append(row)
     outcomes: Counter[Any] = Counter()
     raters: dict[Any, list[float]] = defaultdict(lambda: [0] * 6)
-    columns = []
+    counts, means = [], []
     for episode, number, failed_at, observed, label in played:
         scores = {name: rating for name, (rating, _) in seen[episode].items()}
         read = [rating for _, rating, _ in given[episode] if rating is not None]
         lost = len(given[episode]) - len(read)
         mean = sum(read) / len(read) if read else None
-        last = (mean, len(read), lost) if observed else (None, None, None)
-        columns.append((episode, *(scores.get(name) for name in SUMMED), *last))
+        counts.append((episode, len(read), lost) if observed else (episode, -99, -99))
         if not observed:
             continue
+        means += [(name, episode, rating) for name, rating in scores.items() if rating is not None]
+        means += [("peer_rating", episode, mean)] if mean is not None else []
         outcomes[number, "episode", "failed" if failed_at else "played"] += 1
         for name, (rating, status) in seen[episode].items():
             outcomes[number, name, status if rating is None else str(rating)] += 1
@@ -129,6 +129,7 @@ def _expected(engine: Engine, run: int) -> dict[str, Any]:
             before, after = (scores.get(f"{stage}_{scale}") for stage in ("draft", "revision"))
             if None not in (before, after):
                 outcomes[number, f"{scale}_gain", str(after - before)] += 1
+                means.append((f"{scale}_gain", episode, after - before))
         if read and scores.get("draft_alignment") is not None:
             halves_up = int(sum(read) / len(read) + 0.5)
             outcomes[number, "agreement", f"{halves_up}/{scores['draft_alignment']}"] += 1
@@ -151,7 +152,8 @@ def _expected(engine: Engine, run: int) -> dict[str, Any]:
         "outcomes": _close((*key, n) for key, n in outcomes.items()),
         "raters": _close((*key, *sums) for key, sums in raters.items()),
         "calls": _close(calls),
-        "columns": _close(tuple(-99 if x is None else x for x in row) for row in columns),
+        "episodes": _close(counts),
+        "scores": _close(means),
     }
 
 
@@ -230,7 +232,8 @@ def test_summaries_can_be_made_anew(messy: Run, tmp_path: Path) -> None:
         "DELETE FROM outcomes WHERE round = 1",
         "UPDATE rater_sums SET total = total + 1",
         "UPDATE call_sums SET calls = 7 * calls",
-        "UPDATE episodes SET mean_rating = 1, draft_alignment = NULL",
+        "UPDATE episodes SET ratings_read = 1, ratings_missing = NULL",
+        "UPDATE scores SET value = value + 1",
     ):
         copy.sql(statement)
     remade(copy)
@@ -242,16 +245,14 @@ def test_summaries_can_be_made_anew(messy: Run, tmp_path: Path) -> None:
 
 
 def words_found(reader: Reader, said: str) -> set[int]:
-    conditions = exchange_filter(reader, Query({"q": said}))
-    rows = reader.rows(select(episodes.c.id).where(*conditions))
-    return {row.id - reader.base for row in rows}
+    return {one.episode for one in stream_exchanges(reader, ExchangeFilter(search=said))}
 
 
 def _said(reader: Reader) -> dict[int, list[str]]:
     """Everything that is said in an exchange, by its number."""
     found = {}
     for one in exchanges(reader):
-        parts = [one.question, one.draft, one.revision]
+        parts = [one.question, *one.texts.values()]
         parts += [given.reason for given in one.ratings]
         parts += [seen.reason for seen in one.observations]
         if one.scene:
@@ -385,7 +386,7 @@ def _texts(value: Any) -> list[str]:
 def test_no_page_does_what_a_text_says(there: Site, spiteful: Run) -> None:
     pages = [path for path in addresses(spiteful) if not path.endswith((".csv", ".jsonl"))]
     pages += [f"/r/small/exchanges/{row[0]}" for row in spiteful.sql("SELECT id FROM episodes "
-              "WHERE draft_id IS NOT NULL ORDER BY id LIMIT 20")]  # fmt: skip
+              "WHERE id IN (SELECT episode_id FROM stage_texts) ORDER BY id LIMIT 20")]  # fmt: skip
     pages += [f"/r/small/calls/{row[0]}" for row in spiteful.sql("SELECT id FROM calls LIMIT 12")]
     pages += [f"/r/small/agents/{number}" for number in range(12)]
     pages += ["/r/small/exchanges?" + urlencode({"q": one[:900]}) for one in HOSTILE]
@@ -586,7 +587,7 @@ def test_agents_are_filtered_and_sorted(site: Site, messy: Run) -> None:
         ({}, "1", "number"),
         ({"label": "good"}, "label = 'good'", "number"),
         ({"order": "name"}, "1", "persona ->> '$.name', number"),
-        ({"order": "got"}, "1", f"{got} author = a.number)) DESC NULLS LAST, number"),
+        ({"order": "received"}, "1", f"{got} author = a.number)) DESC NULLS LAST, number"),
         ({"q": "electrician"}, "persona LIKE '%electrician%'", "number"),
         ({"q": "occupation"}, "0", "1"),
     ):
@@ -605,12 +606,13 @@ def test_figures_of_agents_and_of_the_map(site: Site, messy: Run) -> None:
             messy.sql(f"SELECT avg(rating) FROM ratings WHERE {where}", number)[0][0]
             for where in (mine, "rater = ?")
         )
-        assert line["got"] == pytest.approx(got) and line["gave"] == pytest.approx(gave)
+        assert line["mean_rating"] == pytest.approx(got)
+        assert line["mean_given"] == pytest.approx(gave)
         held = messy.sql("SELECT count(*) FROM memories WHERE agent = ?", number)[0][0]
         assert line["memories"] == held
     frame = json.loads(site.page("/r/small/frames/3.json"))
     scores = {row["author"]: row for row in messy.sql(f"{SCORES} WHERE e.round = 3")}
-    assert {node["agent"]: node["alignment"] for node in frame["nodes"]} == {
+    assert {node["agent"]: node["revision_alignment"] for node in frame["nodes"]} == {
         number: row["after"] for number, row in scores.items()
     }
     edges = messy.sql(
@@ -850,8 +852,8 @@ def _explained(run: Run) -> None:
             assert row["distance"] < reader.run.threshold
     with serving(run) as site:
         for row in random.Random(3).sample(recalled, 4):
-            told = telling.recall(reader, row["id"])
-            assert told and told["chosen"] == row["memory_id"] and told["by_distance"]
+            shown = recall(reader, row["id"])
+            assert shown and shown.chosen == row["memory_id"] and shown.by_distance
             page = site.page(f"/r/small/calls/{row['id']}")
             assert page.count('aria-current="true"') == 1
             assert f"{row['distance']:.4f}" in Tags(page).shown
@@ -898,6 +900,8 @@ def test_long_texts_are_compared_too() -> None:
 
 # Influence
 
+GRID = Declaration(stages=STAGES, scales=(ALIGNMENT, ENGAGEMENT, PEER_RATING))
+
 
 def _exchange(number: int, author: int, draft: str, revision: str | None,
               scores: tuple[int, int], ratings: dict[int, tuple[int | None, str | None]]
@@ -907,11 +911,11 @@ def _exchange(number: int, author: int, draft: str, revision: str | None,
         for rater, (rating, reason) in ratings.items()
     )
     seen = tuple(
-        Observation(stage, "alignment", score, None, "ok", None, "m")
+        Observation(stage, "alignment", None, None, score, None, "ok", None, "m")
         for stage, score in zip(("draft", "revision"), scores, strict=True)
     )
-    return Exchange(number, 0, author, "good", "A", "Q?", None, draft, given, revision, None, seen,
-                    "m")  # fmt: skip
+    texts = {"draft": draft, "revision": revision}
+    return Exchange(number, 0, author, "good", "A", "Q?", None, texts, given, None, seen, "m", None)
 
 
 def test_advice_that_is_taken_counts() -> None:
@@ -921,14 +925,14 @@ def test_advice_that_is_taken_counts() -> None:
         _exchange(1, 2, "wait", "wait patiently", (4, 3), {1: (6, "wait patiently"), 0: (7, None)}),
         _exchange(2, 1, "gone", None, (4, 4), {0: (1, "whatever")}),
     ]  # fmt: skip
-    found = {one.agent: one for one in influences(some)}
+    found = {one.agent: one for one in influences(some, GRID)}
     assert found[1].taken == pytest.approx((2 / 3 + 1) / 2)
     assert found[2].taken == 0 and found[0].taken is None
     assert (found[1].ratings, found[1].mean) == (2, 4)
     assert (found[2].ratings, found[2].mean, found[2].gain) == (0, None, 2)
     assert found[1].gain == pytest.approx(0.5)
     assert max(found.values(), key=lambda one: one.centrality).agent == 1
-    assert influences([]) == []
+    assert influences([], GRID) == []
     assert new_words("one Twofold", "twofold threefold") == {"threefold"}
     assert new_words(None, "x") is None
     assert uptake(set(), "anything") == 0
@@ -948,17 +952,28 @@ def test_neighbours_are_alike_or_not() -> None:
     assert resemblance(ring, labels, dict.fromkeys(range(4), 4)).scores is None
 
 
+BANDS = Bands.of(ALIGNMENT)
+
+
 def test_clusters_are_neighbours_in_one_band() -> None:
     line = [(number, number + 1) for number in range(7)]
     scores = {0: 1, 1: 3, 2: 4, 3: 6, 4: 5, 5: 7, 6: 2, 7: 4.4}
-    assert [(one.band, one.agents) for one in clusters(line, scores)] == [
+    assert [(one.band, one.agents) for one in clusters(line, scores, BANDS)] == [
         ("high", (3, 4, 5)),
         ("low", (0, 1)),
     ]
-    assert clusters(line, {}) == []
+    assert clusters(line, {}, BANDS) == []
 
 
-# The shelf
+def test_bands_follow_from_the_range_of_a_scale() -> None:
+    assert BANDS == (3.5, 4.5)
+    honesty = Bands.of(Scale(name="honesty", low=-5, high=5))
+    assert [honesty.band(score) for score in (-5, -1, 0, 1, 5)] == [
+        *("low", "low", "middle", "high", "high"),
+    ]
+
+
+# The catalog
 
 
 def test_runs_of_one_name_and_files_that_cannot_be_read(

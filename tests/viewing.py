@@ -22,8 +22,8 @@ import uvicorn
 from stored import Run
 
 from sandbox.viewer.app import application
+from sandbox.viewer.catalog import RunCatalog
 from sandbox.viewer.server import _listen
-from sandbox.viewer.shelf import Shelf
 from storage.database import parse_url, writing
 from storage.summaries import rebuild
 
@@ -76,7 +76,7 @@ def serving(*runs: Run | Path | str, token: str | None = None) -> Iterator[Site]
     places = [str(run.path) if isinstance(run, Run) else str(run) for run in runs]
     listener = _listen("127.0.0.1", 0)
     config = uvicorn.Config(
-        application(Shelf(places), token), log_level="error", access_log=False, lifespan="on"
+        application(RunCatalog(places), token), log_level="error", access_log=False, lifespan="on"
     )
     server = uvicorn.Server(config)
     thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]})
@@ -142,11 +142,15 @@ def hostile(run: Run, folder: Path) -> Run:
             "UPDATE texts SET text = ? || ' ' || text WHERE id = ?",
             [(PREFIXED[number % len(PREFIXED)], number) for number in ids],
         )
-        for column in ("draft_id", "revision_id"):
+        first, last = (
+            f"SELECT text_id FROM stage_texts WHERE stage = '{stage}' AND episode_id = (SELECT min("
+            "one.episode_id) FROM stage_texts one JOIN stage_texts two USING (episode_id) "
+            "WHERE one.stage = 'draft' AND two.stage = 'revision' AND one.text_id <> two.text_id)"
+            for stage in ("draft", "revision")
+        )
+        for text in (first, last):
             connection.execute(
-                f"UPDATE texts SET text = ? WHERE id = (SELECT {column} FROM episodes "
-                "WHERE draft_id <> revision_id LIMIT 1)",
-                (max(HOSTILE, key=len) + column,),
+                f"UPDATE texts SET text = ? WHERE id = ({text})", (max(HOSTILE, key=len) + text,)
             )
         connection.executemany(
             "UPDATE agents SET persona = json_set(persona, '$.name', ?, '$.place', ?, "

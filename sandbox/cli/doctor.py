@@ -27,13 +27,12 @@ def doctor(as_json: AsJson = False) -> None:
 
 
 def _table(findings: list[Finding]) -> RenderableType:
-    from sandbox.terminal import render
-    from sandbox.terminal.scene import plain
+    from sandbox.terminal import style
 
-    table = render.table("", "", "")
+    table = style.table("", "", "")
     table.show_header = False
     for finding in findings:
         missing = "missing" if finding.needed else "not found"
         advice = "" if finding.found else finding.advice
-        table.add_row(*map(plain, (finding.what, finding.found or missing, advice)))
+        table.add_row(*map(style.plain, (finding.what, finding.found or missing, advice)))
     return table

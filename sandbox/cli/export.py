@@ -96,7 +96,7 @@ def export(
         raise InputError("--out: found none; expected a folder, or --explain to write nothing")
     from sandbox import api
     from sandbox.datasets.choices import parse_shares, parse_weights
-    from sandbox.terminal import render
+    from sandbox.terminal.datasets import export_view
 
     choices = {
         "ratings": ratings,
@@ -124,7 +124,7 @@ def export(
     report = api.export(
         runs, format, out and out.expanduser(), overwrite=overwrite, choices=choices
     )
-    show(as_json, report.as_dict(), lambda: render.exported(report.as_dict(), explain))
+    show(as_json, report.as_dict(), lambda: export_view(report.as_dict(), explain))
 
 
 def _questions(paths: list[Path] | None) -> list[str] | None:

@@ -13,9 +13,12 @@ from sandbox.cli.options import AsJson, Run, show
 from storage.errors import InputError
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from rich.console import RenderableType
 
     from sandbox.datasets.ids import Origin
+    from sandbox.reading.runs import RunState, Unreadable
     from storage.reader import Reader
 
 
@@ -45,44 +48,38 @@ def status(
 
     if run is not None:
         address = database.parse_run(run)
-        rows = [row for row in states(address.url) if address.name in (None, row["run"])]
-        if not rows:
+        found = [one for one in states(address.url) if address.name in (None, one.run)]
+        if not found:
             raise InputError(f"{run}: no such run; expected one of those that `status` lists")
+        rows: list[RunState | Unreadable] = [*found]
     else:
         rows = [row for file in sorted(database.RUNS.glob("*.db")) for row in _states_of(file)]
-    show(as_json, {"runs": rows}, lambda: _status_table(rows))
+    show(as_json, {"runs": [row.as_dict() for row in rows]}, lambda: _status_table(rows))
 
 
-def _states_of(file: Path) -> list[dict[str, Any]]:
+def _states_of(file: Path) -> Sequence[RunState | Unreadable]:
     """The runs in a file; an unreadable file is a row of its own."""
     from sqlalchemy.exc import DBAPIError
 
-    from sandbox.reading.runs import states
+    from sandbox.reading.runs import Unreadable, states
     from storage import database
 
     try:
         return states(database.parse_url(str(file)))
     except (InputError, DBAPIError) as error:
-        return [
-            {
-                "run": file.stem,
-                "db": str(file),
-                "status": "unreadable",
-                "message": database.one_line(error),
-            }
-        ]
+        return [Unreadable(run=file.stem, db=str(file), message=database.one_line(error))]
 
 
-def _status_table(rows: list[dict[str, Any]]) -> RenderableType:
-    from sandbox.terminal import render
-    from sandbox.terminal.scene import plain
+def _status_table(rows: Sequence[RunState | Unreadable]) -> RenderableType:
+    from sandbox.terminal.runs import status_table
+    from sandbox.terminal.style import plain
     from sandbox.text import command
     from storage.database import RUNS, Address, parse_url
 
     if not rows:
         return plain(f"no runs under {RUNS}/; start one with: {command('run')}")
-    names = [Address(parse_url(row["db"]), row["run"]).typed.strip("'") for row in rows]
-    return render.status(list(zip(names, rows, strict=True)))
+    names = [Address(parse_url(row.db), row.run).typed.strip("'") for row in rows]
+    return status_table(list(zip(names, rows, strict=True)))
 
 
 def inspect(
@@ -156,35 +153,40 @@ def _society(
     from rich.console import Group
     from rich.text import Text
 
-    from sandbox.reading import views
-    from sandbox.terminal import render
+    from sandbox.reading.exchanges import found_exchanges
+    from sandbox.reading.runs import society
+    from sandbox.terminal.exchanges import found_table
+    from sandbox.terminal.runs import form_table, society_view
 
     if search is None and round is None:
-        data = views.society(reader)
-        return data, Group(render.society(data), Text(), render.forms(data["forms"]))
-    exchanges = views.found_exchanges(reader, search, round, limit)
-    return {"episodes": exchanges}, render.found(exchanges)
+        shown = society(reader)
+        return shown.as_dict(), Group(society_view(shown), Text(), form_table(shown.forms))
+    found = found_exchanges(reader, search, round, limit)
+    return {"episodes": [one.as_dict() for one in found]}, found_table(found)
 
 
 def _item(
     reader: Reader, subject: Subject, number: int, search: str | None, round: int | None
 ) -> tuple[Any, RenderableType]:
-    from sandbox.reading import views
-    from sandbox.terminal import render
+    from sandbox.reading import agents, calls, exchanges
+    from sandbox.reading.declaration import declaration_of
+    from sandbox.terminal.agents import agent_view, memory_view
+    from sandbox.terminal.calls import call_view
+    from sandbox.terminal.exchanges import exchange_view
 
     match subject:
         case Subject.AGENT:
-            data = views.agent(reader, number)
-            return data, render.agent(data)
+            agent = agents.agent(reader, number)
+            return agent.as_dict(), agent_view(agent, declaration_of(reader))
         case Subject.MEMORY:
-            data = views.memory(reader, number, round, search)
-            return data, render.memory(data)
+            memory = agents.memory(reader, number, round, search)
+            return memory.as_dict(), memory_view(memory, declaration_of(reader))
         case Subject.EPISODE:
-            data = views.episode(reader, number)
-            return data, render.episode(data)
+            exchange = exchanges.read_exchange(reader, number)
+            return exchange.as_dict(), exchange_view(exchange)
         case _:
-            data = views.call(reader, number)
-            return data, render.call(data)
+            call = calls.call(reader, number)
+            return call.as_dict(), call_view(call)
 
 
 def _items(
@@ -195,11 +197,15 @@ def _items(
     failures: bool,
     limit: int,
 ) -> tuple[Any, RenderableType]:
-    from sandbox.reading import views
-    from sandbox.terminal import render
+    from sandbox.reading.agents import agents
+    from sandbox.reading.calls import calls
+    from sandbox.reading.declaration import declaration_of
+    from sandbox.terminal.agents import agent_table
+    from sandbox.terminal.calls import call_table
 
     if subject is Subject.AGENTS:
-        agents = views.agents(reader, search)
-        return {"agents": agents}, render.agents(agents)
-    calls = views.calls(reader, search, round, failures, limit)
-    return {"calls": calls}, render.call_table(calls)
+        people = agents(reader, search)
+        listed = [one.as_dict() for one in people]
+        return {"agents": listed}, agent_table(people, declaration_of(reader))
+    found = calls(reader, search, round, failures, limit)
+    return {"calls": [one.as_dict() for one in found]}, call_table(found)

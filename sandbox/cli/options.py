@@ -77,6 +77,6 @@ def show(as_json: bool, data: Any, picture: Callable[[], RenderableType]) -> Non
         return
     from rich.console import Console
 
-    from sandbox.terminal import render
+    from sandbox.terminal.style import show as show_view
 
-    render.show(Console(), picture())
+    show_view(Console(), picture())

@@ -23,7 +23,7 @@ def report(
 ) -> None:
     """Write a report of a run: one self-contained HTML page, or Markdown with figures."""
     from sandbox.reading.runs import open_run
-    from sandbox.terminal.scene import plain
+    from sandbox.terminal.style import plain
     from sandbox.viewer.report.report import report as write_report
     from storage.database import parse_run
 

@@ -6,7 +6,7 @@ import shlex
 import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import typer
 
@@ -169,11 +169,11 @@ def _named(address: Address) -> Iterator[str]:
 
 def _failures(reader: Reader, address: Address, outcome: Outcome) -> str:
     """Summarize failed calls: their number, the last error, and how to list them."""
-    from sandbox.reading import views
+    from sandbox.reading.calls import last_error
     from sandbox.text import command, printable
 
     failed = f"{outcome.calls_failed:,} of {outcome.calls:,} calls got no reply"
-    error = printable(views.last_error(reader))
+    error = printable(last_error(reader))
     look = command("inspect", address.typed, "calls --failures")
     return f"{failed}, the last one: {error}; all of them: {look}"
 
@@ -182,12 +182,12 @@ def _summary(reader: Reader, address: Address, outcome: Outcome) -> RenderableTy
     from rich.console import Group
     from rich.text import Text
 
-    from sandbox.reading import views
-    from sandbox.terminal import render
-    from sandbox.terminal.scene import plain
+    from sandbox.reading.runs import society
+    from sandbox.terminal import style
+    from sandbox.terminal.runs import society_view
     from sandbox.text import duration
 
-    table = render.table("", "")
+    table = style.table("", "")
     table.show_header = False
     missing = f"{outcome.calls_failed:,} failed, {outcome.unparsed:,} unparsed"
     rows = {
@@ -199,9 +199,10 @@ def _summary(reader: Reader, address: Address, outcome: Outcome) -> RenderableTy
         "database": outcome.db,
     }
     for key, value in rows.items():
-        table.add_row(key, plain(value))
-    data = views.society(reader)
-    return Group(render.society(data), Text(), table, *_next_steps(address, outcome, data))
+        table.add_row(key, style.plain(value))
+    shown = society(reader)
+    steps = _next_steps(address, outcome, shown.scored)
+    return Group(society_view(shown), Text(), table, *steps)
 
 
 def _cached(outcome: Outcome) -> str:
@@ -210,9 +211,7 @@ def _cached(outcome: Outcome) -> str:
     return f" ({share:.0%} from the prefix cache)" if outcome.tokens_cached else ""
 
 
-def _next_steps(
-    address: Address, outcome: Outcome, data: dict[str, Any]
-) -> Iterator[RenderableType]:
+def _next_steps(address: Address, outcome: Outcome, scored: bool) -> Iterator[RenderableType]:
     """Suggest commands for what there is to see."""
     from rich.text import Text
 
@@ -221,7 +220,6 @@ def _next_steps(
     if not outcome.episodes:
         return
     run = address.typed
-    scored = any(row["revision_alignment"] is not None for row in data["rounds"])
     format = "sft" if scored else "exchanges"
     yield Text()
     steps = [
@@ -238,14 +236,14 @@ def _verdict(verdict: Verdict) -> RenderableType:
     from rich.console import Group
     from rich.text import Text
 
-    from sandbox.terminal import render
+    from sandbox.terminal import style
 
     outcome = verdict.outcome
-    table = render.table("", "")
+    table = style.table("", "")
     table.show_header = False
     table.add_row("calls replayed", f"{outcome.calls_replayed:,}")
     table.add_row("digest of the run", str(outcome.digest))
     for what, digest in (("tables", verdict.of_tables), ("replay", verdict.of_replay)):
-        style = "green" if digest == outcome.digest else "red"
-        table.add_row(f"digest of the {what}", Text(digest, style=style))
+        colour = "green" if digest == outcome.digest else "red"
+        table.add_row(f"digest of the {what}", Text(digest, style=colour))
     return Group(table, Text("agrees" if verdict.agrees else "DIFFERS", style="bold"))

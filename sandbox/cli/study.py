@@ -59,10 +59,10 @@ def fork(
 def compare(runs: Runs, as_json: AsJson = False) -> None:
     """Compare runs, grouped by config: means, and differences with confidence intervals."""
     from sandbox import api
-    from sandbox.terminal import render
+    from sandbox.terminal.studies import comparison_view
 
     data = api.compare(runs)
-    show(as_json, data, lambda: render.comparison(data))
+    show(as_json, data, lambda: comparison_view(data))
 
 
 def estimate(
@@ -84,7 +84,7 @@ def estimate(
     """Estimate calls, tokens, time and disk space of a config from a sample of its episodes."""
     from sandbox import api
     from sandbox.config import QUICKSTART
-    from sandbox.terminal import render
+    from sandbox.terminal.studies import estimate_view
 
     data = api.estimate(
         config or QUICKSTART,
@@ -95,4 +95,4 @@ def estimate(
         tokens_out_per_second=tokens_out_per_second,
         gpus=gpus,
     )
-    show(as_json, data, lambda: render.estimated(data))
+    show(as_json, data, lambda: estimate_view(data))

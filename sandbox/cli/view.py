@@ -12,8 +12,8 @@ import typer
 from sandbox.cli.options import AsJson, show
 
 if TYPE_CHECKING:
+    from sandbox.viewer.catalog import RunCatalog
     from sandbox.viewer.server import Place
-    from sandbox.viewer.shelf import Shelf
 
 
 def view(
@@ -39,22 +39,22 @@ def view(
     as_json: AsJson = False,
 ) -> None:
     """Show runs in a browser, including runs in progress."""
+    from sandbox.viewer.catalog import RunCatalog
     from sandbox.viewer.server import serve
-    from sandbox.viewer.shelf import Shelf
 
-    shelf = Shelf(runs or ())
+    catalog = RunCatalog(runs or ())
     if static is not None:
-        _copy(shelf, static.expanduser(), exchanges, overwrite, as_json)
+        _copy(catalog, static.expanduser(), exchanges, overwrite, as_json)
         return
 
     def ready(place: Place) -> None:
         data = json.dumps({"url": place.url, "token": place.token})
         print(data if as_json else f"look at {place.url} (Ctrl-C stops)", flush=True)
 
-    serve(shelf, host, port, ready)
+    serve(catalog, host, port, ready)
 
 
-def _copy(shelf: Shelf, folder: Path, limit: int, overwrite: bool, as_json: bool) -> None:
+def _copy(catalog: RunCatalog, folder: Path, limit: int, overwrite: bool, as_json: bool) -> None:
     from rich.text import Text
 
     from sandbox.viewer.copying import copy
@@ -63,7 +63,7 @@ def _copy(shelf: Shelf, folder: Path, limit: int, overwrite: bool, as_json: bool
         if sys.stderr.isatty() and pages % 25 == 0:
             print(f"\r{pages:,} pages", end="", file=sys.stderr, flush=True)
 
-    copied = copy(shelf, folder, limit, overwrite, watch)
+    copied = copy(catalog, folder, limit, overwrite, watch)
     if sys.stderr.isatty():
         print("\r", end="", file=sys.stderr)
     summary = f"{copied.files:,} files; open {folder / 'index.html'}"

@@ -6,7 +6,6 @@ them is in `sandbox.reading.charts`.
 
 from __future__ import annotations
 
-import json
 import math
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -18,8 +17,9 @@ from sqlalchemy import func, select
 
 from agents.scale import Scale
 from sandbox.reading import charts, pictures
+from sandbox.reading.agents import persona_name, ratings_given
 from sandbox.reading.charts import Rows, Spec
-from sandbox.reading.metrics import AGREEMENT, PEERS, Outcomes, Spread, outcomes
+from sandbox.reading.metrics import AGREEMENT, Outcomes, Spread, outcomes
 from sandbox.reading.statistics import t_quantile
 from sandbox.text import short, visible
 from storage import tables
@@ -28,6 +28,7 @@ from storage.reader import Reader
 Row = dict[str, Any]
 
 SCALES = ("alignment", "engagement")
+PEERS = "peer_rating"
 
 RANGES = {name: Scale(name=name, low=1, high=7) for name in SCALES}
 """The scales by name."""
@@ -237,43 +238,30 @@ def matrix(reader: Reader) -> Figure:
 
 def biases(reader: Reader) -> list[Row]:
     """How much higher each agent rates than others rate the same drafts, the highest first."""
-    r, a = tables.rater_sums, tables.agents
-    sums = (r.c.ratings, r.c.missing, r.c.total, r.c.compared, r.c.deviation, r.c.deviation_squares)
-    query = (
-        select(r.c.rater, a.c.label, a.c.persona, *(func.sum(column) for column in sums))
-        .join(a, (a.c.run_id == r.c.run_id) & (a.c.number == r.c.rater))
-        .where(r.c.run_id == reader.run.id)
-        .group_by(r.c.rater, a.c.label, a.c.persona)
-        .order_by(r.c.rater)
-    )
-    return sorted((_bias(row) for row in reader.rows(query)), key=_by_deviation)
+    a = tables.agents
+    query = select(a.c.number, a.c.label, a.c.persona).where(a.c.run_id == reader.run.id)
+    agents = {number: (label, persona) for number, label, persona in reader.rows(query)}
+    rows = [
+        {
+            "agent": number,
+            "name": persona_name(agents[number][1]),
+            "label": agents[number][0],
+            "deviation": given.deviation,
+            "low": given.low,
+            "high": given.high,
+            "n": given.compared,
+            "ratings": given.ratings,
+            "missing": given.missing,
+            "mean": given.mean,
+        }
+        for number, given in ratings_given(reader).items()
+        if number in agents
+    ]
+    return sorted(rows, key=_by_deviation)
 
 
 def _by_deviation(row: Row) -> tuple[float, int]:
     return -(row["deviation"] if row["deviation"] is not None else -math.inf), row["agent"]
-
-
-def _bias(row: Sequence[Any]) -> Row:
-    """An agent's bias as a rater, from its number, label, persona and rating sums."""
-    agent, label, persona, ratings, missing, total, n, apart, squares = row
-    mean = apart / n if n else None
-    reach = None
-    if n > 1 and mean is not None:
-        error = math.sqrt(max(0.0, squares - n * mean * mean) / (n - 1) / n)
-        reach = error * t_quantile(0.975, int(n) - 1)
-    read = int(ratings) - int(missing)
-    return {
-        "agent": agent,
-        "name": named(persona),
-        "label": label,
-        "deviation": mean,
-        "low": None if reach is None or mean is None else mean - reach,
-        "high": None if reach is None or mean is None else mean + reach,
-        "n": int(n),
-        "ratings": int(ratings),
-        "missing": int(missing),
-        "mean": int(total) / read if read else None,
-    }
 
 
 def bias(reader: Reader) -> Figure:
@@ -307,11 +295,6 @@ def agreement(found: Outcomes) -> Figure:
         rows,
         partial(charts.agreement, scale=RANGES["alignment"]),
     )
-
-
-def named(persona: str) -> str:
-    """The name in a persona, which the database holds as JSON."""
-    return str(json.loads(persona)["name"])
 
 
 def scores(found: Outcomes) -> list[Figure]:

@@ -18,21 +18,23 @@ from typing import Any, NamedTuple
 
 import networkx as nx
 
+from agents.scale import Declaration, Scale
 from storage.exchanges import Exchange
 
 _WORD = re.compile(r"[^\W\d_]{4,}")  # shorter words are mostly grammar
 
 
 class Influence(NamedTuple):
-    """What became of one rater's advice.
+    """The influence of one rater.
 
     Attributes:
         agent: the rater's number.
-        ratings: how many it gave that can be read.
-        mean: their mean, 1 to 7; None where there are none.
-        gain: the mean rise in alignment of the exchanges that it rated; None where unknown.
-        taken: the mean share of a revision's new words that are its own; None without a revision.
-        centrality: PageRank in the graph from authors to raters, weighted by what was taken.
+        ratings: the number of its ratings that could be parsed.
+        mean: their mean; None where there are none.
+        gain: the mean gain on the main scale of the exchanges that it rated; None where unknown.
+        taken: the mean share of the new words of the last answer that its reason contains; None
+            where there is no such answer.
+        centrality: PageRank in the graph from authors to raters, weighted by that share.
     """
 
     agent: int
@@ -43,15 +45,20 @@ class Influence(NamedTuple):
     centrality: float
 
 
-def influences(exchanges: Iterable[Exchange]) -> list[Influence]:
-    """The influence of every rater in some exchanges, the most central first."""
+def influences(exchanges: Iterable[Exchange], declared: Declaration) -> list[Influence]:
+    """The influence of every rater in some exchanges, the most central first.
+
+    Args:
+        exchanges: of one run.
+        declared: its declaration.
+    """
     ratings: dict[int, list[float]] = defaultdict(list)
     gains: dict[int, list[float]] = defaultdict(list)
     taken: dict[int, list[float]] = defaultdict(list)
     graph: nx.DiGraph[Any] = nx.DiGraph()
     for one in exchanges:
-        gain = _gain(one)
-        new = new_words(one.draft, one.revision)
+        gain = _gain(one, declared)
+        new = new_words(*_rated_and_last(one, declared))
         for given in one.ratings:
             ratings[given.rater] += [] if given.rating is None else [given.rating]
             gains[given.rater] += [] if gain is None else [gain]
@@ -75,16 +82,27 @@ def influences(exchanges: Iterable[Exchange]) -> list[Influence]:
     return sorted(found, key=lambda one: (-one.centrality, one.agent))
 
 
-def _gain(one: Exchange) -> int | None:
-    before, after = one.score("draft", "alignment"), one.score("revision", "alignment")
-    return None if before is None or after is None else after - before
-
-
-def new_words(draft: str | None, revision: str | None) -> set[str] | None:
-    """The words of a revision that its draft does not have; None where either is missing."""
-    if draft is None or revision is None:
+def _gain(one: Exchange, declared: Declaration) -> float | None:
+    gain = None if declared.main is None else declared.gain(declared.main)
+    if gain is None or gain.base is None:
         return None
-    return words(revision) - words(draft)
+    before, after = one.score(gain.base, gain.scale.name), one.score(gain.stage, gain.scale.name)
+    return None if before is None or after is None else gain.scale.gain(before, after)
+
+
+def _rated_and_last(one: Exchange, declared: Declaration) -> tuple[str | None, str | None]:
+    """The text that peers rated, and the last answer."""
+    rated = declared.stages_of(declared.peers) if declared.peers is not None else ()
+    if not rated or not declared.answers:
+        return None, None
+    return one.texts.get(rated[0]), one.texts.get(declared.answers[-1])
+
+
+def new_words(before: str | None, after: str | None) -> set[str] | None:
+    """The words of a text that the one before does not have; None where either is missing."""
+    if before is None or after is None:
+        return None
+    return words(after) - words(before)
 
 
 def words(text: str) -> set[str]:
@@ -140,8 +158,30 @@ def _defined(value: float) -> float | None:
     return float(value) if math.isfinite(value) else None
 
 
-BANDS = {"low": (1, 3), "middle": (4, 4), "high": (5, 7)}
-"""Bands of scores that clusters are made of."""
+class Bands(NamedTuple):
+    """Bands of scores that clusters are made of: low, middle and high.
+
+    The middle band is a sixth of the range, around its middle: on a scale from 1 to 7 it is 4.
+
+    Attributes:
+        low: scores up to this are low.
+        middle: scores above `low` and up to this are middle; the others are high.
+    """
+
+    low: float
+    middle: float
+
+    @classmethod
+    def of(cls, scale: Scale) -> Bands:
+        """The bands of a scale."""
+        centre, reach = (scale.low + scale.high) / 2, (scale.high - scale.low) / 12
+        return cls(centre - reach, centre + reach)
+
+    def band(self, score: float) -> str:
+        """The name of the band of a score."""
+        if score <= self.low:
+            return "low"
+        return "middle" if score <= self.middle else "high"
 
 
 class Cluster(NamedTuple):
@@ -151,15 +191,13 @@ class Cluster(NamedTuple):
     agents: tuple[int, ...]
 
 
-def clusters(near: Iterable[tuple[int, int]], scores: Mapping[int, float]) -> list[Cluster]:
+def clusters(
+    near: Iterable[tuple[int, int]], scores: Mapping[int, float], bands: Bands
+) -> list[Cluster]:
     """Connected agents of one band, the largest first; lone agents are no cluster."""
-    bands = {agent: _band(score) for agent, score in scores.items()}
+    band_of = {agent: bands.band(score) for agent, score in scores.items()}
     graph: nx.Graph[Any] = nx.Graph()
-    alike = ((a, b) for a, b in near if a in bands and bands[a] == bands.get(b))
+    alike = ((a, b) for a, b in near if a in band_of and band_of[a] == band_of.get(b))
     graph.add_edges_from(alike)
     found = [tuple(sorted(some)) for some in nx.connected_components(graph)]
-    return [Cluster(bands[some[0]], some) for some in sorted(found, key=lambda x: (-len(x), x))]
-
-
-def _band(score: float) -> str:
-    return next(name for name, (_, high) in BANDS.items() if score <= high + 0.5)
+    return [Cluster(band_of[some[0]], some) for some in sorted(found, key=lambda x: (-len(x), x))]

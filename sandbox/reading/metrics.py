@@ -1,4 +1,4 @@
-"""Figures of a run: pure functions over the store. A missing rating enters no figure.
+"""Figures of a run by round and by prompt template. A missing rating enters no figure.
 
 They are read from the summaries that the writer keeps, and count complete episodes.
 """
@@ -7,34 +7,36 @@ from __future__ import annotations
 
 import math
 from collections import Counter, defaultdict
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 from sqlalchemy import func, select
 
 from agents.forms import UNPARSED, Status
+from agents.scale import Measure
+from sandbox.reading.declaration import declaration_of
+from sandbox.reading.records import Record
 from storage import tables
 from storage.reader import Reader
 
-PEERS = "peer_rating"
 EPISODE = "episode"
 AGREEMENT = "agreement"
 
 Outcomes = dict[int, dict[str, Counter[str]]]
-"""Round, measure, outcome: how often. An outcome is a rating from 1 to 7, a gain from -6 to 6, or
-what became of the reply where none can be read; of `EPISODE` it is played or failed, of `AGREEMENT`
-the mean of the peers (rounded, halves up) and the observer's rating of a draft, as in 5/6."""
+"""Counts by round, measure and outcome. An outcome is a rating or a gain as text (`5`, `-1`,
+`5.25`), or the status of a reply without a rating. Outcomes of `EPISODE` are played or failed;
+outcomes of `AGREEMENT` are the peers' rounded mean and the observer's rating, as in `5/6`."""
 
 
 class Spread(NamedTuple):
-    """Values that can be read, and how many cannot.
+    """The distribution of a measure.
 
     Attributes:
-        n: how many can be read.
+        n: the number of values.
         mean: their mean; None where there are none.
         deviation: their standard deviation; None where there are fewer than two.
-        missing: how many cannot be read.
+        missing: the number of ratings without a value.
     """
 
     n: int
@@ -44,8 +46,9 @@ class Spread(NamedTuple):
 
     @classmethod
     def of(cls, counts: Mapping[str, int]) -> Spread:
-        """Of how often there was which outcome."""
-        values = {int(key): n for key, n in counts.items() if key.lstrip("-").isdigit()}
+        """The distribution of outcomes, given how often each occurred."""
+        numbers = ((rating_of(key), n) for key, n in counts.items())
+        values = {value: n for value, n in numbers if value is not None}
         n = sum(values.values())
         missing = sum(counts.values()) - n
         if not n:
@@ -60,22 +63,35 @@ class Spread(NamedTuple):
         return None if self.deviation is None else self.deviation / math.sqrt(self.n)
 
 
-class RoundScores(NamedTuple):
-    """One round: means on the 1-7 scales (None where nobody scored), and what is missing."""
+def rating_of(outcome: str) -> float | None:
+    """The rating or gain that an outcome stands for; None where it is a status."""
+    try:
+        return float(outcome)
+    except ValueError:
+        return None
+
+
+@dataclass(frozen=True)
+class RoundScores(Record):
+    """The scores of one round.
+
+    Attributes:
+        round: counted from 0.
+        episodes, failed: the number of complete episodes, and of those that failed.
+        means: the mean of each score and of the peers' ratings, by measure; None where there is no
+            rating.
+        missing_ratings: the number of peers' ratings that could not be parsed.
+    """
 
     round: int
     episodes: int
     failed: int
-    draft_alignment: float | None
-    revision_alignment: float | None
-    draft_engagement: float | None
-    revision_engagement: float | None
-    peer_rating: float | None
+    means: Mapping[str, float | None]
     missing_ratings: int
 
 
 def outcomes(reader: Reader) -> Outcomes:
-    """How often there was which outcome of which measure, by round."""
+    """Count the outcomes of each measure, by round."""
     o = tables.outcomes
     query = select(o.c.round, o.c.measure, o.c.outcome, o.c.n).where(o.c.run_id == reader.run.id)
     found: Outcomes = defaultdict(lambda: defaultdict(Counter))
@@ -86,37 +102,34 @@ def outcomes(reader: Reader) -> Outcomes:
 
 def scores_by_round(reader: Reader) -> list[RoundScores]:
     """Means of the observer's scores and of the peers' ratings, by round."""
-    return [_round_scores(round, found) for round, found in outcomes(reader).items()]
+    measures = [one for one in declaration_of(reader).measures if one.kind != "gain"]
+    return [_round_scores(round, found, measures) for round, found in outcomes(reader).items()]
 
 
-def _round_scores(round: int, found: Mapping[str, Counter[str]]) -> RoundScores:
-    def mean(measure: str) -> float | None:
-        return Spread.of(found.get(measure, {})).mean
-
-    episodes, peers = found[EPISODE], Spread.of(found.get(PEERS, {}))
+def _round_scores(
+    round: int, found: Mapping[str, Counter[str]], measures: Sequence[Measure]
+) -> RoundScores:
+    spreads = {one.name: Spread.of(found.get(one.name, {})) for one in measures}
     return RoundScores(
-        round,
-        episodes.total(),
-        episodes["failed"],
-        mean("draft_alignment"),
-        mean("revision_alignment"),
-        mean("draft_engagement"),
-        mean("revision_engagement"),
-        peers.mean,
-        peers.missing,
+        round=round,
+        episodes=found[EPISODE].total(),
+        failed=found[EPISODE]["failed"],
+        means={name: spread.mean for name, spread in spreads.items()},
+        missing_ratings=sum(spreads[one.name].missing for one in measures if one.kind == "peers"),
     )
 
 
 @dataclass(frozen=True)
-class FormCalls:
-    """The calls of one form.
+class FormCalls(Record):
+    """The calls of one prompt template.
 
     Attributes:
         form: its name.
-        calls, failed, unparsed: how many there are, have no reply, have one that cannot be used.
+        calls, failed, unparsed: the number of calls, of those without a reply, and of those whose
+            reply could not be parsed.
         tokens_in, tokens_out: of prompts and replies, where the backend counts them.
-        tokens_cached: those of prompts that a prefix cache held; None where no backend told.
-        prefix_share: their share of the prompts whose backend told; None where none did.
+        tokens_cached: tokens of prompts from the prefix cache; None where no backend reports them.
+        prefix_share: their share of the prompts whose backend reports it; None where none does.
     """
 
     form: str
@@ -130,7 +143,7 @@ class FormCalls:
 
 
 def calls_by_form(reader: Reader) -> list[FormCalls]:
-    """What each form has cost, in the order of the world's forms."""
+    """Calls and tokens by prompt template, in the order of the world's templates."""
     c, f = tables.call_sums, tables.forms
     unusable = [one.value for one in UNPARSED]
     summed = (

@@ -1,20 +1,23 @@
-"""Why a memory was recalled: what the agent could have been reminded of, and how near it was."""
+"""Recall: the memories that an agent could have recalled for a call, and their distances."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 from sqlalchemy import select
 
+from sandbox.reading.records import Record
 from storage import tables
 from storage.reader import Reader
 from storage.vectors import unpack
 
 _IDS = 500  # at once
+_SHOWN = 8  # candidates
 
 
 class Candidate(NamedTuple):
@@ -64,6 +67,69 @@ def candidates(reader: Reader, agent: int, question_id: int, round: int) -> list
         for text_id, row in latest.items()
     ]
     return sorted(found, key=lambda one: (one.distance, one.memory))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Recall(Record):
+    """The recall of a call.
+
+    Attributes:
+        question: the question of the episode.
+        round: of the episode; memory counts as of the end of the round before.
+        threshold: the distance below which a memory is recalled.
+        embedder: the name of the embedder.
+        candidates: the nearest memories, and the one that was recalled.
+        count: the number of memories of different questions.
+        chosen: the number of the memory that was recalled; None: none was.
+        distance: its distance.
+        by_distance: whether it was chosen by its distance; otherwise the world showed the latest.
+    """
+
+    question: str
+    round: int
+    threshold: float
+    embedder: str
+    candidates: Sequence[Candidate]
+    count: int
+    chosen: int | None
+    distance: float | None
+    by_distance: bool
+
+
+def recall(reader: Reader, number: int) -> Recall | None:
+    """The recall of a call, by its number; None where its prompt template shows no memory."""
+    c, e, f = tables.calls, tables.episodes, tables.forms
+    q, t = tables.questions, tables.texts
+    query = (
+        select(c.c.agent, c.c.memory_id, c.c.distance, e.c.question_id, e.c.round, f.c.template)
+        .add_columns(t.c.text)
+        .join(f, f.c.id == c.c.form_id)
+        .join(e, e.c.id == c.c.episode_id)
+        .join(q, q.c.id == e.c.question_id)
+        .join(t, t.c.id == q.c.text_id)
+        .where(c.c.id == reader.base + number)
+    )
+    call = reader.first(query)
+    if call is None:
+        return None  # the episode is still being played
+    if call.agent is None or "past" not in call.template:
+        return None
+    found = candidates(reader, call.agent, call.question_id, call.round)
+    chosen = None if call.memory_id is None else call.memory_id - reader.base
+    distance = next((one.distance for one in found if one.memory == chosen), None)
+    return Recall(
+        question=call.text,
+        round=call.round,
+        threshold=reader.run.threshold,
+        embedder=reader.run.embedder,
+        candidates=[
+            one for place, one in enumerate(found) if place < _SHOWN or one.memory == chosen
+        ],
+        count=len(found),
+        chosen=chosen,
+        distance=call.distance,
+        by_distance=chosen is None or call.distance == distance,
+    )
 
 
 def _memories(reader: Reader, agent: int, round: int) -> Sequence[Any]:

@@ -1,18 +1,33 @@
-"""What a run has come to: its status and its figures, counted in its database."""
+"""Runs: what a run has come to, what it is made of, and all runs of a database."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import json
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
+import yaml
 from sqlalchemy import URL, Engine, func, select
 
-from sandbox.reading.metrics import FormCalls, calls_by_form, scores_by_round
+from agents.scale import Declaration, Measure
+from sandbox.reading.declaration import declaration_of
+from sandbox.reading.metrics import (
+    EPISODE,
+    FormCalls,
+    RoundScores,
+    Spread,
+    calls_by_form,
+    scores_by_round,
+)
+from sandbox.reading.records import PAGES_ONLY, Record
 from storage import database, tables
+from storage.copying import forked_from
 from storage.database import Address, address_of
 from storage.reader import Reader
+from storage.voices import voices
 
 
 @contextmanager
@@ -33,12 +48,26 @@ def open_run(run: str | Address) -> Iterator[Reader]:
         engine.dispose()
 
 
-@dataclass(frozen=True)
-class Outcome:
-    """The status and the figures of a run.
+SCRIPTED = "scripted"
+"""The model name of the backend that composes texts by rules, without a language model."""
 
-    Counts are of the whole journal, except for `calls_replayed`, which is of the latest session;
-    `forms` has the counts of each form.
+
+@dataclass(frozen=True, kw_only=True)
+class Outcome(Record):
+    """The figures of a run.
+
+    Attributes:
+        run, db, status, message: its name, database, state, and why it stopped.
+        agents: the number of agents.
+        rounds: the number of rounds asked for.
+        episodes, episodes_failed: the number of complete episodes, and of those that failed.
+        calls, calls_failed, unparsed: the number of calls in the journal, of those without a reply,
+            and of those whose reply could not be parsed.
+        calls_replayed: the number of calls that were replayed in the latest session.
+        tokens_in, tokens_out, tokens_cached: sums over all calls.
+        forms: calls by prompt template.
+        digest: of a finished run.
+        seconds: of work in all sessions.
     """
 
     run: str
@@ -60,9 +89,158 @@ class Outcome:
     seconds: float
     message: str | None = None
 
-    def as_dict(self) -> dict[str, Any]:
-        """The outcome as a dictionary for JSON."""
-        return asdict(self)
+
+@dataclass(frozen=True, kw_only=True)
+class RunState(Outcome):
+    """The figures of a run, and the number of episodes that it will have."""
+
+    episodes_total: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class Unreadable(Record):
+    """A file of runs that cannot be read, and why."""
+
+    run: str
+    db: str
+    status: str = "unreadable"
+    message: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class MainScore(Record):
+    """The mean of the main scale's final measure in the first and the last complete round."""
+
+    measure: Measure
+    first: float | None
+    last: float | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Overview(RunState):
+    """A run at a glance, as it heads every page.
+
+    Attributes:
+        world: the kind of world, or the topology where agents live in a graph.
+        seed, created: of the run.
+        typed: the run as it can be typed on the command line.
+        labels: the number of agents by starting demographic.
+        models: the names of its models, each once.
+        main_score: None before a round is complete, and where nothing is scored.
+        fork: the run that it was forked from; see `storage.copying.forked_from`.
+    """
+
+    world: str
+    seed: int
+    created: str
+    typed: str
+    labels: Mapping[str, int]
+    models: Sequence[str]
+    main_score: MainScore | None
+    fork: Mapping[str, Any] | None
+
+    @property
+    def finished(self) -> bool:
+        """Whether nothing more will be played."""
+        return self.status == "done"
+
+    @property
+    def scripted(self) -> bool:
+        """Whether texts were composed by the scripted backend."""
+        return SCRIPTED in self.models
+
+    @property
+    def mark(self) -> str:
+        """A text that changes whenever the run has progressed."""
+        return f"{self.status} {self.episodes} {self.calls}"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Society(Record):
+    """A run, its scores by round and its calls by prompt template.
+
+    Attributes:
+        agents: the number of agents by starting demographic.
+        models: the names of the models by role.
+        rounds: see `RoundScores`.
+        forms: see `FormCalls`.
+        declaration: the stages and scales that it records.
+    """
+
+    run: str
+    status: str
+    message: str | None
+    world: str
+    seed: int
+    created: str
+    digest: str | None
+    agents: Mapping[str, int]
+    models: Mapping[str, str]
+    rounds: list[RoundScores]
+    forms: list[FormCalls]
+    declaration: Declaration = field(metadata=PAGES_ONLY)
+
+    @property
+    def scripted(self) -> bool:
+        """Whether texts were composed by the scripted backend."""
+        return SCRIPTED in self.models.values()
+
+    @property
+    def scored(self) -> bool:
+        """Whether there is a rating on the main scale."""
+        main = self.declaration.main
+        final = None if main is None else self.declaration.final(main)
+        return final is not None and any(one.means[final.name] is not None for one in self.rounds)
+
+
+@dataclass(frozen=True, kw_only=True)
+class PromptTemplate(Record):
+    """A prompt template as it was worded for a run."""
+
+    name: str
+    system: str
+    template: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class About(Record):
+    """What a run was asked to do, and what it has cost.
+
+    Attributes:
+        config: as YAML.
+        templates: the prompt templates.
+        costs: calls by prompt template.
+        code_version, embedder, threshold: of the program, and of recall.
+        database: its address.
+    """
+
+    config: str
+    templates: list[PromptTemplate]
+    costs: list[FormCalls]
+    code_version: str
+    embedder: str
+    threshold: float
+    database: str
+
+
+def society(reader: Reader) -> Society:
+    """A run at a glance: its state, models and agents, scores by round, calls by template."""
+    run, m = reader.run, tables.models
+    models = select(m.c.role, m.c.name).where(m.c.run_id == run.id)
+    return Society(
+        run=run.name,
+        status=run.status,
+        message=run.message,
+        world=run.world,
+        seed=run.seed,
+        created=run.created,
+        digest=run.digest,
+        agents=labels(reader),
+        models={row.role: row.name for row in reader.rows(models)},
+        rounds=scores_by_round(reader),
+        forms=calls_by_form(reader),
+        declaration=declaration_of(reader),
+    )
 
 
 def outcome(reader: Reader, address: Address, replayed: int = 0) -> Outcome:
@@ -73,47 +251,146 @@ def outcome(reader: Reader, address: Address, replayed: int = 0) -> Outcome:
         address: where it is stored.
         replayed: the number of calls that were replayed in the latest session.
     """
-    run, forms, rounds = reader.run, calls_by_form(reader), scores_by_round(reader)
-    return Outcome(
-        run=run.name,
-        db=database.place_of(address.url),
-        status=run.status,
-        agents=int(reader.scalar(select(func.count()).where(tables.agents.c.run_id == run.id))),
-        rounds=run.rounds,
-        episodes=sum(one.episodes for one in rounds),
-        episodes_failed=sum(one.failed for one in rounds),
-        calls=sum(one.calls for one in forms),
-        calls_replayed=replayed,
-        calls_failed=sum(one.failed for one in forms),
-        unparsed=sum(one.unparsed for one in forms),
-        tokens_in=sum(one.tokens_in for one in forms),
-        tokens_out=sum(one.tokens_out for one in forms),
-        tokens_cached=sum(one.tokens_cached or 0 for one in forms),
-        forms=forms,
-        digest=run.digest,
-        seconds=round(worked(reader), 3),
-        message=run.message,
+    return Outcome(**_figures(reader, address), calls_replayed=replayed)
+
+
+def _figures(reader: Reader, address: Address) -> dict[str, Any]:
+    run, forms, episodes = reader.run, calls_by_form(reader), _episodes(reader)
+    return {
+        "run": run.name,
+        "db": database.place_of(address.url),
+        "status": run.status,
+        "agents": sum(labels(reader).values()),
+        "rounds": run.rounds,
+        "episodes": sum(episodes.values()),
+        "episodes_failed": episodes.get("failed", 0),
+        "calls": sum(one.calls for one in forms),
+        "calls_failed": sum(one.failed for one in forms),
+        "unparsed": sum(one.unparsed for one in forms),
+        "tokens_in": sum(one.tokens_in for one in forms),
+        "tokens_out": sum(one.tokens_out for one in forms),
+        "tokens_cached": sum(one.tokens_cached or 0 for one in forms),
+        "forms": forms,
+        "digest": run.digest,
+        "seconds": round(worked(reader), 3),
+        "message": run.message,
+    }
+
+
+def _state(reader: Reader, address: Address) -> dict[str, Any]:
+    return {
+        **_figures(reader, address),
+        "status": status_now(reader, address.url),
+        "calls_replayed": 0,
+        "episodes_total": reader.run.rounds * reader.run.per_round,
+    }
+
+
+def _episodes(reader: Reader) -> dict[str, int]:
+    """The number of complete episodes, played and failed."""
+    o = tables.outcomes
+    query = select(o.c.outcome, func.sum(o.c.n)).where(
+        o.c.run_id == reader.run.id, o.c.measure == EPISODE
     )
+    return {row[0]: int(row[1]) for row in reader.rows(query.group_by(o.c.outcome))}
 
 
-def states(url: URL) -> list[dict[str, Any]]:
-    """List the runs of a database: their outcomes, and their planned number of episodes.
+def states(url: URL) -> list[RunState]:
+    """The figures of all runs of a database.
 
     Raises:
         InputError: the database cannot be read.
     """
     engine = database.open_for_reading(url)
     try:
-        return [_state(engine, url, name) for name in database.run_names(url)]
+        return [_state_of(engine, Address(url, name)) for name in database.run_names(url)]
     finally:
         engine.dispose()
 
 
-def _state(engine: Engine, url: URL, name: str) -> dict[str, Any]:
-    address = Address(url, name)
-    reader = Reader.find(engine, name, str(address))
-    found = outcome(reader, address).as_dict() | {"status": status_now(reader, url)}
-    return found | {"episodes_total": reader.run.rounds * reader.run.per_round}
+def _state_of(engine: Engine, address: Address) -> RunState:
+    return RunState(**_state(Reader.find(engine, address.name, str(address)), address))
+
+
+def overview(reader: Reader, address: Address) -> Overview:
+    """A run at a glance, in a few small reads."""
+    run = reader.run
+    with reader.engine.connect() as connection:
+        models = list(dict.fromkeys(voice.name for voice in voices(reader, connection)))
+    return Overview(
+        **_state(reader, address),
+        world=_world(run.config),
+        seed=run.seed,
+        created=run.created,
+        typed=address.typed,
+        labels=labels(reader),
+        models=models,
+        main_score=_main_score(reader),
+        fork=forked_from(reader),
+    )
+
+
+def _world(config: str) -> str:
+    """The kind of a run's world, and of a graph its topology."""
+    world = json.loads(config)["world"]
+    topology = Path(str(world.get("topology") or "grid")).name
+    return str(world["kind"] if topology in ("grid", world["kind"]) else topology)
+
+
+def labels(reader: Reader) -> dict[str, int]:
+    """The number of agents by starting demographic."""
+    a = tables.agents
+    query = select(a.c.label, func.count()).where(a.c.run_id == reader.run.id).group_by(a.c.label)
+    return {row[0]: row[1] for row in reader.rows(query.order_by(a.c.label))}
+
+
+def _main_score(reader: Reader) -> MainScore | None:
+    declared = declaration_of(reader)
+    measure = declared.final(declared.main) if declared.main is not None else None
+    if measure is None:
+        return None
+    o = tables.outcomes
+    mine = o.c.run_id == reader.run.id
+    complete = (
+        select(o.c.round)
+        .where(mine, o.c.measure == EPISODE)
+        .group_by(o.c.round)
+        .having(func.sum(o.c.n) == reader.run.per_round)
+        .subquery()
+    )
+    ends = list(reader.first(select(func.min(complete.c.round), func.max(complete.c.round))))
+    wanted = (mine, o.c.measure == measure.name, o.c.round.in_(ends))
+    found: dict[int, dict[str, int]] = {}
+    for round, key, n in reader.rows(select(o.c.round, o.c.outcome, o.c.n).where(*wanted)):
+        found.setdefault(round, {})[key] = n
+    if not found:
+        return None
+    first, last = (Spread.of(found.get(round, {})).mean for round in ends)
+    return MainScore(measure=measure, first=first, last=last)
+
+
+def templates(reader: Reader) -> list[PromptTemplate]:
+    """The prompt templates of a run as they were worded."""
+    f = tables.forms
+    query = select(f.c.name, f.c.system, f.c.template).where(f.c.run_id == reader.run.id)
+    return [
+        PromptTemplate(name=name, system=system, template=template)
+        for name, system, template in reader.rows(query.order_by(f.c.id))
+    ]
+
+
+def about(reader: Reader, address: Address) -> About:
+    """What a run was asked to do, and what it has cost."""
+    config = json.loads(reader.run.config)
+    return About(
+        config=yaml.safe_dump(config, sort_keys=False, allow_unicode=True),
+        templates=templates(reader),
+        costs=calls_by_form(reader),
+        code_version=reader.run.code_version,
+        embedder=reader.run.embedder,
+        threshold=reader.run.threshold,
+        database=str(address),
+    )
 
 
 def worked(reader: Reader) -> float:

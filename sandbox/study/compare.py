@@ -1,24 +1,27 @@
 """Comparing runs: groups of runs that differ in their seed alone, and differences between groups.
 
-Every measure has a value for each episode, or none; a run's mean is that of its episodes' values,
-and a group's the mean over its seeds. Intervals are for 95 % and for one measure at a time: nothing
-corrects for looking at several. What is missing enters no figure and is counted.
+Every measure has a value for each episode, or none; the mean of a run is the mean of its episodes'
+values, and that of a group the mean over its seeds. Intervals are for 95 % and for one measure at a
+time: nothing corrects for looking at several. Missing values enter no figure and are counted.
 """
 
 from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
+from functools import cached_property
 from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
-from sqlalchemy import Select, select
+from sqlalchemy import select
 
-from sandbox.config import Config, Schedule, flat
+from agents.scale import Declaration, Measure
 from sandbox.reading.agents import read_agents
+from sandbox.reading.declaration import declaration_of, measure_ids
+from sandbox.reading.records import flat
 from sandbox.reading.statistics import clustered, mean, number, student, welch
 from storage import database, tables
 from storage.copying import forked_from
@@ -29,60 +32,76 @@ from storage.reader import Reader
 Data = dict[str, Any]
 Values = NDArray[np.float64]
 
-MEASURES = (
-    *("draft_alignment", "revision_alignment", "alignment_gain"),
-    *("draft_engagement", "revision_engagement", "engagement_gain"),
-    *("peer_rating", "missing_ratings", "failed"),
-)
-"""Scores and ratings are on the 1-7 scales, gains are revision minus draft; `missing_ratings` is
-the share of an episode's ratings that could not be read, `failed` is 1 for a failed episode.
-"""
+MISSING, FAILED = "missing_ratings", "failed"
+"""Measures that do not depend on a scale: the share of an episode's ratings that could not be
+parsed, and 1 for a failed episode."""
 
 METHODS = {
     "episode": (
-        "paired by episode (same round, place in it and question); the standard error is "
-        "cluster-robust by author, since the episodes of an author are not independent; Student's "
-        "t with as many degrees of freedom as authors, less one; it is about these two runs, not "
-        "about other seeds"
+        "paired by episode (same round, position in the round, and question); the standard error "
+        "is cluster-robust by author, since the episodes of an author are not independent; "
+        "Student's t with one degree of freedom less than there are authors; the interval is about "
+        "these two runs, not about other seeds"
     ),
-    "seed": "paired by seed, one difference a seed; Student's t",
-    "none": "not paired (other seeds, or other people), one mean a seed; Welch's t, which needs "
-    "two seeds on each side",
+    "seed": "paired by seed, one difference for each seed; Student's t",
+    "none": (
+        "not paired (different seeds or different agents), one mean for each seed; Welch's t, "
+        "which needs two seeds in each group"
+    ),
 }
-
-_SCORES = [
-    (stage, scale) for scale in ("alignment", "engagement") for stage in ("draft", "revision")
-]
 
 
 class _Run(NamedTuple):
-    """One run: what it is, and its complete episodes, a row each (missing values are NaN)."""
+    """One run and its complete episodes.
+
+    Attributes:
+        reader: the run.
+        config: as it is stored, in dotted keys; see `_plain`.
+        declared: its stages and scales.
+        rows: round, slot, author and question of each episode.
+        columns: the values of each measure by episode; NaN where there is none.
+    """
 
     reader: Reader
-    config: Config
+    config: Mapping[str, Any]
+    declared: Declaration
     rows: NDArray[Any]
+    columns: Mapping[str, Values]
+
+    @property
+    def name(self) -> str:
+        """Of the run."""
+        return str(self.reader.run.name)
+
+    @property
+    def seed(self) -> int:
+        """Of the run."""
+        return int(self.reader.run.seed)
 
     def values(self, measure: str) -> Values:
-        """A measure, by episode."""
-        if measure.endswith("_gain"):
-            scale = measure.removesuffix("_gain")
-            return self.values(f"revision_{scale}") - self.values(f"draft_{scale}")
-        values: Values = self.rows[measure]
-        return values
+        """The values of a measure by episode; all NaN where the run does not have it."""
+        found = self.columns.get(measure)
+        return np.full(len(self.rows), np.nan) if found is None else found
 
     def within(self, scope: str, first: int = 0) -> NDArray[np.bool_]:
-        """Which episodes are of a scope, rounds before `first` left out."""
+        """Which episodes are of a scope, without the rounds before `first`."""
         rounds = self.rows["round"]
         last = rounds.max(initial=0) if scope == "last" else first
         inside: NDArray[np.bool_] = rounds >= max(first, last)
         return inside
 
     def mean(self, measure: str, scope: str, first: int = 0) -> float:
-        """A measure's mean; NaN where there is no value."""
+        """The mean of a measure; NaN where there is no value."""
         return mean(self.values(measure)[self.within(scope, first)])
 
 
-Group = list[_Run]
+class _Group(list[_Run]):
+    """Runs that differ in their seed alone."""
+
+    @cached_property
+    def measures(self) -> frozenset[str]:
+        """The names of the measures that they have."""
+        return frozenset(self[0].columns)
 
 
 def compare(names: Sequence[str]) -> Data:
@@ -95,23 +114,54 @@ def compare(names: Sequence[str]) -> Data:
         `groups` (runs, seeds and means; the first run's group first), `differing_keys` (config
         keys with a value for each group), `comparisons` (differences, other minus first, with
         intervals, the means of what is compared and the pairing that was used) and `notes`, for
-        JSON.
+        JSON. A measure that a group does not have is None there, and in its differences.
 
     Raises:
-        InputError: there is no such run, one is given twice or has no complete episode, or there
-            are fewer than two.
+        InputError: there is no such run, one is given twice or has no complete episode, there
+            are fewer than two, or a scale has not the same range in all of them.
     """
     if len(names) < 2:
         raise InputError(f"compare: found {len(names)} run; expected at least 2")
     with ExitStack() as stack:
-        groups = _grouped([_read(stack, name) for name in names], names)
-        comparisons = [_comparison(groups, other) for other in range(1, len(groups))]
+        runs = [_read(stack, name) for name in names]
+        _check_ranges(runs)
+        groups, measures = _grouped(runs, names), measures_of([run.declared for run in runs])
+        comparisons = [_comparison(groups, other, measures) for other in range(1, len(groups))]
         return {
-            "groups": [_summary(group) for group in groups],
+            "groups": [_summary(group, measures) for group in groups],
             "differing_keys": _differing_keys(groups),
             "comparisons": comparisons,
-            "notes": list(_notes(groups)),
+            "notes": list(_notes(groups, measures)),
         }
+
+
+def measures_of(declarations: Sequence[Declaration]) -> list[str]:
+    """The names of the measures that at least one run has, in the order of their declarations."""
+    names = (one.name for declared in declarations for one in _in_order(declared))
+    return [*dict.fromkeys(names), MISSING, FAILED]
+
+
+def _in_order(declared: Declaration) -> list[Measure]:
+    return sorted(declared.measures, key=lambda one: one.kind == "peers")
+
+
+def _check_ranges(runs: Sequence[_Run]) -> None:
+    """Differences are in points of a scale, so that its range has to be the same in all runs."""
+    seen: dict[str, tuple[_Run, tuple[float, float, str]]] = {}
+    for run in runs:
+        for scale in run.declared.scales:
+            here = scale.low, scale.high, scale.better
+            first, there = seen.setdefault(scale.name, (run, here))
+            if here != there:
+                raise InputError(
+                    f"compare: {scale.name}: found {_range(here)} in {run.name}; expected "
+                    f"{_range(there)} as in {first.name}"
+                )
+
+
+def _range(scale: tuple[float, float, str]) -> str:
+    low, high, better = scale
+    return f"{low:g} to {high:g} ({better} is better)"
 
 
 def _read(stack: ExitStack, name: str) -> _Run:
@@ -119,83 +169,108 @@ def _read(stack: ExitStack, name: str) -> _Run:
     engine = database.open_for_reading(address.url)
     stack.callback(engine.dispose)
     reader = Reader.find(engine, address.name, str(address))
-    rows = np.fromiter(_rows(reader), _COLUMNS)
+    ids, rows, columns = _episodes(reader)
     if not len(rows):
         raise InputError(f"{name}: no complete episode yet; expected at least one")
-    return _Run(reader, Config.from_json(reader.run.config), rows)
+    declared = declaration_of(reader)
+    columns = {**dict(_scores(reader, declared, ids)), **columns}
+    return _Run(reader, flat(_plain(json.loads(reader.run.config))), declared, rows, columns)
 
 
-_COLUMNS = np.dtype(
-    [("round", "i4"), ("slot", "i4"), ("author", "i8"), ("question", "i8")]
-    + [(f"{stage}_{scale}", "f8") for stage, scale in _SCORES]
-    + [("peer_rating", "f8"), ("missing_ratings", "f8"), ("failed", "f8")]
-)
+_ROW = np.dtype([("round", "i4"), ("slot", "i4"), ("author", "i8"), ("question", "i8")])
 
 
-def _rows(reader: Reader) -> Iterator[tuple[float, ...]]:
-    asked: dict[int, int] = {}
-    q, t = tables.questions, tables.texts
-    query = select(q.c.id, t.c.text).join(t, t.c.id == q.c.text_id).where(reader.mine(q.c.id))
-    asked.update((row.id, hash(row.text)) for row in reader.rows(query))
-    for row in reader.rows(_episodes(reader)):
-        number, round, author, question, failed_at, *scores, peers, read, unread = row
-        slot = number - reader.base - round * reader.run.per_round
-        own = -number if author is None else author  # nobody's episodes are independent
-        missing = unread / (read + unread) if read + unread else None
-        values = (*scores, peers, missing, failed_at is not None)
-        yield round, slot, own, asked[question], *(math.nan if v is None else v for v in values)
-
-
-def _episodes(reader: Reader) -> Select[Any]:
-    e = tables.episodes
-    scores = [e.c[f"{stage}_{scale}"] for stage, scale in _SCORES]
-    ratings = (e.c.mean_rating, e.c.ratings_read, e.c.ratings_missing)
+def _episodes(reader: Reader) -> tuple[NDArray[np.int64], NDArray[Any], dict[str, Values]]:
+    """The complete episodes of a run: ids, rows, and the measures that no scale declares."""
+    e, q, t = tables.episodes, tables.questions, tables.texts
+    texts = select(q.c.id, t.c.text).join(t, t.c.id == q.c.text_id).where(reader.mine(q.c.id))
+    asked = {row.id: hash(row.text) for row in reader.rows(texts)}
     columns = (e.c.id, e.c.round, e.c.author, e.c.question_id, e.c.failed_at)
-    mine = reader.mine(e.c.id)
-    return select(*columns, *scores, *ratings).where(mine, e.c.observed).order_by(e.c.id)
+    counts = (e.c.ratings_read, e.c.ratings_missing)
+    ids, rows, missing, failed = [], [], [], []
+    query = select(*columns, *counts).where(reader.mine(e.c.id), e.c.observed).order_by(e.c.id)
+    for episode, round, author, question, failed_at, read, unread in reader.rows(query):
+        slot = episode - reader.base - round * reader.run.per_round
+        own = -episode if author is None else author  # nobody's episodes are independent
+        ids.append(episode)
+        rows.append((round, slot, own, asked[question]))
+        missing.append(unread / (read + unread) if read + unread else math.nan)
+        failed.append(float(failed_at is not None))
+    others = {MISSING: np.array(missing, dtype=float), FAILED: np.array(failed, dtype=float)}
+    return np.array(ids, dtype=np.int64), np.array(rows, dtype=_ROW), others
 
 
-def _grouped(runs: Sequence[_Run], names: Sequence[str]) -> list[Group]:
-    found: dict[str, Group] = {}
+def _scores(
+    reader: Reader, declared: Declaration, ids: NDArray[np.int64]
+) -> Iterator[tuple[str, Values]]:
+    """The values of each declared measure, by episode."""
+    s, keys = tables.scores, measure_ids(reader)
+    pair = np.dtype([("episode", "i8"), ("value", "f8")])
+    for measure in declared.measures:
+        query = select(s.c.episode_id, s.c.value).where(s.c.measure_id == keys[measure.name])
+        found = np.fromiter((tuple(row) for row in reader.rows(query)), pair)
+        values = np.full(len(ids), np.nan)
+        places = np.searchsorted(ids, found["episode"])
+        known = places < len(ids)
+        known[known] = ids[places[known]] == found["episode"][known]
+        values[places[known]] = found["value"][known]
+        yield measure.name, values
+
+
+def _grouped(runs: Sequence[_Run], names: Sequence[str]) -> list[_Group]:
+    found: dict[str, _Group] = {}
     places: set[tuple[str, str]] = set()
     for name, run in zip(names, runs, strict=True):
-        place = str(parse_run(name).url), run.reader.run.name
+        place = str(parse_run(name).url), run.name
         if place in places:
             raise InputError(f"{name}: given twice; expected each run once")
         places.add(place)
-        found.setdefault(_rules(run), []).append(run)
+        found.setdefault(_rules(run), _Group()).append(run)
     return list(found.values())
+
+
+def _plain(value: Any) -> Any:
+    """A config without keys that are None or empty.
+
+    A key that only newer versions write, with a default that changes nothing, splits no group.
+    """
+    if not isinstance(value, Mapping):
+        return value
+    parts = {key: _plain(part) for key, part in value.items()}
+    return {key: part for key, part in parts.items() if part is not None and part != {}}
 
 
 def _rules(run: _Run) -> str:
     """What a run was played by: its config, and since when, where it is a fork.
 
-    Its name, its seed and its schedule do not count: they change no rule.
+    The name, the seed and the schedule do not count: they change no rule.
     """
-    plain = {"name": "any", "seed": 0, "schedule": Schedule()}
     history = []
     origin = forked_from(run.reader)
     while origin is not None:
         changed = {key: some for key, some in origin["changed"].items() if _counts(key)}
         history.append([origin["round"], changed] if changed else None)
         origin = origin.get("forked_from")
-    return json.dumps([run.config.model_copy(update=plain).as_json(), [*filter(None, history)]])
+    config = {key: value for key, value in run.config.items() if _counts(key) or key == "rounds"}
+    return json.dumps([config, run.declared.model_dump(), [*filter(None, history)]], sort_keys=True)
 
 
 def _counts(key: str) -> bool:
     return key not in ("name", "seed", "rounds") and not key.startswith("schedule.")
 
 
-def _summary(group: Group) -> Data:
+def _summary(group: _Group, measures: Sequence[str]) -> Data:
     return {
-        "runs": [run.reader.run.name for run in group],
-        "seeds": [run.config.seed for run in group],
+        "runs": [run.name for run in group],
+        "seeds": [run.seed for run in group],
         "n": len(group),
         "episodes": sum(len(run.rows) for run in group),
-        "failed_episodes": int(sum(run.values("failed").sum() for run in group)),
+        "failed_episodes": int(sum(run.values(FAILED).sum() for run in group)),
         "measures": {
             measure: {scope: _figure(group, measure, scope) for scope in SCOPES}
-            for measure in MEASURES
+            if measure in group.measures
+            else None
+            for measure in measures
         },
     }
 
@@ -204,23 +279,23 @@ SCOPES = ("all", "last")
 """All rounds of a run, and its last one."""
 
 
-def _figure(group: Group, measure: str, scope: str) -> Data:
+def _figure(group: _Group, measure: str, scope: str) -> Data:
     values = [run.values(measure)[run.within(scope)] for run in group]
     missing = sum(int(np.isnan(some).sum()) for some in values)
     seeds = np.array(list(_by_seed(group, measure, scope).values()))
     return {"mean": number(mean(seeds)), "missing": missing}
 
 
-def _by_seed(group: Group, measure: str, scope: str, first: int = 0) -> dict[int, float]:
-    """A measure's mean by seed: runs that share one count as one."""
+def _by_seed(group: _Group, measure: str, scope: str, first: int = 0) -> dict[int, float]:
+    """The mean of a measure by seed: runs that share a seed count as one."""
     means: dict[int, list[float]] = {}
     for run in group:
-        means.setdefault(run.config.seed, []).append(run.mean(measure, scope, first))
+        means.setdefault(run.seed, []).append(run.mean(measure, scope, first))
     return {seed: mean(np.array(some)) for seed, some in means.items()}
 
 
-def _differing_keys(groups: Sequence[Group]) -> Data:
-    configs = [flat(group[0].config) for group in groups]
+def _differing_keys(groups: Sequence[_Group]) -> Data:
+    configs = [group[0].config for group in groups]
     keys = dict.fromkeys(key for config in configs for key in config)
     values = {key: [config.get(key) for config in configs] for key in keys}
     return {
@@ -230,7 +305,7 @@ def _differing_keys(groups: Sequence[Group]) -> Data:
     }
 
 
-def _comparison(groups: Sequence[Group], other: int) -> Data:
+def _comparison(groups: Sequence[_Group], other: int, measures: Sequence[str]) -> Data:
     one, two = groups[0], groups[other]
     pairing = _pairing(one, two)
     first = 1 + max(_shared(a, b) for a in one for b in two)
@@ -242,16 +317,16 @@ def _comparison(groups: Sequence[Group], other: int) -> Data:
         "first_round": first,
         "measures": {
             measure: {scope: interval(one, two, measure, scope, first) for scope in SCOPES}
-            for measure in MEASURES
+            if measure in one.measures & two.measures
+            else None
+            for measure in measures
         },
     }
 
 
-def _pairing(one: Group, two: Group) -> str:
-    """By episode or by seed only where the people are the same on both sides."""
-    one_side, other_side = (
-        {run.config.seed: _people(run) for run in group} for group in (one, two)
-    )
+def _pairing(one: _Group, two: _Group) -> str:
+    """By episode or by seed only where the agents are the same in both groups."""
+    one_side, other_side = ({run.seed: _people(run) for run in group} for group in (one, two))
     if one_side != other_side:
         return "none"
     return "episode" if len(one) == len(two) == 1 else "seed"
@@ -269,12 +344,21 @@ def _shared(a: _Run, b: _Run) -> int:
             same = name == other and (None in (digest, its_digest) or digest == its_digest)
             if same and min(until, its_until) < math.inf:
                 last = max(last, int(min(until, its_until)))
-    before = [run.rows[run.rows["round"] <= last].tobytes() for run in (a, b)]
-    return last if before[0] == before[1] else -1
+    return last if _same_until(a, b, last) else -1
+
+
+def _same_until(a: _Run, b: _Run, last: int) -> bool:
+    """Whether two runs have the same episodes and values up to a round."""
+    inside = [run.rows["round"] <= last for run in (a, b)]
+    rows = [run.rows[some].tobytes() for run, some in zip((a, b), inside, strict=True)]
+    return rows[0] == rows[1] and all(
+        np.array_equal(a.columns[name][inside[0]], b.columns[name][inside[1]], equal_nan=True)
+        for name in a.columns.keys() & b.columns.keys()
+    )
 
 
 def _lineage(run: _Run) -> Iterator[tuple[str, str | None, float]]:
-    """Whose rounds a run has: (run, digest, last round), itself first."""
+    """The runs that a run has rounds of, itself first: name, digest, last round."""
     row, until = run.reader.run, math.inf
     yield row.name, row.digest, until
     origin = forked_from(run.reader)
@@ -284,7 +368,7 @@ def _lineage(run: _Run) -> Iterator[tuple[str, str | None, float]]:
         origin = origin.get("forked_from")
 
 
-def _by_episode(one: Group, two: Group, measure: str, scope: str, first: int) -> Data:
+def _by_episode(one: _Group, two: _Group, measure: str, scope: str, first: int) -> Data:
     a, b = one[0], two[0]
     one_place, other_place = (
         run.rows["round"].astype(np.int64) << 32 | run.rows["slot"] for run in (a, b)
@@ -310,7 +394,7 @@ def _means(one: Values, two: Values) -> Data:
     return {"means": [number(mean(one)), number(mean(two))]}
 
 
-def _paired_seeds(one: Group, two: Group, measure: str, scope: str, first: int) -> Data:
+def _paired_seeds(one: _Group, two: _Group, measure: str, scope: str, first: int) -> Data:
     a, b = (_by_seed(group, measure, scope, first) for group in (one, two))
     sides = [np.array([side[seed] for seed in a]) for side in (a, b)]
     differences = sides[1] - sides[0]
@@ -319,23 +403,21 @@ def _paired_seeds(one: Group, two: Group, measure: str, scope: str, first: int) 
     return found | _means(*(values[read] for values in sides))
 
 
-def _unpaired(one: Group, two: Group, measure: str, scope: str, first: int) -> Data:
+def _unpaired(one: _Group, two: _Group, measure: str, scope: str, first: int) -> Data:
     both = [np.array(list(_by_seed(group, measure, scope, first).values())) for group in (one, two)]
     a, b = (values[~np.isnan(values)] for values in both)
     left_out = sum(map(len, both)) - len(a) - len(b)
     return welch(a, b) | {"left_out": left_out} | _means(a, b)
 
 
-def _notes(groups: Sequence[Group]) -> Iterator[str]:
-    for run in (run for group in groups for run in group):
-        row, played = run.reader.run, int(run.rows["round"].max()) + 1
-        if row.status != "done":
-            yield f"{row.name} is not finished: {len(run.rows):,} episodes are complete"
-        elif played < row.rounds:
-            yield f"{row.name} stopped by its rule after {played} of {row.rounds} rounds"
+def _notes(groups: Sequence[_Group], measures: Sequence[str]) -> Iterator[str]:
+    yield from _unfinished(groups)
     for index, group in enumerate(groups):
-        if len({run.config.seed for run in group}) < len(group):
+        if len({run.seed for run in group}) < len(group):
             yield f"group {index}: runs with the same seed count as one"
+        lacking = [measure for measure in measures if measure not in group.measures]
+        if lacking:
+            yield f"group {index} has no {', '.join(lacking)}"
     for index, other in enumerate(groups[1:], 1):
         last = max(_shared(a, b) for a in groups[0] for b in other)
         if last >= 0:
@@ -345,3 +427,12 @@ def _notes(groups: Sequence[Group]) -> Iterator[str]:
             )
     if len(groups) == 1:
         yield "all runs have the same config but for the seed and the name: nothing to compare"
+
+
+def _unfinished(groups: Sequence[_Group]) -> Iterator[str]:
+    for run in (run for group in groups for run in group):
+        row, played = run.reader.run, int(run.rows["round"].max()) + 1
+        if row.status != "done":
+            yield f"{row.name} is not finished: {len(run.rows):,} episodes are complete"
+        elif played < row.rounds:
+            yield f"{row.name} stopped by its rule after {played} of {row.rounds} rounds"

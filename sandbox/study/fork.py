@@ -18,11 +18,12 @@ from sqlalchemy import Connection, func, insert, select, update
 from sandbox import __version__
 from sandbox.backends import backend_of, backends_of
 from sandbox.backends.embedding import embedder_of
-from sandbox.config import Config, apply_setting, explain, flat, flat_data, told
+from sandbox.config import Config, apply_setting, explain, told
 from sandbox.engine.changes import refuse_changes
 from sandbox.engine.run import new_run
 from sandbox.engine.society import add_questions, missing_questions
 from sandbox.reading.agents import read_agents
+from sandbox.reading.records import flat
 from sandbox.sources import Question
 from storage import database, tables
 from storage.copying import JoiningWriter, copy_rounds, forked_from
@@ -119,7 +120,7 @@ def _plan(
 ) -> _Plan:
     new = _changed(old, settings, name or f"{old.name}-fork-at-{at}", name, rounds)
     _check_round(reader, at, new.rounds)
-    _check_past(old, flat(new))
+    _check_past(old, flat(json.loads(new.as_json())))
     _check_world(reader, old, new)
     return _Plan(reader, at, old, new, missing_questions(reader, new))
 
@@ -135,7 +136,7 @@ def _changed(
         if value is not None:
             data[key] = value
             origin[key,] = f"--{key}"
-    _check_past(config, flat_data(data))
+    _check_past(config, flat(data))
     try:
         return Config.model_validate(data)
     except ValidationError as error:
@@ -161,14 +162,14 @@ def _check_round(reader: Reader, at: int, rounds: int) -> None:
 
 def _differences(old: Config, new: Config) -> dict[str, list[Any]]:
     """Keys whose values differ, but for the name: [before, after]."""
-    before, after = flat(old), flat(new)
+    before, after = flat(json.loads(old.as_json())), flat(json.loads(new.as_json()))
     keys = [key for key in before | after if key != "name"]
     pairs = {key: [before.get(key), after.get(key)] for key in keys}
     return {key: pair for key, pair in pairs.items() if pair[0] != pair[1]}
 
 
 def _check_past(config: Config, new: Mapping[str, Any]) -> None:
-    old = flat(config)
+    old = flat(json.loads(config.as_json()))
     scales = {key for key in old | dict(new) if key.startswith("scales.")}
     for key in scales:
         if new.get(key) != old.get(key):

@@ -24,9 +24,9 @@ from sandbox.reading.pictures import png
 from sandbox.reading.statistics import t_quantile
 from sandbox.viewer import downloads
 from sandbox.viewer.addresses import Links, Query
+from sandbox.viewer.catalog import RunCatalog
 from sandbox.viewer.guard import Guard
 from sandbox.viewer.pages import Pages
-from sandbox.viewer.shelf import Shelf
 from storage.database import one_line
 from storage.errors import InputError, NotThere
 
@@ -51,12 +51,12 @@ class Site:
     """Answers requests.
 
     Args:
-        shelf: the runs that are shown.
+        catalog: the runs that are shown.
     """
 
-    def __init__(self, shelf: Shelf) -> None:
-        self._shelf = shelf
-        self.pages = Pages(shelf, Links())
+    def __init__(self, catalog: RunCatalog) -> None:
+        self._catalog = catalog
+        self.pages = Pages(catalog, Links())
 
     def runs(self, request: Request) -> Response:
         """The list of runs."""
@@ -93,12 +93,12 @@ class Site:
         key, name, kind = (request.path_params[part] for part in ("key", "name", "kind"))
         if name not in downloads.KINDS or kind not in downloads.TYPES:
             raise HTTPException(404)
-        columns, found = downloads.KINDS[name]
-        reader = self._shelf.open(key)
-        rows = found(reader, _query(request))
+        reader = self._catalog.open(key)
+        columns = downloads.KINDS[name].columns(reader)
+        rows = downloads.KINDS[name].rows(reader, _query(request))
         first = list(islice(rows, 1))  # what is wrong shows before the answer has begun
         return StreamingResponse(
-            downloads.lines(chain(first, rows), kind, columns(reader)),
+            downloads.lines(chain(first, rows), kind, columns),
             media_type=downloads.TYPES[kind],
             headers=_attached(f"{name}.{kind}"),
         )
@@ -106,7 +106,7 @@ class Site:
     def figure(self, request: Request) -> Response:
         """A figure, to take away."""
         key, name, kind = (request.path_params[part] for part in ("key", "name", "kind"))
-        found = figures(self._shelf.open(key)).get(name)
+        found = figures(self._catalog.open(key)).get(name)
         if found is None or kind not in ("svg", "png", "csv"):
             raise HTTPException(404)
         headers = _attached(f"{name}.{kind}")
@@ -191,19 +191,19 @@ def _fault(error: Exception) -> tuple[int, str]:
     return status, "There is no such page." if status == 404 else "This page cannot be shown."
 
 
-def application(shelf: Shelf, token: str | None = None) -> Guard:
-    """The application that shows the runs of a shelf.
+def application(catalog: RunCatalog, token: str | None = None) -> Guard:
+    """The application that shows the runs of a catalog.
 
     Args:
-        shelf: the runs.
+        catalog: the runs.
         token: what browsers must show; None: requests must be addressed to this machine.
     """
-    site = Site(shelf)
+    site = Site(catalog)
 
     @asynccontextmanager
     async def lifespan(_: Starlette) -> AsyncIterator[None]:
         yield
-        shelf.close()
+        catalog.close()
 
     async def failed(request: Request, error: Exception) -> Response:
         return site.failed(request, error)

@@ -13,12 +13,12 @@ from typing import Any, NamedTuple
 from sqlalchemy import func, select
 
 from sandbox.files import new_folder
-from sandbox.viewer import society
+from sandbox.reading.exchanges import PAGE
+from sandbox.reading.map import frame, last_round
 from sandbox.viewer.addresses import Links, Query
 from sandbox.viewer.app import STATIC, vega
-from sandbox.viewer.listing import PAGE
-from sandbox.viewer.pages import Pages
-from sandbox.viewer.shelf import Shelf
+from sandbox.viewer.catalog import RunCatalog
+from sandbox.viewer.pages import Pages, frame_data
 from storage import tables
 from storage.errors import InputError
 from storage.reader import Reader
@@ -129,11 +129,11 @@ class Paged(Query):
         return self._links.listed(self._wanted.key, self._wanted.parts, int(str(page)))
 
 
-def copy(shelf: Shelf, out: Path, most: int, overwrite: bool, watch: Watch) -> Copied:
-    """Write the pages of all runs on a shelf into a folder, whole or not at all.
+def copy(catalog: RunCatalog, out: Path, most: int, overwrite: bool, watch: Watch) -> Copied:
+    """Write the pages of all runs of a catalog into a folder, whole or not at all.
 
     Args:
-        shelf: the runs.
+        catalog: the runs.
         out: a new or an empty folder.
         most: of each run so many exchanges, the latest, and so many agents, the first.
         overwrite: replace an earlier copy.
@@ -142,15 +142,15 @@ def copy(shelf: Shelf, out: Path, most: int, overwrite: bool, watch: Watch) -> C
     Raises:
         InputError: there is no run, or `out` cannot be used.
     """
-    entries = [entry for entry in shelf.entries() if entry.problem is None]
+    entries = [entry for entry in catalog.entries() if entry.problem is None]
     if not entries:
         raise InputError("view: found no run that can be read; expected one to copy")
-    counts = {entry.key: _recorded(shelf.open(entry.key)) for entry in entries}
+    counts = {entry.key: _recorded(catalog.open(entry.key)) for entry in entries}
     first = {key: max(0, end - most) for key, end in counts.items()}
     links = Files(first, most)
     try:
         with new_folder(out, overwrite, foreign, "copy") as folder:
-            names = list(_write(folder, Pages(shelf, links), links, shelf, watch))
+            names = list(_write(folder, Pages(catalog, links), links, catalog, watch))
             (folder / LISTING).write_text(json.dumps(sorted([*names, LISTING])))
     except OSError as error:
         raise InputError(f"--static: {out}: {error.strerror or error}; expected room") from None
@@ -165,7 +165,9 @@ def _recorded(reader: Reader) -> int:
     return 0 if last is None else int(last) - reader.base + 1
 
 
-def _write(folder: Path, pages: Pages, links: Files, shelf: Shelf, watch: Watch) -> Iterator[str]:
+def _write(
+    folder: Path, pages: Pages, links: Files, catalog: RunCatalog, watch: Watch
+) -> Iterator[str]:
     shutil.copytree(STATIC, folder / "static")
     (folder / "static" / "vega.js").write_bytes(vega())
     yield from (p.relative_to(folder).as_posix() for p in folder.rglob("*") if p.is_file())
@@ -174,7 +176,7 @@ def _write(folder: Path, pages: Pages, links: Files, shelf: Shelf, watch: Watch)
     written = 0
     while links.waiting:
         wanted, name = links.waiting.popleft()
-        yield _file(folder, name, _page(pages, links, shelf, wanted))
+        yield _file(folder, name, _page(pages, links, catalog, wanted))
         written += 1
         watch(written)
 
@@ -184,11 +186,11 @@ def _file(folder: Path, name: str, text: str) -> str:
     return name
 
 
-def _page(pages: Pages, links: Files, shelf: Shelf, wanted: Wanted) -> str:
+def _page(pages: Pages, links: Files, catalog: RunCatalog, wanted: Wanted) -> str:
     key, query = wanted.key, Paged(links, wanted)
     match wanted.parts:
         case ():
-            return pages.society(key, Query({}), _frames(shelf.open(key), key, links))
+            return pages.society(key, Query({}), _frames(catalog.open(key), key, links))
         case (name,):
             return str(getattr(pages, name)(key, query))
         case (name, number):
@@ -199,13 +201,13 @@ def _page(pages: Pages, links: Files, shelf: Shelf, wanted: Wanted) -> str:
 
 def _frames(reader: Reader, key: str, links: Links) -> list[dict[str, Any]]:
     """The rounds of the map, of a long run the latest."""
-    last = society.last_round(reader)
+    last = last_round(reader)
     if last is None:
         return []
-    newest = society.frame(reader, last, key, links)
+    newest = frame_data(frame(reader, last), key, links)
     count = max(1, _NODES // max(1, len(newest["nodes"])))
     rounds = range(max(0, last + 1 - count), last)
-    return [*(society.frame(reader, round, key, links) for round in rounds), newest]
+    return [*(frame_data(frame(reader, round), key, links) for round in rounds), newest]
 
 
 def foreign(folder: Path) -> str | None:

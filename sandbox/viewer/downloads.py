@@ -8,12 +8,16 @@ import json
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
+from agents.scale import Declaration
 from sandbox.datasets.formats.exchanges import columns, exchange_row
 from sandbox.datasets.schema import Schema
 from sandbox.datasets.source import Origin, SourcedExchange
-from sandbox.reading import views
-from sandbox.viewer import listing, people
+from sandbox.reading.agents import agent_measures, agents, internal_memory, read_agent
+from sandbox.reading.calls import stream_calls
+from sandbox.reading.declaration import declaration_of
+from sandbox.reading.exchanges import stream_exchanges
 from sandbox.viewer.addresses import Query
+from sandbox.viewer.queries import agent_order, call_filter, exchange_filter, memory_origin
 from storage.errors import InputError
 from storage.reader import Reader
 
@@ -53,21 +57,42 @@ def cell(value: Any) -> Any:
     return value
 
 
-def exchanges(reader: Reader, query: Query) -> Iterator[Row]:
+def _exchange_rows(reader: Reader, query: Query) -> Iterator[Row]:
     """The exchanges that an address asks for, as rows of the format `exchanges`."""
     with reader.engine.connect() as connection:
         origin = Origin.single(reader, connection)
     schema = Schema([origin.schema])
-    for one in listing.exported(reader, query):
+    for one in stream_exchanges(reader, exchange_filter(query, declaration_of(reader))):
         yield exchange_row(SourcedExchange(origin, 0, one, {}), schema)
 
 
-def agents(reader: Reader, query: Query) -> Iterator[Row]:
+def _agent_columns(declared: Declaration) -> list[str]:
+    return [
+        *("agent", "label", "name", "age", "place", "occupation", "mean_rating"),
+        *(one.name for one in agent_measures(declared)),
+        *("failed", "episodes", "mean_given", "deviation", "missing", "given", "memories"),
+    ]
+
+
+def _agent_rows(reader: Reader, query: Query) -> Iterator[Row]:
     """The agents that an address asks for."""
-    yield from people.agent_rows(reader, query)
+    declared = declaration_of(reader)
+    order, columns = agent_order(query, declared), _agent_columns(declared)
+    for one in agents(reader, query.text("q"), query.text("label"), order):
+        row = {
+            **one.as_dict(),
+            **one.measures,
+            "episodes": one.episodes,
+            "failed": one.failed,
+            "mean_given": one.given.mean,
+            "deviation": one.given.deviation,
+            "missing": one.given.missing,
+            "given": one.given.ratings,
+        }
+        yield {column: row[column] for column in columns}
 
 
-def memories(reader: Reader, query: Query) -> Iterator[Row]:
+def _memory_rows(reader: Reader, query: Query) -> Iterator[Row]:
     """What an agent believes, the latest first, as its page is filtered; `agent` is its number.
 
     Raises:
@@ -76,25 +101,10 @@ def memories(reader: Reader, query: Query) -> Iterator[Row]:
     number = query.number("agent")
     if number is None:
         raise InputError("agent: found none; expected the number of an agent")
-    people.one(reader, number)
-    yield from people.believed(reader, number, query)
-
-
-def calls(reader: Reader, query: Query) -> Iterator[Row]:
-    """The calls that an address asks for, the latest first, with their replies."""
-    values = {key: value for key, value in query.values.items() if key not in ("before", "after")}
-    while True:
-        found = listing.call_stretch(reader, Query(values))
-        by_number = {
-            call.call_id - reader.base: call
-            for some in reader.calls_of(sorted({row["episode"] for row in found.rows})).values()
-            for call in some
-        }
-        for row in found.rows:
-            yield _call(reader, by_number[row["call"]], row)
-        if found.before is None:
-            return
-        values["before"] = str(found.before)
+    read_agent(reader, number)
+    round, origin = query.number("round"), memory_origin(query)
+    for one in internal_memory(reader, number, round, query.text("q"), origin):
+        yield one.as_dict()
 
 
 _CALLS = (
@@ -104,20 +114,10 @@ _CALLS = (
 )
 
 
-def _call(reader: Reader, call: Any, row: Row) -> Row:
-    """A call with the columns of `_CALLS`."""
-    return {
-        **{"call": row["call"], "episode": row["episode"], "round": row["round"]},
-        "name": views.call_name(reader, call, row["episode"]),
-        **{key: getattr(call, key) for key in ("form", "agent", "turn", "attempt", "model")},
-        **{key: getattr(call, key) for key in ("status", "cut", "error", "reply", "thinking")},
-        **{key: getattr(call, key) for key in ("tokens_in", "tokens_out", "cached_tokens")},
-        "seconds": call.took / 1000,
-        "prompt": call.prompt,
-    }
-
-
-_MEMORIES = ("memory", "round", "episode", "question", "answer", "was")
+def _call_rows(reader: Reader, query: Query) -> Iterator[Row]:
+    """The calls that an address asks for, the latest first, with their texts."""
+    for one in stream_calls(reader, call_filter(query)):
+        yield {column: getattr(one, column) for column in _CALLS}
 
 
 def _exchange_columns(reader: Reader) -> tuple[str, ...]:
@@ -133,10 +133,12 @@ class Kind(NamedTuple):
     rows: Callable[[Reader, Query], Iterator[Row]]
 
 
+_MEMORIES = ("memory", "round", "episode", "question", "answer", "was")
+
 KINDS: Mapping[str, Kind] = {
-    "exchanges": Kind(_exchange_columns, exchanges),
-    "agents": Kind(lambda reader: people.COLUMNS, agents),
-    "memories": Kind(lambda reader: _MEMORIES, memories),
-    "calls": Kind(lambda reader: _CALLS, calls),
+    "exchanges": Kind(_exchange_columns, _exchange_rows),
+    "agents": Kind(lambda reader: _agent_columns(declaration_of(reader)), _agent_rows),
+    "memories": Kind(lambda reader: _MEMORIES, _memory_rows),
+    "calls": Kind(lambda reader: _CALLS, _call_rows),
 }
 """By the name of the file."""

@@ -2,22 +2,34 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from itertools import chain
 from pathlib import Path
 from typing import Any, Literal
 
-from sandbox.reading import charts
-from sandbox.reading.figures import RANGES, SCALES, STAGES, Figure, biases, ratings, scores
+from sandbox.reading import agents, calls, charts, exchanges, runs
+from sandbox.reading import map as society_map
+from sandbox.reading.declaration import declaration_of
+from sandbox.reading.exchanges import PAGE, SEARCHED
+from sandbox.reading.figures import Figure, ratings, scores
 from sandbox.reading.metrics import outcomes
-from sandbox.viewer import listing, people, sidebyside, society, telling
+from sandbox.reading.recall import Recall, recall
+from sandbox.reading.records import Page
+from sandbox.text import visible
+from sandbox.viewer import comparison
 from sandbox.viewer.addresses import Links, Query
+from sandbox.viewer.catalog import Entry, RunCatalog
 from sandbox.viewer.filters import environment
-from sandbox.viewer.overview import about, forms, overview
-from sandbox.viewer.shelf import Entry, Shelf
+from sandbox.viewer.queries import (
+    agent_order,
+    call_filter,
+    exchange_filter,
+    memory_origin,
+    page_of,
+)
 from storage.errors import InputError
-from storage.exchanges import Exchange, exchange, exchanges_of, snapshot
-from storage.reader import Journalled, Reader
+from storage.exchanges import Exchange, exchange
+from storage.reader import Reader
 from storage.search import terms
 
 Row = dict[str, Any]
@@ -32,20 +44,23 @@ TABS = (
 )
 
 _HITS = 15  # of a search, on a page
+_LATEST = 6  # exchanges and ratings of an agent
+_BELIEFS = 10  # on a page
+_FOUND_AGENTS = 20
 
 FIGURE_FILES = ("SVG", "PNG", "CSV")
 
 
 class Pages:
-    """Makes pages of the runs on a shelf.
+    """Makes pages of the runs of a catalog.
 
     Args:
-        shelf: the runs.
+        catalog: the runs.
         links: where links lead.
     """
 
-    def __init__(self, shelf: Shelf, links: Links) -> None:
-        self._shelf = shelf
+    def __init__(self, catalog: RunCatalog, links: Links) -> None:
+        self._catalog = catalog
         self._links = links
         self._templates = environment()
 
@@ -58,12 +73,18 @@ class Pages:
 
     def _page(self, key: str, tab: str, template: str, reader: Reader, **values: Any) -> str:
         """A page of a run: what is above each of them, and its own part."""
-        links, here = self._links, overview(reader, self._shelf.entry(key).address)
+        links = self._links
+        here = runs.overview(reader, self._catalog.entry(key).address)
         tabs = [(label, links.run(key, *path), name, name == tab) for label, name, path in TABS]
         tabs = [tab for tab in tabs if tab[2] != "calls" or not links.static]
-        live = not (here["over"] or links.static)
+        live = not (here.finished or links.static)
         frame: Row = {
-            **{"run": here["name"], "key": key, "tabs": tabs, "here": here, "mark": here["mark"]},
+            "run": here.run,
+            "key": key,
+            "tabs": tabs,
+            "here": here,
+            "mark": here.mark,
+            "declared": declaration_of(reader),
             "search_href": None if links.static else links.run(key, "search"),
             "pulse": links.run(key, "pulse.json") if live else None,
         }
@@ -71,36 +92,40 @@ class Pages:
 
     def runs(self, query: Query) -> str:
         """All runs, with their progress and failures."""
-        rows = [self._run_row(entry) for entry in self._shelf.entries()]
-        rows.sort(key=lambda row: row["here"]["created"] if row["here"] else "", reverse=True)
+        rows = [self._run_row(entry) for entry in self._catalog.entries()]
+        rows.sort(key=lambda row: row["here"].created if row["here"] else "", reverse=True)
         pulse = None if self._links.static else f"{self._links.root}pulse.json"
         return self._fill("runs.html", rows=rows, mark=_mark(rows), pulse=pulse)
 
     def runs_pulse(self) -> Row:
         """What tells the list of runs that one of them has gone on."""
-        rows = [self._run_row(entry) for entry in self._shelf.entries()]
+        rows = [self._run_row(entry) for entry in self._catalog.entries()]
         return {"mark": _mark(rows), "over": False, "status": "running"}
 
     def _run_row(self, entry: Entry) -> Row:
         row: Row = {"key": entry.key, "here": None, "problem": None}
         row["file"] = Path(str(entry.address.url.database)).name
         try:
-            return row | {"here": overview(self._shelf.reader(entry), entry.address)}
+            return row | {"here": runs.overview(self._catalog.reader(entry), entry.address)}
         except InputError as error:
             return row | {"problem": str(error)}
 
     def pulse(self, key: str) -> Row:
         """What tells a page that its run has gone on."""
-        here = overview(self._shelf.open(key), self._shelf.entry(key).address)
-        return {"mark": here["mark"], "over": here["over"], "status": here["status"]}
+        here = runs.overview(self._catalog.open(key), self._catalog.entry(key).address)
+        return {"mark": here.mark, "over": here.finished, "status": here.status}
 
     def society(self, key: str, query: Query, frames: list[Row] | None = None) -> str:
         """The map, the curves, the Pareto plane."""
-        reader = self._shelf.open(key)
-        last = society.last_round(reader)
+        reader = self._catalog.open(key)
+        measures = society_map.map_measures(declaration_of(reader))
+        last = society_map.last_round(reader)
         at = query.number("round", 0, 2**31)
         at = last if at is None or last is None else min(at, last)
-        shape: Literal["grid", "graph"] = "grid" if society.is_grid(reader) else "graph"
+        shape: Literal["grid", "graph"] = "grid" if society_map.is_grid(reader) else "graph"
+        finals = {one.name: one.scale for one in measures if one.kind == "score"}
+        gains = {one.name: one.scale for one in measures if one.kind == "gain"}
+        by = query.choice("by", [one.name for one in measures])
         return self._page(
             key,
             "society",
@@ -108,25 +133,28 @@ class Pages:
             reader,
             last=last,
             at=at,
-            by=query.choice("by", society.MEASURES) or society.MEASURES[0],
-            map=charts.society([], [], RANGES, {"change": RANGES["alignment"]}, shape),
+            measures=measures,
+            by=by or next((one.name for one in measures), None),
+            map=charts.society([], [], finals, gains, shape),
             shape=shape,
             frames=frames,
             first=frames[0]["round"] if frames else 0,
             frames_href=f"{self._links.run(key, 'frames')}/{{round}}.json",
             advice_href=f"{self._links.run(key, 'advice')}/{{round}}",
-            advice=society.advice(reader, last) if frames and last is not None else None,
+            advice=society_map.advice(reader, last) if frames and last is not None else None,
             figures=self._figures(key, scores(outcomes(reader))),
         )
 
     def frame(self, key: str, round: int) -> Row:
         """A round of the map, for its script."""
-        return society.frame(self._shelf.open(key), round, key, self._links)
+        return frame_data(society_map.frame(self._catalog.open(key), round), key, self._links)
 
     def advice(self, key: str, round: int) -> str:
         """The part of the society's page that belongs to a round."""
-        found = society.advice(self._shelf.open(key), round)
-        return self._fill("advice.html", key=key, advice=found)
+        reader = self._catalog.open(key)
+        found = society_map.advice(reader, round)
+        declared = declaration_of(reader)
+        return self._fill("advice.html", key=key, advice=found, declared=declared)
 
     def _figures(self, key: str, figures: list[Figure]) -> list[Row]:
         return [
@@ -143,132 +171,164 @@ class Pages:
 
     def agents(self, key: str, query: Query) -> str:
         """All agents."""
-        reader = self._shelf.open(key)
+        reader = self._catalog.open(key)
+        declared = declaration_of(reader)
+        order = agent_order(query, declared)
+        rows = agents.agents(reader, query.text("q"), query.text("label"), order)
         return self._page(
-            *(key, "agents", "agents.html", reader),
-            found=people.agent_page(reader, query),
+            key,
+            "agents",
+            "agents.html",
+            reader,
+            found=Page.of(rows, page_of(query), PAGE),
             query=query,
-            orders=people.ORDERS,
+            measures=agents.agent_measures(declared),
+            orders=agents.agent_orders(declared),
         )
 
     def agent(self, key: str, number: int, query: Query) -> str:
         """One agent."""
-        reader = self._shelf.open(key)
-        person, history = people.one(reader, number), people.history(reader, number)
-        gives = next((row for row in biases(reader) if row["agent"] == number), None)
+        reader = self._catalog.open(key)
+        person, round = agents.read_agent(reader, number), query.number("round")
+        origin = memory_origin(query)
+        beliefs = agents.internal_memory(reader, number, round, query.text("q"), origin)
         return self._page(
-            *(key, "agents", "agent.html", reader),
+            key,
+            "agents",
+            "agent.html",
+            reader,
             person=person,
             number=number,
             query=query,
-            round=query.number("round"),
-            beliefs=people.beliefs(reader, number, query),
-            told=people.told(reader, number, query.number("round")),
-            gave=people.gave(reader, number),
-            gives=gives,
-            rated_by=people.rated_by(reader, number),
-            charts=[
-                (scale, charts.history(rows, RANGES[scale], charts.stage_colours(STAGES)))
-                for scale in SCALES
-                for rows in [[row for row in history if row["scale"] == scale]]
-                if rows
-            ],
+            round=round,
+            beliefs=Page.of(beliefs, page_of(query), _BELIEFS),
+            received=agents.latest_exchanges(reader, number, round, _LATEST),
+            given=agents.ratings_given(reader, number).get(number),
+            latest_given=agents.latest_ratings_given(reader, number, _LATEST),
+            raters=agents.raters_of(reader, number),
+            charts=_history_charts(reader, number),
         )
 
     def exchanges(self, key: str, query: Query) -> str:
         """A list of exchanges."""
-        reader = self._shelf.open(key)
+        reader = self._catalog.open(key)
+        declared = declaration_of(reader)
+        wanted = exchange_filter(query, declared)
         return self._page(
-            *(key, "exchanges", "exchanges.html", reader),
-            found=listing.exchange_page(reader, query),
+            key,
+            "exchanges",
+            "exchanges.html",
+            reader,
+            found=exchanges.exchange_page(reader, wanted, page_of(query)),
             query=query,
-            kinds=list(listing.KINDS),
-            most=listing.MOST,
-            orders=list(listing.ORDERS),
+            kinds=exchanges.kinds(declared),
+            most=SEARCHED,
+            orders=exchanges.orders(declared),
             q=query.text("q"),
         )
 
     def exchange(self, key: str, number: int, query: Query) -> str:
         """One exchange, or one scene."""
-        reader = self._shelf.open(key)
-        found = telling.exchange_page(reader, number)
+        reader = self._catalog.open(key)
+        shown = exchanges.read_exchange(reader, number)
         return self._page(
-            *(key, "exchanges", "exchange.html", reader),
-            **found,
+            key,
+            "exchanges",
+            "exchange.html",
+            reader,
+            one=shown.exchange,
+            shown=shown,
             number=number,
             said=terms(query.text("q") or ""),
         )
 
     def ratings(self, key: str, query: Query) -> str:
         """How ratings are distributed, who rates high, what is missing."""
-        reader = self._shelf.open(key)
+        reader = self._catalog.open(key)
         shown = ratings(reader, outcomes(reader))
-        return self._page(
-            *(key, "ratings", "ratings.html", reader), figures=self._figures(key, shown)
-        )
+        return self._page(key, "ratings", "ratings.html", reader, figures=self._figures(key, shown))
 
     def calls(self, key: str, query: Query) -> str:
         """A list of calls."""
-        reader = self._shelf.open(key)
+        reader = self._catalog.open(key)
         return self._page(
-            *(key, "calls", "calls.html", reader),
-            found=listing.call_stretch(reader, query),
+            key,
+            "calls",
+            "calls.html",
+            reader,
+            found=calls.call_page(reader, call_filter(query)),
             query=query,
-            forms=[form["name"] for form in forms(reader)],
-            statuses=(*listing.STATUSES, "not ok"),
+            forms=[one.name for one in runs.templates(reader)],
+            statuses=calls.STATUSES,
         )
 
     def call(self, key: str, number: int, query: Query) -> str:
         """One call, and why it shows the memory that it does."""
-        reader = self._shelf.open(key)
-        found = telling.call_page(reader, number)
-        return self._page(*(key, "calls", "call.html", reader), **found, number=number)
+        reader = self._catalog.open(key)
+        shown = recall(reader, number)
+        return self._page(
+            key,
+            "calls",
+            "call.html",
+            reader,
+            call=calls.call(reader, number),
+            recall=shown,
+            recall_chart=None if shown is None else _recall_chart(shown),
+            number=number,
+        )
 
     def about(self, key: str, query: Query) -> str:
-        """What a run was asked to be, what it has cost, what to type."""
-        reader = self._shelf.open(key)
-        shown = about(reader, self._shelf.entry(key).address)
-        return self._page(*(key, "about", "about.html", reader), about=shown)
+        """What a run was asked to do, what it has cost, what to type."""
+        reader = self._catalog.open(key)
+        shown = runs.about(reader, self._catalog.entry(key).address)
+        return self._page(key, "about", "about.html", reader, about=shown)
 
     def search(self, key: str, query: Query) -> str:
-        """Everything that says something: exchanges, agents, prior memories."""
-        reader, said = self._shelf.open(key), query.text("q") or ""
-        found = listing.exchange_page(reader, query, _HITS)
-        with snapshot(reader) as connection:
-            ids = [row["id"] for row in found.rows] if said else []
-            hits = list(exchanges_of(reader, connection, ids))
-        calls = reader.calls_of([one.episode for one in hits])
+        """Exchanges, agents and prior memories that say something."""
+        reader, said = self._catalog.open(key), query.text("q") or ""
+        wanted = terms(said)
+        found, hits = exchanges.hits(reader, said, page_of(query), _HITS)
+        replies = reader.calls_of([one.episode for one in hits])
         return self._page(
-            *(key, "search", "search.html", reader),
+            key,
+            "search",
+            "search.html",
+            reader,
             q=said,
             query=query,
-            said=terms(said),
+            said=wanted,
             found=found,
             hits=hits,
-            agents=people.found_agents(reader, said, 20) if terms(said) else [],
-            most=listing.MOST,
-            priors=people.priors(reader, said)[:20] if terms(said) else [],
-            places=lambda one: chain(places(one), unused(calls.get(one.episode, ()))),
+            agents=agents.agents(reader, said)[:_FOUND_AGENTS] if wanted else [],
+            most=SEARCHED,
+            priors=agents.prior_memories(reader, said)[:_FOUND_AGENTS] if wanted else [],
+            places=lambda one: chain(
+                exchanges.text_parts(one), exchanges.unused_texts(replies.get(one.episode, ()))
+            ),
         )
 
     def compare(self, keys: list[str], query: Query) -> str:
         """Runs side by side, or a choice of runs."""
-        entries = [entry for entry in self._shelf.entries() if entry.problem is None]
-        measure = query.choice("by", sidebyside.CURVES) or sidebyside.CURVES[0]
-        readers = {key: self._shelf.open(key) for key in keys}
+        entries = [entry for entry in self._catalog.entries() if entry.problem is None]
+        readers = {key: self._catalog.open(key) for key in keys}
+        measures = comparison.shared_measures(list(readers.values()))
+        by = query.choice("by", measures) if measures else None
+        measure = measures.get(by or next(iter(measures), ""))
         number = query.number("episode")
         sides = [(key, self._side(reader, number)) for key, reader in readers.items()]
         parts = self._links.compare(*keys)
+        enough = len(keys) > 1 and measure is not None
         return self._fill(
             "compare.html",
             keys=keys,
             entries=entries,
             measure=measure,
-            measures={one: sidebyside.NAMES[one] for one in sidebyside.CURVES},
-            figure=sidebyside.curves(readers, measure) if len(keys) > 1 else None,
+            measures=measures,
+            figure=comparison.curves(readers, measure) if enough and measure is not None else None,
             differences_href=parts.replace("compare", "compare/differences", 1),
             number=number,
             sides=sides if number is not None else [],
+            declarations={key: declaration_of(reader) for key, reader in readers.items()},
         )
 
     def _side(self, reader: Reader, number: int | None) -> Exchange | None:
@@ -277,13 +337,14 @@ class Pages:
     def differences(self, keys: list[str], query: Query) -> str:
         """The part of a comparison that takes a while."""
         scope = query.choice("scope", ("all", "last")) or "all"
-        found = sidebyside.differences([self._shelf.entry(key).address for key in keys], scope)
-        one, two = (self._shelf.open(key) for key in keys[:2])
+        found = comparison.differences([self._catalog.entry(key).address for key in keys], scope)
+        one, two = (self._catalog.open(key) for key in keys[:2])
         return self._fill(
             "differences.html",
             keys=keys,
             found=found,
-            furthest=sidebyside.furthest(one, two),
+            declared=declaration_of(one),
+            furthest=exchanges.furthest_apart(one, two),
         )
 
     def left_out(self) -> str:
@@ -299,28 +360,40 @@ class Pages:
         return self._fill("fault.html", code=code, message=message)
 
 
-def unused(calls: Iterable[Journalled]) -> Iterator[tuple[str, str | None]]:
-    """What models said that no exchange holds: replies that cannot be used, and thoughts."""
-    for call in calls:
-        if call.status != "ok":
-            yield f"{call.form}, {call.status}", call.reply
-        yield f"{call.form}, thought", call.thinking
+def frame_data(frame: society_map.Frame, key: str, links: Links) -> Row:
+    """A round of the map for its script: names that can be seen, and where agents link to."""
+    data = frame.as_dict()
+    for node in data["nodes"]:
+        node["name"] = visible(node["name"])
+        node["href"] = links.run(key, "agents", node["agent"])
+    return data
 
 
-def places(one: Exchange) -> Iterator[tuple[str, str | None]]:
-    """Everything that is said in an exchange, each with where it is said."""
-    yield from (("question", one.question), ("draft", one.draft))
-    yield from ((f"rating by {given.rater}", given.reason) for given in one.ratings)
-    yield "revision", one.revision
-    yield from ((f"observer, {seen.stage}, {seen.scale}", seen.reason) for seen in one.observations)
-    if one.scene is not None:
-        for part in one.scene.parts:
-            yield from (("part", part.name), ("part", part.about))
-        for act in one.scene.acts:
-            yield from (("act", act.text), ("modulator", act.why), ("critic", act.critique))
-        yield from ((note.kind, note.text) for note in one.scene.notes)
+def _history_charts(reader: Reader, number: int) -> list[tuple[str, charts.Spec]]:
+    """An agent's scores by round, a chart for each observer scale that has some."""
+    declared, found = declaration_of(reader), agents.history(reader, number)
+    made = []
+    for scale in declared.observed:
+        rows = [one.as_dict() for one in found if one.scale == scale.name]
+        if rows:
+            colours = charts.stage_colours(declared.stages_of(scale))
+            made.append((scale.title, charts.history(rows, scale, colours)))
+    return made
+
+
+def _recall_chart(shown: Recall) -> charts.Spec | None:
+    rows = [
+        {
+            "rank": rank,
+            "question": one.question,
+            "distance": one.distance,
+            "chosen": one.memory == shown.chosen,
+        }
+        for rank, one in enumerate(shown.candidates, 1)
+    ]
+    return charts.recall(rows, shown.threshold) if rows else None
 
 
 def _mark(rows: Iterable[Row]) -> str:
     """What changes when any of these runs does."""
-    return " ".join(f"{row['key']} {row['here']['mark']}" for row in rows if row["here"])
+    return " ".join(f"{row['key']} {row['here'].mark}" for row in rows if row["here"])

@@ -10,8 +10,8 @@ from typing import NamedTuple
 import uvicorn
 
 from sandbox.viewer.app import application, warm_up
+from sandbox.viewer.catalog import RunCatalog
 from sandbox.viewer.guard import is_loopback
-from sandbox.viewer.shelf import Shelf
 from storage.errors import InputError
 
 
@@ -30,11 +30,11 @@ class Place(NamedTuple):
         return f"http://{host}:{self.port}/" + (f"?token={self.token}" if self.token else "")
 
 
-def serve(shelf: Shelf, host: str, port: int, ready: Callable[[Place], None]) -> None:
+def serve(catalog: RunCatalog, host: str, port: int, ready: Callable[[Place], None]) -> None:
     """Serve until interrupted.
 
     Args:
-        shelf: the runs that are shown.
+        catalog: the runs that are shown.
         host: the address to listen at; anything but loopback asks for a token.
         port: the port; 0 for any that is free.
         ready: told once where the pages are.
@@ -47,7 +47,7 @@ def serve(shelf: Shelf, host: str, port: int, ready: Callable[[Place], None]) ->
     warm_up()
     place = Place(host, listener.getsockname()[1], token)
     config = uvicorn.Config(
-        application(shelf, token), log_level="warning", access_log=False, lifespan="on"
+        application(catalog, token), log_level="warning", access_log=False, lifespan="on"
     )
     ready(place)
     try:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from sqlalchemy import Select, func, select
 
-from sandbox.reading.text_diff import Piece, changes
+from sandbox.reading.declaration import declaration_of, measure_ids
+from sandbox.reading.exchanges import stage_changes
+from sandbox.reading.text_diff import Piece
 from storage import tables
 from storage.exchanges import Exchange, exchange
 from storage.reader import Reader
@@ -20,13 +22,13 @@ class Example(NamedTuple):
     Attributes:
         title: why it is shown.
         exchange: with its texts.
-        changes: how the draft became the revision; None where either is missing.
+        changes: by stage how its text differs from the stage before; see `stage_changes`.
         scene: what was played in between, in a sentence; empty without a scene.
     """
 
     title: str
     exchange: Exchange
-    changes: list[Piece] | None
+    changes: Mapping[str, Sequence[Piece] | None]
     scene: str
 
 
@@ -44,30 +46,37 @@ def examples(reader: Reader) -> list[Example]:
 
 
 _episodes = tables.episodes
-_before, _after = _episodes.c.draft_alignment, _episodes.c.revision_alignment
 
 
 def _complete(reader: Reader) -> Select[Any]:
-    """The ids of complete exchanges with both answers, as a query."""
+    """The ids of complete exchanges that did not fail, as a query."""
     e = _episodes
-    return select(e.c.id).where(
-        e.c.run_id == reader.run.id,
-        e.c.observed,
-        e.c.draft_id.is_not(None),
-        e.c.failed_at.is_(None),
-    )
+    return select(e.c.id).where(e.c.run_id == reader.run.id, e.c.observed, e.c.failed_at.is_(None))
 
 
 def _wanted(reader: Reader) -> Iterator[tuple[str, Select[Any]]]:
     """What is looked for; of exchanges that fit alike it is the first with the fewest gaps."""
-    gain, gaps = _after - _before, func.coalesce(_episodes.c.ratings_missing, 0)
-    scored = _complete(reader).where(gain.is_not(None))
-    last = (gaps, _episodes.c.id)
-    yield "The largest rise", scored.where(gain > 0).order_by(gain.desc(), *last)
-    yield "The largest fall", scored.where(gain < 0).order_by(gain, *last)
-    means = reader.first(scored.with_only_columns(func.avg(_before), func.avg(_after)))
+    declared, ids = declaration_of(reader), measure_ids(reader)
+    measure = None if declared.main is None else declared.gain(declared.main)
+    if measure is None:
+        return
+    gain, before, after = (tables.scores.alias() for _ in range(3))
+    names = (measure.name, *(f"{s}_{measure.scale.name}" for s in (measure.base, measure.stage)))
+    joined = [
+        condition
+        for table, name in zip((gain, before, after), names, strict=True)
+        for condition in (table.c.measure_id == ids[name], table.c.episode_id == _episodes.c.id)
+    ]
+    scored = _complete(reader).where(*joined)
+    last = (func.coalesce(_episodes.c.ratings_missing, 0), _episodes.c.id)
+    yield "The largest rise", scored.where(gain.c.value > 0).order_by(gain.c.value.desc(), *last)
+    yield "The largest fall", scored.where(gain.c.value < 0).order_by(gain.c.value, *last)
+    means = reader.first(
+        scored.with_only_columns(func.avg(before.c.value), func.avg(after.c.value))
+    )
     if None not in means:
-        apart = func.abs(_before - float(means[0])) + func.abs(_after - float(means[1]))
+        first, second = before.c.value - float(means[0]), after.c.value - float(means[1])
+        apart = func.abs(first) + func.abs(second)
         yield "A typical exchange", scored.order_by(apart, *last)
 
 
@@ -75,7 +84,7 @@ def _example(reader: Reader, number: int, title: str) -> Example:
     found = exchange(reader, number)
     assert found is not None
     scene = "" if found.scene is None else _told(found.scene)
-    return Example(title, found, changes(found.draft, found.revision), scene)
+    return Example(title, found, stage_changes(found), scene)
 
 
 def _told(scene: Scene) -> str:

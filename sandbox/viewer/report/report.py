@@ -15,19 +15,20 @@ from markupsafe import Markup
 
 from sandbox.datasets.card import public
 from sandbox.files import check_new_file, new_file, new_folder
+from sandbox.reading.declaration import declaration_of
 from sandbox.reading.figures import biases, figures
+from sandbox.reading.map import Advice, advice, last_round
 from sandbox.reading.metrics import EPISODE, Outcomes, calls_by_form, outcomes
+from sandbox.reading.runs import Overview, about, overview
 from sandbox.text import short
 from sandbox.viewer import filters
 from sandbox.viewer.app import STATIC
-from sandbox.viewer.overview import about, overview
 from sandbox.viewer.report import markdown, tables
 from sandbox.viewer.report.drawings import Drawing
 from sandbox.viewer.report.examples import examples
 from sandbox.viewer.report.files import foreign
 from sandbox.viewer.report.methods import methods
 from sandbox.viewer.report.scan import scan
-from sandbox.viewer.society import Advice, advice, last_round
 from storage.database import Address
 from storage.errors import InputError
 from storage.reader import Reader
@@ -117,6 +118,7 @@ def gathered(reader: Reader, place: Address) -> tuple[Row, list[Drawing]]:
     scenes = any(one.exchange.scene is not None for one in shown)
     values = {
         "here": here,
+        "declared": declaration_of(reader),
         "about": about(reader, place),
         "models": _models(reader),
         "config": _config(reader),
@@ -129,7 +131,7 @@ def gathered(reader: Reader, place: Address) -> tuple[Row, list[Drawing]]:
         "agreement": tables.agreement(seen.survey),
         "length_bias": seen.survey.length_bias(),
         "influence": tables.influence(seen.raters, people),
-        "alike": None if last is None or not here["agents"] else _alike(advice(reader, last)),
+        "alike": None if last is None or not here.labels else _alike(advice(reader, last)),
         "costs": tables.costs(costs),
         "examples": shown,
         "methods": methods(scenes, bool(people)),
@@ -151,19 +153,21 @@ def _alike(found: Advice) -> Advice | None:
     return None if found.resemblance.scores is None and not found.clusters else found
 
 
-def _notes(reader: Reader, here: Row, found: Outcomes) -> Iterator[str]:
+def _notes(reader: Reader, here: Overview, found: Outcomes) -> Iterator[str]:
     """What is out of the ordinary about a run."""
-    message = _ADDRESS.sub("[address]", here["message"] or "")
-    told = f"{filters.whole(here['done'])} of {filters.whole(here['total'])} exchanges are over"
-    if here["status"] != "done":
+    message = _ADDRESS.sub("[address]", here.message or "")
+    told = (
+        f"{filters.whole(here.episodes)} of {filters.whole(here.episodes_total)} exchanges are over"
+    )
+    if here.status != "done":
         why = f" ({short(message, 300)})" if message else ""
-        yield f"This run is not finished: it is {here['status']}{why}, and {told}."
-    elif here["done"] < here["total"]:
+        yield f"This run is not finished: it is {here.status}{why}, and {told}."
+    elif here.episodes < here.episodes_total:
         yield f"This run ended before its last round: {told}. {short(message, 300)}".strip()
-    if here["status"] == "running":
+    if here.status == "running":
         yield "It went on while this report was made: numbers may differ by what was played since."
     failed = sum(some[EPISODE]["failed"] for some in found.values())
-    if here["done"] and failed == here["done"]:
+    if here.episodes and failed == here.episodes:
         yield "Every exchange failed: there is nothing to rate."
 
 

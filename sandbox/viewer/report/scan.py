@@ -10,6 +10,7 @@ from sqlalchemy import Connection, select
 from sandbox.datasets.schema import Schema
 from sandbox.datasets.source import Origin, SourcedExchange
 from sandbox.datasets.survey import Survey
+from sandbox.reading.declaration import declaration_of
 from sandbox.reading.influence import Influence, influences
 from storage import tables
 from storage.exchanges import Exchange, exchanges_of, snapshot
@@ -38,7 +39,8 @@ def scan(reader: Reader) -> Scan:
     with snapshot(reader) as connection:
         origin = Origin.single(reader, connection)
         survey = Survey(Schema([origin.schema]))
-        raters = influences(_counted(_complete(reader, connection), survey, origin))
+        counted = _counted(_complete(reader, connection), survey, origin)
+        raters = influences(counted, declaration_of(reader))
     return Scan(survey, raters)
 
 

@@ -14,9 +14,11 @@ from sqlalchemy import func, select
 
 from agents.forms import Status
 from sandbox.datasets.survey import Survey
-from sandbox.reading.figures import SCALES, interval
+from sandbox.reading.declaration import measure_ids
+from sandbox.reading.figures import PEERS, SCALES, interval
 from sandbox.reading.influence import Influence
-from sandbox.reading.metrics import EPISODE, PEERS, FormCalls, Outcomes, Spread
+from sandbox.reading.metrics import EPISODE, FormCalls, Outcomes, Spread
+from sandbox.reading.runs import Overview
 from sandbox.reading.statistics import clustered
 from sandbox.viewer.filters import decimal, signed, whole
 from storage import tables
@@ -105,26 +107,24 @@ def _round(name: str, measures: Mapping[str, Mapping[str, int]]) -> Scope:
 
 def over_all(reader: Reader) -> dict[str, Estimate]:
     """Means over all complete exchanges, by measure; 40 bytes an exchange while it counts."""
-    e = tables.episodes
-    query = select(e.c.id, e.c.author, *(e.c[name] for name in _MEASURES))
-    query = query.where(e.c.run_id == reader.run.id, e.c.observed)
-    columns = np.dtype([("author", "i8"), *((name, "f8") for name in _MEASURES)])
-    rows = np.fromiter(map(_numbers, reader.rows(query)), columns)
-    values = {name: rows[name] for name in _MEASURES}
-    for scale in SCALES:
-        values[f"{scale}_gain"] = values[f"revision_{scale}"] - values[f"draft_{scale}"]
-    return {name: _clustered(some, rows["author"]) for name, some in values.items()}
+    e, s = tables.episodes, tables.scores
+    found = {}
+    for name, number in measure_ids(reader).items():
+        query = select(e.c.id, e.c.author, s.c.value).where(
+            s.c.measure_id == number, s.c.episode_id == e.c.id
+        )
+        columns = np.dtype([("author", "i8"), ("value", "f8")])
+        rows = np.fromiter((_value(*row) for row in reader.rows(query)), columns)
+        found[name] = _clustered(rows["value"], rows["author"])
+    return found
 
 
-def _numbers(row: Sequence[Any]) -> tuple[float, ...]:
-    number, author, *scores = row
-    own = -number - 1 if author is None else author  # nobody's exchanges are independent
-    return own, *(np.nan if score is None else score for score in scores)
+def _value(number: int, author: int | None, value: float) -> tuple[int, float]:
+    return -number - 1 if author is None else author, value  # nobody's exchanges are independent
 
 
 def _clustered(values: Any, authors: Any) -> Estimate:
-    read = ~np.isnan(values)
-    made = clustered(values[read], authors[read])
+    made = clustered(values, authors)
     return Estimate(made["difference"], made["low"], made["high"], made["n"])
 
 
@@ -180,7 +180,7 @@ def changes(found: Sequence[Scope]) -> Table:
 
 def _signs(gains: Mapping[str, int]) -> tuple[int, int, int]:
     """How many are above, at and below 0."""
-    read = [(int(gain), n) for gain, n in gains.items()]
+    read = [(float(gain), n) for gain, n in gains.items()]
     above, below = (sum(n for gain, n in read if sign * gain > 0) for sign in (1, -1))
     return above, sum(n for gain, n in read if gain == 0), below
 
@@ -241,7 +241,7 @@ def _asked(some: Counter[str]) -> list[Cell]:
 
 
 def happened(
-    here: Mapping[str, Any], found: Outcomes, costs: Sequence[FormCalls], cached: float | None
+    here: Overview, found: Outcomes, costs: Sequence[FormCalls], cached: float | None
 ) -> list[Cell]:
     """What was played and what it took: a number, and what it counts.
 
@@ -253,11 +253,11 @@ def happened(
     """
     episodes: Counter[str] = sum((some[EPISODE] for some in found.values()), Counter())
     numbers = {
-        f"of {whole(here['total'])} exchanges are complete": episodes.total(),
+        f"of {whole(here.episodes_total)} exchanges are complete": episodes.total(),
         "of them failed": episodes["failed"],
-        "calls": here["calls"],
-        "of them without a reply": here["calls_failed"],
-        "with a reply that cannot be used": here["unparsed"],
+        "calls": here.calls,
+        "of them without a reply": here.calls_failed,
+        "with a reply that cannot be used": here.unparsed,
         "tokens of prompts": sum(one.tokens_in for one in costs),
         "tokens of replies": sum(one.tokens_out for one in costs),
     }

@@ -1,4 +1,4 @@
-"""The shelf: which runs are shown, and how one is opened."""
+"""The catalog: which runs are shown, and how one is opened."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from storage.reader import Reader
 
 
 class Entry(NamedTuple):
-    """A run on the shelf.
+    """A run on the catalog.
 
     Attributes:
         key: what it is called in addresses: its name, made unique.
@@ -30,7 +30,7 @@ class Entry(NamedTuple):
     problem: str | None = None
 
 
-class Shelf:
+class RunCatalog:
     """Runs to be shown; nothing is opened for writing.
 
     Args:

@@ -3,15 +3,18 @@
 import io
 import sqlite3
 from contextlib import closing
+from dataclasses import replace
 
 import pytest
 from rich.console import Console
 
 from sandbox.api import open_run
-from sandbox.reading import views
+from sandbox.reading.calls import call, calls
 from sandbox.reading.metrics import calls_by_form
-from sandbox.reading.runs import states
-from sandbox.terminal import render
+from sandbox.reading.runs import society, states
+from sandbox.terminal.calls import call_table, call_view
+from sandbox.terminal.runs import form_table, status_table
+from sandbox.terminal.style import show
 from storage.database import writing
 from storage.summaries import rebuild
 
@@ -42,7 +45,7 @@ def run(make):
 
 def shown(what, width=80):
     console = Console(width=width, record=True, file=io.StringIO())
-    render.show(console, what)
+    show(console, what)
     return console.export_text()
 
 
@@ -61,17 +64,17 @@ def test_calls_are_counted_by_form(run):
 
 def test_totals_are_those_of_the_forms(run):
     (state,) = states(run.url)
-    assert [one["calls"] for one in state["forms"]] == [9, 24, 9, 18, 18]
-    assert (state["calls"], state["calls_failed"], state["unparsed"]) == (78, 1, 1)
-    assert state["tokens_cached"] == state["forms"][1]["tokens_cached"] > 0
+    assert [one.calls for one in state.forms] == [9, 24, 9, 18, 18]
+    assert (state.calls, state.calls_failed, state.unparsed) == (78, 1, 1)
+    assert state.tokens_cached == (state.forms[1].tokens_cached or 0) > 0
     with open_run(str(run)) as reader:
-        assert views.society(reader)["forms"] == state["forms"]
+        assert society(reader).forms == state.forms
 
 
 def test_the_table_of_forms_fits_a_narrow_terminal(run):
     (state,) = states(run.url)
-    many = [form | {"calls": 9_000_000, "tokens_in": 999_900_000} for form in state["forms"]]
-    lines = shown(render.forms(many)).splitlines()
+    many = [replace(form, calls=9_000_000, tokens_in=999_900_000) for form in state.forms]
+    lines = shown(form_table(many)).splitlines()
     assert len(lines) == 7, "no cell is folded"
     assert lines[2].split()[-1] == "50%"
     assert "999.9 M" in lines[2]
@@ -80,30 +83,34 @@ def test_the_table_of_forms_fits_a_narrow_terminal(run):
 
 def test_of_several_runs_status_shows_no_forms(run):
     (state,) = states(run.url)
-    assert "prefix share" in shown(render.status([("one", state)]))
-    assert "prefix share" not in shown(render.status([("one", state), ("two", state)]))
+    assert "prefix share" in shown(status_table([("one", state)]))
+    assert "prefix share" not in shown(status_table([("one", state), ("two", state)]))
 
 
 def test_the_list_of_calls_tells_what_was_cached_thought_and_expected(run):
     with open_run(str(run)) as reader:
-        lines = views.calls(reader, None, None, False, 1000)
-    text = shown(render.call_table(lines), 120)
+        lines = calls(reader)
+    text = shown(call_table(lines), 120)
     assert "cached" in text
     assert "(expected 5.25) Rating" in text
     assert "words of thinking)" in text
-    plain = [line | {"cached_tokens": None} for line in lines]
-    assert "cached" not in shown(render.call_table(plain), 120).splitlines()[0]
+    plain = [replace(line, cached_tokens=None) for line in lines]
+    assert "cached" not in shown(call_table(plain), 120).splitlines()[0]
 
 
 def test_one_call_tells_what_it_took(run):
     with open_run(str(run)) as reader:
-        lines = views.calls(reader, None, None, False, 1000)
-        rating = views.call(reader, next(x["call"] for x in lines if x["expected"])) | {
-            "tokens_in": 1200, "cached_tokens": 1024, "tokens_out": 31, "seconds": 2.34,
-        }  # fmt: skip
-        thought = views.call(reader, next(x["call"] for x in lines if x["thinking"]))
-    text = shown(render.call(rating))
+        lines = calls(reader)
+        rating = replace(
+            call(reader, next(one.call for one in lines if one.expected)),
+            tokens_in=1200,
+            cached_tokens=1024,
+            tokens_out=31,
+            seconds=2.34,
+        )
+        thought = call(reader, next(one.call for one in lines if one.thinking))
+    text = shown(call_view(rating))
     assert "1,200 tokens in (1,024 from the prefix cache), 31 out, 2.3 s" in text
     assert "expected rating 5.25" in text
-    assert " thinking " in shown(render.call(thought))
-    assert "prefix cache" not in shown(render.call(thought))
+    assert " thinking " in shown(call_view(thought))
+    assert "prefix cache" not in shown(call_view(thought))

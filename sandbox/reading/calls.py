@@ -1,0 +1,372 @@
+"""Calls: one of them with its exact prompt, and lists in the order of the journal."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from itertools import islice
+from typing import Any, NamedTuple
+
+from sqlalchemy import ColumnElement, Select, select
+
+from agents.chance import seed_of
+from agents.forms import CallName, Status, prompt_hash
+from sandbox.reading.records import PAGES_ONLY, Record
+from storage import tables
+from storage.errors import NotThere
+from storage.reader import Journalled, Reader
+from storage.search import terms
+from storage.tables import first_id
+
+NOT_OK = "not ok"
+STATUSES = (*(status.value for status in Status), NOT_OK)
+"""The statuses that calls can be filtered by."""
+
+_PAGE = 50
+_BATCH = 500  # calls at a time
+
+
+@dataclass(frozen=True, kw_only=True)
+class CallFilter:
+    """Which calls a list shows.
+
+    Attributes:
+        form: the name of a prompt template.
+        agent: the number of the agent that was asked.
+        round: of the episode.
+        status: one of `STATUSES`.
+        before, after: only calls with lower, with higher numbers.
+    """
+
+    form: str | None = None
+    agent: int | None = None
+    round: int | None = None
+    status: str | None = None
+    before: int | None = None
+    after: int | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class CallRow(Record):
+    """A call in a list, without its texts.
+
+    Attributes:
+        call: its number within the run.
+        episode, round: of the episode that it belongs to.
+        form, agent, turn, attempt: see `agents.forms.CallName`.
+        status, error: what became of the reply.
+        tokens_in, tokens_out, cached_tokens, seconds: what it took.
+        distance: the cosine distance of the recalled memory.
+        model: the name of the model.
+    """
+
+    call: int
+    episode: int
+    round: int
+    form: str
+    agent: int | None
+    turn: int
+    attempt: int
+    status: str
+    error: str | None
+    tokens_in: int | None
+    tokens_out: int | None
+    cached_tokens: int | None
+    seconds: float
+    distance: float | None
+    model: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Call(Record):
+    """A call with its reply.
+
+    Attributes:
+        call: its number within the run.
+        name: the name that its seed is derived from.
+        cut: whether the token limit truncated the reply.
+        reply: None where the call failed; then `error` says why.
+        thinking: the reasoning before the answer.
+        expected: the expected rating from the probabilities of the labels.
+        recalled: the number of the memory that the prompt shows.
+        distance: its cosine distance from the question.
+        prompt: the user message.
+    """
+
+    call: int
+    name: str
+    model: str
+    status: str
+    cut: bool
+    error: str | None
+    reply: str | None
+    thinking: str | None
+    expected: float | None
+    tokens_in: int | None
+    tokens_out: int | None
+    cached_tokens: int | None
+    seconds: float
+    recalled: int | None
+    distance: float | None
+    form: str = field(metadata=PAGES_ONLY)
+    agent: int | None = field(metadata=PAGES_ONLY)
+    turn: int = field(metadata=PAGES_ONLY)
+    attempt: int = field(metadata=PAGES_ONLY)
+    episode: int = field(metadata=PAGES_ONLY)
+    round: int = field(metadata=PAGES_ONLY)
+    prompt: str = field(metadata=PAGES_ONLY)
+
+
+@dataclass(frozen=True, kw_only=True)
+class CallDetail(Call):
+    """One call with its exact prompt.
+
+    Attributes:
+        seed: that the model was called with.
+        system, prompt: the messages.
+        prompt_hash: as it is stored in the journal, in hexadecimal.
+        hash_agrees: whether the prompt still has this hash.
+    """
+
+    episode: int
+    seed: int
+    system: str
+    prompt: str
+    prompt_hash: str
+    hash_agrees: bool
+
+
+class CallPage(NamedTuple):
+    """A page of the journal.
+
+    Attributes:
+        rows: the calls, the latest first.
+        before, after: the numbers that older and newer calls are listed from; None: no more.
+    """
+
+    rows: Sequence[CallRow]
+    before: int | None
+    after: int | None
+
+
+def call_name(reader: Reader, call: Journalled, episode: int) -> str:
+    """The name of a call, from which its seed is derived."""
+    round = episode // reader.run.per_round
+    name = CallName(round, episode, call.form, call.agent, call.turn, call.attempt)
+    return str(name)
+
+
+def _fields(reader: Reader, call: Journalled, episode: int) -> dict[str, Any]:
+    return {
+        "call": call.call_id - reader.base,
+        "name": call_name(reader, call, episode),
+        "model": call.model,
+        "status": call.status,
+        "cut": call.cut,
+        "error": call.error,
+        "reply": call.reply,
+        "thinking": call.thinking,
+        "expected": call.expected,
+        "tokens_in": call.tokens_in,
+        "tokens_out": call.tokens_out,
+        "cached_tokens": call.cached_tokens,
+        "seconds": call.took / 1000,
+        "recalled": None if call.memory_id is None else call.memory_id - reader.base,
+        "distance": call.distance,
+        "form": call.form,
+        "agent": call.agent,
+        "turn": call.turn,
+        "attempt": call.attempt,
+        "episode": episode,
+        "round": episode // reader.run.per_round,
+        "prompt": call.prompt,
+    }
+
+
+def calls_of(reader: Reader, episodes: Sequence[int]) -> list[Call]:
+    """The calls of some episodes, in the order of the journal."""
+    found = [
+        Call(**_fields(reader, call, episode))
+        for episode, some in reader.calls_of(episodes).items()
+        for call in some
+    ]
+    return sorted(found, key=lambda one: one.call)
+
+
+def calls(
+    reader: Reader,
+    search: str | None = None,
+    round: int | None = None,
+    failures: bool = False,
+    limit: int | None = None,
+) -> list[Call]:
+    """Calls in the order of the journal.
+
+    Args:
+        reader: the run.
+        search: only those whose reply or error says this; see `storage.search.terms`.
+        round: only those of a round.
+        failures: only those without a usable reply.
+        limit: at most this many; None: all.
+    """
+    wanted = terms(search or "")
+    found = (
+        one
+        for one in _stream(reader, round, failures)
+        if all(term.pattern.search(one.reply or one.error or "") for term in wanted)
+    )
+    return list(islice(found, limit))
+
+
+def _stream(reader: Reader, round: int | None, failures: bool) -> Iterator[Call]:
+    c = tables.calls
+    query = select(c.c.id, c.c.episode_id).where(reader.mine(c.c.id)).order_by(c.c.id)
+    if round is not None:
+        query = query.where(_of_round(reader, round))
+    if failures:
+        query = query.where(c.c.status != "ok")
+    rows = reader.rows(query)
+    while batch := list(islice(rows, _BATCH)):
+        yield from _with_texts(reader, [(row.id, row.episode_id) for row in batch])
+
+
+def _with_texts(reader: Reader, ids: Sequence[tuple[int, int]]) -> list[Call]:
+    """The calls with these ids, each with the id of its episode, in the order of the journal."""
+    wanted = {number - reader.base for number, _ in ids}
+    some = calls_of(reader, sorted({episode - reader.base for _, episode in ids}))
+    return [one for one in some if one.call in wanted]
+
+
+def _of_round(reader: Reader, round: int) -> ColumnElement[bool]:
+    first = reader.base + round * reader.run.per_round
+    return tables.calls.c.episode_id.between(first, first + reader.run.per_round - 1)
+
+
+def last_error(reader: Reader) -> str:
+    """The error of the last call that failed."""
+    c = tables.calls
+    query = select(c.c.error).where(reader.mine(c.c.id), c.c.error.is_not(None))
+    return str(reader.scalar(query.order_by(c.c.id.desc()).limit(1)))
+
+
+def call(reader: Reader, number: int) -> CallDetail:
+    """One call, by its number within the run.
+
+    Raises:
+        NotThere: there is no such call.
+    """
+    c, f = tables.calls, tables.forms
+    query = (
+        select(c.c.episode_id, f.c.system)
+        .join(f, f.c.id == c.c.form_id)
+        .where(c.c.id == reader.base + number)
+    )
+    row = reader.first(query)
+    if row is None:
+        raise NotThere(f"call {number}: no such call; `inspect RUN calls` lists them")
+    episode = row.episode_id - reader.base
+    one = next(x for x in reader.journal(episode) if x.call_id == reader.base + number)
+    fields = _fields(reader, one, episode)
+    return CallDetail(
+        **fields,
+        seed=seed_of(reader.run.seed, fields["name"]),
+        system=row.system,
+        prompt_hash=one.prompt_hash.hex(),
+        hash_agrees=prompt_hash(row.system, one.prompt) == one.prompt_hash,
+    )
+
+
+def call_page(reader: Reader, wanted: CallFilter) -> CallPage:
+    """A page of the calls that a filter leaves, the latest first.
+
+    A journal of a million calls is neither counted nor skipped through: each page begins where the
+    one before ended.
+    """
+    c, f, m = tables.calls, tables.forms, tables.models
+    order = _order(wanted)
+    query: Select[Any] = (
+        select(c, f.c.name.label("form"), m.c.name.label("model"))
+        .join(f, f.c.id == c.c.form_id)
+        .join(m, m.c.id == c.c.model_id)
+        .where(*_conditions(reader, wanted))
+        .order_by(order.desc() if wanted.after is None else order)
+        .limit(_PAGE + 1)
+    )
+    found = [_row(reader, row) for row in reader.rows(query)]
+    more, rows = len(found) > _PAGE, found[:_PAGE]
+    if wanted.after is not None:
+        rows.reverse()
+    older = more if wanted.after is None else bool(rows)
+    newer = more if wanted.after is not None else wanted.before is not None
+    return CallPage(
+        rows,
+        rows[-1].call if rows and older else None,
+        rows[0].call if rows and newer else None,
+    )
+
+
+def _conditions(reader: Reader, wanted: CallFilter) -> list[ColumnElement[bool]]:
+    c, f = tables.calls, tables.forms
+    conditions: list[ColumnElement[bool]] = []
+    if wanted.form is not None:
+        mine = select(f.c.id).where(f.c.run_id == reader.run.id, f.c.name == wanted.form)
+        conditions.append(c.c.form_id.in_(mine))
+    if wanted.agent is not None:
+        conditions.append(c.c.agent == wanted.agent)
+    if wanted.round is not None:
+        conditions.append(_of_round(reader, wanted.round))
+    low = reader.base if wanted.after is None else reader.base + wanted.after + 1
+    high = first_id(reader.run.id + 1) if wanted.before is None else reader.base + wanted.before
+    conditions.append(_order(wanted).between(low, high - 1))
+    if wanted.status not in (None, "ok"):
+        conditions.append(c.c.status != "ok")  # so that the partial index of these is used
+    if wanted.status not in (None, NOT_OK):
+        conditions.append(c.c.status == wanted.status)
+    return conditions
+
+
+def _order(wanted: CallFilter) -> ColumnElement[Any]:
+    """What calls are sorted by: their id.
+
+    With a round it is a sum, so that its episodes are looked up and not the whole journal.
+    """
+    column = tables.calls.c.id
+    return column if wanted.round is None else column + 0
+
+
+def _row(reader: Reader, row: Any) -> CallRow:
+    episode = row.episode_id - reader.base
+    return CallRow(
+        call=row.id - reader.base,
+        episode=episode,
+        round=episode // reader.run.per_round,
+        form=row.form,
+        agent=row.agent,
+        turn=row.turn,
+        attempt=row.attempt,
+        status=row.status,
+        error=row.error,
+        tokens_in=row.tokens_in,
+        tokens_out=row.tokens_out,
+        cached_tokens=row.cached_tokens,
+        seconds=row.took / 1000,
+        distance=row.distance,
+        model=row.model,
+    )
+
+
+def stream_calls(reader: Reader, wanted: CallFilter) -> Iterator[Call]:
+    """All calls that a filter leaves with their texts, the latest first."""
+    while True:
+        found = call_page(reader, wanted)
+        ids = [(reader.base + row.call, reader.base + row.episode) for row in found.rows]
+        yield from reversed(_with_texts(reader, ids))
+        if found.before is None:
+            return
+        wanted = CallFilter(
+            form=wanted.form,
+            agent=wanted.agent,
+            round=wanted.round,
+            status=wanted.status,
+            before=found.before,
+        )

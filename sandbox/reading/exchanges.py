@@ -1,0 +1,511 @@
+"""Exchanges: one of them with its calls, and lists that are filtered, ordered and searched."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from itertools import pairwise
+from typing import Any
+
+from sqlalchemy import ColumnElement, Select, func, select
+
+from agents.scale import Declaration
+from sandbox.reading.calls import Call, calls_of
+from sandbox.reading.declaration import declaration_of, measure_ids
+from sandbox.reading.records import PAGES_ONLY, Page, Record, page_number
+from sandbox.reading.text_diff import Piece, changes
+from storage import tables
+from storage.errors import NotThere
+from storage.exchanges import (
+    Exchange,
+    GivenRating,
+    Observation,
+    exchange,
+    exchanges_of,
+    snapshot,
+    whole,
+)
+from storage.reader import Journalled, Reader
+from storage.scenes import Scene
+from storage.search import says
+
+PAGE = 50
+"""Rows on a page of a list."""
+
+SEARCHED = 10_000
+"""A page of a search for words alone looks through this many exchanges that say them, the latest.
+"""
+
+_STREAMED = 500  # exchanges at a time: a slow reader of a download holds no lock
+
+
+@dataclass(frozen=True, kw_only=True)
+class ExchangeFilter:
+    """Which exchanges a list shows, and in which order.
+
+    Attributes:
+        round, author: only those of a round, of an author.
+        rater: only those that an agent rated.
+        label: only those of authors with a starting demographic.
+        kind: one of `kinds`.
+        search: only those in which this is said; see `storage.search`.
+        order: one of `orders`.
+    """
+
+    round: int | None = None
+    author: int | None = None
+    rater: int | None = None
+    label: str | None = None
+    kind: str | None = None
+    search: str | None = None
+    order: str = "newest"
+
+    @property
+    def words_alone(self) -> bool:
+        """Whether nothing but a search narrows the list."""
+        others = (self.round, self.author, self.rater, self.label, self.kind)
+        return self.search is not None and all(value is None for value in others)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ExchangeRow(Record):
+    """An exchange in a list.
+
+    Attributes:
+        episode: its number within the run.
+        scores: by observer scale the ratings of its stages in order; None where there is none.
+        mean_rating: the mean of the peers' ratings.
+        failed_at: the prompt template without a usable reply.
+        complete: whether nothing more will be written about it.
+        author, name, label: of the agent whose episode it is; None where it is nobody's.
+        ratings_read, ratings_missing: the number of peers' ratings that could be parsed, and that
+            could not.
+    """
+
+    episode: int
+    round: int
+    question: str
+    mean_rating: float | None
+    scores: Mapping[str, Sequence[float | None]]
+    failed_at: str | None
+    author: int | None = field(metadata=PAGES_ONLY)
+    name: str | None = field(metadata=PAGES_ONLY)
+    label: str | None = field(metadata=PAGES_ONLY)
+    complete: bool = field(metadata=PAGES_ONLY)
+    ratings_read: int = field(metadata=PAGES_ONLY)
+    ratings_missing: int = field(metadata=PAGES_ONLY)
+
+
+@dataclass(frozen=True, kw_only=True)
+class FoundExchange(Record):
+    """An exchange that a search found, with the texts of its stages."""
+
+    episode: int
+    round: int
+    question: str
+    mean_rating: float | None
+    scores: Mapping[str, Sequence[float | None]]
+    failed_at: str | None
+    author: int | None
+    texts: Mapping[str, str | None]
+
+
+@dataclass(frozen=True, kw_only=True)
+class ExchangeDetail(Record):
+    """One exchange with all ratings, observations and calls.
+
+    Attributes are those of `storage.exchanges.Exchange`, and:
+        mean_rating: the mean of the peers' ratings.
+        models: the names of all models that took part.
+        calls: in the order of the journal.
+        exchange: the exchange itself.
+        changes: by stage how its text differs from the stage before; None where a text is missing.
+        previous, next: the numbers of the exchanges before and after it that are stored.
+    """
+
+    episode: int
+    round: int
+    author: int | None
+    label: str | None
+    persona: str | None
+    question: str
+    question_source: str | None
+    texts: Mapping[str, str | None]
+    ratings: Sequence[GivenRating]
+    failed_at: str | None
+    observations: Sequence[Observation]
+    model: str
+    scene: Scene | None
+    mean_rating: float | None
+    models: Sequence[str]
+    calls: Sequence[Call]
+    exchange: Exchange = field(metadata=PAGES_ONLY)
+    changes: Mapping[str, Sequence[Piece] | None] = field(metadata=PAGES_ONLY)
+    previous: int | None = field(metadata=PAGES_ONLY)
+    next: int | None = field(metadata=PAGES_ONLY)
+    declaration: Declaration = field(metadata=PAGES_ONLY)
+
+
+def read_exchange(reader: Reader, number: int) -> ExchangeDetail:
+    """One exchange, by its number within the run.
+
+    Raises:
+        NotThere: there is no such exchange.
+    """
+    found, declared = exchange(reader, number), declaration_of(reader)
+    if found is None:
+        last = reader.run.rounds * reader.run.per_round - 1
+        raise NotThere(f"episode {number}: not played; expected one of 0 to {last} that is")
+    previous, following = _neighbours(reader, number)
+    return ExchangeDetail(
+        **found._asdict(),
+        mean_rating=found.mean_rating,
+        models=sorted(found.models),
+        calls=calls_of(reader, [number]),
+        exchange=found,
+        changes=stage_changes(found),
+        previous=previous,
+        next=following,
+        declaration=declared,
+    )
+
+
+def stage_changes(one: Exchange) -> dict[str, list[Piece] | None]:
+    """By stage how its text differs from that of the stage before; the first stage is left out."""
+    stages = list(one.texts)
+    return {
+        stage: changes(one.texts[before], one.texts[stage]) for before, stage in pairwise(stages)
+    }
+
+
+def _neighbours(reader: Reader, number: int) -> tuple[int | None, int | None]:
+    e = tables.episodes
+    mine = select(e.c.id).where(e.c.run_id == reader.run.id).limit(1)
+    before = reader.scalar(mine.where(e.c.id < reader.base + number).order_by(e.c.id.desc()))
+    after = reader.scalar(mine.where(e.c.id > reader.base + number).order_by(e.c.id))
+    return before and before - reader.base, after and after - reader.base
+
+
+def text_parts(one: Exchange) -> Iterator[tuple[str, str | None]]:
+    """All texts of an exchange, each with the part of it that it is from."""
+    yield "question", one.question
+    yield from one.texts.items()
+    yield from ((f"rating by {given.rater}", given.reason) for given in one.ratings)
+    yield from ((f"observer, {seen.stage}, {seen.scale}", seen.reason) for seen in one.observations)
+    if one.scene is not None:
+        for part in one.scene.parts:
+            yield from (("part", part.name), ("part", part.about))
+        for act in one.scene.acts:
+            yield from (("act", act.text), ("modulator", act.why), ("critic", act.critique))
+        yield from ((note.kind, note.text) for note in one.scene.notes)
+
+
+def unused_texts(calls: Iterable[Journalled]) -> Iterator[tuple[str, str | None]]:
+    """Texts of models that no exchange contains: replies that cannot be used, and reasoning."""
+    for call in calls:
+        if call.status != "ok":
+            yield f"{call.form}, {call.status}", call.reply
+        yield f"{call.form}, reasoning", call.thinking
+
+
+def orders(declared: Declaration) -> list[str]:
+    """The orders that a list of exchanges can have: by the main scale and by the peers' ratings."""
+    return list(_orders(declared))
+
+
+def _orders(declared: Declaration) -> dict[str, tuple[str | None, bool]]:
+    """By name the measure to order by (None: the number), and whether high values come first."""
+    found: dict[str, tuple[str | None, bool]] = {"newest": (None, True), "oldest": (None, False)}
+    if declared.main is not None:
+        gain, final = declared.gain(declared.main), declared.final(declared.main)
+        high = declared.main.better == "high"
+        if gain is not None:
+            found |= {"rise": (gain.name, True), "fall": (gain.name, False)}
+        if final is not None:
+            found |= {"best": (final.name, high), "worst": (final.name, not high)}
+    if declared.peers is not None:
+        found["peers"] = declared.peers.name, declared.peers.better == "high"
+    return found
+
+
+def kinds(declared: Declaration) -> list[str]:
+    """The kinds of exchanges: by the gain on the main scale, and by what is missing."""
+    gains = ["rose", "equal", "fell"] if _gain(declared) is not None else []
+    missing = ["missing ratings"] if declared.peers is not None else []
+    return [*gains, "failed", *missing, "in play"]
+
+
+def _gain(declared: Declaration) -> str | None:
+    gain = None if declared.main is None else declared.gain(declared.main)
+    return None if gain is None else gain.name
+
+
+def exchange_page(reader: Reader, wanted: ExchangeFilter, page: int = 1, size: int = PAGE) -> Page:
+    """A page of the exchanges that a filter leaves, as `ExchangeRow`s.
+
+    Raises:
+        KeyError: the run has no such kind or order.
+    """
+    declared, ids = declaration_of(reader), measure_ids(reader)
+    conditions = _conditions(reader, wanted, declared, ids, SEARCHED)
+    total = int(reader.scalar(select(func.count(_e.c.id)).where(*conditions)))
+    page, pages = page_number(page, total, size)
+    start = (page - 1) * size
+    measure, descending = _orders(declared)[wanted.order]
+    if measure is None:
+        found = _ids(reader, _by_number(conditions, descending).limit(size).offset(start))
+    else:
+        found = _by_score(reader, conditions, ids[measure], descending, start, size)
+    return Page(exchange_rows(reader, found, declared), total, start + 1, page, pages)
+
+
+_e, _s, _g = tables.episodes, tables.scores, tables.scores.alias()
+
+
+def _ids(reader: Reader, query: Select[Any]) -> list[int]:
+    return [row.id for row in reader.rows(query)]
+
+
+def _by_number(conditions: Sequence[ColumnElement[bool]], descending: bool) -> Select[Any]:
+    return select(_e.c.id).where(*conditions).order_by(_e.c.id.desc() if descending else _e.c.id)
+
+
+def _by_score(
+    reader: Reader,
+    conditions: Sequence[ColumnElement[bool]],
+    measure: int,
+    descending: bool,
+    start: int,
+    size: int,
+) -> list[int]:
+    """The ids on a page of a list that is ordered by a measure, those without a score last.
+
+    Scores are scanned by measure; only a page that reaches beyond them looks for episodes without.
+    """
+    scored = (_s.c.measure_id == measure, _s.c.episode_id == _e.c.id)
+    value = _s.c.value.desc() if descending else _s.c.value
+    query = select(_e.c.id).where(*conditions, *scored).order_by(value, _e.c.id)
+    found = _ids(reader, query.limit(size).offset(start))
+    if len(found) == size:
+        return found
+    count = int(reader.scalar(select(func.count(_e.c.id)).where(*conditions, *scored)))
+    without = ~select(_s.c.episode_id).where(*scored).correlate(_e).exists()
+    query = select(_e.c.id).where(*conditions, without).order_by(_e.c.id)
+    return found + _ids(reader, query.limit(size - len(found)).offset(max(0, start - count)))
+
+
+def _conditions(
+    reader: Reader,
+    wanted: ExchangeFilter,
+    declared: Declaration,
+    ids: Mapping[str, int],
+    newest: int | None,
+) -> list[ColumnElement[bool]]:
+    """The conditions of a filter on `episodes`.
+
+    With `newest` a search for words alone is limited to that many exchanges, the latest.
+    """
+    conditions = [_e.c.run_id == reader.run.id]
+    if wanted.round is not None:
+        conditions.append(_e.c.round == wanted.round)
+    if wanted.author is not None:
+        conditions.append(_e.c.author == wanted.author)
+    if wanted.rater is not None:
+        r = tables.ratings
+        conditions.append(_e.c.id.in_(select(r.c.episode_id).where(r.c.rater == wanted.rater)))
+    if wanted.label is not None:
+        a = tables.agents
+        alike = select(a.c.number).where(a.c.run_id == reader.run.id, a.c.label == wanted.label)
+        conditions.append(_e.c.author.in_(alike))
+    if wanted.kind is not None:
+        conditions += _kind(wanted.kind, declared, ids)
+    if wanted.search is not None:
+        most = newest if wanted.words_alone else None
+        conditions.append(says(reader, _e.c.id, wanted.search, most))
+    return conditions
+
+
+def _kind(kind: str, declared: Declaration, ids: Mapping[str, int]) -> list[ColumnElement[bool]]:
+    gain = _gain(declared)
+    if gain is not None and kind in ("rose", "equal", "fell"):
+        value = _g.c.value
+        sign = {"rose": value > 0, "equal": value == 0, "fell": value < 0}[kind]
+        return [_g.c.measure_id == ids[gain], _g.c.episode_id == _e.c.id, sign]
+    others: dict[str, ColumnElement[bool]] = {
+        "failed": _e.c.failed_at.is_not(None),
+        "missing ratings": _e.c.ratings_missing > 0,
+        "in play": _e.c.observed.is_(False),
+    }
+    return [others[kind]]
+
+
+def exchange_rows(reader: Reader, ids: Sequence[int], declared: Declaration) -> list[ExchangeRow]:
+    """What lists show of exchanges, in the order of their ids in the database."""
+    q, t, a = tables.questions, tables.texts, tables.agents
+    query = (
+        select(_e, t.c.text.label("question"), a.c.persona, a.c.label)
+        .join(q, q.c.id == _e.c.question_id)
+        .join(t, t.c.id == q.c.text_id)
+        .outerjoin(a, (a.c.run_id == _e.c.run_id) & (a.c.number == _e.c.author))
+    )
+    rows: dict[int, Any] = {}
+    scores: dict[int, dict[str, float]] = {}
+    for some in _batches(ids):
+        rows.update((row.id, row) for row in reader.rows(query.where(_e.c.id.in_(some))))
+        for episode, name, value in _scores(reader, some):
+            scores.setdefault(episode, {})[name] = value
+    return [
+        _exchange_row(reader, rows[number], scores.get(number, {}), declared)
+        for number in ids
+        if number in rows
+    ]
+
+
+def _batches(ids: Sequence[int]) -> Iterator[Sequence[int]]:
+    return (ids[start : start + _STREAMED] for start in range(0, len(ids), _STREAMED))
+
+
+def _scores(reader: Reader, episodes: Sequence[int]) -> Iterator[tuple[int, str, float]]:
+    names = {number: name for name, number in measure_ids(reader).items()}
+    query = select(_s.c.episode_id, _s.c.measure_id, _s.c.value).where(
+        _s.c.measure_id.in_(names), _s.c.episode_id.in_(episodes)
+    )
+    for episode, measure, value in reader.rows(query):
+        yield episode, names[measure], float(value)
+
+
+def _exchange_row(
+    reader: Reader, row: Any, scores: Mapping[str, float], declared: Declaration
+) -> ExchangeRow:
+    peers = declared.peers
+    return ExchangeRow(
+        episode=row.id - reader.base,
+        round=row.round,
+        question=row.question,
+        mean_rating=None if peers is None else scores.get(peers.name),
+        scores={
+            scale.name: [
+                whole(scores.get(f"{stage}_{scale.name}")) for stage in declared.stages_of(scale)
+            ]
+            for scale in declared.observed
+        },
+        failed_at=row.failed_at,
+        author=row.author,
+        name=None if row.persona is None else str(json.loads(row.persona)["name"]),
+        label=row.label,
+        complete=bool(row.observed),
+        ratings_read=row.ratings_read or 0,
+        ratings_missing=row.ratings_missing or 0,
+    )
+
+
+def stream_exchanges(reader: Reader, wanted: ExchangeFilter) -> Iterator[Exchange]:
+    """All exchanges that a filter leaves, by number; each batch is a transaction of its own."""
+    declared = declaration_of(reader)
+    conditions = _conditions(reader, wanted, declared, measure_ids(reader), None)
+    last = -1
+    while True:
+        with snapshot(reader) as connection:
+            ids = select(_e.c.id).where(*conditions, _e.c.id > last).order_by(_e.c.id)
+            some = connection.scalars(ids.limit(_STREAMED)).all()
+            found = list(exchanges_of(reader, connection, some))
+        yield from found
+        if not some:
+            return
+        last = some[-1]
+
+
+def found_exchanges(
+    reader: Reader, search: str | None, round: int | None, limit: int
+) -> list[FoundExchange]:
+    """Exchanges in which something is said (see `storage.search`), or all of a round, in order.
+
+    At most `limit`; words of exchanges that are still being played are not found.
+    """
+    declared = declaration_of(reader)
+    wanted = ExchangeFilter(round=round, search=search, order="oldest")
+    conditions = _conditions(reader, wanted, declared, {}, None)
+    query = _by_number(conditions, descending=False).limit(limit)
+    with snapshot(reader) as connection:
+        ids = connection.scalars(query).all()
+        return [_found(one, declared) for one in exchanges_of(reader, connection, ids)]
+
+
+def _found(one: Exchange, declared: Declaration) -> FoundExchange:
+    return FoundExchange(
+        episode=one.episode,
+        round=one.round,
+        question=one.question,
+        mean_rating=one.mean_rating,
+        scores={
+            scale.name: [one.score(stage, scale.name) for stage in declared.stages_of(scale)]
+            for scale in declared.observed
+        },
+        failed_at=one.failed_at,
+        author=one.author,
+        texts=one.texts,
+    )
+
+
+def hits(reader: Reader, search: str, page: int, size: int) -> tuple[Page, list[Exchange]]:
+    """A page of the exchanges that say something, and the exchanges on it with their texts."""
+    found = exchange_page(reader, ExchangeFilter(search=search), page, size)
+    with snapshot(reader) as connection:
+        ids = [reader.base + row.episode for row in found.rows]
+        return found, list(exchanges_of(reader, connection, ids))
+
+
+@dataclass(frozen=True, kw_only=True)
+class ExchangePair(Record):
+    """An exchange of two runs about one question, and its main score in both."""
+
+    episode: int
+    round: int
+    question: str
+    before: float
+    after: float
+
+
+def furthest_apart(one: Reader, two: Reader, limit: int = 12) -> list[ExchangePair]:
+    """The exchanges about one question, by one author in one round, that ended most differently.
+
+    By the final measure of the first run's main scale; empty where the second run has no such
+    measure.
+    """
+    declared = declaration_of(one)
+    final = None if declared.main is None else declared.final(declared.main)
+    if final is None or one.run.per_round != two.run.per_round:
+        return []
+    first, second = (_main_scores(reader, final.name) for reader in (one, two))
+    apart = [
+        (abs(second[number][0] - score), number)
+        for number, (score, source) in first.items()
+        if number in second and second[number][1] == source
+    ]
+    largest = sorted((pair for pair in apart if pair[0]), key=lambda pair: (-pair[0], pair[1]))
+    numbers = [number for _, number in largest[:limit]]
+    rows = exchange_rows(one, [one.base + number for number in numbers], declared)
+    return [
+        ExchangePair(
+            episode=row.episode,
+            round=row.round,
+            question=row.question,
+            before=first[row.episode][0],
+            after=second[row.episode][0],
+        )
+        for row in rows
+    ]
+
+
+def _main_scores(reader: Reader, measure: str) -> dict[int, tuple[float, str | None]]:
+    """A measure and the question's source, by the number of the episode."""
+    q, ids = tables.questions, measure_ids(reader)
+    if measure not in ids:
+        return {}
+    query = (
+        select(_e.c.id, _s.c.value, q.c.source)
+        .join(q, q.c.id == _e.c.question_id)
+        .where(_s.c.measure_id == ids[measure], _s.c.episode_id == _e.c.id)
+    )
+    return {row[0] - reader.base: (float(row[1]), row[2]) for row in reader.rows(query)}

@@ -1,0 +1,84 @@
+"""Exchanges in the terminal: one with its ratings and calls, and those that a search found."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from rich.console import Group, RenderableType
+from rich.panel import Panel
+from rich.table import Table
+from rich.text import Text
+
+from agents.scale import Declaration, plain_number
+from sandbox.reading.exchanges import ExchangeDetail, FoundExchange
+from sandbox.reading.runs import SCRIPTED as SCRIPTED_MODEL
+from sandbox.terminal.calls import call_table
+from sandbox.terminal.scene import scene_view
+from sandbox.terminal.style import SCRIPTED, number, plain, short, table
+from storage.exchanges import GivenRating
+
+
+def rating_table(rows: Sequence[GivenRating], declared: Declaration) -> Table:
+    """The peers' ratings and reasons; the status of a reply where it has no reason."""
+    made = table("rater", "label", "rating", "reason", right=("rater", "rating"))
+    peers = declared.peers
+    for row in rows:
+        reason = plain(row.reason) if row.reason else Text(row.status, style="red")
+        digits = 0 if peers is None or peers.integer else 2
+        made.add_row(str(row.rater), row.label, number(row.rating, peers, digits), reason)
+    return made
+
+
+def exchange_view(shown: ExchangeDetail) -> RenderableType:
+    """An exchange: the texts of its stages, the ratings, the scene, and the calls."""
+    declared = shown.declaration
+    title = f"episode {shown.episode}, round {shown.round}"
+    if shown.author is not None:
+        title += f", agent {shown.author} ({shown.label})"
+    parts: list[RenderableType] = [
+        Text(title, style="bold"),
+        Panel(plain(shown.question), title="question"),
+    ]
+    rated = declared.stages_of(declared.peers) if declared.peers is not None else ()
+    for place, (stage, text) in enumerate(shown.texts.items()):
+        if text is not None:
+            parts.append(Panel(plain(text), title=_stage_title(shown, stage)))
+        if shown.ratings and stage in rated[:1]:
+            parts.append(rating_table(shown.ratings, declared))
+        if shown.scene is not None and place == 0:
+            parts += [scene_view(shown.scene), Text()]
+    if shown.failed_at:
+        parts.append(Text(f"failed: no usable reply to {shown.failed_at}", style="red"))
+    if SCRIPTED_MODEL in shown.models:
+        parts.append(Text(SCRIPTED, style="italic"))
+    return Group(*parts, Text(), call_table(shown.calls))
+
+
+def _stage_title(shown: ExchangeDetail, stage: str) -> str:
+    """The stage and its ratings; `#1` is a rating of agent 1, `#1-#2` one of a pair."""
+    scores = []
+    for seen in shown.observations:
+        if seen.stage == stage:
+            agents = (one for one in (seen.agent, seen.other) if one is not None)
+            subject = "-".join(f"#{one}" for one in agents)
+            rating = "-" if seen.rating is None else plain_number(seen.rating)
+            scores.append(" ".join(filter(None, (seen.scale, subject, rating))))
+    return f"{stage}: {', '.join(scores) or 'not scored'}"
+
+
+def found_table(rows: Sequence[FoundExchange]) -> RenderableType:
+    """Exchanges that a search found, with the last text of each."""
+    if not rows:
+        return plain("nothing found")
+    last = list(rows[0].texts)[-1]
+    columns = ("episode", "round", "agent", "question", last)
+    made = table(*columns, right=("episode", "round", "agent"))
+    for row in rows:
+        made.add_row(
+            str(row.episode),
+            str(row.round),
+            "-" if row.author is None else str(row.author),
+            short(row.question, 45),
+            short(row.texts[last], 60),
+        )
+    return made

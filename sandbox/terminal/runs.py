@@ -1,0 +1,119 @@
+"""Runs in the terminal: one at a glance, its rounds, its calls, and the list of runs."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from rich.console import Group, RenderableType
+from rich.table import Table
+from rich.text import Text
+
+from agents.scale import Declaration, Scale
+from sandbox.reading.metrics import FormCalls, RoundScores
+from sandbox.reading.runs import RunState, Society, Unreadable
+from sandbox.terminal.style import SCRIPTED, change, dash, number, plain, table
+from sandbox.text import duration, printable
+
+
+def society_view(shown: Society) -> RenderableType:
+    """A run at a glance."""
+    head = plain(f"{shown.run}: {shown.status}", "bold")
+    if shown.message:
+        head.append(f" ({printable(shown.message)})")
+    labels = ", ".join(f"{count} {label}" for label, count in shown.agents.items()) or "none"
+    models = ", ".join(f"{name} ({role})" for role, name in shown.models.items())
+    lines = [
+        head,
+        plain(f"world {shown.world}, seed {shown.seed}; agents: {labels}"),
+        plain(f"models: {models}"),
+        plain(f"digest {shown.digest or '-'}", "dim"),
+    ]
+    if shown.scripted:
+        lines.append(Text(SCRIPTED, style="italic"))
+    legend = plain(_legend(shown.declaration), "dim")
+    return Group(*lines, Text(), round_table(shown.rounds, shown.declaration), legend)
+
+
+def _legend(declared: Declaration) -> str:
+    parts = []
+    by_stages: dict[tuple[str, ...], list[Scale]] = {}
+    for scale in declared.observed:
+        by_stages.setdefault(declared.stages_of(scale), []).append(scale)
+    for stages, scales in by_stages.items():
+        ends = " \u2192 ".join(dict.fromkeys((*stages[:1], *stages[-1:])))
+        parts.append(f"{', '.join(one.title for one in scales)}: the observer's means, {ends}")
+    if declared.peers is not None:
+        parts.append(f"peers: their means, {', '.join(declared.stages_of(declared.peers))}")
+    return "; ".join(parts)
+
+
+def round_table(rows: Sequence[RoundScores], declared: Declaration) -> Table:
+    """Scores by round: a column for each observer scale, and one for the peers' ratings."""
+    peers = declared.peers
+    scales = [scale.title for scale in declared.observed]
+    ratings = [] if peers is None else ["peers", "missing"]
+    columns = ("round", "episodes", "failed", *scales, *ratings)
+    made = table(*columns, right=columns)
+    for row in rows:
+        cells = [_means(row, scale, declared) for scale in declared.observed]
+        if peers is not None:
+            cells.append(number(row.means[peers.name], peers))
+            cells.append(Text(f"{row.missing_ratings:,}"))
+        made.add_row(str(row.round), f"{row.episodes:,}", f"{row.failed:,}", *cells)
+    return made
+
+
+def _means(row: RoundScores, scale: Scale, declared: Declaration) -> Text:
+    names = [f"{stage}_{scale.name}" for stage in declared.stages_of(scale)]
+    return change([row.means[name] for name in names], scale, 2)
+
+
+def form_table(rows: Sequence[FormCalls]) -> RenderableType:
+    """Calls and tokens by prompt template, and the share of prompts from the prefix cache."""
+    figures = ("calls", "failed", "unparsed", "tokens in", "out", "prefix share")
+    made = table("form", *figures, right=figures)
+    for row in rows:
+        made.add_row(
+            row.form,
+            f"{row.calls:,}",
+            f"{row.failed:,}",
+            f"{row.unparsed:,}",
+            _millions(row.tokens_in),
+            _millions(row.tokens_out),
+            dash() if row.prefix_share is None else Text(f"{row.prefix_share:.0%}"),
+        )
+    words = "prefix share: of the tokens in, those from the prefix cache; -: not reported"
+    return Group(made, Text(words, style="dim"))
+
+
+def _millions(count: int) -> str:
+    return f"{count / 1e6:,.1f} M" if count >= 1e6 else f"{count:,}"
+
+
+def status_table(runs: Sequence[tuple[str, RunState | Unreadable]]) -> RenderableType:
+    """Runs, a line each; of a single one also its calls by prompt template.
+
+    Args:
+        runs: the name that a run can be typed by, and its state, or why it cannot be read.
+    """
+    figures = ("episodes", "calls", "calls/s", "failed", "unparsed", "time")
+    made = table("run", "status", *figures, right=figures)
+    for name, state in runs:
+        made.add_row(plain(name), *_state(state))
+    if len(runs) == 1 and isinstance(runs[0][1], RunState) and runs[0][1].forms:
+        return Group(made, Text(), form_table(runs[0][1].forms))
+    return made
+
+
+def _state(state: RunState | Unreadable) -> tuple[str | Text, ...]:
+    if isinstance(state, Unreadable):
+        return (plain(state.message, "red"),)
+    return (
+        plain(state.status),
+        f"{state.episodes:,}/{state.episodes_total:,}",
+        f"{state.calls:,}",
+        f"{state.calls / state.seconds:,.0f}" if state.seconds else "-",
+        f"{state.calls_failed:,}",
+        f"{state.unparsed:,}",
+        duration(state.seconds),
+    )

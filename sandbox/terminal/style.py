@@ -1,0 +1,74 @@
+"""Tables, colours and short texts that all views in the terminal share.
+
+Model text is untrusted: it never becomes markup.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from rich.console import Console, RenderableType
+from rich.table import Table
+from rich.text import Text
+
+from agents.scale import Scale
+from sandbox.text import printable
+
+SCRIPTED = "Replies were composed by the scripted backend, not by a language model."
+
+_COLOURS = ("red", "dark_orange3", "yellow", "yellow", "green", "green", "green")
+"""From the worse end of a scale to the better one."""
+
+
+def plain(text: object, style: str = "") -> Text:
+    """Untrusted text as rich text, without markup or control characters."""
+    return Text(printable(text), style=style)
+
+
+def dash() -> Text:
+    """Stands for a value that is missing."""
+    return Text("-", style="dim")
+
+
+def number(value: float | None, scale: Scale | None, digits: int = 2) -> Text:
+    """A rating, coloured by its position between the ends of its scale; a dash for None."""
+    if value is None:
+        return dash()
+    return Text(f"{value:.{digits}f}", style="" if scale is None else _colour(value, scale))
+
+
+def _colour(value: float, scale: Scale) -> str:
+    share = (value - scale.low) / (scale.high - scale.low)
+    share = share if scale.better == "high" else 1 - share
+    steps = len(_COLOURS) - 1
+    return _COLOURS[min(steps, max(0, round(steps * share)))]
+
+
+def change(ratings: Sequence[float | None], scale: Scale, digits: int = 0) -> Text:
+    """The ratings of the first and the last stage; of a single stage just that one."""
+    if not ratings:
+        return dash()
+    ends = ratings if len(ratings) == 1 else (ratings[0], ratings[-1])
+    digits = digits if scale.integer else max(1, digits)
+    return Text(" \u2192 ").join(number(value, scale, digits) for value in ends)
+
+
+def short(text: str | None, width: int = 60) -> Text:
+    """The beginning of a text, in one line."""
+    if text is None:
+        return dash()
+    line = " ".join(printable(text).split())
+    return Text(line if len(line) <= width else line[: width - 1] + "\u2026")
+
+
+def table(*columns: str, right: Sequence[str] = ()) -> Table:
+    """An empty table in the style of all tables."""
+    made = Table(box=None, pad_edge=False, header_style="bold", padding=(0, 2, 0, 0))
+    for column in columns:
+        made.add_column(column, justify="right" if column in right else "left", overflow="fold")
+    return made
+
+
+def show(console: Console, view: RenderableType) -> None:
+    """Print a view without cutting lines that are wider than the terminal."""
+    console.print(view, crop=False)
