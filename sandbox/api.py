@@ -1,11 +1,11 @@
 """Start, resume and study runs from Python; the command line runs everything through here.
 
 from sandbox import api
-from sandbox.reading import views
+from sandbox.reading import runs
 
 api.run("worlds/presets/quickstart.yaml", name="mine", rounds=2)
 with api.open_run("mine") as reader:
-    print(views.society(reader)["rounds"])
+    print(runs.society(reader).rounds[-1].means)
 
 A run is given as a string (a name under ``runs/``, the path of a database, or ``URL#name``) or as
 the `Address` that `create` and `fork` return.
