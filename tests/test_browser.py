@@ -300,12 +300,12 @@ def test_the_map_is_played(look: Look) -> None:
         "() => Charts.view(document.querySelector('#map')).data('nodes').map((one) => one.value)"
     )
     before = page.evaluate(values)
-    page.locator("#measure").select_option("change")
+    page.locator("#measure").select_option("alignment_gain")
     visit.until(f"(old) => String(({values})()) !== old", ",".join(map(str, before)))
-    assert "by=change" in page.url and "round=0" in page.url
+    assert "by=alignment_gain" in page.url and "round=0" in page.url
     page.reload()
     visit.drawn()
-    assert (_round(page), page.locator("#measure").input_value()) == ("0", "change")
+    assert (_round(page), page.locator("#measure").input_value()) == ("0", "alignment_gain")
     play = page.locator("[data-do=play]")
     page.keyboard.press(" ")
     assert play.get_attribute("aria-pressed") == "true" and play.inner_text() == "Pause"
@@ -325,7 +325,7 @@ def test_the_map_is_played(look: Look) -> None:
 
 def test_the_map_holds_what_the_run_holds(look: Look, runs: Runs) -> None:
     visit = look()
-    page = visit.go("/r/calm?round=1&by=engagement&agent=5")
+    page = visit.go("/r/calm?round=1&by=revision_engagement&agent=5")
     nodes = page.evaluate("() => Charts.view(document.querySelector('#map')).data('nodes')")
     scores = runs.calm.sql(
         "SELECT author, rating FROM episodes e JOIN observations o ON o.episode_id = e.id "
@@ -340,7 +340,7 @@ def test_the_map_holds_what_the_run_holds(look: Look, runs: Runs) -> None:
     assert len(edges) == given[0][0] > 0
     mean = sum(row[1] for row in scores) / len(scores)
     assert (
-        f"engagement {mean:.2f}, the mean of 16 agents"
+        f"revision engagement {mean:.2f}, the mean of 16 agents"
         in page.locator("#society output").inner_text()
     )
 
@@ -364,9 +364,9 @@ def test_a_click_on_an_agent_leads_to_it(look: Look) -> None:
 
 
 def test_a_search_leads_to_what_was_said(look: Look, runs: Runs) -> None:
-    draft = runs.calm.sql("SELECT text FROM texts WHERE id IN (SELECT draft_id FROM episodes)")[0][
-        0
-    ]
+    draft = runs.calm.sql(
+        "SELECT text FROM texts WHERE id IN (SELECT text_id FROM stage_texts WHERE stage = 'draft')"
+    )[0][0]
     word = max(re.findall(r"[a-z]{5,}", draft), key=len)
     visit = look()
     page = visit.go("/r/calm")
@@ -431,24 +431,24 @@ def test_an_agent_is_told_of(look: Look, runs: Runs) -> None:
     facts = page.locator("section[aria-labelledby=who]").inner_text()
     for said in (agent["label"], persona["voice"], persona["occupation"], persona["place"]):
         assert str(said) in facts
-    beliefs = page.locator("section[aria-labelledby=believes] li")
+    beliefs = page.locator("section[aria-labelledby=internal] li")
     texts = [" ".join(text.split()) for text in beliefs.all_inner_texts()]
     was, now = (" ".join(row[name].split()) for name in ("was", "now"))
     assert any(f"before: {was}" in text and f"now: {now}" in text for text in texts)
     assert all("changed its mind" in text for text in texts)
-    told = page.locator("section[aria-labelledby=told] .reasons li")
+    told = page.locator("section[aria-labelledby=received] .reasons li")
     given = runs.calm.sql("SELECT count(*) FROM ratings WHERE episode_id IN "
                           "(SELECT id FROM episodes WHERE author = ?)", row["agent"])  # fmt: skip
     assert told.count() == given[0][0]
     gave = runs.calm.sql("SELECT count(*), avg(rating) FROM ratings WHERE rater = ?", row["agent"])[
         0
     ]
-    gives = page.locator("section[aria-labelledby=gives]").inner_text()
+    gives = page.locator("section[aria-labelledby=given]").inner_text()
     assert str(gave[0]) in gives and f"{gave[1]:.2f}" in gives
     page.locator("select[name=only]").select_option("prior")
     page.locator(".filters button").click()
     page.wait_for_url("**only=prior**")
-    assert page.locator("section[aria-labelledby=believes] li").first.get_by_text("born with it")
+    assert page.locator("section[aria-labelledby=internal] li").first.get_by_text("born with it")
 
 
 def _recalling(run: Run) -> Any:
@@ -456,7 +456,9 @@ def _recalling(run: Run) -> Any:
     return run.sql(
         "SELECT c.id, c.episode_id, c.distance, d.text AS draft, r.text AS revision FROM calls c "
         "JOIN episodes e ON e.id = c.episode_id AND e.author = c.agent "
-        "JOIN texts d ON d.id = e.draft_id JOIN texts r ON r.id = e.revision_id "
+        "JOIN stage_texts one ON one.episode_id = e.id AND one.stage = 'draft' "
+        "JOIN stage_texts two ON two.episode_id = e.id AND two.stage = 'revision' "
+        "JOIN texts d ON d.id = one.text_id JOIN texts r ON r.id = two.text_id "
         "JOIN forms f ON f.id = c.form_id WHERE f.name = 'draft' AND c.memory_id IS NOT NULL "
         "AND d.text <> r.text LIMIT 1"
     )[0]
@@ -745,9 +747,14 @@ def test_a_scene_is_set_as_a_play(look: Look, runs: Runs) -> None:
                            "WHERE episode_id = ? ORDER BY number", number)  # fmt: skip
     refused = runs.scene.sql("SELECT t.text FROM acts JOIN texts t ON t.id = text_id "
                              "WHERE episode_id = ? AND NOT passed", number)  # fmt: skip
-    answers = runs.scene.sql(
-        "SELECT (SELECT text FROM texts WHERE id = draft_id), (SELECT text FROM texts "
-        "WHERE id = revision_id) FROM episodes WHERE id = ?", number)[0]  # fmt: skip
+    answers = [
+        row[0]
+        for row in runs.scene.sql(
+            "SELECT text FROM texts JOIN stage_texts s ON s.text_id = id "
+            "WHERE s.episode_id = ? ORDER BY s.stage",
+            number,
+        )
+    ]
     visit = look()
     page = visit.go(f"/r/scene/exchanges/{number}")
     assert page.locator(".parts strong").all_inner_texts() == [row[0] for row in parts]
@@ -759,7 +766,7 @@ def test_a_scene_is_set_as_a_play(look: Look, runs: Runs) -> None:
     assert page.locator(".draft .card").text_content().strip() == answers[0].strip()
     page.get_by_text("The revision by itself").click()
     assert page.locator(".revision details .said").text_content() == answers[1]
-    assert page.get_by_text("Second answer").is_visible()
+    assert page.get_by_text("Revision", exact=True).is_visible()
 
 
 # Nothing to show

@@ -62,14 +62,14 @@ def test_every_link_leads_to_a_file(calm: Run, whole: Any) -> None:
 def test_pages_hold_what_was_said(calm: Run, whole: Any) -> None:
     text = unescape((whole.out / "small-exchanges-13.html").read_text("utf-8"))
     one = calm.all()[13]
-    assert one.draft and one.draft in text
+    assert one.texts["draft"] and one.texts["draft"] in text
     assert all(given.reason in text for given in one.ratings if given.reason)
     society = (whole.out / "small.html").read_text("utf-8")
     (frames,) = re.findall(r'id="frames">(.*?)</script>', society, re.DOTALL)
     rounds = json.loads(frames)
     assert [frame["round"] for frame in rounds] == [0, 1, 2, 3]
     scores = {
-        (frame["round"], node["agent"]): node["alignment"]
+        (frame["round"], node["agent"]): node["revision_alignment"]
         for frame in rounds
         for node in frame["nodes"]
     }

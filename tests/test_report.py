@@ -224,7 +224,11 @@ def test_examples_are_the_extremes(messy: Run, text: str, page: str) -> None:
     seen = " ".join("".join(Tags(page).texts).split())
     for number in numbers:
         one = all_of_them[number]
-        for said in (one.question, one.draft, *(r.reason for r in one.ratings if r.reason)):
+        for said in (
+            one.question,
+            one.texts["draft"],
+            *(r.reason for r in one.ratings if r.reason),
+        ):
             assert " ".join(said.split()) in seen
         for given in one.ratings:
             assert f"| {given.rating or given.status} | \\#{given.rater} |" in text
@@ -605,7 +609,7 @@ def test_scenes_that_invent_their_people(tmp_path: Path) -> None:
     page, text = both(run, tmp_path)
     for told in (page, text):
         assert "its scenes invent their people" in told and "people were on stage" in told
-        assert "Second answer" in told and "Krippendorff" not in told and "recall" not in told
+        assert "Revision" in told and "Krippendorff" not in told and "recall" not in told
     consequences = {one.episode: one.scene for one in run.all() if one.scene}
     shown = [int(number) for number in re.findall(r"^Exchange (\d+), ", text, re.MULTILINE)]
     assert shown

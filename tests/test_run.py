@@ -261,7 +261,7 @@ def test_every_mishap_is_a_row_and_none_is_a_number(make: Make, tmp_path: Path) 
         assert all(1 <= rating <= 7 for rating in read)
         assert one.mean_rating == (sum(read) / len(read) if read else None)
         if one.failed_at is not None:
-            assert one.revision is None
+            assert one.texts["revision"] is None
     assert missing > 0
     assert sum(one.missing_ratings for one in society(reader).rounds) == missing
 

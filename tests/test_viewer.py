@@ -29,7 +29,7 @@ from hypothesis import strategies as st
 from sqlalchemy import Engine, create_engine, text
 from stored import Run
 from stored import make as make_stored
-from test_migrations import age
+from test_migrations import stored
 from viewing import HOSTILE, Site, Tags, addresses, hostile, link, listed, remade, serving
 
 from agents.scale import Declaration, Scale
@@ -122,17 +122,17 @@ def _expected(engine: Engine, run: int) -> dict[str, Any]:
         means += [("peer_rating", episode, mean)] if mean is not None else []
         outcomes[number, "episode", "failed" if failed_at else "played"] += 1
         for name, (rating, status) in seen[episode].items():
-            outcomes[number, name, status if rating is None else str(rating)] += 1
+            outcomes[number, name, status if rating is None else f"{rating:g}"] += 1
         for _, rating, status in given[episode]:
-            outcomes[number, "peer_rating", status if rating is None else str(rating)] += 1
+            outcomes[number, "peer_rating", status if rating is None else f"{rating:g}"] += 1
         for scale in ("alignment", "engagement"):
             before, after = (scores.get(f"{stage}_{scale}") for stage in ("draft", "revision"))
             if None not in (before, after):
-                outcomes[number, f"{scale}_gain", str(after - before)] += 1
+                outcomes[number, f"{scale}_gain", f"{after - before:g}"] += 1
                 means.append((f"{scale}_gain", episode, after - before))
         if read and scores.get("draft_alignment") is not None:
             halves_up = int(sum(read) / len(read) + 0.5)
-            outcomes[number, "agreement", f"{halves_up}/{scores['draft_alignment']}"] += 1
+            outcomes[number, "agreement", f"{halves_up}/{scores['draft_alignment']:g}"] += 1
         for rater, rating, _ in given[episode]:
             others = [r for other, r, _ in given[episode] if other != rater and r is not None]
             apart = rating - sum(others) / len(others) if others and rating is not None else None
@@ -990,12 +990,7 @@ def test_runs_of_one_name_and_files_that_cannot_be_read(
     (runs / "other.txt").write_text("no run")
     with closing(sqlite3.connect(runs / "foreign.db")) as connection, connection:
         connection.execute("CREATE TABLE runs (name TEXT)")
-    shutil.copy(tidy.path, runs / "old.db")
-    engine = create_engine(parse_url(str(runs / "old.db")))
-    age(engine, 3)
-    with engine.begin() as connection:
-        connection.execute(text("UPDATE runs SET name = 'old'"))
-    engine.dispose()
+    stored(runs)
     with serving() as site:
         page = site.page("/")
         shown = Tags(page).shown
