@@ -174,7 +174,7 @@ def test_a_static_copy_works_from_a_disk(look: Look, runs: Runs, tmp_path: Path)
     assert f"Round {int(last) - 1}:" in page.locator("#society output").inner_text()
     page.click("nav >> text=Exchanges")
     page.click("tbody a[data-row]")
-    assert page.locator("li.draft").is_visible()
+    assert page.locator("li.stage-1").is_visible()
     page.click("table a[data-row]")
     assert page.locator("h1").inner_text().startswith("Call ")
 
@@ -300,12 +300,12 @@ def test_the_map_is_played(look: Look) -> None:
         "() => Charts.view(document.querySelector('#map')).data('nodes').map((one) => one.value)"
     )
     before = page.evaluate(values)
-    page.locator("#measure").select_option("change")
+    page.locator("#measure").select_option("alignment_gain")
     visit.until(f"(old) => String(({values})()) !== old", ",".join(map(str, before)))
-    assert "by=change" in page.url and "round=0" in page.url
+    assert "by=alignment_gain" in page.url and "round=0" in page.url
     page.reload()
     visit.drawn()
-    assert (_round(page), page.locator("#measure").input_value()) == ("0", "change")
+    assert (_round(page), page.locator("#measure").input_value()) == ("0", "alignment_gain")
     play = page.locator("[data-do=play]")
     page.keyboard.press(" ")
     assert play.get_attribute("aria-pressed") == "true" and play.inner_text() == "Pause"
@@ -325,7 +325,7 @@ def test_the_map_is_played(look: Look) -> None:
 
 def test_the_map_holds_what_the_run_holds(look: Look, runs: Runs) -> None:
     visit = look()
-    page = visit.go("/r/calm?round=1&by=engagement&agent=5")
+    page = visit.go("/r/calm?round=1&by=revision_engagement&agent=5")
     nodes = page.evaluate("() => Charts.view(document.querySelector('#map')).data('nodes')")
     scores = runs.calm.sql(
         "SELECT author, rating FROM episodes e JOIN observations o ON o.episode_id = e.id "
@@ -340,7 +340,7 @@ def test_the_map_holds_what_the_run_holds(look: Look, runs: Runs) -> None:
     assert len(edges) == given[0][0] > 0
     mean = sum(row[1] for row in scores) / len(scores)
     assert (
-        f"engagement {mean:.2f}, the mean of 16 agents"
+        f"revision engagement {mean:.2f}, the mean of 16 agents"
         in page.locator("#society output").inner_text()
     )
 
@@ -364,9 +364,9 @@ def test_a_click_on_an_agent_leads_to_it(look: Look) -> None:
 
 
 def test_a_search_leads_to_what_was_said(look: Look, runs: Runs) -> None:
-    draft = runs.calm.sql("SELECT text FROM texts WHERE id IN (SELECT draft_id FROM episodes)")[0][
-        0
-    ]
+    draft = runs.calm.sql(
+        "SELECT text FROM texts WHERE id IN (SELECT text_id FROM stage_texts WHERE stage = 'draft')"
+    )[0][0]
     word = max(re.findall(r"[a-z]{5,}", draft), key=len)
     visit = look()
     page = visit.go("/r/calm")
@@ -456,7 +456,9 @@ def _recalling(run: Run) -> Any:
     return run.sql(
         "SELECT c.id, c.episode_id, c.distance, d.text AS draft, r.text AS revision FROM calls c "
         "JOIN episodes e ON e.id = c.episode_id AND e.author = c.agent "
-        "JOIN texts d ON d.id = e.draft_id JOIN texts r ON r.id = e.revision_id "
+        "JOIN stage_texts a ON a.episode_id = e.id AND a.stage = 'draft' "
+        "JOIN stage_texts b ON b.episode_id = e.id AND b.stage = 'revision' "
+        "JOIN texts d ON d.id = a.text_id JOIN texts r ON r.id = b.text_id "
         "JOIN forms f ON f.id = c.form_id WHERE f.name = 'draft' AND c.memory_id IS NOT NULL "
         "AND d.text <> r.text LIMIT 1"
     )[0]
@@ -746,8 +748,8 @@ def test_a_scene_is_set_as_a_play(look: Look, runs: Runs) -> None:
     refused = runs.scene.sql("SELECT t.text FROM acts JOIN texts t ON t.id = text_id "
                              "WHERE episode_id = ? AND NOT passed", number)  # fmt: skip
     answers = runs.scene.sql(
-        "SELECT (SELECT text FROM texts WHERE id = draft_id), (SELECT text FROM texts "
-        "WHERE id = revision_id) FROM episodes WHERE id = ?", number)[0]  # fmt: skip
+        "SELECT text FROM stage_texts JOIN texts ON id = text_id "
+        "WHERE episode_id = ? ORDER BY stage", number)  # fmt: skip
     visit = look()
     page = visit.go(f"/r/scene/exchanges/{number}")
     assert page.locator(".parts strong").all_inner_texts() == [row[0] for row in parts]
@@ -756,10 +758,10 @@ def test_a_scene_is_set_as_a_play(look: Look, runs: Runs) -> None:
     assert "refused" in page.locator(".line.refused").first.get_attribute("data-why")
     harms = page.locator(".harm").all_text_contents()
     assert any(harm.strip() in one for one in harms)
-    assert page.locator(".draft .card").text_content().strip() == answers[0].strip()
+    assert page.locator(".stage-1 .card").text_content().strip() == answers[0][0].strip()
     page.get_by_text("The revision by itself").click()
-    assert page.locator(".revision details .said").text_content() == answers[1]
-    assert page.get_by_text("Second answer").is_visible()
+    assert page.locator(".stage-2 details .said").text_content() == answers[1][0]
+    assert page.get_by_text("Revision", exact=True).is_visible()
 
 
 # Nothing to show

@@ -132,7 +132,7 @@ def _expected(engine: Engine, run: int) -> dict[str, Any]:
                 means.append((f"{scale}_gain", episode, after - before))
         if read and scores.get("draft_alignment") is not None:
             halves_up = int(sum(read) / len(read) + 0.5)
-            outcomes[number, "agreement", f"{halves_up}/{scores['draft_alignment']}"] += 1
+            outcomes[number, "agreement", f"{halves_up}/{scores['draft_alignment']:g}"] += 1
         for rater, rating, _ in given[episode]:
             others = [r for other, r, _ in given[episode] if other != rater and r is not None]
             apart = rating - sum(others) / len(others) if others and rating is not None else None
