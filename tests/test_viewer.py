@@ -122,13 +122,13 @@ def _expected(engine: Engine, run: int) -> dict[str, Any]:
         means += [("peer_rating", episode, mean)] if mean is not None else []
         outcomes[number, "episode", "failed" if failed_at else "played"] += 1
         for name, (rating, status) in seen[episode].items():
-            outcomes[number, name, status if rating is None else str(rating)] += 1
+            outcomes[number, name, status if rating is None else f"{rating:g}"] += 1
         for _, rating, status in given[episode]:
-            outcomes[number, "peer_rating", status if rating is None else str(rating)] += 1
+            outcomes[number, "peer_rating", status if rating is None else f"{rating:g}"] += 1
         for scale in ("alignment", "engagement"):
             before, after = (scores.get(f"{stage}_{scale}") for stage in ("draft", "revision"))
             if None not in (before, after):
-                outcomes[number, f"{scale}_gain", str(after - before)] += 1
+                outcomes[number, f"{scale}_gain", f"{after - before:g}"] += 1
                 means.append((f"{scale}_gain", episode, after - before))
         if read and scores.get("draft_alignment") is not None:
             halves_up = int(sum(read) / len(read) + 0.5)
