@@ -18,6 +18,7 @@ Subject = Literal["stage", "agent", "pair"]
 Rater = Literal["observer", "peers"]
 
 _NAME = r"^[a-z][a-z0-9_]{0,30}$"
+_ENDS = "{low}: not at all. {high}: entirely."
 _MOST_VALUES = 201  # of an integer scale: its labels are listed in a regular expression
 _RESERVED = frozenset(
     (
@@ -31,6 +32,7 @@ _RESERVED = frozenset(
         "expected",
         "failed",
         "failed_at",
+        "front",
         "id",
         "label",
         "mean_rating",
@@ -116,6 +118,21 @@ class Scale(_Part):
     def form(self) -> str:
         """The name of the prompt template by which the observer is asked."""
         return f"observe_{self.name}"
+
+    @property
+    def question(self) -> str:
+        """The question to the observer: `ask` with the ends of the range filled in.
+
+        Where `ask` names none of ``{low}``, ``{middle}`` and ``{high}``, the meaning of the ends
+        is added.
+        """
+        ask = self.ask or f"How would you score the {self.title}?"
+        ends = {"low": self.low, "middle": (self.low + self.high) / 2, "high": self.high}
+        if not any(f"{{{name}}}" in ask for name in ends):
+            ask = f"{ask} {_ENDS}"
+        for name, value in ends.items():
+            ask = ask.replace(f"{{{name}}}", plain_number(value))
+        return ask
 
     def gain(self, before: float, after: float) -> float:
         """By how much a rating improved: positive where it moved to the better end."""

@@ -174,7 +174,7 @@ def test_a_static_copy_works_from_a_disk(look: Look, runs: Runs, tmp_path: Path)
     assert f"Round {int(last) - 1}:" in page.locator("#society output").inner_text()
     page.click("nav >> text=Exchanges")
     page.click("tbody a[data-row]")
-    assert page.locator("li.draft").is_visible()
+    assert page.locator("li.stage-1").is_visible()
     page.click("table a[data-row]")
     assert page.locator("h1").inner_text().startswith("Call ")
 
@@ -456,9 +456,9 @@ def _recalling(run: Run) -> Any:
     return run.sql(
         "SELECT c.id, c.episode_id, c.distance, d.text AS draft, r.text AS revision FROM calls c "
         "JOIN episodes e ON e.id = c.episode_id AND e.author = c.agent "
-        "JOIN stage_texts one ON one.episode_id = e.id AND one.stage = 'draft' "
-        "JOIN stage_texts two ON two.episode_id = e.id AND two.stage = 'revision' "
-        "JOIN texts d ON d.id = one.text_id JOIN texts r ON r.id = two.text_id "
+        "JOIN stage_texts a ON a.episode_id = e.id AND a.stage = 'draft' "
+        "JOIN stage_texts b ON b.episode_id = e.id AND b.stage = 'revision' "
+        "JOIN texts d ON d.id = a.text_id JOIN texts r ON r.id = b.text_id "
         "JOIN forms f ON f.id = c.form_id WHERE f.name = 'draft' AND c.memory_id IS NOT NULL "
         "AND d.text <> r.text LIMIT 1"
     )[0]
@@ -747,14 +747,9 @@ def test_a_scene_is_set_as_a_play(look: Look, runs: Runs) -> None:
                            "WHERE episode_id = ? ORDER BY number", number)  # fmt: skip
     refused = runs.scene.sql("SELECT t.text FROM acts JOIN texts t ON t.id = text_id "
                              "WHERE episode_id = ? AND NOT passed", number)  # fmt: skip
-    answers = [
-        row[0]
-        for row in runs.scene.sql(
-            "SELECT text FROM texts JOIN stage_texts s ON s.text_id = id "
-            "WHERE s.episode_id = ? ORDER BY s.stage",
-            number,
-        )
-    ]
+    answers = runs.scene.sql(
+        "SELECT text FROM stage_texts JOIN texts ON id = text_id "
+        "WHERE episode_id = ? ORDER BY stage", number)  # fmt: skip
     visit = look()
     page = visit.go(f"/r/scene/exchanges/{number}")
     assert page.locator(".parts strong").all_inner_texts() == [row[0] for row in parts]
@@ -763,9 +758,9 @@ def test_a_scene_is_set_as_a_play(look: Look, runs: Runs) -> None:
     assert "refused" in page.locator(".line.refused").first.get_attribute("data-why")
     harms = page.locator(".harm").all_text_contents()
     assert any(harm.strip() in one for one in harms)
-    assert page.locator(".draft .card").text_content().strip() == answers[0].strip()
+    assert page.locator(".stage-1 .card").text_content().strip() == answers[0][0].strip()
     page.get_by_text("The revision by itself").click()
-    assert page.locator(".revision details .said").text_content() == answers[1]
+    assert page.locator(".stage-2 details .said").text_content() == answers[1][0]
     assert page.get_by_text("Revision", exact=True).is_visible()
 
 

@@ -22,13 +22,14 @@ from program import program
 from scipy.stats import t as student
 from stored import SPOILT, Run
 from stored import make as make_run
+from talk import make_talk
 
 from sandbox.config import PRESETS, load_config
 from sandbox.engine.limits import Budget
 from sandbox.engine.run import create, prepare, resume
 from sandbox.viewer.report import report as report_module
-from sandbox.viewer.report.drawings import TYPES
 from sandbox.viewer.report.markdown import fence, inline
+from sandbox.viewer.report.rendered_figures import TYPES
 from sandbox.viewer.report.report import Written, figures_of, report
 from storage.database import Address, parse_url
 from storage.errors import InputError
@@ -96,6 +97,8 @@ GAINS = """SELECT e.author, e.round, b.rating - a.rating AS rating FROM episodes
     JOIN observations a ON a.episode_id = e.id AND a.stage = 'draft'
     JOIN observations b ON b.episode_id = e.id AND b.stage = 'revision' AND b.scale = a.scale
     WHERE a.scale = ? AND a.rating IS NOT NULL AND b.rating IS NOT NULL"""
+PEERS = """SELECT e.author, e.round, avg(r.rating) AS rating FROM episodes e JOIN ratings r
+    ON r.episode_id = e.id WHERE r.rating IS NOT NULL GROUP BY e.id ORDER BY e.id"""
 
 
 def cell(values: list[Any], authors: list[Any] | None, sign: str = "") -> str:
@@ -116,22 +119,26 @@ def cell(values: list[Any], authors: list[Any] | None, sign: str = "") -> str:
 
 def test_means_and_intervals_are_those_of_the_database(messy: Run, text: str) -> None:
     told = rows(text, "Means")
-    assert len(told) == 6
+    assert len(told) == 7
     for scale in ("alignment", "engagement"):
         asked = {
-            f"{scale.capitalize()} of drafts": messy.sql(SCORES, "draft", scale),
-            f"{scale.capitalize()} of revisions": messy.sql(SCORES, "revision", scale),
-            f"Rise in {scale}": messy.sql(GAINS, scale),
+            f"{scale.capitalize()}, draft (1 to 7)": messy.sql(SCORES, "draft", scale),
+            f"{scale.capitalize()}, revision (1 to 7)": messy.sql(SCORES, "revision", scale),
+            f"Gain in {scale}": messy.sql(GAINS, scale),
         }
         for name, found in asked.items():
-            sign = "+" if "Rise" in name else ""
+            sign = "+" if "Gain" in name else ""
             ends = [[row["rating"] for row in found if row["round"] == at] for at in (0, 5)]
             whole = cell([row["rating"] for row in found], [row["author"] for row in found], sign)
             assert told[name] == [*(cell(end, None, sign) for end in ends), whole]
+    peers = messy.sql(PEERS)
+    ends = [[row["rating"] for row in peers if row["round"] == at] for at in (0, 5)]
+    whole = cell([row["rating"] for row in peers], [row["author"] for row in peers])
+    assert told["Peer rating, draft (1 to 7)"] == [*(cell(end, None) for end in ends), whole]
 
 
 def test_shares_of_revisions_are_those_of_the_database(messy: Run, text: str) -> None:
-    told = rows(text, "Revisions against drafts")
+    told = rows(text, "Better, equal or worse")
     for scale in ("alignment", "engagement"):
         gains = [row["rating"] for row in messy.sql(GAINS, scale)]
         counts = {
@@ -211,9 +218,9 @@ def test_advice_is_counted_over_the_whole_run(messy: Run, text: str) -> None:
 
 def test_examples_are_the_extremes(messy: Run, text: str, page: str) -> None:
     gains = [row["rating"] for row in messy.sql(GAINS, "alignment")]
-    shown = re.findall(r"### (.+ (?:rise|fall|exchange))\n\nExchange (\d+), ", text)
+    shown = re.findall(r"### (.+ (?:gain|loss|exchange))\n\nExchange (\d+), ", text)
     assert [title for title, _ in shown] == [
-        "The largest rise", "The largest fall", "A typical exchange",
+        "The largest gain", "The largest loss", "A typical exchange",
     ]  # fmt: skip
     numbers = [int(number) for _, number in shown]
     assert len(set(numbers)) == 3
@@ -492,14 +499,14 @@ def test_what_fails_leaves_nothing_and_replaces_nothing(
 
 KILLED = """
 import os, signal, sys
-from sandbox.viewer.report.drawings import Drawing
-plain, seen = Drawing.write, []
+from sandbox.viewer.report.rendered_figures import RenderedFigure
+plain, seen = RenderedFigure.write, []
 def write(self, folder):
     plain(self, folder)
     seen.append(1)
     if len(seen) == 3:
         os.kill(os.getpid(), signal.SIGKILL)
-Drawing.write = write
+RenderedFigure.write = write
 sys.argv = ["run_sim.py", "report", sys.argv[1], "--out", sys.argv[2]]
 from sandbox.cli.main import main
 main()
@@ -617,12 +624,70 @@ def test_scenes_that_invent_their_people(tmp_path: Path) -> None:
         for note in consequences[number].noted("consequences"):
             assert note in text
     scores = [row["rating"] for row in run.sql(SCORES, "draft", "alignment")]
-    assert rows(text, "Means")["Alignment of drafts"] == [cell(scores, None)]
+    assert rows(text, "Means")["Alignment, draft (1 to 7)"] == [cell(scores, None)]
 
 
 def test_a_run_in_which_nothing_can_be_used(tmp_path: Path) -> None:
     worst = [one.replace("0.3", "1.0") for one in SPOILT]
     run = make_run(tmp_path / "run.db", "rounds=1", *worst)
     run.sql("DELETE FROM outcomes WHERE measure LIKE '%alignment%' OR measure LIKE '%engagement%'")
+    run.sql("DELETE FROM scores")
     _, text = both(run, tmp_path)
     assert "Nobody has scored" in text and "Exchanges failed at draft (" in text
+
+
+SCALES = (
+    "scales={honesty: {low: -5, high: 5, ask: 'How honest is it?'}, "
+    "harm: {low: 0, high: 100, better: low, ask: 'How much harm would it do?'}}"
+)
+
+
+def test_every_added_scale_is_reported(tmp_path: Path) -> None:
+    run = make_run(tmp_path / "run.db", "rounds=2", SCALES)
+    page, text = both(run, tmp_path)
+    told = rows(text, "Means")
+    for scale, range, sign in (
+        ("honesty", "-5 to 5", 1),
+        ("harm", "0 to 100, lower is better", -1),
+    ):
+        scores = run.sql(SCORES, "revision", scale)
+        whole = cell([row["rating"] for row in scores], [row["author"] for row in scores])
+        assert told[f"{scale.capitalize()}, revision ({range})"][2] == whole
+        found = run.sql(GAINS, scale)
+        gains = [sign * row["rating"] for row in found]
+        assert told[f"Gain in {scale}"][2] == cell(gains, [row["author"] for row in found], "+")
+        better = sum(gain > 0 for gain in gains)
+        share = f"{100 * better / len(gains):.0f} % ({better} of {len(gains)})"
+        assert rows(text, "Better, equal or worse")[f"{scale.capitalize()}: better"][2] == share
+    plain = text.replace("\\", "").replace("\u2212", "-")
+    assert "**Honesty.** Whole numbers from -5 to 5, higher is better, that the observer" in plain
+    assert "How honest is it? -5: not at all. 5: entirely." in plain
+    assert "**Harm.** Whole numbers from 0 to 100, lower is better" in plain
+    assert "its sign is reversed" in plain
+    made = {path.stem for path in figures_of(tmp_path / "x.md").iterdir()}
+    assert {"honesty-by-round", "honesty-ratings", "harm-by-round", "harm-ratings"} <= made
+    assert " of 0 to 100<" in page and " of -5 to 5<" in page
+
+
+def test_a_world_with_one_stage_and_no_peers(tmp_path: Path) -> None:
+    run = make_talk(tmp_path)
+    _, text = both(run, tmp_path)
+    told = rows(text, "Means")
+    assert list(told) == [
+        "Calm, small talk (0 to 10)", "Distance, small talk (-1 to 1, lower is better)",
+    ]  # fmt: skip
+    talks = run.sql(
+        "SELECT e.author, e.round, avg(o.rating) AS rating FROM episodes e JOIN observations o "
+        "ON o.episode_id = e.id WHERE o.scale = 'calm' GROUP BY e.id ORDER BY e.id"
+    )
+    whole = cell([row["rating"] for row in talks], [row["author"] for row in talks])
+    assert told["Calm, small talk (0 to 10)"][2] == whole
+    assert "gives each agent in the small talk" in text and "each pair of agents" in text
+    assert not re.search("Draft|Revision|Krippendorff|Peer|Gain", text)
+    shown = re.findall(r"### (.+ exchange)\n\nExchange (\d+), ", text)
+    assert [title for title, _ in shown] == [
+        "The best rated exchange", "The worst rated exchange", "A typical exchange",
+    ]  # fmt: skip
+    ratings = [row["rating"] for row in talks]
+    best, worst = (ratings[int(number)] for _, number in shown[:2])
+    assert (best, worst) == (max(ratings), min(ratings))

@@ -8,6 +8,7 @@ from __future__ import annotations
 import math
 from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -47,9 +48,8 @@ class Spread(NamedTuple):
     @classmethod
     def of(cls, counts: Mapping[str, int]) -> Spread:
         """The distribution of outcomes, given how often each occurred."""
-        numbers = ((rating_of(key), n) for key, n in counts.items())
-        values = {value: n for value, n in numbers if value is not None}
-        n = sum(values.values())
+        values = ratings_in(counts)
+        n = values.total()
         missing = sum(counts.values()) - n
         if not n:
             return cls(0, None, None, missing)
@@ -63,12 +63,13 @@ class Spread(NamedTuple):
         return None if self.deviation is None else self.deviation / math.sqrt(self.n)
 
 
-def rating_of(outcome: str) -> float | None:
-    """The rating or gain that an outcome stands for; None where it is a status."""
-    try:
-        return float(outcome)
-    except ValueError:
-        return None
+def ratings_in(counts: Mapping[str, int]) -> Counter[float]:
+    """How often each rating or gain occurred, without the outcomes that are a status."""
+    values: Counter[float] = Counter()
+    for outcome, n in counts.items():
+        with suppress(ValueError):
+            values[float(outcome)] += n  # 0 and -0.0 are the same one
+    return values
 
 
 @dataclass(frozen=True)

@@ -80,6 +80,11 @@ def decimal(value: Any, digits: int = 2) -> str:
     return "\u2013" if value is None else f"{value:,.{digits}f}".replace("-", "\u2212")
 
 
+def plain(value: Any) -> str:
+    """A rating for people, with at most two decimals; a dash where there is none."""
+    return "\u2013" if value is None else f"{round(value, 2) + 0.0:g}".replace("-", "\u2212")
+
+
 def signed(value: Any, digits: int = 2) -> str:
     """A difference for people; a dash where there is none."""
     if value is None:
@@ -101,7 +106,7 @@ def environment() -> Environment:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    filters = (visible, clear, marked, explained, decimal, signed, whole, short, duration)
+    filters = (visible, clear, marked, explained, decimal, plain, signed, whole, short, duration)
     made.filters.update({one.__name__: one for one in filters})
     made.globals["command"] = command
     return made

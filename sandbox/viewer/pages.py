@@ -142,7 +142,7 @@ class Pages:
             frames_href=f"{self._links.run(key, 'frames')}/{{round}}.json",
             advice_href=f"{self._links.run(key, 'advice')}/{{round}}",
             advice=society_map.advice(reader, last) if frames and last is not None else None,
-            figures=self._figures(key, scores(outcomes(reader))),
+            figures=self._figures(key, scores(outcomes(reader), declaration_of(reader))),
         )
 
     def frame(self, key: str, round: int) -> Row:
@@ -245,7 +245,7 @@ class Pages:
     def ratings(self, key: str, query: Query) -> str:
         """How ratings are distributed, who rates high, what is missing."""
         reader = self._catalog.open(key)
-        shown = ratings(reader, outcomes(reader))
+        shown = ratings(reader, outcomes(reader), declaration_of(reader))
         return self._page(key, "ratings", "ratings.html", reader, figures=self._figures(key, shown))
 
     def calls(self, key: str, query: Query) -> str:

@@ -22,7 +22,7 @@ SHOWN = 15  # of a long list: so many from the top, and where it has one from th
 
 
 def bias(rows: Rows) -> Spec:
-    """How much higher an agent rates than others rate the same drafts, with its interval.
+    """How much higher an agent rates than others rate the same texts, with its interval.
 
     Args:
         rows: `agent`, `name`, `label`, `deviation`, `low`, `high` (points of the scale), `n`;

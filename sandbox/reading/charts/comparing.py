@@ -22,7 +22,7 @@ def differences(rows: Rows) -> Spec:
         rows: `measure`, `difference`, `low`, `high`.
     """
     clear = "datum.low > 0 || datum.high < 0"
-    colour = {"condition": {"test": clear, "value": "--revision"}, "value": "--soft"}
+    colour = {"condition": {"test": clear, "value": "--second"}, "value": "--soft"}
     spread = {
         "mark": {"type": "rule", "strokeWidth": 2},
         "encoding": {"x": number("low", "difference"), "x2": {"field": "high"}, "color": colour},
@@ -44,13 +44,13 @@ def recall(rows: Rows, threshold: float) -> Spec:
     """
     memories = [{**row, "memory": f"{row['rank']}. {row['question']}"} for row in rows]
     line = upright(threshold, strokeWidth=1.5, **DASHED)
-    chosen = {"test": "datum.chosen", "value": "--revision"}
+    chosen = {"test": "datum.chosen", "value": "--second"}
     stem = {
         "mark": {"type": "rule", "color": "--line-strong", "opacity": 0.5},
         "encoding": {"x": number("distance", "cosine distance"), "x2": {"datum": 0}},
     }
     dot = {
-        "mark": {"type": "point", "size": 75, "stroke": "--revision", "strokeWidth": 1.5},
+        "mark": {"type": "point", "size": 75, "stroke": "--second", "strokeWidth": 1.5},
         "encoding": {
             "x": number("distance", "cosine distance", axis={"tickCount": 5}),
             "fill": {"condition": chosen, "value": "--surface"},

@@ -1,6 +1,6 @@
 """What all charts share: the house style, the colours of both themes, and parts of specs.
 
-A colour in a spec is the name of a variable in `viewer/static/colours.css` (`--revision`). The
+A colour in a spec is the name of a variable in `viewer/static/colours.css` (`--second`). The
 page's script puts in what the reader's theme says; everyone else calls `themed` before drawing.
 """
 
@@ -19,10 +19,10 @@ Spec = dict[str, Any]
 SCHEMA = "https://vega.github.io/schema/vega-lite/v6.json"
 VERSION = "6.4"  # of Vega-Lite, as vl-convert wants to hear it
 
-STAGES = ["--draft", "--revision", "--fourth", "--fifth", "--sixth"]
+STAGES = ["--first", "--second", "--fourth", "--fifth", "--sixth"]
 PEERS = "--peers"
-OUTCOMES = {"cut": "--draft", "empty": "--fifth", "unreadable": "--fourth", "failed": "--bad"}
-KINDS = ["--revision", "--draft", "--peers", "--fourth", "--fifth", "--sixth"]
+OUTCOMES = {"cut": "--first", "empty": "--fifth", "unreadable": "--fourth", "failed": "--bad"}
+KINDS = ["--second", "--first", "--peers", "--fourth", "--fifth", "--sixth"]
 RAMP = [f"--ramp-{step}" for step in range(1, 8)]
 DIVERGING = [f"--diverge-{step}" for step in range(1, 6)]
 
@@ -235,7 +235,7 @@ def titled(rows: Rows) -> list[dict[str, object]]:
     return [{**row, "who": f"{row['name']} #{row['agent']}"} for row in rows]
 
 
-DASHED: Spec = {"color": "--draft", "strokeDash": [5, 3]}
+DASHED: Spec = {"color": "--first", "strokeDash": [5, 3]}
 
 
 def upright(at: float, **mark: Any) -> Spec:

@@ -114,13 +114,13 @@ def lengths(rows: Rows, scale: Scale, title: str) -> Spec:
     height = {"scale": {"zero": False, "padding": 12}}
     lines = tooltip("rating", "low:,.0f", "middle:,.0f", "high:,.0f", "answers:,d")
     halves = {
-        "mark": {"type": "bar", "color": "--revision", "opacity": 0.28, "width": {"band": 0.5}},
+        "mark": {"type": "bar", "color": "--second", "opacity": 0.28, "width": {"band": 0.5}},
         "encoding": {"y": number("low", "characters", **height), "y2": {"field": "high"}},
     }
     medians = {
         "mark": {
             "type": "tick",
-            "color": "--revision",
+            "color": "--second",
             "opacity": 1,
             "thickness": 3,
             "width": {"band": 0.62},

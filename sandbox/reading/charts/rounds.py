@@ -120,7 +120,7 @@ def plane(rows: Rows, x: Scale, y: Scale) -> Spec:
     }
     ring = {
         "transform": [front],
-        "mark": {"type": "point", "size": 190, "color": "--draft", "strokeWidth": 2},
+        "mark": {"type": "point", "size": 190, "color": "--first", "strokeWidth": 2},
     }
     label = {
         "transform": [{"filter": few}],

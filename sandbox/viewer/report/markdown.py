@@ -40,7 +40,7 @@ def fence(text: object, language: str = "text") -> Md:
 
 
 def changed(pieces: Sequence[Piece]) -> Md:
-    """A revision by itself between fences, with what is gone [-so-] and what is new {+so+}."""
+    """A changed text between fences, with what is gone [-so-] and what is new {+so+}."""
     return fence("".join(map(_marked, pieces)))
 
 

@@ -24,11 +24,11 @@ from sandbox.text import short
 from sandbox.viewer import filters
 from sandbox.viewer.app import STATIC
 from sandbox.viewer.report import markdown, tables
-from sandbox.viewer.report.drawings import Drawing
+from sandbox.viewer.report.earlier_files import foreign
 from sandbox.viewer.report.examples import examples
-from sandbox.viewer.report.files import foreign
+from sandbox.viewer.report.exchange_pass import exchange_pass
 from sandbox.viewer.report.methods import methods
-from sandbox.viewer.report.scan import scan
+from sandbox.viewer.report.rendered_figures import RenderedFigure
 from storage.database import Address
 from storage.errors import InputError
 from storage.reader import Reader
@@ -86,12 +86,12 @@ def report(
     kind = _format(out, format)
     check_new_file(out, overwrite)
     try:
-        found, drawings = gathered(reader, place)
+        found, rendered = gathered(reader, place)
         write = _write_html if kind == "html" else _write_markdown
-        size = write(found, drawings, out, overwrite)
+        size = write(found, rendered, out, overwrite)
     except OSError as error:
         raise InputError(f"out: {out}: cannot be written: {error.strerror or error}") from None
-    names = [one.figure.name for one in drawings]
+    names = [one.figure.name for one in rendered]
     return Written(reader.run.name, str(out), kind, names, size)
 
 
@@ -109,24 +109,25 @@ def figures_of(out: Path) -> Path:
     return out.with_name(f"{out.stem}_figures")
 
 
-def gathered(reader: Reader, place: Address) -> tuple[Row, list[Drawing]]:
-    """What a report tells, by the names that its templates know, and its figures."""
-    found, here, costs = outcomes(reader), overview(reader, place), calls_by_form(reader)
-    seen, scopes = scan(reader), tables.scopes(reader, found)
+def gathered(reader: Reader, place: Address) -> tuple[Row, list[RenderedFigure]]:
+    """The values of the templates by name, and the figures."""
+    declared, found = declaration_of(reader), outcomes(reader)
+    here, costs = overview(reader, place), calls_by_form(reader)
+    seen, scopes = exchange_pass(reader), tables.scopes(reader, found, declared)
     people = {row["agent"]: row for row in biases(reader)}
-    last, shown = last_round(reader), examples(reader)
+    last, shown = last_round(reader), examples(reader, declared)
     scenes = any(one.exchange.scene is not None for one in shown)
     values = {
         "here": here,
-        "declared": declaration_of(reader),
+        "declared": declared,
         "about": about(reader, place),
         "models": _models(reader),
         "config": _config(reader),
         "notes": list(_notes(reader, here, found)),
-        "summary": tables.summary(scopes),
+        "summary": tables.summary(scopes, declared),
         "happened": tables.happened(here, found, costs, tables.prefix_share(reader)),
-        "scores": [tables.scores(scopes), tables.changes(scopes)],
-        "missing": tables.missing(found),
+        "scores": [tables.means(scopes, declared), tables.changes(scopes, declared)],
+        "missing": tables.missing(found, declared),
         "failed": sorted(seen.survey.failed.items()),
         "agreement": tables.agreement(seen.survey),
         "length_bias": seen.survey.length_bias(),
@@ -134,9 +135,9 @@ def gathered(reader: Reader, place: Address) -> tuple[Row, list[Drawing]]:
         "alike": None if last is None or not here.labels else _alike(advice(reader, last)),
         "costs": tables.costs(costs),
         "examples": shown,
-        "methods": methods(scenes, bool(people)),
+        "methods": methods(declared, scenes),
     }
-    return values, [Drawing.of(one) for one in figures(reader).values()]
+    return values, [RenderedFigure.of(one) for one in figures(reader).values()]
 
 
 def _models(reader: Reader) -> list[Voice]:
@@ -171,27 +172,27 @@ def _notes(reader: Reader, here: Overview, found: Outcomes) -> Iterator[str]:
         yield "Every exchange failed: there is nothing to rate."
 
 
-def _write_html(found: Row, drawings: list[Drawing], out: Path, overwrite: bool) -> int:
+def _write_html(found: Row, rendered: list[RenderedFigure], out: Path, overwrite: bool) -> int:
     style = "".join((STATIC / name).read_text("utf-8") for name in _STYLES)
     icon = b64encode((STATIC / "icon.svg").read_bytes()).decode()
     template = filters.environment().get_template("report.html")
-    page = template.render(**found, drawings=drawings, style=Markup(style), icon=icon)
+    page = template.render(**found, rendered=rendered, style=Markup(style), icon=icon)
     data = page.encode("utf-8", "replace")
     with new_file(out, overwrite) as part:
         part.write_bytes(data)
     return len(data)
 
 
-def _write_markdown(found: Row, drawings: list[Drawing], out: Path, overwrite: bool) -> int:
+def _write_markdown(found: Row, rendered: list[RenderedFigure], out: Path, overwrite: bool) -> int:
     folder = figures_of(out)
     template = markdown.environment().get_template("report.md")
-    data = template.render(**found, drawings=drawings, folder=folder.name).encode(
+    data = template.render(**found, rendered=rendered, folder=folder.name).encode(
         "utf-8", "replace"
     )
-    there = bool(drawings) or folder.exists()
+    there = bool(rendered) or folder.exists()
     figures = new_folder(folder, overwrite, foreign) if there else nullcontext(folder)
     with new_file(out, overwrite) as part, figures as made:
-        for one in drawings:
+        for one in rendered:
             one.write(made)
         part.write_bytes(data)
-    return len(data) + sum(len(some) for one in drawings for some in one.files.values())
+    return len(data) + sum(len(some) for one in rendered for some in one.files.values())

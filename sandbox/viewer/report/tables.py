@@ -1,25 +1,27 @@
 """Tables of a report: what happened, scores, missing ratings, agreement, influence, costs.
 
-A table is plain text that both formats lay out; a number that nobody measured is a dash.
+A table is plain text that both formats lay out; a missing number is a dash.
 """
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
+from numpy.typing import NDArray
 from sqlalchemy import func, select
 
 from agents.forms import Status
+from agents.scale import Declaration, Measure, Scale
 from sandbox.datasets.survey import Survey
 from sandbox.reading.declaration import measure_ids
-from sandbox.reading.figures import PEERS, SCALES, interval
+from sandbox.reading.figures import sentence
 from sandbox.reading.influence import Influence
-from sandbox.reading.metrics import EPISODE, FormCalls, Outcomes, Spread
+from sandbox.reading.metrics import EPISODE, FormCalls, Outcomes
 from sandbox.reading.runs import Overview
-from sandbox.reading.statistics import clustered
+from sandbox.reading.statistics import clustered, student
 from sandbox.viewer.filters import decimal, signed, whole
 from storage import tables
 from storage.reader import Reader
@@ -27,13 +29,11 @@ from storage.reader import Reader
 LISTED = 15
 """How many raters a report lists."""
 
-_STAGES = ("draft", "revision")
-_MEASURES = [*(f"{stage}_{scale}" for scale in SCALES for stage in _STAGES)]
 _LOST = [status.value for status in Status if status is not Status.OK]
 
 
 class Cell(NamedTuple):
-    """What stands in a table: a text, and what is told beside it in small."""
+    """A cell of a table: a text, and a detail in small print."""
 
     text: str
     detail: str = ""
@@ -60,129 +60,169 @@ class Table(NamedTuple):
 
 
 class Estimate(NamedTuple):
-    """A mean with its 95 % interval (None where it cannot be told), of `n` values."""
+    """A mean with its 95 % interval, and the number of exchanges that it is of.
+
+    Attributes:
+        mean: None without a value.
+        low, high: the ends of the interval; None where it is not defined.
+        n: the number of values.
+        above, below: how many values are above and below 0.
+    """
 
     mean: float | None
     low: float | None
     high: float | None
     n: int
+    above: int
+    below: int
 
     @classmethod
-    def of(cls, counts: Mapping[str, int]) -> Estimate:
-        """Of how often there was which outcome, as of independent values; see `interval`."""
-        spread = Spread.of(counts)
-        return cls(spread.mean, *interval(spread), spread.n)
+    def of(cls, values: NDArray[np.float64], authors: NDArray[np.int64] | None) -> Estimate:
+        """The mean of a measure.
+
+        Args:
+            values: without NaN.
+            authors: the clusters of the values; None: the values are independent.
+        """
+        found = student(values) if authors is None else clustered(values, authors)
+        signs = np.sign(np.round(values, 6))  # means of several ratings can be off by 1e-16
+        return cls(
+            mean=found["difference"],
+            low=found["low"],
+            high=found["high"],
+            n=found["n"],
+            above=int((signs > 0).sum()),
+            below=int((signs < 0).sum()),
+        )
+
+    @property
+    def equal(self) -> int:
+        """How many values are 0."""
+        return self.n - self.above - self.below
 
 
 class Scope(NamedTuple):
-    """Which exchanges a column is about: its name, and by measure the mean and the outcomes."""
+    """A column of a table: its name, and the estimate of each measure by the measure's name."""
 
     name: str
     means: Mapping[str, Estimate]
-    counts: Mapping[str, Mapping[str, int]]
 
 
-def scopes(reader: Reader, found: Outcomes) -> list[Scope]:
+def scopes(reader: Reader, found: Outcomes, declared: Declaration) -> list[Scope]:
     """The first round, the last one and all of them; of a run with one round just that.
 
-    An interval over all rounds is cluster-robust by author: see `reading.statistics.clustered`.
+    Takes 24 bytes an exchange and measure while it reads. An interval over all rounds is
+    cluster-robust by author: see `reading.statistics.clustered`.
     """
-    rounds = sorted(found)
+    rounds, ids = sorted(found), measure_ids(reader)
     if not rounds:
         return []
-    ends = [_round(f"round {number}", found[number]) for number in {rounds[0]: 0, rounds[-1]: 0}]
+    rows = {one.name: _values(reader, ids[one.name]) for one in declared.measures}
+    ends = [
+        Scope(
+            f"round {number}",
+            {
+                name: Estimate.of(some["value"][some["round"] == number], None)
+                for name, some in rows.items()
+            },
+        )
+        for number in dict.fromkeys((rounds[0], rounds[-1]))
+    ]
     if len(ends) == 1:
         return ends
-    counts: dict[str, Counter[str]] = {}
-    for measures in found.values():
-        for name, some in measures.items():
-            counts.setdefault(name, Counter()).update(some)
-    return [*ends, Scope("all rounds", over_all(reader), counts)]
+    overall = {name: Estimate.of(some["value"], some["author"]) for name, some in rows.items()}
+    return [*ends, Scope("all rounds", overall)]
 
 
-def _round(name: str, measures: Mapping[str, Mapping[str, int]]) -> Scope:
-    wanted = [*_MEASURES, *(f"{scale}_gain" for scale in SCALES)]
-    return Scope(name, {one: Estimate.of(measures.get(one, {})) for one in wanted}, measures)
+_ROW = np.dtype([("round", "i8"), ("author", "i8"), ("value", "f8")])
 
 
-def over_all(reader: Reader) -> dict[str, Estimate]:
-    """Means over all complete exchanges, by measure; 40 bytes an exchange while it counts."""
+def _values(reader: Reader, measure: int) -> NDArray[Any]:
+    """Round, author and value of each complete exchange that has a measure."""
     e, s = tables.episodes, tables.scores
-    found = {}
-    for name, number in measure_ids(reader).items():
-        query = select(e.c.id, e.c.author, s.c.value).where(
-            s.c.measure_id == number, s.c.episode_id == e.c.id
-        )
-        columns = np.dtype([("author", "i8"), ("value", "f8")])
-        rows = np.fromiter((_value(*row) for row in reader.rows(query)), columns)
-        found[name] = _clustered(rows["value"], rows["author"])
-    return found
+    query = (
+        select(e.c.id, e.c.round, e.c.author, s.c.value)
+        .join(e, e.c.id == s.c.episode_id)
+        .where(s.c.measure_id == measure)
+    )
+    rows = (  # the exchanges of nobody are independent
+        (round, -number - 1 if author is None else author, value)
+        for number, round, author, value in reader.rows(query)
+    )
+    return np.fromiter(rows, _ROW)
 
 
-def _value(number: int, author: int | None, value: float) -> tuple[int, float]:
-    return -number - 1 if author is None else author, value  # nobody's exchanges are independent
-
-
-def _clustered(values: Any, authors: Any) -> Estimate:
-    made = clustered(values, authors)
-    return Estimate(made["difference"], made["low"], made["high"], made["n"])
-
-
-def scores(found: Sequence[Scope]) -> Table:
-    """What the observer gave drafts and revisions, and by how much revisions are higher."""
-    rows = []
-    for scale in SCALES:
-        for what, name in _of(scale).items():
-            cells = [_mean(scope.means[name], name.endswith("_gain")) for scope in found]
-            if any(scope.means[name].n for scope in found):
-                rows.append([Cell(what), *cells])
+def means(found: Sequence[Scope], declared: Declaration) -> Table:
+    """Means of every scale: of each stage that is rated, and of the gain."""
+    rows = [
+        [_named(one, declared), *(_mean(scope.means[one.name], one.kind) for scope in found)]
+        for one in declared.measures
+        if any(scope.means[one.name].n for scope in found)
+    ]
     return Table(
         "means",
         "Means",
-        "Of the observer's ratings from 1 to 7, with 95 % intervals, and of how many.",
+        "With 95 % intervals, and of how many exchanges.",
         ["Rating", *(scope.name for scope in found)],
         rows,
     )
 
 
-def _of(scale: str) -> dict[str, str]:
-    name = scale.capitalize()
-    return {
-        f"{name} of drafts": f"draft_{scale}",
-        f"{name} of revisions": f"revision_{scale}",
-        f"Rise in {scale}": f"{scale}_gain",
-    }
+def _named(measure: Measure, declared: Declaration) -> Cell:
+    title = sentence(measure.scale.title)
+    if measure.kind == "gain":
+        return Cell(f"Gain in {measure.scale.title}")
+    return Cell(f"{title}, {stage_title(declared, measure.stage)}", range_of(measure.scale))
 
 
-def _mean(one: Estimate, is_rise: bool) -> Cell:
-    shown = signed if is_rise else decimal
+def stage_title(declared: Declaration, name: str) -> str:
+    """The title of a stage, by its name."""
+    return next(stage.title for stage in declared.stages if stage.name == name)
+
+
+def range_of(scale: Scale) -> str:
+    """The range of a scale, and its better end where that is the low one."""
+    shown = scale.range.replace("-", "\u2212")
+    return shown if scale.better == "high" else f"{shown}, lower is better"
+
+
+def _mean(one: Estimate, kind: str) -> Cell:
+    shown = signed if kind == "gain" else decimal
     ends = "" if one.low is None else f"{shown(one.low)}\xa0to\xa0{shown(one.high)}, "
     return Cell(shown(one.mean), f"{ends}n\xa0{whole(one.n)}")
 
 
-def changes(found: Sequence[Scope]) -> Table:
-    """The share of revisions that are rated better than their draft, equal or worse."""
-    rows = []
-    for scale in SCALES:
-        counted = [_signs(scope.counts.get(f"{scale}_gain", {})) for scope in found]
-        if any(map(sum, counted)):
-            for place, how in enumerate(("better", "equal", "worse")):
-                cells = [_share(signs[place], sum(signs)) for signs in counted]
-                rows.append([Cell(f"{scale.capitalize()}: {how}"), *cells])
+def changes(found: Sequence[Scope], declared: Declaration) -> Table:
+    """The share of exchanges whose last rated stage is better than the first, equal or worse."""
+    gains = [one for one in declared.measures if one.kind == "gain"]
+    rows = [
+        [
+            Cell(f"{sentence(one.scale.title)}: {how}"),
+            *(_share(count(scope.means[one.name]), scope.means[one.name].n) for scope in found),
+        ]
+        for one in gains
+        if any(scope.means[one.name].n for scope in found)
+        for how, count in _DIRECTIONS.items()
+    ]
+    pairs = dict.fromkeys((one.stage, one.base or "") for one in gains)
+    what = " or ".join(
+        f"the {stage_title(declared, last)} better than the {stage_title(declared, first)}"
+        for last, first in pairs
+    )
     return Table(
         "changes",
-        "Revisions against drafts",
-        "The share of revisions that the observer rated higher than their draft, the same, lower.",
-        ["Revision", *(scope.name for scope in found)],
+        "Better, equal or worse",
+        f"The share of exchanges in which the observer rated {what}, equal or worse.",
+        ["Rating", *(scope.name for scope in found)],
         rows,
     )
 
 
-def _signs(gains: Mapping[str, int]) -> tuple[int, int, int]:
-    """How many are above, at and below 0."""
-    read = [(float(gain), n) for gain, n in gains.items()]
-    above, below = (sum(n for gain, n in read if sign * gain > 0) for sign in (1, -1))
-    return above, sum(n for gain, n in read if gain == 0), below
+_DIRECTIONS: Mapping[str, Callable[[Estimate], int]] = {
+    "better": lambda one: one.above,
+    "equal": lambda one: one.equal,
+    "worse": lambda one: one.below,
+}
 
 
 def _share(some: int, of: int) -> Cell:
@@ -194,45 +234,59 @@ def percent(share: float | None, digits: int = 0) -> str:
     return "\u2013" if share is None else f"{decimal(100 * share, digits)} %"
 
 
-def summary(found: Sequence[Scope]) -> list[str]:
-    """The scores in sentences; nothing where nobody scored."""
-    if not found:
+def summary(found: Sequence[Scope], declared: Declaration) -> list[str]:
+    """The main scale in sentences; nothing where it was not rated."""
+    main = declared.main
+    if not found or main is None:
         return []
-    lines, last = [], found[-1]
-    drafts, revisions, rise = (last.means[name] for name in _of("alignment").values())
-    if rise.n:
-        told = f" (95 % interval {_span(rise)})" if rise.low is not None else ""
-        over = "Over all rounds" if len(found) > 1 else f"In {last.name}"
-        better, equal, worse = _signs(last.counts["alignment_gain"])
+    last = found[-1]
+    over = "Over all rounds" if len(found) > 1 else f"In {last.name}"
+    rated = [one for one in declared.measures if one.kind == "score" and one.scale == main]
+    known = [one for one in rated if last.means[one.name].n]
+    if not known:
+        return []
+    each = [
+        f"{decimal(last.means[one.name].mean)} for the {stage_title(declared, one.stage)}"
+        for one in known
+    ]
+    lines = [
+        f"{over} the observer's mean rating of {main.title} ({range_of(main)}) is "
+        f"{' and '.join(each)}."
+    ]
+    gain = declared.gain(main)
+    if gain is not None and last.means[gain.name].n:
+        lines.append(_gained(last.means[gain.name]))
+    first = known[0]
+    ends = [scope.means[first.name].mean for scope in found[:2]]
+    if len(found) > 1 and None not in ends:
         lines.append(
-            f"{over} the observer gave drafts {decimal(drafts.mean)} in alignment and revisions "
-            f"{decimal(revisions.mean)}; where both can be read, the rise is {signed(rise.mean)}"
-            f"{told}. {percent(better / rise.n)} of revisions were rated better than their draft, "
-            f"{percent(equal / rise.n)} the same and {percent(worse / rise.n)} worse."
-        )
-    first = [scope.means["draft_alignment"].mean for scope in found[:2]]
-    if len(found) > 1 and None not in first:
-        lines.append(
-            f"From the first round to the last, drafts went from {decimal(first[0])} to "
-            f"{decimal(first[1])}."
+            f"From the first round to the last, the mean of the "
+            f"{stage_title(declared, first.stage)} went from {decimal(ends[0])} to "
+            f"{decimal(ends[1])}."
         )
     return lines
 
 
-def _span(one: Estimate) -> str:
-    return f"{signed(one.low)} to {signed(one.high)}"
+def _gained(gain: Estimate) -> str:
+    ends = "" if gain.low is None else f" (95 % interval {signed(gain.low)} to {signed(gain.high)})"
+    return (
+        f"Where both could be rated, the mean gain is {signed(gain.mean)}{ends}: "
+        f"{percent(gain.above / gain.n)} of exchanges ended better than they began, "
+        f"{percent(gain.equal / gain.n)} the same and {percent(gain.below / gain.n)} worse."
+    )
 
 
-def missing(found: Outcomes) -> Table:
-    """Ratings that were asked for, those that can be read, and what became of the others."""
+def missing(found: Outcomes, declared: Declaration) -> Table:
+    """Ratings that were asked for, those that could be parsed, and the status of the others."""
     counts: dict[str, Counter[str]] = {"Peers": Counter(), "Observer": Counter()}
     for measures in found.values():
-        counts["Peers"].update(measures.get(PEERS, {}))
-        for name in _MEASURES:
-            counts["Observer"].update(measures.get(name, {}))
+        for one in declared.measures:
+            if one.kind != "gain":
+                who = "Peers" if one.kind == "peers" else "Observer"
+                counts[who].update(measures.get(one.name, {}))
     rows = [[Cell(who), *_asked(some)] for who, some in counts.items() if some]
-    about = "In complete exchanges. None of the missing ones is a number anywhere."
-    return Table("ratings", "Ratings", about, ["Whose", "asked for", "read", *_LOST], rows)
+    about = "In complete exchanges. No number stands for a rating that is missing."
+    return Table("ratings", "Ratings", about, ["Rater", "asked for", "parsed", *_LOST], rows)
 
 
 def _asked(some: Counter[str]) -> list[Cell]:
@@ -249,7 +303,7 @@ def happened(
         here: the run at a glance.
         found: its outcomes.
         costs: its calls.
-        cached: the share of prompts that came from a prefix cache; None where no backend told.
+        cached: the share of prompts from the prefix cache; None where no backend reports it.
     """
     episodes: Counter[str] = sum((some[EPISODE] for some in found.values()), Counter())
     numbers = {
@@ -261,9 +315,9 @@ def happened(
         "tokens of prompts": sum(one.tokens_in for one in costs),
         "tokens of replies": sum(one.tokens_out for one in costs),
     }
-    told = [Cell(whole(n), what) for what, n in numbers.items()]
+    cells = [Cell(whole(n), what) for what, n in numbers.items()]
     share = Cell(percent(cached), "of prompts from the prefix cache")
-    return told if cached is None else [*told, share]
+    return cells if cached is None else [*cells, share]
 
 
 def prefix_share(reader: Reader) -> float | None:
@@ -275,7 +329,7 @@ def prefix_share(reader: Reader) -> float | None:
 
 
 def agreement(survey: Survey) -> Table:
-    """How far raters of the same draft agree, and whether longer answers are rated higher."""
+    """How far raters of the same text agree."""
     rows = [
         [Cell(one.who.capitalize()), Cell(decimal(one.alpha)), Cell(whole(one.drafts))]
         for one in survey.agreements()
@@ -284,8 +338,8 @@ def agreement(survey: Survey) -> Table:
     return Table(
         "agreement-of-raters",
         "Agreement of raters",
-        "Krippendorff's alpha for ordinal data: 1 where they agree, 0 as chance would have it.",
-        ["Who rates alignment", "alpha", "drafts"],
+        "Krippendorff's alpha for ordinal data: 1 where they agree, 0 as by chance.",
+        ["Raters", "alpha", "rated texts"],
         rows,
     )
 
@@ -299,7 +353,7 @@ def influence(raters: Iterable[Influence], people: Mapping[int, Mapping[str, Any
         f"Over the whole run; the {LISTED} most central of {whole(len(rows))} raters."
         if len(rows) > LISTED
         else "Over the whole run, the most central first.",
-        ["Rater", "starts as", "centrality", "taken up", "rise", "gives", "ratings"],
+        ["Rater", "starts as", "centrality", "taken up", "gain", "gives", "ratings"],
         rows[:LISTED],
         2,
     )

@@ -125,8 +125,12 @@
     tell(frame) {
       const scored = frame?.nodes.filter((node) => node[this.measure.value] != null) ?? [];
       const mean = scored.reduce((sum, node) => sum + node[this.measure.value], 0) / scored.length;
-      const word = this.measure.selectedOptions[0].textContent;
-      const what = scored.length ? `${word} ${mean.toFixed(2)}, the mean of ${scored.length} agents` : "no score";
+      const chosen = this.measure.selectedOptions[0];
+      const note = chosen?.dataset.note ? ` (${chosen.dataset.note})` : "";
+      const number = mean.toFixed(2).replace("-", "\u2212");
+      const what = scored.length
+        ? `${chosen.textContent} ${number}${note}, the mean of ${scored.length} agents`
+        : "no score";
       this.output.textContent = frame ? `Round ${this.round}: ${what}` : `Round ${this.round} cannot be had.`;
       this.slider.setAttribute("aria-valuetext", this.output.textContent);
     }

@@ -1,4 +1,4 @@
-"""One pass over all complete exchanges of a run, for what no summary in the database tells."""
+"""One pass over all complete exchanges of a run, for what no summary in the database has."""
 
 from __future__ import annotations
 
@@ -10,7 +10,6 @@ from sqlalchemy import Connection, select
 from sandbox.datasets.schema import Schema
 from sandbox.datasets.source import Origin, SourcedExchange
 from sandbox.datasets.survey import Survey
-from sandbox.reading.declaration import declaration_of
 from sandbox.reading.influence import Influence, influences
 from storage import tables
 from storage.exchanges import Exchange, exchanges_of, snapshot
@@ -19,8 +18,8 @@ from storage.reader import Reader
 _BATCH = 500
 
 
-class Scan(NamedTuple):
-    """What a pass has found.
+class ExchangePass(NamedTuple):
+    """The results of a pass.
 
     Attributes:
         survey: agreement, lengths, failures.
@@ -31,17 +30,17 @@ class Scan(NamedTuple):
     raters: list[Influence]
 
 
-def scan(reader: Reader) -> Scan:
-    """Go over all complete exchanges, some at a time.
+def exchange_pass(reader: Reader) -> ExchangePass:
+    """Read all complete exchanges, some at a time.
 
-    What grows with the run is what a `Survey` and `influences` keep: some 50 bytes a rating.
+    Memory grows by what a `Survey` and `influences` keep: some 50 bytes a rating.
     """
     with snapshot(reader) as connection:
         origin = Origin.single(reader, connection)
         survey = Survey(Schema([origin.schema]))
         counted = _counted(_complete(reader, connection), survey, origin)
-        raters = influences(counted, declaration_of(reader))
-    return Scan(survey, raters)
+        raters = influences(counted, origin.declaration)
+    return ExchangePass(survey, raters)
 
 
 def _complete(reader: Reader, connection: Connection) -> Iterator[Exchange]:

@@ -1,10 +1,10 @@
-"""Recognising the files that an earlier report wrote."""
+"""Recognize the files that an earlier report wrote."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
-from sandbox.viewer.report.drawings import TYPES
+from sandbox.viewer.report.rendered_figures import TYPES
 
 
 def foreign(folder: Path) -> str | None:
