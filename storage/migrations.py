@@ -125,7 +125,8 @@ def _declarations(connection: Connection) -> None:
         f"UPDATE runs SET declaration = '{_declaration(_SCALES)}' WHERE world = 'scene'",
         f"CREATE TABLE measures (id {'INTEGER' if sqlite else 'SERIAL'} NOT NULL, "
         "run_id INTEGER NOT NULL REFERENCES runs (id), name VARCHAR(64) NOT NULL, "
-        "kind VARCHAR(8) NOT NULL, scale VARCHAR(32) NOT NULL, stage VARCHAR(32) NOT NULL, "
+        "kind VARCHAR(8) NOT NULL, scale VARCHAR(32) NOT NULL, subject VARCHAR(8) NOT NULL, "
+        "stage VARCHAR(32) NOT NULL, "
         "base VARCHAR(32), sign SMALLINT NOT NULL, same_as VARCHAR(64), "
         "PRIMARY KEY (id), UNIQUE (run_id, name))",
         *_measures_of_all_runs(),
@@ -148,6 +149,14 @@ def _declarations(connection: Connection) -> None:
             "episode_id BIGINT NOT NULL REFERENCES episodes (id), value FLOAT NOT NULL",
             "measure_id, episode_id",
         ),
+        _table(
+            sqlite,
+            "agent_sums",
+            "run_id INTEGER NOT NULL REFERENCES runs (id), agent INTEGER NOT NULL, "
+            "measure_id INTEGER NOT NULL REFERENCES measures (id), n INTEGER NOT NULL, "
+            "total FLOAT NOT NULL",
+            "run_id, agent, measure_id",
+        ),
         *(_rebuilt_in_sqlite() if sqlite else _altered_in_postgresql()),
         "CREATE INDEX observations_by_agent ON observations (agent) WHERE agent >= 0",
     ):
@@ -164,15 +173,18 @@ def _table(sqlite: bool, name: str, columns: str, key: str) -> str:
 
 
 def _measures_of_all_runs() -> Iterator[str]:
-    columns = "INSERT INTO measures (run_id, name, kind, scale, stage, base, sign, same_as) SELECT"
+    columns = (
+        "INSERT INTO measures (run_id, name, kind, scale, subject, stage, base, sign, same_as)"
+    )
+    columns += " SELECT id,"
     for scale in ("alignment", "engagement"):
         for stage in ("draft", "revision"):
-            values = f"'{stage}_{scale}', 'score', '{scale}', '{stage}', NULL, 1, NULL"
-            yield f"{columns} id, {values} FROM runs"
-        values = f"'{scale}_gain', 'gain', '{scale}', 'revision', 'draft', 1, NULL"
-        yield f"{columns} id, {values} FROM runs"
-    values = "'peer_rating', 'peers', 'peer_rating', 'draft', NULL, 1, 'draft_alignment'"
-    yield f"{columns} id, {values} FROM runs WHERE world <> 'scene'"
+            values = f"'{stage}_{scale}', 'score', '{scale}', 'stage', '{stage}', NULL, 1, NULL"
+            yield f"{columns} {values} FROM runs"
+        values = f"'{scale}_gain', 'gain', '{scale}', 'stage', 'revision', 'draft', 1, NULL"
+        yield f"{columns} {values} FROM runs"
+    values = "'peer_rating', 'peers', 'peer_rating', 'stage', 'draft', NULL, 1, 'draft_alignment'"
+    yield f"{columns} {values} FROM runs WHERE world <> 'scene'"
 
 
 def _rebuilt_in_sqlite() -> Iterator[str]:

@@ -104,6 +104,19 @@ FROM (
 ) given WHERE TRUE
 ON CONFLICT (run_id, rater, label) DO UPDATE SET {_added(tables.rater_sums)}"""
 
+_AGENTS = f"""
+INSERT INTO agent_sums (run_id, agent, measure_id, n, total)
+SELECT e.run_id, e.author, m.id, CASE m.kind WHEN 'peers' THEN e.ratings_read ELSE 1 END,
+    s.value * CASE m.kind WHEN 'peers' THEN e.ratings_read ELSE 1 END
+    FROM episodes e JOIN measures m ON m.run_id = e.run_id AND m.subject <> 'agent'
+    JOIN scores s ON s.measure_id = m.id AND s.episode_id = e.id
+    WHERE e.id = :key AND e.author IS NOT NULL
+UNION ALL SELECT e.run_id, o.agent, m.id, count(*), sum(CAST(o.rating AS FLOAT))
+    FROM episodes e JOIN observations o ON o.episode_id = e.id AND o.rating IS NOT NULL
+    JOIN measures m ON m.run_id = e.run_id AND m.name = o.stage || '_' || o.scale
+    WHERE e.id = :key AND m.subject = 'agent' GROUP BY e.run_id, o.agent, m.id
+ON CONFLICT (run_id, agent, measure_id) DO UPDATE SET {_added(tables.agent_sums)}"""
+
 _CALLS = f"""
 INSERT INTO call_sums (run_id, form_id, model_id, status, calls, tokens_in, tokens_out,
     cached_tokens, told, tokens_told, took)
@@ -192,7 +205,7 @@ class Summaries:
 
     def __init__(self, engine: Engine, run_id: int) -> None:
         self._run_id = run_id
-        statements = (_COMPLETE, _SCORES, _GAINS, _OUTCOMES, _RATERS, _words(engine))
+        statements = (_COMPLETE, _SCORES, _GAINS, _OUTCOMES, _RATERS, _AGENTS, _words(engine))
         self._episode = [_compiled(engine, statement) for statement in statements]
         self._calls = _compiled(engine, _CALLS)
 
@@ -230,7 +243,13 @@ def rebuild(connection: Connection) -> None:
     """Make all summaries of a database anew."""
     connection.exec_driver_sql("DROP TABLE IF EXISTS words")
     create_words(connection)
-    for table in (tables.outcomes, tables.rater_sums, tables.call_sums, tables.scores):
+    for table in (
+        tables.outcomes,
+        tables.rater_sums,
+        tables.agent_sums,
+        tables.call_sums,
+        tables.scores,
+    ):
         connection.execute(delete(table))
     for run_id in connection.scalars(select(tables.runs.c.id)).all():
         summarise(connection, run_id)

@@ -104,6 +104,7 @@ measures = Table(
     Column("name", String(64), nullable=False),  # draft_alignment, alignment_gain, peer_rating, ...
     Column("kind", String(8), nullable=False),  # score, gain, peers
     Column("scale", String(32), nullable=False),
+    Column("subject", String(8), nullable=False),  # stage, agent, pair: what is rated
     Column("stage", String(32), nullable=False),  # of a gain the last one
     Column("base", String(32)),  # of a gain the first stage
     Column("sign", SmallInteger, nullable=False),  # of a gain: -1 where low is better
@@ -312,6 +313,17 @@ rater_sums = Table(
     Column("compared", Integer, nullable=False),  # how many drafts others have rated too
     Column("deviation", Float, nullable=False),  # sum over them: own less the others' mean
     Column("deviation_squares", Float, nullable=False),
+    sqlite_with_rowid=False,
+)
+
+agent_sums = Table(
+    "agent_sums",
+    metadata,
+    Column("run_id", ForeignKey("runs.id"), primary_key=True),
+    Column("agent", Integer, primary_key=True, autoincrement=False),  # who is rated, or the author
+    Column("measure_id", ForeignKey("measures.id"), primary_key=True, autoincrement=False),
+    Column("n", Integer, nullable=False),  # values in complete episodes; of peers each rating
+    Column("total", Float, nullable=False),  # their sum
     sqlite_with_rowid=False,
 )
 

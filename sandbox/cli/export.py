@@ -33,7 +33,7 @@ def export(
         typer.Option(help="source of ratings: observer, observer-expected, peers, peers-expected"),
     ] = None,
     scale: Annotated[
-        str | None, typer.Option(help="the observer's scale: alignment, engagement")
+        str | None, typer.Option(help="the observer's scale that counts; default: the main one")
     ] = None,
     pick: Annotated[
         str | None,

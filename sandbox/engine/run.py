@@ -225,6 +225,7 @@ def _write_measures(connection: Connection, run_id: int, declaration: Declaratio
             "name": one.name,
             "kind": one.kind,
             "scale": one.scale.name,
+            "subject": one.scale.subject,
             "stage": one.stage,
             "base": one.base,
             "sign": 1 if one.scale.better == "high" else -1,

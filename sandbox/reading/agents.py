@@ -275,7 +275,7 @@ def agents(
         order: one of `agent_orders`.
     """
     declared = declaration_of(reader)
-    means, counted = _means(reader, declared), _episode_counts(reader)
+    means, counted = _means(reader), _episode_counts(reader)
     given, memories = ratings_given(reader), memory_counts(reader)
     peers = declared.peers
     shown = [one.name for one in agent_measures(declared)]
@@ -369,60 +369,17 @@ def _value(row: AgentRow, order: str) -> float | None:
     return row.measures[order]
 
 
-def _means(reader: Reader, declared: Declaration) -> dict[int, dict[str, float]]:
-    """The mean of each measure of `agent_measures` and of the peers' ratings, by agent.
+def _means(reader: Reader) -> dict[int, dict[str, float]]:
+    """The mean of each measure by agent: of an author's episodes, or of the agent who is rated.
 
     The mean of peers' ratings is over all ratings, not over episodes.
     """
-    e, s, ids = tables.episodes, tables.scores, measure_ids(reader)
-    by_author = [one for one in agent_measures(declared) if one.scale.subject != "agent"]
-    names = {ids[one.name]: one.name for one in by_author}
+    a, names = tables.agent_sums, {id: name for name, id in measure_ids(reader).items()}
+    query = select(a.c.agent, a.c.measure_id, a.c.total, a.c.n)
     found: dict[int, dict[str, float]] = {}
-    query = (
-        select(e.c.author, s.c.measure_id, func.avg(s.c.value))
-        .join(e, e.c.id == s.c.episode_id)
-        .where(s.c.measure_id.in_(names), e.c.author.is_not(None))
-        .group_by(e.c.author, s.c.measure_id)
-    )
-    for author, measure, mean in reader.rows(query):
-        found.setdefault(author, {})[names[measure]] = float(mean)
-    if (peers := declared.peers) is not None:
-        for author, received in _mean_received(reader, ids[peers.name]).items():
-            found.setdefault(author, {})[peers.name] = received
-    for agent, name, rating in _own_ratings(reader, declared):
-        found.setdefault(agent, {})[name] = rating
+    for agent, measure, total, n in reader.rows(query.where(a.c.run_id == reader.run.id)):
+        found.setdefault(agent, {})[names[measure]] = float(total) / int(n)
     return found
-
-
-def _mean_received(reader: Reader, measure: int) -> dict[int, float]:
-    """The mean of the ratings that peers gave, by author."""
-    e, s = tables.episodes, tables.scores
-    weighted = func.sum(s.c.value * e.c.ratings_read) / func.sum(e.c.ratings_read)
-    query = (
-        select(e.c.author, weighted)
-        .join(e, e.c.id == s.c.episode_id)
-        .where(s.c.measure_id == measure, e.c.author.is_not(None))
-        .group_by(e.c.author)
-    )
-    return {author: float(mean) for author, mean in reader.rows(query)}
-
-
-def _own_ratings(reader: Reader, declared: Declaration) -> Iterator[tuple[int, str, float]]:
-    """The mean of an agent's own ratings on scales that rate agents, at the last rated stage."""
-    o = tables.observations
-    for scale in declared.observed:
-        final = declared.final(scale)
-        if scale.subject != "agent" or final is None:
-            continue
-        query = select(o.c.agent, func.avg(o.c.rating)).where(
-            o.c.agent >= 0,
-            reader.mine(o.c.episode_id),
-            o.c.scale == scale.name,
-            o.c.stage == final.stage,
-            o.c.rating.is_not(None),
-        )
-        for agent, mean in reader.rows(query.group_by(o.c.agent)):
-            yield agent, final.name, float(mean)
 
 
 def _episode_counts(reader: Reader) -> dict[int, tuple[int, int]]:
