@@ -219,7 +219,7 @@ def calls_of(database: Path) -> list[tuple[str, str, Any, int]]:
     systems = dict(rows(database, "SELECT name, system FROM forms"))
     found = []
     with api.open_run(str(database)) as reader:
-        for number in sorted(reader.begun_episodes(all_of_them=True)):
+        for number in sorted(reader.episodes_with_calls()):
             for call in reader.journal(number):
                 name = CallName(
                     number // reader.run.per_round,

@@ -1,1 +1,1 @@
-"""Ground: tables, migrations, the one writer, readers and exports. Knows nothing of models."""
+"""Persistence: tables, migrations, the writer, readers and search. Imports no other package."""

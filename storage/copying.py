@@ -1,4 +1,4 @@
-"""Copying a run's start, or its first rounds, into another database or into the same one."""
+"""Copy the initial state or the first rounds of a run, within a database or to another one."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Any
 from sqlalchemy import Connection, Engine, Select, Table, func, insert, select
 
 from storage import tables
-from storage.reader import Reader, text_numbers
+from storage.reader import Reader, parse_text_list
 from storage.summaries import summarise
 from storage.tables import first_id
 from storage.writer import Writer
@@ -18,7 +18,7 @@ from storage.writer import Writer
 Row = dict[str, Any]
 
 _BATCH = 2000
-_BEFORE_ALL = -1  # the round of prior memories
+_PRIOR_ROUND = -1  # the round of prior memories
 
 _TEXT_IDS = (
     "text_id",
@@ -32,37 +32,38 @@ _IDS = ("id", "question_id", "episode_id", "call_id", "memory_id", *_TEXT_IDS)
 
 
 def forked_from(reader: Reader) -> Row | None:
-    """The column `origin` of a fork, parsed; None for any other run."""
+    """Parse the column `origin` of a fork; None for any other run."""
     if reader.run.origin is None:
         return None
-    found: Row = json.loads(reader.run.origin)["forked_from"]
-    return found
+    origin: Row = json.loads(reader.run.origin)["forked_from"]
+    return origin
 
 
 def copy_start(source: Reader, target: Engine) -> None:
-    """Copy the run itself and what was there before its first call, in one transaction.
+    """Copy a run as it was before its first call, in one transaction.
 
-    That is its forms, models, agents, questions and prior memories; of a fork also the rounds that
-    it took over. Ids of its rows stay as they are, so `target` must not hold the run yet.
+    Copies the run's row, prompt templates, models, agents, questions and prior memories, and for a
+    fork also the rounds that were copied when it was made. Ids are kept, so `target` must not
+    contain the run yet.
     """
     origin = forked_from(source)
     with target.begin() as connection:
         connection.execute(insert(tables.runs), dict(source.run._mapping))
-        last = _BEFORE_ALL if origin is None else int(origin["round"])
+        last = _PRIOR_ROUND if origin is None else int(origin["round"])
         copy_rounds(source, connection, source.run.id, last)
 
 
 def copy_rounds(source: Reader, connection: Connection, run_id: int, last: int) -> None:
-    """Copy a run as it was after a round, into a run whose own row is there already.
+    """Copy a run up to and including a round, into a run whose row exists already.
 
-    Rows are streamed: what is kept in memory is one byte for each text of the source. Only texts
-    that the copied rows use are copied. All episodes of the rounds must be complete.
+    Rows are streamed; memory use is one byte for each text of the source. Only texts that the
+    copied rows refer to are copied. All episodes of the copied rounds must be complete.
 
     Args:
-        source: the run to copy from; of its database a connection of its own is used.
-        connection: a transaction of the database to copy to.
-        run_id: the run to copy to; ids are shifted by the distance of the runs' first ids.
-        last: the last round to copy; -1 copies what was there before the first call.
+        source: the run to copy from; it is read over a connection of its own.
+        connection: a transaction on the target database.
+        run_id: the run to copy to; ids are shifted by the difference of the two first ids.
+        last: the last round to copy; -1 copies the state before the first call.
     """
     copier = _Copier(source, connection, run_id)
     q, m, a = tables.questions, tables.memories, tables.agents
@@ -77,7 +78,7 @@ def copy_rounds(source: Reader, connection: Connection, run_id: int, last: int) 
         (c, c.c.episode_id, (c.c.id,)),
         (r, r.c.episode_id, (r.c.rater,)),
         (o, o.c.episode_id, (o.c.stage, o.c.scale, o.c.agent, o.c.other)),
-        *((one, one.c.episode_id, (one.c.number,)) for one in _OF_SCENES),
+        *((scene, scene.c.episode_id, (scene.c.number,)) for scene in _SCENE_TABLES),
     ):
         query = select(table).where(column.between(source.base, end))
         copier.copy(table, query.order_by(column, *order))
@@ -85,11 +86,11 @@ def copy_rounds(source: Reader, connection: Connection, run_id: int, last: int) 
     summarise(connection, run_id)
 
 
-_OF_SCENES = (tables.parts, tables.acts, tables.notes)
+_SCENE_TABLES = (tables.parts, tables.acts, tables.notes)
 
 
 class _Copier:
-    """Moves rows of one run to another, and before them the texts that they use."""
+    """Copies rows from one run to another, each after the texts that it refers to."""
 
     def __init__(self, source: Reader, connection: Connection, run_id: int) -> None:
         self._source = source
@@ -99,45 +100,46 @@ class _Copier:
         text_id = tables.texts.c.id
         last = source.scalar(select(func.max(text_id)).where(source.mine(text_id)))
         self._copied = bytearray(0 if last is None else last - source.base + 1)
-        self._forms = self._renumbered(tables.forms)
-        self._models = self._renumbered(tables.models)
-        self._renumbered(tables.measures)
+        self._forms = self._copy_with_new_ids(tables.forms)
+        self._models = self._copy_with_new_ids(tables.models)
+        self._copy_with_new_ids(tables.measures)
 
-    def _renumbered(self, table: Table) -> dict[int, int]:
-        """Copy rows whose ids the database hands out; returns their new ids by the old ones."""
+    def _copy_with_new_ids(self, table: Table) -> dict[int, int]:
+        """Copy rows whose ids the database assigns; returns a mapping from old to new ids."""
         query = select(table).where(table.c.run_id == self._source.run.id).order_by(table.c.id)
-        found = {}
+        new_ids = {}
         for row in self._source.rows(query):
             values = dict(row._mapping) | {"run_id": self._run_id}
             old = values.pop("id")
-            made = self._connection.execute(insert(table).values(values).returning(table.c.id))
-            found[old] = made.scalar_one()
-        return found
+            result = self._connection.execute(insert(table).values(values).returning(table.c.id))
+            new_ids[old] = result.scalar_one()
+        return new_ids
 
     def copy(self, table: Table, query: Select[Any]) -> None:
-        """Copy the rows of a query, in its order."""
+        """Copy the rows of a query, in the order of the query."""
         for batch in _batches(dict(row._mapping) for row in self._source.rows(query)):
-            self._copy_texts({number for row in batch for number in self._texts_of(row)})
-            self._connection.execute(insert(table), [self._moved(row) for row in batch])
+            self._copy_texts({number for row in batch for number in self._text_numbers(row)})
+            self._connection.execute(insert(table), [self._shifted(row) for row in batch])
 
-    def _texts_of(self, row: Row) -> Iterator[int]:
+    def _text_numbers(self, row: Row) -> Iterator[int]:
         base = self._source.base
         yield from (row[name] - base for name in _TEXT_IDS if row.get(name) is not None)
         if "prompt" in row:
-            yield from text_numbers(row["prompt"])
-            yield from text_numbers(row["reply"])
-            yield from text_numbers(row["thinking"])
+            yield from parse_text_list(row["prompt"])
+            yield from parse_text_list(row["reply"])
+            yield from parse_text_list(row["thinking"])
 
     def _copy_texts(self, numbers: set[int]) -> None:
         missing = [number for number in numbers if not self._copied[number]]
-        found = self._source.texts(missing)
-        for number in found:
+        texts = self._source.texts(missing)
+        for number in texts:
             self._copied[number] = 1
-        rows = [{"id": self._base + number, "text": text} for number, text in found.items()]
+        rows = [{"id": self._base + number, "text": text} for number, text in texts.items()]
         if rows:
             self._connection.execute(insert(tables.texts), rows)
 
-    def _moved(self, row: Row) -> Row:
+    def _shifted(self, row: Row) -> Row:
+        """The row with ids of the target run; changes it in place."""
         shift = self._base - self._source.base
         for name in _IDS:
             if row.get(name) is not None:
@@ -151,16 +153,16 @@ class _Copier:
 
 
 def _batches(rows: Iterable[Row]) -> Iterator[list[Row]]:
-    left = iter(rows)
-    while batch := list(islice(left, _BATCH)):
+    remaining = iter(rows)
+    while batch := list(islice(remaining, _BATCH)):
         yield batch
 
 
-class JoiningWriter(Writer):
-    """A writer within a transaction: it goes on from the rows that the transaction has written.
+class TransactionWriter(Writer):
+    """A writer that works inside a transaction and continues after the rows written in it.
 
     Args:
-        connection: the transaction; `flush` is to be called with it.
+        connection: the transaction; pass it to `flush`.
         run_id: the run to write.
     """
 

@@ -1,4 +1,4 @@
-"""Opening databases: where a run lives, how SQLite is set up, and who may write."""
+"""Open databases: addresses of runs, connection settings of SQLite, and locks for writing."""
 
 from __future__ import annotations
 
@@ -24,29 +24,33 @@ RUNS = Path("runs")
 
 
 class Address(NamedTuple):
-    """Where a run lives: a database, and the run's name in it (None: the only one there)."""
+    """A database and the name of a run in it (None: the only run of the database)."""
 
     url: URL
     name: str | None
 
     def __str__(self) -> str:
-        where = place_of(self.url)
-        return f"{where}#{self.name}" if self.name else where
+        place = place_of(self.url)
+        return f"{place}#{self.name}" if self.name else place
 
     @property
     def typed(self) -> str:
-        """RUN as short as it can be typed."""
-        home = RUNS.absolute() / f"{self.name}.db"
-        return str(self.name) if str(self.url.database) == str(home) else f"'{self}'"
+        """The shortest RUN argument that names this run, quoted where a shell needs it."""
+        default = RUNS.absolute() / f"{self.name}.db"
+        return str(self.name) if str(self.url.database) == str(default) else f"'{self}'"
 
 
 def is_file(url: URL) -> bool:
-    """Whether a database is an SQLite file."""
+    """Whether the URL names an SQLite file."""
     return url.get_backend_name() == "sqlite" and bool(url.database)
 
 
 def parse_url(address: str) -> URL:
-    """Read a database URL, or the path of an SQLite file."""
+    """Parse a database URL or the path of an SQLite file.
+
+    Raises:
+        InputError: the URL is invalid, or its driver is not installed.
+    """
     if "://" not in address:
         return URL.create("sqlite", database=str(Path(address).expanduser().absolute()))
     try:
@@ -55,16 +59,20 @@ def parse_url(address: str) -> URL:
     except ModuleNotFoundError as error:
         raise InputError(f"{address}: needs a driver that is not installed: {error}") from None
     except (ArgumentError, NoSuchModuleError, ImportError) as error:
-        raise InputError(f"{address}: not a database URL that works here: {error}") from None
+        raise InputError(f"{address}: not a usable database URL: {error}") from None
     if url.get_backend_name() == "sqlite":
         if not url.database or url.database == ":memory:":
-            raise InputError(f"{address}: a run needs a database file, not one in memory")
+            raise InputError(f"{address}: found a database in memory; expected a file")
         url = url.set(database=str(Path(url.database).absolute()))
     return url
 
 
 def parse_run(run: str) -> Address:
-    """Read RUN: a name under runs/, a path to a database file, or a URL; ``#name`` picks a run."""
+    """Parse RUN: a name under runs/, the path of a database file, or a URL, each with ``#name``.
+
+    Raises:
+        InputError: there is no such file, or the URL is invalid.
+    """
     place, _, name = run.partition("#")
     if "://" in place:
         return Address(parse_url(place), name or None)
@@ -76,7 +84,7 @@ def parse_run(run: str) -> Address:
         raise InputError(f"{run}: no such run; expected a name under {RUNS}/, a file or a URL")
     url = parse_url(str(path))
     if by_name and not name and place in run_names(url):
-        name = place  # the file may hold others beside it
+        name = place  # the file may contain other runs as well
     return Address(url, name or None)
 
 
@@ -89,7 +97,7 @@ _PRAGMAS = ("busy_timeout = 30000", "cache_size = -65536", "temp_store = MEMORY"
 
 
 def _connect_writing(connection: Any, _record: Any) -> None:
-    connection.isolation_level = None  # transactions begin where SQLAlchemy says so: `_begin`
+    connection.isolation_level = None  # transactions begin by the `begin` event, see `_engine`
     for pragma in (*_PRAGMAS, "journal_mode = WAL", "synchronous = NORMAL"):
         connection.execute(f"PRAGMA {pragma}")
 
@@ -117,21 +125,21 @@ def _engine(url: URL, write: bool) -> Engine:
 
 
 def one_line(error: BaseException) -> str:
-    """The first line of an error's own text, without what SQLAlchemy adds to it."""
+    """The first line of an error's message, without the text that SQLAlchemy adds."""
     cause = getattr(error, "orig", None) or error
     return (str(cause).strip() or type(cause).__name__).splitlines()[0]
 
 
 def place_of(url: URL) -> str:
-    """A database as a person names it: the file's path, or the URL without its password."""
+    """The name of a database for messages: the path of the file, or the URL without password."""
     return str(url.database) if is_file(url) else url.render_as_string(hide_password=True)
 
 
 def open_for_reading(url: URL) -> Engine:
-    """Open an existing database for reading only.
+    """Open an existing database read-only.
 
     Raises:
-        InputError: it is not there, not ours, or from another version.
+        InputError: it does not exist, is not a database of runs, or has another schema version.
     """
     engine = _engine(url, write=False)
     try:
@@ -142,10 +150,10 @@ def open_for_reading(url: URL) -> Engine:
 
 
 def run_names(url: URL) -> list[str]:
-    """The names of the runs in a database, in the order in which they were started.
+    """The names of the runs in a database, in the order of their creation.
 
     Raises:
-        InputError: it is not there, not ours, or from a newer version.
+        InputError: it does not exist, is not a database of runs, or has a newer schema version.
     """
     engine = _engine(url, write=False)
     try:
@@ -161,15 +169,16 @@ def run_names(url: URL) -> list[str]:
 
 @contextmanager
 def writing(url: URL) -> Iterator[Engine]:
-    """Open a database for writing; make it if it is missing, bring it to today's schema.
+    """Open a database for writing; create it if it is missing, migrate it to the current schema.
 
-    An SQLite file is locked as a whole, by a file beside it that goes with the process, however
-    that ends; it is left alone where it is not ours. On leaving it stands alone, without a WAL,
-    unless a reader still has it open. Runs in a server are locked one by one: see `claim`.
+    An SQLite file is locked as a whole, by a lock file beside it that the operating system releases
+    when the process ends. A file that is not a database of runs is not changed. On exit the WAL is
+    merged into the file, unless a reader still has it open. On a server each run is locked on its
+    own: see `claim`.
 
     Raises:
-        InputError: it cannot be opened or written, is not ours, is from a newer version, or another
-            process is writing it.
+        InputError: it cannot be opened or written, is not a database of runs, has a newer schema
+            version, or another process is writing it.
     """
     place = place_of(url)
     with ExitStack() as stack:
@@ -177,10 +186,10 @@ def writing(url: URL) -> Iterator[Engine]:
             if is_file(url):
                 Path(str(url.database)).parent.mkdir(parents=True, exist_ok=True)
                 stack.enter_context(_file_lock(url))
-                stack.enter_context(_nothing_half_made(Path(str(url.database))))
+                stack.enter_context(_remove_new_file_on_failure(Path(str(url.database))))
                 _check_existing(url)
             engine = _engine(url, write=True)
-            stack.callback(_leave, url, engine)
+            stack.callback(_close, url, engine)
             migrate(engine, place)
         except (DBAPIError, OSError) as error:
             raise InputError(f"{place}: cannot be written: {one_line(error)}") from None
@@ -203,19 +212,19 @@ def _file_lock(url: URL) -> Iterator[None]:
 
 
 @contextmanager
-def _nothing_half_made(path: Path) -> Iterator[None]:
-    """Take a file away again that was made here, if what it was made for has failed."""
-    there = path.exists()
+def _remove_new_file_on_failure(path: Path) -> Iterator[None]:
+    """Delete a file that did not exist before, if the block raises."""
+    existed = path.exists()
     try:
         yield
     except BaseException:
-        if not there:
+        if not existed:
             path.unlink(missing_ok=True)
         raise
 
 
 def _check_existing(url: URL) -> None:
-    """Look before touching: opening a file for writing changes its header."""
+    """Check the schema version read-only: opening a file for writing changes its header."""
     path = Path(str(url.database))
     if path.exists() and path.stat().st_size:
         engine = _engine(url, write=False)
@@ -223,20 +232,20 @@ def _check_existing(url: URL) -> None:
         engine.dispose()
 
 
-def _leave(url: URL, engine: Engine) -> None:
+def _close(url: URL, engine: Engine) -> None:
     engine.dispose()
     if is_file(url):
-        for _ in range(_LEAVING):
-            if _stands_alone(url):
+        for _ in range(_CLOSE_ATTEMPTS):
+            if _merge_wal(url):
                 return
-            time.sleep(_WAIT)
+            time.sleep(_CLOSE_WAIT)
 
 
-_LEAVING, _WAIT = 80, 0.025  # two seconds: those who look on have the file open for moments only
+_CLOSE_ATTEMPTS, _CLOSE_WAIT = 80, 0.025  # two seconds: readers have the file open only briefly
 
 
-def _stands_alone(url: URL) -> bool:
-    """Fold the WAL into the file; False while somebody reads it."""
+def _merge_wal(url: URL) -> bool:
+    """Merge the WAL into the file; returns False while a reader has it open."""
     with suppress(sqlite3.Error), closing(sqlite3.connect(str(url.database))) as connection:
         return bool(connection.execute("PRAGMA journal_mode = DELETE").fetchone()[0] == "delete")
     return False
@@ -244,10 +253,10 @@ def _stands_alone(url: URL) -> bool:
 
 @contextmanager
 def claim(engine: Engine, run: str) -> Iterator[None]:
-    """Hold the right to write one run of a server; an SQLite file is locked already.
+    """Lock one run of a PostgreSQL server for writing; an SQLite file is locked already.
 
     Raises:
-        InputError: another process holds it.
+        InputError: another process has the lock.
     """
     if engine.dialect.name != "postgresql":
         yield
@@ -266,7 +275,7 @@ def claim(engine: Engine, run: str) -> Iterator[None]:
 
 
 def is_being_written(url: URL) -> bool:
-    """Whether a process is writing this SQLite file. Of a server it is not known: False."""
+    """Whether a process is writing this SQLite file; False for a server, where it is unknown."""
     path = Path(f"{url.database}.lock")
     if not is_file(url) or not path.exists():
         return False

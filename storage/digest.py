@@ -1,10 +1,10 @@
-"""The digest of a run: what "the same result" means.
+"""The digest of a run: two runs have the same result if their digests are equal.
 
-A SHA-256 over agents, episodes, ratings, observations, parsed replies and memories, in canonical
-order and with the texts themselves; times, ids, names of models and everything that depends on the
-order of arrival are left out. Each item is one line of JSON, whose fields are listed here one by
-one: what classes are called and how they are ordered changes no digest. `VERSION` counts up when
-the lines change; a run stores the version of its digest.
+A SHA-256 over agents, episodes, scenes, ratings, observations, parsed replies and memories in
+canonical order, with full texts. It excludes times, ids, model names and everything else that
+depends on the order of arrival. Each item is one line of JSON whose fields are listed explicitly,
+so that renaming a class or reordering its fields changes no digest. Increase `VERSION` when the
+lines change; a run stores the version of its digest.
 """
 
 from __future__ import annotations
@@ -23,11 +23,11 @@ from storage.scenes import Scene
 
 VERSION = 1
 
-_BATCH = 500  # episodes at a time: memory does not grow with the run
+_BATCH = 500  # episodes at a time, so that memory use is bounded
 
 
 def digest(reader: Reader) -> str:
-    """The digest of a run, in hexadecimal."""
+    """Compute the digest of a run, in hexadecimal."""
     total = sha256()
     for line in _lines(reader):
         total.update(json.dumps(line, ensure_ascii=False).encode())
@@ -41,24 +41,39 @@ def _lines(reader: Reader) -> Iterator[list[Any]]:
     for row in reader.rows(agents):
         yield ["agent", row.number, row.label, json.loads(row.persona), row.neighbours]
     numbers = []
-    for one in exchanges(reader):
-        numbers.append(one.episode)
-        yield ["episode", one.episode, one.author, one.question, one.failed_at]
-        yield ["texts", *one.texts.values()]
-        for given in one.ratings:
-            yield ["rating", given.rater, given.label, given.rating, given.reason, given.status]
-        for seen in one.observations:
-            yield _observation(seen)
-        if one.scene is not None:
-            yield from _scene(one.scene)
+    for exchange in exchanges(reader):
+        numbers.append(exchange.episode)
+        yield [
+            "episode",
+            exchange.episode,
+            exchange.author,
+            exchange.question,
+            exchange.failed_at,
+        ]
+        yield ["texts", *exchange.texts.values()]
+        for peer in exchange.ratings:
+            yield ["rating", peer.rater, peer.label, peer.rating, peer.reason, peer.status]
+        for observation in exchange.observations:
+            yield _observation(observation)
+        if exchange.scene is not None:
+            yield from _scene(exchange.scene)
     for start in range(0, len(numbers), _BATCH):
         yield from _calls(reader, numbers[start : start + _BATCH])
     yield from _memories(reader)
 
 
-def _observation(seen: Observation) -> list[Any]:
-    line = ["observation", seen.stage, seen.scale, seen.rating, seen.reason, seen.status]
-    return line if seen.agent is None else [*line, seen.agent, seen.other]
+def _observation(observation: Observation) -> list[Any]:
+    line = [
+        "observation",
+        observation.stage,
+        observation.scale,
+        observation.rating,
+        observation.reason,
+        observation.status,
+    ]
+    if observation.agent is None:
+        return line
+    return [*line, observation.agent, observation.other]
 
 
 def _scene(scene: Scene) -> Iterator[list[Any]]:
@@ -82,14 +97,14 @@ def _scene(scene: Scene) -> Iterator[list[Any]]:
 
 
 def _calls(reader: Reader, episodes: Sequence[int]) -> Iterator[list[Any]]:
-    """The calls of some episodes, by episode and name: which came first does not matter."""
+    """Calls sorted by episode and name, since the order of arrival must not matter."""
     for episode, calls in sorted(reader.calls_of(episodes).items()):
-        for call in sorted(calls, key=_place):
+        for call in sorted(calls, key=_sort_key):
             name = (call.form, call.agent, call.turn, call.attempt)
             yield ["call", episode, *name, call.status, call.reply]
 
 
-def _place(call: Journalled) -> tuple[str, bool, int, int, int]:
+def _sort_key(call: Journalled) -> tuple[str, bool, int, int, int]:
     return call.form, call.agent is not None, call.agent or 0, call.turn, call.attempt
 
 

@@ -1,11 +1,11 @@
-"""The one error that is the user's to mend."""
+"""Errors caused by user input."""
 
 from __future__ import annotations
 
 
 class InputError(Exception):
-    """Bad input. The message is one clear line: the place, what was found, what was expected."""
+    """Raised for invalid user input. The message is one line: ``place: found X; expected Y``."""
 
 
 class NotThere(InputError):
-    """What is asked for by its number does not exist."""
+    """Raised when no row has the number that the user asked for."""

@@ -1,7 +1,7 @@
-"""The exchanges of a run: who was asked what, what others said of it, and what became of it.
+"""Exchanges: the episodes of a run as they are read, with texts, ratings and scores.
 
-An exchange is one episode with everything that was said in it, also where it failed. What a model
-did not say is None here: no missing text and no missing rating is ever replaced by a value.
+Failed episodes are included. Missing texts and missing ratings are None; they are never replaced by
+a value.
 """
 
 from __future__ import annotations
@@ -16,25 +16,25 @@ from typing import Any, NamedTuple
 from sqlalchemy import Connection, Select, select
 
 from storage import tables
+from storage.model_names import OBSERVER, ModelByAgent, ModelNames
 from storage.reader import Reader
 from storage.scenes import Scene, scenes_of
-from storage.voices import OBSERVER, Spoke, Voices
 
-_BATCH = 500  # episodes at a time: memory does not grow with the run
+_BATCH = 500  # episodes at a time, so that memory use is bounded
 
 
 class GivenRating(NamedTuple):
-    """What one peer said of a draft.
+    """A peer's rating of the author's text.
 
     Attributes:
-        rater: the peer's number.
-        label: the starting demographic that the peer belongs to.
+        rater: the agent number of the peer.
+        label: the peer's starting demographic.
         rating: on the peers' scale; None where it could not be parsed.
-        reason: why; None where it is missing or was truncated.
-        status: what became of the peer's reply: ok, cut, empty, unreadable or failed.
+        reason: the reason given; None where it is missing or was truncated.
+        status: the status of the peer's reply: ok, cut, empty, unreadable or failed.
         expected: the expected rating from the probabilities of the labels; None where the backend
             returns none.
-        model: the name of the model that the peer spoke with.
+        model: the name of the model that gave the rating.
     """
 
     rater: int
@@ -47,16 +47,16 @@ class GivenRating(NamedTuple):
 
 
 class Observation(NamedTuple):
-    """The observer's rating of a stage, or of somebody in it, on one scale.
+    """The observer's rating of a stage, or of an agent or a pair in it, on one scale.
 
     Attributes:
         stage: the name of the stage.
         scale: the name of the scale.
-        agent: the number of the agent that is rated; None where it is the stage's text.
-        other: the number of the second agent of a pair; None where it is no pair.
+        agent: the number of the rated agent; None where the text of the stage is rated.
+        other: the number of the second agent of a rated pair; None where no pair is rated.
         rating: on the scale; None where it could not be parsed.
-        reason: why; None where it is missing or was truncated.
-        status: what became of the observer's reply, as for a `GivenRating`.
+        reason: the reason given; None where it is missing or was truncated.
+        status: the status of the observer's reply, as for a `GivenRating`.
         expected: the expected rating, as for a `GivenRating`.
         model: the name of the observer's model.
     """
@@ -73,22 +73,22 @@ class Observation(NamedTuple):
 
 
 class Exchange(NamedTuple):
-    """One episode, with its texts.
+    """One episode as it is read.
 
     Attributes:
         episode: its number within the run, counted from 0.
         round: counted from 0.
-        author: the number of the agent whose episode it is; None where it is nobody's.
-        label: the starting demographic that the author belongs to; None without an author.
+        author: the number of the author; None where the episode has no author.
+        label: the author's starting demographic; None without an author.
         persona: the author's name; None without an author.
-        question: what was asked.
-        question_source: the file and line that the question is from.
-        texts: what was recorded, by stage in the world's order; None where a stage is missing.
-        ratings: the peers' ratings, by the peer's number.
-        failed_at: the form without a usable reply; None where the episode was played to its end.
-        observations: by stage and scale; none yet where the observer is still at work.
-        model: the name of the model that gave the answers; empty where nobody spoke.
-        scene: what was played between the answers; None where there was no scene.
+        question: the text of the question.
+        question_source: the file and line of the question.
+        texts: the recorded text of each stage, in the world's order; None where it is missing.
+        ratings: the peers' ratings, sorted by rater.
+        failed_at: the form without a usable reply; None where the episode was played to the end.
+        observations: sorted by stage, scale and agents; empty while the observer is working.
+        model: the name of the model that wrote the stages; empty without calls.
+        scene: the scene played between the answers; None in worlds without scenes.
     """
 
     episode: int
@@ -106,40 +106,42 @@ class Exchange(NamedTuple):
     scene: Scene | None = None
 
     def observation(self, stage: str, scale: str) -> Observation | None:
-        """The observer's first rating of a stage on a scale; None where it was not asked."""
-        for one in self.observations:
-            if one.stage == stage and one.scale == scale:
-                return one
+        """The observer's first rating of a stage on a scale; None if there is none."""
+        for observation in self.observations:
+            if observation.stage == stage and observation.scale == scale:
+                return observation
         return None
 
     def score(self, stage: str, scale: str) -> float | None:
-        """The observer's rating of a stage on a scale; None where it could not be parsed.
+        """The observer's rating of a stage on a scale; the mean where several subjects are rated.
 
-        Where several agents or pairs are rated it is the mean of their ratings.
+        None where no rating could be parsed.
         """
         ratings = [
-            one.rating
-            for one in self.observations
-            if one.stage == stage and one.scale == scale and one.rating is not None
+            observation.rating
+            for observation in self.observations
+            if (observation.stage, observation.scale) == (stage, scale)
+            and observation.rating is not None
         ]
-        return None if not ratings else whole(sum(ratings) / len(ratings))
+        return None if not ratings else int_if_whole(sum(ratings) / len(ratings))
 
     @property
     def mean_rating(self) -> float | None:
         """The mean of the peers' ratings that could be parsed; None where there are none."""
-        read = [given.rating for given in self.ratings if given.rating is not None]
-        return sum(read) / len(read) if read else None
+        parsed = [peer.rating for peer in self.ratings if peer.rating is not None]
+        return sum(parsed) / len(parsed) if parsed else None
 
     @property
     def models(self) -> set[str]:
-        """The names of all models that spoke in it."""
-        raters = {given.model for given in self.ratings}
-        return {self.model} | raters | {seen.model for seen in self.observations}
+        """The names of all models that were called in this episode."""
+        raters = {peer.model for peer in self.ratings}
+        observers = {observation.model for observation in self.observations}
+        return {self.model} | raters | observers
 
 
 @contextmanager
 def snapshot(reader: Reader) -> Iterator[Connection]:
-    """A connection that sees the run as it was at one moment, also while it is being written."""
+    """Open a connection with a consistent snapshot of the database, also during writes."""
     with reader.engine.connect() as connection:
         if connection.dialect.name != "sqlite":
             connection.execution_options(isolation_level="REPEATABLE READ")
@@ -153,14 +155,14 @@ def exchanges(
     author: int | None = None,
     connection: Connection | None = None,
 ) -> Iterator[Exchange]:
-    """Stream the exchanges of a run in canonical order (round, then place in it).
+    """Stream the exchanges of a run in canonical order (round, then slot).
 
     Args:
         reader: the run.
         round: only those of this round.
         author: only those of this agent.
-        connection: a `snapshot` to read from, so that several passes see the same; by default
-            each pass takes its own.
+        connection: a `snapshot` to read from, so that several passes see the same state; by
+            default each pass takes a new one.
     """
     e = tables.episodes
     query = select(e.c.id).where(e.c.run_id == reader.run.id).order_by(e.c.round, e.c.id)
@@ -173,29 +175,30 @@ def exchanges(
 
 
 def exchanges_of(reader: Reader, connection: Connection, ids: Iterable[int]) -> Iterator[Exchange]:
-    """Stream the exchanges with these ids of the database, in their order, some at a time."""
-    voices, waiting = Voices.of(reader, connection), iter(ids)
-    while batch := list(islice(waiting, _BATCH)):
-        yield from _batch(reader, connection, voices, batch)
+    """Stream the exchanges with these database ids, in the given order, in batches."""
+    names = ModelNames.of(reader, connection)
+    remaining = iter(ids)
+    while batch := list(islice(remaining, _BATCH)):
+        yield from _batch(reader, connection, names, batch)
 
 
 def exchange(reader: Reader, number: int) -> Exchange | None:
-    """The exchange of one episode, by its number within the run; None where there is none."""
+    """Read the exchange of one episode, by its number within the run; None if there is none."""
     e = tables.episodes
     query = select(e.c.id).where(e.c.id == reader.base + number, e.c.run_id == reader.run.id)
     with snapshot(reader) as connection:
         ids = connection.scalars(query).all()
-        return next(_batch(reader, connection, Voices.of(reader, connection), ids), None)
+        return next(_batch(reader, connection, ModelNames.of(reader, connection), ids), None)
 
 
 def _batch(
-    reader: Reader, connection: Connection, voices: Voices, ids: Sequence[int]
+    reader: Reader, connection: Connection, names: ModelNames, ids: Sequence[int]
 ) -> Iterator[Exchange]:
-    """The exchanges with these ids, in their order."""
+    """The exchanges with these ids, in the given order."""
     rows = {row.id: row for row in connection.execute(_episodes(ids))}
-    spoke = voices.heard(connection, ids)
-    ratings = _ratings(connection, reader.run.id, ids, spoke)
-    observations = _observations(connection, ids, spoke)
+    models = names.by_agent(connection, ids)
+    ratings = _ratings(connection, reader.run.id, ids, models)
+    observations = _observations(connection, ids, models)
     scenes = scenes_of(connection, ids)
     texts, stages = _stage_texts(connection, ids), reader.stages
     for number in ids:
@@ -211,8 +214,8 @@ def _batch(
             texts={stage: texts.get((number, stage)) for stage in stages},
             ratings=tuple(ratings.get(number, ())),
             failed_at=row.failed_at,
-            observations=tuple(sorted(observations.get(number, ()), key=_subject)),
-            model=_model(spoke, number, row.author),
+            observations=tuple(sorted(observations.get(number, ()), key=_sort_key)),
+            model=models.get((number, None)) or models[number, row.author],
             scene=scenes.get(number),
         )
 
@@ -233,7 +236,13 @@ def _episodes(ids: Sequence[int]) -> Select[Any]:
     asked = tables.texts
     return (
         select(
-            *(e.c.id, e.c.round, e.c.author, e.c.failed_at, q.c.source, a.c.label, a.c.persona),
+            e.c.id,
+            e.c.round,
+            e.c.author,
+            e.c.failed_at,
+            q.c.source,
+            a.c.label,
+            a.c.persona,
             asked.c.text.label("asked"),
         )
         .join(q, q.c.id == e.c.question_id)
@@ -251,28 +260,30 @@ def _stage_texts(connection: Connection, ids: Sequence[int]) -> dict[tuple[int, 
 
 
 def _ratings(
-    connection: Connection, run_id: int, ids: Sequence[int], spoke: Spoke
+    connection: Connection, run_id: int, ids: Sequence[int], models: ModelByAgent
 ) -> dict[int, list[GivenRating]]:
     r, a, t, c = tables.ratings, tables.agents, tables.texts, tables.calls
+    # `+ 0` stops SQLite from using the index on raters: rows are looked up by episode
+    same_agent = (a.c.run_id == run_id) & (a.c.number == r.c.rater + 0)
     columns = (r.c.episode_id, r.c.rater, a.c.label, r.c.rating, t.c.text, r.c.status)
     query = (
         select(*columns, c.c.expected)
         .join(c, c.c.id == r.c.call_id)
-        .join(a, (a.c.run_id == run_id) & (a.c.number == r.c.rater + 0))  # by episode, not by rater
+        .join(a, same_agent)
         .outerjoin(t, t.c.id == r.c.reason_id)
         .where(r.c.episode_id.in_(ids))
         .order_by(r.c.episode_id, r.c.rater)
     )
-    found = defaultdict(list)
+    ratings = defaultdict(list)
     for number, rater, label, rating, reason, status, expected in connection.execute(query):
-        model = spoke[number, rater]
-        given = GivenRating(rater, label, whole(rating), reason, status, expected, model)
-        found[number].append(given)
-    return found
+        model = models[number, rater]
+        peer = GivenRating(rater, label, int_if_whole(rating), reason, status, expected, model)
+        ratings[number].append(peer)
+    return ratings
 
 
 def _observations(
-    connection: Connection, ids: Sequence[int], spoke: Spoke
+    connection: Connection, ids: Sequence[int], models: ModelByAgent
 ) -> dict[int, list[Observation]]:
     o, t, c = tables.observations, tables.texts, tables.calls
     key = (o.c.episode_id, o.c.stage, o.c.scale, o.c.agent, o.c.other)
@@ -282,29 +293,29 @@ def _observations(
         .outerjoin(t, t.c.id == o.c.reason_id)
         .where(o.c.episode_id.in_(ids))
     )
-    found = defaultdict(list)
+    observations = defaultdict(list)
     for row in connection.execute(query):
-        seen = Observation(
+        observation = Observation(
             stage=row.stage,
             scale=row.scale,
             agent=None if row.agent < 0 else row.agent,
             other=None if row.other < 0 else row.other,
-            rating=whole(row.rating),
+            rating=int_if_whole(row.rating),
             reason=row.text,
             status=row.status,
             expected=row.expected,
-            model=spoke[row.episode_id, OBSERVER],
+            model=models[row.episode_id, OBSERVER],
         )
-        found[row.episode_id].append(seen)
-    return found
+        observations[row.episode_id].append(observation)
+    return observations
 
 
-def _subject(one: Observation) -> tuple[str, str, int, int]:
-    none = -1
-    agent, other = (none if number is None else number for number in (one.agent, one.other))
-    return one.stage, one.scale, agent, other
+def _sort_key(observation: Observation) -> tuple[str, str, int, int]:
+    agent = -1 if observation.agent is None else observation.agent
+    other = -1 if observation.other is None else observation.other
+    return observation.stage, observation.scale, agent, other
 
 
-def whole(number: float | None) -> float | None:
-    """A rating as an int where it has no decimals, whatever type the database returns."""
+def int_if_whole(number: float | None) -> float | None:
+    """Convert a rating to int if it has no decimals, whatever type the database returned."""
     return int(number) if number is not None and number == int(number) else number

@@ -1,7 +1,7 @@
-"""Migrations: append-only, each applied in one transaction together with its record.
+"""Schema migrations: append-only, each applied in one transaction with the new version number.
 
-A new database gets today's tables and today's version. An older one is brought up step by step,
-and then its summaries, which follow from the rest, are made anew.
+A new database is created with the current tables and version. An older one is migrated step by
+step, and its summaries, which are derived from the other tables, are rebuilt at the end.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator
 from sqlalchemy import Connection, Engine, insert, inspect, select, update
 
 from storage.errors import InputError
-from storage.summaries import create_words, rebuild
+from storage.summaries import create_word_index, rebuild
 from storage.tables import metadata, schema
 
 
@@ -45,7 +45,7 @@ def _scenes(connection: Connection) -> None:
 
 
 def _change_schema(connection: Connection, table: str, old: str, new: str) -> None:
-    """SQLite's way to change a declared type or a constraint in place.
+    """Change a declared type or a constraint of an SQLite table in place.
 
     See https://www.sqlite.org/lang_altertable.html, section 7.
     """
@@ -69,7 +69,8 @@ def _summaries(connection: Connection) -> None:
     for column in (
         *(f"{score} SMALLINT" for score in scores),
         "mean_rating FLOAT",
-        *("ratings_read SMALLINT", "ratings_missing SMALLINT"),
+        "ratings_read SMALLINT",
+        "ratings_missing SMALLINT",
     ):
         connection.exec_driver_sql(f"ALTER TABLE episodes ADD COLUMN {column}")
     for name, columns, key in (
@@ -108,7 +109,7 @@ _PEERS = '{"name":"peer_rating","rater":"peers","stages":["draft"],"same_as":"al
 
 
 def _declaration(scales: str) -> str:
-    """What a run recorded before worlds declared it."""
+    """The stages and scales that runs had before worlds declared them."""
     return (
         '{"stages":[{"name":"draft","suffix":"before","form":"draft"},'
         '{"name":"revision","suffix":"after","form":"revise"}],'
@@ -129,7 +130,7 @@ def _declarations(connection: Connection) -> None:
         "stage VARCHAR(32) NOT NULL, "
         "base VARCHAR(32), sign SMALLINT NOT NULL, same_as VARCHAR(64), "
         "PRIMARY KEY (id), UNIQUE (run_id, name))",
-        *_measures_of_all_runs(),
+        *_insert_measures(),
         _table(
             sqlite,
             "stage_texts",
@@ -157,7 +158,7 @@ def _declarations(connection: Connection) -> None:
             "total FLOAT NOT NULL",
             "run_id, agent, measure_id",
         ),
-        *(_rebuilt_in_sqlite() if sqlite else _altered_in_postgresql()),
+        *(_recreate_tables_in_sqlite() if sqlite else _alter_tables_in_postgresql()),
         "CREATE INDEX observations_by_agent ON observations (agent) WHERE agent >= 0",
     ):
         connection.exec_driver_sql(statement)
@@ -172,7 +173,7 @@ def _table(sqlite: bool, name: str, columns: str, key: str) -> str:
     return f"CREATE TABLE {name} ({columns}, PRIMARY KEY ({key})){ending}"
 
 
-def _measures_of_all_runs() -> Iterator[str]:
+def _insert_measures() -> Iterator[str]:
     columns = (
         "INSERT INTO measures (run_id, name, kind, scale, subject, stage, base, sign, same_as)"
     )
@@ -187,8 +188,8 @@ def _measures_of_all_runs() -> Iterator[str]:
     yield f"{columns} {values} FROM runs WHERE world <> 'scene'"
 
 
-def _rebuilt_in_sqlite() -> Iterator[str]:
-    """SQLite cannot drop columns that refer to others, nor change a key: tables are made anew."""
+def _recreate_tables_in_sqlite() -> Iterator[str]:
+    """Recreate tables: SQLite cannot drop columns with foreign keys or change a primary key."""
     columns = "id, run_id, round, author, question_id, failed_at, observed"
     yield (
         "CREATE TABLE new_episodes (id INTEGER NOT NULL, run_id INTEGER NOT NULL, "
@@ -219,10 +220,15 @@ def _rebuilt_in_sqlite() -> Iterator[str]:
     yield "ALTER TABLE new_observations RENAME TO observations"
 
 
-def _altered_in_postgresql() -> Iterator[str]:
+def _alter_tables_in_postgresql() -> Iterator[str]:
     for column in (
-        *("draft_id", "revision_id", "mean_rating"),
-        *("draft_alignment", "revision_alignment", "draft_engagement", "revision_engagement"),
+        "draft_id",
+        "revision_id",
+        "mean_rating",
+        "draft_alignment",
+        "revision_alignment",
+        "draft_engagement",
+        "revision_engagement",
     ):
         yield f"ALTER TABLE episodes DROP COLUMN {column}"
     yield "ALTER TABLE observations DROP CONSTRAINT observations_pkey"
@@ -243,22 +249,22 @@ MIGRATIONS: tuple[Callable[[Connection], None], ...] = (
     _summaries,
     _declarations,
 )
-"""Step i brings a database from version i + 1 to version i + 2. Never edit a step; add one."""
+"""Item i migrates a database from version i + 1 to i + 2. Never edit a migration; append one."""
 
 VERSION = 1 + len(MIGRATIONS)
 
 
 def schema_version(engine: Engine, place: str) -> int | None:
-    """The schema version of a database; None for one without any table.
+    """The schema version of a database; None if it has no tables.
 
     Raises:
-        InputError: it is not ours, or from a newer version.
+        InputError: it is not a database of runs, or has a newer schema version.
     """
     names = inspect(engine).get_table_names()
     if not names:
         return None
     if schema.name not in names:
-        raise InputError(f"{place}: not a database of runs; expected one that this program made")
+        raise InputError(f"{place}: not a database of runs; expected one written by this program")
     with engine.connect() as connection:
         version = int(connection.scalar(select(schema.c.version)) or 0)
     if version > VERSION:
@@ -270,10 +276,14 @@ def schema_version(engine: Engine, place: str) -> int | None:
 
 
 def check_readable(engine: Engine, place: str) -> None:
-    """Refuse what a reader cannot read: an empty, foreign, newer or older database."""
+    """Check that a database has the current schema.
+
+    Raises:
+        InputError: it is empty, not a database of runs, or has another schema version.
+    """
     version = schema_version(engine, place)
     if version is None:
-        raise InputError(f"{place}: an empty database; expected one with runs in it")
+        raise InputError(f"{place}: found an empty database; expected one with runs")
     if version < VERSION:
         raise InputError(
             f"{place}: schema {version}, from an older version of this program; expected schema "
@@ -282,16 +292,16 @@ def check_readable(engine: Engine, place: str) -> None:
 
 
 def migrate(engine: Engine, place: str) -> None:
-    """Make the tables, or bring those of an older version to today's.
+    """Create the tables, or migrate those of an older version to the current schema.
 
     Raises:
-        InputError: the database is not ours, or from a newer version.
+        InputError: it is not a database of runs, or has a newer schema version.
     """
     version = schema_version(engine, place)
     if version is None:
         with engine.begin() as connection:
             metadata.create_all(connection)
-            create_words(connection)
+            create_word_index(connection)
             connection.execute(insert(schema).values(version=VERSION))
         return
     for step in range(version, VERSION):

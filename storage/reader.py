@@ -1,4 +1,4 @@
-"""Reading a run: rows as plain values, streamed where there may be many."""
+"""Read a run: rows as plain values, streamed where there may be many."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from storage.tables import first_id
 
 
 class Journalled(NamedTuple):
-    """A call of the journal, with its texts."""
+    """A call of the journal, with its full texts."""
 
     call_id: int
     form: str
@@ -40,7 +40,7 @@ class Journalled(NamedTuple):
 
     @property
     def key(self) -> tuple[object, ...]:
-        """What tells it apart within its episode."""
+        """Unique within the episode: form, agent, turn and attempt."""
         return (self.form, self.agent, self.turn, self.attempt)
 
 
@@ -49,11 +49,11 @@ class Reader:
 
     Args:
         engine: the database.
-        run: the run's row.
+        run: the row of the run in the table `runs`.
 
     Attributes:
         base: the first id of the run's rows.
-        stages: the names of the stages that its episodes record, in order.
+        stages: the names of the stages of an episode, in order.
     """
 
     def __init__(self, engine: Engine, run: Row[Any]) -> None:
@@ -67,23 +67,23 @@ class Reader:
 
     @classmethod
     def find(cls, engine: Engine, name: str | None, place: str) -> Reader:
-        """The run of this name; with None the only run there.
+        """Open the run of this name, or with None the only run of the database.
 
         Raises:
-            InputError: there is no such run, or there are several to choose from.
+            InputError: there is no such run, or several and no name.
         """
         with engine.connect() as connection:
             names = list(connection.scalars(select(tables.runs.c.name).order_by(tables.runs.c.id)))
         if name is None and len(names) != 1:
-            there = ", ".join(names) or "no run"
-            raise InputError(f"{place}: holds {there}; expected #NAME of one of them")
+            found = ", ".join(names) or "no run"
+            raise InputError(f"{place}: found {found}; expected #NAME of one of them")
         wanted = name or names[0]
         with engine.connect() as connection:
             row = connection.execute(
                 select(tables.runs).where(tables.runs.c.name == wanted)
             ).first()
         if row is None:
-            raise InputError(f"{place}: no run {wanted}; it holds {', '.join(names) or 'no run'}")
+            raise InputError(f"{place}: no run {wanted}; found {', '.join(names) or 'no run'}")
         return cls(engine, row)
 
     def rows(self, query: Select[Any]) -> Iterator[Any]:
@@ -94,50 +94,50 @@ class Reader:
                 yield from result
 
     def first(self, query: Select[Any]) -> Any:
-        """The first row of a query; None where it has none."""
+        """The first row of a query; None if there is none."""
         with self.engine.connect() as connection:
             return connection.execute(query).first()
 
     def scalar(self, query: Select[Any]) -> Any:
-        """The one value of a query."""
+        """The first column of the first row of a query; None if there is none."""
         with self.engine.connect() as connection:
             return connection.scalar(query)
 
     def count(self, table: Any, *conditions: Any) -> int:
-        """How many rows of a table with ids of its own belong to the run."""
+        """Count the rows of this run in a table with a column `id`."""
         query = select(func.count()).select_from(table).where(self.mine(table.c.id), *conditions)
         return int(self.scalar(query))
 
     def mine(self, column: Any) -> Any:
-        """The condition that an id belongs to this run."""
+        """The SQL condition that an id is in this run's range of ids."""
         return column.between(self.base, self._end - 1)
 
     def texts(self, numbers: Iterable[int]) -> dict[int, str]:
-        """Texts by their number within the run."""
+        """Read texts by their number within the run."""
         wanted = sorted({self.base + number for number in numbers})
-        found: dict[int, str] = {}
+        texts: dict[int, str] = {}
         with self.engine.connect() as connection:
             for start in range(0, len(wanted), 500):
                 ids = wanted[start : start + 500]
                 query = select(tables.texts).where(tables.texts.c.id.in_(ids))
-                found.update((row.id - self.base, row.text) for row in connection.execute(query))
-        return found
+                texts.update((row.id - self.base, row.text) for row in connection.execute(query))
+        return texts
 
-    def begun_episodes(self, all_of_them: bool = False) -> set[int]:
-        """The episodes that have calls but are not complete, or all that have calls."""
+    def episodes_with_calls(self, *, incomplete_only: bool = False) -> set[int]:
+        """The numbers of the episodes that have calls, or only of those that are not complete."""
         c, e = tables.calls, tables.episodes
         query = select(c.c.episode_id).distinct().where(self.mine(c.c.episode_id))
-        if not all_of_them:
+        if incomplete_only:
             complete = select(e.c.id).where(self.mine(e.c.id), e.c.observed)
             query = query.where(c.c.episode_id.not_in(complete))
         return {row.episode_id - self.base for row in self.rows(query)}
 
     def journal(self, episode: int) -> list[Journalled]:
-        """The calls of one episode (by its number within the run), in the order of the journal."""
+        """The calls of one episode, by its number within the run, in journal order."""
         return self.calls_of([episode]).get(episode, [])
 
     def calls_of(self, episodes: Sequence[int]) -> dict[int, list[Journalled]]:
-        """The calls of some episodes, by episode number."""
+        """The calls of several episodes, by episode number, each list in journal order."""
         ids = [self.base + episode for episode in episodes]
         c, f, m = tables.calls, tables.forms, tables.models
         query = (
@@ -153,46 +153,46 @@ class Reader:
             number
             for row in rows
             for part in (row.prompt, row.reply, row.thinking)
-            for number in text_numbers(part)
+            for number in parse_text_list(part)
         }
         texts = self.texts(numbers)
-        found: dict[int, list[Journalled]] = {}
+        calls: dict[int, list[Journalled]] = {}
         for row in rows:
-            found.setdefault(row.episode_id - self.base, []).append(_journalled(row, texts))
-        return found
+            calls.setdefault(row.episode_id - self.base, []).append(_journalled(row, texts))
+        return calls
 
 
-def text_numbers(part: str | None) -> list[int]:
-    """The text numbers that a column `prompt` or `reply` lists."""
+def parse_text_list(part: str | None) -> list[int]:
+    """Parse a column `prompt`, `reply` or `thinking` into the numbers of its texts."""
     return [int(number) for number in part.split(",")] if part else []
 
 
 def join_texts(part: str, texts: dict[int, str]) -> str:
-    """The text that a column `prompt` or `reply` stands for."""
-    return "".join([texts[number] for number in text_numbers(part)])
+    """Join the texts that a column `prompt`, `reply` or `thinking` lists."""
+    return "".join([texts[number] for number in parse_text_list(part)])
 
 
 def _journalled(row: Row[Any], texts: dict[int, str]) -> Journalled:
     return Journalled(
-        row.id,
-        row.form,
-        row.agent,
-        row.turn,
-        row.attempt,
-        join_texts(row.prompt, texts),
-        row.prompt_hash,
-        None if row.reply is None else join_texts(row.reply, texts),
-        row.cut,
-        row.status,
-        row.error,
-        row.tokens_in,
-        row.tokens_out,
-        row.cached_tokens,
-        row.started,
-        row.took,
-        row.memory_id,
-        row.distance,
-        None if row.thinking is None else join_texts(row.thinking, texts),
-        row.expected,
-        row.model,
+        call_id=row.id,
+        form=row.form,
+        agent=row.agent,
+        turn=row.turn,
+        attempt=row.attempt,
+        prompt=join_texts(row.prompt, texts),
+        prompt_hash=row.prompt_hash,
+        reply=None if row.reply is None else join_texts(row.reply, texts),
+        cut=row.cut,
+        status=row.status,
+        error=row.error,
+        tokens_in=row.tokens_in,
+        tokens_out=row.tokens_out,
+        cached_tokens=row.cached_tokens,
+        started=row.started,
+        took=row.took,
+        memory_id=row.memory_id,
+        distance=row.distance,
+        thinking=None if row.thinking is None else join_texts(row.thinking, texts),
+        expected=row.expected,
+        model=row.model,
     )

@@ -1,4 +1,4 @@
-"""The scenes of a run: who took part, what they did, who saw it, and what harm there was in it."""
+"""Read scenes: the parts, their acts, who saw each act, and whether it did harm."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from storage import tables
 
 
 class ScenePart(NamedTuple):
-    """Somebody who takes part: the name, who they are, and the agent who plays them, if any."""
+    """A character of a scene: name, description, and the agent that plays it (None: invented)."""
 
     name: str
     about: str
@@ -20,17 +20,17 @@ class ScenePart(NamedTuple):
 
 
 class SceneAct(NamedTuple):
-    """What a part did or would have done.
+    """An act of a part, or one that the modulator refused.
 
     Attributes:
-        step: of the plan, from 0.
-        part: the number of the part that acts, from 0.
-        reacts_to: the number of the act that it answers; None for a step of the plan.
-        text: what was done; None where the model gave nothing that can be read.
-        passed: whether the modulator let it come to pass; None where nobody could tell.
+        step: the number of the step of the plan, from 0.
+        part: the number of the acting part, from 0.
+        reacts_to: the number of the act that this one reacts to; None for a step of the plan.
+        text: the act; None where the reply was unparseable.
+        passed: whether the modulator accepted the act; None where its reply was unparseable.
         why: the modulator's reason.
-        seen_by: the numbers of the parts that saw it, the actor's among them.
-        harm: whether it did harm; None where nobody could tell.
+        seen_by: the numbers of the parts that saw the act, including the acting part.
+        harm: whether the act did harm; None where the critique was unparseable.
         critique: who is harmed and how, or why nobody is.
     """
 
@@ -46,30 +46,30 @@ class SceneAct(NamedTuple):
 
 
 class SceneNote(NamedTuple):
-    """What else a scene brought: occasion, step, consequences, told, instruction, answer, ..."""
+    """Any other text of a scene; kinds: occasion, step, consequences, told, instruction, answer."""
 
     kind: str
     text: str
 
 
 class Scene(NamedTuple):
-    """One scene, each in the order of its numbers."""
+    """One scene; parts, acts and notes are in the order of their numbers."""
 
     parts: tuple[ScenePart, ...]
     acts: tuple[SceneAct, ...]
     notes: tuple[SceneNote, ...]
 
     def noted(self, kind: str) -> list[str]:
-        """The texts of all notes of a kind."""
+        """The texts of all notes of one kind."""
         return [note.text for note in self.notes if note.kind == kind]
 
     def as_dict(self) -> dict[str, Any]:
-        """For JSON."""
-        return {name: [one._asdict() for one in rows] for name, rows in self._asdict().items()}
+        """The scene as lists and dicts, for JSON."""
+        return {name: [row._asdict() for row in rows] for name, rows in self._asdict().items()}
 
 
 def scenes_of(connection: Connection, ids: Sequence[int]) -> dict[int, Scene]:
-    """The scenes of those of these episodes that are one, by the episode's id."""
+    """Read the scenes of episodes by id; episodes without a scene are left out."""
     parts, acts, notes = _parts(connection, ids), _acts(connection, ids), _notes(connection, ids)
     return {
         number: Scene(tuple(parts[number]), tuple(acts[number]), tuple(notes[number]))
@@ -86,29 +86,40 @@ def _parts(connection: Connection, ids: Sequence[int]) -> defaultdict[int, list[
         .where(p.c.episode_id.in_(ids))
         .order_by(p.c.episode_id, p.c.number)
     )
-    found: defaultdict[int, list[ScenePart]] = defaultdict(list)
+    parts: defaultdict[int, list[ScenePart]] = defaultdict(list)
     for number, *values in connection.execute(query):
-        found[number].append(ScenePart._make(values))
-    return found
+        parts[number].append(ScenePart._make(values))
+    return parts
 
 
 def _acts(connection: Connection, ids: Sequence[int]) -> defaultdict[int, list[SceneAct]]:
-    a, text, why, critique = tables.acts, *(tables.texts.alias() for _ in range(3))
-    columns = (a.c.episode_id, a.c.step, a.c.part, a.c.reacts_to, text.c.text, a.c.passed)
+    a = tables.acts
+    text, why, critique = (tables.texts.alias() for _ in range(3))
     query = (
-        select(*columns, why.c.text, a.c.seen_by, a.c.harm, critique.c.text)
+        select(
+            a.c.episode_id,
+            a.c.step,
+            a.c.part,
+            a.c.reacts_to,
+            text.c.text,
+            a.c.passed,
+            why.c.text,
+            a.c.seen_by,
+            a.c.harm,
+            critique.c.text,
+        )
         .outerjoin(text, text.c.id == a.c.text_id)
         .outerjoin(why, why.c.id == a.c.why_id)
         .outerjoin(critique, critique.c.id == a.c.critique_id)
         .where(a.c.episode_id.in_(ids))
         .order_by(a.c.episode_id, a.c.number)
     )
-    found: defaultdict[int, list[SceneAct]] = defaultdict(list)
+    acts: defaultdict[int, list[SceneAct]] = defaultdict(list)
     for number, *values in connection.execute(query):
-        one = SceneAct._make(values)
+        act = SceneAct._make(values)
         seen_by = tuple(int(part) for part in values[6].split(",") if part)
-        found[number].append(one._replace(seen_by=seen_by))
-    return found
+        acts[number].append(act._replace(seen_by=seen_by))
+    return acts
 
 
 def _notes(connection: Connection, ids: Sequence[int]) -> defaultdict[int, list[SceneNote]]:
@@ -119,7 +130,7 @@ def _notes(connection: Connection, ids: Sequence[int]) -> defaultdict[int, list[
         .where(n.c.episode_id.in_(ids))
         .order_by(n.c.episode_id, n.c.number)
     )
-    found: defaultdict[int, list[SceneNote]] = defaultdict(list)
+    notes: defaultdict[int, list[SceneNote]] = defaultdict(list)
     for number, *values in connection.execute(query):
-        found[number].append(SceneNote._make(values))
-    return found
+        notes[number].append(SceneNote._make(values))
+    return notes

@@ -1,8 +1,8 @@
-"""Search: the episodes in which words are said, by the index that the writer keeps.
+"""Full-text search over episodes, by the index that the writer maintains.
 
-A query is words, all of which must be said in the episode; a word finds the words that begin with
-it, and ``"words in quotes"`` are a phrase. Upper and lower case are one, and so are letters with
-and without accents. In PostgreSQL words are found whole only, and accents count.
+An episode matches if its texts contain all words of the query. A word matches by prefix, and
+``"words in quotes"`` match as a phrase. Case and accents are ignored. In PostgreSQL only whole
+words match, and accents count.
 """
 
 from __future__ import annotations
@@ -20,62 +20,64 @@ _TERMS = re.compile(r'"([^"]*)"|(\S+)')
 
 
 class Term(NamedTuple):
-    """One thing to find: its words, and whether they are a phrase."""
+    """One term of a query: its words, and whether they must match as a phrase."""
 
     words: tuple[str, ...]
     phrase: bool
 
     @property
     def pattern(self) -> re.Pattern[str]:
-        """What it looks like in a text."""
+        """A regular expression that matches the term in a text."""
         joined = r"\W+".join(map(re.escape, self.words))
         return re.compile(rf"\b{joined}" + (r"\b" if self.phrase else r"\w*"), re.IGNORECASE)
 
 
 def terms(query: str) -> list[Term]:
-    """What a query asks for; marks that are no words are left out."""
-    found = []
+    """Parse a query into terms; punctuation is ignored."""
+    parsed = []
     for phrase, word in _TERMS.findall(query):
         words = tuple(re.findall(r"\w+", phrase or word))
         if words:
-            found.append(Term(words, bool(phrase) or len(words) > 1))
-    return found
+            parsed.append(Term(words, bool(phrase) or len(words) > 1))
+    return parsed
 
 
-def says(reader: Reader, column: Any, query: str, newest: int | None = None) -> ColumnElement[bool]:
-    """The condition that a query's words are said in the episode that a column names by its id.
+def matches_words(
+    reader: Reader, column: Any, query: str, newest: int | None = None
+) -> ColumnElement[bool]:
+    """The SQL condition that an episode contains the words of a query.
 
-    What is still being played is not found; a query without words finds nothing.
+    Only complete episodes match. A query without words matches nothing.
 
     Args:
         reader: the run.
-        column: holds ids of episodes.
-        query: what to find; see the module.
-        newest: only the so many latest episodes that say it; None: all.
+        column: a column with ids of episodes.
+        query: the words to find; see the module.
+        newest: the maximum number of matching episodes, latest first; None for all.
     """
-    wanted = terms(query)
-    if not wanted:
+    parsed = terms(query)
+    if not parsed:
         return false()
     sqlite = reader.engine.dialect.name == "sqlite"
-    place = "rowid" if sqlite else "episode_id"
-    match = "words MATCH :said" if sqlite else "words @@ websearch_to_tsquery('simple', :said)"
-    within = f"{match} AND {place} BETWEEN :first AND :last"
-    latest = "" if newest is None else f" ORDER BY {place} DESC LIMIT :newest"
+    key = "rowid" if sqlite else "episode_id"
+    match = "words MATCH :query" if sqlite else "words @@ websearch_to_tsquery('simple', :query)"
+    within = f"{match} AND {key} BETWEEN :first AND :last"
+    latest = "" if newest is None else f" ORDER BY {key} DESC LIMIT :newest"
     values: dict[str, Any] = {
-        "said": _fts(wanted) if sqlite else _web(wanted),
+        "query": _fts5_query(parsed) if sqlite else _postgresql_query(parsed),
         "first": reader.base,
+        "last": first_id(reader.run.id + 1) - 1,
     }
-    values["last"] = first_id(reader.run.id + 1) - 1
     if newest is not None:
         values["newest"] = newest
-    found = text(f"SELECT {place} FROM words WHERE {within}{latest}").bindparams(**values)
-    return column.in_(found)  # type: ignore[no-any-return]
+    matching = text(f"SELECT {key} FROM words WHERE {within}{latest}").bindparams(**values)
+    return column.in_(matching)  # type: ignore[no-any-return]
 
 
-def _fts(wanted: Sequence[Term]) -> str:
-    """The query for FTS5: quoted, so that nothing in it is an operator."""
-    return " AND ".join(f'"{" ".join(term.words)}"{"" if term.phrase else "*"}' for term in wanted)
+def _fts5_query(parsed: Sequence[Term]) -> str:
+    """Words are quoted, so that none of them is read as an operator of FTS5."""
+    return " AND ".join(f'"{" ".join(term.words)}"{"" if term.phrase else "*"}' for term in parsed)
 
 
-def _web(wanted: Sequence[Term]) -> str:
-    return " ".join(f'"{" ".join(term.words)}"' for term in wanted)
+def _postgresql_query(parsed: Sequence[Term]) -> str:
+    return " ".join(f'"{" ".join(term.words)}"' for term in parsed)

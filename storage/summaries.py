@@ -1,8 +1,8 @@
-"""Summaries of a run, so that looking at a million calls takes no longer than looking at ten.
+"""Summary tables, so that overviews do not have to scan all rows of a run.
 
-The writer keeps them in the transaction that writes the rows which they sum up: calls as they come,
-everything else when an episode is complete. They hold nothing that does not follow from those rows,
-so that `rebuild` can make them anew.
+The writer updates them in the transaction that writes the rows which they summarise: sums of calls
+with each call, everything else when an episode is complete. They are derived entirely from those
+rows, so `rebuild` can recreate them.
 """
 
 from __future__ import annotations
@@ -16,8 +16,8 @@ from storage import tables
 _BATCH = 2000  # episodes at a time
 
 
-def _added(table: Table) -> str:
-    """What becomes of a row of sums that is there already: the new ones are added to it."""
+def _add_to_sums(table: Table) -> str:
+    """The SET clause of an upsert that adds the new sums to an existing row."""
     sums = (column.name for column in table.c if not column.primary_key)
     return ", ".join(f"{name} = {table.name}.{name} + excluded.{name}" for name in sums)
 
@@ -52,7 +52,7 @@ SELECT m.id, e.id, m.sign * (b.value - a.value) FROM episodes e
 
 
 def _number(value: str) -> str:
-    """A number as text, the same in every dialect: ``5``, or ``5.25`` with two decimals."""
+    """An SQL expression that formats a number as ``5`` or ``5.25``, the same in every dialect."""
     whole = f"CAST(CAST(round({value}) AS BIGINT) AS TEXT)"
     rounded = f"CAST(round(CAST({value} AS NUMERIC), 2) AS TEXT)"
     return f"CASE WHEN {value} = round({value}) THEN {whole} ELSE {rounded} END"
@@ -84,7 +84,7 @@ SELECT e.run_id, e.round, s.measure, s.outcome, count(*) FROM episodes e JOIN (
         WHERE p.id = :key
 ) s ON s.episode_id = e.id
 WHERE e.id = :key GROUP BY e.run_id, e.round, s.measure, s.outcome
-ON CONFLICT (run_id, round, measure, outcome) DO UPDATE SET {_added(tables.outcomes)}"""
+ON CONFLICT (run_id, round, measure, outcome) DO UPDATE SET {_add_to_sums(tables.outcomes)}"""
 
 _RATERS = f"""
 INSERT INTO rater_sums (run_id, rater, label, ratings, missing, total, compared, deviation,
@@ -102,7 +102,7 @@ FROM (
     LEFT JOIN agents a ON a.run_id = e.run_id AND a.number = e.author
     WHERE e.id = :key
 ) given WHERE TRUE
-ON CONFLICT (run_id, rater, label) DO UPDATE SET {_added(tables.rater_sums)}"""
+ON CONFLICT (run_id, rater, label) DO UPDATE SET {_add_to_sums(tables.rater_sums)}"""
 
 _AGENTS = f"""
 INSERT INTO agent_sums (run_id, agent, measure_id, n, total)
@@ -115,7 +115,7 @@ UNION ALL SELECT e.run_id, o.agent, m.id, count(*), sum(CAST(o.rating AS FLOAT))
     FROM episodes e JOIN observations o ON o.episode_id = e.id AND o.rating IS NOT NULL
     JOIN measures m ON m.run_id = e.run_id AND m.name = o.stage || '_' || o.scale
     WHERE e.id = :key AND m.subject = 'agent' GROUP BY e.run_id, o.agent, m.id
-ON CONFLICT (run_id, agent, measure_id) DO UPDATE SET {_added(tables.agent_sums)}"""
+ON CONFLICT (run_id, agent, measure_id) DO UPDATE SET {_add_to_sums(tables.agent_sums)}"""
 
 _CALLS = f"""
 INSERT INTO call_sums (run_id, form_id, model_id, status, calls, tokens_in, tokens_out,
@@ -126,9 +126,9 @@ SELECT CAST(:run AS INTEGER), form_id, model_id, status, :sign * count(*),
     :sign * coalesce(sum(CASE WHEN cached_tokens IS NULL THEN 0 ELSE tokens_in END), 0),
     :sign * sum(CAST(took AS BIGINT))
 FROM calls WHERE id BETWEEN :first AND :last GROUP BY form_id, model_id, status
-ON CONFLICT (run_id, form_id, model_id, status) DO UPDATE SET {_added(tables.call_sums)}"""
+ON CONFLICT (run_id, form_id, model_id, status) DO UPDATE SET {_add_to_sums(tables.call_sums)}"""
 
-_SAID = """
+_EPISODE_TEXTS = """
 (SELECT t.text FROM questions q JOIN texts t ON t.id = q.text_id WHERE q.id = e.question_id),
 (SELECT {join}(t.text, ' ') FROM stage_texts s JOIN texts t ON t.id = s.text_id
     WHERE s.episode_id = e.id),
@@ -148,8 +148,8 @@ _SAID = """
     SELECT {parts} AS part FROM calls c {reply} WHERE c.episode_id = :key AND c.status <> 'ok'
     UNION ALL SELECT {parts} FROM calls c {thinking} WHERE c.episode_id = :key
 ) s JOIN texts t ON t.id = ((e.run_id - 1) * 4294967296 + s.part))"""
-"""All texts of an episode: the question, its stages, reasons of the peers, reasons of the observer,
-a scene's texts, and replies that were unusable or reasoning only."""
+"""All texts of an episode: the question, the stages, the peers' reasons, the observer's reasons,
+the texts of a scene, and unusable replies and reasoning tokens."""
 
 _SQLITE = {
     "join": "group_concat",
@@ -166,16 +166,16 @@ _POSTGRESQL = {
 
 _WORDS_SQLITE = """
 INSERT INTO words (rowid, question, stages, ratings, observations, scene, replies)
-SELECT e.id, {said} FROM episodes e WHERE e.id = :key"""
+SELECT e.id, {texts} FROM episodes e WHERE e.id = :key"""
 
 _WORDS_POSTGRESQL = """
 INSERT INTO words (episode_id, words)
-SELECT e.id, to_tsvector('simple', left(concat_ws(' ', {said}), 200000))
+SELECT e.id, to_tsvector('simple', left(concat_ws(' ', {texts}), 200000))
 FROM episodes e WHERE e.id = :key"""
 
 
-def create_words(connection: Connection) -> None:
-    """Make the index of words, by episode: FTS5 in SQLite, a tsvector in PostgreSQL."""
+def create_word_index(connection: Connection) -> None:
+    """Create the full-text index over episodes: FTS5 in SQLite, a tsvector in PostgreSQL."""
     if connection.dialect.name == "sqlite":
         connection.exec_driver_sql(
             "CREATE VIRTUAL TABLE words USING fts5(question, stages, ratings, observations, "
@@ -189,14 +189,14 @@ def create_words(connection: Connection) -> None:
     connection.exec_driver_sql("CREATE INDEX words_found ON words USING gin (words)")
 
 
-def _words(engine: Engine) -> str:
+def _index_words(engine: Engine) -> str:
     sqlite = engine.dialect.name == "sqlite"
-    said = _SAID.format(**_SQLITE if sqlite else _POSTGRESQL)
-    return (_WORDS_SQLITE if sqlite else _WORDS_POSTGRESQL).format(said=said)
+    texts = _EPISODE_TEXTS.format(**_SQLITE if sqlite else _POSTGRESQL)
+    return (_WORDS_SQLITE if sqlite else _WORDS_POSTGRESQL).format(texts=texts)
 
 
 class Summaries:
-    """Keeps the summaries of one run.
+    """Updates the summaries of one run.
 
     Args:
         engine: the database.
@@ -205,44 +205,44 @@ class Summaries:
 
     def __init__(self, engine: Engine, run_id: int) -> None:
         self._run_id = run_id
-        statements = (_COMPLETE, _SCORES, _GAINS, _OUTCOMES, _RATERS, _AGENTS, _words(engine))
-        self._episode = [_compiled(engine, statement) for statement in statements]
-        self._calls = _compiled(engine, _CALLS)
+        statements = (_COMPLETE, _SCORES, _GAINS, _OUTCOMES, _RATERS, _AGENTS, _index_words(engine))
+        self._episode_statements = [_compiled(engine, statement) for statement in statements]
+        self._call_statement = _compiled(engine, _CALLS)
 
-    def calls(self, connection: Connection, first: int, last: int, sign: int = 1) -> None:
-        """Add the calls with these ids; with -1 for a sign, take them off again."""
+    def add_calls(self, connection: Connection, first: int, last: int, sign: int = 1) -> None:
+        """Add the calls with ids from `first` to `last`; a sign of -1 subtracts them."""
         values = {"run": self._run_id, "first": first, "last": last, "sign": sign}
-        connection.exec_driver_sql(self._calls, values)
+        connection.exec_driver_sql(self._call_statement, values)
 
-    def episodes(self, connection: Connection, ids: Sequence[int]) -> None:
-        """Mark the episodes with these ids as complete, and add them."""
+    def complete_episodes(self, connection: Connection, ids: Sequence[int]) -> None:
+        """Mark episodes as complete and add them to the summaries."""
         keys = [{"key": number} for number in ids]
-        for statement in self._episode:
+        for statement in self._episode_statements:
             connection.exec_driver_sql(statement, keys)
 
 
 def _compiled(engine: Engine, statement: str) -> str:
-    """The statement as the driver wants it."""
+    """Compile a statement to the parameter style of the driver."""
     clause: TextClause = text(statement)
     return str(clause.compile(engine))
 
 
 def summarise(connection: Connection, run_id: int) -> None:
-    """Make the summaries of a run that has rows but no summaries, such as a copy."""
+    """Create the summaries of a run that has none yet, such as a copy."""
     first, last = tables.first_id(run_id), tables.first_id(run_id + 1) - 1
-    made = Summaries(connection.engine, run_id)
-    made.calls(connection, first, last)
+    summaries = Summaries(connection.engine, run_id)
+    summaries.add_calls(connection, first, last)
     e = tables.episodes
     query = select(e.c.id).where(e.c.run_id == run_id, e.c.observed).order_by(e.c.id)
     ids = connection.scalars(query).all()
     for start in range(0, len(ids), _BATCH):
-        made.episodes(connection, ids[start : start + _BATCH])
+        summaries.complete_episodes(connection, ids[start : start + _BATCH])
 
 
 def rebuild(connection: Connection) -> None:
-    """Make all summaries of a database anew."""
+    """Recreate all summaries of a database."""
     connection.exec_driver_sql("DROP TABLE IF EXISTS words")
-    create_words(connection)
+    create_word_index(connection)
     for table in (
         tables.outcomes,
         tables.rater_sums,

@@ -1,8 +1,8 @@
 """The tables of a database of runs. One schema serves SQLite and any other SQLAlchemy dialect.
 
-Ids of a run's rows start at ``(run_id - 1) << 32``, so that the one writer of a run hands them out
-without asking the database. Texts are stored once and referred to by id; `prompt` and `reply` of a
-call are lists of text ids, counted from the run's first id and joined by commas.
+Ids of a run's rows start at ``(run_id - 1) << 32``, so that the writer of a run can assign them
+without asking the database. Texts are stored once and referred to by id; `prompt`, `reply` and
+`thinking` of a call are comma-separated lists of text ids, counted from the run's first id.
 """
 
 from __future__ import annotations
@@ -31,14 +31,14 @@ metadata = MetaData()
 Id = BigInteger().with_variant(Integer, "sqlite")
 
 Rating = Float().with_variant(Numeric(asdecimal=False), "sqlite")
-"""A rating on any scale: SQLite keeps whole numbers as integers."""
+"""A rating on any scale; SQLite stores whole numbers as integers."""
 
 SUMMARY = {"summary": True}
-"""Marks columns that sum up other rows: see `storage.summaries`."""
+"""Marks columns that summarise other rows: see `storage.summaries`."""
 
 
 def first_id(run_id: int) -> int:
-    """The first id of a run's own texts, questions, episodes, calls and memories."""
+    """The first id of a run's texts, questions, episodes, calls and memories."""
     return (run_id - 1) << 32
 
 
@@ -50,21 +50,21 @@ runs = Table(
     Column("id", Integer, primary_key=True),
     Column("name", String(200), nullable=False, unique=True),
     Column("status", String(16), nullable=False),  # running, interrupted, failed, done
-    Column("message", Text),  # why it stopped, where there is something to say
+    Column("message", Text),  # why the run stopped; NULL: nothing to report
     Column("world", String(64), nullable=False),
     Column("seed", BigInteger, nullable=False),
-    Column("rounds", Integer, nullable=False),  # rounds asked for
-    Column("per_round", Integer, nullable=False),  # episodes a round
-    Column("config", Text, nullable=False),  # JSON, as validated, paths absolute
+    Column("rounds", Integer, nullable=False),  # number of rounds to play
+    Column("per_round", Integer, nullable=False),  # episodes per round
+    Column("config", Text, nullable=False),  # JSON, validated, with absolute paths
     Column("embedder", Text, nullable=False),
     Column("threshold", Float, nullable=False),  # cosine distance below which memory is recalled
     Column("code_version", String(64), nullable=False),
     Column("created", String(32), nullable=False),  # ISO 8601, UTC
-    Column("seconds", Float, nullable=False),  # time at work, over all sittings
+    Column("seconds", Float, nullable=False),  # working time, summed over all sessions
     Column("digest", String(64)),  # of a finished run
-    Column("digest_version", SmallInteger, nullable=False),  # of the rules it is made by
+    Column("digest_version", SmallInteger, nullable=False),  # version of the digest's rules
     Column("declaration", Text, nullable=False),  # JSON: stages and scales of the world
-    Column("origin", Text),  # JSON: the run that it was forked from; NULL: it began by itself
+    Column("origin", Text),  # JSON: the run that it was forked from; NULL: not a fork
 )
 
 texts = Table(
@@ -79,7 +79,7 @@ models = Table(
     metadata,
     Column("id", Integer, primary_key=True),
     Column("run_id", ForeignKey("runs.id"), nullable=False),
-    Column("role", String(32), nullable=False),  # social, observer
+    Column("role", String(32), nullable=False),  # social, observer, or a group
     Column("name", Text, nullable=False),
     Column("settings", Text, nullable=False),  # JSON
     UniqueConstraint("run_id", "role"),
@@ -105,10 +105,10 @@ measures = Table(
     Column("kind", String(8), nullable=False),  # score, gain, peers
     Column("scale", String(32), nullable=False),
     Column("subject", String(8), nullable=False),  # stage, agent, pair: what is rated
-    Column("stage", String(32), nullable=False),  # of a gain the last one
-    Column("base", String(32)),  # of a gain the first stage
-    Column("sign", SmallInteger, nullable=False),  # of a gain: -1 where low is better
-    Column("same_as", String(64)),  # of the peers' ratings: the measure that means the same
+    Column("stage", String(32), nullable=False),  # for a gain: the last stage
+    Column("base", String(32)),  # for a gain: the first stage
+    Column("sign", SmallInteger, nullable=False),  # for a gain: -1 where low is better
+    Column("same_as", String(64)),  # for the peers: the observer's measure that means the same
     UniqueConstraint("run_id", "name"),
 )
 
@@ -121,9 +121,9 @@ agents = Table(
     Column("persona", Text, nullable=False),  # JSON
     Column("x", Float, nullable=False),
     Column("y", Float, nullable=False),
-    Column("neighbours", Text),  # numbers, comma-separated; NULL: its place says who is near
-    Column("node", Text),  # its name in a graph; NULL: the world has none
-    Column("community", Integer),  # of agents with like profiles; NULL: the world has none
+    Column("neighbours", Text),  # agent numbers, comma-separated; NULL: by position
+    Column("node", Text),  # name of the node in a graph file; NULL: no graph
+    Column("community", Integer),  # of agents with similar profiles; NULL: none
     sqlite_with_rowid=False,
 )
 
@@ -132,9 +132,9 @@ questions = Table(
     metadata,
     Column("id", Id, primary_key=True, autoincrement=False),
     Column("run_id", ForeignKey("runs.id"), nullable=False),
-    Column("source", Text),  # file and line; NULL where only a prior memory asks it
+    Column("source", Text),  # file and line; NULL: only in prior memories
     Column("text_id", ForeignKey("texts.id"), nullable=False),
-    Column("vector", LargeBinary),  # float16, little-endian, deflated; once a text
+    Column("vector", LargeBinary),  # float16, little-endian, zlib; once per text
 )
 
 memories = Table(
@@ -145,7 +145,7 @@ memories = Table(
     Column("agent", Integer, nullable=False),
     Column("round", Integer, nullable=False),  # -1: prior memory
     Column("question_id", ForeignKey("questions.id"), nullable=False),
-    Column("text_id", ForeignKey("texts.id"), nullable=False),  # what the agent believes
+    Column("text_id", ForeignKey("texts.id"), nullable=False),  # the remembered answer
     Column("episode_id", Id),  # NULL: prior memory
     Index("memories_by_agent", "run_id", "agent", "round"),
 )
@@ -156,12 +156,12 @@ episodes = Table(
     Column("id", Id, primary_key=True, autoincrement=False),  # first id + round * per_round + slot
     Column("run_id", ForeignKey("runs.id"), nullable=False),
     Column("round", Integer, nullable=False),
-    Column("author", Integer),  # whose memory it changes; NULL: nobody's
+    Column("author", Integer),  # the agent whose memory it changes; NULL: none
     Column("question_id", ForeignKey("questions.id"), nullable=False),
-    Column("failed_at", String(64)),  # the form without a usable reply; NULL: played to the end
-    Column("observed", Boolean, nullable=False),  # nothing more will be written about it
-    Column("ratings_read", SmallInteger, info=SUMMARY),  # peers' ratings that can be parsed
-    Column("ratings_missing", SmallInteger, info=SUMMARY),  # and that cannot
+    Column("failed_at", String(64)),  # form without a usable reply; NULL: played to the end
+    Column("observed", Boolean, nullable=False),  # complete: no more rows will be written for it
+    Column("ratings_read", SmallInteger, info=SUMMARY),  # peers' ratings that could be parsed
+    Column("ratings_missing", SmallInteger, info=SUMMARY),  # and that could not
     Index("episodes_by_round", "run_id", "round"),
     Index("episodes_by_author", "run_id", "author", "round"),
 )
@@ -180,7 +180,7 @@ ratings = Table(
     metadata,
     Column("episode_id", ForeignKey("episodes.id"), primary_key=True, autoincrement=False),
     Column("rater", Integer, primary_key=True, autoincrement=False),
-    Column("rating", Rating),  # NULL: the rater gave none that can be parsed
+    Column("rating", Rating),  # NULL: the reply could not be parsed
     Column("reason_id", ForeignKey("texts.id")),
     Column("status", String(12), nullable=False),
     Column("call_id", ForeignKey("calls.id"), nullable=False),
@@ -194,8 +194,8 @@ observations = Table(
     Column("episode_id", ForeignKey("episodes.id"), primary_key=True, autoincrement=False),
     Column("stage", String(32), primary_key=True),
     Column("scale", String(32), primary_key=True),
-    Column("agent", Integer, primary_key=True, autoincrement=False),  # who is rated; -1: the stage
-    Column("other", Integer, primary_key=True, autoincrement=False),  # second of a pair; -1: none
+    Column("agent", Integer, primary_key=True, autoincrement=False),  # -1: the stage is rated
+    Column("other", Integer, primary_key=True, autoincrement=False),  # -1: no pair
     Column("rating", Rating),
     Column("reason_id", ForeignKey("texts.id")),
     Column("status", String(12), nullable=False),
@@ -227,12 +227,12 @@ acts = Table(
     Column("number", Integer, primary_key=True, autoincrement=False),
     Column("step", Integer, nullable=False),
     Column("part", Integer, nullable=False),
-    Column("reacts_to", Integer),  # the number of another act; NULL: a step of the plan
-    Column("text_id", ForeignKey("texts.id")),  # NULL: there was none that could be read
-    Column("passed", Boolean),  # NULL: nobody could tell
+    Column("reacts_to", Integer),  # number of another act; NULL: a step of the plan
+    Column("text_id", ForeignKey("texts.id")),  # NULL: the reply could not be parsed
+    Column("passed", Boolean),  # NULL: the verdict could not be parsed
     Column("why_id", ForeignKey("texts.id")),
-    Column("seen_by", Text, nullable=False),  # numbers of parts, comma-separated
-    Column("harm", Boolean),  # NULL: nobody could tell
+    Column("seen_by", Text, nullable=False),  # part numbers, comma-separated
+    Column("harm", Boolean),  # NULL: the critique could not be parsed
     Column("critique_id", ForeignKey("texts.id")),
     sqlite_with_rowid=False,
 )
@@ -253,7 +253,7 @@ calls = Table(
     Column("id", Id, primary_key=True, autoincrement=False),  # in the order of the journal
     Column("episode_id", Id, nullable=False),
     Column("form_id", ForeignKey("forms.id"), nullable=False),
-    Column("agent", Integer),  # NULL: an observer
+    Column("agent", Integer),  # NULL: the observer or no agent
     Column("turn", Integer, nullable=False),
     Column("attempt", SmallInteger, nullable=False),
     Column("model_id", ForeignKey("models.id"), nullable=False),
@@ -261,17 +261,17 @@ calls = Table(
     Column("prompt_hash", LargeBinary(16), nullable=False),
     Column("reply", Text),  # text ids; NULL: the call failed
     Column("cut", Boolean, nullable=False),  # the token limit ended the reply
-    Column("status", String(12), nullable=False),  # ok: usable, even where its reason was cut
+    Column("status", String(12), nullable=False),  # ok: usable, even if the reason was truncated
     Column("error", Text),
     Column("tokens_in", Integer),
     Column("tokens_out", Integer),
     Column("cached_tokens", Integer),
-    Column("started", Integer, nullable=False),  # milliseconds at work before the call was sent
-    Column("took", Integer, nullable=False),  # milliseconds until the reply
-    Column("memory_id", Id),  # the memory that the prompt shows
+    Column("started", Integer, nullable=False),  # working time before the call, in ms
+    Column("took", Integer, nullable=False),  # ms until the reply
+    Column("memory_id", Id),  # memory shown in the prompt
     Column("distance", Float),  # its cosine distance from the question
-    Column("thinking", Text),  # text ids: what a reasoning model thought before it answered
-    Column("expected", Float),  # expected value of the rating, from the labels' probabilities
+    Column("thinking", Text),  # text ids: reasoning before the answer
+    Column("expected", Float),  # mean of the labels, weighted by probability
     Index("calls_by_episode", "episode_id"),
     Index(
         "calls_not_ok",
@@ -286,7 +286,7 @@ scores = Table(
     metadata,
     Column("measure_id", ForeignKey("measures.id"), primary_key=True, autoincrement=False),
     Column("episode_id", ForeignKey("episodes.id"), primary_key=True, autoincrement=False),
-    Column("value", Float, nullable=False),  # of complete episodes; no row: there is none
+    Column("value", Float, nullable=False),  # complete episodes only; no row: missing
     sqlite_with_rowid=False,
 )
 
@@ -295,9 +295,9 @@ outcomes = Table(
     metadata,
     Column("run_id", ForeignKey("runs.id"), primary_key=True),
     Column("round", Integer, primary_key=True, autoincrement=False),
-    Column("measure", String(64), primary_key=True),  # as in `measures`; episode; agreement
-    Column("outcome", String(24), primary_key=True),  # a rating or gain; why there is none
-    Column("n", Integer, nullable=False),  # in complete episodes
+    Column("measure", String(64), primary_key=True),  # a name in `measures`, episode, or agreement
+    Column("outcome", String(24), primary_key=True),  # a value, or the status of a missing one
+    Column("n", Integer, nullable=False),  # complete episodes only
     sqlite_with_rowid=False,
 )
 
@@ -306,12 +306,12 @@ rater_sums = Table(
     metadata,
     Column("run_id", ForeignKey("runs.id"), primary_key=True),
     Column("rater", Integer, primary_key=True, autoincrement=False),
-    Column("label", String(32), primary_key=True),  # of the authors
-    Column("ratings", Integer, nullable=False),  # in complete episodes
-    Column("missing", Integer, nullable=False),  # of these, how many cannot be read
-    Column("total", Rating, nullable=False),  # sum of the others
-    Column("compared", Integer, nullable=False),  # how many drafts others have rated too
-    Column("deviation", Float, nullable=False),  # sum over them: own less the others' mean
+    Column("label", String(32), primary_key=True),  # the authors' starting demographic
+    Column("ratings", Integer, nullable=False),  # complete episodes only
+    Column("missing", Integer, nullable=False),  # of these, without a rating
+    Column("total", Rating, nullable=False),  # sum of the parsed ratings
+    Column("compared", Integer, nullable=False),  # drafts that others have rated too
+    Column("deviation", Float, nullable=False),  # sum of (own rating - mean of the others)
     Column("deviation_squares", Float, nullable=False),
     sqlite_with_rowid=False,
 )
@@ -338,8 +338,8 @@ call_sums = Table(
     Column("tokens_in", BigInteger, nullable=False),
     Column("tokens_out", BigInteger, nullable=False),
     Column("cached_tokens", BigInteger, nullable=False),
-    Column("told", Integer, nullable=False),  # of how many calls it is known what was cached
-    Column("tokens_told", BigInteger, nullable=False),  # tokens of their prompts
+    Column("told", Integer, nullable=False),  # calls for which `cached_tokens` is known
+    Column("tokens_told", BigInteger, nullable=False),  # prompt tokens of those calls
     Column("took", BigInteger, nullable=False),  # milliseconds
     sqlite_with_rowid=False,
 )

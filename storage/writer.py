@@ -1,4 +1,4 @@
-"""The one writer of a run: rows wait here and are committed in groups, in causal order."""
+"""The single writer of a run: rows are queued and committed in groups, in causal order."""
 
 from __future__ import annotations
 
@@ -30,45 +30,52 @@ _ORDER = (
     tables.acts,
     tables.notes,
 )
-"""Referred tables first. All rows of a group become visible at once."""
+"""Insert order: referenced tables first."""
 
-_REMEMBERED = 100_000  # texts whose ids are at hand, so that they are stored once
-_STATIC = 20_000  # of these, the first ones of the run: forms, personas, questions
+_CACHED_TEXTS = 100_000  # texts whose ids are cached, so that they are stored once
+_CACHED_FIRST = 20_000  # of these, the first texts of the run: forms, personas, questions
 
 _delete_calls = delete(tables.calls).where(tables.calls.c.id == bindparam("key"))
 
 
 def _insert_statement(engine: Engine, table: Table) -> str:
-    """The driver's own statement, which takes rows as they are: every row has every column.
+    """Compile an INSERT for the driver; every row must have every column.
 
-    What sums up other rows is left to `Summaries`.
+    Summary columns are left out: `Summaries` fills them.
     """
     columns = [column.name for column in table.c if column.info != tables.SUMMARY]
     return str(insert(table).compile(engine, column_keys=columns))
 
 
 class Writer:
-    """Collects rows of one run and commits them in groups.
+    """Queues rows of one run and commits them in groups.
 
-    Ids are handed out here, counting up from the run's first id. Nothing is written before
-    `commit`; what was handed over before another row is committed before it or together with it.
+    Assigns ids, counting up from the run's first id. Nothing is written before `commit`, and a row
+    is never committed later than one that was queued after it.
+
+    Args:
+        engine: the database.
+        run_id: the run to write.
+
+    Attributes:
+        base: the first id of the run's rows.
     """
 
     def __init__(self, engine: Engine, run_id: int) -> None:
         self.run_id = run_id
         self.base = first_id(run_id)
         self._engine = engine
-        self._waiting: dict[Table, list[Row]] = {table: [] for table in _ORDER}
+        self._queue: dict[Table, list[Row]] = {table: [] for table in _ORDER}
         self._insert = {table: _insert_statement(engine, table) for table in _ORDER}
         self._summaries = Summaries(engine, run_id)
-        self._looked = 0.0
-        self._observed: list[int] = []
+        self._file_checked = 0.0
+        self._complete: list[int] = []
         self._deleted_calls: list[Row] = []
         self._text_ids: OrderedDict[str, int] = OrderedDict()
         self._next = dict.fromkeys((tables.texts, tables.calls, tables.memories), 0)
 
     def open(self) -> None:
-        """Read where the run's ids have got to, and the texts that are most likely to return."""
+        """Read the last ids of the run, and cache the texts that are likely to be used again."""
         with self._engine.connect() as connection:
             for table in self._next:
                 self._next[table] = self._last(connection, table) + 1
@@ -76,104 +83,104 @@ class Writer:
 
     def _last(self, connection: Connection, table: Table) -> int:
         column = table.c.id
-        mine = column.between(self.base, first_id(self.run_id + 1) - 1)
-        last = connection.scalar(select(func.max(column)).where(mine))
+        of_this_run = column.between(self.base, first_id(self.run_id + 1) - 1)
+        last = connection.scalar(select(func.max(column)).where(of_this_run))
         return -1 if last is None else int(last) - self.base
 
     def _load_texts(self, connection: Connection) -> None:
         column = tables.texts.c.id
         end = self.base + self._next[tables.texts]
-        recent = max(self.base + _STATIC, end - (_REMEMBERED - _STATIC))
-        for low, high in ((self.base, self.base + _STATIC), (recent, end)):
+        recent = max(self.base + _CACHED_FIRST, end - (_CACHED_TEXTS - _CACHED_FIRST))
+        for low, high in ((self.base, self.base + _CACHED_FIRST), (recent, end)):
             rows = connection.execute(select(tables.texts).where(column >= low, column < high))
             for row in rows:
                 self._text_ids[row.text] = row.id - self.base
 
     def new_id(self, table: Table) -> int:
-        """The next id of a table (texts, calls or memories), counted from the run's first."""
+        """Assign the next id of a table (texts, calls, memories), counted from the run's first."""
         number = self._next[table]
         self._next[table] = number + 1
         return number
 
     def text(self, text: str) -> int:
-        """The number of a text within the run; it is stored if it is not known."""
+        """The number of a text within the run; queues the text unless it is cached."""
         number = self._text_ids.get(text)
         if number is not None:
             self._text_ids.move_to_end(text)
             return number
         number = self.new_id(tables.texts)
-        self._waiting[tables.texts].append({"id": self.base + number, "text": text})
-        self.known(text, number)
+        self._queue[tables.texts].append({"id": self.base + number, "text": text})
+        self.cache_text(text, number)
         return number
 
-    def known(self, text: str, number: int) -> None:
-        """Tell that a text is already stored under this number."""
+    def cache_text(self, text: str, number: int) -> None:
+        """Cache the number of a text that is stored already."""
         self._text_ids[text] = number
-        if len(self._text_ids) > _REMEMBERED:
+        if len(self._text_ids) > _CACHED_TEXTS:
             self._text_ids.popitem(last=False)
 
     def text_list(self, texts: Iterable[str]) -> str:
-        """Store texts in order; returns their numbers as the columns `prompt` and `reply` do."""
+        """Store texts; returns their numbers in the format of the columns `prompt` and `reply`."""
         return ",".join([str(self.text(text)) for text in texts])
 
     def add(self, table: Table, row: Row) -> None:
-        """Hand over a row, to be committed with the next group."""
-        self._waiting[table].append(row)
+        """Queue a row for the next commit."""
+        self._queue[table].append(row)
 
     def add_all(self, table: Table, rows: Sequence[Row]) -> None:
-        """Hand over rows, to be committed with the next group."""
-        self._waiting[table].extend(rows)
+        """Queue rows for the next commit."""
+        self._queue[table].extend(rows)
 
-    def observed(self, episode_id: int) -> None:
-        """Mark an episode as complete: nothing more will be written about it."""
-        self._observed.append(episode_id)
+    def mark_complete(self, episode_id: int) -> None:
+        """Mark an episode as complete with the next commit: no more rows are written for it."""
+        self._complete.append(episode_id)
 
     def delete_call(self, call_id: int) -> None:
-        """Delete a journalled call so that it is requested again."""
+        """Delete a journalled call with the next commit, so that it is requested again."""
         self._deleted_calls.append({"key": call_id})
 
     def commit(self) -> None:
-        """Write everything that was handed over, in one transaction.
+        """Write all queued rows in one transaction.
 
         Raises:
-            sqlalchemy.exc.DBAPIError: it could not be written; everything is still waiting here.
-            FileNotFoundError: the database file is no longer where it was.
+            sqlalchemy.exc.DBAPIError: the transaction failed; the rows are still queued.
+            FileNotFoundError: the database file was deleted or moved.
         """
-        self._look_after_file()
+        self._check_file_exists()
         with self._engine.begin() as connection:
             self._write(connection)
         self._clear()
 
-    def _look_after_file(self) -> None:
-        """A file that is deleted or moved away can be written to for hours, and all is lost."""
-        place = self._engine.url.database
-        if self._engine.dialect.name != "sqlite" or time.monotonic() < self._looked + 1:
+    def _check_file_exists(self) -> None:
+        """Check once a second: SQLite goes on writing to a deleted file, and all of it is lost."""
+        path = self._engine.url.database
+        if self._engine.dialect.name != "sqlite" or time.monotonic() < self._file_checked + 1:
             return
-        self._looked = time.monotonic()
-        if not os.path.exists(str(place)):
-            raise FileNotFoundError(f"{place} is gone")
+        self._file_checked = time.monotonic()
+        if not os.path.exists(str(path)):
+            raise FileNotFoundError(f"{path} is gone")
 
     def flush(self, connection: Connection) -> None:
-        """Write everything that was handed over, within a transaction of the caller's."""
+        """Write all queued rows within a transaction of the caller."""
         self._write(connection)
         self._clear()
 
     def _write(self, connection: Connection) -> None:
         if self._deleted_calls:
             for deleted in self._deleted_calls:
-                self._summaries.calls(connection, deleted["key"], deleted["key"], -1)
+                self._summaries.add_calls(connection, deleted["key"], deleted["key"], -1)
             connection.execute(_delete_calls, self._deleted_calls)
-        for table, rows in self._waiting.items():
+        for table, rows in self._queue.items():
             if rows:
                 connection.exec_driver_sql(self._insert[table], rows)
-        calls = self._waiting[tables.calls]
+        calls = self._queue[tables.calls]
         if calls:
-            self._summaries.calls(connection, calls[0]["id"], calls[-1]["id"])
-        if self._observed:
-            self._summaries.episodes(connection, self._observed)
+            self._summaries.add_calls(connection, calls[0]["id"], calls[-1]["id"])
+        if self._complete:
+            self._summaries.complete_episodes(connection, self._complete)
 
     def _clear(self) -> None:
-        for rows in self._waiting.values():
+        for rows in self._queue.values():
             rows.clear()
-        self._observed.clear()
+        self._complete.clear()
         self._deleted_calls.clear()

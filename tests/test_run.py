@@ -317,7 +317,7 @@ def test_two_runs_in_one_database_keep_apart(make: Make, tmp_path: Path) -> None
         assert both.digest == single[name].digest
     assert verify(parse_run(f"{tmp_path}/both.db#b")).of_replay == single["b"].digest
     both_runs = parse_run(f"{tmp_path}/both.db")
-    with pytest.raises(InputError, match="holds a, b"):
+    with pytest.raises(InputError, match="found a, b"):
         resume(both_runs)
 
 

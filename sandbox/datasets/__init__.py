@@ -27,8 +27,8 @@ from sandbox.datasets.targets import dataset_info, shape_of
 from sandbox.datasets.tokens import token_counter
 from sandbox.files import new_folder
 from storage.errors import InputError
+from storage.model_names import model_usage
 from storage.reader import Reader
-from storage.voices import voices
 
 __all__ = ["FORMATS", "ExportReport", "export"]
 
@@ -215,7 +215,9 @@ def _unfinished(source: Source) -> Iterator[str]:
 
 def _scripted(source: Source) -> bool:
     models = (
-        voice for origin in source.origins for voice in voices(origin.reader, origin.connection)
+        voice
+        for origin in source.origins
+        for voice in model_usage(origin.reader, origin.connection)
     )
     return any(voice.name == SCRIPTED for voice in models)
 

@@ -19,7 +19,7 @@ from sandbox.datasets.source import SCRIPTED, Origin, Source
 from sandbox.datasets.statistics import statistics
 from sandbox.datasets.survey import Survey, demographics
 from storage import tables
-from storage.voices import Voice, voices
+from storage.model_names import ModelUsage, model_usage
 
 README = "README.md"
 
@@ -46,7 +46,7 @@ def card(
         figures: the title of each figure, by its file.
         notes: warnings about the runs.
     """
-    heard = [voices(origin.reader, origin.connection) for origin in source.origins]
+    heard = [model_usage(origin.reader, origin.connection) for origin in source.origins]
     parts = (
         _front(source, results),
         _title(source, results, heard),
@@ -109,7 +109,7 @@ def _configs(results: Sequence[FormatResult]) -> list[dict[str, Any]]:
 
 
 def _title(
-    source: Source, results: Sequence[FormatResult], heard: Sequence[Sequence[Voice]]
+    source: Source, results: Sequence[FormatResult], heard: Sequence[Sequence[ModelUsage]]
 ) -> Lines:
     models = (model for models in heard for model in models)
     scripted = sorted({model.role for model in models if model.name == SCRIPTED})
@@ -248,7 +248,7 @@ def _value(value: Any) -> str:
     return f"{value:g}" if isinstance(value, float) else plain(_name(str(value)))
 
 
-def _made(source: Source, heard: Sequence[Sequence[Voice]], notes: Sequence[str]) -> Lines:
+def _made(source: Source, heard: Sequence[Sequence[ModelUsage]], notes: Sequence[str]) -> Lines:
     yield "## How it was made\n"
     yield from (f"**{plain(note[0].upper() + note[1:])}.**\n" for note in notes)
     yield "| run | started | world | seed | rounds | agents | episodes | program | digest |"

@@ -154,7 +154,7 @@ class Caller:
         thinking = reply.thinking and clean(reply.thinking)
         parsed = _parse(form, text, reply.cut)
         if past is not None:
-            writer.known(past.answer, past.text_id)
+            writer.cache_text(past.answer, past.text_id)
         call_id = writer.base + writer.new_id(tables.calls)
         status = parsed.status if parsed.value is None else Status.OK
         writer.add(

@@ -303,7 +303,7 @@ class PlayedEpisode:
         """Wait for the observer's scores and hand them over."""
         await self.gather(*self._tasks)
         self._writer.add_all(tables.observations, self._observations)
-        self._writer.observed(self._id)
+        self._writer.mark_complete(self._id)
 
     def scores(self) -> Iterator[tuple[str, str, float]]:
         """The observer's ratings as (stage, scale, rating); unparseable ones are left out."""

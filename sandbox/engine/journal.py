@@ -66,7 +66,7 @@ class Journal:
         self._reader = reader
         self.copy = copy
         self.accept_changes = accept_changes
-        self._begun = reader.begun_episodes(all_of_them=copy)
+        self._begun = reader.episodes_with_calls(incomplete_only=not copy)
         self._calls: dict[int, dict[tuple[object, ...], Journalled]] = {}
 
     def open(self, episode: int) -> None:

@@ -28,7 +28,7 @@ from storage.exchanges import (
 )
 from storage.reader import Journalled, Reader
 from storage.scenes import Scene
-from storage.search import says
+from storage.search import matches_words
 
 PAGE = 50
 """Rows on a page of a list."""
@@ -322,7 +322,7 @@ def _conditions(
         conditions += _kind(wanted.kind, declared, ids)
     if wanted.search is not None:
         most = newest if wanted.words_alone else None
-        conditions.append(says(reader, _e.c.id, wanted.search, most))
+        conditions.append(matches_words(reader, _e.c.id, wanted.search, most))
     return conditions
 
 

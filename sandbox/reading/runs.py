@@ -26,8 +26,8 @@ from sandbox.reading.records import PAGES_ONLY, Record
 from storage import database, tables
 from storage.copying import forked_from
 from storage.database import Address, address_of
+from storage.model_names import model_usage
 from storage.reader import Reader
-from storage.voices import voices
 
 
 @contextmanager
@@ -316,7 +316,7 @@ def overview(reader: Reader, address: Address) -> Overview:
     """A run at a glance, in a few small reads."""
     run = reader.run
     with reader.engine.connect() as connection:
-        models = list(dict.fromkeys(voice.name for voice in voices(reader, connection)))
+        models = list(dict.fromkeys(voice.name for voice in model_usage(reader, connection)))
     return Overview(
         **_state(reader, address),
         world=_world(run.config),

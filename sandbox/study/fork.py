@@ -26,7 +26,7 @@ from sandbox.reading.agents import read_agents
 from sandbox.reading.records import flat
 from sandbox.sources import Question
 from storage import database, tables
-from storage.copying import JoiningWriter, copy_rounds, forked_from
+from storage.copying import TransactionWriter, copy_rounds, forked_from
 from storage.database import Address
 from storage.digest import VERSION as DIGEST_VERSION
 from storage.errors import InputError
@@ -204,7 +204,7 @@ def _write(connection: Connection, plan: _Plan) -> None:
     copy_rounds(source, connection, run_id, plan.at)
     _enter_models(connection, run_id, plan)
     if plan.questions:
-        writer = JoiningWriter(connection, run_id)
+        writer = TransactionWriter(connection, run_id)
         embedder = embedder_of(plan.new.memory.embedder)
         add_questions(writer, source, plan.questions, embedder)
         writer.flush(connection)

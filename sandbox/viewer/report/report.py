@@ -31,8 +31,8 @@ from sandbox.viewer.report.methods import methods
 from sandbox.viewer.report.rendered_figures import RenderedFigure
 from storage.database import Address
 from storage.errors import InputError
+from storage.model_names import ModelUsage, model_usage
 from storage.reader import Reader
-from storage.voices import Voice, voices
 
 Row = dict[str, Any]
 
@@ -140,9 +140,9 @@ def gathered(reader: Reader, place: Address) -> tuple[Row, list[RenderedFigure]]
     return values, [RenderedFigure.of(one) for one in figures(reader).values()]
 
 
-def _models(reader: Reader) -> list[Voice]:
+def _models(reader: Reader) -> list[ModelUsage]:
     with reader.engine.connect() as connection:
-        return voices(reader, connection)
+        return model_usage(reader, connection)
 
 
 def _config(reader: Reader) -> str:
