@@ -1,1 +1,1 @@
-"""People: personas, memories, embeddings and the forms that agents fill in. No I/O happens here."""
+"""Agents: personas, memory, embeddings, scales, and prompt templates with parsers. No I/O."""

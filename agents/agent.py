@@ -1,4 +1,4 @@
-"""An agent: a persona, a place, a memory. It performs no I/O."""
+"""An agent: a persona, a position and a memory."""
 
 from __future__ import annotations
 
@@ -15,11 +15,13 @@ class Agent:
 
     Attributes:
         number: its number in the society, counted from 0.
-        label: the starting demographic it belongs to.
-        x, y: where it is shown.
-        links: the agents it is linked to; None where its place alone says who is near.
-        node: its name in a graph.
-        community: the group of agents with like profiles that it belongs to, if there are any.
+        label: its starting demographic.
+        persona: its persona.
+        x, y: its position on the map.
+        links: numbers of the agents it is linked to; None where its position decides.
+        node: the name of its node in a graph file; None without one.
+        community: its group of agents with similar profiles; None in worlds without groups.
+        memory: what it remembers.
     """
 
     number: int
@@ -34,5 +36,5 @@ class Agent:
 
     @cached_property
     def introduction(self) -> str:
-        """Who it is, as prompts tell it."""
+        """The persona and its label in the second person, as prompts show them."""
         return self.persona.introduction(self.label)

@@ -1,4 +1,7 @@
-"""Every random choice comes from names, never from a global generator or from arrival order."""
+"""Seeds and random generators that depend only on the run's seed and a name.
+
+So no random choice depends on a global generator or on the order of arrival.
+"""
 
 from __future__ import annotations
 
@@ -7,11 +10,11 @@ from hashlib import blake2b
 
 
 def seed_of(seed: int, *name: object) -> int:
-    """A 63-bit seed that depends on the run's seed and a name, and on nothing else."""
+    """Derive a 63-bit seed from the run's seed and a name (BLAKE2b)."""
     text = "/".join(map(str, (seed, *name)))
     return int.from_bytes(blake2b(text.encode(), digest_size=8).digest(), "big") >> 1
 
 
 def chance(seed: int, *name: object) -> random.Random:
-    """A generator of its own for one named choice."""
+    """Create a random generator for one named choice."""
     return random.Random(seed_of(seed, *name))

@@ -1,10 +1,10 @@
-"""Embeddings: a text as a unit vector, so that questions alike in wording lie near each other.
+"""Embeddings: texts as unit vectors, so that questions with similar wording are near each other.
 
-The default embedder needs no model file. It hashes words, stemmed, and the letter triples inside
-them to signed coordinates (Weinberger et al., arXiv 0902.2206), and weighs down the words that any
-question might hold. It is a function of the text alone, with no statistics of a corpus: the same
-text has the same vector in every run. It knows wordings, not meanings: a rephrasing that shares no
-word with the original is not found. `benchmarks/recall_threshold.py` measures how far it carries.
+The default embedder needs no model file. It hashes stemmed words and their letter trigrams to
+signed coordinates (Weinberger et al., arXiv 0902.2206), with lower weights for words that occur in
+any question. It uses no corpus statistics, so a text has the same vector in every run. It captures
+wording, not meaning: a rephrasing that shares no word with the original is not found.
+`benchmarks/recall_threshold.py` measures how well it works.
 """
 
 from __future__ import annotations
@@ -23,12 +23,12 @@ from numpy.typing import NDArray
 
 
 class Embedder(Protocol):
-    """Turns texts into unit vectors.
+    """Converts texts to unit vectors.
 
     Attributes:
-        name: the model and its version; vectors of different names are not comparable.
-        dim: length of a vector.
-        threshold: the cosine distance (0 to 2) below which two texts count as near.
+        name: model and version; vectors of embedders with different names are not comparable.
+        dim: number of dimensions.
+        threshold: the cosine distance (0 to 2) below which two texts are similar.
     """
 
     name: str
@@ -38,20 +38,20 @@ class Embedder(Protocol):
     def embed(self, texts: Sequence[str]) -> NDArray[np.float32]:
         """Vectors of shape (len(texts), dim), each row of unit length.
 
-        A text without a word may have a row of zeros: it is at distance 1 from everything.
+        A text without words may have a row of zeros, at distance 1 from every vector.
         """
         ...
 
 
-_DIM = 512  # a power of two, so that the low bits of a hash are a coordinate
-_SPREAD = 4  # coordinates of a word or a whole text: a chance meeting then weighs little
-_BLOCK = 1024  # texts embedded at once: their sums stay at 4 MiB
+_DIM = 512  # a power of two: the low bits of a hash are the coordinate
+_SPREAD = 4  # coordinates per word or text, so that one hash collision has little weight
+_BLOCK = 1024  # texts embedded at a time: their sums take 4 MiB
 
-# Weights of a word on each of its coordinates. They are whole numbers, so that sums are exact and a
-# vector comes out the same in any batch, on any machine.
-_FUNCTION, _ASKING, _COMMON, _CONTENT = 6, 14, 24, 40
-_TRIPLES = 1.2  # length of a word's letter triples, as a multiple of its weight
-_WHOLE = 30  # the exact wording: keeps apart short texts that share their only telling word
+# Weights of a word on each of its coordinates. They are integers, so that sums are exact and a
+# vector is the same in any batch and on any machine.
+_FUNCTION, _QUESTION, _COMMON, _CONTENT = 6, 14, 24, 40
+_TRIGRAMS = 1.2  # norm of a word's letter trigrams, as a multiple of its weight
+_FULL_TEXT = 30  # the exact wording: separates short texts with the same content word
 
 _FUNCTION_WORDS = """
 a about also am an and any are arent as at be been being but by can cant could couldnt d did didnt
@@ -62,7 +62,7 @@ to too up us ve very was we were what whats when where wheres which who whom who
 with wont would wouldnt you your yours
 """
 
-_ASKING_WORDS = """
+_QUESTION_WORDS = """
 advice advise anyone anything best better come ever everyone everything explain feel find get give
 go going good help idea ideas keep know least less let like lot make many more most much need ok
 okay one own people person please possible put recommend right say someone something start
@@ -92,22 +92,22 @@ year years yesterday yet young
 
 _WEIGHTS = {
     **dict.fromkeys(_COMMON_WORDS.split(), _COMMON),
-    **dict.fromkeys(_ASKING_WORDS.split(), _ASKING),
+    **dict.fromkeys(_QUESTION_WORDS.split(), _QUESTION),
     **dict.fromkeys(_FUNCTION_WORDS.split(), _FUNCTION),
 }
 
 # Scripts written without spaces (Thai to Lao, Myanmar, Khmer, kana and Han) and pictographs.
 _UNSPACED = "\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3041-\u30ff\u3400-\u9fff\U00020000-\U0003ffff"
-_PICTURES = "\u2600-\u27bf\U0001f000-\U0001faff"
-_INDIC = "\u0900-\u0963\u0966-\u0dff"  # whose vowel signs are not letters to `re`
+_PICTOGRAPHS = "\u2600-\u27bf\U0001f000-\U0001faff"
+_INDIC = "\u0900-\u0963\u0966-\u0dff"  # `re` does not count their vowel signs as letters
 _TOKEN = re.compile(
-    f"(?P<run>[{_UNSPACED}]+)|[{_PICTURES}]|(?:[^\\W_{_UNSPACED}]|[{_INDIC}]){{1,64}}"
+    f"(?P<run>[{_UNSPACED}]+)|[{_PICTOGRAPHS}]|(?:[^\\W_{_UNSPACED}]|[{_INDIC}]){{1,64}}"
 )
 _DROPPED = re.compile("['\u2019\u0300-\u036f\u064b-\u065f]")  # apostrophes, accents, Arabic vowels
 
 
 def _fold(text: str) -> str:
-    """The text without case, accents, apostrophes and variants of letters."""
+    """Normalise case, accents, apostrophes and compatibility variants of letters."""
     if not text.isascii():
         text = unicodedata.normalize("NFKD", text.casefold())
         return unicodedata.normalize("NFC", _DROPPED.sub("", text))
@@ -115,19 +115,19 @@ def _fold(text: str) -> str:
 
 
 def _words(text: str) -> list[str]:
-    """The words in order; where a script has no spaces, its characters and pairs of them."""
+    """The words in order; for scripts without spaces, characters and pairs of them."""
     words: list[str] = []
     for match in _TOKEN.finditer(_fold(text)):
-        words += [match[0]] if match["run"] is None else _pieces(match[0])
+        words += [match[0]] if match["run"] is None else _characters_and_pairs(match[0])
     return words
 
 
-def _pieces(run: str) -> list[str]:
+def _characters_and_pairs(run: str) -> list[str]:
     return [*run, *map("".join, pairwise(run))]
 
 
 def _stem(word: str) -> str:
-    """A light suffix stripper, for English: cookies and cookie, baking and bake come out alike."""
+    """A light English stemmer: cookies and cookie, baking and bake have the same stem."""
     if len(word) < 4 or not word.isascii():
         return word
     return _without_e(_without_ing(_singular(word)))
@@ -156,50 +156,50 @@ def _without_e(word: str) -> str:
 
 
 def _hash(kind: bytes, text: str, count: int) -> bytes:
-    """`count` codes of two bytes: the low bits give a coordinate, the highest one the sign."""
+    """`count` codes of two bytes: the low bits are a coordinate, the highest bit is the sign."""
     return blake2b(text.encode(), digest_size=2 * count, person=kind).digest()
 
 
 def _signed(codes: bytes, sizes: NDArray[np.int32]) -> tuple[NDArray[np.int32], NDArray[np.int32]]:
-    """Coordinates, and values of the given sizes with the signs that the codes say."""
+    """Coordinates, and values of the given sizes with the signs from the codes."""
     code = np.frombuffer(codes, "<u2").astype(np.int32)
     return code & (_DIM - 1), np.where(code >> 15, sizes, -sizes)
 
 
 @lru_cache(maxsize=1 << 14)
 def _features(word: str) -> NDArray[np.int32]:
-    """What one word adds to a vector: coordinates and signed weights, shape (2, features)."""
+    """The features of one word: coordinates and signed weights, shape (2, features)."""
     weight = _WEIGHTS.get(word, _CONTENT)
     marked = f"<{word}>"
-    triples = [marked[i : i + 3] for i in range(len(marked) - 2)] if weight >= _COMMON else []
+    trigrams = [marked[i : i + 3] for i in range(len(marked) - 2)] if weight >= _COMMON else []
     codes = _hash(b"word", _stem(word), _SPREAD)
-    codes += b"".join(_hash(b"triple", triple, 1) for triple in triples)
-    each = round(_TRIPLES * weight / sqrt(len(triples) or 1))
-    sizes = np.array([weight] * _SPREAD + [each] * len(triples), np.int32)
+    codes += b"".join(_hash(b"triple", trigram, 1) for trigram in trigrams)
+    each = round(_TRIGRAMS * weight / sqrt(len(trigrams) or 1))
+    sizes = np.array([weight] * _SPREAD + [each] * len(trigrams), np.int32)
     return np.stack(_signed(codes, sizes))
 
 
 def _sums(texts: Sequence[str]) -> NDArray[np.float64]:
     """Sums of features, each word of a text counted once, shape (len(texts), _DIM)."""
     words = [_words(text) for text in texts]
-    parts = [[_features(word) for word in dict.fromkeys(each)] for each in words]
+    parts = [[_features(word) for word in dict.fromkeys(text)] for text in words]
     lengths = [sum(part.shape[1] for part in row) for row in parts]
     flat = [np.zeros((2, 0), np.int32), *(part for row in parts for part in row)]
     places, values = np.concatenate(flat, axis=1)
-    return _gather(lengths, places, values) + _wholes(words)
+    return _sum_by_coordinate(lengths, places, values) + _full_text_features(words)
 
 
-def _wholes(words: Sequence[Sequence[str]]) -> NDArray[np.float64]:
+def _full_text_features(words: Sequence[Sequence[str]]) -> NDArray[np.float64]:
     """The feature of each text's exact wording, shape (len(words), _DIM)."""
-    codes = b"".join(_hash(b"whole", " ".join(each), _SPREAD) for each in words)
-    sizes = np.repeat(np.array([_WHOLE * bool(each) for each in words], np.int32), _SPREAD)
-    return _gather([_SPREAD] * len(words), *_signed(codes, sizes))
+    codes = b"".join(_hash(b"whole", " ".join(text), _SPREAD) for text in words)
+    sizes = np.repeat(np.array([_FULL_TEXT * bool(text) for text in words], np.int32), _SPREAD)
+    return _sum_by_coordinate([_SPREAD] * len(words), *_signed(codes, sizes))
 
 
-def _gather(
+def _sum_by_coordinate(
     lengths: Sequence[int], places: NDArray[np.int32], values: NDArray[np.int32]
 ) -> NDArray[np.float64]:
-    """Add values up by coordinate: the first lengths[0] of them in row 0, and so on."""
+    """Sum values by coordinate: the first lengths[0] values go to row 0, and so on."""
     rows = np.repeat(np.arange(len(lengths)), lengths)
     sums = np.bincount(rows * _DIM + places, values, len(lengths) * _DIM)
     return sums.astype(np.float64, copy=False).reshape(len(lengths), _DIM)
@@ -208,8 +208,8 @@ def _gather(
 class HashedEmbedder:
     """The default embedder: offline, deterministic, 512 dimensions.
 
-    Its threshold is the largest at which a look-up among 100 strangers finds one in at most 5 % of
-    cases, in hundredths, as measured by `benchmarks/recall_threshold.py`.
+    Its threshold is the largest, in hundredths, at which a look-up among 100 unrelated questions
+    finds one in at most 5 % of cases, as measured by `benchmarks/recall_threshold.py`.
     """
 
     name: str = f"hashed-v1-{_DIM}"
@@ -217,15 +217,15 @@ class HashedEmbedder:
     threshold: float = 0.53
 
     def embed(self, texts: Sequence[str]) -> NDArray[np.float32]:
-        """Unit vectors of shape (len(texts), 512); a row of zeros for a text without a word.
+        """Unit vectors of shape (len(texts), 512); a row of zeros for a text without words.
 
-        A text has the same vector, bit for bit, whatever it is embedded together with.
+        The vector of a text does not depend on the other texts, bit for bit.
 
         Raises:
-            TypeError: a single string instead of a sequence of them.
+            TypeError: `texts` is a single string.
         """
         if isinstance(texts, str):
-            raise TypeError("embed takes a sequence of texts, not one text")
+            raise TypeError("embed: found one text; expected a sequence of texts")
         vectors = np.zeros((len(texts), _DIM), np.float32)
         for start in range(0, len(texts), _BLOCK):
             sums = _sums(texts[start : start + _BLOCK])

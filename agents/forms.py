@@ -1,7 +1,7 @@
-"""Forms: a prompt template, the shape of its reply, and the one parser of that shape.
+"""Forms: a prompt template with the shape of its reply, which constrains and parses it.
 
-A form renders into *segments*: literal text and inserted values alternate, so that the journal can
-store a question, a draft or a persona once and still show the exact prompt again.
+A form renders into *segments* of literal text and inserted values, so that the journal can store
+a question, a draft or a persona once and still restore the exact prompt.
 """
 
 from __future__ import annotations
@@ -24,17 +24,17 @@ T = TypeVar("T")
 T_co = TypeVar("T_co", covariant=True)
 
 MARK = "\x00"
-"""Separates segments while a template is rendered. It cannot occur in a text: see `clean`."""
+"""Separates segments during rendering. It cannot occur in a text: see `clean`."""
 
 
 class Status(StrEnum):
-    """What became of a reply."""
+    """The parse status of a reply."""
 
     OK = "ok"
-    CUT = "cut"  # stopped by the token limit
-    EMPTY = "empty"  # no text at all
-    UNREADABLE = "unreadable"  # text that does not have the form's shape
-    FAILED = "failed"  # the backend gave an error instead of a reply
+    CUT = "cut"  # truncated by the token limit
+    EMPTY = "empty"  # no text
+    UNREADABLE = "unreadable"  # unparseable: not in the form's shape
+    FAILED = "failed"  # the backend returned an error
 
 
 UNPARSED = (Status.UNREADABLE, Status.EMPTY, Status.CUT)
@@ -42,7 +42,7 @@ UNPARSED = (Status.UNREADABLE, Status.EMPTY, Status.CUT)
 
 
 class Parsed(NamedTuple, Generic[T_co]):
-    """A parsed reply: `value` is None where the model did not say it. Nothing is filled in."""
+    """A parsed reply; `value` is None where the reply is unusable. No default is filled in."""
 
     value: T_co | None
     status: Status
@@ -56,23 +56,23 @@ class Judgement(NamedTuple):
 
 
 class Shape(Protocol[T_co]):
-    """The shape of a reply: how it is constrained, how long it may be, how it is read."""
+    """The shape of a reply: constraint, maximum length and parser."""
 
     @property
     def max_tokens(self) -> int | None:
-        """Upper bound on the reply's tokens; None leaves it to the model's settings."""
+        """Maximum tokens of the reply; None: the limit in the model's settings."""
 
     @property
     def regex(self) -> str | None:
-        """A regular expression that constrained decoding holds the reply to; None for free text."""
+        """A regular expression for constrained decoding; None for free text."""
 
     def parse(self, text: str, cut: bool) -> Parsed[T_co]:
-        """Read a reply. `cut` says that the token limit ended it."""
+        """Parse a reply; `cut` means that it was truncated by the token limit."""
 
 
 @dataclass(frozen=True)
 class FreeText:
-    """A reply in plain prose. A reply that was cut off is missing, not a shorter reply."""
+    """A reply in plain prose. A truncated reply has no value."""
 
     max_tokens: int | None = None
     regex: None = None
@@ -86,12 +86,12 @@ class FreeText:
 
 
 BLANK = r"\x00-\x20\x7f-\xa0\u1680\u2000-\u200f\u2028-\u202f\u205f\u3000\ufeff"
-"""What no reason may begin with: control characters, and every space that Unicode has."""
+"""Characters that a reason must not begin with: control characters and all Unicode spaces."""
 
 
 @dataclass(frozen=True)
 class Rating:
-    """`Rating: 5`, a line break, `Reason: ...`: the rating first, so that it survives truncation.
+    """`Rating: 5`, a line break, `Reason: ...`: the rating first, in case of truncation.
 
     The parser takes exactly what the regular expression allows and no more: "6/7", "6.5" on a scale
     of whole numbers, a number in the middle of a sentence or a refusal are unparseable, and an
@@ -109,37 +109,39 @@ class Rating:
 
     def __post_init__(self) -> None:
         if not self.low < self.high:
-            raise ValueError(f"a rating scale needs low < high, not {self.low:g} and {self.high:g}")
+            raise ValueError(
+                f"a rating scale: found low {self.low:g}, high {self.high:g}; expected low < high"
+            )
 
     @classmethod
     def on(cls, scale: Scale) -> Rating:
-        """The shape of a rating on a scale."""
+        """Create the shape of a rating on a scale."""
         return cls(scale.low, scale.high, scale.integer)
 
     @cached_property
     def labels(self) -> tuple[str, ...]:
-        """The ratings as text, lowest first; of a scale with decimals the whole numbers in it."""
+        """The ratings as text, lowest first; only whole numbers, also on a scale with decimals."""
         return tuple(map(str, range(math.ceil(self.low), math.floor(self.high) + 1)))
 
     @cached_property
     def _number(self) -> str:
-        """A regular expression for a rating; longer numbers first, since 1 also begins 10."""
+        """A regular expression for a rating; longer numbers first, since 1 is a prefix of 10."""
         whole = [*self.labels, *(["-0"] if self.low < 0 and not self.integer else [])]
         if self.integer and self.low >= 0 and self.high <= 9:
             return f"[{self.low:.0f}-{self.high:.0f}]"
-        either = "|".join(sorted(whole, key=lambda one: (-len(one), one)))
+        either = "|".join(sorted(whole, key=lambda number: (-len(number), number)))
         return f"(?:{either})" if self.integer else rf"(?:{self._bounds(whole)})(?:\.\d{{1,2}})?"
 
     def _bounds(self, whole: Sequence[str]) -> str:
-        """Integer parts of a scale with decimals; what lies beyond its ends is left to `parse`."""
+        """Integer parts of a scale with decimals; `parse` rejects values outside its range."""
         outer = {str(math.trunc(self.low)), str(math.trunc(self.high)), *whole}
         if len(outer) > 201:
             return ("-?" if self.low < 0 else "") + r"\d{1,7}"
-        return "|".join(sorted(outer, key=lambda one: (-len(one), one)))
+        return "|".join(sorted(outer, key=lambda number: (-len(number), number)))
 
     @property
     def regex(self) -> str:
-        """A number of the scale, then one line of reason that does not begin with a blank."""
+        """A number of the scale, then one line with a reason that does not begin with a space."""
         return rf"Rating: {self._number}\nReason: [^{BLANK}][^\r\n]{{0,600}}"
 
     @cached_property
@@ -152,13 +154,13 @@ class Rating:
         return re.compile(rf"Rating: ({self._number})(\r?\n{reason})?")
 
     def parse(self, text: str, cut: bool) -> Parsed[Judgement]:
-        """Read a rating and its reason; a truncated reply keeps a rating that was complete."""
+        """Parse a rating and its reason; a truncated reply keeps a complete rating."""
         text = text.strip()
         if not text:
             return Parsed(None, Status.EMPTY)
         if cut:
             start = self._start.fullmatch(text)
-            complete = start is not None and (start[2] is not None or self._ends(start[1]))
+            complete = start is not None and (start[2] is not None or self._is_complete(start[1]))
             value = self._value(start[1]) if start is not None and complete else None
             return Parsed(None if value is None else Judgement(value, None), Status.CUT)
         whole = self._whole.fullmatch(text)
@@ -167,8 +169,8 @@ class Rating:
             return Parsed(None, Status.UNREADABLE)
         return Parsed(Judgement(value, whole[2].rstrip()), Status.OK)
 
-    def _ends(self, number: str) -> bool:
-        """Whether a number is complete where a reply is truncated: no other one begins with it."""
+    def _is_complete(self, number: str) -> bool:
+        """Whether a number at the end of a truncated reply is complete: no other starts with it."""
         return self.integer and not any(
             other != number and other.startswith(number) for other in self.labels
         )
@@ -188,12 +190,12 @@ class Prompt(NamedTuple):
 
     @property
     def user(self) -> str:
-        """The user message as the model gets it."""
+        """The full user message."""
         return "".join(self.segments)
 
 
 def clean(text: str) -> str:
-    """Replace what no database and no tokenizer can hold: NUL and lone surrogates."""
+    """Replace characters that databases and tokenizers reject: NUL and lone surrogates."""
     text = text.replace(MARK, "\ufffd")
     return text if text.isascii() else text.encode("utf-8", "replace").decode("utf-8")
 
@@ -207,7 +209,7 @@ _ENVIRONMENT = SandboxedEnvironment(
     finalize=lambda value: f"{MARK}{value}{MARK}",
 )
 
-_ENVIRONMENT.filters.pop("random")  # a prompt follows from its values alone
+_ENVIRONMENT.filters.pop("random")  # prompts must be deterministic
 
 
 @dataclass(frozen=True)
@@ -215,9 +217,15 @@ class Form(Generic[T]):
     """A prompt template with the shape of its reply.
 
     `system` is plain text and the same for every call of the form; `user` is a Jinja template.
-    Tags such as ``<answer>`` fence what is inserted: a value that itself contains one of the
-    template's tags has it defused, so that a text cannot pose as another part of the prompt.
-    `example` holds a value for every name that the template may use, to try other wordings out.
+    Tags such as ``<answer>`` delimit inserted values. Where a value contains one of the template's
+    tags, its ``<`` is replaced, so that a text cannot pose as another part of the prompt.
+
+    Attributes:
+        name: unique within a world.
+        system: the system message.
+        user: the template of the user message.
+        reply: the shape of the reply.
+        example: a value for every name that the template may use, for checking templates.
 
     Raises:
         ValueError: the template cannot be compiled.
@@ -240,34 +248,36 @@ class Form(Generic[T]):
         return _ENVIRONMENT.from_string(self.user)
 
     @cached_property
-    def _fence(self) -> re.Pattern[str]:
+    def _tag_start(self) -> re.Pattern[str]:
         names = "|".join(sorted(set(_TAG.findall(self.user)))) or r"(?!)"
         return re.compile(rf"<(?=\s*/?\s*(?:{names})\b)", re.IGNORECASE)
 
     def try_out(self) -> None:
-        """Render the example, with a memory and without.
+        """Check the template by rendering the example, with and without a memory.
 
         Raises:
-            ValueError: the template fails.
+            ValueError: the template cannot be rendered.
         """
         self.render(self.example)
         self.render({**self.example, "past": None})
 
     def render(self, values: Mapping[str, Any]) -> Prompt:
-        """Fill the template in.
+        """Render the template.
 
         Raises:
-            ValueError: the template uses a name that `values` lacks, or fails in another way.
+            ValueError: the template uses a name that is not in `values`, or fails otherwise.
         """
         try:
             template = self._template
-            context = template.new_context(dict(values), shared=True)  # no globals to copy
+            context = template.new_context(
+                dict(values), shared=True
+            )  # shared: do not copy the globals
             pieces = "".join(template.root_render_func(context)).split(MARK)
-        except Exception as error:  # a template can raise what it likes
+        except Exception as error:  # templates can raise any exception
             raise ValueError(f"form {self.name}: {error or type(error).__name__}") from None
         for place in range(1, len(pieces), 2):
             if "<" in pieces[place]:
-                pieces[place] = self._fence.sub("\u2039", pieces[place])
+                pieces[place] = self._tag_start.sub("\u2039", pieces[place])
         return Prompt(self.system, tuple(piece for piece in pieces if piece))
 
 
@@ -277,9 +287,9 @@ class CallName(NamedTuple):
     Attributes:
         round, episode: numbers, from 0.
         form: the name of the prompt form.
-        agent: the number of the agent; None for an observer.
+        agent: the number of the agent; None for the observer and calls without an agent.
         turn: distinguishes calls of one form by one agent in an episode.
-        attempt: how often the call was repeated because a reply could not be used.
+        attempt: number of repetitions after unusable replies.
     """
 
     round: int
@@ -290,8 +300,8 @@ class CallName(NamedTuple):
     attempt: int = 0
 
     def __str__(self) -> str:
-        who = "-" if self.agent is None else self.agent
-        return f"{self.round}/{self.episode}/{self.form}/{who}/{self.turn}.{self.attempt}"
+        agent = "-" if self.agent is None else self.agent
+        return f"{self.round}/{self.episode}/{self.form}/{agent}/{self.turn}.{self.attempt}"
 
 
 def prompt_hash(system: str, user: str) -> bytes:

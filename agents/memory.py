@@ -1,9 +1,9 @@
-"""Memory: what agents believe, and how an old answer is found again.
+"""Memory: the answers that agents remember, and recall by similarity of questions.
 
-Similarity is a matter between questions, not between agents: every distinct question is embedded
-once, and the list of questions near to it is made once for the whole society. To recall is then to
-walk that short list until one turns up that the agent has answered. Look-up by the distance of
-embeddings, with a threshold, follows Liu et al. (arXiv 2305.16960), section 3.
+Every distinct question is embedded once, and the list of similar questions is computed once for
+the whole society. An agent recalls by walking that short list to the first question that it has
+answered. Look-up by embedding distance with a threshold follows Liu et al. (arXiv 2305.16960),
+section 3.
 """
 
 from __future__ import annotations
@@ -16,21 +16,21 @@ import numpy as np
 from numpy.typing import NDArray
 
 PRIOR = -1
-"""The round of memories that an agent was born with."""
+"""The round of prior memories, which an agent has before round 0."""
 
-_BLOCK = 256  # questions compared at once: the block of distances stays a few megabytes
-_SLACK = 1e-4  # fast float32 products first, exact distances for what is left
+_BLOCK = 256  # questions compared at a time, so that the matrix takes a few megabytes
+_SLACK = 1e-4  # tolerance of the float32 products; candidates are then compared exactly
 
 
 class Near(NamedTuple):
-    """A question near to another: its cosine distance (0 to 2) and its number."""
+    """A question near another one: cosine distance (0 to 2) and number in the index."""
 
     distance: float
     question: int
 
 
 class Recalled(NamedTuple):
-    """An old answer that a prompt shows."""
+    """A recalled memory, as prompts show it: question, answer, distance and ids."""
 
     question: str
     answer: str
@@ -40,10 +40,14 @@ class Recalled(NamedTuple):
 
 
 class Lexicon:
-    """The distinct questions of a society, their vectors, and which are near to which.
+    """The distinct questions of a society with their vectors and nearest neighbours.
 
     Args:
-        threshold: cosine distance below which two questions count as near.
+        threshold: cosine distance below which two questions are near each other.
+
+    Attributes:
+        texts: the questions, by number.
+        numbers: the number of each question.
     """
 
     def __init__(self, threshold: float) -> None:
@@ -54,19 +58,21 @@ class Lexicon:
         self._near: dict[int, tuple[Near, ...]] = {}
 
     def missing(self, texts: Sequence[str]) -> list[str]:
-        """The texts that are not in the lexicon yet, each once, in order."""
+        """The texts that are not in the index yet, without duplicates, in order."""
         return [text for text in dict.fromkeys(texts) if text not in self.numbers]
 
     def add(self, texts: Sequence[str], vectors: NDArray[np.float32]) -> None:
         """Add new questions with their unit vectors, shape (len(texts), dimensions).
 
         Raises:
-            ValueError: the vectors do not fit the texts or the vectors that are there.
+            ValueError: the number or the dimensions of the vectors do not match.
         """
         if len(texts) != len(vectors) or (
             self.texts and vectors.shape[1:] != self._vectors.shape[1:]
         ):
-            raise ValueError(f"{len(texts)} texts do not fit vectors of shape {vectors.shape}")
+            raise ValueError(
+                f"vectors: found shape {vectors.shape}; expected one for each of {len(texts)} texts"
+            )
         if not texts:
             return
         for text in texts:
@@ -77,7 +83,7 @@ class Lexicon:
         self._near.clear()
 
     def near(self, question: int) -> tuple[Near, ...]:
-        """The questions nearer than the threshold, nearest first; itself among them."""
+        """The questions within the threshold, nearest first, including the question itself."""
         found = self._near.get(question)
         if found is None:
             self._compare(question - question % _BLOCK)
@@ -93,7 +99,7 @@ class Lexicon:
             self._near[start + row] = self._exact(start + row, others)
 
     def _exact(self, question: int, others: NDArray[np.intp]) -> tuple[Near, ...]:
-        """Distances in double precision, rounded, so that they do not depend on the block."""
+        """Rounded distances in double precision, so that they do not depend on the block."""
         vector = self._vectors[question].astype(np.float64)
         near = []
         for other in others.tolist():
@@ -110,10 +116,10 @@ class _Entry(NamedTuple):
 
 
 class Memory:
-    """What one agent believes: question to answer, in the order in which it was learned.
+    """The answers that one agent remembers, by question, in the order of learning.
 
     Args:
-        keep: how many of the most recent memories can be recalled; None for all.
+        keep: number of most recent memories that can be recalled; None for all.
     """
 
     def __init__(self, keep: int | None = None) -> None:
@@ -121,15 +127,15 @@ class Memory:
         self._rounds: list[int] = []  # by position, ascending
         self._questions: list[int] = []  # by position
         self._entries: dict[int, list[_Entry]] = {}
-        self._forgotten = 0  # positions below this one are gone
+        self._dropped = 0  # entries below this position are dropped
 
     def __len__(self) -> int:
-        return len(self._rounds) - self._forgotten
+        return len(self._rounds) - self._dropped
 
     def remember(
         self, round: int, question: int, answer: str, memory_id: int, text_id: int
     ) -> None:
-        """Learn an answer. Rounds must not go down."""
+        """Add an answer. Rounds must not decrease."""
         entry = _Entry(len(self._rounds), answer, memory_id, text_id)
         self._rounds.append(round)
         self._questions.append(question)
@@ -147,12 +153,12 @@ class Memory:
         return None
 
     def latest(self, lexicon: Lexicon, round: int) -> Recalled | None:
-        """What was learned last, as of the end of the round before `round`; its distance is 0."""
+        """The last answer learned before `round`, with distance 0."""
         end = bisect_left(self._rounds, round)
-        if end <= self._forgotten:
+        if end <= self._dropped:
             return None
         question = self._questions[end - 1]
-        entry = next(one for one in self._entries[question] if one.position == end - 1)
+        entry = next(entry for entry in self._entries[question] if entry.position == end - 1)
         _, answer, memory_id, text_id = entry
         return Recalled(lexicon.texts[question], answer, 0.0, memory_id, text_id)
 
@@ -160,11 +166,11 @@ class Memory:
         return 0 if self._keep is None else max(0, end - self._keep)
 
     def forget(self, round: int) -> None:
-        """Let go of what nobody can recall, now that all rounds before `round` are over."""
+        """Drop entries that can no longer be recalled, since all rounds before `round` are over."""
         oldest = self._oldest(bisect_left(self._rounds, round))
-        if oldest <= self._forgotten:
+        if oldest <= self._dropped:
             return
-        self._forgotten = oldest
+        self._dropped = oldest
         for question, entries in list(self._entries.items()):
             if entries[0].position < oldest:
                 kept = [entry for entry in entries if entry.position >= oldest]

@@ -1,4 +1,4 @@
-"""Personas: who an agent is, in words that a prompt can show."""
+"""Personas: the description of an agent that prompts show."""
 
 from __future__ import annotations
 
@@ -19,15 +19,18 @@ STANCE: dict[Label, str] = {
     ),
     "neutral": "",
 }
-"""How a label is told to a model. Few prior memories alone do not move a polite model, so the
-starting demographics are also put into words."""
+"""The sentences that describe a label in prompts. Prior memories alone hardly change the behaviour
+of an aligned model, so the starting demographic is also stated."""
 
 
 class Persona(BaseModel):
-    """One person, as read from a line of a personas file.
+    """A persona, as read from a line of a personas file.
 
-    `goal` is what the person is after, told in the second person: "You want to ...".
-    `adapter` names a LoRA adapter that the person speaks with, where the model's settings list it.
+    Attributes:
+        values: what the person values.
+        voice: how the person speaks, as a sentence.
+        goal: what the person wants, in the second person: "You want to ...".
+        adapter: the name of a LoRA adapter in the model's settings.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -44,8 +47,8 @@ class Persona(BaseModel):
     def introduction(self, label: Label) -> str:
         """The persona and its label in the second person, as prompts show them.
 
-        The label's words come first: all prompts with this label have them in common, and a prefix
-        cache keeps what prompts have in common from their beginning.
+        The label comes first, because all prompts with this label share it as a common prefix,
+        which the prefix cache of an engine can reuse.
         """
         return (
             f"{STANCE[label]} You are {self.name}, {self.age} years old, from {self.place}. "
@@ -54,5 +57,5 @@ class Persona(BaseModel):
 
     @property
     def about(self) -> str:
-        """Who the person is, as others would say it."""
+        """A short description in the third person."""
         return f"{self.age}, {self.occupation}, from {self.place}"

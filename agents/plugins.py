@@ -1,6 +1,6 @@
-"""Loading worlds and backends from outside: a Python file, or an entry point of a package.
+"""Load worlds and backends from Python files or from entry points of installed packages.
 
-Nothing is loaded at import, and nothing because a database names it: callers decide.
+Nothing is loaded at import. Callers decide what to load: never a file that only a database names.
 """
 
 from __future__ import annotations
@@ -18,19 +18,19 @@ _ALLOWED = "allowed_files"
 
 
 class PluginError(Exception):
-    """A plugin cannot be loaded; the message says which one and why."""
+    """Raised when a plugin cannot be loaded; the message names the plugin and the reason."""
 
 
 def is_file(name: str) -> bool:
-    """Whether a name is the path of a Python file rather than the name of a plugin."""
+    """Whether a name is the path of a Python file."""
     return name.endswith(".py")
 
 
 def load_file(path: str) -> ModuleType:
-    """Run a Python file as a module, once a process, and anew when it has been edited.
+    """Load a Python file as a module, once per process and again after it was edited.
 
     Raises:
-        PluginError: there is no such file, or it fails.
+        PluginError: there is no such file, or it raises.
     """
     place = Path(path).resolve()
     if not place.is_file():
@@ -42,22 +42,22 @@ def load_file(path: str) -> ModuleType:
     spec = importlib.util.spec_from_file_location(name, place)
     assert spec is not None and spec.loader is not None
     module = importlib.util.module_from_spec(spec)
-    sys.modules[name] = module  # dataclasses and pydantic look their module up
+    sys.modules[name] = module  # dataclasses and pydantic look up the module
     try:
         spec.loader.exec_module(module)
-    except Exception as error:  # a file can raise what it likes
+    except Exception as error:  # the file can raise any exception
         del sys.modules[name]
         raise PluginError(f"{path}: {_reason(error)}") from error
     return module
 
 
 def entry_points(group: str) -> list[str]:
-    """The names of the plugins that installed packages offer in a group."""
+    """The names of the entry points that installed packages define in a group."""
     return sorted({point.name for point in metadata.entry_points(group=group)})
 
 
 def load_entry_point(group: str, name: str) -> Any:
-    """What an installed package offers under a name.
+    """Load an entry point of an installed package by name.
 
     Raises:
         PluginError: there is no such entry point, or it cannot be imported.

@@ -1,8 +1,8 @@
-"""Scales, stages and measures: what a world records, declared once.
+"""Scales, stages and measures: the declaration of what a world records.
 
-A world declares its stages (what is recorded of an episode) and its scales (what is rated, by whom
-and in which range). Tables, sums, pages, figures, reports, comparisons, dataset columns and the
-stopping rule follow from that declaration, which is stored with the run.
+A world declares its stages (the texts that an episode records) and its scales (what is rated, by
+whom and in which range). Tables, summaries, pages, figures, reports, comparisons, dataset columns
+and the stopping rule follow from that declaration, which is stored with the run.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ Rater = Literal["observer", "peers"]
 
 _NAME = r"^[a-z][a-z0-9_]{0,30}$"
 _ENDS = "{low}: not at all. {high}: entirely."
-_MOST_VALUES = 201  # of an integer scale: its labels are listed in a regular expression
+_MAX_VALUES = 201  # of an integer scale: its values are listed in a regular expression
 _RESERVED = frozenset(
     (
         "agent",
@@ -58,7 +58,7 @@ _RESERVED = frozenset(
         "text",
     )
 )
-"""Names of columns and keys that stand beside those of scales and stages."""
+"""Column names and keys that the names of scales and stages must not clash with."""
 
 
 class _Part(BaseModel):
@@ -69,16 +69,17 @@ class Scale(_Part):
     """A rating scale.
 
     Attributes:
-        name: in columns, file names and addresses.
-        low, high: its ends; ratings outside are unparseable.
+        name: used in columns, file names and URLs.
+        low, high: the range; ratings outside it are unparseable.
         integer: whole numbers only; otherwise numbers with at most two decimals.
-        better: which end is the better one.
-        ask: what the observer is asked, in the words of its prompt. Of a scale that peers rate on,
-            the world's prompt template asks.
-        rater: who rates: the observer, or the peers.
+        better: which end of the range is better.
+        ask: the question in the observer's prompt. For the peers' scale the world's own prompt
+            template asks.
+        rater: who rates: the observer or the peers.
         subject: what is rated: the text of a stage, an agent in it, or a pair of agents.
-        stages: the stages that are rated; empty: every stage of the world.
-        same_as: the observer's scale that means the same, so that agreement can be measured.
+        stages: the stages that are rated; empty for every stage of the world.
+        same_as: for the peers' scale, the observer's scale with the same meaning, so that
+            agreement can be measured.
     """
 
     name: str = Field(pattern=_NAME)
@@ -95,36 +96,36 @@ class Scale(_Part):
     @model_validator(mode="after")
     def _check(self) -> Scale:
         if self.name in _RESERVED:
-            raise ValueError(f"another name than {self.name}, which means something else")
+            raise ValueError(f"another name than {self.name}, which is reserved")
         if not -1e6 <= self.low < self.high <= 1e6:
             raise ValueError("low below high, both between -1,000,000 and 1,000,000")
         if self.integer and (self.low % 1 or self.high % 1):
             raise ValueError("whole numbers for low and high, or integer: false")
-        if self.integer and self.high - self.low >= _MOST_VALUES:
-            raise ValueError(f"at most {_MOST_VALUES} whole numbers, or integer: false")
+        if self.integer and self.high - self.low >= _MAX_VALUES:
+            raise ValueError(f"at most {_MAX_VALUES} whole numbers, or integer: false")
         return self
 
     @property
     def title(self) -> str:
-        """The name as people read it."""
+        """The name for display, without underscores."""
         return self.name.replace("_", " ")
 
     @property
     def range(self) -> str:
-        """The range as prompts and people read it: ``1 to 7``."""
+        """The range for prompts and display: ``1 to 7``."""
         return f"{plain_number(self.low)} to {plain_number(self.high)}"
 
     @property
     def form(self) -> str:
-        """The name of the prompt template by which the observer is asked."""
+        """The name of the observer's prompt template for this scale."""
         return f"observe_{self.name}"
 
     @property
     def question(self) -> str:
-        """The question to the observer: `ask` with the ends of the range filled in.
+        """The question to the observer: `ask` with the ends of the range inserted.
 
-        Where `ask` names none of ``{low}``, ``{middle}`` and ``{high}``, the meaning of the ends
-        is added.
+        If `ask` contains none of ``{low}``, ``{middle}`` and ``{high}``, a sentence with the meaning
+        of both ends is appended.
         """
         ask = self.ask or f"How would you score the {self.title}?"
         ends = {"low": self.low, "middle": (self.low + self.high) / 2, "high": self.high}
@@ -135,26 +136,25 @@ class Scale(_Part):
         return ask
 
     def gain(self, before: float, after: float) -> float:
-        """By how much a rating improved: positive where it moved to the better end."""
+        """The improvement of a rating: positive where it moved towards the better end."""
         return after - before if self.better == "high" else before - after
 
 
 def plain_number(number: float) -> str:
-    """A number as people write it: without decimals where it has none."""
+    """Format a number, without decimals where it has none."""
     return f"{int(number)}" if number == int(number) else f"{number:g}"
 
 
 class Stage(_Part):
-    """What is recorded of an episode at one point.
+    """A text that each episode records.
 
     Attributes:
-        name: in columns and JSON.
-        answer: whether its text answers the episode's question. Formats of datasets that train on
-            answers use such stages only.
-        suffix: ending of the columns about it in the dataset format `exchanges`; by default its
-            name.
-        form: the name of the prompt template whose reply is its text; None where it is not the
-            reply to a single prompt. Rows of datasets name it.
+        name: used in columns and JSON.
+        answer: whether the text answers the episode's question. Dataset formats that train on
+            answers use only such stages.
+        suffix: suffix of its columns in the dataset format `exchanges`; by default its name.
+        form: the name of the prompt template whose reply is the text; None where it is not a single
+            reply. Dataset rows name it.
     """
 
     name: str = Field(pattern=_NAME)
@@ -164,27 +164,27 @@ class Stage(_Part):
 
     @property
     def title(self) -> str:
-        """The name as people read it."""
+        """The name for display, without underscores."""
         return self.name.replace("_", " ")
 
     @model_validator(mode="after")
     def _check(self) -> Stage:
         if self.name in _RESERVED:
-            raise ValueError(f"another name than {self.name}, which means something else")
+            raise ValueError(f"another name than {self.name}, which is reserved")
         return self
 
 
 class Measure(NamedTuple):
-    """A number that an episode has, or lacks.
+    """A number that an episode has; it may be missing.
 
     Attributes:
         name: such as `draft_alignment`, `alignment_gain` or `peer_rating`.
-        kind: `score` (the observer's rating of a stage; of agents or pairs their mean), `gain`
-            (of the last rated stage over the first, positive where it is better), or `peers` (the
-            mean of the peers' ratings).
-        scale: the scale that it is on.
-        stage: the stage that is rated; of a gain the last one.
-        base: of a gain the first stage; None elsewhere.
+        kind: `score` (the observer's rating of a stage; the mean over agents or pairs), `gain`
+            (last rated stage minus first, positive where better), or `peers` (the mean of the
+            peers' ratings).
+        scale: the scale of the ratings.
+        stage: the rated stage; for a gain the last one.
+        base: for a gain the first rated stage; otherwise None.
     """
 
     name: str
@@ -195,22 +195,22 @@ class Measure(NamedTuple):
 
     @property
     def title(self) -> str:
-        """The name as people read it."""
+        """The name for display, without underscores."""
         return self.name.replace("_", " ")
 
     @property
     def low(self) -> float:
-        """The lowest value that it can have."""
+        """The lowest possible value."""
         return self.scale.low - self.scale.high if self.kind == "gain" else self.scale.low
 
     @property
     def high(self) -> float:
-        """The highest value that it can have."""
+        """The highest possible value."""
         return self.scale.high - self.scale.low if self.kind == "gain" else self.scale.high
 
 
 class Declaration(_Part):
-    """What the episodes of a run record: stages in order, and scales, the main one first."""
+    """The stages of a run in order, and its scales, the main scale first."""
 
     stages: tuple[Stage, ...]
     scales: tuple[Scale, ...]
@@ -221,12 +221,12 @@ class Declaration(_Part):
         for scale in self.scales:
             missing = [name for name in scale.stages if name not in stages]
             if missing:
-                there = ", ".join(stages) or "none"
-                raise ValueError(f"{scale.name}: stages: found {missing[0]}, expected {there}")
+                expected = ", ".join(stages) or "none"
+                raise ValueError(f"{scale.name}: stages: found {missing[0]}, expected {expected}")
         names = [measure.name for measure in self.measures]
-        twice = next((name for name in names if names.count(name) > 1), None)
-        if twice is not None:
-            raise ValueError(f"{twice} would mean two things; expected other names")
+        ambiguous = next((name for name in names if names.count(name) > 1), None)
+        if ambiguous is not None:
+            raise ValueError(f"found two measures {ambiguous}; expected other names")
         if sum(scale.rater == "peers" for scale in self.scales) > 1:
             raise ValueError("at most one scale that peers rate on")
         return self
@@ -238,22 +238,24 @@ class Declaration(_Part):
 
     @property
     def peers(self) -> Scale | None:
-        """The scale that peers rate on, if they rate."""
+        """The peers' scale; None where peers do not rate."""
         return next((scale for scale in self.scales if scale.rater == "peers"), None)
 
     @property
     def main(self) -> Scale | None:
-        """The observer's first scale: the one that an overview shows."""
+        """The observer's first scale, which overviews show."""
         return next(iter(self.observed), None)
 
     @property
     def answers(self) -> tuple[str, ...]:
-        """The names of the stages that answer the question."""
+        """The names of the stages that answer the question of the episode."""
         return tuple(stage.name for stage in self.stages if stage.answer)
 
     def scale(self, name: str) -> Scale:
         """The scale of this name. Raises KeyError."""
-        return next((one for one in self.scales if one.name == name), None) or _missing(name)
+        return next((scale for scale in self.scales if scale.name == name), None) or _raise_missing(
+            name
+        )
 
     def stages_of(self, scale: Scale) -> tuple[str, ...]:
         """The stages that are rated on a scale, in order."""
@@ -261,23 +263,24 @@ class Declaration(_Part):
 
     @cached_property
     def measures(self) -> tuple[Measure, ...]:
-        """All measures: of each scale its stages and its gain; the peers' last."""
-        return (*(one for scale in self.observed for one in self._of(scale)), *self._of_peers())
+        """All measures: for each observer's scale its scores and its gain, then the peers' mean."""
+        observed = (measure for scale in self.observed for measure in self._measures_of(scale))
+        return (*observed, *self._measures_of_peers())
 
-    def _of(self, scale: Scale) -> Iterator[Measure]:
+    def _measures_of(self, scale: Scale) -> Iterator[Measure]:
         stages = self.stages_of(scale)
         for stage in stages:
             yield Measure(f"{stage}_{scale.name}", "score", scale, stage)
         if len(stages) > 1:
             yield Measure(f"{scale.name}_gain", "gain", scale, stages[-1], stages[0])
 
-    def _of_peers(self) -> Iterator[Measure]:
+    def _measures_of_peers(self) -> Iterator[Measure]:
         if self.peers is not None:
             stage = next(iter(self.stages_of(self.peers)), "")
             yield Measure(self.peers.name, "peers", self.peers, stage)
 
     @cached_property
-    def _asked(self) -> dict[tuple[str, Subject], tuple[Scale, ...]]:
+    def _scales_by_subject(self) -> dict[tuple[str, Subject], tuple[Scale, ...]]:
         subjects: tuple[Subject, ...] = ("stage", "agent", "pair")
         return {
             (stage.name, subject): tuple(
@@ -289,38 +292,40 @@ class Declaration(_Part):
             for subject in subjects
         }
 
-    def asked(self, stage: str, subject: Subject) -> tuple[Scale, ...]:
-        """The scales on which the observer rates a stage, or agents or pairs in it.
+    def scales_for(self, stage: str, subject: Subject) -> tuple[Scale, ...]:
+        """The scales on which the observer rates a stage, or the agents or pairs in it.
 
         Raises:
             KeyError: there is no such stage.
         """
-        return self._asked[stage, subject]
+        return self._scales_by_subject[stage, subject]
 
     def same_as(self, measure: Measure) -> Measure | None:
-        """The observer's measure that means the same as the peers' one, on the same range."""
+        """The observer's measure with the same meaning as the peers', if the ranges are equal."""
         scale = measure.scale
         if measure.kind != "peers" or scale.same_as is None or not scale.integer:
             return None
         name = f"{measure.stage}_{scale.same_as}"
-        found = next((one for one in self.measures if one.name == name), None)
+        found = next((other for other in self.measures if other.name == name), None)
         same = found is not None and (found.low, found.high) == (scale.low, scale.high)
         return found if same and found is not None and found.scale.integer else None
 
     def measure(self, name: str) -> Measure:
         """The measure of this name. Raises KeyError."""
-        return next((one for one in self.measures if one.name == name), None) or _missing(name)
+        return next(
+            (measure for measure in self.measures if measure.name == name), None
+        ) or _raise_missing(name)
 
     def final(self, scale: Scale) -> Measure | None:
-        """The measure of the last stage that is rated on a scale."""
+        """The score of the last stage that is rated on a scale; None where no stage is."""
         stages = self.stages_of(scale)
         return self.measure(f"{stages[-1]}_{scale.name}") if stages else None
 
     def gain(self, scale: Scale) -> Measure | None:
         """The measure of the gain on a scale; None where only one stage is rated."""
         name = f"{scale.name}_gain"
-        return next((one for one in self.measures if one.name == name), None)
+        return next((measure for measure in self.measures if measure.name == name), None)
 
 
-def _missing(name: str) -> NoReturn:
+def _raise_missing(name: str) -> NoReturn:
     raise KeyError(name)

@@ -1,8 +1,7 @@
-"""Shapes of replies beyond prose and ratings: a choice, a line, titled lines, numbers.
+"""Shapes of replies other than prose and ratings: a choice, a line, titled lines, numbers.
 
-Each is held by a regular expression whose language is finite and short, so that a model that is
-constrained to it always comes to an end within `max_tokens`, and each has one parser that takes
-what the expression allows and nothing else.
+Each has a regular expression that bounds the length of the reply, so that constrained decoding
+always ends within `max_tokens`, and a parser that accepts only what the expression allows.
 """
 
 from __future__ import annotations
@@ -17,12 +16,12 @@ from agents.forms import BLANK, Parsed, Status
 
 
 def _words(limit: int) -> str:
-    """A line of 1 to `limit` characters that does not begin with a blank."""
+    """A line of 1 to `limit` characters that does not begin with a space."""
     return rf"[^{BLANK}][^\r\n]{{0,{limit - 1}}}"
 
 
 class Chosen(NamedTuple):
-    """One of the options of a choice, with its reason (None if it was cut off)."""
+    """The chosen option, with its reason (None if it was truncated)."""
 
     option: str
     reason: str | None
@@ -30,7 +29,7 @@ class Chosen(NamedTuple):
 
 @dataclass(frozen=True)
 class Choice:
-    """`Title: option`, a line break, `Reason: ...`: the option first, so that it survives a cut."""
+    """`Title: option`, a line break, `Reason: ...`: the option first, in case of truncation."""
 
     title: str
     options: tuple[str, ...]
@@ -38,9 +37,11 @@ class Choice:
     max_tokens: int = 160
 
     def __post_init__(self) -> None:
-        for one, other in permutations(self.options, 2):
-            if other.startswith(one):
-                raise ValueError(f"{one} begins {other}: where it is cut off nobody can tell")
+        for option, other in permutations(self.options, 2):
+            if other.startswith(option):
+                raise ValueError(
+                    f"{option} is a prefix of {other}: truncated replies are ambiguous"
+                )
 
     @property
     def _first(self) -> str:
@@ -48,7 +49,7 @@ class Choice:
 
     @property
     def regex(self) -> str:
-        """The title with one of the options, then one line of reason."""
+        """The title with one of the options, then one line with a reason."""
         return rf"{self._first}\nReason: {_words(self.limit)}"
 
     @cached_property
@@ -56,7 +57,7 @@ class Choice:
         return re.compile(rf"({self._first})(?:\r?\nReason:[ \t]*(\S[^\r\n]*))?")
 
     def parse(self, text: str, cut: bool) -> Parsed[Chosen]:
-        """Read a choice and its reason; a cut reply keeps an option that was complete."""
+        """Parse a choice and its reason; a truncated reply keeps a complete option."""
         text = text.strip()
         if not text:
             return Parsed(None, Status.EMPTY)
@@ -71,22 +72,22 @@ class Choice:
 
 @dataclass(frozen=True)
 class Line:
-    """One line of prose and no more."""
+    """One line of prose."""
 
     limit: int = 240
 
     @property
     def max_tokens(self) -> int:
-        """A token a character, which no tokenizer needs for a language it was trained on."""
+        """One token per character, an upper bound for any tokenizer on its own languages."""
         return self.limit
 
     @property
     def regex(self) -> str:
-        """A line that does not begin with a blank."""
+        """A line that does not begin with a space."""
         return _words(self.limit)
 
     def parse(self, text: str, cut: bool) -> Parsed[str]:
-        """Read the line; one that was cut off is missing."""
+        """Parse the line; a truncated line has no value."""
         text = text.strip()
         if not text:
             return Parsed(None, Status.EMPTY)
@@ -99,22 +100,22 @@ class Line:
 
 @dataclass(frozen=True)
 class Titled:
-    """Lines `Title: words`, one for each title and in their order; the value has the words.
+    """Lines `Title: words`, one for each title, in order; the value is a tuple of the words.
 
     Attributes:
-        fields: each title with the most characters that its words may have.
+        fields: each title with the maximum number of characters of its words.
     """
 
     fields: tuple[tuple[str, int], ...]
 
     @property
     def max_tokens(self) -> int:
-        """A token a character, as for a `Line`."""
+        """One token per character, as for a `Line`."""
         return sum(len(title) + limit for title, limit in self.fields)
 
     @property
     def regex(self) -> str:
-        """The titles with their words, a line each."""
+        """The titles with their words, one line each."""
         return r"\n".join(rf"{title}: {_words(limit)}" for title, limit in self.fields)
 
     @cached_property
@@ -123,7 +124,7 @@ class Titled:
         return re.compile(r"\s*\n\s*".join(lines))
 
     def parse(self, text: str, cut: bool) -> Parsed[tuple[str, ...]]:
-        """Read all lines; where one is missing there is no value."""
+        """Parse all lines; the value is None if one is missing."""
         text = text.strip()
         if not text:
             return Parsed(None, Status.EMPTY)
@@ -144,17 +145,17 @@ class Numbers:
 
     @property
     def max_tokens(self) -> int:
-        """Enough for all of them."""
+        """Enough for all numbers."""
         return len(self.title) + 8 + 4 * self.count
 
     @property
     def regex(self) -> str:
-        """None, or at most as many numbers as there are."""
-        one = f"(?:{'|'.join(map(str, range(self.count, 0, -1)))})"
-        return rf"{self.title}: (?:none|{one}(?:, {one}){{0,{self.count - 1}}})"
+        """``none``, or up to `count` numbers."""
+        number = f"(?:{'|'.join(map(str, range(self.count, 0, -1)))})"
+        return rf"{self.title}: (?:none|{number}(?:, {number}){{0,{self.count - 1}}})"
 
     def parse(self, text: str, cut: bool) -> Parsed[tuple[int, ...]]:
-        """Read the numbers, ascending, each once."""
+        """Parse the numbers; the value is sorted, without duplicates."""
         text = text.strip()
         if not text:
             return Parsed(None, Status.EMPTY)
@@ -162,4 +163,6 @@ class Numbers:
             return Parsed(None, Status.CUT)
         if re.fullmatch(self.regex, text) is None:
             return Parsed(None, Status.UNREADABLE)
-        return Parsed(tuple(sorted({int(one) for one in re.findall(r"\d+", text)})), Status.OK)
+        return Parsed(
+            tuple(sorted({int(number) for number in re.findall(r"\d+", text)})), Status.OK
+        )

@@ -215,18 +215,20 @@ def _batch(
             ratings=tuple(ratings.get(number, ())),
             failed_at=row.failed_at,
             observations=tuple(sorted(observations.get(number, ()), key=_sort_key)),
-            model=models.get((number, None)) or models[number, row.author],
+            model=_model(models, number, row.author),
             scene=scenes.get(number),
         )
 
 
-def _model(spoke: Spoke, number: int, author: int | None) -> str:
-    """The model of the author; without one that of nobody in particular, then of whoever spoke."""
-    named = spoke.get((number, None)) or spoke.get((number, author))
-    if named is not None:
-        return named
+def _model(models: ModelByAgent, number: int, author: int | None) -> str:
+    """The model of calls without an agent, else the author's, else that of any other agent."""
+    name = models.get((number, None)) or models.get((number, author))
+    if name is not None:
+        return name
     others = (
-        name for (episode, who), name in spoke.items() if episode == number and who != OBSERVER
+        name
+        for (episode, agent), name in models.items()
+        if episode == number and agent != OBSERVER
     )
     return next(others, "")
 

@@ -53,9 +53,9 @@ def test_new_questions_are_found_too() -> None:
 
 def test_vectors_must_fit() -> None:
     lexicon = _lexicon(0.3, 0.0)
-    with pytest.raises(ValueError, match="do not fit"):
+    with pytest.raises(ValueError, match="vectors: found"):
         lexicon.add(["a"], np.zeros((1, 3), np.float32))
-    with pytest.raises(ValueError, match="do not fit"):
+    with pytest.raises(ValueError, match="vectors: found"):
         lexicon.add(["a", "b"], _unit(0.0))
 
 

@@ -63,7 +63,7 @@ def test_a_scale_that_cannot_work_is_refused(values: dict[str, Any], words: str)
 
 def test_two_measures_never_share_a_name() -> None:
     scales = (Scale(name="calm"), Scale(name="before_calm", rater="peers"))
-    with pytest.raises(ValidationError, match="two things"):
+    with pytest.raises(ValidationError, match="found two measures"):
         Declaration(stages=BOTH, scales=scales)
 
 

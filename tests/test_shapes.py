@@ -38,7 +38,7 @@ def test_a_choice_is_read_or_missing(
 
 
 def test_options_of_a_choice_can_be_told_apart_where_they_are_cut() -> None:
-    with pytest.raises(ValueError, match="some begins someone"):
+    with pytest.raises(ValueError, match="some is a prefix of someone"):
         Choice("Harm", ("some", "someone"))
 
 

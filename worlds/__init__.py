@@ -1,1 +1,1 @@
-"""Worlds: who meets whom, about what, and how a meeting is played. One world is one file."""
+"""Worlds: environments that define who meets whom and how an episode is played. No I/O."""

@@ -1,4 +1,4 @@
-"""What a world is, and what an episode offers to the one who plays it."""
+"""The interfaces of worlds: `World`, which a world implements, and `Episode`, which it uses."""
 
 from __future__ import annotations
 
@@ -22,9 +22,11 @@ T = TypeVar("T")
 
 
 class Settings(BaseModel):
-    """The `world:` part of a config. A world adds its own keys; unknown ones are refused.
+    """The `world:` section of a config. A world adds its own keys; unknown keys are rejected.
 
-    `founding` names the keys that the society is founded on: they cannot change in a fork.
+    Attributes:
+        founding: the keys that define the society. A fork cannot change them.
+        kind: the kind of world.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
@@ -35,7 +37,7 @@ class Settings(BaseModel):
 
 
 class SettingError(Exception):
-    """A setting that cannot work: the key below `world`, and what was found and expected."""
+    """Raised for an invalid setting: the key below `world`, what was found and expected."""
 
     def __init__(self, key: str, message: str) -> None:
         super().__init__(message)
@@ -43,7 +45,7 @@ class SettingError(Exception):
 
 
 class Pair(BaseModel):
-    """A question and an answer that an agent may be born with."""
+    """A question and an answer that an agent may have as a prior memory."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
@@ -53,11 +55,13 @@ class Pair(BaseModel):
 
 
 class Meeting(NamedTuple):
-    """Who meets in an episode, and about what. Known before the round, from the seed alone.
+    """The participants and the question of an episode. It depends only on the seed and the round.
 
-    The memory of `author` changes in it, and of nobody else; where it is None, nobody's does. An
-    agent is author once a round at most. `question` counts up through the list of questions,
-    which is cycled.
+    Attributes:
+        author: the number of the only agent whose memory the episode changes; None for none. An
+            agent is author at most once per round.
+        peers: the numbers of the other agents that take part.
+        question: an index into the list of questions, modulo its length.
     """
 
     author: int | None
@@ -66,20 +70,20 @@ class Meeting(NamedTuple):
 
 
 class Rated(NamedTuple):
-    """One peer's rating: `rating` is None where the peer gave none that can be read."""
+    """A peer's rating and its reason; None where they could not be parsed."""
 
     rater: int
-    rating: int | None
+    rating: float | None
     reason: str | None
 
 
 class Part(NamedTuple):
-    """Somebody who takes part in a scene.
+    """A character of a scene.
 
     Attributes:
-        name: what others call them.
-        about: who they are, as others would say it.
-        agent: the member of the society who takes the part; None where it was invented.
+        name: the name of the character.
+        about: a short description in the third person.
+        agent: the agent that plays the character; None for an invented character.
     """
 
     name: str
@@ -89,18 +93,18 @@ class Part(NamedTuple):
 
 @dataclass
 class Act:
-    """Something that a part does in a scene, or would have done.
+    """An act of a part in a scene, or one that the modulator refused.
 
     Attributes:
-        number: counts the acts of an episode from 0, those that did not pass among them.
-        step: of the plan, from 0.
-        part: the number of the part that acts.
-        on: the number of the act that this one reacts to.
-        text: what is done; None where the model gave nothing that can be read.
-        passed: whether it came to pass; None where nobody could tell.
-        why: the reason for that; None where it is missing.
-        seen_by: the numbers of the parts that saw it, ascending, its own among them.
-        harm: whether it does harm; None where that was not told.
+        number: the number of the act in its episode, from 0; refused acts are counted too.
+        step: the number of the step of the plan, from 0.
+        part: the number of the acting part.
+        on: the number of the act that this one reacts to; None for a step of the plan.
+        text: the act; None where the reply was unparseable.
+        passed: whether the modulator accepted the act; None where its reply was unparseable.
+        why: the modulator's reason; None where it is missing.
+        seen_by: the sorted numbers of the parts that saw the act, including the acting part.
+        harm: whether the act does harm; None where the critique was unparseable.
         critique: who is harmed and how, or why nobody is.
     """
 
@@ -117,9 +121,9 @@ class Act:
 
 
 class Unanswered(Exception):
-    """A reply that the episode cannot do without is missing; the episode ends here as failed.
+    """Raised when a required reply is unusable; the episode then ends as failed.
 
-    Its text names the form, and the turn where it is not the first one.
+    The message is the name of the form, with the turn unless it is 0.
     """
 
     def __init__(self, form: str, turn: int) -> None:
@@ -127,25 +131,25 @@ class Unanswered(Exception):
 
 
 class Episode(Protocol):
-    """One meeting, as the one who plays it sees it. Everything slow hides behind `ask`."""
+    """One meeting, as `World.play` sees it. `ask`, `rate` and `observe` call models."""
 
     @property
     def author(self) -> Agent:
-        """Whose episode it is. There must be one."""
+        """The author. Raises if the episode has none."""
 
     @property
     def peers(self) -> Sequence[Agent]:
-        """Who else takes part."""
+        """The other agents that take part."""
 
     @property
     def question(self) -> str:
-        """What it is about."""
+        """The text of the question."""
 
     def recall(self, agent: Agent) -> Recalled | None:
-        """What the agent remembers nearest to the question, as of the end of the round before."""
+        """The memory nearest to the question, as of the end of the previous round."""
 
     def latest(self, agent: Agent) -> Recalled | None:
-        """What the agent learned last, as of the end of the round before."""
+        """The most recent memory, as of the end of the previous round."""
 
     async def ask(
         self,
@@ -156,75 +160,81 @@ class Episode(Protocol):
         turn: int = 0,
         **values: Any,
     ) -> T:
-        """Have an agent fill in a form. The template also sees `me` (the agent) and `past`.
+        """Request a reply from an agent's model and parse it.
 
-        Where no agent is named, the social model speaks as nobody in particular. `turn` tells the
-        calls of one form by one agent apart.
+        Args:
+            agent: the agent; None calls the social model without a persona.
+            form: the prompt template. It also sees `me` (the agent's introduction) and `past`.
+            past: the memory that the prompt shows.
+            turn: distinguishes several calls of one form by one agent.
+            values: the values of the template.
 
         Raises:
-            Unanswered: there is no usable reply, also after asking again.
+            Unanswered: there is no usable reply, also after all attempts.
         """
 
     async def rate(
         self, agent: Agent, form: Form[Judgement], *, past: Recalled | None = None, **values: Any
     ) -> Rated:
-        """Have a peer rate on the peers' scale, and record the rating even if it is unparseable."""
+        """Request a rating on the peers' scale and record it, also where it is unparseable."""
 
     def record(self, stage: str, text: str) -> None:
-        """Record the text of a stage that the world declares."""
+        """Record the text of a stage."""
 
     def observe(
         self, stage: str, *, agent: Agent | None = None, other: Agent | None = None, **values: Any
     ) -> None:
-        """Have the observer rate a stage on every scale that applies to it.
+        """Request the observer's ratings of a stage on every scale that applies to it.
 
-        Runs in the background; `play` does not wait. Without agents the stage itself is rated;
-        with `agent` that agent in it, on the scales whose subject is an agent; with both the pair.
+        Runs in the background; `play` does not wait. Without agents the stage itself is rated,
+        with `agent` that agent, with both agents the pair.
 
         Args:
-            stage: one that the world declares.
-            agent: who is rated.
-            other: the second of a pair.
-            values: what the world's `observed` template shows.
+            stage: the name of a declared stage.
+            agent: the rated agent, or the first agent of a rated pair.
+            other: the second agent of a rated pair.
+            values: the values of the world's `observed` template.
         """
 
     def remember(self, text: str) -> None:
-        """Have the author learn this about the question."""
+        """Add a memory about the question to the author's memory."""
 
     def enter(self, part: Part) -> None:
-        """Record somebody who takes part in a scene; parts are numbered from 0 as they enter."""
+        """Record a part of a scene; parts are numbered from 0 in the order of these calls."""
 
     def act(self, act: Act) -> None:
-        """Record an act of a scene, as it is when the episode ends."""
+        """Record an act of a scene, in the state that it has when the episode ends."""
 
     def note(self, kind: str, text: str) -> None:
-        """Record what else a scene has brought, such as the steps of its plan."""
+        """Record any other text of a scene, such as a step of its plan."""
 
     async def gather(self, *calls: Awaitable[T]) -> list[T]:
-        """Wait for several calls that do not depend on each other."""
+        """Run several independent calls concurrently and return their results in order."""
 
 
 class World(ABC):
-    """The rules of a world: a subclass named `World` in a file of its own is all it takes.
+    """Base class of worlds. A world is a subclass named `World` in a Python file.
 
-    A world of ours is a file in this folder; one of a user's own is named by its path
-    (``world: {kind: ./my_world.py}``) or by an entry point of the group `sandbox_society.worlds`.
+    The file is built in (in this folder), named by its path (``world: {kind: ./my_world.py}``), or
+    named by an entry point of the group `sandbox_society.worlds`.
 
     Attributes:
-        stages: what its episodes record, in order.
-        scales: what is rated, the main scale first; see `agents.scale.Scale`.
-        prompts: its prompt templates, those of the observer's scales left out.
-        observed: a Jinja template that shows the observer what it rates; the scale's question
+        settings_type: the class of its settings.
+        stages: the stages of its episodes, in order.
+        scales: its scales, the main scale first; see `agents.scale.Scale`.
+        prompts: its prompt templates, without those of the observer.
+        observed: a Jinja template that shows the observer what it rates; the question of the scale
             follows it.
-        unit: what the observer rates at a time, in a word.
+        unit: the noun for what the observer rates.
         example: a value for each name in `observed`.
-        pareto: the scales whose means the Pareto stopping rule multiplies; empty: the rule does
+        pareto: the scales whose means the Pareto stopping rule multiplies; empty if the rule does
             not apply.
+        declaration: the stages and scales of this run.
 
     Args:
-        settings: the validated `world:` part of the config.
+        settings: the validated `world:` section of the config.
         seed: the run's seed.
-        scales: scales that a config adds, or gives another range.
+        scales: scales that the config adds or overrides.
     """
 
     settings_type: ClassVar[type[Settings]]
@@ -240,57 +250,57 @@ class World(ABC):
         self.settings = settings
         self.seed = seed
         given = {scale.name: scale for scale in scales}
-        known = [given.pop(scale.name, scale) for scale in self.scales]
-        self.declaration = Declaration(stages=self.stages, scales=(*known, *given.values()))
+        own = [given.pop(scale.name, scale) for scale in self.scales]
+        self.declaration = Declaration(stages=self.stages, scales=(*own, *given.values()))
 
     @property
     def forms(self) -> tuple[Form[Any], ...]:
-        """All prompt templates: the world's own, then one for each scale of the observer."""
-        asked = (
+        """All prompt templates: the world's own, then one for each observer's scale."""
+        observer_forms = (
             observer_form(scale, self.observed, self.example, self.unit)
             for scale in self.declaration.observed
         )
-        return (*self.prompts, *asked)
+        return (*self.prompts, *observer_forms)
 
     @abstractmethod
     def populate(self, personas: Sequence[Persona]) -> list[Agent]:
-        """Make the society, with empty memories.
+        """Create the agents, with empty memories.
 
         Raises:
-            SettingError: the settings cannot work.
+            SettingError: the settings are invalid.
         """
 
     @abstractmethod
     def inherit(self, agent: Agent, pairs: Sequence[Pair], count: int) -> Iterable[Pair]:
-        """The `count` prior memories that an agent is born with.
+        """Select the `count` prior memories of an agent.
 
         Raises:
             SettingError: there are too few pairs.
         """
 
     def per_round(self, agents: Sequence[Agent]) -> int:
-        """How many meetings a round has; by default one for each agent."""
+        """The number of meetings per round; by default one for each agent."""
         return len(agents)
 
     @abstractmethod
     def meet(self, agents: Sequence[Agent], round: int) -> list[Meeting]:
-        """The meetings of a round, `per_round` of them, in an order that stays the same."""
+        """The `per_round` meetings of a round, in a deterministic order."""
 
     @abstractmethod
     async def play(self, episode: Episode) -> None:
-        """Play one meeting through."""
+        """Play one episode."""
 
 
 def kinds() -> list[str]:
-    """The kinds of worlds that can be named: files in this folder, and entry points."""
+    """The names of the available worlds: built-in ones and entry points."""
     return sorted({*_BUILT_IN, *entry_points(_GROUP)})
 
 
 def world_of(kind: str) -> type[World]:
-    """The world class of a kind: a name that `kinds` lists, or the path of a Python file.
+    """Load a world class by a name from `kinds` or by the path of a Python file.
 
     Raises:
-        PluginError: it cannot be loaded; its text says why.
+        PluginError: it cannot be loaded.
     """
     if kind in _BUILT_IN:
         module = importlib.import_module(f"worlds.{kind}")

@@ -1,8 +1,9 @@
 """The grid world: Back-Scatter among neighbours.
 
 The method is that of Liu et al., "Training Socially Aligned Language Models in Simulated Human
-Society" (arXiv 2305.16960), section 3: an author drafts an answer, neighbours rate it and say why,
-the author revises; an observer without memory scores draft and revision. The prompts are our own.
+Society" (arXiv 2305.16960), section 3: an author drafts an answer, neighbours rate it and give
+reasons, the author revises; an observer without memory scores draft and revision. The prompts are
+not taken from the paper.
 """
 
 from __future__ import annotations
@@ -33,7 +34,7 @@ _EXAMPLE = {
     "average": 4.5,
     "comments": ["Kind words.", "Harsh words."],
 }
-"""What the templates may use, so that other wordings can be tried out before a run."""
+"""A value for every name that the templates may use, to check custom templates before a run."""
 
 DRAFT = Form(
     name="draft",
@@ -66,11 +67,11 @@ Your answer:""",
 
 
 def rate_form(scale: Scale) -> Form[Judgement]:
-    """The prompt template by which peers rate, on a scale of any range.
+    """Create the raters' prompt template for a scale.
 
-    A prefix cache keeps what prompts have in common from their beginning. So the instructions,
-    which all share, come first, then the draft, which its raters share, and last what is each
-    rater's own.
+    A prefix cache reuses the longest common prefix of prompts. So the instructions, which all
+    prompts share, come first, then the draft, which its raters share, and last the rater's persona
+    and memory.
     """
     low, high = plain_number(scale.low), plain_number(scale.high)
     number = "a whole number" if scale.integer else "a number, with at most two decimals,"
@@ -116,7 +117,7 @@ RATE = rate_form(PEER_RATING)
 
 
 def revise_form(scale: Scale) -> Form[str]:
-    """The prompt template by which an author revises, after ratings on a scale of any range."""
+    """Create the prompt template of the revision, after ratings on a scale."""
     return Form(
         name="revise",
         system=(
@@ -167,7 +168,7 @@ REVISE = revise_form(PEER_RATING)
 
 
 class Settings(base.Settings):
-    """The `world:` part of a config for the grid world."""
+    """The `world:` section of a config for the grid world."""
 
     founding: ClassVar[tuple[str, ...]] = ("size", "topology", "demographics", "degree", "rewire")
 
@@ -185,14 +186,14 @@ class Settings(base.Settings):
 
     @property
     def reach_radius(self) -> float:
-        """The radius in force: ``size // 2`` on a grid, direct links elsewhere."""
+        """The configured radius; by default ``size // 2`` on a grid and 1 link on a graph."""
         if self.radius is not None:
             return self.radius
         return self.size // 2 if self.topology == "grid" else 1
 
 
 class World(base.World):
-    """Back-Scatter: each agent is author once a round, and its neighbours rate what it drafts."""
+    """Back-Scatter: each agent is author once per round, and its neighbours rate its draft."""
 
     settings_type = Settings
     stages = STAGES
@@ -206,10 +207,10 @@ class World(base.World):
         super().__init__(settings, seed, scales)
         rated = self.declaration.scale(PEER_RATING.name)
         self.prompts = (DRAFT, rate_form(rated), revise_form(rated))
-        self._kindest_first = -1 if rated.better == "high" else 1
+        self._best_first = -1 if rated.better == "high" else 1
 
     def populate(self, personas: Sequence[Persona]) -> list[Agent]:
-        """Lay the society out, hand out labels by demographics and personas by chance."""
+        """Place the agents, assign labels by demographics and personas at random."""
         s = self.settings
         places = sites(s.topology, s.size, s.degree, s.rewire, self.seed)
         labels = self._labels(len(places))
@@ -222,7 +223,7 @@ class World(base.World):
         return agents
 
     def _labels(self, count: int) -> list[Label]:
-        """Half are good in `half_half`: those with row <= column, in order, until it is half."""
+        """The label of each agent; in `half_half` the first cells with row <= column are good."""
         demographics = self.settings.demographics
         if demographics == "all_good":
             return ["good"] * count
@@ -244,9 +245,10 @@ class World(base.World):
     def _check_reach(self, agents: Sequence[Agent]) -> None:
         s = self.settings
         if len(agents) < 2:
-            raise SettingError("size", f"found {s.size}, a society of one; expected at least 2")
-        corner = agents[0].number
-        if len(self._neighbourhood(agents).of(corner)) == 0:
+            raise SettingError(
+                "size", f"found {s.size}, a society of one agent; expected at least 2"
+            )
+        if len(self._neighbourhood(agents).of(agents[0].number)) == 0:
             raise SettingError(
                 "radius", f"found {s.reach_radius:g}, which reaches nobody; expected at least 1"
             )
@@ -256,7 +258,7 @@ class World(base.World):
         return Neighbourhood(agents, s.topology, s.size, s.reach_radius)
 
     def inherit(self, agent: Agent, pairs: Sequence[Pair], count: int) -> Iterable[Pair]:
-        """Pairs drawn from those of the agent's own label."""
+        """Draw pairs that have the agent's label."""
         own = [pair for pair in pairs if pair.label == agent.label]
         if len(own) < count:
             raise SettingError(
@@ -267,50 +269,52 @@ class World(base.World):
         return chance(self.seed, "prior", agent.number).sample(own, count)
 
     def meet(self, agents: Sequence[Agent], round: int) -> list[Meeting]:
-        """Everybody is author once; questions are handed out in order, one an agent."""
-        around = self._neighbourhood(agents)
+        """Each agent is author once; questions are assigned in order, one per agent."""
+        neighbourhood = self._neighbourhood(agents)
         return [
             Meeting(
                 agent.number,
-                self._peers(agents, around, agent.number, round),
+                self._peers(agents, neighbourhood, agent.number, round),
                 round * len(agents) + agent.number,
             )
             for agent in agents
         ]
 
     def _peers(
-        self, agents: Sequence[Agent], around: Neighbourhood, author: int, round: int
+        self, agents: Sequence[Agent], neighbourhood: Neighbourhood, author: int, round: int
     ) -> tuple[int, ...]:
         """Draw the raters of an author in a round.
 
-        With global reach a share `dropout` of the places for neighbours, though never all of
-        them, goes to others anywhere in the society. (The dropout counts places: taken of all
-        neighbours, as the reference has it, any larger radius leaves no place for others.)
+        With global reach a share `dropout` of the raters, but never all of them, is drawn from
+        outside the neighbourhood. (In the paper dropout is a share of all neighbours; with a large
+        radius that would leave no rater from outside.)
         """
         s = self.settings
         draw = chance(self.seed, "peers", round, author)
-        near = around.of(author)
+        near = neighbourhood.of(author)
         local = min(s.raters, len(near))
         if s.reach == "global" and local:
             local = max(1, int((1 - s.dropout) * local + 0.5))
         chosen = [int(near[place]) for place in draw.sample(range(len(near)), local)]
         if s.reach == "global":
-            chosen += self._strangers(agents, draw, {author, *map(int, near)}, s.raters - local)
+            chosen += self._from_outside(agents, draw, {author, *map(int, near)}, s.raters - local)
         return tuple(chosen)
 
     @staticmethod
-    def _strangers(agents: Sequence[Agent], draw: Random, known: set[int], count: int) -> list[int]:
-        """Others beyond the neighbourhood, drawn without listing the whole society."""
-        count = min(count, len(agents) - len(known))
-        found: dict[int, None] = {}
-        while len(found) < count:
+    def _from_outside(
+        agents: Sequence[Agent], draw: Random, excluded: set[int], count: int
+    ) -> list[int]:
+        """Draw agents outside the neighbourhood, by rejection sampling."""
+        count = min(count, len(agents) - len(excluded))
+        drawn: dict[int, None] = {}
+        while len(drawn) < count:
             other = draw.randrange(len(agents))
-            if other not in known:
-                found[other] = None
-        return list(found)
+            if other not in excluded:
+                drawn[other] = None
+        return list(drawn)
 
     async def play(self, episode: Episode) -> None:
-        """Draft, be rated, revise, remember; the observer scores before and after."""
+        """Draft, collect ratings, revise, remember; the observer scores draft and revision."""
         author, question = episode.author, episode.question
         draft = await episode.ask(author, DRAFT, past=episode.recall(author), question=question)
         episode.record("draft", draft)
@@ -331,9 +335,9 @@ class World(base.World):
         episode.observe("revision", question=question, answer=revision)
 
     def _feedback(self, ratings: Sequence[Rated]) -> dict[str, Any]:
-        """The average of the ratings that could be read, and the reasons, the harshest last."""
-        read = [rated for rated in ratings if rated.rating is not None]
-        average = sum(rated.rating or 0 for rated in read) / len(read) if read else None
-        kindest_first = sorted(read, key=lambda rated: self._kindest_first * (rated.rating or 0))
-        reasons = [rated.reason for rated in kindest_first if rated.reason]
+        """The mean of the parsed ratings, and the reasons, sorted from best to worst rating."""
+        parsed = [rated for rated in ratings if rated.rating is not None]
+        average = sum(rated.rating or 0 for rated in parsed) / len(parsed) if parsed else None
+        best_first = sorted(parsed, key=lambda rated: self._best_first * (rated.rating or 0))
+        reasons = [rated.reason for rated in best_first if rated.reason]
         return {"average": average, "comments": [] if self.settings.score_only else reasons}

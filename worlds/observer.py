@@ -1,4 +1,4 @@
-"""The observer's prompt: what it is shown, and the question of one scale."""
+"""The observer's prompt template: a view of the rated text, then the question of one scale."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ Reason: why"""
 def observer_form(
     scale: Scale, observed: str, example: Mapping[str, Any], unit: str = "answer"
 ) -> Form[Judgement]:
-    """The prompt template by which the observer rates on a scale.
+    """Create the observer's prompt template for a scale.
 
     Args:
-        scale: its range, and what is asked.
+        scale: the scale; `Scale.question` is asked.
         observed: a Jinja template that shows what is rated; the question follows it.
         example: a value for each name in `observed`.
-        unit: what the observer rates, in a word.
+        unit: the noun for what is rated.
     """
     number = "a whole number" if scale.integer else "a number, with at most two decimals,"
     return Form(

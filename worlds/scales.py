@@ -1,4 +1,4 @@
-"""Scales and stages for worlds in which a question is answered before and after something."""
+"""Scales and stages that the grid and the scene world share: a question is answered twice."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ STAGES = (
     Stage(name="draft", suffix="before", form="draft"),
     Stage(name="revision", suffix="after", form="revise"),
 )
-"""A first answer, and the answer in the end."""
+"""The first answer and the final answer."""
 
 ALIGNMENT = Scale(
     name="alignment",
@@ -41,6 +41,6 @@ and answered:
 </answer>
 
 """
-"""How the observer is shown an answer."""
+"""The template that shows an answer to the observer."""
 
 EXAMPLE = {"question": "A question?", "answer": "An answer."}

@@ -1,13 +1,12 @@
-"""The scene world: a model sees what its advice would lead to, before it gives it.
+"""The scene world: a model simulates the consequences of its answer before it revises it.
 
 The method is that of Pang et al., "Self-Alignment of Large Language Models via Monopolylogue-based
-Social Scene Simulation" (arXiv 2402.05699): a first answer; a cast around the one who asks; a plan
-of steps; a play in which a social modulator passes or refuses each act and says who sees it, and
-those who see it react; a critique of what came to pass, in which "no harm" is an answer; a second
-answer that knows the consequences. With `cast: population` the parts are taken by members of a
-society who are grouped by their profiles, who tell each other what they lived through, and from
-whose scenes new instructions are drawn, after "MATRIX-Gen" (arXiv 2410.14251). The prompts are our
-own.
+Social Scene Simulation" (arXiv 2402.05699): a first answer; a cast of characters; a plan of steps;
+a simulation in which a modulator accepts or refuses each act and decides which characters see it,
+and those who see it react; a critique of each accepted act, which may be "no harm"; a second answer
+that takes the consequences into account. With `cast: population` the characters are agents of a
+society that is grouped by profiles. They exchange news, and new instructions are generated from
+their scenes, after "MATRIX-Gen" (arXiv 2410.14251). The prompts are not taken from the papers.
 """
 
 from __future__ import annotations
@@ -46,29 +45,29 @@ from worlds.scene_forms import (
 
 T = TypeVar("T")
 
-_SEEN = 12
-"""Acts that a part has before its eyes, the latest."""
+_MAX_SEEN = 12
+"""Number of acts, the latest, that a part's prompt shows."""
 
-_ALIKE = 4
-"""Agents of the most similar profiles that an agent is linked to, before groups are sought."""
+_SIMILAR_AGENTS = 4
+"""Number of agents with the most similar profiles that each agent is linked to."""
 
 
 class Settings(base.Settings):
-    """The `world:` part of a config for the scene world.
+    """The `world:` section of a config for the scene world.
 
     Attributes:
-        cast: who takes the parts: people that the model invents, or agents of a population.
-        scenes: how many a round has; by default 10, or one for each agent.
-        agents: how many the population has; by default one for each persona.
-        roles: parts of a scene, the one who asks among them.
-        steps: of the plan.
-        tries: how often an act is tried that the modulator refuses.
-        memory: acts that the modulator has in full; those before are summarised.
-        critiques: those kept in full; beyond it they are summarised.
-        summaries: of critiques, at most; beyond it they are summarised again.
-        calls: after so many a play is broken off, and what came to pass is weighed.
-        between: parts that agents of other groups take.
-        instructions: how many are drawn from a scene.
+        cast: who plays the parts: invented characters, or agents of a population.
+        scenes: scenes per round; by default 10, or one for each agent.
+        agents: size of the population; by default one agent for each persona.
+        roles: parts per scene, including the one who asks.
+        steps: steps of the plan.
+        tries: attempts at an act that the modulator refuses.
+        memory: number of latest acts that the modulator sees in full; earlier ones are summarised.
+        critiques: maximum number of critiques kept in full; more are summarised.
+        summaries: maximum number of summaries of critiques; more are summarised again.
+        calls: calls after which no further step is played; the critiques so far are weighed.
+        between: number of parts played by agents of other groups.
+        instructions: instructions generated from each scene.
     """
 
     founding: ClassVar[tuple[str, ...]] = ("cast", "agents", "scenes")
@@ -89,7 +88,7 @@ class Settings(base.Settings):
 
 
 class World(base.World):
-    """Scenes around questions, each independent of the others of its round."""
+    """Scenes about questions; the scenes of a round are independent of each other."""
 
     settings_type = Settings
     stages = STAGES
@@ -105,7 +104,7 @@ class World(base.World):
         self._form = {form.name: form for form in self.prompts}
 
     def populate(self, personas: Sequence[Persona]) -> list[Agent]:
-        """Nobody, or a population in groups of like profiles."""
+        """No agents, or a population in groups of similar profiles."""
         s = self.settings
         if s.cast == "invented":
             return []
@@ -113,23 +112,23 @@ class World(base.World):
         if count < s.roles:
             raise SettingError("agents", f"found {count}; expected at least roles = {s.roles}")
         order = chance(self.seed, "personas").sample(range(len(personas)), len(personas))
-        people = [personas[order[number % len(order)]] for number in range(count)]
-        links = _like(people)
+        drawn = [personas[order[number % len(order)]] for number in range(count)]
+        links = _similar_profiles(drawn)
         groups = _communities(links, self.seed)
         return [
-            Agent(n, "neutral", one, *place, links=links[n], community=group)
-            for n, (one, (group, place)) in enumerate(zip(people, groups, strict=True))
+            Agent(number, "neutral", persona, *position, links=links[number], community=group)
+            for number, (persona, (group, position)) in enumerate(zip(drawn, groups, strict=True))
         ]
 
     def inherit(self, agent: Agent, pairs: Sequence[Pair], count: int) -> Iterable[Pair]:
-        """Pairs of any label."""
+        """Draw pairs of any label."""
         if len(pairs) < count:
             expected = f"at least memory.prior_pairs = {count}"
             raise SettingError("cast", f"found {len(pairs)} prior pairs; expected {expected}")
         return chance(self.seed, "prior", agent.number).sample(pairs, count)
 
     def per_round(self, agents: Sequence[Agent]) -> int:
-        """The number of scenes; an agent has one a round at most."""
+        """The number of scenes; an agent is author of at most one per round."""
         s = self.settings
         if s.cast == "invented":
             return s.scenes or 10
@@ -140,7 +139,7 @@ class World(base.World):
         return s.scenes or len(agents)
 
     def meet(self, agents: Sequence[Agent], round: int) -> list[Meeting]:
-        """Scenes of nobody in particular, or each of one agent, drawn by chance."""
+        """Scenes without an author, or one scene for each of `per_round` agents drawn at random."""
         count = self.per_round(agents)
         if not agents:
             return [Meeting(None, (), round * count + slot) for slot in range(count)]
@@ -160,23 +159,23 @@ class World(base.World):
         author: int,
         round: int,
     ) -> tuple[int, ...]:
-        """Those who play along: of the author's own group, and some of others."""
+        """Draw the other participants from the author's group and `between` of them from others."""
         draw = chance(self.seed, "others", round, author)
-        own = [one for one in groups[agents[author].community] if one != author]
+        own = [number for number in groups[agents[author].community] if number != author]
         count = self.settings.roles - 1
         outside = len(agents) - 1 - len(own)
         near = min(len(own), max(count - outside, count - self.settings.between, 0))
         chosen = draw.sample(own, near)
-        left = set(own) | {author}
+        excluded = set(own) | {author}
         while len(chosen) < count:
             other = draw.randrange(len(agents))
-            if other not in left:
-                left.add(other)
+            if other not in excluded:
+                excluded.add(other)
                 chosen.append(other)
         return tuple(chosen)
 
     async def play(self, episode: Episode) -> None:
-        """Answer; cast; plan; play; weigh; answer again. The observer scores both answers."""
+        """Answer, cast, plan, play, weigh, answer again; the observer scores both answers."""
         question = episode.question
         draft = await episode.ask(None, DRAFT, question=question)
         episode.record("draft", draft)
@@ -184,8 +183,8 @@ class World(base.World):
 
         scene = _Scene(episode, self.settings, self._form, question=question, draft=draft)
         await scene.cast()
-        for step, what in enumerate(await scene.plan()):
-            await scene.play(step, what)
+        for number, step in enumerate(await scene.plan()):
+            await scene.play(number, step)
         consequences = await scene.consequences()
         brief = await episode.ask(None, BRIEF, question=question, draft=draft)
 
@@ -200,60 +199,62 @@ class World(base.World):
 
 
 class _Scene:
-    """A scene as it is played: who is on stage, what has happened, what was said of it.
+    """The state of a scene while it is played: parts, acts, critiques and their summaries.
 
     Args:
-        episode: the episode that it is.
-        settings: how it is played.
-        forms: the world's forms by name.
-        told: what the prompts of cast and plan show.
+        episode: the episode of the scene.
+        settings: the world's settings.
+        forms: the world's prompt templates by name.
+        values: the values that the prompts of cast and plan show.
     """
 
     def __init__(
-        self, episode: Episode, settings: Settings, forms: dict[str, Form[Any]], **told: str
+        self, episode: Episode, settings: Settings, forms: dict[str, Form[Any]], **values: str
     ) -> None:
         self.parts: list[Part] = []
         self._episode = episode
         self._settings = settings
         self._forms = forms
-        self._told: dict[str, Any] = told
+        self._values: dict[str, Any] = values
         self._acts: list[Act] = []
         self._memory: str | None = None
-        self._recent: list[Act] = []  # those that the modulator has in full
+        self._recent: list[Act] = []  # acts that the modulator sees in full
         self._critiques: list[str] = []
         self._summaries: list[str] = []
-        self._weighed = 0
+        self._weigh_turn = 0
         self._calls = 0
 
     async def cast(self) -> None:
-        """Find the people around the question, the one who asks first, and the occasion."""
+        """Find the parts, the one who asks first, and the occasion."""
         if self._settings.cast == "population":
-            people = (self._episode.author, *self._episode.peers)
-            self.parts = [Part(one.persona.name, one.persona.about, one) for one in people]
-            self._told.update(goal=people[0].persona.goal, news=self._news(people))
-        told = {**self._told, "parts": self.parts, "roles": self._settings.roles}
-        found = await self._episode.ask(None, self._forms["cast"], **told)
-        occasion, future, *invented = found
+            agents = (self._episode.author, *self._episode.peers)
+            self.parts = [Part(agent.persona.name, agent.persona.about, agent) for agent in agents]
+            self._values.update(goal=agents[0].persona.goal, news=self._news(agents))
+        values = {**self._values, "parts": self.parts, "roles": self._settings.roles}
+        reply = await self._episode.ask(None, self._forms["cast"], **values)
+        occasion, future, *invented = reply
         for name, about in zip(invented[::2], invented[1::2], strict=True):
             self.parts.append(Part(name, about))
         for part in self.parts:
             self._episode.enter(part)
-        self._told.setdefault("goal", None)
-        self._told.update(occasion=occasion, future=future)
+        self._values.setdefault("goal", None)
+        self._values.update(occasion=occasion, future=future)
         self._episode.note("occasion", occasion)
         self._episode.note("future", future)
 
-    def _news(self, people: Sequence[Agent]) -> list[str]:
-        """What they tell each other: what each lived through last, inside and between groups."""
-        told = ((one, self._episode.latest(one)) for one in people)
-        return [f"{one.persona.name}: {last.answer}" for one, last in told if last is not None]
+    def _news(self, agents: Sequence[Agent]) -> list[str]:
+        """The latest memory of each agent, which they tell each other before the scene."""
+        latest = ((agent, self._episode.latest(agent)) for agent in agents)
+        return [
+            f"{agent.persona.name}: {last.answer}" for agent, last in latest if last is not None
+        ]
 
     async def plan(self) -> tuple[str, ...]:
-        """What the one who asks is going to do, step by step."""
+        """Plan what the one who asks will do, and return the steps."""
         steps: tuple[str, ...] = await self._episode.ask(
             None,
             self._forms["plan"],
-            **self._told,
+            **self._values,
             part=self.parts[0],
             steps=self._settings.steps,
         )
@@ -261,193 +262,208 @@ class _Scene:
             self._episode.note("step", step)
         return steps
 
-    async def play(self, step: int, what: str) -> None:
-        """One step: an act, the reactions of those who see it, and what harm there is in them."""
+    async def play(self, number: int, step: str) -> None:
+        """Play a step: an act, the reactions of the parts that see it, and their critiques."""
         if self._calls >= self._settings.calls:
             return
-        done = await self._carry_out(step, what)
-        if done is None:
+        act = await self._carry_out(number, step)
+        if act is None:
             return
-        seen_by = [part for part in done.seen_by if part != done.part]
-        answers = [self._new(step, part, done.number) for part in seen_by]
-        past = [*self._recent, done]
-        shown = [self._seen(one.part)[:-1] for one in answers]  # as of now, without this act
+        seen_by = [part for part in act.seen_by if part != act.part]
+        reactions = [self._new_act(number, part, act.number) for part in seen_by]
+        past = [*self._recent, act]
+        seen = [self._seen(reaction.part)[:-1] for reaction in reactions]  # without this act
         await self._episode.gather(
-            *(self._react(one, done, seen, past) for one, seen in zip(answers, shown, strict=True))
+            *(
+                self._react(reaction, act, before, past)
+                for reaction, before in zip(reactions, seen, strict=True)
+            )
         )
-        passed = [one for one in (done, *answers) if one.passed]
-        await self._episode.gather(*(self._critique(one) for one in passed), self._recap(passed))
+        passed = [each for each in (act, *reactions) if each.passed]
+        await self._episode.gather(*(self._critique(each) for each in passed), self._recap(passed))
         await self._summarise(passed)
 
-    async def _carry_out(self, step: int, what: str) -> Act | None:
-        """Have the one who asks act; what the modulator refuses is tried again."""
+    async def _carry_out(self, number: int, step: str) -> Act | None:
+        """Let the one who asks act, again after refusals; None if each try is refused."""
         refused: Act | None = None
         for _ in range(self._settings.tries):
-            one = self._new(step, 0)
-            one.text = await self._said(
+            act = self._new_act(number, 0)
+            act.text = await self._ask_part(
                 ACT,
-                one,
+                act,
                 seen=self._seen(0),
-                step=what,
+                step=step,
                 refused=refused and refused.text,
                 why=refused and refused.why,
             )
-            await self._modulate(one, self._recent)
-            if one.passed:
-                return one
-            refused = one
+            await self._modulate(act, self._recent)
+            if act.passed:
+                return act
+            refused = act
         return None
 
-    async def _react(self, one: Act, on: Act, seen: list[str], past: Sequence[Act]) -> None:
-        one.text = await self._said(REACT, one, seen=seen, act=self._line(on))
-        await self._modulate(one, past)
+    async def _react(self, reaction: Act, act: Act, seen: list[str], past: Sequence[Act]) -> None:
+        reaction.text = await self._ask_part(REACT, reaction, seen=seen, act=self._line(act))
+        await self._modulate(reaction, past)
 
-    async def _said(self, form: Form[str], one: Act, **values: Any) -> str | None:
-        part = self.parts[one.part]
-        told = {"part": part, "occasion": self._told["occasion"], **values}
-        return await self._maybe(self._episode.ask(part.agent, form, turn=one.number, **told))
+    async def _ask_part(self, form: Form[str], act: Act, /, **values: Any) -> str | None:
+        part = self.parts[act.part]
+        values = {"part": part, "occasion": self._values["occasion"], **values}
+        return await self._or_none(self._episode.ask(part.agent, form, turn=act.number, **values))
 
-    async def _modulate(self, one: Act, past: Sequence[Act]) -> None:
-        """Have the modulator pass an act or refuse it, and say who sees it."""
-        if one.text is None:
+    async def _modulate(self, act: Act, past: Sequence[Act]) -> None:
+        """Let the modulator accept or refuse an act and decide which parts see it."""
+        if act.text is None:
             return
-        told = {**self._stage(), "act": self._line(one)}
+        values = {**self._setting(), "act": self._line(act)}
         before: dict[str, Any] = {
             "memory": self._memory,
             "happened": [self._line(each) for each in past],
         }
-        verdict = await self._maybe(
-            self._episode.ask(None, JUDGE, turn=one.number, **told, **before)
+        verdict = await self._or_none(
+            self._episode.ask(None, JUDGE, turn=act.number, **values, **before)
         )
         if verdict is not None:
-            one.passed, one.why = verdict.option == "pass", verdict.reason
-        if one.passed:
+            act.passed, act.why = verdict.option == "pass", verdict.reason
+        if act.passed:
             route = self._forms["route"]
-            seen = await self._maybe(self._episode.ask(None, route, turn=one.number, **told))
+            seen = await self._or_none(self._episode.ask(None, route, turn=act.number, **values))
             others = (number - 1 for number in seen or ())
-            one.seen_by = tuple(sorted({one.part, *others}))
+            act.seen_by = tuple(sorted({act.part, *others}))
 
-    async def _critique(self, one: Act) -> None:
-        told = {**self._stage(), "act": self._line(one)}
-        found = await self._maybe(self._episode.ask(None, CRITIQUE, turn=one.number, **told))
-        if found is not None:
-            one.harm, one.critique = found.option == "some", found.reason
+    async def _critique(self, act: Act) -> None:
+        values = {**self._setting(), "act": self._line(act)}
+        critique = await self._or_none(self._episode.ask(None, CRITIQUE, turn=act.number, **values))
+        if critique is not None:
+            act.harm, act.critique = critique.option == "some", critique.reason
 
     async def _recap(self, passed: Sequence[Act]) -> None:
-        """Keep the latest acts in full and a summary of those before."""
+        """Keep the latest acts in full and summarise earlier ones."""
         self._recent += passed
         keep = self._settings.memory
         if len(self._recent) <= keep:
             return
-        past = [self._line(one) for one in self._recent[:-keep]]
-        told = {**self._stage(), "memory": self._memory, "happened": past}
+        past = [self._line(act) for act in self._recent[:-keep]]
+        values = {**self._setting(), "memory": self._memory, "happened": past}
         turn = passed[0].number
-        summary = await self._maybe(self._episode.ask(None, RECAP, turn=turn, **told))
+        summary = await self._or_none(self._episode.ask(None, RECAP, turn=turn, **values))
         if summary is not None:
             self._memory, self._recent = summary, self._recent[-keep:]
 
     async def _summarise(self, passed: Sequence[Act]) -> None:
-        """Keep so many critiques, and so many summaries of those before."""
-        self._critiques += [self._told_of(one) for one in passed if one.harm is not None]
+        """Summarise critiques, and summaries of critiques, where there are too many."""
+        self._critiques += [self._critique_line(act) for act in passed if act.harm is not None]
         for kept, limit in (
             (self._critiques, self._settings.critiques),
             (self._summaries, self._settings.summaries),
         ):
             if len(kept) > limit:
-                summary = await self._maybe(self._weigh(kept))
+                summary = await self._or_none(self._weigh(kept))
                 if summary is not None:
                     kept.clear()
                     self._summaries.append(summary)
 
     async def consequences(self) -> str | None:
-        """What the first answer led to; None where nothing that was played can tell."""
+        """Summarise the consequences of the first answer; None if there is no critique."""
         if not self._summaries and not self._critiques:
             return None
-        found = await self._weigh([*self._summaries, *self._critiques])
-        self._episode.note("consequences", found)
-        return found
+        summary = await self._weigh([*self._summaries, *self._critiques])
+        self._episode.note("consequences", summary)
+        return summary
 
     async def _weigh(self, critiques: Sequence[str]) -> str:
-        turn, self._weighed = self._weighed, self._weighed + 1
-        told = {"question": self._told["question"], "critiques": list(critiques)}
-        return await self._episode.ask(None, WEIGH, turn=turn, **told)
+        turn, self._weigh_turn = self._weigh_turn, self._weigh_turn + 1
+        question = self._values["question"]
+        return await self._episode.ask(
+            None, WEIGH, turn=turn, question=question, critiques=list(critiques)
+        )
 
     async def tell(self, agent: Agent) -> None:
-        """What the one who asks tells others from now on: it is what they remember of the scene."""
-        told: dict[str, Any] = {"occasion": self._told["occasion"], "seen": self._seen(0)}
-        news = await self._maybe(self._episode.ask(agent, TELL, **told))
+        """Summarise the scene from the author's view, and remember the summary."""
+        occasion = self._values["occasion"]
+        news = await self._or_none(
+            self._episode.ask(agent, TELL, occasion=occasion, seen=self._seen(0))
+        )
         if news is not None:
             self._episode.note("told", news)
             self._episode.remember(news)
 
     async def instruct(self, agent: Agent) -> None:
-        """Draw new instructions, and their answers, from what the one who asks lived through."""
-        told = {"goal": self._told["goal"], "occasion": self._told["occasion"]}
+        """Generate new instructions from the author's view of the scene, and their answers."""
         for number in range(self._settings.instructions):
-            values = {**told, "seen": self._seen(0), "number": number + 1}
-            made = await self._maybe(self._episode.ask(agent, INSTRUCT, turn=number, **values))
-            if made is None:
+            values = {
+                "goal": self._values["goal"],
+                "occasion": self._values["occasion"],
+                "seen": self._seen(0),
+                "number": number + 1,
+            }
+            instruction = await self._or_none(
+                self._episode.ask(agent, INSTRUCT, turn=number, **values)
+            )
+            if instruction is None:
                 continue
-            asked = self._episode.ask(None, ANSWER, turn=number, instruction=made)
-            answer = await self._maybe(asked)
+            answer = await self._or_none(
+                self._episode.ask(None, ANSWER, turn=number, instruction=instruction)
+            )
             if answer is not None:
-                self._episode.note("instruction", made)
+                self._episode.note("instruction", instruction)
                 self._episode.note("answer", answer)
 
-    def _new(self, step: int, part: int, on: int | None = None) -> Act:
-        one = Act(len(self._acts), step, part, on)
-        self._acts.append(one)
-        self._episode.act(one)
-        return one
+    def _new_act(self, step: int, part: int, on: int | None = None) -> Act:
+        act = Act(len(self._acts), step, part, on)
+        self._acts.append(act)
+        self._episode.act(act)
+        return act
 
-    def _stage(self) -> dict[str, Any]:
-        return {"occasion": self._told["occasion"], "parts": self.parts}
+    def _setting(self) -> dict[str, Any]:
+        return {"occasion": self._values["occasion"], "parts": self.parts}
 
-    def _line(self, one: Act) -> str:
-        return f"{self.parts[one.part].name}: {one.text}"
+    def _line(self, act: Act) -> str:
+        return f"{self.parts[act.part].name}: {act.text}"
 
-    def _told_of(self, one: Act) -> str:
-        harm = f"harm: {one.critique or 'some'}" if one.harm else "no harm"
-        return f"{self._line(one)} \u2014 {harm}"
+    def _critique_line(self, act: Act) -> str:
+        harm = f"harm: {act.critique or 'some'}" if act.harm else "no harm"
+        return f"{self._line(act)} \u2014 {harm}"
 
     def _seen(self, part: int) -> list[str]:
-        """What a part has seen of what came to pass, its own acts among it."""
-        return [self._line(one) for one in self._acts if part in one.seen_by][-_SEEN:]
+        """The acts that a part has seen, including its own."""
+        return [self._line(act) for act in self._acts if part in act.seen_by][-_MAX_SEEN:]
 
-    async def _maybe(self, asked: Awaitable[T]) -> T | None:
-        """The reply, or None where there is none that can be used."""
+    async def _or_none(self, call: Awaitable[T]) -> T | None:
+        """Count a call and return its reply, or None if the reply is unusable."""
         self._calls += 1
         try:
-            return await asked
+            return await call
         except Unanswered:
             return None
 
 
-def _like(people: Sequence[Persona]) -> list[tuple[int, ...]]:
-    """For each person those of the most similar profiles."""
-    profiles = [f"{p.occupation} {p.place} {' '.join(p.values)} {p.goal or ''}" for p in people]
+def _similar_profiles(personas: Sequence[Persona]) -> list[tuple[int, ...]]:
+    """For each persona the numbers of those with the most similar profiles."""
+    profiles = [f"{p.occupation} {p.place} {' '.join(p.values)} {p.goal or ''}" for p in personas]
     vectors = HashedEmbedder().embed(profiles)
-    count = min(_ALIKE, len(people) - 1)
-    found = []
+    count = min(_SIMILAR_AGENTS, len(personas) - 1)
+    nearest = []
     for number, vector in enumerate(vectors):
-        near = np.round(vectors @ vector, 5)
-        near[number] = -np.inf
-        found.append(tuple(sorted(np.argsort(-near, kind="stable")[:count].tolist())))
-    return found
+        similarity = np.round(vectors @ vector, 5)
+        similarity[number] = -np.inf
+        order = np.argsort(-similarity, kind="stable")
+        nearest.append(tuple(sorted(order[:count].tolist())))
+    return nearest
 
 
 def _communities(
     links: Sequence[tuple[int, ...]], seed: int
 ) -> list[tuple[int, tuple[float, float]]]:
-    """The group of each, the largest group first, and where it is shown: groups in rows."""
+    """The group of each agent (Louvain, largest first) and its position: one row per group."""
     graph: nx.Graph[int] = nx.Graph()
     graph.add_nodes_from(range(len(links)))
-    graph.add_edges_from((one, other) for one, others in enumerate(links) for other in others)
+    graph.add_edges_from((agent, other) for agent, others in enumerate(links) for other in others)
     groups = nx.community.louvain_communities(graph, seed=seed % 2**32)
     ordered = sorted((sorted(group) for group in groups), key=lambda group: (-len(group), group))
-    places = {
+    positions = {
         member: (row, (float(column), float(row)))
         for row, group in enumerate(ordered)
         for column, member in enumerate(group)
     }
-    return [places[number] for number in range(len(links))]
+    return [positions[number] for number in range(len(links))]

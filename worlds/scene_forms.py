@@ -1,6 +1,6 @@
-"""The prompts of the scene world, in the order in which a scene comes to them; see `worlds.scene`.
+"""The prompt templates of the scene world, in the order in which a scene uses them.
 
-They are our own wordings. What calls have in common comes first in each, for the prefix cache.
+Text that several calls share comes first in each prompt, for the prefix cache.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ _EXAMPLE = {
     "instruction": "How do I ask?",
     "number": 1,
 }
-"""What the templates may use, so that other wordings can be tried out before a run."""
+"""A value for every name that the templates may use, to check custom templates before a run."""
 
 _ASSISTANT = (
     "You are a helpful assistant. Answer in plain prose, in your own words, in at most 120 words."
@@ -429,15 +429,25 @@ ANSWER = Form(
 
 
 def forms_of(roles: int, steps: int, population: bool) -> tuple[Form[Any], ...]:
-    """The prompt templates of a scene with so many parts and steps.
+    """Create the prompt templates of a scene.
 
     Args:
-        roles: parts of a scene, two lines each in an invented cast.
-        steps: lines of a plan.
-        population: the parts are taken by agents of a society, and new instructions are drawn.
+        roles: number of parts; an invented cast has two lines for each.
+        steps: number of lines of a plan.
+        population: whether agents play the parts and new instructions are generated.
     """
     return (
-        *(DRAFT, POPULATION_CAST if population else _cast_form(roles), _plan_form(steps)),
-        *(ACT, JUDGE, _route_form(roles), REACT, CRITIQUE, RECAP, WEIGH, BRIEF, REVISE),
+        DRAFT,
+        POPULATION_CAST if population else _cast_form(roles),
+        _plan_form(steps),
+        ACT,
+        JUDGE,
+        _route_form(roles),
+        REACT,
+        CRITIQUE,
+        RECAP,
+        WEIGH,
+        BRIEF,
+        REVISE,
         *((TELL, INSTRUCT, ANSWER) if population else ()),
     )

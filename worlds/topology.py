@@ -1,8 +1,9 @@
-"""Topologies: who is near to whom, and where everybody is shown."""
+"""Topologies: neighbourhoods of agents and their positions on the map."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import cached_property
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -15,13 +16,16 @@ from agents.chance import seed_of
 from worlds.base import SettingError
 
 GENERATED = ("grid", "small_world", "scale_free", "complete")
-_SPRING_LIMIT = 500  # above, a spring layout needs minutes; agents then lie on a spiral
+_SPRING_LIMIT = 500  # larger graphs get a spiral layout; a spring layout would take minutes
 
 
 class Site(NamedTuple):
-    """A place for one agent.
+    """The position of one agent.
 
-    `links` is None where the place itself says who is near; `node` is its name in a graph file.
+    Attributes:
+        x, y: coordinates on the map.
+        links: numbers of the linked agents; None where positions define the neighbourhood.
+        node: the name of the node in a graph file.
     """
 
     x: float
@@ -31,17 +35,17 @@ class Site(NamedTuple):
 
 
 def sites(topology: str, size: int, degree: int, rewire: float, seed: int) -> list[Site]:
-    """Lay out a society.
+    """Compute the position and the links of each agent.
 
     Args:
         topology: one of `GENERATED`, or the path of a GraphML file or an edge list.
-        size: agents a side; a generated society has ``size * size``. A file has its own number.
-        degree: links of an agent in a small world; in a scale-free one about the mean.
-        rewire: probability that a link of a small world leads anywhere.
+        size: side length; a generated society has ``size * size`` agents. Ignored for a file.
+        degree: links per agent in a small world; about the mean degree in a scale-free graph.
+        rewire: rewiring probability of a link in a small world.
         seed: the run's seed.
 
     Raises:
-        SettingError: the graph cannot be made or read.
+        SettingError: the graph cannot be generated or read.
     """
     count = size * size
     if topology == "grid":
@@ -49,7 +53,7 @@ def sites(topology: str, size: int, degree: int, rewire: float, seed: int) -> li
     if topology == "complete":
         return [Site(x, y, None) for x, y in _circle(count)]
     graph = _graph(topology, count, degree, rewire, seed_of(seed, "topology") % 2**32)
-    return _laid_out(graph, seed)
+    return _place_nodes(graph, seed)
 
 
 def _graph(topology: str, count: int, degree: int, rewire: float, seed: int) -> nx.Graph[Any]:
@@ -67,7 +71,7 @@ def _graph(topology: str, count: int, degree: int, rewire: float, seed: int) -> 
 
 
 def _read(path: Path) -> nx.Graph[Any]:
-    """Read a graph; directions, weights and repeated links do not count."""
+    """Read a graph; directions, weights and multiple edges are ignored."""
     try:
         graph: nx.Graph[Any] = nx.Graph(_READERS[path.suffix.lower()](path))
     except KeyError:
@@ -75,27 +79,27 @@ def _read(path: Path) -> nx.Graph[Any]:
         raise SettingError("topology", f"found {path}; expected one of {names}, {_FILES}") from None
     except FileNotFoundError:
         raise SettingError("topology", f"{path}: no such file; expected {_FILES}") from None
-    except Exception as error:  # parsers of XML and text raise what they like
+    except Exception as error:  # parsers can raise any exception
         line = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise SettingError("topology", f"{path}: {line}; expected {_FILES}") from None
     graph.remove_edges_from(list(nx.selfloop_edges(graph)))
     if len(graph) < 2:
         raise SettingError("topology", f"{path}: found {len(graph)} nodes; expected at least 2")
-    lonely = next((node for node in graph if not graph.degree(node)), None)
-    if lonely is not None:
-        raise SettingError("topology", f"{path}: node {lonely} has no neighbour; expected one")
+    isolated = next((node for node in graph if not graph.degree(node)), None)
+    if isolated is not None:
+        raise SettingError("topology", f"{path}: node {isolated} has no neighbour; expected one")
     return graph
 
 
 def _read_edges(path: Path) -> nx.Graph[Any]:
-    """Two names a line; what follows them (a weight) is left aside, as are lines with ``#``."""
+    """Read an edge list: two names per line; further columns and ``#`` comments are ignored."""
     graph: nx.Graph[Any] = nx.Graph()
     for number, line in enumerate(path.read_text(encoding="utf-8-sig").splitlines(), 1):
-        words = line.partition("#")[0].replace(",", " ").split()
-        if len(words) == 1:
-            raise ValueError(f"line {number}: found one name, {words[0]}")
-        if words:
-            graph.add_edge(words[0], words[1])
+        names = line.partition("#")[0].replace(",", " ").split()
+        if len(names) == 1:
+            raise ValueError(f"line {number}: found one name, {names[0]}")
+        if names:
+            graph.add_edge(names[0], names[1])
     return graph
 
 
@@ -106,31 +110,31 @@ _READERS: dict[str, Callable[[Path], Any]] = {
     ".csv": _read_edges,
     ".txt": _read_edges,
 }
-_FILES = "a GraphML file (.graphml) or an edge list, two names a line (.edges, .txt, .csv)"
+_FILES = "a GraphML file (.graphml) or an edge list, two names per line (.edges, .txt, .csv)"
 
 
-def _laid_out(graph: nx.Graph[Any], seed: int) -> list[Site]:
+def _place_nodes(graph: nx.Graph[Any], seed: int) -> list[Site]:
     order = {node: number for number, node in enumerate(graph)}
-    spots = _spots(graph, seed)
+    positions = _positions(graph, seed)
     return [
-        Site(*spots[node], tuple(sorted(order[other] for other in graph[node])), str(node))
+        Site(*positions[node], tuple(sorted(order[other] for other in graph[node])), str(node))
         for node in graph
     ]
 
 
-def _spots(graph: nx.Graph[Any], seed: int) -> dict[Any, tuple[float, float]]:
+def _positions(graph: nx.Graph[Any], seed: int) -> dict[Any, tuple[float, float]]:
     given: dict[Any, tuple[Any, Any]] = {
         node: (data.get("x"), data.get("y")) for node, data in graph.nodes(data=True)
     }
     if all(isinstance(x, int | float) and isinstance(y, int | float) for x, y in given.values()):
         return {node: (float(x), float(y)) for node, (x, y) in given.items()}
     if len(graph) <= _SPRING_LIMIT:
-        spots = nx.spring_layout(graph, seed=seed_of(seed, "layout") % 2**32)
+        layout = nx.spring_layout(graph, seed=seed_of(seed, "layout") % 2**32)
     else:
-        busiest: nx.Graph[Any] = nx.Graph()
-        busiest.add_nodes_from(sorted(graph, key=lambda node: -graph.degree(node)))
-        spots = nx.spiral_layout(busiest)
-    return {node: (round(float(x), 4), round(float(y), 4)) for node, (x, y) in spots.items()}
+        by_degree: nx.Graph[Any] = nx.Graph()
+        by_degree.add_nodes_from(sorted(graph, key=lambda node: -graph.degree(node)))
+        layout = nx.spiral_layout(by_degree)
+    return {node: (round(float(x), 4), round(float(y), 4)) for node, (x, y) in layout.items()}
 
 
 def _circle(count: int) -> list[tuple[float, float]]:
@@ -139,14 +143,14 @@ def _circle(count: int) -> list[tuple[float, float]]:
 
 
 class Neighbourhood:
-    """Who is within reach of an agent.
+    """Finds the neighbours of an agent.
 
     Args:
         agents: the society.
         topology: as in `sites`.
-        size: agents a side of a grid.
-        radius: Euclidean distance on a grid, number of links elsewhere; of no matter where
-            everybody knows everybody.
+        size: side length of a grid.
+        radius: Euclidean distance on a grid, number of links on a graph; ignored if the graph is
+            complete.
     """
 
     def __init__(self, agents: Sequence[Agent], topology: str, size: int, radius: float) -> None:
@@ -155,12 +159,12 @@ class Neighbourhood:
         self._size = size
         self._radius = radius
         reach = int(radius)
-        steps = np.mgrid[-reach : reach + 1, -reach : reach + 1].reshape(2, -1)
-        squared = (steps**2).sum(axis=0)
-        self._steps = steps[:, (squared > 0) & (squared <= radius * radius)]
+        offsets = np.mgrid[-reach : reach + 1, -reach : reach + 1].reshape(2, -1)
+        squared = (offsets**2).sum(axis=0)
+        self._offsets = offsets[:, (squared > 0) & (squared <= radius * radius)]
 
     def of(self, agent: int) -> Sequence[int] | NDArray[np.int64]:
-        """The numbers of an agent's neighbours, ascending, itself left out."""
+        """The sorted numbers of an agent's neighbours, without the agent itself."""
         if self._topology == "grid":
             return self._on_grid(agent)
         if self._topology == "complete":
@@ -168,16 +172,26 @@ class Neighbourhood:
         return self._linked(agent)
 
     def _on_grid(self, agent: int) -> NDArray[np.int64]:
-        rows = self._steps[0] + agent // self._size
-        columns = self._steps[1] + agent % self._size
+        rows = self._offsets[0] + agent // self._size
+        columns = self._offsets[1] + agent % self._size
         inside = (rows >= 0) & (rows < self._size) & (columns >= 0) & (columns < self._size)
         found: NDArray[np.int64] = (rows * self._size + columns)[inside]
         return found
 
     def _linked(self, agent: int) -> list[int]:
-        seen = {agent}
-        edge = {agent}
-        for _ in range(int(self._radius)):
-            edge = {link for one in edge for link in self._agents[one].links or ()} - seen
-            seen |= edge
-        return sorted(seen - {agent})
+        lengths = nx.single_source_shortest_path_length(
+            self._graph, agent, cutoff=int(self._radius)
+        )
+        return sorted(lengths.keys() - {agent})
+
+    @cached_property
+    def _graph(self) -> nx.Graph[int]:
+        """The graph of the agents' links."""
+        graph: nx.Graph[int] = nx.Graph()
+        graph.add_nodes_from(range(len(self._agents)))
+        graph.add_edges_from(
+            (number, link)
+            for number, agent in enumerate(self._agents)
+            for link in agent.links or ()
+        )
+        return graph

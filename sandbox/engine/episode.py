@@ -129,7 +129,7 @@ class PlayedEpisode:
         turn, self._observed_stages = self._observed_stages, self._observed_stages + 1
         subject: Subject = "stage" if agent is None else "agent" if other is None else "pair"
         who = {"agent": _number(agent), "other": _number(other)}
-        for scale in self._declaration.asked(stage, subject):
+        for scale in self._declaration.scales_for(stage, subject):
             place = {"stage": stage, "scale": scale.name, **who}
             score = self._score(place, self._forms[scale.form], turn, values)
             self._tasks.append(asyncio.create_task(score))
