@@ -1,9 +1,9 @@
-"""The price of the driver: calls a second with a backend that answers at once, on one core.
+"""Overhead of the program: calls per second with a backend that replies at once, on one core.
 
 Usage: python benchmarks/driver.py [--agents 100 10000] [--calls 100000] [--profile]
 
-Everything is real but the model: scheduling, rendering, hashing, seeds, asyncio, rows, commits to
-SQLite. The cost a call at each size is given as a ratio to the first size, in one run.
+Everything but the model is real: scheduling, rendering, hashing, seeds, asyncio, rows and commits
+to SQLite. The cost per call at each size is relative to the first size, within one run.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ WORDS = "a plain answer that is about as long as what a model says in a few sent
 
 
 class Instant:
-    """Answers at once, each call with a text of its own."""
+    """A backend that replies at once, with a different text for each call."""
 
     model = "instant"
 
@@ -44,7 +44,7 @@ class Instant:
         """Nothing to start."""
 
     async def answer(self, call: Call) -> Reply:
-        """A reply in the call's shape."""
+        """Reply in the shape of the call."""
         if call.shape.regex is None:
             return Reply(f"{call.seed} {WORDS}", False, 100, 80)
         return Reply(
@@ -56,7 +56,7 @@ class Instant:
 
 
 class Cost(NamedTuple):
-    """One run: calls, seconds of work, peak memory of the process, database and text bytes."""
+    """Cost of a run: calls, working seconds, peak memory, bytes of database and texts."""
 
     calls: int
     seconds: float
@@ -72,7 +72,7 @@ def play(
     profile: bool = False,
     keep: Path | None = None,
 ) -> Cost:
-    """Play a society of so many agents for about so many calls; `keep` is where the run stays."""
+    """Play a run with about `calls` calls; `keep` is the folder in which the database stays."""
     size = math.isqrt(agents)
     rounds = max(1, calls // (10 * size * size))
     settings = [f"world.size={size}", "world.radius=5", f"rounds={rounds}"]
@@ -119,11 +119,11 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--agents", type=int, nargs="+", default=[100, 1024, 10_000])
     parser.add_argument("--calls", type=int, default=100_000)
-    parser.add_argument("--questions", help="a list of questions; default: the quickstart's ten")
+    parser.add_argument("--questions", help="file of questions; default: the ten of the quickstart")
     parser.add_argument("--profile", action="store_true")
     arguments = parser.parse_args()
     os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})
-    print("| agents | calls | calls a second | cost a call | peak MiB | database / texts |")
+    print("| agents | calls | calls per second | cost per call | peak MiB | database / texts |")
     print("| ---: | ---: | ---: | ---: | ---: | ---: |")
     first: float | None = None
     for agents in arguments.agents:

@@ -1,13 +1,13 @@
-"""An engine in virtual time: how long would a society take on a server, in this order or that?
+"""Simulate a society on a server in virtual time, for several orders of work.
 
-No model answers and nothing sleeps: lengths of prompts and replies are drawn from the seed, a
-stand-in for servers with continuous batching says when each call is done, and the real
-`sandbox.engine.scheduler.Scheduler` says what may start. All times are seconds of virtual time.
+There is no model and no waiting: lengths of prompts and replies are drawn from the seed, a
+simulation of servers with continuous batching decides when each call finishes, and the real
+`sandbox.engine.scheduler.Scheduler` decides what may start. All times are seconds of virtual time.
 
-A call is read in (prefill), then it decodes. Reading in takes the whole server, and what decodes
-there stands still meanwhile, as a step of an engine takes longer by what it reads in. Up to `knee`
-calls decode at `decode_rate` each; beyond, their sum stays the same. All decode at one rate, so a
-clock of tokens and a heap of the readings at which calls are done suffice for a server.
+A call is prefilled, then decoded. A prefill occupies the whole server and pauses decoding, as a
+step of an engine takes longer by the prefill in it. Up to `knee` calls decode at `decode_rate`
+each; beyond that, the sum of their rates is constant. All calls decode at the same rate, so a counter of
+decoded tokens and a heap of the counter values at which calls finish suffice for a server.
 """
 
 from __future__ import annotations
@@ -32,19 +32,19 @@ from worlds.base import Meeting
 Order = Literal["out_of_order", "lock_step", "by_phases"]
 Floats = NDArray[np.float64]
 
-# The calls of an episode, by their place in it; its ratings follow.
+# The positions of the calls of an episode; ratings follow from `RATE` on.
 DRAFT, REVISE, OBSERVE_DRAFT, OBSERVE_REVISION, RATE = 0, 1, (2, 3), (4, 5), 6
 
 
 class FormModel(BaseModel, extra="forbid", frozen=True):
-    """How long the prompts and replies of a form are, in tokens.
+    """Lengths of the prompts and replies of a form, in tokens.
 
     Attributes:
         prompt: length of a prompt.
-        per_rater: what a rater of the episode adds to it.
-        cached: share of the prompt that the server has read before (its prefix cache).
-        median, sigma: the log-normal distribution of replies.
-        max_tokens: where a reply is cut.
+        per_rater: additional length for each rater of the episode.
+        cached: share of the prompt in the server's prefix cache.
+        median, sigma: the log-normal distribution of the lengths of replies.
+        max_tokens: the token limit of a reply.
     """
 
     prompt: int = Field(ge=0)
@@ -56,17 +56,17 @@ class FormModel(BaseModel, extra="forbid", frozen=True):
 
 
 class EngineModel(BaseModel, extra="forbid", frozen=True):
-    """A machine and what it is asked.
+    """The simulated machine and the lengths of its calls.
 
     Attributes:
         servers: GPUs with a copy of the model each. A call goes to the one with the fewest calls
-            and stays there, as behind the usual router; it cannot move, for its cache cannot.
-        prefill_rate: tokens of prompt that a server reads in a second.
-        decode_rate: tokens a second of one call, up to `knee` running ones.
-        knee: calls on a server from which on the sum of their rates stays constant.
-        bend: `gradual`: the sum only comes near to that of `knee` calls, and is half at `knee`.
-        max_batch: calls that a server runs at once; others wait there, first come, first served.
-        kv_tokens: tokens of prompt and reply that a server holds; a call that would not fit waits.
+            and stays there, as with usual routers, because its cache cannot move.
+        prefill_rate: prompt tokens per second of a server.
+        decode_rate: tokens per second of one call, with up to `knee` running calls.
+        knee: running calls from which on the sum of their rates is constant.
+        bend: `sharp`, or `gradual`: the sum approaches this limit and is half of it at `knee`.
+        max_batch: maximum number of running calls of a server; others wait in order of arrival.
+        kv_tokens: capacity of a server's cache in tokens; calls that do not fit wait.
     """
 
     servers: int = Field(default=1, ge=1)
@@ -85,36 +85,36 @@ class EngineModel(BaseModel, extra="forbid", frozen=True):
 
     @property
     def full(self) -> int:
-        """Calls at which a server decodes as fast as it can."""
+        """Number of running calls at which a server decodes at its maximum rate."""
         return self.max_batch if self.bend == "gradual" else min(self.knee, self.max_batch)
 
     def speed(self, running: int) -> float:
-        """Tokens a second of each of so many calls on a server, at least one."""
+        """Tokens per second of each of `running` calls on a server."""
         if self.bend == "gradual":
             return self.decode_rate * self.knee / (self.knee + running - 1)
         return self.decode_rate * min(1.0, self.knee / running)
 
     @property
     def best(self) -> float:
-        """Tokens a second that a server decodes at most."""
+        """Maximum decoding rate of a server, in tokens per second."""
         return self.full * self.speed(self.full)
 
     def forms(self, raters: int) -> list[FormModel]:
-        """The form of each call of an episode, by its place in it."""
+        """The form of each call of an episode, by its position."""
         return [self.draft, self.revise, *[self.observe] * 4, *[self.rate] * raters]
 
 
 class Workload:
-    """Every call of a run, with its lengths: the same ones in whatever order they are made.
+    """All calls of a run with their lengths, which do not depend on the order of work.
 
     Args:
         plan: the meetings of each round.
-        engine: how long prompts and replies are.
-        seed: which lengths are drawn.
+        engine: the distributions of lengths.
+        seed: of the lengths.
 
     Attributes:
-        raters: the most that an episode has.
-        stride: places for calls in an episode; a call's number is ``episode * stride + place``.
+        raters: maximum number of raters of an episode.
+        stride: calls per episode; the number of a call is ``episode * stride + position``.
         prompts: tokens of prompt by place.
         prefill: seconds that reading it in takes, by place.
         output: tokens of reply [round, episode, place]; 0 where an episode has fewer raters.
@@ -147,24 +147,24 @@ class Workload:
 
     @cached_property
     def members(self) -> list[NDArray[np.int64]]:
-        """By round: author and raters of each episode, filled up with the author."""
+        """For each round the author and raters of each episode, padded with the author."""
         filler = [(self.raters - len(m.peers), m) for round in self.plan for m in round]
         rows = [(m.author, *m.peers, *(m.author,) * missing) for missing, m in filler]
         return list(np.array(rows).reshape(len(self.plan), self.per_round, -1))
 
     def alone(self) -> Floats:
-        """Seconds of each call [round, episode, place] on a server that does nothing else."""
+        """Seconds of each call [round, episode, position] on an otherwise idle server."""
         prefill = np.where(self.output > 0, self.prefill, 0)
         return prefill + self.output / self.engine.decode_rate
 
 
 class Bounds(NamedTuple):
-    """Two times that no schedule can beat, in seconds.
+    """Two lower bounds of the time of a run, in seconds.
 
     Attributes:
-        path: the longest chain of calls that wait for each other, each as fast as if it were alone.
-            On one server nothing decodes while any prompt is read in, so there they all count.
-        work: everything, on servers that are never less than full.
+        path: the longest chain of dependent calls, each as fast as if it ran alone. On one server
+            decoding pauses during each prefill, so all prefills are added.
+        work: all calls, on servers that are always full.
     """
 
     path: float
@@ -172,12 +172,12 @@ class Bounds(NamedTuple):
 
     @property
     def oracle(self) -> float:
-        """What an order of work that knew everything before could at best reach."""
+        """The larger bound: no order of work can be faster."""
         return max(self)
 
 
 def bounds(load: Workload) -> Bounds:
-    """The lower bounds of a run's time, whatever the order of work."""
+    """Compute the lower bounds of a run's time."""
     engine = load.engine
     decode = load.output / engine.decode_rate
     prefill = load.alone() - decode
@@ -190,11 +190,11 @@ def bounds(load: Workload) -> Bounds:
 
 
 def longest_path(load: Workload, seconds: Floats) -> float:
-    """The longest chain through a run.
+    """Compute the longest chain of dependent calls of a run.
 
     Args:
-        load: who waits for whom.
-        seconds: of each call [round, episode, place].
+        load: the calls and their dependencies.
+        seconds: the time of each call [round, episode, position].
     """
     settled = np.zeros(1 + max(int(members.max()) for members in load.members))
     end = 0.0
@@ -208,11 +208,11 @@ def longest_path(load: Workload, seconds: Floats) -> float:
 
 
 class Server:
-    """One copy of the model. `due` is when it will next be done with a call, in seconds.
+    """A GPU with a copy of the model. `due` is the time at which its next call finishes.
 
     Attributes:
-        idle: seconds of its full capacity that it has left unused.
-        started: the sum of the times at which its calls were started.
+        idle: unused capacity so far, in seconds at full capacity.
+        started: the sum of the start times of its calls.
     """
 
     def __init__(self, work: Workload, output: Sequence[int]) -> None:
@@ -223,22 +223,24 @@ class Server:
         self._work = work
         self._output = output
         counts = range(engine.max_batch + 1)
-        self._rates = [engine.speed(max(1, n)) for n in counts]  # of one call, with n running
+        self._rates = [
+            engine.speed(max(1, n)) for n in counts
+        ]  # tokens per second of one call, with n running
         self._unused = [max(0.0, 1 - n * self._rates[n] / engine.best) for n in counts]
-        self._clock = 0.0  # decoding is accounted for up to here; later than now: it stands still
-        self._tokens = 0.0  # that a call running all the time would have decoded
+        self._clock = 0.0  # accounted up to here; later than now while prefilling
+        self._tokens = 0.0  # decoded by a call that runs from the start
         self._room = engine.kv_tokens
-        self._running: list[tuple[float, int]] = []  # the reading of `_tokens` when done, call
+        self._running: list[tuple[float, int]] = []  # value of `_tokens` at the end, call
         self._queue: deque[int] = deque()
 
     def add(self, call: int, now: float) -> None:
-        """Take a call over."""
+        """Queue a call."""
         self._queue.append(call)
         if len(self._queue) == 1:
             self._admit(now)
 
     def finish(self) -> int:
-        """Move on to `due`, and be done with the call of that time."""
+        """Advance to `due` and return the call that finishes then."""
         now = self.due
         self.advance(now)
         self._tokens, call = heapq.heappop(self._running)
@@ -247,7 +249,7 @@ class Server:
         return call
 
     def advance(self, now: float) -> None:
-        """Account for the time up to now."""
+        """Account for the time until `now`."""
         passed = now - self._clock
         if passed > 0:
             running = len(self._running)
@@ -259,7 +261,7 @@ class Server:
         return self._work.prompts[call % self._work.stride] + self._output[call]
 
     def _admit(self, now: float) -> None:
-        """Start those that fit, in the order in which they came."""
+        """Start queued calls that fit, in order of arrival."""
         queue, running = self._queue, self._running
         most = len(self._rates) - 1
         while queue and len(running) < most and (size := self._size(queue[0])) <= self._room:
@@ -274,13 +276,12 @@ class Server:
 
 
 class Engine:
-    """The machine: a gate as that of `sandbox.engine.calls`, and servers behind it.
+    """The machine: a gate, as that of `sandbox.engine.layers`, with servers behind it.
 
     Args:
         work: the calls.
-        width: how many calls may be past the gate.
-        keys: what goes first of the calls at the gate, the smallest; by the number of the call.
-            None: the earliest episode, as in a run.
+        width: maximum number of calls behind the gate.
+        keys: dispatch priorities by number of call, lower first; None: the earliest episode.
     """
 
     def __init__(self, work: Workload, width: int, keys: Sequence[float] | None = None) -> None:
@@ -294,25 +295,25 @@ class Engine:
         self._loads = [0] * work.engine.servers
         self._gate: list[tuple[float, int, int]] = []
         self._arrivals = 0
-        self._submitted = 0.0  # the sum of the times at which calls were submitted
-        self._finished = 0.0  # the sum of the times at which they were done
+        self._submitted = 0.0  # sum of the times of submission
+        self._finished = 0.0  # sum of the times of completion
 
     def waited(self) -> float:
-        """Seconds that calls have waited before they were started, in all, once all are done."""
+        """Total seconds that calls waited before they started; valid at the end."""
         return sum(server.started for server in self.servers) - self._submitted
 
     def took(self) -> float:
-        """Seconds that calls have taken, waiting included, in all, once all are done."""
+        """Total seconds of calls, including waiting; valid at the end."""
         return self._finished - self._submitted
 
     def idle(self) -> float:
-        """Seconds of a server's full capacity that were left unused until now, in all."""
+        """Total unused capacity until now, in seconds of a server at full capacity."""
         for server in self.servers:
             server.advance(self.now)
         return sum(server.idle for server in self.servers)
 
     def submit(self, call: int) -> None:
-        """Have a call made, once it is its turn."""
+        """Submit a call; it waits at the gate if there is no free slot."""
         self._submitted += self.now
         if self._free:
             self._free -= 1
@@ -330,7 +331,7 @@ class Engine:
         self._due[at] = self.servers[at].due
 
     def next(self) -> int:
-        """Move on to when the next call is done, and say which it is."""
+        """Advance to the end of the next call and return the call."""
         self.now = min(self._due)
         at = self._due.index(self.now)
         call = self.servers[at].finish()
@@ -345,16 +346,16 @@ class Engine:
 
 
 class Result(NamedTuple):
-    """How a run went.
+    """The result of a simulated run.
 
     Attributes:
-        makespan: seconds until everything was done.
-        calls: calls made.
-        tokens: tokens of reply.
+        makespan: seconds until the end.
+        calls: number of calls.
+        tokens: number of reply tokens.
         busy: share of the servers' capacity that was used.
-        starved: share of it that was left unused while there were episodes yet to start.
-        tail: the same after the last one had started.
-        waited: seconds that a call waited before it was started, on average.
+        starved: unused share of capacity while there were episodes left to start.
+        tail: unused share of capacity after the last episode had started.
+        waited: mean seconds that a call waited before it started.
         stretch: how many times as long as alone the calls took, waiting included, all together.
     """
 
@@ -370,7 +371,7 @@ class Result(NamedTuple):
 
 @dataclass
 class _Open:
-    """An episode that is being played: what it still waits for."""
+    """An episode in progress, with the number of pending ratings and scores."""
 
     planned: Planned
     ratings: int
@@ -378,12 +379,12 @@ class _Open:
 
 
 class Player:
-    """Plays the episodes that a scheduler hands out, as `sandbox.engine.runner` does.
+    """Plays the episodes of a scheduler, as `sandbox.engine.runner` does.
 
     Args:
         work: the calls.
-        engine: who makes them.
-        scheduler: which episode may start.
+        engine: the simulated machine.
+        scheduler: decides which episode may start.
         width: half of the number of episodes that may be open at once.
     """
 
@@ -397,7 +398,7 @@ class Player:
         self._open: dict[int, _Open] = {}
 
     def play(self) -> Iterator[int]:
-        """Play everything; yields calls as they are done."""
+        """Play the run; yields calls as they finish."""
         self._start()
         while not self._scheduler.over:
             call = self._engine.next()
@@ -465,7 +466,7 @@ def simulate(
     max_ahead: int = 4,
     keys: Sequence[float] | None = None,
 ) -> Result:
-    """Play a run in virtual time.
+    """Simulate a run in virtual time.
 
     Args:
         work: its calls.

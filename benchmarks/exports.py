@@ -1,9 +1,9 @@
-"""Exports of a large run: time and peak memory of every format, each a process of its own.
+"""Exports of a large run: time and peak memory of every format, each in a new process.
 
 Usage: python benchmarks/exports.py DATABASE [DATABASE...]
 
-`python benchmarks/million.py --questions FILE --keep FOLDER` makes a run of a million calls,
-`python benchmarks/main_job.py` shows how one of 5,000 episodes is made.
+`python benchmarks/million.py --questions FILE --keep FOLDER` creates a run with a million
+calls; `python benchmarks/main_job.py` shows how to create one with 5,000 episodes.
 """
 
 from __future__ import annotations

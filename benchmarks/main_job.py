@@ -1,9 +1,9 @@
 """The main job at full size: a grid of 10 x 10, 50 rounds, 4 raters: 5,000 episodes, 50,000 calls.
 
-Usage: python benchmarks/main_job.py --questions FILE (one a line, 5,000 or more)
+Usage: python benchmarks/main_job.py --questions FILE (one per line, 5,000 or more)
 
-Each step is a process of its own, as a person would type it; its time and its largest memory are
-what the operating system says of it. Exit status 1 if something does not come out as it should.
+Each step runs a command in a new process; time and peak memory are those that the operating system
+reports. Exit status 1 if a check fails.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ ROOT = Path(__file__).resolve().parent.parent
 
 
 class Step(NamedTuple):
-    """One finished process."""
+    """The JSON output, time and peak memory of one process."""
 
     data: dict[str, Any]
     seconds: float
@@ -32,7 +32,7 @@ class Step(NamedTuple):
 
 
 def sim(folder: Path, *arguments: str) -> Step:
-    """Run one verb and read what it prints."""
+    """Run one verb in a new process and parse its output."""
     code = (
         "import json, resource, subprocess, sys; done = subprocess.run(sys.argv[1:], "
         "capture_output=True, text=True); print(json.dumps([done.stdout, done.stderr, "
@@ -49,7 +49,7 @@ def sim(folder: Path, *arguments: str) -> Step:
 
 
 def killed(folder: Path, name: str, options: list[str], after: int) -> None:
-    """Start a run and kill it once it has made so many calls."""
+    """Start a run and kill it after at least `after` calls."""
     program = [sys.executable, str(ROOT / "run_sim.py"), "run", "--name", name, *options]
     process = subprocess.Popen(program, cwd=folder, stderr=subprocess.DEVNULL)
     database = folder / "runs" / f"{name}.db"
@@ -60,7 +60,7 @@ def killed(folder: Path, name: str, options: list[str], after: int) -> None:
 
 
 def counted(database: Path, query: str) -> int:
-    """One number from a database; 0 while it is not there."""
+    """Query a number; 0 while the database does not exist."""
     try:
         with closing(sqlite3.connect(f"file:{database}?mode=ro", uri=True)) as connection:
             return int(connection.execute(query).fetchone()[0] or 0)
@@ -190,7 +190,7 @@ SCORES = ("alignment_before", "engagement_before", "alignment_after", "engagemen
 
 
 def out_lines(path: Path) -> list[tuple[Any, ...]]:
-    """What the exported exchanges say, in the columns of `JOURNAL`."""
+    """The exported exchanges, in the columns of `JOURNAL`."""
     rows = (json.loads(line) for line in path.read_text(encoding="utf-8").splitlines())
     return [
         (
@@ -205,7 +205,7 @@ def out_lines(path: Path) -> list[tuple[Any, ...]]:
 
 
 def agrees(database: Path, exported: list[tuple[Any, ...]]) -> bool:
-    """Whether an export says the same as the database, asked for in SQL."""
+    """Whether an export equals the result of an SQL query on the database."""
     with closing(sqlite3.connect(f"file:{database}?mode=ro", uri=True)) as connection:
         return connection.execute(JOURNAL).fetchall() == exported
 

@@ -1,10 +1,10 @@
-"""A run of a million calls: its time and memory, its database, and how soon one can look at it.
+"""A run with a million calls: time, memory, size of the database, and latency of commands on it.
 
 Usage: python benchmarks/million.py --questions FILE [--calls 1000000] [--agents 400]
 
-The model answers at once, so that what is measured is ours. Each look at the finished run is a
-process of its own, as a person would type it, start-up included. The database goes into a
-temporary folder, unless `--keep FOLDER` says otherwise.
+The backend replies at once, so that only the program itself is measured. Each command on the
+finished run is a new process, start-up included. The database is in a temporary folder unless
+`--keep FOLDER` is given.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from driver import Cost, play
 
 ROOT = Path(__file__).resolve().parent.parent
 
-LOOKS = (
+COMMANDS = (
     ("status", ["status", "{run}"]),
     ("resume, nothing to do", ["resume", "{run}"]),
     ("inspect", ["inspect", "{run}"]),
@@ -33,8 +33,8 @@ LOOKS = (
 )
 
 
-def look(arguments: list[str]) -> float:
-    """Seconds of one process."""
+def timed(arguments: list[str]) -> float:
+    """Run a command; returns its seconds."""
     program = [sys.executable, str(ROOT / "run_sim.py"), *arguments, "--json"]
     began = time.perf_counter()
     done = subprocess.run(program, capture_output=True, text=True, check=True)
@@ -44,15 +44,15 @@ def look(arguments: list[str]) -> float:
 
 
 def report(cost: Cost) -> None:
-    """What the run itself cost."""
+    """Print the cost of the run."""
     print(f"- {cost.calls:,} calls in {cost.seconds:,.0f} s of one core: "
-          f"{cost.calls / cost.seconds:,.0f} a second")  # fmt: skip
+          f"{cost.calls / cost.seconds:,.0f} per second")  # fmt: skip
     print(f"- peak memory: {cost.peak_mib:,.0f} MiB")
-    print(f"- database: {cost.database:,} bytes, {cost.database / cost.texts:.2f} a byte of text")
+    print(f"- database: {cost.database:,} bytes, {cost.database / cost.texts:.2f} per byte of text")
 
 
 def main() -> None:
-    """Make the run, then look at it."""
+    """Play the run, then run the commands on it."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--questions", required=True)
     parser.add_argument("--calls", type=int, default=1_000_000)
@@ -67,9 +67,9 @@ def main() -> None:
         cost = play(arguments.agents, arguments.calls, questions, False, database)
         report(cost)
         there = {"run": database, "episode": cost.calls // 20, "call": cost.calls // 2}
-        print("\n| look | seconds |\n| --- | ---: |")
-        for name, words in LOOKS:
-            seconds = look([word.format(**there) for word in words])
+        print("\n| command | seconds |\n| --- | ---: |")
+        for name, words in COMMANDS:
+            seconds = timed([word.format(**there) for word in words])
             print(f"| {name.format(**there)} | {seconds:.2f} |", flush=True)
 
 

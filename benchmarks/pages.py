@@ -1,11 +1,11 @@
-"""How soon the viewer's pages of a large run are there.
+"""Latency of the viewer's pages for a large run.
 
 Usage: python benchmarks/pages.py DATABASE [--times 5] [--browser]
 
-`python benchmarks/million.py --questions FILE --keep FOLDER` makes a run of a million calls. The
-viewer is a process of its own; a page's time is that of the request over its socket, the median and
-the longest of several, the first one, with cold caches, by itself. With `--browser` also how long
-Chromium takes until the page is loaded and its charts are drawn.
+`python benchmarks/million.py --questions FILE --keep FOLDER` creates a run with a million
+calls. The viewer is a separate process; a page's time is that of the request over its socket: the
+first one, with cold caches, then median and maximum of several. With `--browser` also the time
+until Chromium has loaded the page and drawn its charts.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ WORDS = "plain answer"
 
 
 def pages(database: Path) -> list[tuple[str, str]]:
-    """What is asked for: a name, and an address."""
+    """The name and the path of each page."""
     reader = Reader.find(open_for_reading(parse_url(str(database))), None, str(database))
     run, middle = f"/r/{reader.run.name}", reader.run.rounds // 2
     episode = middle * reader.run.per_round
@@ -67,7 +67,7 @@ def pages(database: Path) -> list[tuple[str, str]]:
 
 @contextmanager
 def viewer(database: Path) -> Iterator[str]:
-    """The viewer as a process; gives its address."""
+    """Start the viewer as a process; yields its URL."""
     program = [sys.executable, str(ROOT / "run_sim.py"), "view", str(database), "--port", "0"]
     process = subprocess.Popen([*program, "--json"], stdout=subprocess.PIPE, text=True)
     try:
@@ -79,7 +79,7 @@ def viewer(database: Path) -> Iterator[str]:
 
 
 def ask(connection: http.client.HTTPConnection, path: str) -> tuple[float, int]:
-    """Milliseconds until the answer is there, and its bytes."""
+    """Request a page; returns milliseconds until the response is complete, and its bytes."""
     began = time.perf_counter()
     connection.request("GET", path)
     answer = connection.getresponse()

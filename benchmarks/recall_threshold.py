@@ -1,24 +1,24 @@
-"""At which distance does a question count as asked before? Calibrates the embedder's threshold.
+"""Calibrate the distance below which the default embedder recalls a question.
 
     python benchmarks/recall_threshold.py --questions PATH
 
-Two things are measured, for the default embedder and, for comparison, for the cosine of plain bags
-of words:
+Two rates are measured, for the default embedder and, for comparison, for the cosine of bags of
+words:
 
-* found: the share of the rephrasings in `data/rephrasings.jsonl` that lie nearer to the question
-  they reword than the threshold. They were written by hand: a third changes little (light), a third
-  more (middling), a third shares hardly a word with the original (heavy). Features and weights of
-  the embedder were chosen on the odd rows. The even rows show whether the choice carries over, but
-  one hand wrote both, with an eye on the figures of both: they are no independent test.
-* false recall: how likely a question finds anything nearer than the threshold in a memory of 100
-  other questions drawn at random. It is the exact mean over all questions and all such memories
-  (hypergeometric), so no draw is needed and no seed matters. The questions hold real near-repeats,
-  which are counted as strangers all the same: the figure is an upper bound.
+* found: the share of the rephrasings in `data/rephrasings.jsonl` that are nearer to their question
+  than the threshold. They were written by hand: a third changes little (light), a third more
+  (middling), and a third shares hardly a word with the original (heavy). Features and weights of
+  the embedder were tuned on the odd rows. The even rows show whether the choice generalises, but
+  the same author wrote both and saw the results of both: they are not an independent test.
+* false recall: the probability that a question finds anything within the threshold in a memory of
+  100 other questions drawn at random. It is the exact mean over all questions and all such memories
+  (hypergeometric), so it needs no sampling and no seed. The questions contain real near-duplicates,
+  which count as unrelated, so the rate is an upper bound.
 
 The recommended threshold is the largest, in hundredths, with a false recall of at most 5 %.
 
-The questions are a text file, one a line. Rephrasings name the line that they reword, so the file
-must be the one they were written for. Its lines are never printed.
+The questions are a text file, one per line. Rephrasings refer to line numbers, so the file must be
+the one that they were written for. Its lines are never printed.
 """
 
 from __future__ import annotations
@@ -38,8 +38,8 @@ from agents.embedding import HashedEmbedder
 
 REPHRASINGS = Path(__file__).parent / "data" / "rephrasings.jsonl"
 STRENGTHS = ("light", "middling", "heavy")
-MEMORY = 100  # questions in the memory of strangers
-TOLERATED = 0.05  # share of look-ups among strangers that may recall one
+MEMORY = 100  # unrelated questions in a memory
+TOLERATED = 0.05  # maximum rate of false recall
 SHOWN = range(20, 71, 5)  # thresholds in the table, in hundredths
 _BLOCK = 512
 
@@ -49,7 +49,7 @@ Flags = NDArray[np.bool_]
 
 
 class Rephrasing(NamedTuple):
-    """A rewording of one question: its line (from 1), how strongly it rewords, and the text."""
+    """A rephrasing of a question: its line (from 1), strength and text."""
 
     line: int
     strength: str
@@ -57,7 +57,7 @@ class Rephrasing(NamedTuple):
 
 
 class Measured(NamedTuple):
-    """What one embedder does.
+    """The measured rates of an embedder.
 
     Attributes:
         false: false recall at the thresholds 0, 0.01, ..., 1, shape (101,).
@@ -73,26 +73,26 @@ class Measured(NamedTuple):
 
     @property
     def recommended(self) -> float:
-        """The largest threshold, in hundredths, whose false recall is tolerated."""
+        """The largest threshold, in hundredths, with tolerable false recall."""
         return (int(np.searchsorted(self.false, TOLERATED, side="right")) - 1) / 100
 
     def found(self, threshold: float, rows: Flags | None = None) -> float:
-        """The share of the rephrasings (of those rows) that are nearer than the threshold."""
+        """The share of the rephrasings (of some rows) within the threshold."""
         near = self.distance < threshold
         return float(near.mean() if rows is None else near[rows].mean())
 
     def recalled(self, threshold: float) -> float:
-        """The share that is found and has no other question nearer still."""
+        """The share that is found and has no other question nearer."""
         return float((self.nearest & (self.distance < threshold)).mean())
 
 
 def read_questions(path: Path) -> list[str]:
-    """The lines of the file. Raises OSError where it cannot be read."""
+    """Read the lines of a file. Raises OSError if it cannot be read."""
     return path.read_text(encoding="utf-8").splitlines()
 
 
 def read_rephrasings(path: Path = REPHRASINGS) -> list[Rephrasing]:
-    """The rephrasings, in the order of the file."""
+    """Read the rephrasings, in the order of the file."""
     with path.open(encoding="utf-8") as lines:
         return [Rephrasing(**json.loads(line)) for line in lines]
 
@@ -117,17 +117,17 @@ def false_recall(vectors: Vectors) -> Floats:
 
 
 def _nearer(vectors: Vectors, start: int) -> NDArray[np.int64]:
-    """How many others lie nearer to each question of a block than k/100, shape (block, 101)."""
+    """Count the other questions within k/100 of each question of a block, shape (block, 101)."""
     distance = 1 - vectors[start : start + _BLOCK] @ vectors.T
     rows = np.arange(len(distance))
-    distance[rows, start + rows] = 2  # a question is no stranger to itself
+    distance[rows, start + rows] = 2  # leave out the question itself
     bins = np.clip(distance * 100, 0, 100).astype(np.int64) + 101 * rows[:, None]
     counts = np.bincount(bins.ravel(), minlength=101 * len(rows)).reshape(-1, 101)
     return np.cumsum(counts, axis=1) - counts
 
 
 def _missed(others: int) -> Floats:
-    """How likely a memory drawn from `others` holds none of k given ones; entry k, from 0 on."""
+    """Probability that a random memory contains none of k given questions; entry k, from 0."""
     k = np.arange(others + 1)
     left = np.maximum(others - MEMORY - k[:-1], 0) / (others - k[:-1])
     return np.concatenate([[1.0], np.cumprod(left)])
@@ -136,7 +136,7 @@ def _missed(others: int) -> Floats:
 def measure(
     embed: Callable[[Sequence[str]], Vectors], questions: Sequence[str], rows: Sequence[Rephrasing]
 ) -> Measured:
-    """Embed questions and rephrasings together, and measure.
+    """Embed questions and rephrasings and measure all rates.
 
     Raises:
         ValueError: fewer than 200 questions, or a rephrasing of a line that is not there.
@@ -153,14 +153,14 @@ def measure(
 
 
 def _auc(near: Vectors, far: Vectors) -> float:
-    """How likely a member of `near` is below one of `far`; ties count half."""
+    """Probability that a value of `near` is below one of `far`; ties count half."""
     ordered = np.sort(far)
     below = np.searchsorted(ordered, near, "left") + np.searchsorted(ordered, near, "right")
     return 1 - float(below.mean()) / (2 * len(far))
 
 
 def thresholds_table(hashed: Measured, bags: Measured, rows: Sequence[Rephrasing]) -> str:
-    """Markdown: what is found and falsely recalled at each threshold."""
+    """A Markdown table: found and false recall at each threshold."""
     head = ["threshold", "found", *STRENGTHS, "found and nearest", "false recall"]
     lines = [[*head, "bag of words: found", "false recall"]]
     for hundredths in SHOWN:
@@ -173,7 +173,7 @@ def thresholds_table(hashed: Measured, bags: Measured, rows: Sequence[Rephrasing
 
 
 def summary_table(measured: Sequence[tuple[str, Measured]]) -> str:
-    """Markdown: each embedder at its own recommended threshold."""
+    """A Markdown table: each embedder at its own recommended threshold."""
     head = ["embedder", "recommended threshold", "found", "odd rows", "even rows"]
     lines = [[*head, "nearest is the original", "false recall", "a hundredth more", "AUC"]]
     for name, result in measured:
@@ -199,7 +199,7 @@ def _markdown(lines: Sequence[Sequence[str]]) -> str:
 
 
 def report(questions: Sequence[str], rows: Sequence[Rephrasing]) -> str:
-    """All that the benchmark prints."""
+    """The output of the benchmark."""
     embedder = HashedEmbedder()
     hashed = measure(embedder.embed, questions, rows)
     bags = measure(bag_of_words, questions, rows)
@@ -215,9 +215,9 @@ def report(questions: Sequence[str], rows: Sequence[Rephrasing]) -> str:
 
 
 def main() -> int:
-    """Run from the command line; the exit status is 2 where the questions cannot be used."""
+    """Run from the command line; exit status 2 if the questions are invalid."""
     parser = argparse.ArgumentParser(description="Calibrate the recall threshold of the embedder.")
-    parser.add_argument("--questions", type=Path, required=True, help="one question a line")
+    parser.add_argument("--questions", type=Path, required=True, help="one question per line")
     path = parser.parse_args().questions
     try:
         print(report(read_questions(path), read_rephrasings()))

@@ -1,10 +1,10 @@
-"""Scenes at full size: 500 questions, 5 roles, 5 steps, played, killed, resumed and looked through.
+"""Scenes at full size: 500 questions, 5 roles, 5 steps; played, killed, resumed and checked.
 
-Usage: python benchmarks/scenes.py --questions FILE (one a line) [--scenes 500]
+Usage: python benchmarks/scenes.py --questions FILE (one per line) [--scenes 500]
 
-Each step is a process of its own, as in `main_job.py`. The last one gives every call the time that
-a model would take, for at most 256 calls at once, and tells what share of these places was busy.
-Exit status 1 if something does not come out as it should.
+Each step is a new process, as in `main_job.py`. The last one simulates the latency of a model with
+256 calls in flight and prints which share of these slots was occupied. Exit status 1 if a check
+fails.
 """
 
 from __future__ import annotations
@@ -49,11 +49,11 @@ GROUP BY hurt ORDER BY hurt
 BUSY = """
 SELECT sum(0.02 + 0.002 * tokens_out), (max(started + took) - min(started)) / 1000.0 FROM calls
 """
-"""Seconds that all calls take by themselves, and seconds from the first one to the last reply."""
+"""The sum of the seconds of all calls, and seconds from the first call to the last reply."""
 
 
 def rows(database: Path, query: str) -> list[Any]:
-    """What a query finds."""
+    """Query a database."""
     with closing(sqlite3.connect(f"file:{database}?mode=ro", uri=True)) as connection:
         return connection.execute(query).fetchall()
 
@@ -119,7 +119,7 @@ def main() -> int:
         paced = sim(folder, "run", "--name", "paced", *options, *more)
         work, lasted = rows(folder / "runs" / "paced.db", BUSY)[0]
         busy = f"{work / CAPACITY / lasted:.0%} of the places busy for {lasted:.1f} s"
-        print(f"| {CAPACITY} calls at once | {busy} | {paced.seconds:.1f} |")
+        print(f"| {CAPACITY} calls in flight | {busy} | {paced.seconds:.1f} |")
         checks.append(("the digest with latency", paced.data["digest"] == data["digest"]))
     print()
     for check, good in checks:

@@ -1,10 +1,9 @@
-"""How close does the order of work come to the best possible? In virtual time, on a model.
+"""Compare orders of work with the best possible time, simulated in virtual time.
 
 Usage: python benchmarks/schedules.py [--write] [--seeds 5] [--jobs 2] [--knee 128] ...
 
-Prints three tables: what could go first at the gate, how wide the gate could be, and orders of work
-over societies. With `--write` it puts them into docs/benchmarks.md and draws
-docs/images/schedules.svg.
+Prints three tables: dispatch priorities, limits of calls in flight, and orders of work for several
+societies. With `--write` it updates docs/benchmarks.md and docs/images/schedules.svg.
 """
 
 from __future__ import annotations
@@ -53,7 +52,7 @@ Keys = NDArray[np.float64]
 
 
 class Case(NamedTuple):
-    """A society on a machine: `size` agents a side, `servers` GPUs."""
+    """A society and a machine: `size` x `size` agents, `servers` GPUs."""
 
     size: int
     raters: int
@@ -63,7 +62,7 @@ class Case(NamedTuple):
 
     @property
     def agents(self) -> int:
-        """How many there are."""
+        """The number of agents."""
         return self.size * self.size
 
 
@@ -90,7 +89,7 @@ WIDE = Case(20, 4, "global", 6)
 
 
 def workload(case: Case, engine: EngineModel, seed: int) -> Workload:
-    """The calls of a society, with the meetings that the grid world gives it."""
+    """Create the calls of a society, with the meetings of the grid world."""
     settings = Settings(size=case.size, raters=case.raters, reach=case.reach, radius=RADIUS)
     world = World(settings, seed)
     agents = world.populate(read_personas(PRESETS.parent / "data" / "personas.jsonl"))
@@ -102,7 +101,7 @@ def workload(case: Case, engine: EngineModel, seed: int) -> Workload:
 
 
 def keys_of(work: Workload, stages: Sequence[float], later: float) -> Keys:
-    """Earlier rounds first, in a round earlier stages, in a stage lower episodes.
+    """Sort keys by round, then stage, then episode.
 
     Args:
         work: the calls.
@@ -118,7 +117,7 @@ def keys_of(work: Workload, stages: Sequence[float], later: float) -> Keys:
 
 
 def most_needed(work: Workload) -> Keys:
-    """Episodes first whose author takes part in the most episodes of the next round."""
+    """Sort keys: first the episodes whose author takes part in most episodes of the next round."""
     keys = keys_of(work, (0, 0, 0, 3), 1)
     for round, members in enumerate(work.members[1:]):
         needed = np.bincount(np.sort(members, axis=1).ravel(), minlength=work.per_round)
@@ -128,7 +127,7 @@ def most_needed(work: Workload) -> Keys:
 
 
 def all_known(work: Workload) -> Keys:
-    """The longest remaining chain first, lengths of replies being known beforehand."""
+    """Sort keys: the longest remaining chain first, with known lengths of replies."""
     after = np.zeros(work.per_round)
     keys: Keys = work.alone()
     for members, left in zip(work.members[::-1], keys[::-1], strict=True):
@@ -156,7 +155,7 @@ BEST = "**draft, rating, revision; scores a round later**"
 
 
 class Way(NamedTuple):
-    """An order of work, with `batch` times as many calls in flight as the knees of the servers."""
+    """An order of work; calls in flight are `batch` times the knee, summed over servers."""
 
     order: Order
     priority: str = "earliest episode"
@@ -172,14 +171,14 @@ WAYS = {
 
 
 class Played(NamedTuple):
-    """A society played in several ways from one seed; `seconds` is real time for the first."""
+    """The results of a society for one seed; `seconds` is the real time of the first way."""
 
     bounds: Bounds
     results: list[Result]
     seconds: float
 
     def reached(self, way: int) -> float:
-        """Which share of the oracle's speed was reached."""
+        """The share of the oracle's speed."""
         return self.bounds.oracle / self.results[way].makespan
 
 
@@ -199,7 +198,7 @@ def play(case: Case, engine: EngineModel, seed: int, ways: Sequence[Way]) -> Pla
 def play_all(
     cases: Sequence[Case], engine: EngineModel, seeds: int, jobs: int, ways: Sequence[Way]
 ) -> dict[Case, list[Played]]:
-    """Play every case from several seeds; a large one, which varies little, from two or one."""
+    """Play every case with several seeds; large cases, which vary little, with two or one."""
     tasks = [
         (case, seed)
         for case in reversed(cases)
@@ -229,7 +228,7 @@ def share(values: Sequence[float]) -> str:
 
 
 def society_row(case: Case, runs: Sequence[Played]) -> str:
-    """A line of the table of orders."""
+    """A row of the table of orders."""
     phases, lock_step, free, _ = range(len(WAYS))
     reached = [share([one.reached(way) for one in runs]) for way in range(len(WAYS))]
 
@@ -260,12 +259,12 @@ tuned % | against phases | against lock step | starved % | end % | stretch |
 
 
 def society_table(played: dict[Case, list[Played]]) -> str:
-    """Orders of work over societies."""
+    """The table of orders of work by society."""
     return "\n".join([SOCIETY_HEAD, *(society_row(case, runs) for case, runs in played.items())])
 
 
 def priority_table(played: dict[Case, list[Played]], ways: Sequence[Way]) -> str:
-    """What goes first, over the cases in which it matters."""
+    """The table of priorities, for the cases in which they matter."""
     names = [f"{case.agents} agents, {case.raters} raters, {case.reach}" for case in played]
     lines = [
         f"| in flight | first at the gate | {' | '.join(names)} |",
@@ -278,7 +277,7 @@ def priority_table(played: dict[Case, list[Played]], ways: Sequence[Way]) -> str
 
 
 def width_table(engine: EngineModel, seeds: int, jobs: int) -> str:
-    """How wide the gate could be, where the engine bends sharply and where it does so gradually."""
+    """The table of calls in flight, for a sharp and for a gradual knee."""
     ways = [
         Way("out_of_order", name, batch)
         for batch in (0.5, 0.75, 1, 1.5, 2, 4, 8)
@@ -304,7 +303,7 @@ def width_table(engine: EngineModel, seeds: int, jobs: int) -> str:
 
 
 def claims(played: dict[Case, list[Played]]) -> list[tuple[str, bool]]:
-    """What the tables have to bear."""
+    """The claims that the tables must support."""
     phases, lock_step, free, tuned = range(len(WAYS))
     runs = [one for some in played.values() for one in some]
     below = [one for one in runs if one.reached(tuned) < 0.95]
@@ -319,7 +318,7 @@ def claims(played: dict[Case, list[Played]]) -> list[tuple[str, bool]]:
 
 
 def figure(played: dict[Case, list[Played]], path: Path) -> None:
-    """Draw the share of the oracle's speed over the size of a society."""
+    """Draw the share of the oracle's speed by the size of a society."""
     names = list(WAYS)
     rows: list[dict[str, Any]] = [
         {
@@ -404,11 +403,11 @@ LOOK: dict[str, Any] = {
     "legend": {"labelColor": _INK},
     "header": {"labelColor": _INK},
 }
-"""The look of the project's pictures: no font that would have to be fetched."""
+"""The style of the project's pictures, without fonts that would have to be loaded."""
 
 
 def write(name: str, text: str) -> None:
-    """Replace what is between the markers of that name in docs/benchmarks.md."""
+    """Replace the text between the markers of a name in docs/benchmarks.md."""
     path = DOCS / "benchmarks.md"
     begin, end = f"<!-- {name} -->\n", f"<!-- /{name} -->"
     before, _, rest = path.read_text(encoding="utf-8").partition(begin)
@@ -417,7 +416,7 @@ def write(name: str, text: str) -> None:
 
 
 def arguments() -> argparse.Namespace:
-    """The command line."""
+    """Parse the command line."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--write", action="store_true", help="into docs/")
     parser.add_argument("--seeds", type=int, default=5, help="of societies below 1,000 agents")

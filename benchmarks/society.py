@@ -1,4 +1,4 @@
-"""Does the scripted society behave like one? A table over seeds, and the claims it has to bear.
+"""Check that the scripted society behaves plausibly: a table over seeds, and claims about it.
 
 Usage: python benchmarks/society.py [--seeds 10] [--rounds 8] [--size 6]
 
@@ -56,7 +56,7 @@ def play(folder: Path, demographics: str, raters: int, seed: int, size: int, rou
 
 
 def result(rows: Sequence[RoundScores]) -> Result:
-    """Sum a run up."""
+    """Summarise a run."""
     quarter = max(1, len(rows) // 4)
 
     def mean(some: Sequence[RoundScores], column: str) -> float:
@@ -78,7 +78,7 @@ def cell(values: Sequence[float], sign: str = "") -> str:
 
 
 def claims(table: dict[tuple[str, int], list[Result]]) -> list[tuple[str, bool]]:
-    """What a society has to show, seed by seed where seeds can be compared."""
+    """The claims, checked seed by seed where seeds are comparable."""
 
     def mean(key: tuple[str, int], column: str) -> float:
         return statistics.fmean(getattr(one, column) for one in table[key])

@@ -1,16 +1,16 @@
-"""A society on the real vLLM, in this process and served, against the engine's own batch speed.
+"""Play a society on the real vLLM, in process and served; compare with the engine's batch speed.
 
 Usage: python benchmarks/vllm_run.py [--model FOLDER] [--size 20] [--rounds 3] [--raters 4] ...
 
-Without `--model` it makes a tiny model with random weights, so that it also runs on a machine
-without a GPU. Each step is a process of its own, and times do not count the loading of the model.
+Without `--model` it creates a tiny model with random weights, so that it also runs on a machine
+without a GPU. Each step is a new process; the time to load the model is not counted.
 
 - *in process*: backend `vllm`, out of order.
 - *lock step*: the same with a barrier between rounds.
-- *engine killed*: the same, and half-way the engine's process is killed.
+- *engine killed*: the same, with the engine's process killed half-way.
 - *served*: backend `openai`, and a vLLM server on this machine with the same engine arguments.
-- *at once*: `LLM.generate` of exactly the prompts, seeds and limits of the first run, all in one
-  call: no order of work and no driver to wait for. The bound to measure against.
+- *at once*: one call of `LLM.generate` with the prompts, seeds and limits of the first run: the
+  bound to compare with.
 """
 
 from __future__ import annotations
@@ -33,14 +33,14 @@ from typing import Any, NamedTuple
 from agents.chance import seed_of
 from agents.forms import CallName
 from sandbox import api
-from worlds.grid import World
+from worlds.grid import Settings, World
 
 ROOT = Path(__file__).resolve().parent.parent
 STEPS = ("in-process", "lock-step", "killed", "served", "at-once")
 
 
 class Measured(NamedTuple):
-    """One way to make the calls.
+    """The measurements of one step.
 
     `seconds` is from the first call sent to the last reply; `cached` is the share of the prompts'
     tokens that the engine had in its prefix cache.
@@ -56,7 +56,7 @@ class Measured(NamedTuple):
 
 
 def quiet(command: list[str]) -> str:
-    """What a command prints; what it complains of only matters if it fails."""
+    """Run a command and return its output; standard error is shown only if it fails."""
     done = subprocess.run(command, capture_output=True, text=True)
     if done.returncode:
         raise SystemExit(done.stderr)
@@ -64,12 +64,12 @@ def quiet(command: list[str]) -> str:
 
 
 def program(*arguments: str) -> list[str]:
-    """A command line of the project's."""
+    """The command line of a verb."""
     return [sys.executable, str(ROOT / "run_sim.py"), *arguments]
 
 
 def run(folder: Path, name: str, settings: list[str], kill_after: int | None = None) -> Measured:
-    """Play a run to its end, in a process of its own; perhaps kill the engine on the way."""
+    """Play a run in a new process, and optionally kill its engine after some calls."""
     pairs = [part for pair in settings for part in ("--set", pair)]
     log = folder / f"{name}.log"
     with log.open("w") as errors:
@@ -102,7 +102,7 @@ def _count(database: Path) -> int:
 
 
 def rows(database: Path, query: str) -> list[Any]:
-    """What a query finds."""
+    """Query a database."""
     with closing(sqlite3.connect(f"file:{database}?mode=ro", uri=True)) as connection:
         return connection.execute(query).fetchall()
 
@@ -122,7 +122,7 @@ FROM calls
 
 
 def measured(database: Path, outcome: dict[str, Any]) -> Measured:
-    """The figures of a run that is over, from its journal."""
+    """The measurements of a finished run, from its journal."""
     first, last, tokens_in, tokens_out, cached = rows(database, TOTALS)[0]
     return Measured(
         (last - first) / 1000,
@@ -137,7 +137,7 @@ def measured(database: Path, outcome: dict[str, Any]) -> Measured:
 
 @contextmanager
 def server(model: str, extra: dict[str, Any], log: Path) -> Iterator[str]:
-    """A vLLM server with the engine arguments that the backend in this process would choose."""
+    """Start a vLLM server with the engine arguments that the in-process backend would use."""
     code = (
         "import json, sys; from sandbox.backends.vllm_config import VllmConfig, engine_arguments; "
         "print(json.dumps(engine_arguments(VllmConfig.model_validate_json(sys.argv[1]))))"
@@ -180,7 +180,7 @@ def _wait_for(url: str, process: subprocess.Popen[bytes], log: Path) -> None:
 
 
 def at_once(database: Path, settings: dict[str, Any]) -> Measured:
-    """`LLM.generate` of every call of a run, in the order of its journal; in this process."""
+    """Run `LLM.generate` on every call of a run, in journal order, in this process."""
     from vllm import LLM, SamplingParams
     from vllm.sampling_params import StructuredOutputsParams
 
@@ -214,8 +214,8 @@ def at_once(database: Path, settings: dict[str, Any]) -> Measured:
 
 
 def calls_of(database: Path) -> list[tuple[str, str, Any, int]]:
-    """System message, user message, shape and seed of every call, in the order of the journal."""
-    shapes = {form.name: form.reply for form in World.forms}
+    """System message, user message, shape and seed of every call, in journal order."""
+    shapes = {form.name: form.reply for form in World(Settings(), 0).forms}
     systems = dict(rows(database, "SELECT name, system FROM forms"))
     found = []
     with api.open_run(str(database)) as reader:
@@ -232,7 +232,7 @@ def calls_of(database: Path) -> list[tuple[str, str, Any, int]]:
 
 
 def in_another_process(database: Path, settings: dict[str, Any]) -> Measured:
-    """`at_once`, with the engine and all it leaves behind in a process of its own."""
+    """Run `at_once` in a new process, so that it frees all memory."""
     answer = database.with_suffix(".json")
     quiet([sys.executable, __file__, "--at-once", str(database), json.dumps(settings), str(answer)])
     return Measured(*json.loads(answer.read_text()))
@@ -241,7 +241,7 @@ def in_another_process(database: Path, settings: dict[str, Any]) -> Measured:
 def main() -> int:
     """Print the table; return the exit status."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--model", help="a folder or a name on a hub; else a tiny one is made")
+    parser.add_argument("--model", help="folder or name on the hub; default: a tiny model")
     parser.add_argument("--extra", type=json.loads, default={}, help="engine arguments, as JSON")
     parser.add_argument("--size", type=int, default=20)
     parser.add_argument("--rounds", type=int, default=3)
@@ -262,7 +262,7 @@ def main() -> int:
 
 
 def measure(folder: Path, arguments: argparse.Namespace) -> int:
-    """All steps; the first is the one that the others are compared with."""
+    """Run all steps; the others are compared with the first."""
     extra = {"max_num_seqs": 256, **arguments.extra}
     model = arguments.model
     if model is None:
@@ -305,7 +305,7 @@ def measure(folder: Path, arguments: argparse.Namespace) -> int:
 
 
 class Table:
-    """Prints each step as it comes, compared with the first."""
+    """Prints a row for each step, compared with the first."""
 
     def __init__(self, first: Measured) -> None:
         self.first = first
@@ -319,7 +319,7 @@ class Table:
         self.add("in process", first)
 
     def add(self, step: str, one: Measured) -> None:
-        """Print a line."""
+        """Print a row."""
         same = one.digest == self.first.digest
         agrees = "" if one.digest is None else "equal" if same else "different"
         print(
