@@ -35,7 +35,7 @@ def preference_loss(
     margin: float = 1.0,
     worst: bool = False,
 ) -> torch.Tensor:
-    """The loss of the responses to one query, a scalar.
+    """Compute the loss of the responses to one query, a scalar.
 
     Args:
         entropies: mean token cross-entropy of each response, shape (responses,).
@@ -54,7 +54,7 @@ def preference_loss(
 
 
 def entropies_of(model: Any, tokens: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
-    """The mean token cross-entropy of each row, shape (rows,); labels of -100 do not count."""
+    """Mean token cross-entropy of each row, shape (rows,); labels of -100 are ignored."""
     logits = model(input_ids=tokens).logits[:, :-1]
     wanted = labels[:, 1:]
     each = cross_entropy(logits.transpose(1, 2), wanted, ignore_index=IGNORED, reduction="none")
@@ -64,14 +64,14 @@ def entropies_of(model: Any, tokens: torch.Tensor, labels: torch.Tensor) -> torc
 def encode(
     tokenizer: Any, query: str, responses: Sequence[str], limit: int
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Tokens and labels of each response after the query, padded, each of shape (rows, length)."""
-    asked = tokenizer(query, add_special_tokens=False)["input_ids"]
+    """Tokens and labels of query and response, padded, each of shape (rows, length)."""
+    prompt = tokenizer(query, add_special_tokens=False)["input_ids"]
     rows, labels = [], []
     for response in responses:
         said = tokenizer(f" {response}", add_special_tokens=False)["input_ids"]
         said = [*said, tokenizer.eos_token_id]
-        rows.append(torch.tensor([*asked, *said][:limit]))
-        labels.append(torch.tensor([*[IGNORED] * len(asked), *said][:limit]))
+        rows.append(torch.tensor([*prompt, *said][:limit]))
+        labels.append(torch.tensor([*[IGNORED] * len(prompt), *said][:limit]))
     pad = torch.nn.utils.rnn.pad_sequence
     return (
         pad(rows, batch_first=True, padding_value=tokenizer.eos_token_id),
@@ -80,16 +80,16 @@ def encode(
 
 
 def sampled(row: dict[str, Any], count: int, chance: Random) -> tuple[list[str], list[float]]:
-    """At most so many of a query's responses, and their ratings."""
-    places = range(len(row["responses"]))
-    chosen = sorted(chance.sample(places, min(count, len(places))))
+    """Sample at most `count` responses of a query, with their ratings."""
+    indices = range(len(row["responses"]))
+    chosen = sorted(chance.sample(indices, min(count, len(indices))))
     return [row["responses"][n] for n in chosen], [row["scores"][n] for n in chosen]
 
 
 def losses(
     model: Any, tokenizer: Any, rows: Sequence[dict[str, Any]], chance: Random, **options: Any
 ) -> Iterator[torch.Tensor]:
-    """The loss of each query."""
+    """Yield the loss of each query."""
     for row in rows:
         responses, scores = sampled(row, options["responses"], chance)
         tokens, labels = encode(tokenizer, row["query"], responses, options["length"])
@@ -108,8 +108,8 @@ def main() -> None:
     parser.add_argument("--model", required=True)
     parser.add_argument("--out", required=True)
     parser.add_argument("--steps", type=int, default=1000)
-    parser.add_argument("--batch", type=int, default=8, help="queries a step")
-    parser.add_argument("--responses", type=int, default=3, help="sampled of a query")
+    parser.add_argument("--batch", type=int, default=8, help="queries per step")
+    parser.add_argument("--responses", type=int, default=3, help="responses sampled per query")
     parser.add_argument("--length", type=int, default=512, help="tokens of query and response")
     parser.add_argument("--ratio", type=float, default=0.2)
     parser.add_argument("--margin", type=float, default=1.0)

@@ -1,4 +1,4 @@
-"""A static copy: files that link to each other, and to nothing that is not there."""
+"""A static copy: its files link only to files that exist."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def copied(out: Path, *runs: Run, most: int = 500, overwrite: bool = False) -> A
 
 
 def links(page: Path) -> set[str]:
-    """The files that a page leads to or loads."""
+    """The files that a page links to or loads."""
     found = (urlsplit(unescape(link)) for link in LINK.findall(page.read_text("utf-8")))
     return {unquote(link.path) for link in found if link.path}
 
@@ -40,7 +40,7 @@ def calm(tmp_path_factory: pytest.TempPathFactory) -> Run:
 
 @pytest.fixture(scope="module")
 def whole(calm: Run, tmp_path_factory: pytest.TempPathFactory) -> Any:
-    """A copy of all of it."""
+    """A static copy of the whole run."""
     return copied(tmp_path_factory.mktemp("whole") / "out", calm)
 
 

@@ -1,4 +1,4 @@
-"""The default embedder: unit vectors, the same everywhere, and a threshold that is measured."""
+"""The default embedder: reproducible unit vectors, and a measured threshold."""
 
 from __future__ import annotations
 

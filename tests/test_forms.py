@@ -1,4 +1,4 @@
-"""Forms: nothing is invented from a reply, and no text can pose as another part of a prompt."""
+"""Forms: parsing never invents values, and inserted texts cannot pose as parts of a prompt."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The grid world: who lives where, who meets whom, and what an author is told."""
+"""The grid world: positions, meetings, and the feedback to authors."""
 
 from __future__ import annotations
 

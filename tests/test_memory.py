@@ -1,4 +1,4 @@
-"""Memory is read as of the end of the round before, and nothing but the nearest is recalled."""
+"""Memory: recall as of the end of the previous round, and only of the nearest question."""
 
 from __future__ import annotations
 

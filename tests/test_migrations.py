@@ -1,4 +1,4 @@
-"""Databases of older versions: they are brought up to date, and then are like new ones."""
+"""Migrations: databases of older versions end up with the same schema and content as new ones."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from storage.tables import metadata
 
 DATA = ROOT / "tests" / "data"
 """A database of version 4 with the runs `grid` and `scene` (done) and `half` (interrupted), and the
-statements by which version 4 made its tables in PostgreSQL."""
+statements that created the tables of version 4 in PostgreSQL."""
 
 PLAYED = ("grid", "scene")
 
@@ -46,7 +46,7 @@ BACK = {
     ),
     2: ("ALTER TABLE calls DROP COLUMN thinking", "ALTER TABLE calls DROP COLUMN expected"),
 }
-"""What takes each version back to the one before, beside the constraint on authors."""
+"""Statements that revert each migration, except for the constraint on authors."""
 
 
 def stored(folder: Path) -> Address:
@@ -57,7 +57,7 @@ def stored(folder: Path) -> Address:
 
 
 def age(engine: Engine, to: int) -> None:
-    """Make a database of version 4, without scenes, what it would have been in an older one."""
+    """Downgrade a database of version 4 without scenes to an older version."""
     with engine.begin() as connection:
         for version in range(4, to, -1):
             for statement in BACK[version]:
@@ -73,7 +73,7 @@ def age(engine: Engine, to: int) -> None:
 
 
 def shape(engine: Engine) -> dict[str, Any]:
-    """Tables with their columns, whether they may be NULL, and their keys."""
+    """The tables with their columns, nullability and keys."""
     found = inspect(engine)
     return {
         name: (
@@ -85,7 +85,7 @@ def shape(engine: Engine) -> dict[str, Any]:
 
 
 def fresh_shape(engine: Engine) -> dict[str, Any]:
-    """The shape of a database that this version makes."""
+    """The schema of a new database."""
     migrate(engine, "here")
     return shape(engine)
 
@@ -112,7 +112,7 @@ def test_an_older_file_is_brought_up_to_date(tmp_path: Path, version: int) -> No
 
 
 def play(folder: Path) -> tuple[str | None, Address]:
-    """The digest of the run `half`, played from its beginning by this version."""
+    """The digest of the run `half`, played from the beginning by this version."""
     keys = ("size=2", "raters=2")
     settings = ("name=half", "rounds=2", "question_count=4", "memory.prior_pairs=3")
     config = small(*settings, *(f"world.{key}" for key in keys))
@@ -158,7 +158,7 @@ def carry(source: Engine, target: Engine) -> None:
 
 
 def empty(engine: Engine) -> None:
-    """Take all tables away."""
+    """Drop all tables."""
     metadata.drop_all(engine)
     with engine.begin() as connection:
         connection.execute(text("DROP TABLE IF EXISTS words"))

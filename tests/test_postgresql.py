@@ -1,4 +1,4 @@
-"""Runs in a PostgreSQL server: a real one, started for the test."""
+"""Runs in a PostgreSQL server that the test starts."""
 
 from __future__ import annotations
 

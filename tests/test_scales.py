@@ -1,4 +1,4 @@
-"""Scales, stages and measures: what a world and a config declare, and what follows from it."""
+"""Scales, stages and measures: declarations of worlds and configs, and what follows from them."""
 
 from __future__ import annotations
 
@@ -79,7 +79,7 @@ def test_any_range_is_read_exactly(ends: tuple[int, int], rating: int) -> None:
     assert (re.fullmatch(shape.regex, text) is not None) == inside
     assert (value == Judgement(rating, "Because.")) == inside
     assert status is (Status.OK if inside else Status.UNREADABLE)
-    for end in range(1, len(text) if inside else 0):  # truncated: the whole number, or none
+    for end in range(1, len(text) if inside else 0):  # truncated: the complete number, or none
         found = shape.parse(text[:end], True).value
         assert found is None or found.rating == rating
 
@@ -115,7 +115,7 @@ def test_a_config_adds_a_scale(make: Make) -> None:
 
 
 def test_the_rest_of_a_run_does_not_notice_an_added_scale(make: Make) -> None:
-    """Same texts, same ratings, same stop: the rule multiplies the scales of the world."""
+    """Same texts, ratings and stop: the rule only multiplies the scales of the world."""
     stop = "stop={rule: pareto, patience: 1}"
     (plain, before), (more, after) = (
         make(stop, "rounds=6", *settings, name=name)
@@ -153,7 +153,7 @@ def test_the_stop_rule_names_its_scales(make: Make) -> None:
 )
 def test_scales_that_cannot_work_are_refused(settings: list[str], words: str | None) -> None:
     if words is None:
-        prepare(small(*settings))  # an odd name, but no other measure has it
+        prepare(small(*settings))  # an odd name, but not ambiguous
         return
     with pytest.raises(InputError, match=words):
         prepare(small(*settings), "here.yaml", settings)
@@ -180,7 +180,7 @@ def test_a_reworded_range_is_refused_or_taken_over(tmp_path: Path) -> None:
 
 
 def test_peers_can_rate_from_1_to_10(make: Make) -> None:
-    """The ratings above 7 count, and agreement is measured only where the scales are alike."""
+    """Ratings above 7 are parsed, and agreement is measured only where the ranges are equal."""
     address, _ = make("scales={peer_rating: {low: 1, high: 10}}", "rounds=2")
     reader = reader_of(address)
     given = {rating.rating for one in exchanges(reader) for rating in one.ratings}

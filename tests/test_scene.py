@@ -1,4 +1,4 @@
-"""The scene world: each scene ends, nothing of it is lost, and what was refused did not happen."""
+"""The scene world: each scene ends, every act is stored, and refused acts have no effect."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ Play = Callable[..., tuple[Address, Outcome]]
 
 @pytest.fixture
 def play(tmp_path: Path) -> Play:
-    """Make and work on a run of scenes."""
+    """Create and play a run of scenes."""
 
     def played(
         *settings: str, name: str = "run", preset: str = "scene", budget: Budget = UNLIMITED
@@ -238,7 +238,7 @@ def test_where_people_are_invented_there_are_no_agents(play: Play) -> None:
 
 
 def test_groups_of_a_population_share_a_trade(tmp_path: Path) -> None:
-    """Two trades, each with words of its own: nobody is grouped with the other."""
+    """Two occupations with different words make two groups."""
     people = [
         {
             "name": f"N{n}",
@@ -420,7 +420,7 @@ class World(base.World):
 
 @pytest.fixture
 def talk(tmp_path: Path) -> Path:
-    """A third world, in a file of its own."""
+    """A third world, in a separate file."""
     file = tmp_path / "talk.py"
     file.write_text(CONVERSATION, encoding="utf-8")
     return file

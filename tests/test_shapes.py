@@ -1,4 +1,4 @@
-"""Shapes of structured replies: what their expressions allow is read, and nothing else is."""
+"""Shapes of structured replies: the parser accepts exactly what the expression allows."""
 
 from __future__ import annotations
 
