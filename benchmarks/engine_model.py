@@ -6,8 +6,9 @@ simulation of servers with continuous batching decides when each call finishes, 
 
 A call is prefilled, then decoded. A prefill occupies the whole server and pauses decoding, as a
 step of an engine takes longer by the prefill in it. Up to `knee` calls decode at `decode_rate`
-each; beyond that, the sum of their rates is constant. All calls decode at the same rate, so a counter of
-decoded tokens and a heap of the counter values at which calls finish suffice for a server.
+each; beyond that, the sum of their rates is constant. All calls decode at the same rate, so a
+counter of decoded tokens and a heap of the counter values at which calls finish suffice for a
+server.
 """
 
 from __future__ import annotations

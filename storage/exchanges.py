@@ -226,9 +226,7 @@ def _model(models: ModelByAgent, number: int, author: int | None) -> str:
     if name is not None:
         return name
     others = (
-        name
-        for (episode, agent), name in models.items()
-        if episode == number and agent != OBSERVER
+        name for (episode, agent), name in models.items() if episode == number and agent != OBSERVER
     )
     return next(others, "")
 

@@ -20,7 +20,7 @@ from sandbox.reading.records import PAGES_ONLY, Record
 from sandbox.reading.statistics import t_quantile
 from storage import tables
 from storage.errors import NotThere
-from storage.exchanges import Exchange, GivenRating, exchanges_of, snapshot, whole
+from storage.exchanges import Exchange, GivenRating, exchanges_of, int_if_whole, snapshot
 from storage.reader import Reader
 from storage.search import Term, terms
 
@@ -577,7 +577,7 @@ def latest_ratings_given(reader: Reader, number: int, limit: int) -> list[Rating
     means = _mean_ratings(reader, [row.id for row in rows])
     return [
         RatingGiven(
-            rating=whole(row.rating),
+            rating=int_if_whole(row.rating),
             status=row.status,
             reason=row.reason,
             episode=row.id - reader.base,
@@ -639,7 +639,9 @@ def history(reader: Reader, number: int) -> list[AgentScore]:
         .order_by(e.c.round, e.c.id, s.c.measure_id)
     )
     return [
-        AgentScore(round=round, stage=one.stage, scale=one.scale.name, score=whole(value) or 0)
+        AgentScore(
+            round=round, stage=one.stage, scale=one.scale.name, score=int_if_whole(value) or 0
+        )
         for round, measure, value in reader.rows(query)
         for one in [measures[measure]]
         if one.kind == "score"

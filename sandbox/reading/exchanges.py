@@ -23,8 +23,8 @@ from storage.exchanges import (
     Observation,
     exchange,
     exchanges_of,
+    int_if_whole,
     snapshot,
-    whole,
 )
 from storage.reader import Journalled, Reader
 from storage.scenes import Scene
@@ -386,7 +386,8 @@ def _exchange_row(
         mean_rating=None if peers is None else scores.get(peers.name),
         scores={
             scale.name: [
-                whole(scores.get(f"{stage}_{scale.name}")) for stage in declared.stages_of(scale)
+                int_if_whole(scores.get(f"{stage}_{scale.name}"))
+                for stage in declared.stages_of(scale)
             ]
             for scale in declared.observed
         },

@@ -22,7 +22,7 @@ from sandbox.reading.influence import (
 )
 from sandbox.reading.records import Record
 from storage import tables
-from storage.exchanges import exchanges_of, snapshot, whole
+from storage.exchanges import exchanges_of, int_if_whole, snapshot
 from storage.reader import Reader
 
 _EXCHANGES = 400  # the latest ones, in which influence is looked up
@@ -86,7 +86,9 @@ def frame(reader: Reader, round: int) -> Frame:
             r.c.rating.is_not(None),
         )
     )
-    edges = [(rater, author, whole(rating) or 0) for rater, author, rating in reader.rows(given)]
+    edges = [
+        (rater, author, int_if_whole(rating) or 0) for rater, author, rating in reader.rows(given)
+    ]
     nodes = [
         Node(
             agent=number,
@@ -109,7 +111,7 @@ def author_scores(reader: Reader, round: int, measure: str) -> dict[int, float]:
         .join(s, (s.c.measure_id == ids[measure]) & (s.c.episode_id == e.c.id))
         .where(e.c.run_id == reader.run.id, e.c.round == round, e.c.author.is_not(None))
     )
-    return {author: whole(float(value)) or 0 for author, value in reader.rows(query)}
+    return {author: int_if_whole(float(value)) or 0 for author, value in reader.rows(query)}
 
 
 class Person(NamedTuple):
