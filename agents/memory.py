@@ -39,7 +39,7 @@ class Recalled(NamedTuple):
     text_id: int
 
 
-class Lexicon:
+class QuestionIndex:
     """The distinct questions of a society with their vectors and nearest neighbours.
 
     Args:
@@ -141,7 +141,7 @@ class Memory:
         self._questions.append(question)
         self._entries.setdefault(question, []).append(entry)
 
-    def recall(self, near: Sequence[Near], lexicon: Lexicon, round: int) -> Recalled | None:
+    def recall(self, near: Sequence[Near], index: QuestionIndex, round: int) -> Recalled | None:
         """The latest answer to the nearest question, as of the end of the round before `round`."""
         end = bisect_left(self._rounds, round)
         start = self._oldest(end)
@@ -149,10 +149,10 @@ class Memory:
             for entry in reversed(self._entries.get(question, ())):
                 if start <= entry.position < end:
                     _, answer, memory_id, text_id = entry
-                    return Recalled(lexicon.texts[question], answer, distance, memory_id, text_id)
+                    return Recalled(index.texts[question], answer, distance, memory_id, text_id)
         return None
 
-    def latest(self, lexicon: Lexicon, round: int) -> Recalled | None:
+    def latest(self, index: QuestionIndex, round: int) -> Recalled | None:
         """The last answer learned before `round`, with distance 0."""
         end = bisect_left(self._rounds, round)
         if end <= self._dropped:
@@ -160,12 +160,12 @@ class Memory:
         question = self._questions[end - 1]
         entry = next(entry for entry in self._entries[question] if entry.position == end - 1)
         _, answer, memory_id, text_id = entry
-        return Recalled(lexicon.texts[question], answer, 0.0, memory_id, text_id)
+        return Recalled(index.texts[question], answer, 0.0, memory_id, text_id)
 
     def _oldest(self, end: int) -> int:
         return 0 if self._keep is None else max(0, end - self._keep)
 
-    def forget(self, round: int) -> None:
+    def prune(self, round: int) -> None:
         """Drop entries that can no longer be recalled, since all rounds before `round` are over."""
         oldest = self._oldest(bisect_left(self._rounds, round))
         if oldest <= self._dropped:

@@ -68,7 +68,7 @@ def copy_rounds(source: Reader, connection: Connection, run_id: int, last: int) 
     copier = _Copier(source, connection, run_id)
     q, m, a = tables.questions, tables.memories, tables.agents
     copier.copy(a, select(a).where(a.c.run_id == source.run.id).order_by(a.c.number))
-    copier.copy(q, select(q).where(source.mine(q.c.id)).order_by(q.c.id))
+    copier.copy(q, select(q).where(source.belongs_to_run(q.c.id)).order_by(q.c.id))
     c, e, r, o = tables.calls, tables.episodes, tables.ratings, tables.observations
     end = source.base + (last + 1) * source.run.per_round - 1
     s = tables.stage_texts
@@ -82,7 +82,9 @@ def copy_rounds(source: Reader, connection: Connection, run_id: int, last: int) 
     ):
         query = select(table).where(column.between(source.base, end))
         copier.copy(table, query.order_by(column, *order))
-    copier.copy(m, select(m).where(source.mine(m.c.id), m.c.round <= last).order_by(m.c.id))
+    copier.copy(
+        m, select(m).where(source.belongs_to_run(m.c.id), m.c.round <= last).order_by(m.c.id)
+    )
     summarise(connection, run_id)
 
 
@@ -98,7 +100,7 @@ class _Copier:
         self._run_id = run_id
         self._base = first_id(run_id)
         text_id = tables.texts.c.id
-        last = source.scalar(select(func.max(text_id)).where(source.mine(text_id)))
+        last = source.scalar(select(func.max(text_id)).where(source.belongs_to_run(text_id)))
         self._copied = bytearray(0 if last is None else last - source.base + 1)
         self._forms = self._copy_with_new_ids(tables.forms)
         self._models = self._copy_with_new_ids(tables.models)

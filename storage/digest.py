@@ -116,7 +116,7 @@ def _memories(reader: Reader) -> Iterator[list[Any]]:
         .join(q, q.c.id == m.c.question_id)
         .join(asked, asked.c.id == q.c.text_id)
         .join(answer, answer.c.id == m.c.text_id)
-        .where(reader.mine(m.c.id))
+        .where(reader.belongs_to_run(m.c.id))
         .order_by(m.c.agent, m.c.round, m.c.id)
     )
     for row in reader.rows(query):

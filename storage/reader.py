@@ -105,10 +105,14 @@ class Reader:
 
     def count(self, table: Any, *conditions: Any) -> int:
         """Count the rows of this run in a table with a column `id`."""
-        query = select(func.count()).select_from(table).where(self.mine(table.c.id), *conditions)
+        query = (
+            select(func.count())
+            .select_from(table)
+            .where(self.belongs_to_run(table.c.id), *conditions)
+        )
         return int(self.scalar(query))
 
-    def mine(self, column: Any) -> Any:
+    def belongs_to_run(self, column: Any) -> Any:
         """The SQL condition that an id is in this run's range of ids."""
         return column.between(self.base, self._end - 1)
 
@@ -126,9 +130,9 @@ class Reader:
     def episodes_with_calls(self, *, incomplete_only: bool = False) -> set[int]:
         """The numbers of the episodes that have calls, or only of those that are not complete."""
         c, e = tables.calls, tables.episodes
-        query = select(c.c.episode_id).distinct().where(self.mine(c.c.episode_id))
+        query = select(c.c.episode_id).distinct().where(self.belongs_to_run(c.c.episode_id))
         if incomplete_only:
-            complete = select(e.c.id).where(self.mine(e.c.id), e.c.observed)
+            complete = select(e.c.id).where(self.belongs_to_run(e.c.id), e.c.observed)
             query = query.where(c.c.episode_id.not_in(complete))
         return {row.episode_id - self.base for row in self.rows(query)}
 

@@ -177,7 +177,7 @@ def _instructions(origin: Origin) -> Iterator[tuple[int, str]]:
     query = (
         select(n.c.episode_id, t.c.text)
         .join(t, t.c.id == n.c.text_id)
-        .where(origin.reader.mine(n.c.episode_id), n.c.kind == "instruction")
+        .where(origin.reader.belongs_to_run(n.c.episode_id), n.c.kind == "instruction")
         .order_by(n.c.episode_id, n.c.number)
     )
     yield from (tuple(row) for row in origin.connection.execute(query))

@@ -93,6 +93,6 @@ def _forms(reader: Reader, config: Config) -> Iterator[str]:
 def _same_questions(reader: Reader, config: Config) -> bool:
     q, t = tables.questions, tables.texts
     query = select(t.c.text).join(q, q.c.text_id == t.c.id)
-    query = query.where(reader.mine(q.c.id), q.c.source.is_not(None)).order_by(q.c.id)
+    query = query.where(reader.belongs_to_run(q.c.id), q.c.source.is_not(None)).order_by(q.c.id)
     stored = [row.text for row in reader.rows(query)]
     return [one.text for one in read_questions(config.questions, len(stored))] == stored

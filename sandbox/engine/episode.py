@@ -87,7 +87,7 @@ class PlayedEpisode:
     @property
     def question(self) -> str:
         """What it is about."""
-        return self._society.lexicon.texts[self._question]
+        return self._society.question_index.texts[self._question]
 
     def recall(self, agent: Agent) -> Recalled | None:
         """What the agent remembers nearest to the question, as of the end of the round before."""

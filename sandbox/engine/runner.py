@@ -146,7 +146,7 @@ class Runner:
     def _recorded_episodes(self) -> dict[int, bool]:
         """Episode number: whether it is complete, observations included."""
         e = tables.episodes
-        query = select(e.c.id, e.c.observed).where(self.reader.mine(e.c.id))
+        query = select(e.c.id, e.c.observed).where(self.reader.belongs_to_run(e.c.id))
         return {row.id - self.reader.base: row.observed for row in self.reader.rows(query)}
 
     def _make_scheduler(self) -> Scheduler:
@@ -189,7 +189,7 @@ class Runner:
         query = (
             select(e.c.round, o.c.stage, o.c.scale, func.sum(o.c.rating), func.count(o.c.rating))
             .join(o, o.c.episode_id == e.c.id)
-            .where(self.reader.mine(e.c.id), o.c.rating.is_not(None))
+            .where(self.reader.belongs_to_run(e.c.id), o.c.rating.is_not(None))
             .group_by(e.c.round, o.c.stage, o.c.scale)
         )
         for round, stage, scale, total, count in self.reader.rows(query):
@@ -272,7 +272,7 @@ class Runner:
             self._stop.round_over(planned.round)
             self._apply_stop(self._stop)
         for agent in self._society.agents:
-            agent.memory.forget(self._scheduler.over_before)
+            agent.memory.prune(self._scheduler.over_before)
 
     def _finished(self, task: asyncio.Task[None]) -> None:
         self._tasks.discard(task)

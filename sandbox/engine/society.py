@@ -11,7 +11,7 @@ from sqlalchemy import Connection, select
 
 from agents.agent import Agent
 from agents.embedding import Embedder
-from agents.memory import PRIOR, Lexicon, Recalled
+from agents.memory import PRIOR, QuestionIndex, Recalled
 from sandbox.backends.embedding import embedder_of
 from sandbox.config import Config
 from sandbox.reading.agents import read_agents
@@ -32,25 +32,25 @@ class Society:
 
     Attributes:
         agents: by number.
-        lexicon: the distinct questions, asked or remembered.
-        questions: the list that is cycled, as (number in the lexicon, id in the database).
+        question_index: the distinct questions, asked or remembered.
+        questions: the list that is cycled, as (number in the index, id in the database).
     """
 
     agents: list[Agent]
-    lexicon: Lexicon
+    question_index: QuestionIndex
     questions: list[tuple[int, int]]
 
     def question(self, meeting: Meeting) -> tuple[int, int]:
-        """A meeting's question: its number in the lexicon, its id in the database."""
+        """A meeting's question: its number in the index, its id in the database."""
         return self.questions[meeting.question % len(self.questions)]
 
     def recall(self, agent: Agent, question: int, round: int) -> Recalled | None:
         """What an agent remembers nearest to a question, as of the end of the round before."""
-        return agent.memory.recall(self.lexicon.near(question), self.lexicon, round)
+        return agent.memory.recall(self.question_index.near(question), self.question_index, round)
 
     def latest(self, agent: Agent, round: int) -> Recalled | None:
         """What an agent learned last, as of the end of the round before."""
-        return agent.memory.latest(self.lexicon, round)
+        return agent.memory.latest(self.question_index, round)
 
 
 def write_society(
@@ -161,7 +161,7 @@ def _question_limit(config: Config, agents: int) -> int:
 def _stored_questions(reader: Reader) -> Iterator[tuple[str, str | None]]:
     q, t = tables.questions, tables.texts
     query = select(t.c.text, q.c.source).join(t, t.c.id == q.c.text_id)
-    for row in reader.rows(query.where(reader.mine(q.c.id)).order_by(q.c.id)):
+    for row in reader.rows(query.where(reader.belongs_to_run(q.c.id)).order_by(q.c.id)):
         yield row.text, row.source
 
 
@@ -192,7 +192,9 @@ def add_questions(
 def _dim(reader: Reader) -> int | None:
     """The length of a run's stored vectors."""
     q = tables.questions
-    query = select(q.c.vector).where(reader.mine(q.c.id), q.c.vector.is_not(None)).limit(1)
+    query = (
+        select(q.c.vector).where(reader.belongs_to_run(q.c.id), q.c.vector.is_not(None)).limit(1)
+    )
     return next((len(unpack(row.vector)) for row in reader.rows(query)), None)
 
 
@@ -228,25 +230,25 @@ def _prior_row(writer: Writer, agent: Agent, question_id: int, pair: Pair) -> di
 
 def read_society(reader: Reader, keep: int | None) -> Society:
     """Read a society with everything that it remembers."""
-    lexicon = Lexicon(reader.run.threshold)
-    numbers: dict[int, int] = {}  # question id: number in the lexicon
-    questions = _read_questions(reader, lexicon, numbers)
+    question_index = QuestionIndex(reader.run.threshold)
+    numbers: dict[int, int] = {}  # question id: number in the index
+    questions = _read_questions(reader, question_index, numbers)
     agents = read_agents(reader, keep)
     _read_memories(reader, agents, numbers)
-    return Society(agents, lexicon, questions)
+    return Society(agents, question_index, questions)
 
 
 def _read_questions(
-    reader: Reader, lexicon: Lexicon, numbers: dict[int, int]
+    reader: Reader, question_index: QuestionIndex, numbers: dict[int, int]
 ) -> list[tuple[int, int]]:
     q, t = tables.questions, tables.texts
-    query = select(q, t.c.text).join(t, t.c.id == q.c.text_id).where(reader.mine(q.c.id))
+    query = select(q, t.c.text).join(t, t.c.id == q.c.text_id).where(reader.belongs_to_run(q.c.id))
     # Listed ones first, in order: so numbers are the same whether the list was extended or not.
     rows = list(reader.rows(query.order_by(q.c.source.is_(None), q.c.id)))
     packed = {row.text: row.vector for row in rows if row.vector is not None}
     texts = list(dict.fromkeys(row.text for row in rows))
-    lexicon.add(texts, np.array([unpack(packed[text]) for text in texts], np.float32))
-    numbers.update((row.id, lexicon.numbers[row.text]) for row in rows)
+    question_index.add(texts, np.array([unpack(packed[text]) for text in texts], np.float32))
+    numbers.update((row.id, question_index.numbers[row.text]) for row in rows)
     return [(numbers[row.id], row.id) for row in rows if row.source is not None]
 
 
@@ -255,7 +257,7 @@ def _read_memories(reader: Reader, agents: Sequence[Agent], numbers: dict[int, i
     query = (
         select(m, t.c.text)
         .join(t, t.c.id == m.c.text_id)
-        .where(reader.mine(m.c.id))
+        .where(reader.belongs_to_run(m.c.id))
         .order_by(m.c.agent, m.c.round, m.c.id)
     )
     answers: dict[int, str] = {}  # prior answers are shared by many agents

@@ -396,7 +396,7 @@ def _episode_counts(reader: Reader) -> dict[int, tuple[int, int]]:
 def memory_counts(reader: Reader) -> dict[int, int]:
     """The number of memories by agent."""
     m = tables.memories
-    query = select(m.c.agent, func.count()).where(reader.mine(m.c.id)).group_by(m.c.agent)
+    query = select(m.c.agent, func.count()).where(reader.belongs_to_run(m.c.id)).group_by(m.c.agent)
     counts: dict[int, int] = {row.agent: row[1] for row in reader.rows(query)}
     return counts
 
@@ -569,7 +569,7 @@ def latest_ratings_given(reader: Reader, number: int, limit: int) -> list[Rating
         .join(e, e.c.id == r.c.episode_id)
         .join(a, (a.c.run_id == e.c.run_id) & (a.c.number == e.c.author))
         .outerjoin(t, t.c.id == r.c.reason_id)
-        .where(r.c.rater == number, reader.mine(r.c.episode_id))
+        .where(r.c.rater == number, reader.belongs_to_run(r.c.episode_id))
         .order_by(r.c.episode_id.desc())
         .limit(limit)
     )

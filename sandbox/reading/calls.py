@@ -220,7 +220,7 @@ def calls(
 
 def _stream(reader: Reader, round: int | None, failures: bool) -> Iterator[Call]:
     c = tables.calls
-    query = select(c.c.id, c.c.episode_id).where(reader.mine(c.c.id)).order_by(c.c.id)
+    query = select(c.c.id, c.c.episode_id).where(reader.belongs_to_run(c.c.id)).order_by(c.c.id)
     if round is not None:
         query = query.where(_of_round(reader, round))
     if failures:
@@ -245,7 +245,7 @@ def _of_round(reader: Reader, round: int) -> ColumnElement[bool]:
 def last_error(reader: Reader) -> str:
     """The error of the last call that failed."""
     c = tables.calls
-    query = select(c.c.error).where(reader.mine(c.c.id), c.c.error.is_not(None))
+    query = select(c.c.error).where(reader.belongs_to_run(c.c.id), c.c.error.is_not(None))
     return str(reader.scalar(query.order_by(c.c.id.desc()).limit(1)))
 
 

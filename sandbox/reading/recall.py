@@ -40,8 +40,8 @@ class Candidate(NamedTuple):
 def candidates(reader: Reader, agent: int, question_id: int, round: int) -> list[Candidate]:
     """What an agent could recall in a round, nearest question first; of each its latest answer.
 
-    Distances are those of `agents.memory.Lexicon`. A memory is recalled if it is the first here and
-    nearer than the run's threshold.
+    Distances are those of `agents.memory.QuestionIndex`. A memory is recalled if it is the first
+    here and nearer than the run's threshold.
 
     Args:
         reader: the run.

@@ -396,7 +396,7 @@ def about(reader: Reader, address: Address) -> About:
 def worked(reader: Reader) -> float:
     """Seconds of work in all sessions, including one in progress or killed."""
     c = tables.calls
-    query = select(c.c.started + c.c.took).where(reader.mine(c.c.id))
+    query = select(c.c.started + c.c.took).where(reader.belongs_to_run(c.c.id))
     last = reader.scalar(query.order_by(c.c.id.desc()).limit(1))
     return max(float(reader.run.seconds), int(last or 0) / 1000)
 

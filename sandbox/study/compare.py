@@ -183,12 +183,18 @@ _ROW = np.dtype([("round", "i4"), ("slot", "i4"), ("author", "i8"), ("question",
 def _episodes(reader: Reader) -> tuple[NDArray[np.int64], NDArray[Any], dict[str, Values]]:
     """The complete episodes of a run: ids, rows, and the measures that no scale declares."""
     e, q, t = tables.episodes, tables.questions, tables.texts
-    texts = select(q.c.id, t.c.text).join(t, t.c.id == q.c.text_id).where(reader.mine(q.c.id))
+    texts = (
+        select(q.c.id, t.c.text).join(t, t.c.id == q.c.text_id).where(reader.belongs_to_run(q.c.id))
+    )
     asked = {row.id: hash(row.text) for row in reader.rows(texts)}
     columns = (e.c.id, e.c.round, e.c.author, e.c.question_id, e.c.failed_at)
     counts = (e.c.ratings_read, e.c.ratings_missing)
     ids, rows, missing, failed = [], [], [], []
-    query = select(*columns, *counts).where(reader.mine(e.c.id), e.c.observed).order_by(e.c.id)
+    query = (
+        select(*columns, *counts)
+        .where(reader.belongs_to_run(e.c.id), e.c.observed)
+        .order_by(e.c.id)
+    )
     for episode, round, author, question, failed_at, read, unread in reader.rows(query):
         slot = episode - reader.base - round * reader.run.per_round
         own = -episode if author is None else author  # nobody's episodes are independent

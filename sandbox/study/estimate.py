@@ -319,7 +319,7 @@ def _pool(reader: Reader) -> _Pool:
         .join(a, (a.c.run_id == e.c.run_id) & (a.c.number == e.c.author))
         .outerjoin(m, m.c.episode_id == e.c.id)
         .outerjoin(t, t.c.id == m.c.text_id)
-        .where(reader.mine(e.c.id))
+        .where(reader.belongs_to_run(e.c.id))
         .order_by(e.c.id)
     )
     pool = _Pool([], [], [])
@@ -397,7 +397,7 @@ def _measured(reader: Reader) -> dict[int, Any]:
             func.max(c.c.started + c.c.took).filter(asked).label("settled"),
         )
         .join(m, m.c.id == c.c.model_id)
-        .where(reader.mine(c.c.episode_id))
+        .where(reader.belongs_to_run(c.c.episode_id))
         .group_by(c.c.episode_id)
     )
     return {row.episode_id - reader.base: row._mapping for row in reader.rows(query)}
@@ -417,7 +417,7 @@ def _busy(reader: Reader) -> float:
     """Seconds during which at least one call was on its way."""
     c = tables.calls
     busy, until = 0, 0
-    query = select(c.c.started, c.c.took).where(reader.mine(c.c.id)).order_by(c.c.started)
+    query = select(c.c.started, c.c.took).where(reader.belongs_to_run(c.c.id)).order_by(c.c.started)
     for begun, took in reader.rows(query):
         busy += max(0, begun + took - max(begun, until))
         until = max(until, begun + took)

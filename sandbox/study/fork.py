@@ -145,7 +145,9 @@ def _changed(
 
 def _check_round(reader: Reader, at: int, rounds: int) -> None:
     e, per_round = tables.episodes, reader.run.per_round
-    query = select(func.count()).where(reader.mine(e.c.id), e.c.observed).group_by(e.c.round)
+    query = (
+        select(func.count()).where(reader.belongs_to_run(e.c.id), e.c.observed).group_by(e.c.round)
+    )
     counts = [row[0] for row in reader.rows(query.order_by(e.c.round))]
     complete = next((r for r, n in enumerate(counts) if n < per_round), len(counts))
     if not 0 <= at < complete:
