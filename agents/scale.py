@@ -124,8 +124,8 @@ class Scale(_Part):
     def question(self) -> str:
         """The question to the observer: `ask` with the ends of the range inserted.
 
-        If `ask` contains none of ``{low}``, ``{middle}`` and ``{high}``, a sentence with the meaning
-        of both ends is appended.
+        If `ask` contains none of ``{low}``, ``{middle}`` and ``{high}``, a sentence with the
+        meaning of both ends is appended.
         """
         ask = self.ask or f"How would you score the {self.title}?"
         ends = {"low": self.low, "middle": (self.low + self.high) / 2, "high": self.high}
