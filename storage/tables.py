@@ -320,9 +320,11 @@ agent_sums = Table(
     "agent_sums",
     metadata,
     Column("run_id", ForeignKey("runs.id"), primary_key=True),
-    Column("agent", Integer, primary_key=True, autoincrement=False),  # who is rated, or the author
+    Column(
+        "agent", Integer, primary_key=True, autoincrement=False
+    ),  # the rated agent, or the author
     Column("measure_id", ForeignKey("measures.id"), primary_key=True, autoincrement=False),
-    Column("n", Integer, nullable=False),  # values in complete episodes; of peers each rating
+    Column("n", Integer, nullable=False),  # values in complete episodes; for peers: ratings
     Column("total", Float, nullable=False),  # their sum
     sqlite_with_rowid=False,
 )
