@@ -21,7 +21,7 @@ from sandbox.backends.scripted import ScriptedBackend
 from sandbox.config import QUICKSTART, Config, load_config
 from sandbox.engine.limits import Budget
 from sandbox.engine.run import create, prepare, resume
-from sandbox.reading import views
+from sandbox.reading import agents, calls, runs
 from sandbox.study.compare import compare
 from sandbox.study.estimate import estimate
 from sandbox.study.fork import fork
@@ -93,8 +93,8 @@ def test_a_file_is_a_backend(file: Path, tmp_path: Path) -> None:
     with api.open_run(str(tmp_path / "mine.db")) as reader:
         settings = Config.from_json(reader.run.config, [file]).models.social
         assert settings.backend == str(file)
-        row = views.calls(reader, None, None, False, 1)[0]
-        assert len(row["reply"].split()) == 4
+        reply = calls.calls(reader, limit=1)[0].reply
+        assert reply is not None and len(reply.split()) == 4
 
 
 def test_equal_settings_share_a_backend(file: Path) -> None:
@@ -239,8 +239,8 @@ def test_looking_at_a_run_does_not_run_its_file(
     resume(played, allow=[file])
     marker = _forget(file)
     with api.open_run(str(played)) as reader:
-        views.society(reader)
-        views.memory(reader, 3)
+        runs.society(reader)
+        agents.memory(reader, 3)
     compare([str(played), str(_another(tmp_path))])
     api.export(str(played), "exchanges", tmp_path / "data")
     assert not marker.exists()
@@ -287,8 +287,8 @@ def test_backends_can_be_handed_in(tmp_path: Path) -> None:
     settings = {"world.size": 4, "rounds": 2}
     outcome = api.run(db=tmp_path / "a.db", settings=settings, backends=social)
     with api.open_run(str(tmp_path / "a.db")) as reader:
-        draft = next(row for row in views.calls(reader, None, None, False, 9) if row["reply"])
-        assert draft["reply"].endswith(" Indeed.")
+        draft = next(call.reply for call in calls.calls(reader, limit=9) if call.reply)
+        assert draft.endswith(" Indeed.")
     address = create(prepare(small("rounds=2")), str(tmp_path / "b.db"), social)
     assert resume(address, budget=Budget(calls=9), backends=social).calls == 9
     with pytest.raises(InputError, match="the social model, renamed then, scripted now"):

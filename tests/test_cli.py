@@ -129,7 +129,7 @@ def test_doctor(home: Path) -> None:
         (["run", "--set", "wrold.size=3", "--name", "x"], "wrold: unknown key"),
         (["run", "missing.yaml"], "missing.yaml: cannot be read"),
         (["run", "--name", "x", "--db", "runs"], "runs: cannot be"),
-        (["run", "--name", "x", "--db", "nosuch://host/db"], "not a database URL"),
+        (["run", "--name", "x", "--db", "nosuch://host/db"], "not a usable database URL"),
         (["run", "--name", "x", "--db", "/proc/nowhere/x.db"], "/proc/nowhere"),
         (["resume", "nobody"], "nobody: no such run"),
         (["resume", "quickstart#other"], "no run other"),
@@ -362,7 +362,7 @@ def test_help_and_version_import_nothing_heavy(tmp_path: Path, option: str) -> N
 def test_the_help_of_export_lists_all_names() -> None:
     assert export_options.FORMATS.split(", ") == list(FORMATS)
     parameters = inspect.signature(export_options.export, eval_str=True).parameters
-    for choice in ("ratings", "scale", "target", "files"):
+    for choice in ("ratings", "target", "files"):
         (option,) = parameters[choice].annotation.__metadata__
         assert option.help.endswith(", ".join(named(choice)))
 

@@ -49,7 +49,8 @@ HALF_WRITTEN = """
 SELECT (SELECT count(*) FROM ratings WHERE episode_id NOT IN (SELECT id FROM episodes))
      + (SELECT count(*) FROM observations WHERE episode_id NOT IN (SELECT id FROM episodes))
      + (SELECT count(*) FROM ratings WHERE call_id NOT IN (SELECT id FROM calls))
-     + (SELECT count(*) FROM episodes WHERE revision_id NOT IN (SELECT id FROM texts))
+     + (SELECT count(*) FROM stage_texts WHERE text_id NOT IN (SELECT id FROM texts))
+     + (SELECT count(*) FROM stage_texts WHERE episode_id NOT IN (SELECT id FROM episodes))
      + (SELECT count(*) FROM memories WHERE text_id NOT IN (SELECT id FROM texts))
      + (SELECT count(*) FROM episodes e WHERE failed_at IS NULL AND NOT EXISTS
             (SELECT 1 FROM memories m WHERE m.episode_id = e.id))

@@ -27,7 +27,7 @@ from sandbox.engine.layers import Answer, Result
 from sandbox.engine.limits import Budget, Limiter, Stopped
 from sandbox.engine.run import create, prepare, resume
 from sandbox.progress import Clock, Counts
-from sandbox.reading import views
+from sandbox.reading.calls import calls
 from sandbox.study.verify import verify
 from storage.database import open_for_reading
 from storage.errors import InputError
@@ -275,8 +275,8 @@ def test_a_policy_is_one_more_layer(make: Make, tmp_path: Path) -> None:
     address = create(prepare(small("attempts=1")), str(tmp_path / "policy.db"))
     outcome = resume(address, layers=[policy])
     reader = Reader.find(open_for_reading(address.url), address.name, str(address))
-    failed = [row for row in views.calls(reader, None, None, True, 100) if row["error"]]
-    assert {row["error"] for row in failed} == {"refused by the policy"}
+    failed = [call for call in calls(reader, failures=True) if call.error]
+    assert {call.error for call in failed} == {"refused by the policy"}
     assert outcome.calls_failed == len(failed) == 3, "a draft in each round"
     assert outcome.episodes_failed == 3
     assert outcome.digest != plain.digest
