@@ -7,6 +7,7 @@ rows, so `rebuild` can recreate them.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 
 from sqlalchemy import Connection, Engine, Table, TextClause, delete, select, text
@@ -22,23 +23,29 @@ def _add_to_sums(table: Table) -> str:
     return ", ".join(f"{name} = {table.name}.{name} + excluded.{name}" for name in sums)
 
 
+_EPISODES_SQLITE = "(SELECT value FROM json_each(:episodes))"
+_EPISODES_POSTGRESQL = (
+    "(SELECT CAST(value AS BIGINT) FROM json_array_elements_text(CAST(:episodes AS JSON)))"
+)
+"""The ids of the episodes to add, which come as a JSON array: one statement for all of a commit."""
+
 _COMPLETE = """
 UPDATE episodes SET observed = TRUE,
     ratings_read = (SELECT count(rating) FROM ratings r WHERE r.episode_id = episodes.id),
     ratings_missing = (SELECT count(*) - count(rating) FROM ratings r
         WHERE r.episode_id = episodes.id)
-WHERE id = :key"""
+WHERE id IN :episodes"""
 
 _SCORES = """
 INSERT INTO scores (measure_id, episode_id, value)
 SELECT m.id, e.id, avg(CAST(o.rating AS FLOAT)) FROM episodes e
     JOIN observations o ON o.episode_id = e.id AND o.rating IS NOT NULL
     JOIN measures m ON m.run_id = e.run_id AND m.name = o.stage || '_' || o.scale
-    WHERE e.id = :key GROUP BY m.id, e.id
+    WHERE e.id IN :episodes GROUP BY m.id, e.id
 UNION ALL SELECT m.id, e.id, avg(CAST(r.rating AS FLOAT)) FROM episodes e
     JOIN ratings r ON r.episode_id = e.id AND r.rating IS NOT NULL
     JOIN measures m ON m.run_id = e.run_id AND m.kind = 'peers'
-    WHERE e.id = :key GROUP BY m.id, e.id"""
+    WHERE e.id IN :episodes GROUP BY m.id, e.id"""
 
 _GAINS = """
 INSERT INTO scores (measure_id, episode_id, value)
@@ -48,7 +55,7 @@ SELECT m.id, e.id, m.sign * (b.value - a.value) FROM episodes e
     JOIN measures last ON last.run_id = m.run_id AND last.name = m.stage || '_' || m.scale
     JOIN scores a ON a.measure_id = first.id AND a.episode_id = e.id
     JOIN scores b ON b.measure_id = last.id AND b.episode_id = e.id
-    WHERE e.id = :key"""
+    WHERE e.id IN :episodes"""
 
 
 def _number(value: str) -> str:
@@ -63,11 +70,11 @@ INSERT INTO outcomes (run_id, round, measure, outcome, n)
 SELECT e.run_id, e.round, s.measure, s.outcome, count(*) FROM episodes e JOIN (
     SELECT episode_id, stage || '_' || scale AS measure,
         coalesce({_number("rating")}, status) AS outcome
-        FROM observations WHERE episode_id = :key
+        FROM observations WHERE episode_id IN :episodes
     UNION ALL SELECT p.id, m.name, coalesce({_number("r.rating")}, r.status)
         FROM episodes p JOIN measures m ON m.run_id = p.run_id AND m.kind = 'peers'
         JOIN ratings r ON r.episode_id = p.id
-        WHERE p.id = :key
+        WHERE p.id IN :episodes
     UNION ALL SELECT p.id, 'agreement',
         CAST(CAST(round(CAST(avg(CAST(r.rating AS FLOAT)) AS NUMERIC)) AS BIGINT) AS TEXT) || '/'
             || CAST(CAST(s.value AS BIGINT) AS TEXT)
@@ -75,22 +82,22 @@ SELECT e.run_id, e.round, s.measure, s.outcome, count(*) FROM episodes e JOIN (
         JOIN measures o ON o.run_id = p.run_id AND o.name = m.same_as
         JOIN scores s ON s.measure_id = o.id AND s.episode_id = p.id
         JOIN ratings r ON r.episode_id = p.id AND r.rating IS NOT NULL
-        WHERE p.id = :key GROUP BY p.id, s.value
+        WHERE p.id IN :episodes GROUP BY p.id, s.value
     UNION ALL SELECT id, 'episode', CASE WHEN failed_at IS NULL THEN 'played' ELSE 'failed' END
-        FROM episodes WHERE id = :key
+        FROM episodes WHERE id IN :episodes
     UNION ALL SELECT p.id, m.name, {_number("s.value")}
         FROM episodes p JOIN measures m ON m.run_id = p.run_id AND m.kind = 'gain'
         JOIN scores s ON s.measure_id = m.id AND s.episode_id = p.id
-        WHERE p.id = :key
+        WHERE p.id IN :episodes
 ) s ON s.episode_id = e.id
-WHERE e.id = :key GROUP BY e.run_id, e.round, s.measure, s.outcome
+WHERE e.id IN :episodes GROUP BY e.run_id, e.round, s.measure, s.outcome
 ON CONFLICT (run_id, round, measure, outcome) DO UPDATE SET {_add_to_sums(tables.outcomes)}"""
 
 _RATERS = f"""
 INSERT INTO rater_sums (run_id, rater, label, ratings, missing, total, compared, deviation,
     deviation_squares)
-SELECT run_id, rater, label, 1, CASE WHEN rating IS NULL THEN 1 ELSE 0 END, coalesce(rating, 0),
-    CASE WHEN apart IS NULL THEN 0 ELSE 1 END, coalesce(apart, 0), coalesce(apart * apart, 0)
+SELECT run_id, rater, label, count(*), count(*) - count(rating), coalesce(sum(rating), 0),
+    count(apart), coalesce(sum(apart), 0), coalesce(sum(apart * apart), 0)
 FROM (
     SELECT e.run_id, r.rater, coalesce(a.label, '') AS label, r.rating,
         CASE WHEN e.ratings_read > 1 THEN
@@ -98,23 +105,25 @@ FROM (
         END AS apart
     FROM episodes e JOIN ratings r ON r.episode_id = e.id
     JOIN (SELECT episode_id, sum(CAST(rating AS FLOAT)) AS total FROM ratings
-        WHERE episode_id = :key GROUP BY episode_id) t ON t.episode_id = e.id
+        WHERE episode_id IN :episodes GROUP BY episode_id) t ON t.episode_id = e.id
     LEFT JOIN agents a ON a.run_id = e.run_id AND a.number = e.author
-    WHERE e.id = :key
-) given WHERE TRUE
+    WHERE e.id IN :episodes
+) given WHERE TRUE GROUP BY run_id, rater, label
 ON CONFLICT (run_id, rater, label) DO UPDATE SET {_add_to_sums(tables.rater_sums)}"""
 
 _AGENTS = f"""
 INSERT INTO agent_sums (run_id, agent, measure_id, n, total)
-SELECT e.run_id, e.author, m.id, CASE m.kind WHEN 'peers' THEN e.ratings_read ELSE 1 END,
-    s.value * CASE m.kind WHEN 'peers' THEN e.ratings_read ELSE 1 END
+SELECT run_id, author, id, sum(n), sum(value * n) FROM (
+    SELECT e.run_id, e.author, m.id, s.value,
+        CASE m.kind WHEN 'peers' THEN e.ratings_read ELSE 1 END AS n
     FROM episodes e JOIN measures m ON m.run_id = e.run_id AND m.subject <> 'agent'
     JOIN scores s ON s.measure_id = m.id AND s.episode_id = e.id
-    WHERE e.id = :key AND e.author IS NOT NULL
+    WHERE e.id IN :episodes AND e.author IS NOT NULL
+) rated GROUP BY run_id, author, id
 UNION ALL SELECT e.run_id, o.agent, m.id, count(*), sum(CAST(o.rating AS FLOAT))
     FROM episodes e JOIN observations o ON o.episode_id = e.id AND o.rating IS NOT NULL
     JOIN measures m ON m.run_id = e.run_id AND m.name = o.stage || '_' || o.scale
-    WHERE e.id = :key AND m.subject = 'agent' GROUP BY e.run_id, o.agent, m.id
+    WHERE e.id IN :episodes AND m.subject = 'agent' GROUP BY e.run_id, o.agent, m.id
 ON CONFLICT (run_id, agent, measure_id) DO UPDATE SET {_add_to_sums(tables.agent_sums)}"""
 
 _CALLS = f"""
@@ -205,8 +214,13 @@ class Summaries:
 
     def __init__(self, engine: Engine, run_id: int) -> None:
         self._run_id = run_id
-        statements = (_COMPLETE, _SCORES, _GAINS, _OUTCOMES, _RATERS, _AGENTS, _index_words(engine))
-        self._episode_statements = [_compiled(engine, statement) for statement in statements]
+        sqlite = engine.dialect.name == "sqlite"
+        episodes = _EPISODES_SQLITE if sqlite else _EPISODES_POSTGRESQL
+        self._episode_statements = [
+            _compiled(engine, statement.replace("IN :episodes", f"IN {episodes}"))
+            for statement in (_COMPLETE, _SCORES, _GAINS, _OUTCOMES, _RATERS, _AGENTS)
+        ]
+        self._word_statement = _compiled(engine, _index_words(engine))
         self._call_statement = _compiled(engine, _CALLS)
 
     def add_calls(self, connection: Connection, first: int, last: int, sign: int = 1) -> None:
@@ -216,9 +230,10 @@ class Summaries:
 
     def complete_episodes(self, connection: Connection, ids: Sequence[int]) -> None:
         """Mark episodes as complete and add them to the summaries."""
-        keys = [{"key": number} for number in ids]
+        values = {"episodes": json.dumps(list(ids))}
         for statement in self._episode_statements:
-            connection.exec_driver_sql(statement, keys)
+            connection.exec_driver_sql(statement, values)
+        connection.exec_driver_sql(self._word_statement, [{"key": number} for number in ids])
 
 
 def _compiled(engine: Engine, statement: str) -> str:
