@@ -43,7 +43,7 @@ def test_demographics() -> None:
 
 def test_neighbours_lie_within_the_radius() -> None:
     world, agents = _world(size=7)
-    around = world._neighbourhood(agents)
+    around = world.neighbourhood(agents)
     for agent in agents:
         near = {
             other.number
@@ -55,7 +55,7 @@ def test_neighbours_lie_within_the_radius() -> None:
 
 def test_raters_are_neighbours_drawn_anew_every_round() -> None:
     world, agents = _world(size=6, raters=4)
-    around = world._neighbourhood(agents)
+    around = world.neighbourhood(agents)
     rounds = [world.meet(agents, round) for round in range(3)]
     for meetings in rounds:
         assert [meeting.author for meeting in meetings] == list(range(36))
@@ -72,7 +72,7 @@ def test_raters_are_neighbours_drawn_anew_every_round() -> None:
 )
 def test_global_reach_with_dropout(raters: int, dropout: float, local: set[int]) -> None:
     world, agents = _world(size=10, radius=3, raters=raters, reach="global", dropout=dropout)
-    around = world._neighbourhood(agents)
+    around = world.neighbourhood(agents)
     for meeting in world.meet(agents, 0):
         near = set(map(int, around.of(meeting.author)))
         assert len(set(meeting.peers)) == raters
@@ -92,7 +92,7 @@ def test_generated_topologies(topology: str) -> None:
     again = _world(size=5, topology=topology, raters=3)[1]
     assert [(a.x, a.y, a.links) for a in agents] == [(a.x, a.y, a.links) for a in again]
     assert len({(agent.x, agent.y) for agent in agents}) == 25
-    around = world._neighbourhood(agents)
+    around = world.neighbourhood(agents)
     for agent in agents:
         near = set(map(int, around.of(agent.number)))
         expected = (
@@ -105,7 +105,7 @@ def test_generated_topologies(topology: str) -> None:
 def test_radius_counts_links_in_a_network() -> None:
     world, agents = _world(size=5, topology="small_world", radius=2)
     links = nx.Graph([(a.number, other) for a in agents for other in a.links or ()])
-    around = world._neighbourhood(agents)
+    around = world.neighbourhood(agents)
     for agent in agents:
         within = nx.single_source_shortest_path_length(links, agent.number, cutoff=2)
         assert set(map(int, around.of(agent.number))) == set(within) - {agent.number}
@@ -199,10 +199,10 @@ def test_feedback_is_sorted_with_its_rater_and_nulls_do_not_count() -> None:
         Rated(3, 4, "fair"),
     ]
     world, _ = _world(size=3)
-    assert world._feedback(ratings) == {"average": 4.0, "comments": ["kind", "fair", "harsh"]}
+    assert world.feedback(ratings) == {"average": 4.0, "comments": ["kind", "fair", "harsh"]}
     score_only, _ = _world(size=3, score_only=True)
-    assert score_only._feedback(ratings) == {"average": 4.0, "comments": []}
-    nothing = world._feedback([Rated(2, None, None)])
+    assert score_only.feedback(ratings) == {"average": 4.0, "comments": []}
+    nothing = world.feedback([Rated(2, None, None)])
     assert nothing == {"average": None, "comments": []}
 
 

@@ -248,12 +248,13 @@ class World(base.World):
             raise SettingError(
                 "size", f"found {s.size}, a society of one agent; expected at least 2"
             )
-        if len(self._neighbourhood(agents).of(agents[0].number)) == 0:
+        if len(self.neighbourhood(agents).of(agents[0].number)) == 0:
             raise SettingError(
                 "radius", f"found {s.reach_radius:g}, which reaches nobody; expected at least 1"
             )
 
-    def _neighbourhood(self, agents: Sequence[Agent]) -> Neighbourhood:
+    def neighbourhood(self, agents: Sequence[Agent]) -> Neighbourhood:
+        """Which agents are within reach of which."""
         s = self.settings
         return Neighbourhood(agents, s.topology, s.size, s.reach_radius)
 
@@ -270,7 +271,7 @@ class World(base.World):
 
     def meet(self, agents: Sequence[Agent], round: int) -> list[Meeting]:
         """Each agent is author once; questions are assigned in order, one per agent."""
-        neighbourhood = self._neighbourhood(agents)
+        neighbourhood = self.neighbourhood(agents)
         return [
             Meeting(
                 agent.number,
@@ -328,13 +329,13 @@ class World(base.World):
         )
 
         revision = await episode.ask(
-            author, REVISE, question=question, draft=draft, **self._feedback(ratings)
+            author, REVISE, question=question, draft=draft, **self.feedback(ratings)
         )
         episode.record("revision", revision)
         episode.remember(revision)
         episode.observe("revision", question=question, answer=revision)
 
-    def _feedback(self, ratings: Sequence[Rated]) -> dict[str, Any]:
+    def feedback(self, ratings: Sequence[Rated]) -> dict[str, Any]:
         """The mean of the parsed ratings, and the reasons, sorted from best to worst rating."""
         parsed = [rated for rated in ratings if rated.rating is not None]
         average = sum(rated.rating or 0 for rated in parsed) / len(parsed) if parsed else None
