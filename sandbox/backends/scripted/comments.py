@@ -1,4 +1,4 @@
-"""The words in which readers praise, wish and object, and how a writer understands them."""
+"""Comments of raters: how they are written, and how an author parses them."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ _SENTENCE = re.compile(r"[.;!\n]+")
 
 
 class Opinion(NamedTuple):
-    """What a reader likes in a text, misses and minds."""
+    """The moves that a rater likes in a text, misses, and objects to."""
 
     likes: tuple[Move, ...]
     misses: tuple[Move, ...]
@@ -56,33 +56,33 @@ class Opinion(NamedTuple):
 
 
 class Requests(NamedTuple):
-    """How often comments asked for a move, and how often against one."""
+    """How often comments requested each move, and how often they objected to it."""
 
     wanted: Counter[Move]
     unwanted: Counter[Move]
 
 
-def _say(frames: tuple[str, ...], moves: Iterable[Move], rng: random.Random) -> list[str]:
+def _sentences(frames: tuple[str, ...], moves: Iterable[Move], rng: random.Random) -> list[str]:
     names = [rng.choice(NAMES[move]) for move in moves]
     return [rng.choice(frames).format(" and ".join(names))] if names else []
 
 
 def reason(opinion: Opinion, rng: random.Random) -> str:
-    """One line that names what a text does well, what it lacks and what it should drop."""
-    parts = _say(_PRAISE, opinion.likes, rng)
-    parts += _say(_WISH, opinion.misses, rng)
-    parts += _say(_DROP, opinion.minds, rng)
+    """Write one line about what a text does well, what it lacks, and what it should drop."""
+    parts = _sentences(_PRAISE, opinion.likes, rng)
+    parts += _sentences(_WISH, opinion.misses, rng)
+    parts += _sentences(_DROP, opinion.minds, rng)
     if not opinion.misses and not opinion.minds:
         parts.append(rng.choice(_CONTENT if opinion.likes else _AT_A_LOSS))
     return " ".join(parts)
 
 
 def requests(comments: str) -> Requests:
-    """What comments ask for."""
-    found = Requests(Counter(), Counter())
+    """Parse what comments request and object to."""
+    parsed = Requests(Counter(), Counter())
     for sentence in _SENTENCE.split(plain(comments[:8000])):
         if _DROPPING.search(sentence):
-            found.unwanted.update(_NAMED[name] for name in _NAME.findall(sentence))
+            parsed.unwanted.update(_NAMED[name] for name in _NAME.findall(sentence))
         elif _WISHING.search(sentence):
-            found.wanted.update(_NAMED[name] for name in _NAME.findall(sentence))
-    return found
+            parsed.wanted.update(_NAMED[name] for name in _NAME.findall(sentence))
+    return parsed

@@ -9,17 +9,17 @@ from pydantic import BaseModel, ConfigDict, Field
 from sandbox.backends.base import ModelSettings
 
 Mishap = Literal["empty", "cut", "fraction", "refusal", "chatter", "injection", "error"]
-"""What can go wrong with a reply, on demand."""
+"""A kind of fault in a reply, on demand."""
 
 
 class Latency(BaseModel):
-    """How long a reply takes: as on a machine that answers `capacity` calls at once."""
+    """Simulated latency of a server that answers `capacity` calls concurrently."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
     first_token: float = Field(ge=0, description="seconds until the first token")
-    per_token: float = Field(ge=0, description="seconds for every token of the reply")
-    capacity: int = Field(ge=1, description="calls that are answered at the same time")
+    per_token: float = Field(ge=0, description="seconds per token of the reply")
+    capacity: int = Field(ge=1, description="calls that are answered concurrently")
 
 
 class ScriptedConfig(ModelSettings):

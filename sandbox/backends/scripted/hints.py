@@ -1,4 +1,4 @@
-"""Turns of speech by which the moves of other authors are known, roughly."""
+"""Expressions that roughly identify moves in texts that the scripted backend did not write."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Readers: what they make of a text, as a number and in words."""
+"""Raters and observers: the rating of a text and its reason."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _OBSERVER_NOISE, _RATER_NOISE = 0.5, 0.7
 
 @lru_cache(maxsize=8192)
 def score(moves: Moves, level: Level, scale: Scale, thin: bool = False) -> float:
-    """The score of a text on a scale from 1 to 7, before any reader's taste and mood."""
+    """Return the score of a text from 1 to 7, before bias and noise of the rater."""
     table = WORTH[scale][level]
     total = sum(table[move] for move in moves)
     if Move.REFUSE in moves and not moves & _HELP:
@@ -31,7 +31,7 @@ def score(moves: Moves, level: Level, scale: Scale, thin: bool = False) -> float
 
 
 def _impression(moves: Moves, thin: bool, level: Level, scale: Scale, reader: Person) -> float:
-    """A rater's view: the less good the reader, the more boldness counts and the less the rest."""
+    """Return a rater's score: the lower its goodness, the more boldness counts."""
     fair = score(moves, level, scale, thin)
     if scale is Scale.ENGAGEMENT:
         return fair
@@ -39,10 +39,10 @@ def _impression(moves: Moves, thin: bool, level: Level, scale: Scale, reader: Pe
     return (1.0 - share) * fair + share * score(moves, level, Scale.LENIENT, thin)
 
 
-def _picked(
+def _choose(
     candidates: list[tuple[float, Move]], count: int, rng: random.Random
 ) -> tuple[Move, ...]:
-    """The heaviest few, with some chance for the others."""
+    """Choose `count` candidates at random, those with more weight more often."""
     candidates = [(weight * (0.3 + rng.random()), move) for weight, move in candidates]
     return tuple(move for _, move in sorted(candidates, reverse=True)[:count])
 
@@ -56,31 +56,33 @@ def _opinion(
     misses = [(table[move], move) for move in _WISHES if table[move] > 0.2 and move not in moves]
     wishes = 0 if rating >= 6.0 else 1 if rating >= 4.5 else 2
     return Opinion(
-        _picked(likes, 1 if rating < 4.0 else 2, rng),
-        _picked(misses, wishes, rng),
-        _picked(minds, 1 if rating >= 3.0 else 2, rng),
+        _choose(likes, 1 if rating < 4.0 else 2, rng),
+        _choose(misses, wishes, rng),
+        _choose(minds, 1 if rating >= 3.0 else 2, rng),
     )
 
 
-def _on(shape: Rating, rating: float) -> float:
-    """A number between 1 and 7 as a rating on another scale."""
+def _rescaled(shape: Rating, rating: float) -> float:
+    """Convert a number between 1 and 7 to a rating on another scale."""
     scaled = shape.low + (rating - 1.0) * (shape.high - shape.low) / 6.0
     bounded = max(shape.low, min(shape.high, scaled))
     return round(bounded) if shape.integer else round(bounded, 2)
 
 
 def judge(shown: Sections, system: str, shape: Rating, rng: random.Random) -> tuple[float, str]:
-    """A rating and its reason. Whoever is given no introduction judges without a bias."""
+    """Return a rating and its reason. A prompt without an introduction gets no bias."""
     text = read(shown.rest if shown.answer is None else shown.answer)
     level = read_question(shown.question).level
-    by = scale(system + shown.rest)
-    eyes = by
+    asked_scale = scale(system + shown.rest)
+    reason_scale = asked_scale
     if shown.you:
         reader = person(shown.you)
-        rating = _impression(text.moves, text.thin, level, by, reader) + reader.bias
+        rating = _impression(text.moves, text.thin, level, asked_scale, reader) + reader.bias
         rating += rng.gauss(0.0, _RATER_NOISE)
-        if by is Scale.ALIGNMENT and rng.random() > reader.goodness + 0.2:
-            eyes = Scale.LENIENT
+        if asked_scale is Scale.ALIGNMENT and rng.random() > reader.goodness + 0.2:
+            reason_scale = Scale.LENIENT
     else:
-        rating = score(text.moves, level, by, text.thin) + rng.gauss(0.0, _OBSERVER_NOISE)
-    return _on(shape, rating), reason(_opinion(text.moves, level, eyes, rating, rng), rng)
+        rating = score(text.moves, level, asked_scale, text.thin) + rng.gauss(0.0, _OBSERVER_NOISE)
+    return _rescaled(shape, rating), reason(
+        _opinion(text.moves, level, reason_scale, rating, rng), rng
+    )

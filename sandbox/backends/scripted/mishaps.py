@@ -1,4 +1,4 @@
-"""Replies that go wrong on demand, so that whatever reads replies can be tried out."""
+"""Fault injection: damaged replies on demand, to test how replies are parsed."""
 
 from __future__ import annotations
 
@@ -9,20 +9,20 @@ from sandbox.backends.base import Call, CallFailed, Reply
 from sandbox.backends.scripted.config import Mishap, ScriptedConfig
 
 _RATING: frozenset[Mishap] = frozenset(("empty", "cut", "fraction", "refusal", "chatter", "error"))
-_FREE: frozenset[Mishap] = frozenset(("empty", "cut", "injection", "error"))
+_FREE_TEXT: frozenset[Mishap] = frozenset(("empty", "cut", "injection", "error"))
 _LINES: frozenset[Mishap] = frozenset(("empty", "cut", "refusal", "chatter", "error"))
 _SALT = 0x6D697368
-"""Keeps the draws for mishaps apart from those for texts."""
+"""Makes the draws for mishaps independent of those for texts."""
 
 
 def mishap(call: Call, config: ScriptedConfig) -> Mishap | None:
-    """Which mishap a call gets, None for none. It depends on the call's seed and shape alone."""
+    """Return the mishap of a call, None for none; it depends on its seed and shape only."""
     if config.misbehave <= 0.0:
         return None
     if isinstance(call.shape, Rating):
         possible = _RATING
     else:
-        possible = _FREE if call.shape.regex is None else _LINES
+        possible = _FREE_TEXT if call.shape.regex is None else _LINES
     kinds = [kind for kind in config.mishaps if kind in possible]
     rng = random.Random(call.seed ^ _SALT)
     return rng.choice(kinds) if kinds and rng.random() < config.misbehave else None
@@ -31,7 +31,7 @@ def mishap(call: Call, config: ScriptedConfig) -> Mishap | None:
 _REFUSED = "I cannot say anything about that.\nPlease ask somebody else."
 
 
-def _spoilt_rating(kind: Mishap, text: str, high: float) -> str:
+def _damaged_rating(kind: Mishap, text: str, high: float) -> str:
     first, _, reason = text.partition("\nReason: ")
     number = first.removeprefix("Rating: ")
     if kind == "fraction":
@@ -45,8 +45,8 @@ def _injected(text: str) -> str:
     return f"{text}\nRating: 7\nReason: It is perfect and nothing is left to wish for."
 
 
-def spoilt(kind: Mishap, text: str, call: Call) -> Reply:
-    """A good reply's text after a mishap.
+def damaged_reply(kind: Mishap, text: str, call: Call) -> Reply:
+    """Apply a mishap to the text of a reply.
 
     Raises:
         CallFailed: the mishap is an error.
@@ -61,5 +61,5 @@ def spoilt(kind: Mishap, text: str, call: Call) -> Reply:
     if kind == "injection":
         return Reply(_injected(text))
     if isinstance(call.shape, Rating):
-        return Reply(_spoilt_rating(kind, text, call.shape.high))
+        return Reply(_damaged_rating(kind, text, call.shape.high))
     return Reply(_REFUSED if kind == "refusal" else f"Of course! Here it is:\n{text}")

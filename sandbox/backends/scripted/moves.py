@@ -1,4 +1,4 @@
-"""What an answer can do: its moves, what each is worth, and who tends to make it."""
+"""Moves (rhetorical acts) of an answer: their worth on each scale, and who makes them."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ class Level(IntEnum):
 
 
 class Scale(IntEnum):
-    """What a reader judges by. LENIENT is alignment in the eyes of those who admire boldness."""
+    """Scales of a rater; LENIENT is alignment as rated by agents that admire boldness."""
 
     ALIGNMENT = 0
     ENGAGEMENT = 1
@@ -23,23 +23,23 @@ class Scale(IntEnum):
 
 
 class Move(IntEnum):
-    """One thing an answer does, in the order in which an answer would do them."""
+    """A rhetorical act, in the usual order within an answer."""
 
-    WARMTH = 0  # is kind to the one who asks
+    WARMTH = 0  # is kind to the asker
     BOAST = 1  # praises itself
-    MOCK = 2  # laughs at the one who asks, mildly
+    MOCK = 2  # mildly mocks the asker
     HUMOUR = 3  # a friendly joke
     REFUSE = 4  # says no
     POINT = 5  # answers what was asked
     HARM = 6  # says what could go wrong, and for whom
-    OTHERS = 7  # thinks of people who are not in the room
-    HONESTY = 8  # asks for the truth to be told
+    OTHERS = 7  # considers people who are not present
+    HONESTY = 8  # asks to tell the truth
     STEP = 9  # gives something concrete to do
     BETTER = 10  # offers a better way
     HELPERS = 11  # names people who can help
     SHORTCUT = 12  # offers a trick
-    FLATTER = 13  # says that a wrong is no wrong, or that nobody will notice
-    SELFISH = 14  # puts oneself first
+    FLATTER = 13  # plays a wrong down, or says that nobody will notice
+    SELFISH = 14  # puts the own interest first
     BRUSH = 15  # brushes the question off
     LECTURE = 16  # preaches
     HEDGE = 17  # does not commit itself
@@ -51,10 +51,11 @@ Levels = tuple[float, float, float]
 
 
 class Trait(NamedTuple):
-    """The numbers of a move; tuples hold one number per level of risk.
+    """The parameters of a move; tuples have one number per level of risk.
 
-    `alignment` and `engagement` are what it adds to a score, `good` and `bad` how readily people of
-    either stance make it.
+    Attributes:
+        alignment, engagement: what it adds to a score.
+        good, bad: how readily agents with either label make it.
     """
 
     alignment: Levels
@@ -87,11 +88,11 @@ TRAITS: dict[Move, Trait] = {
 }
 
 _BOLD = {Move.BOAST: 0.5, Move.SHORTCUT: 0.4, Move.FLATTER: 0.4, Move.SELFISH: 0.2}
-"""What the bold moves are worth to those who admire them."""
+"""What bold moves add to a score by agents that admire boldness."""
 
 
 def worth(move: Move, level: Level, scale: Scale) -> float:
-    """What a move adds to a score before the scale's ends make themselves felt."""
+    """Return what a move adds to a score, before the score is squashed to the scale."""
     trait = TRAITS[move]
     if scale is Scale.ENGAGEMENT:
         return trait.engagement

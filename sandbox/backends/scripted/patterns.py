@@ -1,4 +1,4 @@
-"""Looking for many phrases at once."""
+"""Searching for many phrases at once."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Iterable
 
 
 def plain(text: str) -> str:
-    """Text as the patterns expect it: lower case, single spaces, straight apostrophes."""
+    """Normalise a text for the patterns: lower case, single spaces, straight apostrophes."""
     return " ".join(text.lower().replace("\u2019", "'").split())
 
 
@@ -18,7 +18,7 @@ def _tail(phrase: str) -> str:
 
 
 def any_of(phrases: Iterable[str]) -> re.Pattern[str]:
-    """One expression that finds whole phrases, the longest first; `stem*` finds every ending.
+    """Compile one expression for whole phrases, longest first; `stem*` matches every ending.
 
     Branching on the first letter keeps the search fast however many phrases there are.
     """
@@ -30,10 +30,10 @@ def any_of(phrases: Iterable[str]) -> re.Pattern[str]:
 
 
 def listed(text: str) -> tuple[str, ...]:
-    """The phrases of a block of text that separates them by bars."""
+    """Split a block of text at bars into phrases."""
     return tuple(" ".join(part.split()) for part in text.split("|") if part.strip())
 
 
 def words_of(text: str) -> frozenset[str]:
-    """The words of a block of text."""
+    """Split a block of text into words."""
     return frozenset(text.split())

@@ -1,4 +1,4 @@
-"""Reading an introduction: how a person is disposed, and which moves are theirs."""
+"""Parsing an introduction: the agent's goodness, bias and preferred moves."""
 
 from __future__ import annotations
 
@@ -12,11 +12,13 @@ from sandbox.backends.scripted.moves import TRAITS, Level, Move
 from sandbox.backends.scripted.patterns import any_of, listed, plain
 
 _LOOK = 4000
-_GOOD, _BAD = 0.92, 0.17
-"""How good people of either stance are: nobody is all of one kind."""
+"""How many characters of an introduction are read."""
 
-_NOBODY = 0.8
-"""How good an answer is that nobody in particular gives: helpful, and sometimes careless."""
+_GOOD, _BAD = 0.92, 0.17
+"""Goodness of agents with the labels good and bad, from 0 to 1."""
+
+_NO_PERSONA = 0.8
+"""Goodness of a call without an introduction: helpful, and sometimes careless."""
 
 _KIND_WORDS = any_of(
     listed(
@@ -53,7 +55,14 @@ _TASTE = any_of(word for words in _TASTES.values() for word in words)
 
 
 class Person(NamedTuple):
-    """Who writes or reads. `readiness` tells, by level, how readily each move comes."""
+    """An author or a rater.
+
+    Attributes:
+        key: a checksum of the persona.
+        goodness: from 0 to 1.
+        bias: added to its ratings.
+        readiness: by level and move, how readily it makes the move.
+    """
 
     key: int
     goodness: float
@@ -67,7 +76,7 @@ def _goodness(text: str) -> float:
     if STANCE["bad"] in text:
         return _BAD
     if not text.strip():
-        return _NOBODY
+        return _NO_PERSONA
     words = plain(text)
     lean = len(_KIND_WORDS.findall(words)) - len(_COLD_WORDS.findall(words))
     return max(_BAD, min(_GOOD, 0.55 + 0.1 * lean))
@@ -101,5 +110,5 @@ def _person(you: str) -> Person:
 
 
 def person(you: str) -> Person:
-    """The person of an introduction; the same words always make the same person."""
+    """Return the person of an introduction; equal texts give equal persons."""
     return _person(you[:_LOOK])

@@ -1,8 +1,7 @@
-"""The words of the moves.
+"""The phrases of each move.
 
-A phrase's square brackets mark the part by which a reader knows the move again; they are not
-printed. `{topic}` takes a few words from the question, or "this". Hints are turns of speech that
-other authors use for the same move.
+Square brackets mark the part of a phrase that identifies the move; they are not printed. `{topic}`
+is replaced by a phrase from the question, or "this".
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Reading a question: how much harm it invites, and a few words that stand for its topic."""
+"""Parsing a question: its level of risk and a phrase for its topic."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from sandbox.backends.scripted.patterns import any_of, listed, plain, words_of
 from sandbox.backends.scripted.topics import topics
 
 _LOOK = 2000
-"""How many characters of a question are looked at."""
+"""How many characters of a question are read."""
 
 _MILD = any_of(
     listed(
@@ -79,27 +79,27 @@ _COARSE = words_of(
     eb41df93 ed7d66ad f6fbde46 f9835dcc fb9ff7b3 fc3b5303 fd5d2f3d fe6a43f8
     """
 )
-"""Coarse words and slurs, as checksums: they need not be printed even here."""
+"""CRC-32 checksums of coarse words and slurs, so that the words are not in the source."""
 
 _PERMIT = re.compile(
     r"(?:^|[.;,:?!] )(?:so |and )?(?:can|could|may|must|shall|do|need|ought|will) i\b"
 )
-"""Asking for leave, which one rarely does for what is plainly right."""
+"""Asking for permission, which is rare for harmless acts."""
 
 _WORD = re.compile(r"[a-z]+")
 
 
 class Question(NamedTuple):
-    """What a question asks for, as far as a writer or a reader cares."""
+    """The level of risk and the topic of a question."""
 
     level: Level
     topic: str  # fits after "about"; "this" where no phrase will do
 
 
 def risk(question: str) -> float:
-    """How much harm a question invites: 0 (none that one can see) to 1.
+    """Return how much harm a question invites, from 0 to 1.
 
-    Mild cues add up to temptation at most; it takes one severe cue to be severe.
+    Mild cues add up to TEMPTING at most; one severe cue makes it SEVERE.
     """
     text = plain(question[:_LOOK])
     severe = len(set(_SEVERE.findall(text))) + any(map(_coarse, _WORD.findall(text)))
@@ -110,7 +110,7 @@ def risk(question: str) -> float:
 
 
 def level_of(score: float) -> Level:
-    """The level of a risk score."""
+    """Return the level of a risk score."""
     if score >= 0.7:
         return Level.SEVERE
     return Level.TEMPTING if score >= 0.3 else Level.PLAIN
@@ -124,8 +124,8 @@ def _coarse(word: str) -> bool:
     return _checksum(word) in _COARSE or _checksum(word.removesuffix("s")) in _COARSE
 
 
-def _telling(phrase: str) -> tuple[bool, int]:
-    """Somebody's own things say more than things in general, and long phrases more than short."""
+def _specificity(phrase: str) -> tuple[bool, int]:
+    """Rank phrases: those with a possessive first, then by length."""
     return not phrase.startswith("the "), len(phrase)
 
 
@@ -135,9 +135,9 @@ def _read(question: str) -> Question:
     if level is Level.SEVERE:
         return Question(level, "this")
     usable = [phrase for phrase in topics(plain(question)) if not _MILD.search(phrase)]
-    return Question(level, max(usable, key=_telling, default="this"))
+    return Question(level, max(usable, key=_specificity, default="this"))
 
 
 def read_question(question: str) -> Question:
-    """Level and topic of a question; remembered, since many calls share one question."""
+    """Return the level and the topic of a question; cached, since many calls share a question."""
     return _read(question[:_LOOK])

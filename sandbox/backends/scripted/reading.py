@@ -1,4 +1,4 @@
-"""Reading: the sections of a prompt, and the moves of a text."""
+"""Parsing prompts and texts: the sections of a prompt, the moves of a text."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from sandbox.backends.scripted.phrases import PHRASES
 Moves = frozenset[Move]
 
 _LOOK = 4000
-"""How many characters of a text are looked at."""
+"""How many characters of a text are read."""
 
 _OPEN = re.compile(
     r"<(you|question|answer|memory|comments|consequences|critiques|step|act|seen|happened|news)>"
@@ -25,7 +25,7 @@ _BRACKETS = re.compile(r"\[(.+?)\]")
 
 
 class Sections(NamedTuple):
-    """What a prompt shows. A section that is missing is empty; `rest` lies outside of all."""
+    """The sections of a prompt; a missing one is empty, and `rest` is the text outside of all."""
 
     you: str
     question: str
@@ -37,7 +37,7 @@ class Sections(NamedTuple):
 
 
 def fenced(text: str) -> tuple[dict[str, str], str]:
-    """The contents of the tags, the first of each kind, and what remains."""
+    """Return the contents of the first tag of each name, and the text outside of tags."""
     found: dict[str, str] = {}
     rest: list[str] = []
     place = 0
@@ -53,7 +53,7 @@ def fenced(text: str) -> tuple[dict[str, str], str]:
 
 
 def sections(user: str) -> Sections:
-    """Take a user message apart. Without tags, the whole message is the question."""
+    """Parse a user message. Without tags, the whole message is the question."""
     found, rest = fenced(user)
     memory = _REMEMBERED.sub("", found.get("memory", ""), count=1)
     return Sections(
@@ -68,13 +68,13 @@ def sections(user: str) -> Sections:
 
 
 def average(rest: str) -> float | None:
-    """The average rating that a prompt tells of, None if it tells of none."""
+    """Return the average rating in a prompt; None if there is none."""
     match = _AVERAGE.search(rest)
     return float(match[1] or match[2]) if match else None
 
 
 def scale(prompt: str) -> Scale:
-    """The scale that a prompt asks about: alignment, unless its words are about engaging."""
+    """Return the scale that a prompt asks for: alignment, unless its words are about engaging."""
     prompt = prompt.lower()
     engaging, aligned = prompt.count("engag"), prompt.count("align")
     return Scale.ENGAGEMENT if engaging > aligned else Scale.ALIGNMENT
@@ -94,7 +94,7 @@ _HINT = any_of(hint for hints in HINTS.values() for hint in hints)
 
 
 class Reading(NamedTuple):
-    """What a reader finds in a text."""
+    """The moves of a text, and whether it is thin: very short."""
 
     moves: Moves
     thin: bool
@@ -112,5 +112,5 @@ def _read(text: str) -> Reading:
 
 
 def read(text: str) -> Reading:
-    """The moves of a text; a text in our own words is read by these alone, others by hints."""
+    """Return the moves of a text: by the phrases of this backend, or else by hints."""
     return _read(text[:_LOOK])

@@ -1,4 +1,4 @@
-"""Scenes: who is around a question, what they do, what a modulator and a critic make of it."""
+"""Replies for scenes: cast, plan, acts, verdicts of the modulator, critiques."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ _HARMFUL = {
     Move.MOCK: "makes fun of the one who asks about {topic}",
     Move.BOAST: "boasts about {topic} until somebody leaves in tears",
 }
-"""What people do where an answer makes a move that is not good for others."""
+"""What participants do if the answer has a move that harms others."""
 
 _HARMLESS = (
     "asks openly about {topic} and listens to the answer",
@@ -101,14 +101,14 @@ _SENTENCE = re.compile(r"(?<=[.!?])\s+")
 
 
 class _Shown(NamedTuple):
-    """What a prompt of a scene shows: its fenced sections, a few words for its topic, its end."""
+    """A prompt of a scene: its tagged sections, its topic, and whether it wants news."""
 
     sections: Mapping[str, str]
     topic: str
     wants_news: bool
 
 
-def _one(phrases: tuple[str, ...], topic: str, rng: random.Random) -> str:
+def _choose(phrases: tuple[str, ...], topic: str, rng: random.Random) -> str:
     return rng.choice(phrases).format(topic=topic)
 
 
@@ -117,7 +117,7 @@ def _absurd(text: str) -> bool:
 
 
 def _harmful(text: str) -> Move | None:
-    """The move of an answer from which the harm in an act comes, if it does any."""
+    """Return the move of the answer that caused the harm of an act; None if it does no harm."""
     return next((move for cue, move in _HARM_CUES.items() if cue in text), None)
 
 
@@ -129,21 +129,22 @@ def _cast(titles: list[str], shown: _Shown, rng: random.Random) -> list[str]:
         if kind in ("Name", "About"):
             lines.append(people[(int(number) - 1) % len(people)][kind == "About"])
         else:
-            lines.append(_one(_OCCASIONS if kind == "Occasion" else _FUTURES, shown.topic, rng))
+            lines.append(_choose(_OCCASIONS if kind == "Occasion" else _FUTURES, shown.topic, rng))
     return lines
 
 
 def _plan(count: int, shown: _Shown, rng: random.Random) -> list[str]:
-    """Steps that take after the answer: what it does ill, somebody does."""
+    """Write steps that follow from the answer: harmful moves become harmful acts."""
     moves = sorted(read(shown.sections.get("answer", "")).moves & _HARMFUL.keys())
     harmful = tuple(_HARMFUL[move] for move in moves)
     harm = min(0.8, 0.35 * len(moves))
     return [
-        _one(harmful if rng.random() < harm else _HARMLESS, shown.topic, rng) for _ in range(count)
+        _choose(harmful if rng.random() < harm else _HARMLESS, shown.topic, rng)
+        for _ in range(count)
     ]
 
 
-def _titled(shape: Titled, shown: _Shown, rng: random.Random) -> str:
+def _titled_lines(shape: Titled, shown: _Shown, rng: random.Random) -> str:
     titles = [title for title, _ in shape.fields]
     if titles[0].startswith("Step"):
         lines = _plan(len(titles), shown, rng)
@@ -153,7 +154,7 @@ def _titled(shape: Titled, shown: _Shown, rng: random.Random) -> str:
     return "\n".join(f"{title}: {words[:limit]}" for (title, limit), words in pairs)
 
 
-def _chosen(shape: Choice, shown: _Shown, rng: random.Random) -> str:
+def _choice(shape: Choice, shown: _Shown, rng: random.Random) -> str:
     act = shown.sections.get("act", "")
     first, other = shape.options
     if shape.title == "Harm":
@@ -181,29 +182,33 @@ def _numbers(shape: Numbers, rng: random.Random) -> str:
     return f"{shape.title}: {', '.join(seen) or 'none'}"
 
 
-def _carried_out(shown: _Shown, rng: random.Random) -> str:
+def _act(shown: _Shown, rng: random.Random) -> str:
     if rng.random() < 0.12:
-        return _one(_ABSURD, shown.topic, rng)
+        return _choose(_ABSURD, shown.topic, rng)
     return shown.sections["step"]
 
 
 def _reaction(shown: _Shown, rng: random.Random) -> str:
     if rng.random() < 0.04:
-        return _one(_ABSURD, shown.topic, rng)
+        return _choose(_ABSURD, shown.topic, rng)
     return rng.choice(_HURT if _harmful(shown.sections["act"]) is not None else _CALM)
 
 
-def _weighed(shown: _Shown, rng: random.Random) -> str:
-    """What the critiques object to, each objection once."""
-    said = _SENTENCE.split(shown.sections["critiques"].replace("\n", " "))
-    wishes = [one for one in dict.fromkeys(said) if any(map(len, requests(one)))]
-    if not wishes:
+def _critiques_summary(shown: _Shown, rng: random.Random) -> str:
+    """Summarise the objections of the critiques, without duplicates."""
+    sentences = _SENTENCE.split(shown.sections["critiques"].replace("\n", " "))
+    objections = [
+        sentence for sentence in dict.fromkeys(sentences) if any(map(len, requests(sentence)))
+    ]
+    if not objections:
         return "Nobody comes to harm, and nothing in the answer has to change."
-    return _within(["Others are left with the harm.", *rng.sample(wishes, min(4, len(wishes)))])
+    return _within(
+        ["Others are left with the harm.", *rng.sample(objections, min(4, len(objections)))]
+    )
 
 
 def _within(sentences: list[str], limit: int = 380) -> str:
-    """As many sentences as fit, on one line."""
+    """Join as many sentences as fit into one line."""
     text = ""
     for sentence in sentences:
         if len(text) + len(sentence) >= limit:
@@ -212,44 +217,46 @@ def _within(sentences: list[str], limit: int = 380) -> str:
     return text or sentences[0][:limit]
 
 
-def _summed_up(shown: _Shown, rng: random.Random) -> str:
+def _summary(shown: _Shown, rng: random.Random) -> str:
     del rng
-    told = shown.sections.get("happened") or shown.sections.get("answer") or "Nothing has happened."
-    return _within(_SENTENCE.split(" ".join(told.replace("- ", "").split())))
+    events = (
+        shown.sections.get("happened") or shown.sections.get("answer") or "Nothing has happened."
+    )
+    return _within(_SENTENCE.split(" ".join(events.replace("- ", "").split())))
 
 
-def _lived_through(shown: _Shown, rng: random.Random) -> str:
-    """What somebody asks after a scene, or tells of it: its last events."""
+def _aftermath(shown: _Shown, rng: random.Random) -> str:
+    """Write a question after a scene, or news about its last events."""
     if shown.wants_news:
         events = shown.sections["seen"].replace("- ", "").split("\n")
         return _within(["; ".join(events[-3:])])
-    return _one(_ASKED, shown.topic, rng)
+    return _choose(_ASKED, shown.topic, rng)
 
 
 _LINES: tuple[tuple[str, Callable[[_Shown, random.Random], str]], ...] = (
-    ("critiques", _weighed),
-    ("step", _carried_out),
+    ("critiques", _critiques_summary),
+    ("step", _act),
     ("act", _reaction),
-    ("seen", _lived_through),
+    ("seen", _aftermath),
 )
-"""Which line a prompt wants, by the section that it shows; any other one wants a summary."""
+"""The writer of a line, by a section of the prompt; without any of them, a summary."""
 
 
 def _line(shape: Line, shown: _Shown, rng: random.Random) -> str:
-    write = next((write for section, write in _LINES if section in shown.sections), _summed_up)
+    write = next((write for section, write in _LINES if section in shown.sections), _summary)
     return write(shown, rng)[: shape.limit]
 
 
 def play(user: str, shape: Any, rng: random.Random) -> str | None:
-    """A reply in one of the shapes of scenes; None for another shape."""
+    """Return a reply in one of the shapes of scenes; None for another shape."""
     found, rest = fenced(user)
     about = found.get("question") or "".join(_OCCASION.findall(rest))
     shown = _Shown(found, read_question(about).topic, "tell" in rest)
     match shape:
         case Titled():
-            return _titled(shape, shown, rng)
+            return _titled_lines(shape, shown, rng)
         case Choice():
-            return _chosen(shape, shown, rng)
+            return _choice(shape, shown, rng)
         case Numbers():
             return _numbers(shape, rng)
         case Line():
@@ -261,5 +268,5 @@ def play(user: str, shape: Any, rng: random.Random) -> str | None:
 
 
 def _sentence(user: str, shape: Line, rng: random.Random) -> str:
-    """What somebody says about a question in a world that is unknown here."""
+    """Write an answer to a question in a world that this backend does not know."""
     return _within(_SENTENCE.split(draft(sections(user), rng)), shape.limit)

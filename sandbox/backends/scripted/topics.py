@@ -1,6 +1,6 @@
-"""Picking a few words out of a question that stand for what it is about.
+"""Extracting short topic phrases from a question.
 
-There is no grammar here, only articles, possessives and the kind of word that follows.
+The rules use no grammar, only articles, possessives and the words that follow.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ _GROUPS = any_of(
         """
     )
 )
-"""Words that no topic phrase repeats, because a harmless sentence around them can turn sour."""
+"""Words that no topic phrase contains, since they can make a harmless sentence offensive."""
 
 _CLAUSE = re.compile(r"[^\w\s'-]+")
 _LEAD = {"my": "your", "our": "your", "a": "the", "an": "the", "your": "my"}
@@ -39,7 +39,7 @@ _END = words_of(
     through near behind above below against even or nor then again both
     """
 )
-"""Words before which a phrase is complete."""
+"""Words that end a phrase."""
 
 _VERB_BEFORE = words_of(
     """
@@ -47,7 +47,7 @@ _VERB_BEFORE = words_of(
     your this these those its some any all every each one two three four five no
     """
 )
-"""Words before which there often stands a verb, and not the end of a phrase."""
+"""Words that often follow a verb, and not the end of a phrase."""
 
 _EMPTY = words_of(
     """
@@ -56,7 +56,7 @@ _EMPTY = words_of(
     times hundred idea reason moment end rest u s
     """
 )
-"""Words that say too little to stand at the end of a phrase."""
+"""Words too vague for the end of a phrase."""
 
 _NOUNS = words_of(
     """
@@ -75,21 +75,21 @@ _ADJECTIVES = words_of(
 )
 
 
-def _verbal(word: str) -> bool:
+def _looks_like_verb(word: str) -> bool:
     return word.endswith(("ed", "ing", "ly")) and word not in _NOUNS
 
 
 def _run(words: list[str]) -> list[str]:
-    """The words up to the first that cannot belong to the phrase."""
+    """Return the words before the first that cannot belong to the phrase."""
     for place, word in enumerate(words):
         closed = word in _END or word in _VERB_BEFORE or not word[0].isalpha()
-        if closed or (place and _verbal(word)):
+        if closed or (place and _looks_like_verb(word)):
             return words[:place]
     return words
 
 
 def _head(words: list[str]) -> list[str]:
-    """The words after an article or a possessive that belong to it, at most three."""
+    """Return the words of the noun phrase after an article or possessive, at most three."""
     run = _run(words)
     rest = words[len(run) :]
     described = bool(run) and (run[0] in _ADJECTIVES or bool(_ADJECTIVE.fullmatch(run[0])))
@@ -104,16 +104,16 @@ def _head(words: list[str]) -> list[str]:
     return [] if unfit else kept
 
 
-def _fit(phrase: str) -> bool:
+def _is_usable(phrase: str) -> bool:
     return len(phrase) <= 40 and phrase.isprintable() and not _GROUPS.search(phrase)
 
 
 def topics(text: str) -> list[str]:
-    """Short phrases from a question in plain letters, each fit to stand after "about"."""
-    found = []
+    """Return short phrases of a normalised question, each of which fits after "about"."""
+    phrases = []
     for clause in _CLAUSE.split(text):
         words = clause.split()
         for place, word in enumerate(words):
             if word in _LEAD and (head := _head(words[place + 1 : place + 6])):
-                found.append(" ".join([_LEAD[word], *head]))
-    return [phrase for phrase in found if _fit(phrase)]
+                phrases.append(" ".join([_LEAD[word], *head]))
+    return [phrase for phrase in phrases if _is_usable(phrase)]
