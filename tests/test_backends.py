@@ -337,7 +337,7 @@ def test_groups_list_agents_by_number(tmp_path: Path) -> None:
     ):
         with pytest.raises(InputError, match=words):
             prepare(small(group(bad)))
-    with pytest.raises(InputError, match="either a label, a share or agents"):
+    with pytest.raises(InputError, match="exactly one of label, share and agents"):
         small(group([3]).replace("agents:", "share: 0.5, agents:"))
 
 

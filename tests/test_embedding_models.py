@@ -162,9 +162,9 @@ BAD: list[tuple[Handler, str, int]] = [
     (lambda texts, _: web.Response(status=404, text="no such model"), "404: no such model", 1),
     (lambda texts, _: web.Response(status=302, headers={"Location": "/"}), "answered 302", 1),
     (lambda texts, _: web.Response(status=500, text="broken"), "500: broken", embedding.TRIES),
-    (lambda texts, _: web.Response(text="<html>"), "something else than 2 embeddings", 1),
-    (lambda texts, _: web.json_response({"data": []}), "something else than 2 embeddings", 1),
-    (lambda texts, _: reply(texts[:1]), "something else than 2 embeddings", 1),
+    (lambda texts, _: web.Response(text="<html>"), "without 2 embeddings", 1),
+    (lambda texts, _: web.json_response({"data": []}), "without 2 embeddings", 1),
+    (lambda texts, _: reply(texts[:1]), "without 2 embeddings", 1),
     (lambda texts, _: _data([1.0, 2.0], [1.0]), "finite vectors of one length", 1),
     (lambda texts, _: _data([1.0, float("nan")], [1.0, 1.0]), "finite vectors", 1),
     (lambda texts, _: _data([], []), "finite vectors of one length", 1),
@@ -220,7 +220,7 @@ def test_another_model_is_never_mixed_in(serving: Server, tmp_path: Path) -> Non
     address = create(prepare(small(*settings)), str(tmp_path / "run.db"))
     before = resume(address)
     serving.handler = lambda texts, number: reply(texts, 9)
-    with pytest.raises(InputError, match="gave vectors of 9 numbers; expected 8"):
+    with pytest.raises(InputError, match=r"found vectors of 9 numbers from .*; expected 8"):
         resume(address, rounds=2)
     for change, key in ((serving.setting("n"), "memory.embedder.model"),
                         ("memory.embedder=hashed", "memory.embedder")):  # fmt: skip
@@ -348,9 +348,11 @@ def test_a_vllm_that_cannot_embed(tiny: Path, tmp_path: Path) -> None:
         assert "\n" not in str(error.value)
         assert not (tmp_path / "run.db").exists()
 
-    fails({"model": str(tiny / "none")}, r"memory\.embedder\.model: found .*which is not there")
+    fails({"model": str(tiny / "none")}, r"memory\.embedder\.model: found .*which does not exist")
     fails({"model": str(tiny), "extra": {"wrong": 1}}, r"memory\.embedder\.extra\.wrong: not an")
-    fails({"model": str(tiny), "extra": {"max_model_len": 10**6}}, r"embedder\.extra: vLLM refuses")
+    fails(
+        {"model": str(tiny), "extra": {"max_model_len": 10**6}}, r"embedder\.extra: refused by vLLM"
+    )
     torn = tmp_path / "torn"
     shutil.copytree(tiny, torn)
     (torn / "model.safetensors").write_bytes(b"torn")

@@ -16,9 +16,9 @@ from pydantic import ValidationError
 
 from agents.forms import CallName, FreeText, Rating, Status
 from sandbox.backends.addresses import SPARE_CALLS, AdaptiveGate, Address, choose
-from sandbox.backends.asking import retry_seconds
 from sandbox.backends.base import BackendDown, Call, CallFailed, Reply, Unavailable
 from sandbox.backends.openai import END_OF_THINKING, OpenAIBackend, OpenAIConfig
+from sandbox.backends.retries import retry_seconds
 
 KEY = "sk-very-secret-0123456789"
 RATED = "Rating: 5\nReason: because."
@@ -396,7 +396,9 @@ def test_an_address_that_lists_no_models_is_not_blamed_on_the_model(listed):
 def test_an_account_without_credit_is_told_so():
     server = Server()
     server.says(402, "Insufficient Balance")
-    with pytest.raises(BackendDown, match=r"Insufficient Balance\); its account wants to be paid"):
+    with pytest.raises(
+        BackendDown, match=r"Insufficient Balance\); expected an account with credit"
+    ):
         ask(server)
 
 
@@ -638,12 +640,12 @@ def test_a_rest_doubles_up_to_a_minute(monkeypatch):
     for _ in range(6):
         address.failed()
         address.failed()
-        rests.append(address.resting())
+        rests.append(address.seconds_paused())
         now += rests[-1]
     assert rests == [5, 10, 20, 40, 60, 60]
     address.reached()
     address.failed()
-    assert address.resting() == 5
+    assert address.seconds_paused() == 5
 
 
 def test_a_crowded_address_is_passed_by():

@@ -319,10 +319,10 @@ def test_scenes_of_a_random_model_are_read_whole(place: Path) -> None:
 @pytest.mark.parametrize(
     ("settings", "words"),
     [
-        ({"sampling": {"top_pp": 0.5}}, "sampling: vLLM refuses it: Unexpected keyword"),
-        ({"sampling": {"top_p": 5}}, "sampling: vLLM refuses it: top_p must be in"),
+        ({"sampling": {"top_pp": 0.5}}, "sampling: refused by vLLM: Unexpected keyword"),
+        ({"sampling": {"top_p": 5}}, "sampling: refused by vLLM: top_p must be in"),
         ({"extra": {"max_model_len": "abc"}}, "extra.max_model_len: found 'abc'; expected: Input"),
-        ({"extra": {"max_model_len": 4000000}}, "extra: vLLM refuses them"),
+        ({"extra": {"max_model_len": 4000000}}, "extra: refused by vLLM"),
         ({"extra": {"max_modle_len": 64}}, "did you mean max_model_len?"),
         ({"thinking": {"parser": "nope"}}, "thinking.parser: found 'nope'; expected one of vLLM's"),
     ],

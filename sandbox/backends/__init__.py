@@ -3,7 +3,7 @@
 A backend is a module that defines two classes:
 
 - `Config`, a subclass of `sandbox.backends.base.ModelSettings`: the keys that a config may set;
-- `Backend`, made with a `Config`, with the methods of `sandbox.backends.base.Backend`.
+- `Backend`, constructed from a `Config`, with the methods of `sandbox.backends.base.Backend`.
 
 Such a module is one of `BUILT_IN`; or an installed package registers it under a name in the entry
 point group `sandbox_society.backends`; or it is a Python file, which a config names by its path.
@@ -37,14 +37,14 @@ BUILT_IN = {
     "vllm": "sandbox.backends.vllm",
     "openai": "sandbox.backends.openai",
 }
-"""The modules of the backends that come with the program, by name."""
+"""The modules of the built-in backends, by name."""
 
 GROUP = "sandbox_society.backends"
 """The entry point group in which installed packages register backends."""
 
 
 class Kind(NamedTuple):
-    """One kind of backend: the class of its settings, and what makes a backend from them."""
+    """A kind of backend: the class of its settings, and its constructor."""
 
     settings: type[ModelSettings]
     make: Callable[[Any], base.Backend]
@@ -53,25 +53,25 @@ class Kind(NamedTuple):
 class UnloadedSettings(ModelSettings):
     """Settings of a backend file that a stored run names and that has not been loaded.
 
-    They can be looked at; no backend can be made from them.
+    They can be shown; no backend can be made from them.
     """
 
     model_config = ConfigDict(extra="allow")
 
 
 def names() -> list[str]:
-    """List the names of all backends but those in files."""
+    """List the names of all built-in and registered backends."""
     return list(dict.fromkeys([*BUILT_IN, *entry_points(GROUP)]))
 
 
 def kind_of(name: str) -> Kind:
-    """Look up a kind of backend, and import its module.
+    """Import a backend's module.
 
     Args:
         name: one of `names`, or the path of a Python file.
 
     Raises:
-        PluginError: it cannot be loaded, or lacks a class.
+        PluginError: the module cannot be loaded, or lacks a class.
     """
     if is_file(name):
         module: Any = load_file(name)
@@ -88,15 +88,15 @@ def kind_of(name: str) -> Kind:
 
 
 def _resolve(value: Any, info: ValidationInfo) -> Any:
-    """Validate the settings of a model with the class of their backend."""
+    """Validate the settings of a model by the `Config` class of their backend."""
     if not isinstance(value, Mapping) or "backend" not in value:
-        return value  # settings already, or an error of the common class
+        return value  # validated already, or reported by ModelSettings
     name = value["backend"]
     if _is_file(name) and not may_load(name, info.context):
         return UnloadedSettings.model_validate(value)
     if not (_is_file(name) or _is_registered(name)):
-        words = f"one of {', '.join(names())}, or the path of a file such as ./my_backend.py"
-        raise _error(name, words)
+        expected = f"one of {', '.join(names())}, or the path of a file such as ./my_backend.py"
+        raise _error(name, expected)
     try:
         kind = kind_of(name)
     except PluginError as error:
@@ -109,13 +109,13 @@ def _is_file(name: Any) -> bool:
 
 
 def _is_registered(name: Any) -> bool:
-    """Tell whether there is a backend of this name; packages are only searched if need be."""
+    """Whether there is a backend of this name; packages are searched only if necessary."""
     return isinstance(name, str) and (name in BUILT_IN or name in entry_points(GROUP))
 
 
-def _error(name: Any, words: str) -> ValidationError:
-    """An error at the key `backend`."""
-    reason = PydanticCustomError("backend", "{words}", {"words": words})
+def _error(name: Any, expected: str) -> ValidationError:
+    """Make an error at the key `backend`."""
+    reason = PydanticCustomError("backend", "{expected}", {"expected": expected})
     return ValidationError.from_exception_data(
         "ModelSettings", [{"type": reason, "loc": ("backend",), "input": name}]
     )
@@ -129,10 +129,12 @@ def backend_of(settings: ModelSettings) -> base.Backend:
     """Make the backend for a model's settings; it is not started yet.
 
     Raises:
-        InputError: the module of the backend cannot be loaded any more.
+        InputError: the module of the backend can no longer be loaded.
     """
     if isinstance(settings, UnloadedSettings):
-        raise InputError(f"backend: {settings.backend} is not loaded; expected it to be named")
+        raise InputError(
+            f"backend: {settings.backend} is not loaded; expected a file that is allowed"
+        )
     try:
         return kind_of(settings.backend).make(settings)
     except PluginError as error:
@@ -142,14 +144,14 @@ def backend_of(settings: ModelSettings) -> base.Backend:
 def backends_of(
     models: Iterable[tuple[str, ModelSettings]], given: Mapping[str, base.Backend] | None = None
 ) -> dict[str, base.Backend]:
-    """Make the backend of each role; roles whose settings agree share one.
+    """Make the backend of each role; roles with equal settings share one.
 
     Args:
         models: every role with its settings.
-        given: backends by role that are used in place of what the settings name.
+        given: backends by role, used in place of those that the settings name.
 
     Raises:
-        InputError: there is no role of a name in `given`, or a backend cannot be loaded.
+        InputError: a role in `given` does not exist, or a backend cannot be loaded.
     """
     settings_of = dict(models)
     backends = dict(given or {})
@@ -157,22 +159,22 @@ def backends_of(
         if role not in settings_of:
             known = ", ".join(settings_of)
             raise InputError(f"backends: found the role {role!r}; expected one of {known}")
-    made: list[tuple[ModelSettings, base.Backend]] = []
+    created: list[tuple[ModelSettings, base.Backend]] = []
     for role, settings in settings_of.items():
         if role in backends:
             continue
-        same = next((backend for known, backend in made if known == settings), None)
+        same = next((backend for known, backend in created if known == settings), None)
         backends[role] = same or backend_of(settings)
-        made.append((settings, backends[role]))
+        created.append((settings, backends[role]))
     return backends
 
 
 @asynccontextmanager
 async def started(backends: Iterable[base.Backend]) -> AsyncIterator[None]:
-    """Start backends, each once, and close them at the end.
+    """Start each distinct backend, and close it at the end.
 
     Raises:
-        BackendDown: one cannot be started.
+        BackendDown: a backend cannot be started.
     """
     async with AsyncExitStack() as stack:
         for backend in {id(backend): backend for backend in backends}.values():

@@ -1,4 +1,4 @@
-"""The addresses of a served model: how many calls each gets at once, and which one gets a call."""
+"""Load balancing over the addresses of a served model."""
 
 from __future__ import annotations
 
@@ -11,32 +11,32 @@ from contextlib import asynccontextmanager
 from sandbox.backends.base import Unavailable
 from sandbox.concurrency import Gate
 
-REST_SECONDS, LONGEST_REST = 5.0, 60.0
-"""How long an address rests that could not be reached; each time twice as long, to the longest."""
+FIRST_PAUSE, LONGEST_PAUSE = 5.0, 60.0
+"""First and longest pause of an unreachable address, in seconds; the pause doubles each time."""
 
 SPARE_CALLS = 8
-"""How many more calls than twice those of the least busy address an address may have."""
+"""Calls that an address may have on top of twice those of the least busy address."""
 
 
 class AdaptiveGate(Gate):
-    """A gate whose width follows from how the other side copes.
+    """A gate with adaptive width (additive increase, multiplicative decrease).
 
-    The width is halved, at most once a second, when the other side is overloaded; it grows by one
-    for as many successes as it is wide, up to where it began.
+    The width is halved, at most once a second, when the server is overloaded; it grows by one
+    after as many successes as it is wide, up to its initial value.
     """
 
     def __init__(self, width: int) -> None:
         super().__init__(float(width))
-        self._widest = float(width)
+        self._max_width = float(width)
         self._halved = -math.inf
 
     def succeeded(self) -> None:
-        """Grow a little."""
-        self.width = min(self._widest, self.width + 1 / self.width)
+        """Report a success: widen the gate a little."""
+        self.width = min(self._max_width, self.width + 1 / self.width)
         self.admit()
 
     def overloaded(self) -> None:
-        """Shrink to half, unless that has just happened."""
+        """Report an overload: halve the width, unless that was done within the last second."""
         now = time.monotonic()
         if now - self._halved >= 1:
             self._halved = now
@@ -44,13 +44,13 @@ class AdaptiveGate(Gate):
 
 
 class Address:
-    """One server: its gate, and whether it rests.
+    """One server: its gate, and whether it is paused after a failure.
 
     Attributes:
-        url: where it is.
-        gate: what its calls go through.
+        url: its base URL.
+        gate: limits its calls in flight.
         vllm: whether it is vLLM's server.
-        limit: what it calls the limit of a reply's tokens.
+        limit: its name for the limit of a reply's tokens.
     """
 
     def __init__(self, url: str, max_in_flight: int) -> None:
@@ -58,31 +58,31 @@ class Address:
         self.gate = AdaptiveGate(max_in_flight)
         self.vllm = False
         self.limit = "max_tokens"
-        self._awake = 0.0
-        self._rest = REST_SECONDS
+        self._available_at = 0.0
+        self._pause = FIRST_PAUSE
 
-    def resting(self) -> float:
-        """Seconds until it is used again; 0 where it is in use."""
-        return max(0.0, self._awake - time.monotonic())
+    def seconds_paused(self) -> float:
+        """Return the seconds until it is used again; 0 if it is in use."""
+        return max(0.0, self._available_at - time.monotonic())
 
     def failed(self) -> None:
-        """It could not be reached. What fails while it rests is the same failure."""
-        if not self.resting():
-            self._awake = time.monotonic() + self._rest
-            self._rest = min(LONGEST_REST, 2 * self._rest)
+        """Report that it is unreachable. Failures during a pause count as the same failure."""
+        if not self.seconds_paused():
+            self._available_at = time.monotonic() + self._pause
+            self._pause = min(LONGEST_PAUSE, 2 * self._pause)
 
     def reached(self) -> None:
-        """It answered."""
-        self._rest = REST_SECONDS
+        """Report that it answered."""
+        self._pause = FIRST_PAUSE
 
     @asynccontextmanager
-    async def place(self) -> AsyncIterator[None]:
-        """For as long as a call that has entered is at the server; notices how that goes."""
+    async def request(self) -> AsyncIterator[None]:
+        """Leave the gate after a request, and record overloads and failures."""
         import aiohttp  # here, since it takes long to import
 
         try:
             yield
-        except asyncio.CancelledError:  # for the most part the call's own time limit
+        except asyncio.CancelledError:  # mostly the timeout of the call
             self.gate.overloaded()
             raise
         except (aiohttp.ClientError, OSError) as error:
@@ -95,17 +95,23 @@ class Address:
 
 
 def choose(addresses: list[Address], episode: int) -> Address:
-    """Where a call goes: to its episode's address, or to the least busy one if that is better.
+    """Choose the address of a call: that of its episode, unless another is much less busy.
+
+    Args:
+        addresses: all addresses.
+        episode: the number of the call's episode.
 
     Raises:
-        Unavailable: all of them rest.
+        Unavailable: all addresses are paused.
     """
-    home = episode % len(addresses)
-    awake = [one for one in addresses[home:] + addresses[:home] if not one.resting()]
-    if not awake:
-        pause = min(one.resting() for one in addresses)
-        names = ", ".join(one.url for one in addresses)
+    first = episode % len(addresses)
+    available = [
+        address for address in addresses[first:] + addresses[:first] if not address.seconds_paused()
+    ]
+    if not available:
+        pause = min(address.seconds_paused() for address in addresses)
+        names = ", ".join(address.url for address in addresses)
         raise Unavailable(f"{names} cannot be reached", pause)
-    least = min(awake, key=lambda one: one.gate.load())
-    crowded = awake[0].gate.load() > 2 * least.gate.load() + SPARE_CALLS
-    return least if crowded else awake[0]
+    least_busy = min(available, key=lambda address: address.gate.load())
+    overloaded = available[0].gate.load() > 2 * least_busy.gate.load() + SPARE_CALLS
+    return least_busy if overloaded else available[0]

@@ -1,4 +1,4 @@
-"""What every backend speaks: a call goes in, a reply comes out, or an error is raised."""
+"""The interface of backends: calls, replies, errors and common settings."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from agents.forms import CallName, Shape
 
 
 class ModelSettings(BaseModel):
-    """What every backend's settings have in common.
+    """Settings that all backends have.
 
     Attributes:
-        backend: the name of the backend, or the path of its file; `sandbox.backends` reads it.
-        max_tokens: limit of a reply in free text; other replies bring their own.
-        temperature: of sampling; 0 is greedy.
-        timeout: seconds that a reply may take; null for as long as it takes.
-        retries: how often a call is asked again while no reply comes, before the run stops.
+        backend: the name of the backend, or the path of its file.
+        max_tokens: limit of a reply in free text; other reply shapes have their own limits.
+        temperature: sampling temperature; 0 is greedy.
+        timeout: seconds that a reply may take; null for no limit.
+        retries: number of retries of a call without a reply before the run stops.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
@@ -30,14 +30,14 @@ class ModelSettings(BaseModel):
     retries: int = Field(default=5, ge=0, le=100)
 
     def check(self) -> None:
-        """Look at what can be seen without starting anything, such as a model's folder.
+        """Check what can be checked before the backend starts, such as a model's folder.
 
         Raises:
-            ValueError: it cannot work; the message begins with the key that is wrong.
+            ValueError: a setting is invalid; the message begins with its key.
         """
 
     def adapter_names(self) -> Collection[str] | None:
-        """The LoRA adapters that personas may name; None where only a server knows them."""
+        """Return the LoRA adapters that personas may name; None if only a server knows them."""
         return None
 
 
@@ -58,13 +58,13 @@ OWN_SAMPLING = frozenset(
         "output_kind",
     )
 )
-"""Parameters of a request that a backend sets by itself for each call."""
+"""Parameters of a request that the backend sets for each call."""
 
 
 def _refuse_own(value: dict[str, Any]) -> dict[str, Any]:
     for key in value:
         if key in OWN_SAMPLING:
-            raise ValueError(f"no {key}: it follows from the config and the name of a call")
+            raise ValueError(f"no {key}, which the program sets for each call")
     return value
 
 
@@ -73,13 +73,13 @@ FreeParameters = Annotated[dict[str, Any], AfterValidator(_refuse_own)]
 
 
 class LanguageModelSettings(ModelSettings):
-    """What the backends that serve a language model have in common.
+    """Settings that all backends with a language model have.
 
     Attributes:
-        model: a folder or a name on a model hub; for a server, the name that it serves it under.
-        expected_rating: also keep the expected value of each rating, from the log-probabilities of
-            the labels (after Liu et al., "G-Eval", arXiv 2303.16634).
-        sampling: further sampling parameters, by the names that vLLM and its server use for them:
+        model: a folder, a name on a model hub, or the name of a served model.
+        expected_rating: also store the expected value of each rating, from the log-probabilities
+            of the labels (after Liu et al., "G-Eval", arXiv 2303.16634).
+        sampling: additional sampling parameters, by the names of vLLM and its server:
             top_p, top_k, min_p, repetition_penalty, ...
     """
 
@@ -92,12 +92,12 @@ class Call(NamedTuple):
     """One request to a model.
 
     Attributes:
-        name, seed: which call it is, and the seed that follows from that.
+        name, seed: the name of the call, and the seed that follows from it.
         system, user: the two messages of the prompt.
-        shape: what the reply must look like.
-        max_tokens, temperature: how it is sampled.
-        priority: which call an engine with a queue of its own is to take first, the lowest.
-        adapter: the LoRA adapter that the speaker's persona names, if any.
+        shape: the shape of the reply.
+        max_tokens, temperature: sampling parameters.
+        priority: dispatch priority; lower runs first.
+        adapter: the LoRA adapter that the agent's persona names, if any.
     """
 
     name: CallName
@@ -112,15 +112,15 @@ class Call(NamedTuple):
 
 
 class Reply(NamedTuple):
-    """What a model said.
+    """The reply of a model.
 
     Attributes:
-        text: the answer alone.
-        cut: the token limit ended it.
-        tokens_in, tokens_out: of prompt and reply, thinking included; None where not known.
-        cached_tokens: those of the prompt that a prefix cache held; None where not known.
-        thinking: what a reasoning model thought before it answered; None where it did not.
-        expected: the expected value of the rating in the reply, where it was asked for.
+        text: the reply without thinking.
+        cut: truncated: ended by the token limit.
+        tokens_in, tokens_out: of prompt and reply, thinking included; None if unknown.
+        cached_tokens: prompt tokens that were in the prefix cache; None if unknown.
+        thinking: the thinking of a reasoning model before its reply, if any.
+        expected: the expected value of the rating in the reply, if requested.
     """
 
     text: str
@@ -133,14 +133,14 @@ class Reply(NamedTuple):
 
 
 class CallFailed(Exception):
-    """This call has no reply, and others may have: it becomes a row with this error."""
+    """This call has no reply, though others may have one: it becomes a row with this error."""
 
 
 class Unavailable(Exception):
-    """The reply did not come this time: the same call is asked again, with the same seed.
+    """The backend is unavailable for now: the call is retried with the same seed.
 
     Attributes:
-        after: seconds to wait at least, where whoever refused said so.
+        after: the least seconds to wait, if the server asked for a pause.
     """
 
     def __init__(self, problem: str, after: float = 0.0) -> None:
@@ -149,21 +149,31 @@ class Unavailable(Exception):
 
 
 class BackendDown(Exception):
-    """No call can be answered any more: the run stops here and can be resumed."""
+    """No further call can be answered: the run stops and can be resumed."""
 
 
 class Backend(Protocol):
-    """Answers calls. Everything slow (loading a model) happens in `start`, not in a constructor."""
+    """Answers calls. Slow work, such as loading a model, belongs in `start`."""
 
     @property
     def model(self) -> str:
-        """The name under which the journal records who spoke."""
+        """The name of the model in the journal."""
 
     async def start(self) -> None:
-        """Make ready. Raises BackendDown with one clear line if that cannot be done."""
+        """Start the backend.
+
+        Raises:
+            BackendDown: it cannot be started; the message is one line.
+        """
 
     async def answer(self, call: Call) -> Reply:
-        """Answer one call. Raises CallFailed, Unavailable or BackendDown."""
+        """Answer one call.
+
+        Raises:
+            CallFailed: this call has no reply.
+            Unavailable: the call should be retried.
+            BackendDown: no further call can be answered.
+        """
 
     async def close(self) -> None:
-        """Let go of everything that was started."""
+        """Release everything that was started."""

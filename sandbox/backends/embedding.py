@@ -1,8 +1,7 @@
-"""Embeddings by a model: vLLM in a process of its own, or a server that speaks OpenAI's interface.
+"""Embedding models: vLLM in a child process, or a server with OpenAI's API.
 
-Questions are embedded while a run is made, before anything else starts: whatever goes wrong is bad
-input, and nothing is written. The engine has ended, and its memory is free, once the vectors are
-there.
+Questions are embedded while a run is created, before anything is written, so every error counts as
+invalid input. The engine ends, and its memory is free, before the run is played.
 """
 
 from __future__ import annotations
@@ -31,11 +30,11 @@ from pydantic import (
 )
 
 from agents.embedding import Embedder, HashedEmbedder
-from sandbox.backends.asking import CONNECT_SECONDS, Key, can_be_retried, pause, retry_seconds
 from sandbox.backends.base import BackendDown
 from sandbox.backends.engine_log import EngineLog, with_progress
 from sandbox.backends.openai import OpenAIConfig
-from sandbox.backends.vllm import pooled
+from sandbox.backends.retries import CONNECT_SECONDS, Key, can_be_retried, pause, retry_seconds
+from sandbox.backends.vllm import embed_texts
 from sandbox.backends.vllm_config import VllmConfig
 from sandbox.concurrency import run_coroutine
 from storage.errors import InputError
@@ -44,22 +43,22 @@ if TYPE_CHECKING:
     import aiohttp
 
 THRESHOLD = 0.3
-"""The cosine distance below which questions are near for a model, unless a config says another."""
+"""Default threshold of a model: questions below this cosine distance count as near."""
 
 BATCH = 256
-"""Texts in one request."""
+"""Texts per request."""
 
 REQUESTS = 4
-"""Requests that a server gets at once."""
+"""Concurrent requests to a server."""
 
 TRIES = 6
-"""How often a request is sent before it counts as failed."""
+"""Attempts of a request before it counts as failed."""
 
 FIRST_PAUSE = 0.5
-"""Seconds between the first two tries; later pauses are longer."""
+"""Seconds between the first two attempts; later pauses are longer."""
 
 REPLY_SECONDS = 300.0
-"""How long a server may take for one request."""
+"""Timeout of a request, in seconds."""
 
 _PLACE = "memory.embedder"
 _JITTER = random.Random()
@@ -73,15 +72,15 @@ class _Settings(BaseModel):
     model: str = Field(min_length=1)
 
     def check(self) -> None:
-        """Look at what can be looked at before anything starts."""
+        """Check what can be checked before a run is created."""
 
 
 class VllmEmbedderConfig(_Settings):
-    """Settings of an embedding model in vLLM.
+    """Settings of an embedding model that vLLM loads.
 
     Attributes:
         model: a folder or a name on a model hub.
-        extra: further engine arguments, by vLLM's own names (dtype, max_model_len, convert, ...).
+        extra: additional engine arguments, by vLLM's names (dtype, max_model_len, convert, ...).
     """
 
     backend: Literal["vllm"]
@@ -95,21 +94,21 @@ class VllmEmbedderConfig(_Settings):
         return value
 
     def check(self) -> None:
-        """Look at the model's folder and the engine arguments.
+        """Check the model's folder and the engine arguments.
 
         Raises:
-            ValueError: vLLM is not installed, or something is not there.
+            ValueError: vLLM is not installed, or a setting is invalid.
         """
         VllmConfig(backend="vllm", model=self.model, extra=self.extra).check()
 
 
 class OpenAIEmbedderConfig(_Settings):
-    """Settings of a server with an embedding model, which it serves at `/v1/embeddings`.
+    """Settings of a server with an embedding model at `/v1/embeddings`.
 
     Attributes:
-        model: the name that it serves the model under.
+        model: the name of the served model.
         base_url: its address; `/v1` is added to one without a path.
-        api_key_env: the environment variable that holds the key, if the server wants one.
+        api_key_env: the environment variable with the API key, if the server needs one.
     """
 
     backend: Literal["openai"]
@@ -127,7 +126,7 @@ class OpenAIEmbedderConfig(_Settings):
         return value
 
     def address(self) -> str:
-        """The address as what the paths of the interface are added to."""
+        """Return the base URL, to which the paths of the API are added."""
         return _address(self.base_url)
 
 
@@ -136,7 +135,7 @@ def _address(base_url: str) -> str:
 
 
 def _kind(value: Any) -> Any:
-    """Which alternative of the setting a value is meant to be."""
+    """Return the tag of a setting's variant."""
     if isinstance(value, Mapping):
         return value.get("backend")
     return getattr(value, "backend", value)
@@ -152,11 +151,11 @@ EmbedderSetting = Annotated[
         custom_error_message="hashed, or a mapping with backend: vllm or openai, and a model",
     ),
 ]
-"""Which embedder a config names: the default one, or a model and where it is."""
+"""The embedder that a config names: the default, or a model."""
 
 
 def embedder_of(setting: EmbedderSetting) -> Embedder:
-    """The embedder for a setting; a model is loaded or asked only once it gets texts."""
+    """Make the embedder of a setting; a model is loaded only when it gets texts."""
     match setting:
         case VllmEmbedderConfig():
             return VllmEmbedder(setting)
@@ -167,10 +166,14 @@ def embedder_of(setting: EmbedderSetting) -> Embedder:
 
 
 def check_embedder(setting: EmbedderSetting, place: str) -> None:
-    """Look at an embedder's settings before anything starts.
+    """Check the settings of an embedder before a run is created.
+
+    Args:
+        setting: the settings.
+        place: where they were set, for error messages.
 
     Raises:
-        InputError: it cannot work.
+        InputError: a setting is invalid.
     """
     if isinstance(setting, _Settings):
         try:
@@ -180,9 +183,9 @@ def check_embedder(setting: EmbedderSetting, place: str) -> None:
 
 
 class _ModelEmbedder:
-    """What the embedders that ask a model have in common; see `agents.embedding.Embedder`.
+    """Base class of embedders with a model; see `agents.embedding.Embedder`.
 
-    `dim` is 0 until the model has embedded something.
+    `dim` is 0 until the model has embedded a text.
     """
 
     threshold: float = THRESHOLD
@@ -192,63 +195,63 @@ class _ModelEmbedder:
         self.dim = 0
 
     def embed(self, texts: Sequence[str]) -> Vectors:
-        """Unit vectors of shape (len(texts), dim).
+        """Return unit vectors of shape (len(texts), dim).
 
         Raises:
-            InputError: the model cannot be used, or what it gave back are no vectors.
+            InputError: the model cannot be used, or returns no valid vectors.
         """
         if not texts:
             return np.zeros((0, self.dim), np.float32)
-        vectors = _unit(self._ask(texts), self.name)
+        vectors = _normalised(self._request(texts), self.name)
         if len(vectors) != len(texts) or self.dim not in (0, vectors.shape[1]):
             raise InputError(
-                f"{_PLACE}: {self.name} gave {len(vectors)} vectors of {vectors.shape[1]} numbers; "
-                f"expected {len(texts)} of {self.dim or 'one length'}"
+                f"{_PLACE}: found {len(vectors)} vectors of {vectors.shape[1]} numbers from "
+                f"{self.name}; expected {len(texts)} of {self.dim or 'one length'}"
             )
         self.dim = vectors.shape[1]
         return vectors
 
-    def _ask(self, texts: Sequence[str]) -> Any:
-        """The model's own vectors, as anything like an array."""
+    def _request(self, texts: Sequence[str]) -> Any:
+        """Return the model's vectors, as anything that numpy can convert to an array."""
         raise NotImplementedError
 
 
-def _unit(vectors: Any, name: str) -> Vectors:
-    """Vectors made as long as 1; one of zeros stays as it is."""
+def _normalised(vectors: Any, name: str) -> Vectors:
+    """Scale vectors to length 1; a vector of zeros stays as it is."""
     try:
-        found = np.asarray(vectors, np.float64)
+        array = np.asarray(vectors, np.float64)
     except (ValueError, TypeError, OverflowError):
-        found = np.zeros(0)
-    if found.ndim != 2 or not found.shape[1] or not np.isfinite(found).all():
+        array = np.zeros(0)
+    if array.ndim != 2 or not array.shape[1] or not np.isfinite(array).all():
         raise InputError(
-            f"{_PLACE}: {name} gave something else than finite vectors of one length; "
+            f"{_PLACE}: found a reply of {name} that is not finite vectors of one length; "
             "expected an embedding model"
         )
-    found = found / np.maximum(np.abs(found).max(axis=1, keepdims=True), np.finfo(float).tiny)
-    lengths = np.linalg.norm(found, axis=1, keepdims=True)
-    unit: Vectors = (found / np.where(lengths, lengths, 1)).astype(np.float32)
+    array = array / np.maximum(np.abs(array).max(axis=1, keepdims=True), np.finfo(float).tiny)
+    lengths = np.linalg.norm(array, axis=1, keepdims=True)
+    unit: Vectors = (array / np.where(lengths, lengths, 1)).astype(np.float32)
     return unit
 
 
 class VllmEmbedder(_ModelEmbedder):
-    """Embeds with vLLM, in a process that ends when it is done."""
+    """Embeds with vLLM, in a child process that ends afterwards."""
 
     def __init__(self, config: VllmEmbedderConfig) -> None:
         super().__init__(f"vllm:{config.model}")
         self._config = config
 
-    def _ask(self, texts: Sequence[str]) -> Any:
+    def _request(self, texts: Sequence[str]) -> Any:
         log = EngineLog()
         log.open()
         try:
             return run_coroutine(self._work(list(texts), log))
         except (RuntimeError, BrokenProcessPool) as error:
             log.keep = True
-            died = isinstance(error, BrokenProcessPool)
-            why = (log.cause() or "its process was killed") if died else error
+            killed = isinstance(error, BrokenProcessPool)
+            why = (log.cause() or "its process was killed") if killed else error
             raise InputError(
                 f"{_PLACE}: {self.name} cannot embed: {why} (log: {log.path}); "
-                "expected a model and `extra` that vLLM can embed with"
+                "expected a model and `extra` with which vLLM can embed"
             ) from None
         finally:
             log.close()
@@ -256,14 +259,14 @@ class VllmEmbedder(_ModelEmbedder):
     async def _work(self, texts: list[str], log: EngineLog) -> Any:
         context, config = multiprocessing.get_context("spawn"), self._config
         with ProcessPoolExecutor(1, context, _end_with_parent) as pool:
-            with log.catching():  # the process starts here, and goes on writing to the log
-                future = pool.submit(pooled, config.model, config.extra, texts)
+            with log.redirected():  # the process starts here, and keeps writing to the log
+                future = pool.submit(embed_texts, config.model, config.extra, texts)
             what = f"vllm: embedding {len(texts)} texts with {config.model}"
             return await with_progress(asyncio.wrap_future(future), log, what, 2)
 
 
 def _end_with_parent() -> None:
-    """End this process when the one that started it is gone, however that went."""
+    """End this process when its parent has ended, even by SIGKILL."""
     parent = multiprocessing.parent_process()
     assert parent is not None
 
@@ -282,7 +285,7 @@ class OpenAIEmbedder(_ModelEmbedder):
         self._config = config
         self._url = f"{config.address()}/embeddings"
 
-    def _ask(self, texts: Sequence[str]) -> Any:
+    def _request(self, texts: Sequence[str]) -> Any:
         try:
             key = Key.read(self._config.api_key_env)
         except BackendDown as error:
@@ -306,7 +309,7 @@ class OpenAIEmbedder(_ModelEmbedder):
     async def _batch(
         self, session: aiohttp.ClientSession, texts: Sequence[str], key: Key
     ) -> list[Any]:
-        """One request, sent again while that may help."""
+        """Send one request, with retries."""
         import aiohttp
 
         body = {"model": self._config.model, "input": list(texts), "encoding_format": "float"}
@@ -328,16 +331,16 @@ class OpenAIEmbedder(_ModelEmbedder):
                 await asyncio.sleep(max(wait, pause(attempt, _JITTER, FIRST_PAUSE)))
         raise InputError(
             f"{_PLACE}: {self._url} {problem}; expected a server with the model "
-            f"{self._config.model!r}, and its key, if it wants one, in {key.variable}"
+            f"{self._config.model!r}, and its API key, if it needs one, in {key.variable}"
         )
 
     def _vectors(self, content: bytes, count: int) -> list[Any]:
-        """The vectors of a reply, in the order of the texts."""
+        """Parse the vectors of a response, in the order of the texts."""
         try:
-            found = {one["index"]: one["embedding"] for one in json.loads(content)["data"]}
-            return [found[place] for place in range(count)]
+            vectors = {item["index"]: item["embedding"] for item in json.loads(content)["data"]}
+            return [vectors[number] for number in range(count)]
         except (ValueError, RecursionError, KeyError, TypeError):
             raise InputError(
-                f"{_PLACE}: {self._url} sent something else than {count} embeddings; "
-                "expected a server that speaks OpenAI's interface"
+                f"{_PLACE}: found a response of {self._url} without {count} embeddings; "
+                "expected a server with OpenAI's API"
             ) from None

@@ -1,7 +1,7 @@
-"""Where an engine's own output goes: into a file.
+"""Log files for the output of inference engines.
 
-So it neither garbles the display nor gets into the output of `--json`, and it is at hand when the
-engine could not be started.
+The output must not appear in the live display or in the output of `--json`, and is needed to
+explain why an engine could not be started.
 """
 
 from __future__ import annotations
@@ -22,28 +22,35 @@ T = TypeVar("T")
 _TICK = 10.0  # seconds between two lines of progress
 _ERROR = re.compile(r"\b((?:[A-Za-z_.]+\.)?[A-Z]\w*(?:Error|Exception|Interrupt)): (.+)")
 _MISLEADING = ("Engine core initialization failed", "cancelled")
-_HEAD = re.compile(r"^(?:\([^)]*\)\s*)*(?:[A-Z]+ [\d-]+ [\d:.]+ \[[^]]*\] ?)?")
+_PREFIX = re.compile(r"^(?:\([^)]*\)\s*)*(?:[A-Z]+ [\d-]+ [\d:.]+ \[[^]]*\] ?)?")
 
 
 class EngineLog:
-    """A log file for one engine and its processes; it is deleted unless it is to be kept."""
+    """A temporary log file for one engine and its processes.
+
+    Attributes:
+        path: the file.
+        keep: do not delete it on `close`.
+    """
 
     def __init__(self) -> None:
         self.path = Path()
         self.keep = False
 
     def open(self) -> None:
-        """Make the file."""
+        """Create the file."""
         handle, name = tempfile.mkstemp(prefix="sandbox-vllm-", suffix=".log")
         os.close(handle)
         self.path = Path(name)
 
     @contextmanager
-    def catching(self) -> Iterator[int]:
-        """Send standard output and error there, of this process and of those that it starts now.
+    def redirected(self) -> Iterator[int]:
+        """Redirect standard output and error of this process and new child processes to the file.
 
-        Yields a descriptor of the true standard error. Processes that are started meanwhile go on
-        writing to the file.
+        Child processes that are started meanwhile keep writing to the file.
+
+        Yields:
+            A descriptor of the original standard error.
         """
         sys.stdout.flush()
         sys.stderr.flush()
@@ -56,46 +63,59 @@ class EngineLog:
         finally:
             sys.stdout.flush()
             sys.stderr.flush()
-            for descriptor, place in zip(saved, (1, 2), strict=True):
-                os.dup2(descriptor, place)
+            for descriptor, target in zip(saved, (1, 2), strict=True):
+                os.dup2(descriptor, target)
                 os.close(descriptor)
             os.close(file)
 
     def last_line(self) -> str:
-        """What the engine said last, without its own time stamps."""
+        """Return the last line of the log, without the engine's time stamp."""
         lines = self._text().splitlines()
-        return next((line for line in map(_bare, reversed(lines)) if line), "")[:120]
+        return next((line for line in map(_without_prefix, reversed(lines)) if line), "")[:120]
 
     def cause(self) -> str | None:
-        """The error that an engine process died of, as far as the log tells."""
-        found = _ERROR.findall(self._text())
-        telling = [f"{kind}: {text}" for kind, text in found if not text.startswith(_MISLEADING)]
-        return telling[0][:400] if telling else None
+        """Return the first error in the log that explains a failure; None if there is none."""
+        errors = [
+            f"{kind}: {text}"
+            for kind, text in _ERROR.findall(self._text())
+            if not text.startswith(_MISLEADING)
+        ]
+        return errors[0][:400] if errors else None
 
     def _text(self) -> str:
         return self.path.read_text(encoding="utf-8", errors="replace") if self.path.name else ""
 
     def close(self) -> None:
-        """Delete the file, unless somebody should read it."""
+        """Delete the file, unless it should be kept."""
         if self.path.name and not self.keep:
             self.path.unlink(missing_ok=True)
 
 
-def _bare(line: str) -> str:
-    return _HEAD.sub("", line).strip()
+def _without_prefix(line: str) -> str:
+    return _PREFIX.sub("", line).strip()
 
 
 async def with_progress(work: Awaitable[T], log: EngineLog, what: str, descriptor: int) -> T:
-    """Wait for something slow, and say every few seconds on a descriptor how far it has got."""
+    """Wait for slow work, and write its progress to a descriptor every few seconds.
+
+    Args:
+        work: the work.
+        log: the log whose last line is shown.
+        what: describes the work.
+        descriptor: the file descriptor to write to.
+
+    Returns:
+        The result of the work.
+    """
     began = time.monotonic()
     task = asyncio.ensure_future(work)
-    _say(descriptor, f"{what} ...")
+    _write_line(descriptor, f"{what} ...")
     while not (await asyncio.wait({task}, timeout=_TICK))[0]:
-        _say(descriptor, f"{what}: {time.monotonic() - began:.0f} s, {log.last_line()}")
+        _write_line(descriptor, f"{what}: {time.monotonic() - began:.0f} s, {log.last_line()}")
     result = await task
-    _say(descriptor, f"{what}: ready after {time.monotonic() - began:.0f} s")
+    _write_line(descriptor, f"{what}: ready after {time.monotonic() - began:.0f} s")
     return result
 
 
-def _say(descriptor: int, line: str) -> None:
+def _write_line(descriptor: int, line: str) -> None:
     os.write(descriptor, f"{line}\n".encode())

@@ -1,8 +1,8 @@
-"""Language models on servers that speak OpenAI's HTTP interface.
+"""The backend for servers with OpenAI's HTTP API.
 
-One backend can use several addresses. Calls of one episode go to the same address, whose prefix
-cache holds what they share, unless that address rests after a failure or has much more to do than
-another. How many calls an address gets at once follows from how it copes with them.
+One backend can use several addresses. Calls of one episode go to the same address, for its prefix
+cache, unless that address is paused after a failure or much busier than another. The number of
+concurrent calls to an address adapts to its load.
 """
 
 from __future__ import annotations
@@ -17,7 +17,6 @@ from pydantic import Field, field_validator, model_validator
 
 from agents.forms import Rating
 from sandbox.backends.addresses import Address, choose
-from sandbox.backends.asking import CONNECT_SECONDS, Key, can_be_retried, retry_seconds
 from sandbox.backends.base import (
     BackendDown,
     Call,
@@ -27,43 +26,45 @@ from sandbox.backends.base import (
     Reply,
     Unavailable,
 )
-from sandbox.backends.expected import LABELS_SHOWN, expected_rating
+from sandbox.backends.expected_rating import LABELS_SHOWN, expected_rating
+from sandbox.backends.retries import CONNECT_SECONDS, Key, can_be_retried, retry_seconds
 
 if TYPE_CHECKING:
     import aiohttp
 
 MODELS_SECONDS = 30.0
-"""How long an address may take to list its models."""
+"""Timeout of listing the models of an address, in seconds."""
 
 KEEPALIVE_SECONDS = 4.0
-"""How long an idle connection is kept: less than vLLM's server keeps it, which is 5 seconds."""
+"""Seconds that an idle connection is kept: less than the 5 seconds of vLLM's server."""
 
 END_OF_THINKING = 64
 """Tokens between the end of a thinking budget and the answer."""
 
 _REFUSED = frozenset((400, 413, 422))
 _OVERLOADED = frozenset((408, 429, 503, 504))
-_NEWER_LIMIT = "max_completion_tokens"  # OpenAI's newer models; many servers know the old alone
-_GIVEN_UP = frozenset(("abort", "error"))  # what was said is not all that there was to say
-_LEAST_LOGPROB = -700.0  # servers write -9999 or less for what has next to no probability
+_NEWER_LIMIT = "max_completion_tokens"  # OpenAI's newer models; many servers know only max_tokens
+_ABORTED = frozenset(("abort", "error"))  # the reply is incomplete
+_MIN_LOGPROB = -700.0  # servers write -9999 or less for a probability of about 0
 
 
 class OpenAIConfig(LanguageModelSettings):
-    """Settings of servers that speak OpenAI's HTTP interface.
+    """Settings of servers with OpenAI's HTTP API.
 
     Attributes:
         base_url: one address or several; `/v1` is added to one without a path.
-        api_key_env: the environment variable that holds the key, if the server wants one.
-        constrain: whether replies are held to a form's regular expression, which only vLLM's server
-            can do; `auto` asks the server whether it is one.
-        chat: whether prompts go through the model's chat template; false for a base model, which
-            gets the two messages as plain text.
-        max_in_flight: the most calls that an address gets at once.
-        extra_body: further fields of each request.
-        thinking: for reasoning models: keep what the model thought.
-        thinking_budget: tokens that it may think for, on top of those for the answer; null leaves
-            it to the server, and the tokens for the answer are then all there are.
-        priority: send each call's priority; for a vLLM started with `--scheduling-policy priority`.
+        api_key_env: the environment variable with the API key, if the server needs one.
+        constrain: constrain replies to the prompt template's regular expression, which only
+            vLLM's server can do; `auto` detects whether the server is vLLM's.
+        chat: use the model's chat template; false for a base model, which gets the two messages
+            as plain text.
+        max_in_flight: maximum number of concurrent calls to an address.
+        extra_body: additional fields of each request.
+        thinking: for reasoning models: store the thinking.
+        thinking_budget: tokens for thinking, in addition to those of the reply; null for no
+            budget: thinking and reply then share the tokens of the reply.
+        priority: send the priority of each call; for a vLLM started with
+            `--scheduling-policy priority`.
     """
 
     backend: Literal["openai"]
@@ -80,9 +81,9 @@ class OpenAIConfig(LanguageModelSettings):
     @field_validator("base_url")
     @classmethod
     def _base_url(cls, value: str | tuple[str, ...]) -> str | tuple[str, ...]:
-        addresses = [_address(one) for one in _several(value)]
+        addresses = [_address(url) for url in _as_tuple(value)]
         if not addresses or len(set(addresses)) < len(addresses):
-            raise ValueError("one address or several, each once")
+            raise ValueError("one or more addresses without duplicates")
         return value
 
     @model_validator(mode="after")
@@ -92,16 +93,16 @@ class OpenAIConfig(LanguageModelSettings):
         return self
 
     def addresses(self) -> tuple[str, ...]:
-        """The addresses, each as what the paths of the interface are added to."""
-        return tuple(_address(one) for one in _several(self.base_url))
+        """Return the base URLs, to which the paths of the API are added."""
+        return tuple(_address(url) for url in _as_tuple(self.base_url))
 
 
-def _several(value: str | tuple[str, ...]) -> tuple[str, ...]:
+def _as_tuple(value: str | tuple[str, ...]) -> tuple[str, ...]:
     return (value,) if isinstance(value, str) else value
 
 
 def _address(text: str) -> str:
-    """An address, checked. No error message repeats it: it may hold a password."""
+    """Validate a base URL. No error message repeats it, since it may contain a password."""
     try:
         parts = urlsplit(text.strip())
         _ = parts.port
@@ -116,8 +117,8 @@ def _address(text: str) -> str:
     return f"{parts.scheme}://{parts.netloc}{parts.path.rstrip('/') or '/v1'}"
 
 
-class Answer(NamedTuple):
-    """What a server sent back: the status, the header Retry-After, and the body."""
+class Response(NamedTuple):
+    """A server's response: the status, the header Retry-After, and the body."""
 
     status: int
     retry_after: str | None
@@ -125,7 +126,7 @@ class Answer(NamedTuple):
 
 
 class OpenAIBackend:
-    """Answers calls with one server or several."""
+    """Answers calls with one or more servers."""
 
     def __init__(self, config: OpenAIConfig) -> None:
         self._config = config
@@ -135,14 +136,14 @@ class OpenAIBackend:
 
     @property
     def model(self) -> str:
-        """The name under which the journal records who spoke."""
+        """The name of the model in the journal."""
         return self._config.model
 
     async def start(self) -> None:
-        """Ask every address whether it serves the model.
+        """Check that every address serves the model.
 
         Raises:
-            BackendDown: one cannot be reached, or does not serve it.
+            BackendDown: an address cannot be reached, or does not serve the model.
         """
         self._key = Key.read(self._config.api_key_env)
         import aiohttp  # here, since it takes long to import
@@ -152,23 +153,23 @@ class OpenAIBackend:
             timeout=aiohttp.ClientTimeout(total=None, connect=CONNECT_SECONDS),
             headers=self._key.headers(),
         )
-        looks = [self._look_at(one) for one in self._addresses]
-        for problem in await asyncio.gather(*looks, return_exceptions=True):
-            if problem is not None:
-                raise problem
+        checks = [self._check_address(address) for address in self._addresses]
+        for error in await asyncio.gather(*checks, return_exceptions=True):
+            if error is not None:
+                raise error
 
-    async def _look_at(self, address: Address) -> None:
-        """Make sure that an address serves the model, and find out whether it is vLLM's server."""
+    async def _check_address(self, address: Address) -> None:
+        """Check that an address serves the model, and detect vLLM's server."""
         content = await self._models(address)
         if not isinstance(_mapping(content).get("data"), list):
             raise BackendDown(
-                f"openai: {address.url}/models is no list of models; expected base_url to be that "
-                "of a server with OpenAI's interface, such as http://localhost:8000/v1"
+                f"openai: {address.url}/models is no list of models; expected base_url of a server "
+                "with OpenAI's API, such as http://localhost:8000/v1"
             )
         served = _served(content)
         if self._config.model not in served:
             names = self._key.hide(", ".join(served))
-            expected = f"one of {names}" if names else "a model that it serves, and it serves none"
+            expected = f"one of {names}" if names else "a served model, and there is none"
             raise BackendDown(
                 f"openai: {address.url} does not serve {self._config.model!r}; "
                 f"expected `model:` to be {expected}"
@@ -180,60 +181,60 @@ class OpenAIBackend:
 
         try:
             async with asyncio.timeout(MODELS_SECONDS):
-                answer = await self._request("GET", f"{address.url}/models")
+                response = await self._request("GET", f"{address.url}/models")
         except (aiohttp.ClientError, OSError) as error:
             raise BackendDown(
-                f"openai: {address.url} cannot be reached ({self._key.hide(_why(error))}); "
+                f"openai: {address.url} cannot be reached ({self._key.hide(_error_text(error))}); "
                 "start the server, or correct base_url"
             ) from None
-        if answer.status != 200:
-            raise BackendDown(self._down(address, answer))
-        return _read(answer.body)
+        if response.status != 200:
+            raise BackendDown(self._down_message(address, response))
+        return _parse_json(response.body)
 
     async def _request(
         self, method: str, url: str, body: Mapping[str, Any] | None = None
-    ) -> Answer:
+    ) -> Response:
         assert self._session is not None
         async with self._session.request(method, url, json=body, allow_redirects=False) as response:
             retry_after = response.headers.get("Retry-After")
-            return Answer(response.status, retry_after, await response.read())
+            return Response(response.status, retry_after, await response.read())
 
     async def answer(self, call: Call) -> Reply:
         """Answer one call.
 
         Raises:
-            CallFailed: the server does not take this prompt, or the reply holds no answer.
+            CallFailed: the server refuses this prompt.
             Unavailable: the server cannot be reached, or is overloaded.
-            BackendDown: the server refuses the key, or does not know the model.
+            BackendDown: the server refuses the key, or does not have the model.
         """
         import aiohttp
 
         address = await self._enter(call)
         try:
-            async with address.place():
-                answer = await self._ask(call, address)
+            async with address.request():
+                response = await self._send(call, address)
         except (aiohttp.ClientError, OSError) as error:
-            raise Unavailable(f"{address.url}: {self._key.hide(_why(error))}") from None
+            raise Unavailable(f"{address.url}: {self._key.hide(_error_text(error))}") from None
         address.reached()
-        self._check(address, answer)
-        return self._reply(call, self._content(address, answer))
+        self._check_status(address, response)
+        return self._reply(call, self._content(address, response))
 
-    async def _ask(self, call: Call, address: Address) -> Answer:
-        """Send a call, and once more if the server turns out to want the limit's newer name."""
+    async def _send(self, call: Call, address: Address) -> Response:
+        """Send a call; send it again if the server requires the newer name of the limit."""
         url = f"{address.url}/{'chat/completions' if self._config.chat else 'completions'}"
         body = self._body(call, address)
-        answer = await self._request("POST", url, body)
-        if _NEWER_LIMIT not in body and _wants_newer_limit(answer):
+        response = await self._request("POST", url, body)
+        if _NEWER_LIMIT not in body and _requires_newer_limit(response):
             address.limit = _NEWER_LIMIT
-            answer = await self._request("POST", url, self._body(call, address))
-        return answer
+            response = await self._request("POST", url, self._body(call, address))
+        return response
 
     async def _enter(self, call: Call) -> Address:
-        """Wait for a place at an address that is in use."""
+        """Choose an address, and wait until its gate admits the call."""
         while True:
             address = choose(self._addresses, call.name.episode)
             await address.gate.enter(call.priority)
-            if not address.resting():
+            if not address.seconds_paused():
                 return address
             address.gate.leave()
 
@@ -255,73 +256,73 @@ class OpenAIBackend:
             body["priority"] = call.priority
         if address.vllm and config.constrain != "none" and call.shape.regex is not None:
             body["structured_outputs"] = {"regex": call.shape.regex}
-        return body | self._labels(call)
+        return body | self._logprobs(call)
 
     def _prompt(self, call: Call) -> dict[str, Any]:
         if not self._config.chat:
             return {"prompt": f"{call.system}\n\n{call.user}"}
-        said = (("system", call.system), ("user", call.user))
-        return {"messages": [{"role": role, "content": text} for role, text in said]}
+        messages = (("system", call.system), ("user", call.user))
+        return {"messages": [{"role": role, "content": text} for role, text in messages]}
 
-    def _labels(self, call: Call) -> dict[str, Any]:
-        """Ask for the alternatives to each token, where an expected rating is wanted."""
+    def _logprobs(self, call: Call) -> dict[str, Any]:
+        """Return the fields that request log-probabilities, if an expected rating is needed."""
         if not self._config.expected_rating or not isinstance(call.shape, Rating):
             return {}
         if not self._config.chat:
             return {"logprobs": LABELS_SHOWN}
         return {"logprobs": True, "top_logprobs": LABELS_SHOWN}
 
-    def _check(self, address: Address, answer: Answer) -> None:
-        """Tell what a status means for the call, and for the address."""
-        status = answer.status
+    def _check_status(self, address: Address, response: Response) -> None:
+        """Raise the error that a status stands for; adapt the gate of the address."""
+        status = response.status
         if status == 200:
             address.gate.succeeded()
             return
         if status in _OVERLOADED:
             address.gate.overloaded()
-        message = self._key.hide(_message(answer.body)) or "no reason given"
+        message = self._key.hide(_error_message(response.body)) or "no reason given"
         if can_be_retried(status):
             problem = f"{address.url} answered {status}: {message}"
-            raise Unavailable(problem, retry_seconds(answer.retry_after))
+            raise Unavailable(problem, retry_seconds(response.retry_after))
         if status in _REFUSED:
             raise CallFailed(message)
-        raise BackendDown(self._down(address, answer))
+        raise BackendDown(self._down_message(address, response))
 
-    def _down(self, address: Address, answer: Answer) -> str:
-        """What to do about an address that answers nothing any more, in one line."""
+    def _down_message(self, address: Address, response: Response) -> str:
+        """Explain in one line why an address cannot be used, and what to do."""
         advice = {
-            401: f"put the key that it expects into the variable {self._key.variable}",
-            402: "its account wants to be paid first",
-            403: f"the key in the variable {self._key.variable} may not do this",
+            401: f"expected a valid API key in the variable {self._key.variable}",
+            402: "expected an account with credit",
+            403: f"expected an API key with access in the variable {self._key.variable}",
             404: "correct base_url (such as http://localhost:8000/v1), the model or the adapter",
-        }.get(answer.status, "see what the server says about it")
-        message = self._key.hide(_message(answer.body)) or "no reason given"
-        return f"openai: {address.url} answered {answer.status} ({message}); {advice}"
+        }.get(response.status, "see the log of the server")
+        message = self._key.hide(_error_message(response.body)) or "no reason given"
+        return f"openai: {address.url} answered {response.status} ({message}); {advice}"
 
-    def _content(self, address: Address, answer: Answer) -> Mapping[str, Any]:
-        """The body of a reply, with at least one choice in it."""
-        content = _read(answer.body)
+    def _content(self, address: Address, response: Response) -> Mapping[str, Any]:
+        """Parse the body of a response; it has at least one choice."""
+        content = _parse_json(response.body)
         if content is None:
             raise Unavailable(f"{address.url} sent a reply that is not JSON")
         choices = _mapping(content).get("choices")
         if isinstance(choices, list) and choices:
             return _mapping(content)
         code = _mapping(_mapping(content).get("error")).get("code")
-        if isinstance(code, int) and 400 <= code < 600:  # as gateways send them
-            self._check(address, answer._replace(status=code))
-        message = self._key.hide(_message(answer.body))
+        if isinstance(code, int) and 400 <= code < 600:  # from a gateway
+            self._check_status(address, response._replace(status=code))
+        message = self._key.hide(_error_message(response.body))
         raise Unavailable(f"{address.url} sent a reply without choices: {message}")
 
     def _reply(self, call: Call, content: Mapping[str, Any]) -> Reply:
         choice = _mapping(content["choices"][0])
-        ended = choice.get("finish_reason")
-        if ended in _GIVEN_UP:
-            raise Unavailable(f"the server gave the call up ({ended})")
-        text, thinking = self._said(choice)
+        finish_reason = choice.get("finish_reason")
+        if finish_reason in _ABORTED:
+            raise Unavailable(f"the server aborted the call ({finish_reason})")
+        text, thinking = self._texts(choice)
         usage = _mapping(content.get("usage"))
         return Reply(
             text,
-            ended == "length",
+            finish_reason == "length",
             _count(usage.get("prompt_tokens")),
             _count(usage.get("completion_tokens")),
             _count(_mapping(usage.get("prompt_tokens_details")).get("cached_tokens")),
@@ -329,22 +330,22 @@ class OpenAIBackend:
             self._expected(call, choice, text if thinking else None),
         )
 
-    def _said(self, choice: Mapping[str, Any]) -> tuple[str, str | None]:
-        """The answer and the thinking before it; an answer that never came is empty."""
+    def _texts(self, choice: Mapping[str, Any]) -> tuple[str, str | None]:
+        """Return the reply, empty if missing, and the thinking before it."""
         message = _mapping(choice.get("message"))
         text = message.get("content") if self._config.chat else choice.get("text")
         thinking = message.get("reasoning") or message.get("reasoning_content")
         text = text if isinstance(text, str) else ""
         return text, thinking if isinstance(thinking, str) else None
 
-    def _expected(self, call: Call, choice: Mapping[str, Any], answer: str | None) -> float | None:
+    def _expected(self, call: Call, choice: Mapping[str, Any], reply: str | None) -> float | None:
         shape = call.shape
         if not self._config.expected_rating or not isinstance(shape, Rating):
             return None
         logprobs = _mapping(choice.get("logprobs"))
-        tokens = _chat_tokens(logprobs) if self._config.chat else _plain_tokens(logprobs)
-        if answer is not None:
-            tokens = _from_answer(tokens, answer)
+        tokens = _chat_tokens(logprobs) if self._config.chat else _completion_tokens(logprobs)
+        if reply is not None:
+            tokens = _without_thinking(tokens, reply)
         return expected_rating(tokens, shape.labels if shape.integer else ())
 
     async def close(self) -> None:
@@ -362,44 +363,44 @@ Tokens = list[tuple[str, dict[str, float]]]
 
 
 def _chat_tokens(logprobs: Mapping[str, Any]) -> Tokens:
-    """The tokens of a chat's reply."""
+    """Return the tokens of a chat completion."""
     tokens: Tokens = []
     for entry in map(_mapping, _list(logprobs.get("content"))):
-        shown = [_mapping(one) for one in _list(entry.get("top_logprobs"))]
-        pairs = [(one.get("token"), one.get("logprob")) for one in (*shown, entry)]
-        tokens.append((str(entry.get("token", "")), _probabilities(pairs)))
+        alternatives = [_mapping(item) for item in _list(entry.get("top_logprobs"))]
+        pairs = [(item.get("token"), item.get("logprob")) for item in (*alternatives, entry)]
+        tokens.append((str(entry.get("token", "")), _log_probabilities(pairs)))
     return tokens
 
 
-def _plain_tokens(logprobs: Mapping[str, Any]) -> Tokens:
-    """The tokens of a completion."""
+def _completion_tokens(logprobs: Mapping[str, Any]) -> Tokens:
+    """Return the tokens of a text completion."""
     columns = [_list(logprobs.get(key)) for key in ("tokens", "token_logprobs", "top_logprobs")]
     return [
-        (str(text), _probabilities([*_mapping(shown).items(), (text, logprob)]))
-        for text, logprob, shown in zip(*columns, strict=False)
+        (str(text), _log_probabilities([*_mapping(alternatives).items(), (text, logprob)]))
+        for text, logprob, alternatives in zip(*columns, strict=False)
     ]
 
 
-def _probabilities(pairs: list[tuple[Any, Any]]) -> dict[str, float]:
+def _log_probabilities(pairs: list[tuple[Any, Any]]) -> dict[str, float]:
     return {
-        str(text): min(0.0, max(_LEAST_LOGPROB, float(logprob)))
+        str(text): min(0.0, max(_MIN_LOGPROB, float(logprob)))
         for text, logprob in pairs
         if isinstance(logprob, int | float)
     }
 
 
-def _from_answer(tokens: Tokens, answer: str) -> Tokens:
-    """The tokens from where the answer begins, without those of the thinking before it."""
-    line, joined = answer.strip().split("\n")[0], ""
-    for place in range(len(tokens) - 1, -1, -1):
-        joined = tokens[place][0] + joined
+def _without_thinking(tokens: Tokens, reply: str) -> Tokens:
+    """Return the tokens of the reply, without those of the thinking before it."""
+    line, joined = reply.strip().split("\n")[0], ""
+    for start in range(len(tokens) - 1, -1, -1):
+        joined = tokens[start][0] + joined
         if line in joined:
-            return tokens[place:]
+            return tokens[start:]
     return []
 
 
-def _read(body: bytes) -> Any:
-    """The content of a body; None where it is not JSON."""
+def _parse_json(body: bytes) -> Any:
+    """Parse JSON; return None if it is invalid."""
     try:
         return json.loads(body)
     except (ValueError, RecursionError):
@@ -407,29 +408,29 @@ def _read(body: bytes) -> Any:
 
 
 def _served(content: Any) -> dict[str, str]:
-    """Who owns each model that a server lists, by the model's name."""
-    models = [_mapping(one) for one in _list(_mapping(content).get("data"))]
-    return {str(one.get("id")): str(one.get("owned_by")) for one in models}
+    """Return the owner of each model that a server lists, by the model's name."""
+    models = [_mapping(model) for model in _list(_mapping(content).get("data"))]
+    return {str(model.get("id")): str(model.get("owned_by")) for model in models}
 
 
-def _message(body: bytes) -> str:
-    """What a server says is wrong."""
-    content = _mapping(_read(body))
+def _error_message(body: bytes) -> str:
+    """Return the error message in a response."""
+    content = _mapping(_parse_json(body))
     error = content.get("error", content)
-    for place in (_mapping(error), content):
+    for mapping in (_mapping(error), content):
         for key in ("message", "detail"):
-            if place.get(key):
-                return str(place[key])
+            if mapping.get(key):
+                return str(mapping[key])
     return error if isinstance(error, str) else body.decode("utf-8", "replace")
 
 
-def _wants_newer_limit(answer: Answer) -> bool:
-    """Whether a server refuses `max_tokens` by name; not that it finds the number too large."""
-    message = _message(answer.body) if answer.status == 400 else ""
+def _requires_newer_limit(response: Response) -> bool:
+    """Whether a server refuses the parameter `max_tokens`, and not only its value."""
+    message = _error_message(response.body) if response.status == 400 else ""
     return _NEWER_LIMIT in message and "instead" in message
 
 
-def _why(error: BaseException) -> str:
+def _error_text(error: BaseException) -> str:
     return str(error) or type(error).__name__
 
 

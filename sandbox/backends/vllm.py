@@ -1,7 +1,7 @@
-"""vLLM in this process. Only this file and its settings know that vLLM exists.
+"""The vLLM backend: an engine that this process starts. Only this module and its settings use vLLM.
 
-The engine gets token ids and gives back whole replies; a call's seed and priority go with it. What
-vLLM writes goes into a log file. An engine that dies is started again a bounded number of times.
+The engine gets token ids, with the seed and priority of each call, and returns whole replies. Its
+output goes to a log file. An engine that dies is restarted a limited number of times.
 """
 
 from __future__ import annotations
@@ -26,35 +26,35 @@ from sandbox.backends.base import (
     Unavailable,
 )
 from sandbox.backends.engine_log import EngineLog, with_progress
-from sandbox.backends.expected import LABELS_SHOWN, expected_rating
+from sandbox.backends.expected_rating import LABELS_SHOWN, expected_rating
 from sandbox.backends.vllm_config import VllmConfig, engine_args, one_line
 
 
 class VllmBackend:
-    """Answers calls with an engine of vLLM's, in processes of its own."""
+    """Answers calls with a vLLM engine, which has processes of its own."""
 
     def __init__(self, config: VllmConfig) -> None:
         self._config = config
         self._log = EngineLog()
         self._engine: Any = None
         self._loading: asyncio.Task[None] | None = None
-        self._guard: subprocess.Popen[bytes] | None = None
+        self._watchdog: subprocess.Popen[bytes] | None = None
         self._deaths = 0
-        self._asked = 0
+        self._sent = 0
         self._tokenizer: Any = None
         self._template: str | None = None  # the model's own
         self._system_role = True
 
     @property
     def model(self) -> str:
-        """The name under which the journal records who spoke."""
+        """The name of the model in the journal."""
         return self._config.model
 
     async def start(self) -> None:
-        """Load the model and warm the engine up.
+        """Load the model and warm up the engine.
 
         Raises:
-            BackendDown: that cannot be done.
+            BackendDown: the model cannot be loaded.
         """
         try:
             self._config.check()
@@ -67,15 +67,15 @@ class VllmBackend:
         await self._warm_up()
 
     async def _load(self) -> None:
-        """Start an engine; what it and its processes write goes into the log."""
-        with self._log.catching() as terminal:
-            again = " again, for it died" if self._deaths else ""
+        """Start an engine; the output of its processes goes to the log."""
+        with self._log.redirected() as terminal:
+            again = " again, since it died" if self._deaths else ""
             work = asyncio.to_thread(_make_engine, self._config, self._log.path)
             try:
                 self._engine = await with_progress(
                     work, self._log, f"vllm: loading {self._config.model}{again}", terminal
                 )
-                self._guard = _guard()
+                self._watchdog = _start_watchdog()
             except asyncio.CancelledError:
                 _kill_engine_processes()
                 raise
@@ -99,7 +99,7 @@ class VllmBackend:
             )
         try:
             self._ids("system", "user")
-        except Exception:  # templates raise what they like: some models know no system message
+        except Exception:  # any error of a template: some models have no system message
             self._system_role = False
 
     async def _warm_up(self) -> None:
@@ -110,7 +110,7 @@ class VllmBackend:
             pass
 
     def _ids(self, system: str, user: str) -> list[int]:
-        """A prompt as token ids."""
+        """Tokenise a prompt."""
         tokenizer = self._tokenizer
         if not self._config.chat:
             return list(tokenizer.encode(f"{system}\n\n{user}"))
@@ -129,41 +129,45 @@ class VllmBackend:
         """Answer one call.
 
         Raises:
-            CallFailed: the engine does not take this prompt.
-            Unavailable: the engine died; it is being started again.
-            BackendDown: it has died too often, or cannot be started again.
+            CallFailed: the engine refuses this prompt.
+            Unavailable: the engine died; it is being restarted.
+            BackendDown: the engine died too often, or cannot be restarted.
         """
         from vllm.exceptions import VLLMValidationError
         from vllm.v1.engine.exceptions import EngineDeadError
 
-        engine = await self._ready()
-        self._asked += 1
+        engine = await self._running_engine()
+        self._sent += 1
         try:
             ids = self._ids(call.system, call.user)
             params = self._config.params(
-                call.seed, call.shape.regex, call.max_tokens, call.temperature, self._labels(call)
+                call.seed,
+                call.shape.regex,
+                call.max_tokens,
+                call.temperature,
+                self._alternatives(call),
             )
             outputs = engine.generate(
                 _prompt(ids),
                 params,
-                f"{call.name}-{self._asked}",
+                f"{call.name}-{self._sent}",
                 lora_request=self._adapter(call),
                 priority=call.priority,
             )
-            output = [one async for one in outputs][-1]
+            output = [output async for output in outputs][-1]
         except EngineDeadError:
-            self._died(engine)
+            self._start_restart(engine)
             raise Unavailable("the engine died") from None
         except (VLLMValidationError, ValueError) as error:
             raise CallFailed(one_line(error)) from None
-        ended = output.outputs[0].finish_reason
-        if ended not in ("stop", "length"):  # what it has said is not all that it has to say
-            raise Unavailable(f"the engine gave the call up ({ended})")
+        finish_reason = output.outputs[0].finish_reason
+        if finish_reason not in ("stop", "length"):  # the reply is incomplete
+            raise Unavailable(f"the engine aborted the call ({finish_reason})")
         return self._reply(call, output)
 
-    def _labels(self, call: Call) -> int:
-        wanted = self._config.expected_rating and isinstance(call.shape, Rating)
-        return LABELS_SHOWN if wanted else 0
+    def _alternatives(self, call: Call) -> int:
+        needed = self._config.expected_rating and isinstance(call.shape, Rating)
+        return LABELS_SHOWN if needed else 0
 
     def _adapter(self, call: Call) -> Any:
         if call.adapter is None:
@@ -174,21 +178,21 @@ class VllmBackend:
         return LoRARequest(call.adapter, number, str(self._config.adapters[call.adapter]))
 
     def _reply(self, call: Call, output: Any) -> Reply:
-        said = output.outputs[0]
-        text, thinking = said.text, None
+        completion = output.outputs[0]
+        text, thinking = completion.text, None
         if self._config.thinking is not None:
-            text, thinking = self._apart(list(said.token_ids))
+            text, thinking = self._split_thinking(list(completion.token_ids))
         return Reply(
             text,
-            said.finish_reason == "length",
+            completion.finish_reason == "length",
             len(output.prompt_token_ids),
-            len(said.token_ids),
+            len(completion.token_ids),
             output.num_cached_tokens,
             thinking,
-            self._expected(call, said),
+            self._expected(call, completion),
         )
 
-    def _apart(self, ids: list[int]) -> tuple[str, str | None]:
+    def _split_thinking(self, ids: list[int]) -> tuple[str, str | None]:
         """The answer and the thinking in a reply; an answer that never came is empty."""
         answer = self._answer_ids(ids)
         thought = ids[: len(ids) - len(answer)]
@@ -199,7 +203,7 @@ class VllmBackend:
         )
 
     def _answer_ids(self, ids: list[int]) -> list[int]:
-        """The tokens of a reply that come after the thinking."""
+        """Return the tokens after the thinking."""
         if self._config.thinking is None:
             return ids
         from vllm.reasoning import ReasoningParserManager
@@ -208,25 +212,25 @@ class VllmBackend:
         parser = kind(self._tokenizer)
         return parser.extract_content_ids(ids) if parser.is_reasoning_end(ids) else []
 
-    def _expected(self, call: Call, said: Any) -> float | None:
+    def _expected(self, call: Call, completion: Any) -> float | None:
         shape = call.shape
-        if said.logprobs is None or not isinstance(shape, Rating):
+        if completion.logprobs is None or not isinstance(shape, Rating):
             return None
-        thought = len(said.token_ids) - len(self._answer_ids(list(said.token_ids)))
+        thought = len(completion.token_ids) - len(self._answer_ids(list(completion.token_ids)))
         tokens = [
-            (entry[chosen].decoded_token or "", _probabilities(entry))
-            for chosen, entry in zip(said.token_ids, said.logprobs, strict=True)
+            (entry[chosen].decoded_token or "", _log_probabilities(entry))
+            for chosen, entry in zip(completion.token_ids, completion.logprobs, strict=True)
         ]
         return expected_rating(tokens[thought:], shape.labels if shape.integer else ())
 
-    async def _ready(self) -> Any:
-        """The engine, once it is there."""
+    async def _running_engine(self) -> Any:
+        """Return the engine, once it is loaded."""
         assert self._loading is not None
         await asyncio.shield(self._loading)
         return self._engine
 
-    def _died(self, engine: Any) -> None:
-        """Start another engine; whoever notices first does."""
+    def _start_restart(self, engine: Any) -> None:
+        """Start a new engine, unless another call has done so already."""
         if engine is not self._engine or (self._loading and not self._loading.done()):
             return
         self._deaths += 1
@@ -254,10 +258,10 @@ class VllmBackend:
 
     async def _shut_down(self, engine: Any) -> None:
         await asyncio.to_thread(engine.shutdown)
-        if self._guard is not None:
-            self._guard.kill()
-            self._guard.communicate()
-            self._guard = None
+        if self._watchdog is not None:
+            self._watchdog.kill()
+            self._watchdog.communicate()
+            self._watchdog = None
 
 
 Config = VllmConfig
@@ -265,7 +269,7 @@ Backend = VllmBackend
 
 
 def _make_engine(config: VllmConfig, log: Path) -> Any:
-    """An engine, ready. Its processes do not hear of Ctrl-C: that is for this one to handle."""
+    """Load an engine. Its processes ignore Ctrl-C, which this process handles."""
     resource_tracker.ensure_running()  # else it starts with the engine, and unblocks the signal
     signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     os.environ.setdefault("VLLM_NO_USAGE_STATS", "1")
@@ -276,23 +280,23 @@ def _make_engine(config: VllmConfig, log: Path) -> Any:
     return engine
 
 
-def _probabilities(entry: Mapping[int, Any]) -> dict[str, float]:
-    """The log-probability of each alternative of one token, by its text."""
-    return {one.decoded_token or "": one.logprob for one in entry.values()}
+def _log_probabilities(entry: Mapping[int, Any]) -> dict[str, float]:
+    """Return the log-probability of each alternative to a token, by its text."""
+    return {token.decoded_token or "": token.logprob for token in entry.values()}
 
 
-def _guard() -> subprocess.Popen[bytes]:
-    """A process that kills the engine's once this one is gone, however it went.
+def _start_watchdog() -> subprocess.Popen[bytes]:
+    """Start a process that kills the engine's processes when this one has ended, even by SIGKILL.
 
-    It waits for the end of a pipe that only this process holds open; the engine's own workers go
+    It waits for the end of a pipe that only this process has open. The engine's own workers end
     with the engine.
     """
     engine = [str(process.pid) for process in multiprocessing.active_children()]
     script = 'cat >/dev/null; kill -9 "$@" 2>/dev/null'
     command = ["/bin/sh", "-c", script, "sandbox-engine-guard", *engine]
-    nowhere = subprocess.DEVNULL
+    devnull = subprocess.DEVNULL
     return subprocess.Popen(
-        command, stdin=subprocess.PIPE, stdout=nowhere, stderr=nowhere, start_new_session=True
+        command, stdin=subprocess.PIPE, stdout=devnull, stderr=devnull, start_new_session=True
     )
 
 
@@ -302,17 +306,25 @@ def _kill_engine_processes() -> None:
 
 
 def _prompt(ids: list[int]) -> Any:
-    """Token ids in the form that the engine takes as they are; other forms are deprecated."""
+    """Wrap token ids in the form that the engine expects; other forms are deprecated."""
     from vllm.inputs import tokens_input
 
     return tokens_input(ids)
 
 
-def pooled(model: str, extra: Mapping[str, Any], texts: list[str]) -> Any:
-    """Embed texts with a pooling model; for a process of its own, which ends afterwards.
+def embed_texts(model: str, extra: Mapping[str, Any], texts: list[str]) -> Any:
+    """Embed texts with a pooling model; runs in a child process, which ends afterwards.
+
+    Args:
+        model: a folder or a name on a model hub.
+        extra: additional engine arguments.
+        texts: the texts.
+
+    Returns:
+        An array of shape (texts, dimensions), float32.
 
     Raises:
-        RuntimeError: that cannot be done; one line says why, and it can be passed on to a parent.
+        RuntimeError: it failed; the message is one line, and the error can be pickled.
     """
     os.environ["VLLM_ENABLE_V1_MULTIPROCESSING"] = "0"
     os.environ.setdefault("VLLM_NO_USAGE_STATS", "1")
@@ -324,6 +336,6 @@ def pooled(model: str, extra: Mapping[str, Any], texts: list[str]) -> Any:
         chosen = {"enforce_eager": True} if current_platform.is_cpu() else {}
         engine = LLM(model=model, runner="pooling", **{**chosen, **extra})
         outputs = engine.embed(texts, use_tqdm=False)
-        return np.array([one.outputs.embedding for one in outputs], np.float32)
+        return np.array([output.outputs.embedding for output in outputs], np.float32)
     except Exception as error:
         raise RuntimeError(one_line(error)) from None

@@ -1,4 +1,4 @@
-"""The settings of vLLM in this process, checked by vLLM itself before anything is written."""
+"""The settings of the vLLM backend, validated by vLLM itself before a run is created."""
 
 from __future__ import annotations
 
@@ -23,11 +23,11 @@ INSTALL = f"{install_command('vllm')} (on a machine with a GPU), or see the READ
 
 
 class Thinking(BaseModel):
-    """How a reasoning model thinks before it answers.
+    """The thinking of a reasoning model before its reply.
 
     Attributes:
         parser: the name of vLLM's reasoning parser for the model (`qwen3`, `deepseek_r1`, ...).
-        budget: tokens that it may think for; they come on top of those for the answer.
+        budget: tokens for thinking, in addition to those of the reply.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -37,16 +37,16 @@ class Thinking(BaseModel):
 
 
 class VllmConfig(LanguageModelSettings):
-    """Settings of vLLM in this process.
+    """Settings of the vLLM backend.
 
     Attributes:
-        chat: whether prompts go through the model's chat template; false for a base model, which
-            gets the two messages as plain text.
+        chat: use the model's chat template; false for a base model, which gets the two messages
+            as plain text.
         chat_template: a file with a Jinja template to use instead of the model's own.
         adapters: folders of LoRA adapters by the name that personas use.
         thinking: for reasoning models.
-        restarts: how often an engine that died is started again.
-        extra: further engine arguments, by vLLM's own names (tensor_parallel_size, quantization,
+        restarts: number of restarts of an engine that died.
+        extra: additional engine arguments, by vLLM's own names (tensor_parallel_size, quantization,
             gpu_memory_utilization, max_model_len, ...).
     """
 
@@ -59,10 +59,10 @@ class VllmConfig(LanguageModelSettings):
     extra: dict[str, Any] = Field(default_factory=dict)
 
     def check(self) -> None:
-        """Look at the model's folder, the adapters, the template and the engine arguments.
+        """Check the model's folder, the adapters, the template and the engine arguments.
 
         Raises:
-            ValueError: vLLM is not installed, or something is not there.
+            ValueError: vLLM is not installed, or a setting is invalid.
         """
         if importlib.util.find_spec("vllm") is None:
             raise ValueError(f"backend: found vllm, which is not installed; expected {INSTALL}")
@@ -81,17 +81,21 @@ class VllmConfig(LanguageModelSettings):
     def _check_model(self) -> None:
         folder = Path(self.model)
         if folder.is_dir() and not (folder / "config.json").is_file():
-            raise ValueError(f"model: found {self.model!r}, a folder without a config.json")
+            raise ValueError(
+                f"model: found {self.model!r}, a folder without a config.json; expected a model"
+            )
         if not folder.is_dir() and (folder.is_absolute() or self.model.count("/") > 1):
-            raise ValueError(f"model: found {self.model!r}, which is not there; expected a folder")
+            raise ValueError(
+                f"model: found {self.model!r}, which does not exist; expected a folder"
+            )
         if not folder.is_dir() and _offline() and not _cached(self.model):
             raise ValueError(
-                f"model: found {self.model!r}, which is neither a folder here nor in the cache "
-                "of the model hub, and HF_HUB_OFFLINE is set; expected a model that is here"
+                f"model: found {self.model!r}, which is neither a folder nor in the cache of the "
+                "model hub, and HF_HUB_OFFLINE is set; expected a local model"
             )
 
     def _check_extra(self) -> None:
-        """Engine arguments by name; where the model is at hand vLLM looks at their values too."""
+        """Check the names of engine arguments; for a local model, also their values."""
         with _quiet():
             from vllm.engine.arg_utils import AsyncEngineArgs
             from vllm.reasoning import ReasoningParserManager
@@ -103,7 +107,7 @@ class VllmConfig(LanguageModelSettings):
                 near = difflib.get_close_matches(key, known, 1)
                 hint = f"; did you mean {near[0]}?" if near else ""
                 raise ValueError(
-                    f"extra.{key}: not an engine argument of vLLM's to be set here{hint}"
+                    f"extra.{key}: unknown or reserved; expected an engine argument of vLLM{hint}"
                 )
         if self.thinking is not None and self.thinking.parser not in parsers:
             raise ValueError(
@@ -124,28 +128,28 @@ class VllmConfig(LanguageModelSettings):
                 raise ValueError(
                     f"extra.{key}: found {self.extra[key]!r}; expected: {first['msg']}"
                 ) from None
-            raise ValueError(f"extra: vLLM refuses them: {first['msg']}") from None
-        except Exception as error:  # vLLM raises what it likes
-            raise ValueError(f"extra: vLLM refuses them: {one_line(error)}") from None
+            raise ValueError(f"extra: refused by vLLM: {first['msg']}") from None
+        except Exception as error:  # vLLM raises errors of many types
+            raise ValueError(f"extra: refused by vLLM: {one_line(error)}") from None
 
     def _check_sampling(self) -> None:
         try:
             with _quiet():
                 self.params(0, None, 1, self.temperature, 0)
-        except Exception as error:  # vLLM raises what it likes
-            raise ValueError(f"sampling: vLLM refuses it: {one_line(error)}") from None
+        except Exception as error:  # vLLM raises errors of many types
+            raise ValueError(f"sampling: refused by vLLM: {one_line(error)}") from None
 
     def params(
         self, seed: int, regex: str | None, max_tokens: int, temperature: float, labels: int
     ) -> Any:
-        """The sampling parameters of a call.
+        """Return the sampling parameters of a call.
 
         Args:
-            seed: of the sampling.
-            regex: what the reply is held to; None for free text.
-            max_tokens: of the answer; those for thinking come on top.
+            seed: the seed of the call.
+            regex: constrains the reply; None for free text.
+            max_tokens: of the reply; tokens for thinking are added.
             temperature: 0 is greedy.
-            labels: how many alternatives to each token to report; 0 for none.
+            labels: number of alternatives to report for each token; 0 for none.
         """
         from vllm import SamplingParams
         from vllm.sampling_params import RequestOutputKind, StructuredOutputsParams
@@ -163,7 +167,7 @@ class VllmConfig(LanguageModelSettings):
         )
 
     def adapter_names(self) -> Collection[str]:
-        """The LoRA adapters that personas may name."""
+        """Return the LoRA adapters that personas may name."""
         return self.adapters
 
 
@@ -179,18 +183,18 @@ def _cached(model: str) -> bool:
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Keep what vLLM writes off the terminal."""
+    """Keep the output of vLLM off the terminal."""
     log = EngineLog()
     log.open()
     try:
-        with log.catching(), warnings.catch_warnings(action="ignore"):
+        with log.redirected(), warnings.catch_warnings(action="ignore"):
             yield
     finally:
         log.close()
 
 
 def engine_arguments(config: VllmConfig) -> dict[str, Any]:
-    """What the engine is started with: our defaults, what a CPU needs, and the user's own."""
+    """Return the engine's arguments: defaults, those that a CPU needs, and those of the config."""
     from vllm.platforms import current_platform
 
     chosen: dict[str, Any] = {
@@ -198,7 +202,7 @@ def engine_arguments(config: VllmConfig) -> dict[str, Any]:
         "scheduling_policy": "priority",
         "structured_outputs_config": {"backend": "guidance"},
     }
-    if current_platform.is_cpu():  # a seeded prompt that is prefilled in chunks kills it there
+    if current_platform.is_cpu():  # chunked prefill of a seeded prompt kills it there
         chosen |= {"enforce_eager": True, "enable_chunked_prefill": False, "block_size": 32}
     if config.adapters:
         ranks = [_rank(folder) for folder in config.adapters.values()]
@@ -210,7 +214,7 @@ def engine_arguments(config: VllmConfig) -> dict[str, Any]:
 
 
 def engine_args(config: VllmConfig) -> Any:
-    """The same as vLLM's own object."""
+    """Return the engine's arguments as vLLM's object."""
     from vllm.config import StructuredOutputsConfig
     from vllm.engine.arg_utils import AsyncEngineArgs
 
@@ -224,6 +228,6 @@ def _rank(folder: Path) -> int:
 
 
 def one_line(error: BaseException) -> str:
-    """What an error says, on one line of at most 300 characters."""
+    """Return the message of an error, on one line of at most 300 characters."""
     text = " ".join(str(error).split()) or type(error).__name__
     return text if len(text) <= 300 else f"{text[:297]}..."

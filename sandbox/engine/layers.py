@@ -1,7 +1,7 @@
-"""The layers that a call goes through on its way to a backend. All have one signature, `Answer`.
+"""The layers (middleware) between an episode and a backend. All have one signature, `Answer`.
 
-A layer gets the function below it and returns one of the same kind. `layered` has the order. A
-further layer (a policy, a tracer, the approval of a person) is a function such as::
+A layer takes the function below it and returns one with the same signature. `layered` has the
+order. An additional layer (a policy, a tracer, human approval) is a function such as::
 
     def policy(answer: Answer) -> Answer:
         async def checked(call: Call) -> Result:
@@ -12,8 +12,8 @@ further layer (a policy, a tracer, the approval of a person) is a function such 
 
         return checked
 
-It is passed to `resume(..., layers=[policy])`. What it returns is journalled, so that a replay does
-not go through it again.
+It is passed to `resume(..., layers=[policy])`. Its result is journalled, so a replay does not call
+it again.
 """
 
 from __future__ import annotations
@@ -24,7 +24,6 @@ from random import Random
 from typing import NamedTuple
 
 from agents.forms import prompt_hash
-from sandbox.backends.asking import pause
 from sandbox.backends.base import (
     Backend,
     BackendDown,
@@ -34,6 +33,7 @@ from sandbox.backends.base import (
     Reply,
     Unavailable,
 )
+from sandbox.backends.retries import pause
 from sandbox.concurrency import Gate
 from sandbox.engine.journal import Journal
 from sandbox.engine.limits import Limiter
@@ -48,9 +48,9 @@ class Result(NamedTuple):
     Attributes:
         reply: the reply; None where the call failed.
         error: why it failed.
-        started: when the call was sent, in milliseconds at work.
-        took: how long the reply took, in milliseconds.
-        call_id: the row that holds the call already; None where it is still to be journalled.
+        started: when the call was sent, in milliseconds on the run's clock.
+        took: latency, in milliseconds.
+        call_id: the row of a call that is journalled already; None otherwise.
     """
 
     reply: Reply | None
@@ -64,7 +64,7 @@ Answer = Callable[[Call], Awaitable[Result]]
 """Answers a call: the signature that all layers share."""
 
 Layer = Callable[[Answer], Answer]
-"""Wraps an `Answer` in another one."""
+"""Wraps an `Answer`."""
 
 
 def layered(
@@ -77,19 +77,19 @@ def layered(
     jitter: Random,
     layers: Sequence[Layer] = (),
 ) -> Answer:
-    """Put the layers around a backend: this is their order, the outermost first.
+    """Wrap a backend in all layers, outermost first.
 
-    The budget is looked at once a call has passed the gate, since it may be spent by then.
+    The budget is checked after a call has passed the gate, since it may be spent by then.
 
     Args:
-        backend: who answers.
-        settings: its timeout and its number of retries.
-        journal: the calls of earlier sittings.
+        backend: answers the calls.
+        settings: the backend's timeout and number of retries.
+        journal: the calls of earlier sessions.
         delete: deletes a call from the journal, by its row.
-        gate: how many calls may be in flight.
-        limiter: when no further call may be made.
-        jitter: for the pauses between retries.
-        layers: further layers, the outermost first; they see what is not replayed.
+        gate: limits the calls in flight.
+        limiter: ends the session.
+        jitter: randomises the pauses between retries.
+        layers: additional layers, outermost first; they see only calls that are not replayed.
     """
     counts = limiter.counts
     return replay(
@@ -111,7 +111,7 @@ def layered(
 
 
 def wrapped(layers: Sequence[Layer], answer: Answer) -> Answer:
-    """Wrap an answer in layers, the outermost first."""
+    """Wrap an `Answer` in layers, outermost first."""
     for layer in reversed(layers):
         answer = layer(answer)
     return answer
@@ -120,10 +120,10 @@ def wrapped(layers: Sequence[Layer], answer: Answer) -> Answer:
 def replay(
     journal: Journal, delete: Callable[[int], None], counts: Counts, answer: Answer
 ) -> Answer:
-    """Answer from the journal where it holds the call.
+    """Answer a call from the journal if it is there.
 
-    The answer raises InputError where the journal holds the call with another prompt, unless such
-    changes are accepted: then the old call is deleted and the call is made anew.
+    Raises InputError if the journal has the call with another prompt, unless changes are accepted:
+    then the old call is deleted and requested again.
     """
 
     async def replayed(call: Call) -> Result:
@@ -133,9 +133,9 @@ def replay(
         if known.prompt_hash != prompt_hash(call.system, call.user):
             if not journal.accept_changes:
                 raise InputError(
-                    f"call {call.name}: the journal holds another prompt for it; expected the form "
-                    f"{call.name.form}, the personas and the memories that the run was started "
-                    "with (--accept-changes asks it anew)"
+                    f"call {call.name}: found another prompt in the journal; expected the prompt "
+                    f"template {call.name.form}, the personas and the memories that the run was "
+                    "started with (--accept-changes requests the call again)"
                 )
             delete(known.call_id)
             return await answer(call)
@@ -161,10 +161,9 @@ def _reply(known: Journalled) -> Reply | None:
 
 
 def limit_in_flight(gate: Gate, counts: Counts, answer: Answer) -> Answer:
-    """Limit the calls in flight; of those that wait, the lowest priority goes first.
+    """Limit the calls in flight; the waiting call with the lowest priority goes first.
 
-    Of calls with the same priority, those of the same episode go together, for the sake of prefix
-    caches.
+    Calls with the same priority are ordered by episode, for the prefix cache.
     """
 
     async def admitted(call: Call) -> Result:
@@ -180,24 +179,24 @@ def limit_in_flight(gate: Gate, counts: Counts, answer: Answer) -> Answer:
 
 
 def budget(limiter: Limiter, answer: Answer) -> Answer:
-    """Count a call, or raise Stopped where no further call may be made."""
+    """Count a call, or raise Stopped if the session is stopped or its budget is spent."""
 
     def counted(call: Call) -> Awaitable[Result]:
         limiter.check()
-        limiter.asked += 1
+        limiter.sent += 1
         return answer(call)
 
     return counted
 
 
 def retry(backend: Backend, settings: ModelSettings, limiter: Limiter, jitter: Random) -> Answer:
-    """Ask the backend, and again with the same seed while it is only unavailable.
+    """Send a call to the backend; retry with the same seed while the backend is unavailable.
 
-    The answer raises BackendDown once `settings.retries` are used up, or Stopped during a pause.
+    Raises BackendDown after `settings.retries` retries, and Stopped during a pause.
     """
     clock, timeout, tries = limiter.clock, settings.timeout, settings.retries + 1
 
-    async def asked(call: Call) -> Result:
+    async def sent(call: Call) -> Result:
         started = clock.milliseconds()
         for attempt in range(1, tries + 1):
             try:
@@ -216,4 +215,4 @@ def retry(backend: Backend, settings: ModelSettings, limiter: Limiter, jitter: R
                 await limiter.pause(max(wait, pause(attempt, jitter)))
         raise BackendDown(f"call {call.name}: {problem}, {tries} times")
 
-    return asked
+    return sent

@@ -1,4 +1,4 @@
-"""What every client of a server needs: its key, and when to send a request again."""
+"""Clients of HTTP servers: the API key, and when to retry a request."""
 
 from __future__ import annotations
 
@@ -12,61 +12,63 @@ from email.utils import parsedate_to_datetime
 from sandbox.backends.base import BackendDown
 
 CONNECT_SECONDS = 10.0
-"""How long an address may take to accept a connection."""
+"""Timeout of a connection attempt, in seconds."""
 
 LONGEST_WAIT = 600.0
-"""The longest that a server's Retry-After is heeded for, in seconds."""
+"""Upper limit of a server's Retry-After, in seconds."""
 
 LONGEST_PAUSE = 60.0
-"""The longest pause between two tries, in seconds, where the server asks for none."""
+"""The longest pause between two attempts, in seconds, if the server asks for none."""
 
 _RETRIED = frozenset((408, 409, 425, 429))
 
 
 def can_be_retried(status: int) -> bool:
-    """Tell whether the same request may succeed later, by the HTTP status of the answer."""
+    """Whether the same request may succeed later, by the HTTP status of the response."""
     return status in _RETRIED or status >= 500
 
 
 def pause(attempt: int, jitter: random.Random, first: float = 2.0) -> float:
-    """Seconds to wait before a request is sent again: exponential backoff with jitter.
+    """Return the seconds to wait before a retry: exponential backoff with jitter.
 
     Args:
-        attempt: how often it has been sent before, from 1.
-        jitter: draws between half of the pause and all of it.
-        first: the pause after the first attempt, in seconds; it doubles with each further one.
+        attempt: number of attempts so far, from 1.
+        jitter: draws the pause between half of its length and all of it.
+        first: the pause after the first attempt, in seconds; it doubles with each attempt.
     """
     return min(LONGEST_PAUSE, first * 2.0 ** (attempt - 1)) * jitter.uniform(0.5, 1.0)
 
 
 @dataclass(frozen=True)
 class Key:
-    """The key for the servers, and the name of the variable that holds it."""
+    """An API key, and the environment variable that it is read from."""
 
     variable: str
     value: str
 
     @classmethod
     def read(cls, variable: str) -> Key:
-        """Take the key out of the environment; without one, requests carry none.
+        """Read the key from the environment; it is empty if the variable is not set.
 
         Raises:
-            BackendDown: no request can carry this key.
+            BackendDown: the key has characters that no header can contain.
         """
         value = os.environ.get(variable, "").strip()
         if not (value.isascii() and value.isprintable()):
-            raise BackendDown(f"openai: the key in {variable} has characters that no key can have")
+            raise BackendDown(
+                f"openai: {variable}: found characters that no key can have; expected an API key"
+            )
         return cls(variable, value)
 
     def __repr__(self) -> str:
         return f"Key({self.variable!r})"
 
     def headers(self) -> dict[str, str]:
-        """What goes with each request."""
+        """Return the headers of a request."""
         return {"Authorization": f"Bearer {self.value}"} if self.value else {}
 
     def hide(self, text: str) -> str:
-        """A text on one line and of at most 300 characters, without the key."""
+        """Return a text without the key, on one line of at most 300 characters."""
         if self.value:
             text = text.replace(self.value, "***")
         text = " ".join(text.split())
@@ -74,11 +76,14 @@ class Key:
 
 
 def retry_seconds(header: str | None, now: datetime | None = None) -> float:
-    """What a header Retry-After asks for: it holds seconds, or a date; 0 where it cannot be read.
+    """Parse a header Retry-After, which has seconds or a date.
 
     Args:
-        header: what it holds.
-        now: the present, if not that of the clock.
+        header: its value; None if there is none.
+        now: the current time, by default that of the system.
+
+    Returns:
+        Seconds to wait, at most `LONGEST_WAIT`; 0 if the header is invalid.
     """
     if header is None:
         return 0.0

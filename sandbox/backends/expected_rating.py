@@ -6,23 +6,23 @@ from collections.abc import Mapping, Sequence
 from math import exp
 
 LABELS_SHOWN = 20
-"""Alternatives of a token that are asked for: all labels, in whatever form a tokenizer has them."""
+"""Number of alternatives requested for each token: enough for all forms of all labels."""
 
 
 def expected_rating(
     tokens: Sequence[tuple[str, Mapping[str, float]]], labels: Sequence[str]
 ) -> float | None:
-    """The mean of the labels, each weighed by its probability (G-Eval, arXiv 2303.16634).
+    """Return the mean of the labels, weighted by probability (G-Eval, arXiv 2303.16634).
 
     Args:
-        tokens: of a reply, in order: the text of each, and the log-probability of each alternative
-            to it, by its text.
+        tokens: the tokens of a reply, in order: the text of each, and the log-probability of each
+            alternative by its text.
         labels: the ratings of the scale, as text.
 
     Returns:
-        The mean at the first token that contains a label, the probabilities of the labels scaled to
-        sum to one; None where no token does, or where labels are longer than one character: the
-        probability of 10 cannot be told from that of 1 at one token.
+        The mean at the first token that contains a label, with the probabilities of the labels
+        normalised to sum to one; None if no token does, or if labels have more than one
+        character, since one token does not distinguish 10 from 1.
     """
     if any(len(label) > 1 for label in labels):
         return None
