@@ -1,7 +1,7 @@
-"""The run config: typed, read from YAML, passed whole.
+"""The config of a run: typed, read from YAML.
 
-Everything wrong in it is one line that names the file, the key, what was found and what was
-expected, and is found before anything starts.
+Every error is found before the run starts, and is one line with the file, the key, what was found
+and what was expected.
 """
 
 from __future__ import annotations
@@ -48,12 +48,12 @@ _PATH_KEYS = (
 )
 
 
-class _Part(BaseModel):
+class _Section(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
 
-class MemoryConfig(_Part):
-    """What agents are born with, and what they recall."""
+class MemoryConfig(_Section):
+    """Prior memories of agents, and how memories are recalled."""
 
     prior: Path | None = None
     prior_pairs: int = Field(default=50, ge=0)
@@ -63,15 +63,12 @@ class MemoryConfig(_Part):
 
     @property
     def limit(self) -> int | None:
-        """How many of the most recent memories can be recalled; None for all."""
+        """Number of latest memories that can be recalled; None for all."""
         return None if self.keep == "all" else self.keep
 
 
-class Group(_Part):
-    """Agents that speak with a model of their own.
-
-    They are those of a label, a share drawn by chance, or those of some numbers.
-    """
+class Group(_Section):
+    """Agents with a model of their own: by label, by a random share, or by number."""
 
     model: ModelConfig
     label: Label | None = None
@@ -81,12 +78,14 @@ class Group(_Part):
     @model_validator(mode="after")
     def _one_rule(self) -> Group:
         if sum(rule is not None for rule in (self.label, self.share, self.agents)) != 1:
-            raise ValueError("either a label, a share or agents, to say who is in the group")
+            raise ValueError(
+                "exactly one of label, share and agents, which select the group's agents"
+            )
         return self
 
 
-class Models(_Part):
-    """Who speaks with which model."""
+class Models(_Section):
+    """The model of each role."""
 
     social: ModelConfig
     observer: ModelConfig
@@ -101,24 +100,25 @@ class Models(_Part):
         return value
 
     def roles(self) -> list[tuple[str, ModelConfig]]:
-        """Every role with its settings; a group is a role of its name."""
+        """Return every role with its settings; a group is a role of its name."""
         groups = [(name, group.model) for name, group in self.groups.items()]
         return [("social", self.social), ("observer", self.observer), *groups]
 
 
-class Schedule(_Part):
-    """In which order episodes are played, and how much goes on at once."""
+class Schedule(_Section):
+    """The order of episodes, and limits of concurrency."""
 
     order: Literal["out_of_order", "lock_step", "sequential"] = "out_of_order"
     max_in_flight: int = Field(default=1024, ge=1)
     max_ahead: int = Field(default=4, ge=1)
 
 
-class ParetoStop(_Part):
+class ParetoStop(_Section):
     """Stop once the product of the scales' means has not risen for `patience` rounds.
 
     Attributes:
-        scales: whose means are multiplied; None: those that the world names.
+        patience: number of rounds without a rise.
+        scales: the scales whose means are multiplied; None for those that the world names.
     """
 
     rule: Literal["pareto"] = "pareto"
@@ -126,10 +126,10 @@ class ParetoStop(_Part):
     scales: tuple[str, ...] | None = Field(default=None, min_length=1)
 
 
-class ScaleConfig(_Part):
-    """A scale that a config adds to its world, or another range for one of the world's scales.
+class ScaleConfig(_Section):
+    """A scale that a config adds to its world, or overrides for one of the world's scales.
 
-    A new scale needs `low`, `high` and `ask`; see `agents.scale.Scale` for what each key means.
+    A new scale needs `low`, `high` and `ask`; see `agents.scale.Scale` for the keys.
     """
 
     low: float | None = None
@@ -144,14 +144,14 @@ class ScaleConfig(_Part):
 class UnloadedWorld(Settings):
     """Settings of a world file that a stored run names and that has not been loaded.
 
-    They can be looked at; no world can be made from them.
+    They can be shown; no world can be made from them.
     """
 
     model_config = ConfigDict(extra="allow")
 
 
-class Config(_Part):
-    """One run, whole. Paths are absolute once it is loaded."""
+class Config(_Section):
+    """The config of a run. Paths are absolute once it is loaded."""
 
     name: str = Field(max_length=100)
     seed: int = Field(default=7, ge=0, lt=2**63)
@@ -172,7 +172,10 @@ class Config(_Part):
     @classmethod
     def _name(cls, value: str) -> str:
         if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]*", value) or value.endswith(".db"):
-            raise ValueError("letters, digits, '.', '_' and '-', not beginning with a sign")
+            raise ValueError(
+                "letters, digits, '.', '_' and '-'; must start with a letter or digit, "
+                "and must not end in .db"
+            )
         return value
 
     @field_validator("world", mode="before")
@@ -182,8 +185,8 @@ class Config(_Part):
             return value
         kind = value.get("kind") if isinstance(value, Mapping) else None
         if not isinstance(kind, str) or (kind not in kinds() and not is_file(kind)):
-            there = ", ".join(kinds())
-            raise ValueError(f"kind: found {kind!r}, expected one of {there}, or a Python file")
+            known = ", ".join(kinds())
+            raise ValueError(f"kind: found {kind!r}, expected one of {known}, or a Python file")
         if is_file(kind) and not may_load(kind, info.context):
             return UnloadedWorld.model_validate(value)
         try:
@@ -192,10 +195,10 @@ class Config(_Part):
             raise ValueError(f"kind: found {kind!r}, which cannot be loaded: {error}") from None
 
     def build_world(self) -> World:
-        """The world that this config asks for.
+        """Make the world of this config.
 
         Raises:
-            SettingError: a scale cannot be made; its key is that of the config.
+            SettingError: a scale is invalid; the error has the key of the config.
             InputError: the world is a file that has not been loaded.
         """
         if isinstance(self.world, UnloadedWorld):
@@ -206,10 +209,10 @@ class Config(_Part):
         try:
             return kind(self.world, self.seed, scales)
         except ValidationError as error:
-            raise SettingError("scales", _message(error)) from None
+            raise SettingError("scales", _first_error(error)) from None
 
     def as_json(self) -> str:
-        """The config as a run stores it."""
+        """Return the config as JSON, as it is stored with the run."""
         return self.model_dump_json()
 
     def files(self) -> list[Path]:
@@ -218,10 +221,10 @@ class Config(_Part):
         return [Path(name) for name in dict.fromkeys([self.world.kind, *backends]) if is_file(name)]
 
     def refuse_unloaded(self, given: Collection[str] = ()) -> None:
-        """Refuse to play a run with a file that has not been loaded.
+        """Check that no world or backend file is missing because it was not allowed.
 
         Args:
-            given: roles whose backends are handed in, so that theirs are not needed.
+            given: roles whose backends the caller passes in, so that theirs are not needed.
 
         Raises:
             InputError: the caller of `from_json` did not allow a file.
@@ -234,16 +237,16 @@ class Config(_Part):
 
     @staticmethod
     def from_json(text: str, allow: Collection[Path] = ()) -> Config:
-        """Read the config of a stored run.
+        """Parse the config of a stored run.
 
-        Of the files with Python code that it names, only those that are allowed are loaded.
+        Of the files with Python code that it names, only allowed ones are loaded.
 
         Args:
-            text: what `as_json` returned.
-            allow: files that the caller names.
+            text: the result of `as_json`.
+            allow: files that may be loaded.
 
         Raises:
-            InputError: it cannot be read any more.
+            InputError: it is no longer valid.
         """
         try:
             return Config.model_validate_json(text, context=only_files(allow))
@@ -252,53 +255,54 @@ class Config(_Part):
 
 
 def _scale(name: str, given: ScaleConfig, known: Scale | None) -> Scale:
-    """A new scale, or a known one with other values."""
+    """Make a new scale, or a known one with overrides."""
     key, values = f"scales.{name}", given.model_dump(exclude_none=True)
     if known is None:
-        missing = next((one for one in ("low", "high", "ask") if one not in values), None)
+        missing = next((key for key in ("low", "high", "ask") if key not in values), None)
         if missing is not None:
             raise SettingError(f"{key}.{missing}", "missing; expected a value")
     elif known.rater == "peers":
-        own = next((one for one in ("ask", "subject", "stages") if one in values), None)
-        if own is not None:
-            expected = "expected none: peers are asked by a prompt template, which `forms:` rewords"
-            raise SettingError(f"{key}.{own}", f"found {values[own]!r}; {expected}")
+        extra = next((key for key in ("ask", "subject", "stages") if key in values), None)
+        if extra is not None:
+            expected = "expected none: peers rate by a prompt template, which `forms:` replaces"
+            raise SettingError(f"{key}.{extra}", f"found {values[extra]!r}; {expected}")
     try:
         return Scale.model_validate(
             {**(known.model_dump() if known else {}), "name": name} | values
         )
     except ValidationError as error:
-        raise SettingError(key, _message(error)) from None
+        raise SettingError(key, _first_error(error)) from None
 
 
-def _message(error: ValidationError) -> str:
-    """What pydantic found first, in one line."""
+def _first_error(error: ValidationError) -> str:
+    """Describe the first error of pydantic in one line."""
     first = error.errors(include_url=False)[0]
     place = "".join(f"{part}: " for part in first["loc"] if isinstance(part, str))
-    return f"{place}found {_short(first['input'])}; expected: {_text(first)}"
+    return f"{place}found {_short(first['input'])}; expected: {_error_text(first)}"
 
 
-def _text(error: Any) -> str:
+def _error_text(error: Any) -> str:
     return str(error["msg"]).removeprefix("Value error, ")
 
 
 def load_config(path: Path, settings: Sequence[str] = (), **overrides: Any) -> Config:
-    """Read a config.
+    """Read a config file.
 
     Args:
-        path: a YAML file; paths in it are relative to it.
-        settings: ``a.b=value`` each, as ``--set`` gives them; paths relative to the working folder.
-        overrides: top-level keys that win over both.
+        path: a YAML file; paths in it are relative to its folder.
+        settings: overrides ``a.b=value``, as for ``--set``; paths are relative to the working
+            folder.
+        overrides: values of top-level keys that override both; None is ignored.
 
     Raises:
-        InputError: it cannot be read, or something in it cannot work.
+        InputError: it cannot be read, or is invalid.
     """
     data = _read_yaml(path)
     origin: dict[tuple[str, ...], str] = {}
-    _anchor(data, path.resolve().parent)
+    _resolve_paths(data, path.resolve().parent)
     for setting in settings:
         key = apply_setting(data, setting)
-        origin[key] = told(setting)
+        origin[key] = redacted(setting)
     data.update({key: value for key, value in overrides.items() if value is not None})
     data.setdefault("personas", str(PRESETS.parent / "data" / "personas.jsonl"))
     try:
@@ -306,18 +310,18 @@ def load_config(path: Path, settings: Sequence[str] = (), **overrides: Any) -> C
     except ValidationError as error:
         raise InputError(explain(error, str(path), origin, data)) from None
     except (RecursionError, ValueError, OverflowError):
-        raise InputError(f"{path}: nested without end; expected a config") from None
+        raise InputError(f"{path}: found keys nested too deeply; expected a config") from None
 
 
 class _Loader(yaml.SafeLoader):
-    """YAML in which a key that stands twice is an error, as it is nearly always a slip."""
+    """A YAML loader that refuses duplicate keys."""
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
         seen = set()
         for key, _ in node.value:
             if key.tag == "tag:yaml.org,2002:str" and key.value in seen:
                 raise yaml.constructor.ConstructorError(
-                    None, None, f"the key {key.value} stands twice", key.start_mark
+                    None, None, f"duplicate key {key.value}", key.start_mark
                 )
             seen.add(key.value if isinstance(key.value, str) else id(key))
         return super().construct_mapping(node, deep)
@@ -329,7 +333,9 @@ def _read_yaml(path: Path) -> dict[str, Any]:
     except OSError as error:
         raise InputError(f"{path}: cannot be read: {error.strerror}") from None
     except UnicodeDecodeError:
-        raise InputError(f"{path}: not a text file in UTF-8; expected a YAML config") from None
+        raise InputError(
+            f"{path}: found a file that is not UTF-8 text; expected a YAML config"
+        ) from None
     try:
         data = yaml.load(clean(text), _Loader)
     except yaml.YAMLError as error:
@@ -337,43 +343,45 @@ def _read_yaml(path: Path) -> dict[str, Any]:
         line = f":{mark.line + 1}" if mark else ""
         raise InputError(f"{path}{line}: not YAML: {getattr(error, 'problem', error)}") from None
     except (RecursionError, ValueError):
-        raise InputError(f"{path}: nested without end; expected a YAML config") from None
+        raise InputError(f"{path}: found keys nested too deeply; expected a YAML config") from None
     if not isinstance(data, dict):
         raise InputError(f"{path}: found {_short(data)}, expected a YAML mapping of config keys")
     return data
 
 
-def _anchor(data: dict[str, Any], folder: Path) -> None:
-    """Make relative paths absolute."""
+def _resolve_paths(data: dict[str, Any], folder: Path) -> None:
+    """Make the paths in a config absolute, in place."""
     for *parents, last in _PATH_KEYS:
-        part: Any = data
+        section: Any = data
         for parent in parents:
-            part = part.get(parent) if isinstance(part, dict) else None
-        if isinstance(part, dict) and isinstance(part.get(last), str):
-            part[last] = _absolute((*parents, last), part[last], folder)
+            section = section.get(parent) if isinstance(section, dict) else None
+        if isinstance(section, dict) and isinstance(section.get(last), str):
+            section[last] = _absolute((*parents, last), section[last], folder)
     memory = data.get("memory")
     embedder = memory.get("embedder") if isinstance(memory, dict) else None
-    _anchor_models([data.get("models"), embedder], folder)
+    _resolve_model_paths([data.get("models"), embedder], folder)
 
 
-def _anchor_models(parts: list[Any], folder: Path) -> None:
-    """The same for what is a path in the settings of models. They may hold themselves."""
+def _resolve_model_paths(sections: list[Any], folder: Path) -> None:
+    """Make the paths in settings of models absolute, in place; YAML aliases may be recursive."""
     seen: set[int] = set()
-    while parts:
-        part = parts.pop()
-        if not isinstance(part, dict) or id(part) in seen or part.get("backend") == "openai":
-            continue  # what a server knows by some name is no path here
-        seen.add(id(part))
-        adapters = part.get("adapters")
-        for place in (part, adapters if isinstance(adapters, dict) else {}):
-            for key, value in place.items():
-                if isinstance(value, str) and (place is adapters or _is_path(key, value)):
-                    place[key] = _absolute((), value, folder)
-        parts.extend(part.values())
+    while sections:
+        section = sections.pop()
+        if not isinstance(section, dict) or id(section) in seen:
+            continue
+        if section.get("backend") == "openai":
+            continue  # names that a server knows are not paths
+        seen.add(id(section))
+        adapters = section.get("adapters")
+        for mapping in (section, adapters if isinstance(adapters, dict) else {}):
+            for key, value in mapping.items():
+                if isinstance(value, str) and (mapping is adapters or _is_path(key, value)):
+                    mapping[key] = _absolute((), value, folder)
+        sections.extend(section.values())
 
 
 def _is_path(key: str, value: str) -> bool:
-    """Tell whether a setting of a model is a path; models and backends can have other names."""
+    """Whether a setting of a model is a path, not the name of a model or backend."""
     if key == "backend":
         return is_file(value)
     return key == "chat_template" or (key == "model" and value.startswith(_PATH_BEGINNINGS))
@@ -388,26 +396,29 @@ def _absolute(key: tuple[str, ...], value: str, folder: Path) -> str:
 
 
 def apply_setting(data: dict[str, Any], setting: str) -> tuple[str, ...]:
-    """Put one ``a.b=value`` into the data of a config; returns its key.
+    """Apply one override ``a.b=value`` to the data of a config, in place.
+
+    Returns:
+        Its key: ``("a", "b")``.
 
     Raises:
-        InputError: it has another form.
+        InputError: it is not of that form.
     """
     name, equals, text = setting.partition("=")
     key = tuple(name.strip().split("."))
     if not equals or not all(key):
-        raise InputError(f"{told(setting)}: expected a.b=value")
+        raise InputError(f"{redacted(setting)}: expected a.b=value")
     try:
         value = yaml.safe_load(text)
     except yaml.YAMLError:
-        raise InputError(f"{told(setting)}: expected a YAML value after =") from None
-    part = data
+        raise InputError(f"{redacted(setting)}: expected a YAML value after =") from None
+    section = data
     for parent in key[:-1]:
-        if not isinstance(part.setdefault(parent, {}), dict):
-            part[parent] = {}
-        part = part[parent]
-    part[key[-1]] = value
-    _anchor(data, Path.cwd())  # whatever else is in the data is absolute already
+        if not isinstance(section.setdefault(parent, {}), dict):
+            section[parent] = {}
+        section = section[parent]
+    section[key[-1]] = value
+    _resolve_paths(data, Path.cwd())  # all other paths are absolute already
     return key
 
 
@@ -415,7 +426,7 @@ def _short(value: Any) -> str:
     try:
         text = json.dumps(value, default=str, ensure_ascii=False)
     except (ValueError, RecursionError):
-        text = "something that holds itself"
+        text = "a recursive value"
     return text if len(text) <= 60 else text[:57] + "..."
 
 
@@ -425,19 +436,19 @@ def explain(
     origin: Mapping[tuple[str, ...], str],
     data: Mapping[str, Any],
 ) -> str:
-    """One line for the first thing that is wrong with the data of a config.
+    """Return an error message for the first error in the data of a config.
 
     Args:
-        error: what pydantic found.
-        path: where the data came from.
-        origin: where single keys came from instead.
-        data: what was read.
+        error: the error of pydantic.
+        path: the source of the data.
+        origin: the source of single keys that come from elsewhere.
+        data: the data.
     """
     first = error.errors(include_url=False)[0]
     key = _key(first["loc"], data, first["type"] == "missing")
     place = _origin_of(key, origin) or path
     name = ".".join(key)
-    message = _TOLD.get(first["type"], first["msg"].removeprefix("Value error, "))
+    message = _EXPECTED.get(first["type"], _error_text(first))
     if first["type"] == "extra_forbidden":
         return f"{place}: {name}: unknown key; {_expected_key(key, data)}"
     if first["type"] == "missing":
@@ -445,7 +456,7 @@ def explain(
     message = message[:1].lower() + message[1:]
     found = _short(first["input"])
     if _is_secret(key) and ("base_url" not in key or "@" in found):
-        found = "one that is not shown, for it may be secret"
+        found = "a value that is not shown, since it may be secret"
     return f"{place}: {name}: found {found}; expected: {message}"
 
 
@@ -453,12 +464,12 @@ _SECRET = re.compile("key|token|passw|url|://", re.IGNORECASE)
 
 
 def _is_secret(key: Sequence[str]) -> bool:
-    """Whether what stands under a key may be a secret, or hold one, as people mistake them."""
+    """Whether the value of a key, possibly misspelt, may be or contain a secret."""
     return any(_SECRET.search(part) for part in key)
 
 
-def told(setting: str) -> str:
-    """A ``--set`` as errors name it: without its value where that may be a secret."""
+def redacted(setting: str) -> str:
+    """Return a ``--set`` for an error message, without its value if that may be a secret."""
     name, _, value = setting.partition("=")
     hidden = _is_secret(name.split(".")) or _SECRET.search(value)
     return f"--set {name if hidden else setting}"
@@ -469,54 +480,57 @@ def _expected_key(key: Sequence[str], data: Any) -> str:
         data = data[part]
     backend = data.get("backend")
     if isinstance(backend, str) and is_file(backend):
-        return f"expected one that the class Config in {backend} has"
+        return f"expected a key of the class Config in {backend}"
     where = "docs/models.md" if key[0] == "models" or "embedder" in key else "the README"
     where = "docs/scenes.md or the README" if key[0] == "world" else where
     near = difflib.get_close_matches(key[-1], _known_keys(), 1, 0.75)
     hint = f"; did you mean {near[0]}?" if near else ""
-    return f"expected one that {where} lists{hint}"
+    return f"expected a key that {where} lists{hint}"
 
 
 def _known_keys() -> set[str]:
-    """The keys of a config and of whatever can be nested in it."""
-    found: set[str] = set()
+    """Return all keys of a config and its nested sections."""
+    known: set[str] = set()
     waiting: list[Any] = [Config, *(world_of(kind).settings_type for kind in kinds())]
     waiting += [kind_of(name).settings for name in BUILT_IN]
     while waiting:
-        part = waiting.pop()
-        if isinstance(part, type) and issubclass(part, BaseModel):
-            fields = part.model_fields
-            waiting += [field.annotation for name, field in fields.items() if name not in found]
-            found.update(fields)
+        annotation = waiting.pop()
+        if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+            fields = annotation.model_fields
+            waiting += [field.annotation for name, field in fields.items() if name not in known]
+            known.update(fields)
         else:
-            waiting.extend(get_args(part))
-    return found
+            waiting.extend(get_args(annotation))
+    return known
 
 
-_TOLD = {"path_type": "the path of a file", "model_type": "a mapping of keys"}
+_EXPECTED = {"path_type": "the path of a file", "model_type": "a mapping of keys"}
 
 
-def place_of(key: str, path: str, settings: Sequence[str]) -> str:
-    """Where a key was set: by a ``--set``, or else in the file."""
-    origin = {tuple(one.partition("=")[0].strip().split(".")): told(one) for one in settings}
+def place_of_key(key: str, path: str, settings: Sequence[str]) -> str:
+    """Return where a key was set: a ``--set``, or else the file at `path`."""
+    origin = {
+        tuple(setting.partition("=")[0].strip().split(".")): redacted(setting)
+        for setting in settings
+    }
     return _origin_of(tuple(key.split(".")), origin) or path
 
 
 def _origin_of(key: tuple[str, ...], origin: Mapping[tuple[str, ...], str]) -> str | None:
-    """Where a key was set: itself, or else what it is part of, or else a part of it."""
-    around = [at for at in origin if at == key[: len(at)]]
-    within = [at for at in origin if key == at[: len(key)]]
+    """Return where a key was set: itself, else a section that contains it, else a key within it."""
+    around = [other for other in origin if other == key[: len(other)]]
+    within = [other for other in origin if key == other[: len(key)]]
     nearest = max(around, key=len) if around else within[-1] if within else None
     return None if nearest is None else origin[nearest]
 
 
-def _key(place: Sequence[int | str], data: Any, missing: bool) -> tuple[str, ...]:
-    """The config's own keys in a place that also names the alternatives of a type."""
+def _key(loc: Sequence[int | str], data: Any, missing: bool) -> tuple[str, ...]:
+    """Return the config keys in pydantic's `loc`, which also names alternatives of a union."""
     key = []
-    for number, part in enumerate(place):
+    for number, part in enumerate(loc):
         if isinstance(data, Mapping) and part in data:
             key.append(str(part))
             data = data[part]
-        elif missing and isinstance(data, Mapping) and number == len(place) - 1:
+        elif missing and isinstance(data, Mapping) and number == len(loc) - 1:
             key.append(str(part))
     return tuple(key)

@@ -76,7 +76,7 @@ def test_bad_files_name_the_file_and_the_key(tmp_path: Path) -> None:
     path.write_text("rounds: [1\n")
     _fails(lambda: load_config(path), f"{path}:2", "not YAML")
     path.write_text("name: a\nname: b\n")
-    _fails(lambda: load_config(path), f"{path}:2", "the key name stands twice")
+    _fails(lambda: load_config(path), f"{path}:2", "duplicate key name")
     path.write_text("name: &a [*a]")
     _fails(lambda: load_config(path), str(path))
     path.write_text("- a list")
@@ -203,7 +203,7 @@ def test_a_password_in_an_address_is_not_shown() -> None:
             "models.social.api_key=s3cret",
             "--set models.social.api_key: models.social.api_key: unknown",
         ),
-        ("models.social.api_key_env=sk-s3cret", "found one that is not shown"),
+        ("models.social.api_key_env=sk-s3cret", "found a value that is not shown"),
         ("models.social.api_key s3cret", "expected a.b=value"),
         ("models.social.api_key=[s3cret", "expected a YAML value after ="),
     ],

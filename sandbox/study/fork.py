@@ -18,7 +18,7 @@ from sqlalchemy import Connection, func, insert, select, update
 from sandbox import __version__
 from sandbox.backends import backend_of, backends_of
 from sandbox.backends.embedding import embedder_of
-from sandbox.config import Config, apply_setting, explain, told
+from sandbox.config import Config, apply_setting, explain, redacted
 from sandbox.engine.changes import refuse_changes
 from sandbox.engine.run import new_run
 from sandbox.engine.society import add_questions, missing_questions
@@ -130,7 +130,7 @@ def _changed(
 ) -> Config:
     """A run's config with other settings, checked as one that is read from a file."""
     data: dict[str, Any] = json.loads(config.as_json()) | {"name": default}
-    origin = {apply_setting(data, setting): told(setting) for setting in settings}
+    origin = {apply_setting(data, setting): redacted(setting) for setting in settings}
     given = {"name": name, "rounds": rounds}
     for key, value in given.items():
         if value is not None:
