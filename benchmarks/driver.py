@@ -86,7 +86,7 @@ def play(
             writer.open()
             backend = Instant()
             backends = {"social": backend, "observer": backend}
-            runner = Runner(reader, writer, backends, Journal(reader))
+            runner = Runner.load(reader, writer, backends, Journal(reader))
             profiler = cProfile.Profile() if profile else None
             began = time.process_time()
             if profiler:

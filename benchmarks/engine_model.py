@@ -428,7 +428,7 @@ class Player:
             self._submit(base, (*OBSERVE_DRAFT, *(ratings or (REVISE,))))
         elif place == REVISE:
             self._submit(base, OBSERVE_REVISION)
-            self._scheduler.settled(episode.planned)
+            self._scheduler.mark_played(episode.planned)
             self._start()
         else:
             self._scored(episode)
@@ -441,7 +441,7 @@ class Player:
         episode.scores -= 1
         if not episode.scores:
             del self._open[episode.planned.number]
-            self._scheduler.observed(episode.planned)
+            self._scheduler.mark_complete(episode.planned)
             self._start()
 
 

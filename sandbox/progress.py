@@ -1,4 +1,4 @@
-"""The progress of a run: counters that the engine updates and a display reads meanwhile."""
+"""The progress of a run: counters that the engine updates and the live display reads."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 
 @dataclass
 class Counts:
-    """What a run has done in this sitting; the live display reads it."""
+    """Counters of a session."""
 
     calls: int = 0
     replayed: int = 0
@@ -22,27 +22,32 @@ class Counts:
 
 @dataclass
 class Clock:
-    """Time at work: it goes on from where an earlier sitting stopped."""
+    """Time spent on a run; continues from the total of earlier sessions.
+
+    Attributes:
+        before: seconds spent in earlier sessions.
+        began: start of this session, on the monotonic clock.
+    """
 
     before: float = 0.0
     began: float = field(default_factory=time.monotonic)
 
-    def sitting(self) -> float:
-        """Seconds at work in this sitting."""
+    def session_seconds(self) -> float:
+        """Return the seconds spent in this session."""
         return time.monotonic() - self.began
 
     def seconds(self) -> float:
-        """Seconds at work, over all sittings."""
-        return self.before + self.sitting()
+        """Return the seconds spent in all sessions."""
+        return self.before + self.session_seconds()
 
     def milliseconds(self) -> int:
-        """The same in whole milliseconds."""
+        """Return the same in milliseconds, rounded down."""
         return int(self.seconds() * 1000)
 
 
 @dataclass
 class Progress:
-    """How far a run has got; the live display reads it while the run goes on."""
+    """Progress of a run; the live display reads it while the run is played."""
 
     run: str
     agents: int

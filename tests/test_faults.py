@@ -277,7 +277,7 @@ def test_a_changed_form_is_named(tmp_path: Path) -> None:
     address = _broken_off(tmp_path, f"forms={forms}")
     forms.write_text("draft: {system: Be very brief.}\n")
     with pytest.raises(
-        InputError, match=r"changed since it was started: the form draft; .*--accept"
+        InputError, match=r"changed since it was started: the prompt template draft; .*--accept"
     ):
         resume(address)
     assert resume(address, accept_changes=True).status == "done"
@@ -317,7 +317,7 @@ def test_a_call_with_another_prompt_can_be_asked_anew(tmp_path: Path) -> None:
     address = _broken_off(tmp_path, "schedule.order=sequential")
     with closing(sqlite3.connect(tmp_path / "run.db")) as connection, connection:
         connection.execute("UPDATE forms SET system = 'Changed.' WHERE name = 'rate'")
-    with pytest.raises(InputError, match="changed since it was started: the form rate"):
+    with pytest.raises(InputError, match="changed since it was started: the prompt template rate"):
         resume(address)
     outcome = resume(address, accept_changes=True)
     assert outcome.status == "done"

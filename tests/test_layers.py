@@ -117,7 +117,7 @@ def test_an_unknown_call_goes_on() -> None:
 
 def test_another_prompt_is_refused_or_deletes_the_old_call() -> None:
     journal = Memory(b"another")
-    with pytest.raises(InputError, match=r"call 0/0/draft/1/0.0: the journal holds another prompt"):
+    with pytest.raises(InputError, match=r"call 0/0/draft/1/0.0: found another prompt"):
         _replay(journal)
     journal.accept_changes = True
     result, below, counts, deleted = _replay(journal)
@@ -154,7 +154,7 @@ def test_a_budget_counts_what_is_asked_and_stops() -> None:
         assert asyncio.run(_await(answer(call()))) == RESULT
     with pytest.raises(Stopped, match="the limit of 2 calls is reached"):
         answer(call())
-    assert (len(below.calls), limiter.asked) == (2, 2)
+    assert (len(below.calls), limiter.sent) == (2, 2)
     assert limiter.stopping == "the limit of 2 calls is reached"
 
 

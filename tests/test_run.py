@@ -207,7 +207,7 @@ def test_a_changed_persona_is_named_on_resume(tmp_path: Path) -> None:
     connection.close()
     Stopping.limit = 10**9
     with pytest.raises(
-        InputError, match=r"call 0/\d+/draft/\d+/0.0: the journal holds another prompt"
+        InputError, match=r"call 0/\d+/draft/\d+/0.0: found another prompt in the journal"
     ):
         resume(address, backends=backends)
 

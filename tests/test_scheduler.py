@@ -60,10 +60,10 @@ def _play(
         done = some.pop(chance.randrange(len(some)))
         if some is playing:
             settled[done.round].add(done.meeting.author)
-            scheduler.settled(done)
+            scheduler.mark_played(done)
             scoring.append(done)
         else:
-            scheduler.observed(done)
+            scheduler.mark_complete(done)
     return started
 
 
@@ -98,7 +98,7 @@ def test_who_is_free_goes_on_while_another_is_slow() -> None:
     while (planned := scheduler.next()) is not None:
         playing[planned.meeting.author] = planned
     for author in (0, 1, 2):
-        scheduler.settled(playing[author])
+        scheduler.mark_played(playing[author])
     started = []
     while (planned := scheduler.next()) is not None:
         started.append((planned.round, planned.meeting.author))
@@ -110,7 +110,7 @@ def test_earlier_rounds_go_first() -> None:
     scheduler = Scheduler(Schedule(), lambda _round: meetings, 3, 0, 3)
     first = scheduler.next()
     assert first is not None
-    scheduler.settled(first)
+    scheduler.mark_played(first)
     order = []
     while (planned := scheduler.next()) is not None:
         order.append((planned.round, planned.meeting.author))
@@ -138,15 +138,15 @@ def test_the_pareto_rule(products: list[int], patience: int, last: int | None) -
         rule.score(round, "after", "interest", 2, 2)
         rule.score(round, "before", "quality", 100)  # not the last stage
         rule.score(round, "after", "honesty", 1 - round)  # not one of its scales
-        rule.round_over(round)
+        rule.mark_complete(round)
     assert rule.stopped_after == last
 
 
 def test_a_round_without_scores_is_no_gain() -> None:
     rule = ParetoRule(1, FINALS)
-    rule.round_over(1)
+    rule.mark_complete(1)
     assert rule.stopped_after is None
-    rule.round_over(0)
+    rule.mark_complete(0)
     assert rule.stopped_after == 1
 
 

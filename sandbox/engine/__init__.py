@@ -1,1 +1,1 @@
-"""Playing a run: create it, work on it, resume it."""
+"""The engine: creates, plays and resumes runs."""

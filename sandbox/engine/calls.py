@@ -1,8 +1,8 @@
-"""Calls on behalf of episodes: named, answered through the layers, journalled, and parsed.
+"""Calls of episodes: named, sent through the layers, journalled, and parsed.
 
-A call is named before it is made, and its seed follows from its name. Its reply is in the journal
-before anything that depends on it is asked. On resume, a call with the same name and the same
-prompt is replayed; the same name with another prompt is an error, for something has changed.
+A call is named before it is sent, and its seed follows from its name. Its reply is in the journal
+before anything that depends on it is requested. On resume, a call with the same name and the same
+prompt is replayed; the same name with another prompt is an error, since something has changed.
 """
 
 from __future__ import annotations
@@ -33,13 +33,13 @@ from storage.writer import Writer
 T = TypeVar("T")
 
 
-class Speaker(NamedTuple):
-    """A model in a role.
+class RoleModel(NamedTuple):
+    """The model of a role.
 
     Attributes:
-        answer: the layers around its backend.
+        answer: its backend with the layers around it.
         model_id: its row in the database.
-        max_tokens, temperature: how it is sampled.
+        max_tokens, temperature: its sampling parameters.
     """
 
     answer: Answer
@@ -49,24 +49,23 @@ class Speaker(NamedTuple):
 
 
 class Answered(NamedTuple, Generic[T]):
-    """A call that is in the journal: what was read from its reply, and its row there."""
+    """A journalled call: its parsed reply and its row."""
 
     parsed: Parsed[T]
     call_id: int
 
 
 class Caller:
-    """Asks models on behalf of episodes. All calls of a run go through one instance.
+    """Sends the calls of all episodes of a run.
 
     Args:
         seed: the run's seed.
-        writer: where replies are journalled.
-        forms: the rows of the forms in the database, by name.
-        speakers: the speaker for an agent, by its number; for None, the one who is nobody in
-            particular.
-        observer: the speaker for the observer.
-        journal: the calls of earlier sittings.
-        counts: what the run has done in this sitting.
+        writer: writes the journal.
+        forms: the rows of the prompt templates, by name.
+        models: the model of an agent, by its number; for None, the model of the role `social`.
+        observer: the model of the observer.
+        journal: the calls of earlier sessions.
+        counts: counters of this session.
     """
 
     def __init__(
@@ -75,8 +74,8 @@ class Caller:
         seed: int,
         writer: Writer,
         forms: Mapping[str, int],
-        speakers: Callable[[int | None], Speaker],
-        observer: Speaker,
+        models: Callable[[int | None], RoleModel],
+        observer: RoleModel,
         journal: Journal,
         counts: Counts,
     ) -> None:
@@ -85,7 +84,7 @@ class Caller:
         self._seed = seed
         self._writer = writer
         self._forms = forms
-        self._speakers = speakers
+        self._models = models
         self._observer = observer
         self._group = GroupCommit(writer)
 
@@ -99,23 +98,23 @@ class Caller:
         depth: int,
         observing: bool,
     ) -> Answered[T]:
-        """Have a form filled in, and return once the reply is in the journal.
+        """Send a call, and return once its reply is in the journal.
 
         Args:
-            name: which call it is.
-            form: what is asked.
-            prompt: the form, rendered.
+            name: the name of the call.
+            form: the prompt template.
+            prompt: the template, rendered.
             past: the memory that the prompt shows.
-            adapter: the LoRA adapter that the speaker's persona names.
-            depth: how many calls of its episode have been answered.
-            observing: the observer answers.
+            adapter: the LoRA adapter that the agent's persona names.
+            depth: number of calls of its episode that have been answered.
+            observing: send it to the observer.
 
         Raises:
-            InputError: the journal holds this call with another prompt.
-            BackendDown: no call can be answered, or journalled, any more.
-            Stopped: no further call is to be made.
+            InputError: the journal has this call with another prompt.
+            BackendDown: no further call can be answered or journalled.
+            Stopped: the session is stopped.
         """
-        speaker = self._observer if observing else self._speakers(name.agent)
+        model = self._observer if observing else self._models(name.agent)
         shape = form.reply
         call = Call(
             name,
@@ -123,17 +122,17 @@ class Caller:
             prompt.system,
             prompt.user,
             shape,
-            shape.max_tokens or speaker.max_tokens,
-            speaker.temperature,
+            shape.max_tokens or model.max_tokens,
+            model.temperature,
             _priority(name.round + observing, depth),
             adapter,
         )
-        result = await speaker.answer(call)
+        result = await model.answer(call)
         if result.call_id is not None:
             reply = result.reply
             text, cut = (None, False) if reply is None else (reply.text, reply.cut)
             return Answered(_parse(form, text, cut), result.call_id)
-        answered = self._record(call, form, prompt, past, speaker.model_id, result)
+        answered = self._record(call, form, prompt, past, model.model_id, result)
         if not self.journal.copy:
             await self._group.written(hurry=self.counts.in_flight == 0)
         return answered
@@ -147,7 +146,7 @@ class Caller:
         model_id: int,
         result: Result,
     ) -> Answered[T]:
-        """Parse a reply, and hand the call over to the writer."""
+        """Parse a reply, and pass the call to the writer."""
         writer, name = self._writer, call.name
         reply = _NO_REPLY if result.reply is None else result.reply
         text = None if result.reply is None else clean(reply.text)
@@ -197,7 +196,7 @@ class Caller:
         counts.tokens_cached += reply.cached_tokens or 0
 
     async def flush(self) -> None:
-        """Commit what is still waiting."""
+        """Commit everything that is waiting to be written."""
         await self._group.written(hurry=True)
 
 
@@ -205,12 +204,13 @@ _NO_REPLY = Reply("")
 
 
 def _priority(round: int, depth: int) -> int:
-    """Order the calls that wait, the lowest first, so that whoever is behind catches up.
+    """Dispatch priority; lower runs first, so lagging episodes catch up.
 
     Args:
-        round: of the call. Nobody waits for a score, so a score counts as of the round after.
-        depth: how many calls of its episode have been answered: drafts go before ratings, ratings
-            before revisions, and of scenes those with the longest way to go.
+        round: the round of the call; for an observation the next one, since no episode waits for
+            it.
+        depth: number of calls of its episode that have been answered: drafts run before ratings,
+            ratings before revisions, and early acts of a scene before late ones.
     """
     return 1000 * round + min(depth, 999)
 
@@ -220,7 +220,7 @@ def _parse(form: Form[T], text: str | None, cut: bool) -> Parsed[T]:
 
 
 def _pieces(reply: str, parsed: Parsed[Any]) -> tuple[str, ...]:
-    """Split a reply into the pieces in which it is stored, so that a reason is stored once."""
+    """Split a reply into the texts that are stored, so that a reason is stored once."""
     value = parsed.value
     if isinstance(value, Judgement) and value.reason and reply.endswith(value.reason):
         return reply[: -len(value.reason)], value.reason

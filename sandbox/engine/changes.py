@@ -1,7 +1,7 @@
-"""What has changed since a run was started: named, and refused unless it is accepted.
+"""Changes since a run was started: they are reported, and refused unless accepted.
 
-A run carries its own copies of forms, personas and questions, and goes on with those whatever
-became of the files. But whoever edited a file and resumes wants to know that.
+A run has its own copies of prompt templates, personas and questions, and continues with those even
+if the files have changed. But a user who edited a file and resumes needs to know that.
 """
 
 from __future__ import annotations
@@ -25,35 +25,34 @@ from storage.reader import Reader
 
 
 def refuse_changes(reader: Reader, config: Config, backends: Mapping[str, Backend]) -> None:
-    """Compare a run with the program and the files as they are now.
+    """Compare a run with the current program, models and files.
 
     Args:
         reader: the run.
-        config: of the run.
-        backends: by role, as they are now.
+        config: its config.
+        backends: the current backend of each role.
 
     Raises:
-        InputError: something is not what it was when the run was started; files that are gone do
-            not count.
+        InputError: something has changed since the run was started; deleted files do not count.
     """
-    found = "; ".join(_changes(reader, config, backends))
-    if found:
+    changes = "; ".join(_changes(reader, config, backends))
+    if changes:
         raise InputError(
-            f"{reader.run.name}: changed since it was started: {found}; expected no change, or "
-            "--accept-changes to go on with the run's own copies"
+            f"{reader.run.name}: changed since it was started: {changes}; expected no change, or "
+            "--accept-changes to continue with the run's own copies"
         )
 
 
 def _changes(reader: Reader, config: Config, backends: Mapping[str, Backend]) -> Iterator[str]:
-    was = reader.run.code_version
-    if was != __version__:
-        yield f"the program's version, {was} then, {__version__} now"
+    version = reader.run.code_version
+    if version != __version__:
+        yield f"the program's version, {version} then, {__version__} now"
     yield from _models(reader, backends)
     embedder = embedder_of(config.memory.embedder).name
     if embedder != reader.run.embedder:
         yield f"the embedder, {reader.run.embedder} then, {embedder} now"
     yield from _forms(reader, config)
-    if _measures(config.build_world().declaration) != _measures(declaration_of(reader)):
+    if _declared(config.build_world().declaration) != _declared(declaration_of(reader)):
         yield "the world's scales or stages"
     if config.personas.is_file():
         known = set(read_personas(config.personas))
@@ -63,9 +62,12 @@ def _changes(reader: Reader, config: Config, backends: Mapping[str, Backend]) ->
         yield f"questions in {config.questions}"
 
 
-def _measures(declaration: Declaration) -> list[Any]:
-    """What tables and ratings depend on: stages and measures, with their ranges."""
-    ranges = [(one.name, one.low, one.high, one.scale.integer) for one in declaration.measures]
+def _declared(declaration: Declaration) -> list[Any]:
+    """Return what tables and ratings depend on: stages, and measures with their ranges."""
+    ranges = [
+        (measure.name, measure.low, measure.high, measure.scale.integer)
+        for measure in declaration.measures
+    ]
     return [[stage.name for stage in declaration.stages], ranges]
 
 
@@ -87,7 +89,7 @@ def _forms(reader: Reader, config: Config) -> Iterator[str]:
         return
     for name, form in read_forms(path, config.build_world().forms).items():
         if stored.get(name) != (form.system, form.user):
-            yield f"the form {name}"
+            yield f"the prompt template {name}"
 
 
 def _same_questions(reader: Reader, config: Config) -> bool:
@@ -95,4 +97,5 @@ def _same_questions(reader: Reader, config: Config) -> bool:
     query = select(t.c.text).join(q, q.c.text_id == t.c.id)
     query = query.where(reader.belongs_to_run(q.c.id), q.c.source.is_not(None)).order_by(q.c.id)
     stored = [row.text for row in reader.rows(query)]
-    return [one.text for one in read_questions(config.questions, len(stored))] == stored
+    current = read_questions(config.questions, len(stored))
+    return [question.text for question in current] == stored

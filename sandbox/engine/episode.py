@@ -1,4 +1,4 @@
-"""An episode as it is played: what a world asks of it becomes calls and rows."""
+"""Playing an episode: a world's requests become calls and rows."""
 
 from __future__ import annotations
 
@@ -23,17 +23,17 @@ T = TypeVar("T")
 
 
 class PlayedEpisode:
-    """Plays one meeting and hands its rows to the writer.
+    """Plays one meeting and passes its rows to the writer; a `worlds.base.Episode`.
 
     Args:
-        planned: who meets, in which round.
-        world: plays it, and declares what it records.
-        society: the agents and what they remember.
-        caller: the way to the models.
-        writer: where the rows go.
-        forms: the world's forms as worded in this run, by name.
-        attempts: how often a reply is asked for before it counts as missing.
-        recorded: the episode is in the database already; only observations may be missing.
+        planned: the meeting and its round.
+        world: plays the episode, and declares its stages and scales.
+        society: the agents and their memories.
+        caller: sends the calls.
+        writer: writes the rows.
+        forms: the prompt templates of the run, by name.
+        attempts: number of attempts at a usable reply before it counts as missing.
+        recorded: the episode is stored already; only observations may be missing.
     """
 
     def __init__(
@@ -73,7 +73,11 @@ class PlayedEpisode:
 
     @property
     def author(self) -> Agent:
-        """Whose episode it is."""
+        """The author.
+
+        Raises:
+            RuntimeError: the meeting has no author.
+        """
         number = self.planned.meeting.author
         if number is None:
             raise RuntimeError("this episode has no author")
@@ -81,20 +85,20 @@ class PlayedEpisode:
 
     @property
     def peers(self) -> Sequence[Agent]:
-        """Who else takes part."""
+        """The other agents of the meeting."""
         return [self._society.agents[number] for number in self.planned.meeting.peers]
 
     @property
     def question(self) -> str:
-        """What it is about."""
+        """The text of the question."""
         return self._society.question_index.texts[self._question]
 
     def recall(self, agent: Agent) -> Recalled | None:
-        """What the agent remembers nearest to the question, as of the end of the round before."""
+        """Return the memory nearest to the question, as of the end of the previous round."""
         return self._society.recall(agent, self._question, self.planned.round)
 
     def latest(self, agent: Agent) -> Recalled | None:
-        """What the agent learned last, as of the end of the round before."""
+        """Return the latest memory, as of the end of the previous round."""
         return self._society.latest(agent, self.planned.round)
 
     async def ask(
@@ -106,7 +110,18 @@ class PlayedEpisode:
         turn: int = 0,
         **values: Any,
     ) -> T:
-        """Have an agent fill in a form, and ask again while the reply cannot be used."""
+        """Send a prompt to an agent's model; try again while the reply is unusable.
+
+        Args:
+            agent: the agent; None for the social model without a persona.
+            form: the prompt template.
+            past: the memory that the prompt shows.
+            turn: distinguishes calls of one agent with the same template.
+            values: variables of the template.
+
+        Raises:
+            Unanswered: no attempt gave a usable reply.
+        """
         answer = await self._ask(agent, form, past, turn, values)
         if answer.parsed.value is None:
             raise Unanswered(form.name, turn)
@@ -115,57 +130,64 @@ class PlayedEpisode:
     async def rate(
         self, agent: Agent, form: Form[Judgement], *, past: Recalled | None = None, **values: Any
     ) -> Rated:
-        """Have a peer rate, and record the rating, also where there is none to be read."""
+        """Request a rating from a peer, and record it, also if it is missing."""
         answer = await self._ask(agent, form, past, 0, values)
-        row = self._judged(answer)
+        row = self._rating_row(answer)
         self._ratings.append({"rater": agent.number, **row})
-        judged = answer.parsed.value
-        return Rated(agent.number, *(judged or (None, None)))
+        judgement = answer.parsed.value
+        return Rated(agent.number, *(judgement or (None, None)))
 
     def observe(
         self, stage: str, *, agent: Agent | None = None, other: Agent | None = None, **values: Any
     ) -> None:
-        """Have the observer rate a stage on every scale that applies to it, in the background."""
+        """Start the observer's ratings of a stage on all scales that apply, in the background."""
         turn, self._observed_stages = self._observed_stages, self._observed_stages + 1
         subject: Subject = "stage" if agent is None else "agent" if other is None else "pair"
-        who = {"agent": _number(agent), "other": _number(other)}
+        agents = {"agent": _number(agent), "other": _number(other)}
         for scale in self._declaration.scales_for(stage, subject):
-            place = {"stage": stage, "scale": scale.name, **who}
-            score = self._score(place, self._forms[scale.form], turn, values)
-            self._tasks.append(asyncio.create_task(score))
+            key = {"stage": stage, "scale": scale.name, **agents}
+            observation = self._observe(key, self._forms[scale.form], turn, values)
+            self._tasks.append(asyncio.create_task(observation))
 
-    async def _score(
-        self, place: Row, form: Form[Judgement], turn: int, values: dict[str, Any]
+    async def _observe(
+        self, key: Row, form: Form[Judgement], turn: int, values: dict[str, Any]
     ) -> None:
         answer = await self._ask(None, form, None, turn, values, observing=True)
-        self._observations.append({**place, **self._judged(answer)})
+        self._observations.append({**key, **self._rating_row(answer)})
 
     def record(self, stage: str, text: str) -> None:
-        """Record the text of a stage."""
-        if stage not in (known := [one.name for one in self._declaration.stages]):
-            raise RuntimeError(f"stage {stage}: not declared; the world has {', '.join(known)}")
+        """Record the text of a stage.
+
+        Raises:
+            RuntimeError: the world does not declare the stage.
+        """
+        known = [declared.name for declared in self._declaration.stages]
+        if stage not in known:
+            raise RuntimeError(
+                f"found the stage {stage}; expected a declared one: {', '.join(known)}"
+            )
         self._texts[stage] = text
 
     def remember(self, text: str) -> None:
-        """Have the author learn this about the question."""
+        """Store a text as the author's memory of the question when the episode ends."""
         self._learned = text
 
     def enter(self, part: Part) -> None:
-        """Record somebody who takes part in a scene."""
+        """Record a participant of a scene."""
         self._parts.append(part)
 
     def act(self, act: Act) -> None:
-        """Record an act of a scene, as it is when the episode ends."""
+        """Record an act of a scene; later changes to it are stored as well."""
         self._acts.append(act)
 
     def note(self, kind: str, text: str) -> None:
-        """Record what else a scene has brought."""
+        """Record another text of a scene."""
         self._notes.append((kind, text))
 
     async def gather(self, *calls: Awaitable[T]) -> list[T]:
-        """Wait for several calls that do not depend on each other.
+        """Run independent calls concurrently and return their results in order.
 
-        When the run is to stop, those under way are waited for: their replies are paid for.
+        If the session is stopped, calls in flight are waited for, since they cost money.
         """
         tasks = [asyncio.ensure_future(call) for call in calls]
         try:
@@ -186,32 +208,32 @@ class PlayedEpisode:
         number = None if agent is None else agent.number
         name = CallName(self.planned.round, self.planned.number, form.name, number, turn)
         if name in self._names:
-            raise RuntimeError(f"call {name} is asked twice: tell the calls apart by `turn`")
+            raise RuntimeError(f"found a second call {name}; expected a distinct `turn`")
         self._names.add(name)
-        worded: Form[T] = self._forms[form.name]
+        template: Form[T] = self._forms[form.name]
         me = None if agent is None else agent.introduction
         adapter = None if agent is None else agent.persona.adapter
         try:
-            prompt = worded.render({**values, "me": me, "past": past})
+            prompt = template.render({**values, "me": me, "past": past})
         except ValueError as error:
             raise InputError(f"call {name}: {error}") from None
         for attempt in range(self._attempts):
-            again = name._replace(attempt=attempt)
+            attempt_name = name._replace(attempt=attempt)
             answer = await self._caller.call(
-                again, worded, prompt, past, adapter, self._depth, observing
+                attempt_name, template, prompt, past, adapter, self._depth, observing
             )
             self._depth += not observing
             if answer.parsed.value is not None:
                 break
         return answer
 
-    def _judged(self, answer: Answered[Judgement]) -> Row:
-        """The columns that a rating and an observation have in common."""
-        judged, status = answer.parsed
-        reason = judged.reason if judged else None
+    def _rating_row(self, answer: Answered[Judgement]) -> Row:
+        """Return the columns that ratings and observations have in common."""
+        judgement, status = answer.parsed
+        reason = judgement.reason if judgement else None
         return {
             "episode_id": self._id,
-            "rating": judged.rating if judged else None,
+            "rating": judgement.rating if judgement else None,
             "reason_id": self._text_id(reason),
             "status": status.value,
             "call_id": answer.call_id,
@@ -221,15 +243,15 @@ class PlayedEpisode:
         return None if text is None else self._writer.base + self._writer.text(text)
 
     async def play(self) -> None:
-        """Play to the end, or to the reply that is missing, and hand over the rows."""
+        """Play to the end, or to the first missing reply, and pass the rows to the writer."""
         try:
             await self._world.play(self)
         except Unanswered as missing:
             self._failed_at = str(missing)
         if not self._recorded:
-            self._record()
+            self._add_rows()
 
-    def _record(self) -> None:
+    def _add_rows(self) -> None:
         writer = self._writer
         row = {
             "id": self._id,
@@ -245,12 +267,12 @@ class PlayedEpisode:
             text_row = {"episode_id": self._id, "stage": stage, "text_id": self._text_id(text)}
             writer.add(tables.stage_texts, text_row)
         writer.add_all(tables.ratings, self._ratings)
-        self._record_scene()
+        self._add_scene_rows()
         if self._learned is not None:
-            self._learn(self._learned)
+            self._add_memory(self._learned)
 
-    def _record_scene(self) -> None:
-        """Hand over the rows of a scene, of which most episodes have none."""
+    def _add_scene_rows(self) -> None:
+        """Pass the rows of a scene to the writer; most episodes have none."""
         for table, rows in (
             (tables.parts, map(self._part_row, self._parts)),
             (tables.acts, map(self._act_row, self._acts)),
@@ -282,46 +304,47 @@ class PlayedEpisode:
     def _note_row(self, kind: str, text: str) -> Row:
         return {"kind": kind, "text_id": self._text_id(text)}
 
-    def _learn(self, answer: str) -> None:
+    def _add_memory(self, answer: str) -> None:
         writer = self._writer
-        text_id = self._writer.base + self._writer.text(answer)
+        text_number = writer.text(answer)
         memory_id = writer.base + writer.new_id(tables.memories)
-        place = self.planned.round, self._question
-        self.author.memory.remember(*place, answer, memory_id, text_id - writer.base)
+        self.author.memory.remember(
+            self.planned.round, self._question, answer, memory_id, text_number
+        )
         row = {
             "id": memory_id,
             "run_id": writer.run_id,
             "agent": self.author.number,
             "round": self.planned.round,
             "question_id": self._question_id,
-            "text_id": text_id,
+            "text_id": writer.base + text_number,
             "episode_id": self._id,
         }
         writer.add(tables.memories, row)
 
-    async def observed(self) -> None:
-        """Wait for the observer's scores and hand them over."""
+    async def finish_observations(self) -> None:
+        """Wait for the observer's ratings and pass them to the writer: the episode is complete."""
         await self.gather(*self._tasks)
         self._writer.add_all(tables.observations, self._observations)
         self._writer.mark_complete(self._id)
 
     def scores(self) -> Iterator[tuple[str, str, float]]:
-        """The observer's ratings as (stage, scale, rating); unparseable ones are left out."""
+        """Yield the observer's ratings as (stage, scale, rating), without missing ones."""
         for row in self._observations:
             if row["rating"] is not None:
                 yield row["stage"], row["scale"], row["rating"]
 
     async def drain(self) -> None:
-        """Wait for the scores that are under way."""
+        """Wait for the observations that are in progress."""
         await asyncio.gather(*self._tasks, return_exceptions=True)
 
     def cancel(self) -> None:
-        """Give up on scores that are outstanding."""
+        """Cancel the observations that are in progress."""
         for task in self._tasks:
             task.cancel()
-        asyncio.gather(*self._tasks, return_exceptions=True)  # nobody asks what became of them
+        asyncio.gather(*self._tasks, return_exceptions=True)  # retrieve their exceptions
 
 
 def _number(agent: Agent | None) -> int:
-    """As the columns `agent` and `other` of an observation have it: -1 for nobody."""
+    """Return the number in the columns `agent` and `other` of an observation; -1 for none."""
     return -1 if agent is None else agent.number

@@ -1,4 +1,4 @@
-"""The journal: what was answered before, and the commits that everybody waits for."""
+"""The journal: replies of earlier sessions, and group commits of new ones."""
 
 from __future__ import annotations
 
@@ -12,21 +12,21 @@ from storage.database import one_line
 from storage.reader import Journalled, Reader
 from storage.writer import Writer
 
-_GROUP_SECONDS = 0.005  # how long a reply waits for others to be committed with
+_GROUP_SECONDS = 0.005  # how long a commit waits for further replies
 
 
 class GroupCommit:
-    """Commits what the writer holds, for all that wait for it at once."""
+    """Group commit: one transaction for all replies that arrive within a few milliseconds."""
 
     def __init__(self, writer: Writer) -> None:
         self._writer = writer
         self._group: list[asyncio.Future[None]] = []
 
     def written(self, hurry: bool) -> asyncio.Future[None]:
-        """Done once everything that the writer holds now is committed.
+        """Return a future that is done once all pending rows are committed.
 
         Args:
-            hurry: nobody else is on the way, so there is nothing to wait for.
+            hurry: commit at once, since no other call is in flight.
         """
         loop = asyncio.get_running_loop()
         if not self._group:
@@ -42,7 +42,7 @@ class GroupCommit:
             self._writer.commit()
         except (DBAPIError, FileNotFoundError) as error:
             failure = BackendDown(f"the database cannot be written: {one_line(error)}")
-        except Exception as error:  # whatever it is, nobody may wait for ever
+        except Exception as error:  # any error must reach those that wait
             failure = error
         for waiting in group:
             if waiting.done():
@@ -54,32 +54,32 @@ class GroupCommit:
 
 
 class Journal:
-    """The calls of earlier sittings, at hand for the episodes that are being played.
+    """The calls of earlier sessions, loaded for the episodes that are being played.
 
     Args:
-        reader: the run that they are read from.
-        copy: write what is replayed again (into another database).
-        accept_changes: ask anew what was answered to another prompt.
+        reader: the run to read them from.
+        copy: write replayed calls again (into another database).
+        accept_changes: request a call again if its prompt has changed.
     """
 
     def __init__(self, reader: Reader, *, copy: bool = False, accept_changes: bool = False) -> None:
         self._reader = reader
         self.copy = copy
         self.accept_changes = accept_changes
-        self._begun = reader.episodes_with_calls(incomplete_only=not copy)
+        self._with_calls = reader.episodes_with_calls(incomplete_only=not copy)
         self._calls: dict[int, dict[tuple[object, ...], Journalled]] = {}
 
     def open(self, episode: int) -> None:
-        """Load the calls of an episode, where it has any."""
-        if episode in self._begun:
+        """Load the calls of an episode, if it has any."""
+        if episode in self._with_calls:
             rows = self._reader.journal(episode)
             self._calls[episode] = {row.key: row for row in rows}
 
     def close(self, episode: int) -> None:
-        """Let go of an episode's calls."""
+        """Discard the calls of an episode."""
         self._calls.pop(episode, None)
 
     def find(self, name: CallName) -> Journalled | None:
-        """The call of this name, if it was made before."""
+        """Return the journalled call of this name, if there is one."""
         calls = self._calls.get(name.episode)
         return calls.get((name.form, name.agent, name.turn, name.attempt)) if calls else None

@@ -1,4 +1,4 @@
-"""Limits: what one sitting may spend, and when no further call may be made."""
+"""Limits: the budget of a session, and stopping it."""
 
 from __future__ import annotations
 
@@ -10,18 +10,18 @@ from sandbox.progress import Clock, Counts
 
 
 class Stopped(Exception):
-    """No further call is made in this sitting; those in flight are waited for."""
+    """The session sends no further call; those in flight are waited for."""
 
 
 class Budget(NamedTuple):
-    """What one sitting may spend; None is no limit. Replayed calls cost nothing."""
+    """Limits of one session; None is no limit. Replayed calls do not count."""
 
     calls: int | None = None
     tokens: int | None = None
     hours: float | None = None
 
     def spent(self, calls: int, tokens: int, seconds: float) -> str | None:
-        """Name the limit that is reached, if any, in words."""
+        """Describe the limit that is reached; None if there is none."""
         if self.calls is not None and calls >= self.calls:
             return f"the limit of {self.calls:,} calls is reached"
         if self.tokens is not None and tokens >= self.tokens:
@@ -35,43 +35,43 @@ UNLIMITED = Budget()
 
 
 class Limiter:
-    """Says when no further call may be made: the run is stopped, or its budget is spent.
+    """Ends a session: when its budget is spent, or when it is stopped.
 
     Args:
-        budget: what this sitting may spend.
-        clock: time at work.
+        budget: limits of this session.
+        clock: the time spent on the run.
 
     Attributes:
         clock: the same.
-        counts: what this sitting has done.
-        asked: calls that it has sent to backends.
-        stopping: why no further call is made; None while calls may be made.
+        counts: counters of this session.
+        sent: number of calls sent to backends.
+        stopping: why no further call is sent; None while calls may be sent.
     """
 
     def __init__(self, budget: Budget, clock: Clock) -> None:
         self.clock = clock
         self.counts = Counts()
-        self.asked = 0
+        self.sent = 0
         self.stopping: str | None = None
         self._budget = budget
         self._stop = asyncio.Event()
 
     def stop(self, reason: str) -> None:
-        """Make no further call."""
+        """Send no further call."""
         self.stopping = self.stopping or reason
         self._stop.set()
 
     def check(self) -> None:
-        """Raise Stopped if no further call may be made."""
+        """Raise Stopped if no further call may be sent."""
         tokens = self.counts.tokens_in + self.counts.tokens_out
-        spent = self._budget.spent(self.asked, tokens, self.clock.sitting())
+        spent = self._budget.spent(self.sent, tokens, self.clock.session_seconds())
         if spent:
             self.stop(spent)
         if self.stopping:
             raise Stopped(self.stopping)
 
     async def pause(self, seconds: float) -> None:
-        """Wait; raise Stopped as soon as no further call may be made."""
+        """Sleep; raise Stopped as soon as the session is stopped."""
         with suppress(TimeoutError):
             async with asyncio.timeout(seconds):
                 await self._stop.wait()

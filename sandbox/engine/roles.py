@@ -1,4 +1,4 @@
-"""Who speaks with which model: a mixed society, and the adapters that personas name."""
+"""Roles: which model each agent uses, and checks of the models before a run."""
 
 from __future__ import annotations
 
@@ -11,33 +11,33 @@ from storage.errors import InputError
 
 
 def roles_of(config: Config, agents: Sequence[Agent]) -> list[str]:
-    """The role of each agent: `social`, or the first group of the config that it belongs to.
+    """Return the role of each agent: `social`, or the first group that it belongs to.
 
-    A group by share takes that share of the whole society, drawn from those that no group before
-    it has taken; whether an agent is in a group follows from the seed and the group's name.
+    A group with a share draws that share of all agents from those that no earlier group has; the
+    draw depends on the seed and the name of the group.
     """
     roles = ["social"] * len(agents)
     for name, group in config.models.groups.items():
-        left = [agent.number for agent in agents if roles[agent.number] == "social"]
+        unassigned = [agent.number for agent in agents if roles[agent.number] == "social"]
         if group.share is not None:
-            count = min(len(left), round(group.share * len(agents)))
-            chosen = chance(config.seed, "group", name).sample(left, count)
+            count = min(len(unassigned), round(group.share * len(agents)))
+            chosen = chance(config.seed, "group", name).sample(unassigned, count)
         elif group.agents is not None:
-            chosen = [number for number in left if number in group.agents]
+            chosen = [number for number in unassigned if number in group.agents]
         else:
-            chosen = [number for number in left if agents[number].label == group.label]
+            chosen = [number for number in unassigned if agents[number].label == group.label]
         for number in chosen:
             roles[number] = name
     return roles
 
 
 def check_models(config: Config, agents: Sequence[Agent], where: Callable[[str], str]) -> None:
-    """Look at every model before anything starts.
+    """Check the settings of every model before a run is created.
 
     Args:
-        config: what is asked for.
-        agents: who is to speak.
-        where: tells where a key was set.
+        config: the run's config.
+        agents: the society.
+        where: returns the place where a key was set, for error messages.
 
     Raises:
         InputError: a model cannot work, a group is empty, or a persona names an adapter that its
@@ -54,20 +54,20 @@ def check_models(config: Config, agents: Sequence[Agent], where: Callable[[str],
                     f"0 to {len(agents) - 1}"
                 )
         if name not in roles:
-            raise InputError(f"{where(key)}: {key}: nobody is in it; expected an agent")
+            raise InputError(f"{where(key)}: {key}: found no agent in it; expected at least one")
     for role, model in settings.items():
         key = f"models.{role}" if role in ("social", "observer") else f"models.groups.{role}.model"
         try:
             model.check()
         except ValueError as error:
-            told = f"{key}.{error}"
-            raise InputError(f"{where(told.partition(':')[0])}: {told}") from None
+            message = f"{key}.{error}"
+            raise InputError(f"{where(message.partition(':')[0])}: {message}") from None
     for agent in agents:
         adapter, model = agent.persona.adapter, settings[roles[agent.number]]
         known = model.adapter_names()
         if adapter is not None and known is not None and adapter not in known:
-            there = ", ".join(known) or "none"
+            names = ", ".join(known) or "none"
             raise InputError(
-                f"{where('personas')}: personas: {agent.persona.name} speaks with the adapter "
-                f"{adapter!r}; expected one of the model's adapters: {there}"
+                f"{where('personas')}: personas: {agent.persona.name}: found the adapter "
+                f"{adapter!r}; expected one of the model's adapters: {names}"
             )

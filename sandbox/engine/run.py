@@ -1,4 +1,4 @@
-"""A run from start to end: make it, work on it, resume it, verify it."""
+"""The life of a run: prepare and check a config, create the run, resume it."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from sandbox.backends import backends_of, started
 from sandbox.backends.base import Backend, BackendDown
 from sandbox.backends.embedding import check_embedder, embedder_of
 from sandbox.concurrency import run_coroutine
-from sandbox.config import Config, place_of
+from sandbox.config import Config, place_of_key
 from sandbox.engine.changes import refuse_changes
 from sandbox.engine.journal import Journal
 from sandbox.engine.layers import Layer
@@ -47,7 +47,18 @@ from worlds.base import Pair, SettingError, World
 
 
 class Blueprint(NamedTuple):
-    """Everything that a run starts from, read and checked; nothing is written yet."""
+    """A config with all its inputs, read and checked; nothing is written yet.
+
+    Attributes:
+        config: the run's config.
+        world: the world that it describes.
+        agents: the society.
+        questions: as many as the run needs.
+        inherited: the prior memories of each agent.
+        forms: the prompt templates, by name.
+        embedder: embeds the questions.
+        per_round: number of episodes in a round.
+    """
 
     config: Config
     world: World
@@ -60,22 +71,23 @@ class Blueprint(NamedTuple):
 
 
 Watch = Callable[[Progress], None]
+"""Called once with the progress of a run, when its backends are ready."""
 
 
 def prepare(config: Config, place: str = "", settings: Sequence[str] = ()) -> Blueprint:
-    """Read and check everything that a config names.
+    """Read and check all inputs of a config.
 
     Args:
-        config: what is asked for.
-        place: where the config was read from, for errors.
-        settings: what was set on top of it, as `load_config` takes it, for errors.
+        config: the config of the new run.
+        place: the file of the config, for error messages.
+        settings: overrides as `load_config` takes them, for error messages.
 
     Raises:
-        InputError: something in it cannot work.
+        InputError: an input is missing or invalid.
     """
 
     def where(key: str) -> str:
-        return place_of(key, place or config.name, settings)
+        return place_of_key(key, place or config.name, settings)
 
     try:
         world = config.build_world()
@@ -105,7 +117,7 @@ def prepare(config: Config, place: str = "", settings: Sequence[str] = ()) -> Bl
 
 
 def _try_scales(config: Config, world: World) -> None:
-    """Render the prompts of the scales that the config adds: their questions are templates."""
+    """Render the prompts of scales that the config adds, since their questions are templates."""
     for form in world.forms:
         scale = form.name.removeprefix("observe_")
         if scale in config.scales and form.name != scale:
@@ -118,19 +130,19 @@ def _try_scales(config: Config, world: World) -> None:
 def create(
     blueprint: Blueprint, url: str | None = None, backends: Mapping[str, Backend] | None = None
 ) -> Address:
-    """Write a new run into its database, whole or not at all.
+    """Write a new run to its database, in one transaction.
 
     Args:
-        blueprint: what `prepare` returned.
+        blueprint: the result of `prepare`.
         url: a database URL or a path; the default is ``runs/NAME.db``.
-        backends: by role, those that `resume` will be given; the names of their models are stored.
+        backends: by role, in place of those that the config names; pass them to `resume` as well.
 
     Raises:
-        InputError: the name is taken there, or the database cannot be used.
+        InputError: the name is taken, or the database cannot be used.
     """
     name = blueprint.config.name
-    place = database.parse_url(url or str(database.RUNS / f"{name}.db"))
-    address = Address(place, name)
+    target = database.parse_url(url or str(database.RUNS / f"{name}.db"))
+    address = Address(target, name)
     with new_run(address) as engine:
         _write(engine, blueprint, backends or {})
     return address
@@ -138,10 +150,10 @@ def create(
 
 @contextmanager
 def new_run(address: Address) -> Iterator[Engine]:
-    """Open a database to write a new run into it; a file that is made for it goes with an error.
+    """Open a database for a new run; a new file is deleted if there is an error.
 
     Raises:
-        InputError: the name is taken there, or the database cannot be used.
+        InputError: the name is taken, or the database cannot be used.
     """
     url = address.url
     if not database.is_file(url) or Path(str(url.database)).exists():
@@ -158,7 +170,8 @@ def new_run(address: Address) -> Iterator[Engine]:
 def _refuse_taken(address: Address) -> None:
     if address.name in database.run_names(address.url):
         raise InputError(
-            f"name: {address} exists; expected a new name (--name), or `resume {address.name}`"
+            f"name: found {address}, which exists; expected a new name (--name), "
+            f"or `resume {address.name}`"
         )
 
 
@@ -181,8 +194,8 @@ def _write(engine: Engine, blueprint: Blueprint, backends: Mapping[str, Backend]
         "declaration": blueprint.world.declaration.model_dump_json(),
     }
     with engine.begin() as connection:
-        made = connection.execute(insert(tables.runs).values(row).returning(tables.runs.c.id))
-        run_id = made.scalar_one()
+        result = connection.execute(insert(tables.runs).values(row).returning(tables.runs.c.id))
+        run_id = result.scalar_one()
         _write_forms_and_models(connection, run_id, blueprint, backends)
         _write_measures(connection, run_id, blueprint.world.declaration)
         writer = Writer(engine, run_id)
@@ -222,23 +235,23 @@ def _write_measures(connection: Connection, run_id: int, declaration: Declaratio
     rows = [
         {
             "run_id": run_id,
-            "name": one.name,
-            "kind": one.kind,
-            "scale": one.scale.name,
-            "subject": one.scale.subject,
-            "stage": one.stage,
-            "base": one.base,
-            "sign": 1 if one.scale.better == "high" else -1,
-            "same_as": getattr(declaration.same_as(one), "name", None),
+            "name": measure.name,
+            "kind": measure.kind,
+            "scale": measure.scale.name,
+            "subject": measure.scale.subject,
+            "stage": measure.stage,
+            "base": measure.base,
+            "sign": 1 if measure.scale.better == "high" else -1,
+            "same_as": getattr(declaration.same_as(measure), "name", None),
         }
-        for one in declaration.measures
+        for measure in declaration.measures
     ]
     if rows:
         connection.execute(insert(tables.measures), rows)
 
 
 class Interrupted(Exception):
-    """Somebody asked the run to stop at once; it can be resumed."""
+    """The run was interrupted at once, without waiting for calls in flight; it can be resumed."""
 
 
 def resume(
@@ -252,34 +265,36 @@ def resume(
     layers: Sequence[Layer] = (),
     allow: Collection[Path] = (),
 ) -> Outcome:
-    """Work on a run until it is done; on one that is done already, nothing happens.
+    """Play a run until it is done or has to stop; a run that is done stays as it is.
 
     Args:
-        address: where the run lives.
-        watch: gets the run's progress once, before the work begins.
-        rounds: so many rounds in all from now on; not fewer than before.
-        budget: what this sitting may spend.
-        accept_changes: go on although something has changed since the run was started.
+        address: the run.
+        watch: called once with the run's progress, when its backends are ready.
+        rounds: raise the total number of rounds to this.
+        budget: limits of this session.
+        accept_changes: continue although something has changed since the run was started.
         backends: by role, in place of those that the config names.
-        layers: further layers that calls go through, the outermost first; see
-            `sandbox.engine.layers`.
+        layers: additional layers around calls, outermost first; see `sandbox.engine.layers`.
         allow: files with Python code that the run's config names and that may be loaded.
 
+    Returns:
+        The outcome; its status says whether the run is done.
+
     Raises:
-        InputError: there is no such run, another process writes it, it has changed, or it needs a
-            file that is not allowed.
+        InputError: there is no such run, another process is writing it, it has changed, or it
+            needs a file that is not allowed.
     """
-    sitting = _Sitting(watch, budget, accept_changes, backends or {}, layers, allow)
+    session = _Session(watch, budget, accept_changes, backends or {}, layers, allow)
     try:
         with database.writing(address.url) as engine:
-            return _resume(engine, address, rounds, sitting)
+            return _resume(engine, address, rounds, session)
     except DBAPIError as error:
         place = database.place_of(address.url)
         raise InputError(f"{place}: cannot be used: {database.one_line(error)}") from None
 
 
-class _Sitting(NamedTuple):
-    """What `resume` was given for one sitting."""
+class _Session(NamedTuple):
+    """The arguments of `resume` that describe a session."""
 
     watch: Watch | None
     budget: Budget
@@ -289,22 +304,22 @@ class _Sitting(NamedTuple):
     allow: Collection[Path]
 
 
-def _resume(engine: Engine, address: Address, rounds: int | None, sitting: _Sitting) -> Outcome:
+def _resume(engine: Engine, address: Address, rounds: int | None, session: _Session) -> Outcome:
     name = Reader.find(engine, address.name, str(address)).run.name
     with database.claim(engine, name):
         reader = Reader.find(engine, name, str(address))
-        more = rounds is not None and rounds != reader.run.rounds
-        if reader.run.status == "done" and not more:
+        extended = rounds is not None and rounds != reader.run.rounds
+        if reader.run.status == "done" and not extended:
             return outcome(reader, address)
-        Config.from_json(reader.run.config, sitting.allow).refuse_unloaded(sitting.backends)
-        if rounds is not None and more:
-            _raise_rounds(reader, rounds)
+        Config.from_json(reader.run.config, session.allow).refuse_unloaded(session.backends)
+        if rounds is not None and extended:
+            _extend(reader, rounds)
             reader = Reader.find(engine, name, str(address))
-        return _sit(reader, address, sitting)
+        return _run_session(reader, address, session)
 
 
-def _raise_rounds(reader: Reader, rounds: int) -> None:
-    """More rounds are simply more rounds: the run goes on as if it had been asked for them."""
+def _extend(reader: Reader, rounds: int) -> None:
+    """Raise the number of rounds; the result is the same as with that number from the start."""
     run = reader.run
     if rounds < run.rounds:
         raise InputError(f"--rounds: found {rounds}; expected at least the run's {run.rounds}")
@@ -313,29 +328,29 @@ def _raise_rounds(reader: Reader, rounds: int) -> None:
     _update(reader, rounds=rounds, config=config.as_json(), status="interrupted", digest=None)
 
 
-def _sit(reader: Reader, address: Address, sitting: _Sitting) -> Outcome:
-    """One sitting at a run."""
-    config = Config.from_json(reader.run.config, sitting.allow)
-    backends = backends_of(config.models.roles(), sitting.backends)
-    if not sitting.accept_changes:
+def _run_session(reader: Reader, address: Address, session: _Session) -> Outcome:
+    """Play a run until it is done or has to stop, and store the outcome."""
+    config = Config.from_json(reader.run.config, session.allow)
+    backends = backends_of(config.models.roles(), session.backends)
+    if not session.accept_changes:
         refuse_changes(reader, config, backends)
     writer = Writer(reader.engine, reader.run.id)
     writer.open()
-    journal = Journal(reader, accept_changes=sitting.accept_changes)
-    runner = Runner(
+    journal = Journal(reader, accept_changes=session.accept_changes)
+    runner = Runner.load(
         reader,
         writer,
         backends,
         journal,
-        sitting.budget,
-        worked(reader),
-        sitting.layers,
-        config,
+        budget=session.budget,
+        before=worked(reader),
+        layers=session.layers,
+        config=config,
     )
     _update(reader, status="running", message=None)
     values: dict[str, Any] = {"status": "interrupted", "message": "stopped before its end"}
     try:
-        run_coroutine(play(runner, sitting.watch))
+        run_coroutine(play(runner, session.watch))
         values = {
             "status": "done",
             "message": runner.ended_early,
@@ -352,8 +367,8 @@ def _sit(reader: Reader, address: Address, sitting: _Sitting) -> Outcome:
         with suppress(DBAPIError):
             _update(reader, seconds=runner.clock.seconds(), **values)
     now = Reader.find(reader.engine, reader.run.name, str(address))
-    made = outcome(now, address, runner.progress.counts.replayed)
-    return replace(made, status=values["status"], message=values["message"])
+    result = outcome(now, address, runner.progress.counts.replayed)
+    return replace(result, status=values["status"], message=values["message"])
 
 
 def _update(reader: Reader, **values: Any) -> None:
@@ -363,14 +378,14 @@ def _update(reader: Reader, **values: Any) -> None:
 
 
 async def play(runner: Runner, watch: Watch | None) -> None:
-    """Start the backends, play the run until it is over or has to stop, and close the backends.
+    """Start the backends, play the run until it is complete or has to stop, close the backends.
 
     Args:
         runner: the run.
         watch: called once with the run's progress, when the backends are ready.
 
     Raises:
-        Interrupted: a second signal asked to stop at once.
+        Interrupted: the process got a second signal.
     """
     async with started(runner.backends.values()):
         if watch is not None:
@@ -388,7 +403,7 @@ async def play(runner: Runner, watch: Watch | None) -> None:
 
 @contextmanager
 def _stoppable(runner: Runner, task: asyncio.Task[Any]) -> Iterator[None]:
-    """The first Ctrl-C or SIGTERM lets calls under way come in, a second one stops at once."""
+    """Handle Ctrl-C and SIGTERM: the first waits for calls in flight, a second stops at once."""
     loop = asyncio.get_running_loop()
     signals = (signal.SIGINT, signal.SIGTERM)
     if threading.current_thread() is not threading.main_thread():
@@ -400,10 +415,10 @@ def _stoppable(runner: Runner, task: asyncio.Task[Any]) -> Iterator[None]:
             task.cancel()
         runner.stop("interrupted")
 
-    for one in signals:
-        loop.add_signal_handler(one, stop)
+    for number in signals:
+        loop.add_signal_handler(number, stop)
     try:
         yield
     finally:
-        for one in signals:
-            loop.remove_signal_handler(one)
+        for number in signals:
+            loop.remove_signal_handler(number)

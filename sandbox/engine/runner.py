@@ -1,312 +1,333 @@
-"""Working on a run: episodes are started as they become ready, and played side by side."""
+"""The main loop of a session: start episodes when they are ready, play them concurrently."""
 
 from __future__ import annotations
 
 import asyncio
 import gc
 import random
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import Any
 
-from sqlalchemy import func, select
-
-from agents.forms import Form
 from sandbox.backends.base import Backend
 from sandbox.concurrency import Gate
 from sandbox.config import Config
-from sandbox.engine.calls import Caller, Speaker
+from sandbox.engine.calls import Caller, RoleModel
 from sandbox.engine.episode import PlayedEpisode
 from sandbox.engine.journal import Journal
 from sandbox.engine.layers import Layer, layered
 from sandbox.engine.limits import UNLIMITED, Budget, Limiter, Stopped
 from sandbox.engine.roles import roles_of
 from sandbox.engine.scheduler import Planned, Scheduler
-from sandbox.engine.society import read_society
-from sandbox.engine.stopping import ParetoRule, pareto_rule
+from sandbox.engine.society import Society
+from sandbox.engine.state import RunState, read_state
+from sandbox.engine.stopping import pareto_rule
 from sandbox.progress import Clock, Progress
-from storage import tables
 from storage.reader import Reader
 from storage.writer import Writer
 
 
 @contextmanager
-def _rare_collections() -> Iterator[None]:
-    """Look for cyclic garbage less often, and not in the society, which lives to the end.
+def _rare_garbage_collection() -> Iterator[None]:
+    """Run the garbage collector less often, and exclude the society, which lives to the end.
 
-    In a society of 10,000 the usual thresholds cost a fifth of the time of a call.
+    With the default thresholds and 10,000 agents, it takes a fifth of the time of a call.
     """
-    usual = gc.get_threshold()
+    thresholds = gc.get_threshold()
     gc.freeze()
     gc.set_threshold(50_000, 20, 100)
     try:
         yield
     finally:
-        gc.set_threshold(*usual)
+        gc.set_threshold(*thresholds)
         gc.unfreeze()
 
 
 class Runner:
-    """Works on a run that is in the database, until it is over or has to stop.
+    """Plays a run from its stored state until it is complete or has to stop.
 
     Args:
-        reader: the run, as it stands.
-        writer: writes it.
-        backends: who answers in each role.
-        journal: the calls that are there already.
-        budget: what this sitting may spend.
-        before: seconds at work in earlier sittings.
-        layers: further layers that calls go through; see `sandbox.engine.layers`.
-        config: the run's config, if its caller has loaded files that it names.
+        state: the run as it is stored.
+        writer: writes the run's rows.
+        backends: the backend of each role.
+        journal: the calls of earlier sessions.
+        budget: limits of this session.
+        before: seconds spent in earlier sessions.
+        layers: additional layers around calls; see `sandbox.engine.layers`.
+
+    Attributes:
+        config, world, society: those of the run.
+        backends: the backend of each role.
+        clock: the time spent on the run.
+        progress: updated while the run is played.
     """
 
     def __init__(
         self,
+        state: RunState,
+        writer: Writer,
+        backends: Mapping[str, Backend],
+        journal: Journal,
+        *,
+        budget: Budget = UNLIMITED,
+        before: float = 0.0,
+        layers: Sequence[Layer] = (),
+    ) -> None:
+        self.config = state.config
+        self.world = state.world
+        self.society = state.society
+        self.backends = backends
+        self.clock = Clock(before=before)
+        self._state = state
+        self._writer = writer
+        self._limiter = Limiter(budget, self.clock)
+        self._caller = self._make_caller(journal, layers)
+        self._scheduler = self._make_scheduler()
+        self._stop_rule = pareto_rule(self.config.stop, self.world) if self.config.stop else None
+        self._restore_stop_rule()
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._wake = asyncio.Event()
+        self._failure: BaseException | None = None
+        self.progress = Progress(
+            self.config.name,
+            len(self.society.agents),
+            self.config.rounds,
+            self.config.rounds * state.per_round,
+            self._limiter.counts,
+            self.clock,
+            episodes=sum(state.recorded.values()),
+        )
+
+    @classmethod
+    def load(
+        cls,
         reader: Reader,
         writer: Writer,
         backends: Mapping[str, Backend],
         journal: Journal,
+        *,
         budget: Budget = UNLIMITED,
         before: float = 0.0,
         layers: Sequence[Layer] = (),
         config: Config | None = None,
-    ) -> None:
-        config = config or Config.from_json(reader.run.config)
-        self.config = config
-        self.reader = reader
-        self.writer = writer
-        self.clock = Clock(before=before)
-        self.backends = backends
-        self._world = config.build_world()
-        self._society = read_society(reader, config.memory.limit)
-        self._forms = {
-            row.name: Form(row.name, row.system, row.template, self._shape(row.name))
-            for row in self._form_rows()
-        }
-        self._limiter = Limiter(budget, self.clock)
-        self._caller = self._make_caller(journal, layers)
-        self._done = self._recorded_episodes()
-        self._scheduler = self._make_scheduler()
-        self._stop = pareto_rule(config.stop, self._world) if config.stop else None
-        self._tasks: set[asyncio.Task[None]] = set()
-        self._over: asyncio.Future[None] | None = None
-        self.progress = Progress(
-            config.name,
-            len(self._society.agents),
-            config.rounds,
-            config.rounds * reader.run.per_round,
-            self._limiter.counts,
-            self.clock,
-            episodes=sum(self._done.values()),
-        )
+    ) -> Runner:
+        """Read the state of a run and make its runner.
 
-    def _form_rows(self) -> list[Any]:
-        f = tables.forms
-        query = select(f).where(f.c.run_id == self.reader.run.id).order_by(f.c.id)
-        return list(self.reader.rows(query))
-
-    def _shape(self, name: str) -> Any:
-        return next(form.reply for form in self._world.forms if form.name == name)
+        Args:
+            reader: the run.
+            writer: writes the run's rows.
+            backends: the backend of each role.
+            journal: the calls of earlier sessions.
+            budget: limits of this session.
+            before: seconds spent in earlier sessions.
+            layers: additional layers around calls; see `sandbox.engine.layers`.
+            config: the run's config, if the caller has loaded files that it names.
+        """
+        state = read_state(reader, config or Config.from_json(reader.run.config))
+        return cls(state, writer, backends, journal, budget=budget, before=before, layers=layers)
 
     def _make_caller(self, journal: Journal, layers: Sequence[Layer]) -> Caller:
-        m = tables.models
-        rows = self.reader.rows(select(m).where(m.c.run_id == self.reader.run.id))
-        ids = {row.role: row.id for row in rows}
         gate = Gate(self.config.schedule.max_in_flight)
         jitter = random.Random(self.config.seed)
-        speakers = {
-            role: Speaker(
+        models = {
+            role: RoleModel(
                 layered(
                     self.backends[role],
                     settings,
                     journal,
-                    self.writer.delete_call,
+                    self._writer.delete_call,
                     gate,
                     self._limiter,
                     jitter,
                     layers,
                 ),
-                ids[role],
+                self._state.model_ids[role],
                 settings.max_tokens,
                 settings.temperature,
             )
             for role, settings in self.config.models.roles()
         }
-        agents = [speakers[role] for role in roles_of(self.config, self._society.agents)]
+        of_agents = [models[role] for role in roles_of(self.config, self.society.agents)]
         return Caller(
             seed=self.config.seed,
-            writer=self.writer,
-            forms={row.name: row.id for row in self._form_rows()},
-            speakers=lambda agent: speakers["social"] if agent is None else agents[agent],
-            observer=speakers["observer"],
+            writer=self._writer,
+            forms=self._state.form_ids,
+            models=lambda agent: models["social"] if agent is None else of_agents[agent],
+            observer=models["observer"],
             journal=journal,
             counts=self._limiter.counts,
         )
 
-    def _recorded_episodes(self) -> dict[int, bool]:
-        """Episode number: whether it is complete, observations included."""
-        e = tables.episodes
-        query = select(e.c.id, e.c.observed).where(self.reader.belongs_to_run(e.c.id))
-        return {row.id - self.reader.base: row.observed for row in self.reader.rows(query)}
-
     def _make_scheduler(self) -> Scheduler:
-        per_round = self.reader.run.per_round
-        complete = [0] * self.config.rounds
-        for number, observed in self._done.items():
+        per_round, rounds = self._state.per_round, self.config.rounds
+        complete = [0] * rounds
+        for number, observed in self._state.recorded.items():
             complete[number // per_round] += observed
-        start = next((r for r, n in enumerate(complete) if n < per_round), self.config.rounds)
-        meet = self._world.meet
+        start = next((r for r, count in enumerate(complete) if count < per_round), rounds)
         return Scheduler(
             self.config.schedule,
-            lambda round: meet(self._society.agents, round),
+            lambda round: self.world.meet(self.society.agents, round),
             per_round,
             start,
-            self.config.rounds,
+            rounds,
         )
+
+    def _restore_stop_rule(self) -> None:
+        if self._stop_rule is None:
+            return
+        for sums in self._state.rating_sums:
+            self._stop_rule.score(*sums)
+        for round in range(self._scheduler.first_unplayed):
+            self._stop_rule.mark_complete(round)
+        self._apply_stop_rule()
+
+    def _apply_stop_rule(self) -> None:
+        """Pass the rule's decisions on to the scheduler."""
+        if self._stop_rule is None:
+            return
+        self._scheduler.horizon = self._stop_rule.horizon
+        if self._stop_rule.stopped_after is not None:
+            self._scheduler.end = min(self._scheduler.end, self._stop_rule.stopped_after + 1)
 
     async def work(self) -> None:
         """Play every episode that is not complete.
 
         Raises:
-            BackendDown: the model, or the database, is gone.
-            InputError: the journal does not fit the run any more.
+            BackendDown: a model or the database is no longer available.
+            InputError: the journal does not match the run.
             Stopped: the budget is spent, or `stop` was called.
-            asyncio.CancelledError: the caller wants it to stop.
+            asyncio.CancelledError: the caller cancelled it.
         """
-        self._over = asyncio.get_running_loop().create_future()
-        self._restore_stop()
         try:
-            with _rare_collections():
-                self._start_episodes()
-                await self._over
+            with _rare_garbage_collection():
+                self._start_ready_episodes()
+                while not self._scheduler.over:
+                    if not self._tasks:
+                        raise Stopped(self._limiter.stopping or "no episode can start")
+                    await self._wait_for_progress()
+                    self._start_ready_episodes()
         finally:
             await self._cancel()
 
-    def _restore_stop(self) -> None:
-        if self._stop is None:
-            return
-        e, o = tables.episodes, tables.observations
-        query = (
-            select(e.c.round, o.c.stage, o.c.scale, func.sum(o.c.rating), func.count(o.c.rating))
-            .join(o, o.c.episode_id == e.c.id)
-            .where(self.reader.belongs_to_run(e.c.id), o.c.rating.is_not(None))
-            .group_by(e.c.round, o.c.stage, o.c.scale)
-        )
-        for round, stage, scale, total, count in self.reader.rows(query):
-            self._stop.score(round, stage, scale, float(total), count)
-        for round in range(self._scheduler.floor):
-            self._stop.round_over(round)
-        self._apply_stop(self._stop)
-
-    def _apply_stop(self, stop: ParetoRule) -> None:
-        self._scheduler.horizon = stop.horizon
-        if stop.stopped_after is not None:
-            self._scheduler.end = min(self._scheduler.end, stop.stopped_after + 1)
-
-    def _start_episodes(self) -> None:
-        over = self._over
-        if over is None or over.done() or self._limiter.stopping:
-            return
-        while len(self._tasks) < 2 * self._width:
+    def _start_ready_episodes(self) -> None:
+        while not self._limiter.stopping and len(self._tasks) < 2 * self._max_in_flight:
             planned = self._scheduler.next()
             if planned is None:
-                break
+                return
             self._start(planned)
-        if self._scheduler.over:
-            over.set_result(None)
 
     @property
-    def _width(self) -> int:
+    def _max_in_flight(self) -> int:
         return self.config.schedule.max_in_flight
 
+    async def _wait_for_progress(self) -> None:
+        """Wait until an episode has been played or has ended, or the run is to stop."""
+        await self._wake.wait()
+        self._wake.clear()
+        if self._failure is not None:
+            raise self._failure
+
     def _start(self, planned: Planned) -> None:
+        """Start an episode, or skip it if it is complete already."""
         self.progress.round = max(self.progress.round, planned.round + 1)
-        recorded = self._done.get(planned.number)
-        if recorded is not None:
-            self._scheduler.settled(planned)
+        recorded = planned.number in self._state.recorded
         if recorded:
-            self._complete(planned)
+            self._scheduler.mark_played(planned)
+        if self._state.recorded.get(planned.number):
+            self._mark_complete(planned)
             return
-        task = asyncio.create_task(self._play(planned, recorded is not None))
+        task = asyncio.create_task(self._play(planned, recorded))
         self._tasks.add(task)
-        task.add_done_callback(self._finished)
+        task.add_done_callback(self._ended)
 
     async def _play(self, planned: Planned, recorded: bool) -> None:
+        """Play a scheduled episode, and report to the scheduler and the stopping rule."""
+
+        def on_played() -> None:
+            if not recorded:
+                self._scheduler.mark_played(planned)
+                self._wake.set()
+
+        episode = await self.play_episode(planned, recorded=recorded, on_played=on_played)
+        self.progress.episodes += 1
+        if self._stop_rule is not None:
+            for stage, scale, rating in episode.scores():
+                self._stop_rule.score(planned.round, stage, scale, rating)
+        self._mark_complete(planned)
+
+    async def play_episode(
+        self,
+        planned: Planned,
+        society: Society | None = None,
+        *,
+        recorded: bool = False,
+        on_played: Callable[[], None] = lambda: None,
+    ) -> PlayedEpisode:
+        """Play one episode and wait for its observations.
+
+        Args:
+            planned: the episode.
+            society: the agents as they take part in it; the run's own by default.
+            recorded: the episode is stored already, and only observations may be missing.
+            on_played: called before the observations are waited for.
+        """
         journal = self._caller.journal
         journal.open(planned.number)
         episode = PlayedEpisode(
             planned,
-            self._world,
-            self._society,
+            self.world,
+            society or self.society,
             self._caller,
-            self.writer,
-            self._forms,
+            self._writer,
+            self._state.forms,
             self.config.attempts,
             recorded,
         )
         try:
             await episode.play()
-            if not recorded:
-                self._scheduler.settled(planned)
-                self._start_episodes()
-            await episode.observed()
+            on_played()
+            await episode.finish_observations()
         except Stopped:
             await episode.drain()
             raise
         finally:
             episode.cancel()
             journal.close(planned.number)
-        self._observed(planned, episode)
+        return episode
 
-    def _observed(self, planned: Planned, episode: PlayedEpisode) -> None:
-        self.progress.episodes += 1
-        if self._stop is not None:
-            for stage, scale, rating in episode.scores():
-                self._stop.score(planned.round, stage, scale, rating)
-        self._complete(planned)
-
-    def _complete(self, planned: Planned) -> None:
-        if not self._scheduler.observed(planned):
+    def _mark_complete(self, planned: Planned) -> None:
+        round_complete = self._scheduler.mark_complete(planned)
+        if not round_complete:
             return
-        if self._stop is not None:
-            self._stop.round_over(planned.round)
-            self._apply_stop(self._stop)
-        for agent in self._society.agents:
-            agent.memory.prune(self._scheduler.over_before)
+        if self._stop_rule is not None:
+            self._stop_rule.mark_complete(planned.round)
+            self._apply_stop_rule()
+        for agent in self.society.agents:
+            agent.memory.prune(self._scheduler.first_incomplete)
 
-    def _finished(self, task: asyncio.Task[None]) -> None:
+    def _ended(self, task: asyncio.Task[None]) -> None:
+        """Handle the end of an episode's task: complete, stopped or failed."""
         self._tasks.discard(task)
-        over = self._over
         error = None if task.cancelled() else task.exception()
-        if over is None or over.done() or task.cancelled():
-            return
         if error is not None and not isinstance(error, Stopped):
-            over.set_exception(error)
-        else:
-            self._go_on(over)
-
-    def _go_on(self, over: asyncio.Future[None]) -> None:
-        self._start_episodes()
-        if self._limiter.stopping and not self._tasks and not over.done():
-            over.set_exception(Stopped(self._limiter.stopping))
+            self._failure = self._failure or error
+        self._wake.set()
 
     def stop(self, reason: str) -> None:
-        """Make no further call; `work` ends once those under way are in the journal."""
+        """Send no further call; `work` ends once the calls in flight are journalled."""
         self._limiter.stop(reason)
         self.progress.stopping = True
-        if self._over is not None and not self._over.done():
-            self._go_on(self._over)
+        self._wake.set()
 
     @property
     def ended_early(self) -> str | None:
-        """Why the run has fewer rounds than asked for, if it has."""
-        last = self._stop.stopped_after if self._stop else None
-        if self._stop is None or last is None or last + 1 >= self.config.rounds:
+        """Why the run ended before its last round; None if it did not."""
+        last = self._stop_rule.stopped_after if self._stop_rule else None
+        if self._stop_rule is None or last is None or last + 1 >= self.config.rounds:
             return None
-        return f"stopped after round {last}: {' x '.join(self._stop.names)} no longer rises"
+        return f"stopped after round {last}: {' x '.join(self._stop_rule.names)} no longer rises"
 
     async def flush(self) -> None:
-        """Commit what is still waiting to be written."""
+        """Commit everything that is waiting to be written."""
         await self._caller.flush()
 
     async def _cancel(self) -> None:

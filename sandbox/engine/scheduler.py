@@ -1,7 +1,7 @@
-"""Which episode may start, and when. Pure bookkeeping: no clock, no I/O, no tasks.
+"""The scheduler: decides which episode may start. Pure bookkeeping: no clock, no I/O, no tasks.
 
-Memory is read as of the end of the round before. So an episode of round r may start as soon as
-those who take part in it have finished round r - 1, whatever everybody else is doing.
+Memory is read as of the end of the previous round. So an episode of round r may start as soon as
+its author and peers have finished round r - 1, whatever the other agents are doing.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ Plan = Callable[[int], Sequence[Meeting]]
 
 
 class Planned(NamedTuple):
-    """An episode to play. `number` counts through all rounds: round * per_round + slot."""
+    """An episode to play. Numbers continue through all rounds: round * per_round + slot."""
 
     round: int
     number: int
@@ -26,15 +26,21 @@ class Planned(NamedTuple):
 
 
 class Scheduler:
-    """Hands out episodes in an order that never waits for more than it must.
+    """Hands out episodes as soon as their dependencies allow.
 
     Args:
-        schedule: `order` out_of_order (as above), lock_step (a round starts when the one before is
-            over, its observations included) or sequential (one episode at a time).
-        plan: who meets in a round, known from the seed alone.
-        per_round: episodes a round.
-        start: the first round that is not over yet.
-        end: the number of rounds; `limit` can lower it as the run goes on.
+        schedule: `order` is out_of_order (as above), lock_step (a round starts when the previous
+            one is complete, observations included) or sequential (one episode at a time).
+        plan: returns the meetings of a round; they depend on the seed only.
+        per_round: number of episodes in a round.
+        start: the first round that is not complete.
+        end: the number of rounds.
+
+    Attributes:
+        end: the number of rounds; a stopping rule may lower it.
+        horizon: rounds from this one on must not be planned yet.
+        first_unplayed: the first round with episodes that are not played.
+        first_incomplete: the first round with episodes that are not complete.
     """
 
     def __init__(
@@ -45,85 +51,89 @@ class Scheduler:
         self._plan = plan
         self._per_round = per_round
         self.end = end
-        self.horizon = end  # rounds from this one on may not be planned yet
-        self.floor = start  # the first round that has episodes to settle
-        self.over_before = start  # the first round that has episodes to observe
+        self.horizon = end
+        self.first_unplayed = start
+        self.first_incomplete = start
         self._next = start  # the first round that is not planned
-        self._open = 0
+        self._incomplete = 0  # episodes that were handed out and are not complete
         self._ready: list[Planned] = []
-        self._missing: dict[int, int] = {}  # episode number: how many it still waits for
-        self._planned: dict[int, Planned] = {}
-        self._waiting: defaultdict[int, list[int]] = defaultdict(list)  # by what is waited for
-        self._unsettled: set[int] = set()
-        self._latest: dict[int, int] = {}  # agent: its latest episode, of a round planned before
-        self._settled: defaultdict[int, int] = defaultdict(int)  # round: episodes
-        self._observed: defaultdict[int, int] = defaultdict(int)  # round: episodes
+        self._blocked: dict[int, Planned] = {}  # by episode number
+        self._blockers: dict[int, int] = {}  # episode number: number of episodes it waits for
+        self._dependents: defaultdict[int, list[int]] = defaultdict(list)  # by episode number
+        self._unplayed: set[int] = set()
+        self._latest: dict[int, int] = {}  # agent: its latest planned episode as author
+        self._played: defaultdict[int, int] = defaultdict(int)  # round: number of episodes
+        self._complete: defaultdict[int, int] = defaultdict(int)  # round: number of episodes
 
     @property
     def over(self) -> bool:
-        """Whether every episode is played and observed."""
-        return self.over_before >= self.end
+        """Whether every episode is complete."""
+        return self.first_incomplete >= self.end
 
     def next(self) -> Planned | None:
-        """The next episode that may start: of the earliest round, in its order. None for now."""
-        if self._order == "sequential" and self._open:
+        """Return the next episode that may start, earliest first; None if there is none yet."""
+        if self._order == "sequential" and self._incomplete:
             return None
         self._plan_ahead()
         if not self._ready:
             return None
-        self._open += 1
+        self._incomplete += 1
         return heapq.heappop(self._ready)
 
-    def settled(self, episode: Planned) -> None:
-        """Tell that an episode is played: its author's memory of the round is complete."""
-        self._settled[episode.round] += 1
-        self._unsettled.discard(episode.number)
-        for number in self._waiting.pop(episode.number, ()):
-            self._missing[number] -= 1
-            if not self._missing[number]:
-                del self._missing[number]
-                heapq.heappush(self._ready, self._planned.pop(number))
-        while self._settled.get(self.floor) == self._per_round:
-            del self._settled[self.floor]
-            self.floor += 1
+    def mark_played(self, episode: Planned) -> None:
+        """Mark an episode as played: its author's memory for this round is final."""
+        self._played[episode.round] += 1
+        self._unplayed.discard(episode.number)
+        for number in self._dependents.pop(episode.number, ()):
+            self._blockers[number] -= 1
+            if not self._blockers[number]:
+                del self._blockers[number]
+                heapq.heappush(self._ready, self._blocked.pop(number))
+        while self._played.get(self.first_unplayed) == self._per_round:
+            del self._played[self.first_unplayed]
+            self.first_unplayed += 1
 
-    def observed(self, episode: Planned) -> bool:
-        """Tell that nothing of an episode is outstanding; whether its round is now over."""
-        self._open -= 1
-        self._observed[episode.round] += 1
-        over = self._observed[episode.round] == self._per_round
-        while self._observed.get(self.over_before) == self._per_round:
-            del self._observed[self.over_before]
-            self.over_before += 1
-        return over
+    def mark_complete(self, episode: Planned) -> bool:
+        """Mark an episode as complete, observations included.
+
+        Returns:
+            Whether all episodes of its round are now complete.
+        """
+        self._incomplete -= 1
+        self._complete[episode.round] += 1
+        round_complete = self._complete[episode.round] == self._per_round
+        while self._complete.get(self.first_incomplete) == self._per_round:
+            del self._complete[self.first_incomplete]
+            self.first_incomplete += 1
+        return round_complete
 
     def _plan_ahead(self) -> None:
         while self._next < min(self.end, self.horizon) and self._may_plan():
             first = self._next * self._per_round
             meetings = self._plan(self._next)
             for number, meeting in enumerate(meetings, first):
-                self._enter(Planned(self._next, number, meeting))
+                self._add(Planned(self._next, number, meeting))
             for number, meeting in enumerate(meetings, first):
-                self._unsettled.add(number)
+                self._unplayed.add(number)
                 if meeting.author is not None:
                     self._latest[meeting.author] = number
             self._next += 1
 
     def _may_plan(self) -> bool:
         if self._order == "out_of_order":
-            return self._next <= self.floor + self._max_ahead
-        return self._next == self.over_before
+            return self._next <= self.first_unplayed + self._max_ahead
+        return self._next == self.first_incomplete
 
-    def _enter(self, episode: Planned) -> None:
+    def _add(self, episode: Planned) -> None:
+        """Add a planned episode: ready, or blocked by the latest episodes of its agents."""
         author, peers, _ = episode.meeting
-        people = peers if author is None else (author, *peers)
-        latest = {self._latest[agent] for agent in people if agent in self._latest}
-        before = latest & self._unsettled
-        for number in before:
-            self._waiting[number].append(episode.number)
-        missing = len(before)
-        if missing:
-            self._missing[episode.number] = missing
-            self._planned[episode.number] = episode
+        agents = peers if author is None else (author, *peers)
+        latest = {self._latest[agent] for agent in agents if agent in self._latest}
+        blockers = latest & self._unplayed
+        for number in blockers:
+            self._dependents[number].append(episode.number)
+        if blockers:
+            self._blockers[episode.number] = len(blockers)
+            self._blocked[episode.number] = episode
         else:
             heapq.heappush(self._ready, episode)

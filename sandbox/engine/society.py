@@ -1,4 +1,4 @@
-"""The society of a run: made once from the config, then always read from the database."""
+"""The society of a run: written once from the config, then read from the database."""
 
 from __future__ import annotations
 
@@ -23,17 +23,17 @@ from storage.vectors import pack, unpack
 from storage.writer import Writer
 from worlds.base import Meeting, Pair
 
-_FLUSH = 100  # agents whose rows are held at once
+_FLUSH = 100  # agents per batch of rows
 
 
 @dataclass
 class Society:
-    """Who there is, what they can be asked, and what they remember.
+    """Agents with their memories, and questions.
 
     Attributes:
         agents: by number.
         question_index: the distinct questions, asked or remembered.
-        questions: the list that is cycled, as (number in the index, id in the database).
+        questions: the list of questions, which is cycled, as (number in the index, row).
     """
 
     agents: list[Agent]
@@ -41,15 +41,15 @@ class Society:
     questions: list[tuple[int, int]]
 
     def question(self, meeting: Meeting) -> tuple[int, int]:
-        """A meeting's question: its number in the index, its id in the database."""
+        """Return the question of a meeting: its number in the index, and its row."""
         return self.questions[meeting.question % len(self.questions)]
 
     def recall(self, agent: Agent, question: int, round: int) -> Recalled | None:
-        """What an agent remembers nearest to a question, as of the end of the round before."""
+        """Return an agent's memory nearest to a question, as of the end of the previous round."""
         return agent.memory.recall(self.question_index.near(question), self.question_index, round)
 
     def latest(self, agent: Agent, round: int) -> Recalled | None:
-        """What an agent learned last, as of the end of the round before."""
+        """Return an agent's latest memory, as of the end of the previous round."""
         return agent.memory.latest(self.question_index, round)
 
 
@@ -61,12 +61,23 @@ def write_society(
     inherited: Sequence[Sequence[Pair]],
     embedder: Embedder,
 ) -> None:
-    """Write a new society, in a transaction of the caller's: agents, questions, prior memories."""
+    """Write a new society in the caller's transaction: agents, questions, prior memories.
+
+    Args:
+        writer: of the new run.
+        connection: the transaction.
+        agents: by number.
+        questions: the list of questions.
+        inherited: the prior memories of each agent.
+        embedder: embeds the questions.
+    """
     for agent in agents:
         writer.text(agent.introduction)
         writer.add(tables.agents, _agent_row(writer.run_id, agent))
     prior = dict.fromkeys(pair.question for pairs in inherited for pair in pairs)
-    listed: list[tuple[str, str | None]] = [(one.text, one.source) for one in questions]
+    listed: list[tuple[str, str | None]] = [
+        (question.text, question.source) for question in questions
+    ]
     asked = {text for text, _ in listed}
     listed += [(text, None) for text in prior if text not in asked]
     ids = _write_questions(writer, listed, embedder)
@@ -100,21 +111,33 @@ def _write_questions(
     stored: Collection[str] = (),
     dim: int | None = None,
 ) -> dict[str, int]:
-    """Write the list; returns the id of each distinct text. A vector is stored once a text."""
+    """Add rows for a list of questions, with one vector for each distinct text.
+
+    Args:
+        writer: of the run.
+        listed: texts with their sources; prior questions have none.
+        embedder: embeds the texts.
+        start: the number of the first question.
+        stored: texts whose vectors are stored already.
+        dim: the length of the stored vectors.
+
+    Returns:
+        The row of each distinct text.
+    """
     distinct = [text for text in dict.fromkeys(text for text, _ in listed) if text not in stored]
     rows = embedder.embed(distinct)
     if distinct and dim not in (None, rows.shape[1]):
         raise InputError(
-            f"memory.embedder: {embedder.name} gave vectors of {rows.shape[1]} numbers; expected "
-            f"{dim}, as in those that are stored"
+            f"memory.embedder: found vectors of {rows.shape[1]} numbers from {embedder.name}; "
+            f"expected {dim}, the length of those that are stored"
         )
     vectors = dict(zip(distinct, rows, strict=True))
     ids: dict[str, int] = {}
-    for place, (text, source) in enumerate(listed, start):
+    for number, (text, source) in enumerate(listed, start):
         first = text not in ids and text not in stored
-        ids.setdefault(text, writer.base + place)
+        ids.setdefault(text, writer.base + number)
         row = {
-            "id": writer.base + place,
+            "id": writer.base + number,
             "run_id": writer.run_id,
             "source": source,
             "text_id": writer.base + writer.text(text),
@@ -125,13 +148,12 @@ def _write_questions(
 
 
 def missing_questions(reader: Reader, config: Config) -> list[Question]:
-    """The questions that a run lacks once its config has become this one, with more rounds.
+    """Read the additional questions that a run needs for more rounds, from the config's file.
 
-    They are read again from the config's file. A list that was read to its end is complete: it is
-    cycled, however many rounds there are.
+    A list that was read to its end is complete: it is cycled for any number of rounds.
 
     Args:
-        reader: the run as it is stored.
+        reader: the stored run.
         config: the run's config with another number of rounds.
 
     Raises:
@@ -145,10 +167,10 @@ def missing_questions(reader: Reader, config: Config) -> list[Question]:
     found = read_questions(config.questions, limit)
     for place, text in enumerate(stored):
         if place == len(found) or found[place].text != text:
-            where = "its end" if place == len(found) else found[place].source
+            position = "its end" if place == len(found) else found[place].source
             raise InputError(
-                f"questions: {config.questions}: found {where} where run {reader.run.name} has "
-                f"question {place}, {text[:60]!r}; expected the file that the run began with"
+                f"questions: {config.questions}: found {position} where run {reader.run.name} has "
+                f"question {place}, {text[:60]!r}; expected the file that the run was started with"
             )
     return found[len(stored) :]
 
@@ -168,29 +190,29 @@ def _stored_questions(reader: Reader) -> Iterator[tuple[str, str | None]]:
 def add_questions(
     writer: Writer, reader: Reader, questions: Sequence[Question], embedder: Embedder
 ) -> None:
-    """Hand over the rows of questions that follow those that are stored.
+    """Pass the rows of additional questions to the writer.
 
     Args:
-        writer: of the run that is to have them.
-        reader: where the stored questions are read from: that run, or the one it was copied from.
-        questions: what `missing_questions` returned.
-        embedder: the one whose vectors are stored.
+        writer: of the run to extend.
+        reader: reads the stored questions: of that run, or of the run it was copied from.
+        questions: the result of `missing_questions`.
+        embedder: embeds the questions.
 
     Raises:
-        InputError: it is another one.
+        InputError: the stored vectors are from another embedder.
     """
     if embedder.name != reader.run.embedder:
         raise InputError(
-            f"memory.embedder: found {embedder.name}; expected {reader.run.embedder}, by which "
-            f"run {reader.run.name} stores its questions"
+            f"memory.embedder: found {embedder.name}; expected {reader.run.embedder}, which "
+            f"embedded the stored questions of run {reader.run.name}"
         )
     stored = [text for text, _ in _stored_questions(reader)]
-    listed = [(one.text, one.source) for one in questions]
+    listed = [(question.text, question.source) for question in questions]
     _write_questions(writer, listed, embedder, len(stored), frozenset(stored), _dim(reader))
 
 
 def _dim(reader: Reader) -> int | None:
-    """The length of a run's stored vectors."""
+    """Return the length of a run's stored vectors; None if there are none."""
     q = tables.questions
     query = (
         select(q.c.vector).where(reader.belongs_to_run(q.c.id), q.c.vector.is_not(None)).limit(1)
@@ -199,10 +221,10 @@ def _dim(reader: Reader) -> int | None:
 
 
 def extend_questions(reader: Reader, config: Config) -> None:
-    """Give a run the questions that more rounds need, in one transaction.
+    """Add the questions that a run needs for more rounds, in one transaction.
 
     Args:
-        reader: the run as it is stored, in a database that is open for writing.
+        reader: the stored run, in a database that is open for writing.
         config: the run's config with another number of rounds; it is not stored here.
 
     Raises:
@@ -229,7 +251,12 @@ def _prior_row(writer: Writer, agent: Agent, question_id: int, pair: Pair) -> di
 
 
 def read_society(reader: Reader, keep: int | None) -> Society:
-    """Read a society with everything that it remembers."""
+    """Read a society with its memories.
+
+    Args:
+        reader: the run.
+        keep: number of latest memories of an agent that can be recalled; None for all.
+    """
     question_index = QuestionIndex(reader.run.threshold)
     numbers: dict[int, int] = {}  # question id: number in the index
     questions = _read_questions(reader, question_index, numbers)
@@ -243,7 +270,7 @@ def _read_questions(
 ) -> list[tuple[int, int]]:
     q, t = tables.questions, tables.texts
     query = select(q, t.c.text).join(t, t.c.id == q.c.text_id).where(reader.belongs_to_run(q.c.id))
-    # Listed ones first, in order: so numbers are the same whether the list was extended or not.
+    # Listed questions first, in order, so that numbers do not depend on later extensions.
     rows = list(reader.rows(query.order_by(q.c.source.is_(None), q.c.id)))
     packed = {row.text: row.vector for row in rows if row.vector is not None}
     texts = list(dict.fromkeys(row.text for row in rows))

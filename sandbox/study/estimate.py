@@ -32,7 +32,6 @@ from sandbox.backends import backends_of, started
 from sandbox.backends.base import Backend, BackendDown
 from sandbox.concurrency import run_coroutine
 from sandbox.config import Config
-from sandbox.engine.episode import PlayedEpisode
 from sandbox.engine.journal import Journal
 from sandbox.engine.run import Blueprint, create
 from sandbox.engine.runner import Runner
@@ -187,11 +186,12 @@ def estimate(
     }
 
 
-class _Sampler(Runner):
+class _Sampler:
     """Plays single episodes of any round, each with a past that is filled in."""
 
-    def __init__(self, *parts: Any, **named: Any) -> None:
-        super().__init__(*parts, **named)
+    def __init__(self, runner: Runner, per_round: int) -> None:
+        self._runner = runner
+        self._per_round = per_round
         self._asked: list[dict[int, Meeting]] = []  # by round and author
         self._pool = _Pool([], [], [])
 
@@ -203,7 +203,7 @@ class _Sampler(Runner):
             self._asked.append({one.author: one for one in met if one.author is not None})
 
     def _meet(self, round: int) -> Sequence[Meeting]:
-        return self._world.meet(self._society.agents, round)
+        return self._runner.world.meet(self._runner.society.agents, round)
 
     async def play(self, numbers: Sequence[int]) -> None:
         """Play the episodes of these numbers side by side."""
@@ -215,42 +215,28 @@ class _Sampler(Runner):
                 task.cancel()
 
     async def _episode(self, number: int) -> None:
-        round, slot = divmod(number, self.reader.run.per_round)
+        round, slot = divmod(number, self._per_round)
         planned = Planned(round, number, self._meet(round)[slot])
-        society = self._with_past(planned) if round else self._society
-        episode = PlayedEpisode(
-            planned,
-            self._world,
-            society,
-            self._caller,
-            self.writer,
-            self._forms,
-            self.config.attempts,
-            recorded=False,
-        )
-        try:
-            await episode.play()
-            await episode.observed()
-        finally:
-            episode.cancel()
+        society = self._with_past(planned) if round else self._runner.society
+        await self._runner.play_episode(planned, society)
 
     def _with_past(self, planned: Planned) -> Society:
         """The society as those who take part would find it, with memories of their own."""
-        agents = list(self._society.agents)
+        agents = list(self._runner.society.agents)
         author, peers, _ = planned.meeting
         for number in {*peers} if author is None else {author, *peers}:
             memory = self._remembering(agents[number], planned.round)
             agents[number] = replace(agents[number], memory=memory)
-        return replace(self._society, agents=agents)
+        return replace(self._runner.society, agents=agents)
 
     def _remembering(self, agent: Agent, rounds: int) -> Memory:
         memory = deepcopy(agent.memory)
         for round in range(rounds):
-            draw = chance(self.config.seed, "estimate", agent.number, round)
+            draw = chance(self._runner.config.seed, "estimate", agent.number, round)
             answer = self._pool.draw(draw, round, agent.label)
             asked = self._asked[round].get(agent.number)
             if answer is not None and asked is not None:
-                question, _ = self._society.question(asked)
+                question, _ = self._runner.society.question(asked)
                 memory.remember(round, question, *answer)
         return memory
 
@@ -266,9 +252,9 @@ def _play(
         reader = Reader.find(engine, config.name, str(address))
         writer = Writer(engine, reader.run.id)
         writer.open()
-        sampler = _Sampler(reader, writer, backends, Journal(reader), config=config)
+        runner = Runner.load(reader, writer, backends, Journal(reader), config=config)
         try:
-            run_coroutine(_work(sampler, first, later))
+            run_coroutine(_work(runner, reader, first, later))
         except BackendDown as error:
             raise InputError(f"config {config.name}: no sample could be played: {error}") from None
         measured, busy, slack = _measured(reader), _busy(reader), _slack(engine)
@@ -300,16 +286,18 @@ def _drawn(per_round: int, config: Config, episodes: int) -> tuple[list[int], li
     return sorted(first), [draw.randrange(*stretch) for stretch in pairwise(bounds)]
 
 
-async def _work(sampler: _Sampler, first: Sequence[int], later: Sequence[int]) -> None:
-    async with started(sampler.backends.values()):
+async def _work(runner: Runner, reader: Reader, first: Sequence[int], later: Sequence[int]) -> None:
+    per_round = reader.run.per_round
+    sampler = _Sampler(runner, per_round)
+    async with started(runner.backends.values()):
         await sampler.play(first)
         size = -(-len(later) // (_STAGES - 1)) or 1
         for start in range(0, len(later), size):
             stage = later[start : start + size]
-            await sampler.flush()
-            sampler.remember(_pool(sampler.reader), stage[-1] // sampler.reader.run.per_round)
+            await runner.flush()
+            sampler.remember(_pool(reader), stage[-1] // per_round)
             await sampler.play(stage)
-        await sampler.flush()
+        await runner.flush()
 
 
 def _pool(reader: Reader) -> _Pool:

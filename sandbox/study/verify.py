@@ -76,7 +76,7 @@ def verify(
         writer = Writer(engine, reader.run.id)
         writer.open()
         nobody = dict.fromkeys(dict(config.models.roles()), NoModel())
-        runner = Runner(reader, writer, nobody, Journal(source, copy=True), config=config)
+        runner = Runner.load(reader, writer, nobody, Journal(source, copy=True), config=config)
         run_coroutine(play(runner, watch))
         replayed = runner.progress.counts.replayed
         return Verdict(outcome(source, address, replayed), digest(source), digest(reader))
