@@ -1,4 +1,4 @@
-"""Entry point of a clone: ``python run_sim.py --help``; installed, it is ``sandbox-society``."""
+"""Command line of a clone: ``python run_sim.py --help``; once installed, ``sandbox-society``."""
 
 import sys
 

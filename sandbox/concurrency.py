@@ -1,4 +1,4 @@
-"""Helpers around asyncio: a gate with priorities, and coroutines run from synchronous code."""
+"""Helpers for asyncio: a priority semaphore, and running coroutines from synchronous code."""
 
 from __future__ import annotations
 
@@ -11,18 +11,18 @@ from typing import Any, TypeVar
 T = TypeVar("T")
 
 Priority = int | tuple[int, ...]
-"""Orders the callers that wait at a gate, lowest first. All callers of one gate use one form."""
+"""Dispatch priority; lower runs first. All callers of one gate use the same type."""
 
 
 class Gate:
-    """Admits a limited number of callers at once; of those that wait, the lowest priority first.
+    """A semaphore with priorities: waiting callers are admitted lowest priority first.
 
     Args:
-        width: how many may be inside at once.
+        width: maximum number of callers inside.
 
     Attributes:
         width: the same; it may be changed, and is rounded down.
-        inside: how many are inside.
+        inside: number of callers inside.
     """
 
     def __init__(self, width: float) -> None:
@@ -32,11 +32,11 @@ class Gate:
         self._queue: list[tuple[Any, int, asyncio.Future[None]]] = []
 
     def load(self) -> int:
-        """Count the callers that are inside or wait."""
+        """Return the number of callers inside or waiting."""
         return self.inside + len(self._queue)
 
     async def enter(self, priority: Priority) -> None:
-        """Wait for a place. A caller that is cancelled while it waits takes none."""
+        """Wait to be admitted. A caller that is cancelled while it waits is not inside."""
         if self.inside < int(self.width):
             self.inside += 1
             return
@@ -51,12 +51,12 @@ class Gate:
             raise
 
     def leave(self) -> None:
-        """Give a place back."""
+        """Leave the gate, which admits the next caller."""
         self.inside -= 1
         self.admit()
 
     def admit(self) -> None:
-        """Let waiting callers in, as far as there are places."""
+        """Admit waiting callers while the gate is not full."""
         while self._queue and self.inside < int(self.width):
             admitted = heapq.heappop(self._queue)[-1]
             if not admitted.done():
@@ -65,7 +65,7 @@ class Gate:
 
 
 def run_coroutine(work: Coroutine[Any, Any, T]) -> T:
-    """Run a coroutine to its end; in a thread where a loop is running already (a notebook's)."""
+    """Run a coroutine and return its result; in a thread if a loop is running (in a notebook)."""
     try:
         asyncio.get_running_loop()
     except RuntimeError:

