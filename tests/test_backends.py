@@ -1,4 +1,4 @@
-"""The registry of backends: built in, from packages and from files; and who may load files."""
+"""The registry of backends: built in, from packages, and from files that are allowed."""
 
 from __future__ import annotations
 
@@ -41,14 +41,14 @@ MARKER = "\nfrom pathlib import Path\nPath(__file__).with_suffix('.loaded').touc
 
 @pytest.fixture
 def file(tmp_path: Path) -> Path:
-    """A backend file that tells when it was loaded."""
+    """A backend file that leaves a marker when it is loaded."""
     path = tmp_path / "my_backend.py"
     path.write_text(FILE + MARKER, encoding="utf-8")
     return path
 
 
-def _forget(file: Path) -> Path:
-    """Forget that a file was loaded; returns the file that says so."""
+def _unload(file: Path) -> Path:
+    """Unload a backend file and delete its marker; returns the path of the marker."""
     for name in [name for name in sys.modules if name.startswith("sandbox_plugin_")]:
         del sys.modules[name]
     marker = file.with_suffix(".loaded")
@@ -62,14 +62,14 @@ def _config(file: Path, *settings: str) -> Config:
 
 @pytest.fixture
 def played(file: Path, tmp_path: Path) -> Address:
-    """A run whose social model is the file, broken off."""
+    """An interrupted run whose social model is the file."""
     address = create(prepare(_config(file, "name=mine")), str(tmp_path / "mine.db"))
     assert resume(address, budget=Budget(calls=200), allow=[file]).status == "interrupted"
     return address
 
 
 @pytest.mark.parametrize("name", BUILT_IN)
-def test_what_is_inside_declares_itself_without_its_library(name: str) -> None:
+def test_built_in_backends_are_described_without_importing_libraries(name: str) -> None:
     script = (
         f"import sys; from sandbox.backends import kind_of; kind = kind_of({name!r}); "
         "print(kind.settings.__name__, *sorted({'vllm', 'torch', 'aiohttp'} & set(sys.modules)))"
@@ -110,7 +110,7 @@ def test_a_path_on_the_command_line_is_relative_to_the_working_folder(
     assert small("models.social={backend: ./my_backend.py}").models.social.backend == str(file)
 
 
-def test_an_edited_file_is_loaded_anew(file: Path) -> None:
+def test_an_edited_file_is_reloaded(file: Path) -> None:
     _config(file)
     file.write_text(FILE.replace("length: int", "size: int"), encoding="utf-8")
     with pytest.raises(InputError, match=r"models.social.length: unknown key"):
@@ -157,7 +157,7 @@ def test_keys_of_a_file_are_checked(file: Path) -> None:
             small(f"models.social={{backend: {file}}}", f"models.social.{setting}")
 
 
-def test_an_unknown_backend_lists_those_there_are(tmp_path: Path) -> None:
+def test_an_unknown_backend_lists_the_known_ones(tmp_path: Path) -> None:
     path = tmp_path / "config.yaml"
     path.write_text("models: {social: {backend: psychic}}\n", encoding="utf-8")
     with pytest.raises(InputError) as error:
@@ -191,9 +191,9 @@ def test_a_package_registers_a_backend(tmp_path: Path) -> None:
         small("models.social={backend: gone}")
 
 
-def test_stored_configs_survive_and_load_no_file(file: Path) -> None:
+def test_a_stored_config_loads_no_file(file: Path) -> None:
     config = _config(file)
-    marker = _forget(file)
+    marker = _unload(file)
     stored = Config.from_json(config.as_json())
     assert isinstance(stored.models.social, UnloadedSettings)
     assert json.loads(stored.as_json()) == json.loads(config.as_json())
@@ -207,8 +207,8 @@ def test_stored_configs_survive_and_load_no_file(file: Path) -> None:
         assert Config.from_json(text).as_json() == text
 
 
-def test_playing_a_stored_run_needs_its_file_named(played: Address, file: Path) -> None:
-    marker = _forget(file)
+def test_resuming_a_run_needs_its_file_to_be_allowed(played: Address, file: Path) -> None:
+    marker = _unload(file)
     words = re.escape(
         f"run mine was played with the backend file {file}; "
         f"expected it named on the command line: --backend {file}"
@@ -223,21 +223,21 @@ def test_playing_a_stored_run_needs_its_file_named(played: Address, file: Path) 
         fork(played, 0)
     with api.open_run(str(played)) as reader:
         assert reader.run.rounds == 3
-    assert not marker.exists(), "refused before anything of it was run"
+    assert not marker.exists(), "refused before its code is executed"
     assert resume(played, allow=[file]).status == "done"
     assert resume(played).status == "done", "nothing is left to play"
-    _forget(file)
+    _unload(file)
     with pytest.raises(InputError, match=words):
         verify(played)
     assert not marker.exists()
     assert verify(played, allow=[file]).agrees
 
 
-def test_looking_at_a_run_does_not_run_its_file(
+def test_reading_a_run_does_not_execute_its_file(
     played: Address, file: Path, tmp_path: Path
 ) -> None:
     resume(played, allow=[file])
-    marker = _forget(file)
+    marker = _unload(file)
     with api.open_run(str(played)) as reader:
         runs.society(reader)
         agents.memory(reader, 3)
@@ -252,7 +252,7 @@ def _another(tmp_path: Path) -> Address:
     return address
 
 
-def test_the_option_names_the_file(file: Path, tmp_path: Path) -> None:
+def test_the_option_backend_allows_the_file(file: Path, tmp_path: Path) -> None:
     data = json.loads(_config(file, "name=mine").as_json())
     (tmp_path / "config.yaml").write_text(yaml.safe_dump(data), encoding="utf-8")
     stopped = sim(tmp_path, "run", "config.yaml", "--max-calls", "200", status=130)
@@ -269,7 +269,7 @@ def test_the_option_names_the_file(file: Path, tmp_path: Path) -> None:
     sim(tmp_path, "run", "--name", "plain", "--rounds", "2", "--set", "world.size=3")
     change = "models.social={backend: ./my_backend.py}"
     forked = sim_json(tmp_path, "fork", "plain", "--at", "0", "--set", change)
-    assert forked["status"] == "done", "what --set names is named on the command line"
+    assert forked["status"] == "done", "a file in --set is allowed"
 
 
 class Renamed(ScriptedBackend):
@@ -282,7 +282,7 @@ class Renamed(ScriptedBackend):
         return reply if call.shape.regex else reply._replace(text=f"{reply.text} Indeed.")
 
 
-def test_backends_can_be_handed_in(tmp_path: Path) -> None:
+def test_backends_can_be_passed_in(tmp_path: Path) -> None:
     social = {"social": scripted_backends(small(), Renamed)["social"]}
     settings = {"world.size": 4, "rounds": 2}
     outcome = api.run(db=tmp_path / "a.db", settings=settings, backends=social)
@@ -299,26 +299,26 @@ def test_backends_can_be_handed_in(tmp_path: Path) -> None:
     assert estimated["tokens_out"]["estimate"] > 0
 
 
-def test_a_backend_that_is_handed_in_stands_in_for_a_file(played: Address, file: Path) -> None:
-    marker = _forget(file)
+def test_a_backend_that_is_passed_in_replaces_a_file(played: Address, file: Path) -> None:
+    marker = _unload(file)
     backends = {"social": scripted_backends(small(), Renamed)["social"]}
     outcome = resume(played, backends=backends, accept_changes=True)
     assert outcome.status == "done"
     assert not marker.exists()
 
 
-def test_a_role_that_is_not_there_is_named(tmp_path: Path) -> None:
+def test_an_unknown_role_is_refused(tmp_path: Path) -> None:
     address = create(prepare(small()), str(tmp_path / "run.db"))
     with pytest.raises(InputError, match="backends: found the role 'judge'; expected one of soci"):
         resume(address, backends={"judge": scripted_backends(small())["social"]})
 
 
-def test_settings_of_every_backend_have_what_the_engine_reads() -> None:
+def test_settings_of_every_backend_are_model_settings() -> None:
     for name in BUILT_IN:
         assert issubclass(kind_of(name).settings, ModelSettings)
 
 
-def test_groups_list_agents_by_number(tmp_path: Path) -> None:
+def test_a_group_can_list_agents_by_number(tmp_path: Path) -> None:
     def group(agents: object) -> str:
         return f"models.groups={{few: {{agents: {agents}, model: {{backend: scripted}}}}}}"
 
@@ -352,12 +352,12 @@ class World(grid.World):
 """
 
 
-def test_a_world_file_of_a_stored_run_is_named_too(tmp_path: Path) -> None:
+def test_a_world_file_of_a_stored_run_must_be_allowed(tmp_path: Path) -> None:
     world = tmp_path / "my_world.py"
     world.write_text(WORLD + MARKER, encoding="utf-8")
     config = small(f"world.kind={world}", "name=mine")
     address = create(prepare(config), str(tmp_path / "mine.db"))
-    marker = _forget(world)
+    marker = _unload(world)
     words = re.escape(f"run mine was played with the world file {world}; expected")
     with pytest.raises(InputError, match=words):
         resume(address)

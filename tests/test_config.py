@@ -1,4 +1,4 @@
-"""Bad input is one clear line that names the place; good input is what was meant."""
+"""Configs and input files: valid ones are parsed, errors are one line with the place."""
 
 from __future__ import annotations
 
@@ -88,7 +88,7 @@ def test_bad_files_name_the_file_and_the_key(tmp_path: Path) -> None:
     _fails(lambda: load_config(path), "questions", "missing")
 
 
-def test_paths_are_relative_to_the_file_or_to_the_working_folder(
+def test_paths_are_relative_to_the_file_or_the_working_folder(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     here, there = tmp_path / "here", tmp_path / "there"
@@ -103,7 +103,7 @@ def test_paths_are_relative_to_the_file_or_to_the_working_folder(
     assert load_config(there / "config.yaml", ["questions=q.txt"]).questions == here / "q.txt"
 
 
-def test_a_config_survives_storing() -> None:
+def test_a_stored_config_is_equal() -> None:
     config = small("stop.patience=2", "memory.keep=30", "world.reach=global")
     assert Config.from_json(config.as_json()) == config
 
@@ -125,7 +125,7 @@ def test_question_files(tmp_path: Path, name: str) -> None:
 
 
 @pytest.mark.parametrize("name", FORMATS)
-def test_byte_order_marks_are_no_part_of_a_question(tmp_path: Path, name: str) -> None:
+def test_byte_order_marks_are_removed(tmp_path: Path, name: str) -> None:
     path = tmp_path / name
     path.write_text(FORMATS[name], encoding="utf-8-sig")
     assert [question.text for question in read_questions(path)] == ["One?", "Two?"]
@@ -166,7 +166,7 @@ def test_bad_personas_and_pairs(tmp_path: Path) -> None:
     _fails(lambda: prepare(small(f"memory.prior={path}")), f"{path}:1", "label")
 
 
-def test_forms_can_be_reworded(tmp_path: Path) -> None:
+def test_prompt_templates_can_be_overridden(tmp_path: Path) -> None:
     path = tmp_path / "forms.yaml"
     path.write_text("draft: {user: '<question>{{ question }}</question> {{ me }}'}\n")
     forms = prepare(small(f"forms={path}")).forms
@@ -208,7 +208,7 @@ def test_a_password_in_an_address_is_not_shown() -> None:
         ("models.social.api_key=[s3cret", "expected a YAML value after ="),
     ],
 )
-def test_what_may_be_secret_is_not_repeated(setting: str, words: str) -> None:
+def test_values_that_may_be_secret_are_redacted(setting: str, words: str) -> None:
     model = "models.social={backend: openai, model: m, base_url: http://h}"
     with pytest.raises(InputError) as error:
         prepare(small(model, setting))
@@ -217,17 +217,17 @@ def test_what_may_be_secret_is_not_repeated(setting: str, words: str) -> None:
 
 
 @pytest.mark.parametrize("address", ["localhost:8111", "ftp://x"])
-def test_an_address_that_holds_no_secret_is_shown(address: str) -> None:
+def test_an_address_without_a_secret_is_shown(address: str) -> None:
     model = f"models.social={{backend: openai, model: m, base_url: '{address}'}}"
     _fails(lambda: small(model), f'found "{address}"', "http://localhost:8000/v1")
 
 
-def test_an_unknown_key_hints_at_the_nearest() -> None:
+def test_an_unknown_key_suggests_the_nearest() -> None:
     _fails(lambda: small("models.social.misbehaves=1"), "did you mean misbehave?", "docs/models.md")
     _fails(lambda: small("wrold.size=3"), "did you mean world?", "the README")
 
 
-def test_what_was_set_on_the_command_line_is_blamed_on_it() -> None:
+def test_errors_name_the_option_that_set_the_key() -> None:
     setting = "world.radius=0.5"
     place = str(QUICKSTART)
     _fails(lambda: prepare(small(setting), place, [setting]), f"--set {setting}: world.radius")

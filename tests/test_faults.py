@@ -1,6 +1,6 @@
-"""Faults: whatever happens, the run goes on with nothing lost, nothing twice, and the same end.
+"""Fault injection: after a fault, a resumed run has no lost or duplicate rows and the same digest.
 
-The number of kills is ``pytest --kills N`` (default 6; the full suite is 50 and more).
+The number of kills is ``pytest --kills N`` (default 6; 50 or more for a thorough test).
 """
 
 from __future__ import annotations
@@ -41,11 +41,11 @@ CONFIGS = {
     "pareto": ("stop.patience=1", "rounds=9", "memory.keep=2"),
     "network": ("world.topology=scale_free", "world.score_only=true", "schedule.max_in_flight=7"),
 }
-TWICE = (
+DUPLICATES = (
     "SELECT count(*) FROM (SELECT 1 FROM calls "
     "GROUP BY episode_id, form_id, agent, turn, attempt HAVING count(*) > 1)"
 )
-HALF_WRITTEN = """
+INCOMPLETE = """
 SELECT (SELECT count(*) FROM ratings WHERE episode_id NOT IN (SELECT id FROM episodes))
      + (SELECT count(*) FROM observations WHERE episode_id NOT IN (SELECT id FROM episodes))
      + (SELECT count(*) FROM ratings WHERE call_id NOT IN (SELECT id FROM calls))
@@ -62,8 +62,8 @@ def _ask(database: Path, query: str) -> int:
         return int(connection.execute(query).fetchone()[0])
 
 
-def _begun(database: Path) -> bool:
-    """Whether a run is there: it is written whole, so a kill before that leaves none."""
+def _exists(database: Path) -> bool:
+    """Whether the run exists: it is created atomically, so an earlier kill leaves none."""
     tables = "SELECT count(*) FROM sqlite_master WHERE name = 'runs'"
     return (
         database.exists()
@@ -73,8 +73,8 @@ def _begun(database: Path) -> bool:
 
 
 @pytest.mark.parametrize("kind", CONFIGS)
-def test_killed_at_random_instants(tmp_path: Path, kind: str, kills: int) -> None:
-    """SIGKILL, over and over, wherever it hits: creating, resuming, committing, finishing."""
+def test_sigkill_at_random_times(tmp_path: Path, kind: str, kills: int) -> None:
+    """SIGKILL while the run is created, resumed, committed and finished."""
     settings = ("rounds=4", *CONFIGS[kind], f"name={kind}")
     calm = resume(create(prepare(small(*settings)), str(tmp_path / "calm.db")))
     config = small(*settings, LATENCY)
@@ -83,7 +83,7 @@ def test_killed_at_random_instants(tmp_path: Path, kind: str, kills: int) -> Non
     database = tmp_path / "runs" / f"{kind}.db"
     chance = random.Random(kind)
     for _ in range(-(-kills // len(CONFIGS))):
-        verb = ["resume", kind] if _begun(database) else ["run", str(path)]
+        verb = ["resume", kind] if _exists(database) else ["run", str(path)]
         command = [sys.executable, str(ROOT / "run_sim.py"), *verb]
         process = subprocess.Popen(
             command, cwd=tmp_path, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True
@@ -92,20 +92,20 @@ def test_killed_at_random_instants(tmp_path: Path, kind: str, kills: int) -> Non
         process.send_signal(signal.SIGKILL)
         _, err = process.communicate()
         assert process.returncode in (0, -signal.SIGKILL), err
-        if _begun(database):
-            assert _ask(database, HALF_WRITTEN) == 0
-            assert _ask(database, TWICE) == 0
-    verb = ["resume", kind] if _begun(database) else ["run", str(path)]
+        if _exists(database):
+            assert _ask(database, INCOMPLETE) == 0
+            assert _ask(database, DUPLICATES) == 0
+    verb = ["resume", kind] if _exists(database) else ["run", str(path)]
     done = program(tmp_path, *verb, "--json")
     assert done.returncode == 0, done.stderr
     outcome = json.loads(done.stdout)
     assert (outcome["status"], outcome["digest"]) == ("done", calm.digest)
     assert outcome["calls"] == calm.calls
-    assert _ask(database, TWICE) == 0
+    assert _ask(database, DUPLICATES) == 0
 
 
 class Faulty(scripted.ScriptedBackend):
-    """Hangs, or fails in bursts; a call that comes through gets the reply it would have had."""
+    """Hangs or is unavailable at random; other calls get their usual reply."""
 
     hang = 0.0
     burst = 0.0
@@ -143,7 +143,7 @@ def test_a_backend_that_hangs_and_fails_in_bursts(tmp_path: Path, faulty: type[F
     assert max(faulty.answered.values()) == 1
 
 
-def test_a_backend_that_is_gone_stops_the_run(tmp_path: Path, faulty: type[Faulty]) -> None:
+def test_an_unavailable_backend_stops_the_run(tmp_path: Path, faulty: type[Faulty]) -> None:
     address = create(prepare(small()), str(tmp_path / "run.db"))
     faulty.burst = 1.0
     backends = scripted_backends(small(), faulty)
@@ -177,7 +177,7 @@ def test_a_locked_database_is_waited_for(tmp_path: Path) -> None:
         thread.join()
 
 
-def test_a_database_locked_for_good_stops_the_run(
+def test_a_permanently_locked_database_stops_the_run(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     calm = resume(create(prepare(small()), str(tmp_path / "calm.db")))
@@ -201,11 +201,11 @@ def test_a_database_locked_for_good_stops_the_run(
     thread.join()
     assert outcome.message is not None
     assert "locked" in outcome.message
-    assert _ask(tmp_path / "run.db", HALF_WRITTEN) == 0
+    assert _ask(tmp_path / "run.db", INCOMPLETE) == 0
     assert resume(address).digest == calm.digest
 
 
-def test_a_database_that_is_deleted_stops_the_run(tmp_path: Path) -> None:
+def test_a_deleted_database_stops_the_run(tmp_path: Path) -> None:
     slow = LATENCY.replace("16", "1")
     address = create(prepare(small(slow)), str(tmp_path / "run.db"))
     thread = threading.Timer(1.0, (tmp_path / "run.db").unlink)
@@ -217,7 +217,9 @@ def test_a_database_that_is_deleted_stops_the_run(tmp_path: Path) -> None:
     assert "is gone" in outcome.message
 
 
-def test_a_clock_that_jumps(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_jumps_of_the_system_clock_have_no_effect(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     calm = resume(create(prepare(small()), str(tmp_path / "calm.db")))
     chance = random.Random(1)
     monkeypatch.setattr(time, "time", lambda: 1.8e9 + chance.uniform(-1e6, 1e6))
@@ -246,7 +248,7 @@ def test_a_budget_stops_cleanly(tmp_path: Path, budget: Budget, words: str, sett
     assert outcome.message is not None
     assert words in outcome.message
     if budget.calls:
-        assert outcome.calls == 100, "calls under way come in, and no more are made"
+        assert outcome.calls == 100, "calls in flight are journalled, and no more are sent"
     before = outcome.calls
     assert 0 < before < calm.calls
     outcome = resume(address)
@@ -265,16 +267,16 @@ def test_more_rounds_are_simply_more_rounds(tmp_path: Path) -> None:
     assert verify(short).of_replay == whole.digest
 
 
-def _broken_off(tmp_path: Path, *settings: str) -> Any:
+def _interrupted(tmp_path: Path, *settings: str) -> Any:
     address = create(prepare(small(*settings)), str(tmp_path / "run.db"))
     assert resume(address, budget=Budget(calls=100)).status == "interrupted"
     return address
 
 
-def test_a_changed_form_is_named(tmp_path: Path) -> None:
+def test_a_changed_prompt_template_is_detected(tmp_path: Path) -> None:
     forms = tmp_path / "forms.yaml"
     forms.write_text("draft: {system: Be brief.}\n")
-    address = _broken_off(tmp_path, f"forms={forms}")
+    address = _interrupted(tmp_path, f"forms={forms}")
     forms.write_text("draft: {system: Be very brief.}\n")
     with pytest.raises(
         InputError, match=r"changed since it was started: the prompt template draft; .*--accept"
@@ -283,12 +285,12 @@ def test_a_changed_form_is_named(tmp_path: Path) -> None:
     assert resume(address, accept_changes=True).status == "done"
 
 
-def test_changed_files_are_named(tmp_path: Path) -> None:
+def test_changed_files_are_detected(tmp_path: Path) -> None:
     files = {"personas": "personas.jsonl", "questions": "questions.jsonl"}
     for name in files.values():
         source = QUICKSTART.parent.parent / "data" / name
         (tmp_path / name).write_text(source.read_text(encoding="utf-8"), encoding="utf-8")
-    address = _broken_off(tmp_path, *(f"{key}={tmp_path / name}" for key, name in files.items()))
+    address = _interrupted(tmp_path, *(f"{key}={tmp_path / name}" for key, name in files.items()))
     for name in files.values():
         lines = (tmp_path / name).read_text(encoding="utf-8").splitlines(keepends=True)
         (tmp_path / name).write_text("".join(lines[:1] * len(lines)), encoding="utf-8")
@@ -299,8 +301,10 @@ def test_changed_files_are_named(tmp_path: Path) -> None:
     assert resume(address).status == "done", "the run has its own copies"
 
 
-def test_another_version_or_model_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    address = _broken_off(tmp_path)
+def test_another_version_or_model_is_detected(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    address = _interrupted(tmp_path)
     monkeypatch.setattr("sandbox.engine.changes.__version__", "9.9")
     with pytest.raises(InputError, match=r"the program's version, .* then, 9.9 now"):
         resume(address)
@@ -313,12 +317,12 @@ def test_another_version_or_model_is_named(tmp_path: Path, monkeypatch: pytest.M
         resume(address, backends=scripted_backends(small(), Another))
 
 
-def test_a_call_with_another_prompt_can_be_asked_anew(tmp_path: Path) -> None:
-    address = _broken_off(tmp_path, "schedule.order=sequential")
+def test_a_call_with_a_changed_prompt_can_be_requested_again(tmp_path: Path) -> None:
+    address = _interrupted(tmp_path, "schedule.order=sequential")
     with closing(sqlite3.connect(tmp_path / "run.db")) as connection, connection:
         connection.execute("UPDATE forms SET system = 'Changed.' WHERE name = 'rate'")
     with pytest.raises(InputError, match="changed since it was started: the prompt template rate"):
         resume(address)
     outcome = resume(address, accept_changes=True)
     assert outcome.status == "done"
-    assert _ask(tmp_path / "run.db", TWICE) == 0
+    assert _ask(tmp_path / "run.db", DUPLICATES) == 0

@@ -1,4 +1,4 @@
-"""Each layer of a call alone, and a layer of one's own in a whole run."""
+"""Each layer of a call separately, and custom layers in a whole run."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ RESULT = Result(Reply("hello"), None, 3, 4)
 
 
 class Below:
-    """The layer below: counts what reaches it."""
+    """The layer below: records the calls that reach it."""
 
     def __init__(self) -> None:
         self.calls: list[Call] = []
@@ -52,8 +52,8 @@ class Below:
         return RESULT
 
 
-class Memory:
-    """A journal of at most one call."""
+class FakeJournal:
+    """A journal with at most one call."""
 
     def __init__(self, digest: bytes | None, reply: str | None = "known") -> None:
         self.copy = False
@@ -93,30 +93,30 @@ async def _await(work: Awaitable[Result]) -> Result:
 SAME = prompt_hash("system", "user")
 
 
-def test_a_journalled_call_is_replayed_with_everything_that_is_known_of_it() -> None:
-    result, below, counts, _ = _replay(Memory(SAME))
+def test_a_replayed_call_has_all_journalled_values() -> None:
+    result, below, counts, _ = _replay(FakeJournal(SAME))
     assert result == Result(Reply("known", True, 1, 2, 3, "hm", 4.5), None, 10, 20, 7)
     assert (counts.replayed, below.calls) == (1, [])
 
 
 def test_a_failed_call_is_replayed_as_failed() -> None:
-    result, *_ = _replay(Memory(SAME, reply=None))
+    result, *_ = _replay(FakeJournal(SAME, reply=None))
     assert (result.reply, result.error, result.call_id) == (None, "broken", 7)
 
 
-def test_what_is_replayed_into_another_database_is_still_to_be_written() -> None:
-    journal = Memory(SAME)
+def test_a_call_replayed_into_another_database_is_written_again() -> None:
+    journal = FakeJournal(SAME)
     journal.copy = True
     assert _replay(journal)[0].call_id is None
 
 
-def test_an_unknown_call_goes_on() -> None:
-    result, below, counts, _ = _replay(Memory(None))
+def test_an_unknown_call_is_passed_on() -> None:
+    result, below, counts, _ = _replay(FakeJournal(None))
     assert (result, len(below.calls), counts.replayed) == (RESULT, 1, 0)
 
 
 def test_another_prompt_is_refused_or_deletes_the_old_call() -> None:
-    journal = Memory(b"another")
+    journal = FakeJournal(b"another")
     with pytest.raises(InputError, match=r"call 0/0/draft/1/0.0: found another prompt"):
         _replay(journal)
     journal.accept_changes = True
@@ -147,7 +147,7 @@ def test_calls_in_flight_are_limited_and_counted() -> None:
     assert counts.in_flight == 0
 
 
-def test_a_budget_counts_what_is_asked_and_stops() -> None:
+def test_a_budget_counts_calls_and_stops() -> None:
     limiter, below = Limiter(Budget(calls=2), Clock()), Below()
     answer = layers.budget(limiter, below)
     for _ in range(2):
@@ -158,7 +158,7 @@ def test_a_budget_counts_what_is_asked_and_stops() -> None:
     assert limiter.stopping == "the limit of 2 calls is reached"
 
 
-def test_a_stop_wins_over_a_budget() -> None:
+def test_a_stop_takes_precedence_over_a_budget() -> None:
     limiter = Limiter(Budget(calls=0), Clock())
     limiter.stop("interrupted")
     with pytest.raises(Stopped, match="interrupted"):
@@ -166,7 +166,7 @@ def test_a_stop_wins_over_a_budget() -> None:
 
 
 class Flaky:
-    """Raises what it is given, in turn, and then replies."""
+    """Raises the given errors in order, hangs where one is None, and then replies."""
 
     model = "flaky"
 
@@ -199,13 +199,13 @@ def _retry(backend: Flaky, limiter: Limiter | None = None, **settings: Any) -> R
 
 
 @pytest.fixture
-def hasty(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Next to no pauses."""
+def short_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Shorten the pauses between retries."""
     monkeypatch.setattr(layers, "pause", lambda attempt, jitter: 0.001)
 
 
-@pytest.mark.usefixtures("hasty")
-def test_the_same_call_is_asked_again() -> None:
+@pytest.mark.usefixtures("short_pauses")
+def test_a_retry_sends_the_same_call() -> None:
     backend = Flaky(Unavailable("busy"), None)
     result = _retry(backend, timeout=0.01)
     assert (result.reply, result.error) == (Reply("hello"), None)
@@ -213,15 +213,15 @@ def test_the_same_call_is_asked_again() -> None:
     assert result.took >= 10
 
 
-@pytest.mark.usefixtures("hasty")
-def test_retries_come_to_an_end() -> None:
+@pytest.mark.usefixtures("short_pauses")
+def test_the_number_of_retries_is_limited() -> None:
     backend = Flaky(*[Unavailable("busy")] * 9)
     with pytest.raises(BackendDown, match=r"call 0/0/draft/1/0.0: busy, 3 times"):
         _retry(backend, retries=2)
     assert len(backend.calls) == 3
 
 
-def test_a_refused_call_is_not_asked_again() -> None:
+def test_a_refused_call_is_not_retried() -> None:
     backend = Flaky(CallFailed("too long"))
     result = _retry(backend)
     assert (result.reply, result.error, len(backend.calls)) == (None, "too long", 1)
@@ -241,7 +241,7 @@ def test_a_pause_ends_when_the_run_is_stopped() -> None:
         asyncio.run(main())
 
 
-def test_layers_wrap_from_the_outside_in() -> None:
+def test_the_first_layer_is_the_outermost() -> None:
     order: list[str] = []
 
     def named(name: str) -> Callable[[Answer], Answer]:
@@ -259,7 +259,7 @@ def test_layers_wrap_from_the_outside_in() -> None:
 
 
 def policy(answer: Answer) -> Answer:
-    """Let no draft of agent 3 pass."""
+    """Refuse the drafts of agent 3."""
 
     async def checked(call: Call) -> Result:
         result = await answer(call)
@@ -270,7 +270,7 @@ def policy(answer: Answer) -> Answer:
     return checked
 
 
-def test_a_policy_is_one_more_layer(make: Make, tmp_path: Path) -> None:
+def test_a_policy_is_a_layer(make: Make, tmp_path: Path) -> None:
     _, plain = make()
     address = create(prepare(small("attempts=1")), str(tmp_path / "policy.db"))
     outcome = resume(address, layers=[policy])
@@ -281,10 +281,10 @@ def test_a_policy_is_one_more_layer(make: Make, tmp_path: Path) -> None:
     assert outcome.episodes_failed == 3
     assert outcome.digest != plain.digest
     verdict = verify(address)
-    assert verdict.agrees, "the journal has what the policy decided; it is not asked again"
+    assert verdict.agrees, "decisions of the policy are journalled and replayed"
 
 
-def test_a_layer_that_only_looks_changes_nothing(make: Make, tmp_path: Path) -> None:
+def test_a_tracing_layer_changes_nothing(make: Make, tmp_path: Path) -> None:
     _, plain = make()
     seen: list[CallName] = []
 

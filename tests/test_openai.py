@@ -1,4 +1,4 @@
-"""The OpenAI backend against a real HTTP server that misbehaves in the ways that servers do."""
+"""The OpenAI backend, with a real HTTP server and its typical failures."""
 
 import asyncio
 import json
@@ -36,7 +36,7 @@ def body_of(message, **changes):
 
 
 class Server:
-    """A server of one model; `handler` answers what is asked."""
+    """A server with one model; `handler` answers requests."""
 
     def __init__(self, owner="vllm"):
         self.asked = []
@@ -117,7 +117,7 @@ def key(monkeypatch):
     monkeypatch.setenv("OPENAI_API_KEY", KEY)
 
 
-def test_a_request_holds_all_that_the_call_says():
+def test_a_request_has_all_fields_of_the_call():
     server = Server()
     reply = ask(
         server,
@@ -144,7 +144,7 @@ def test_a_request_holds_all_that_the_call_says():
     assert server.headers[0]["Authorization"] == f"Bearer {KEY}"
 
 
-def test_without_a_key_none_is_sent(monkeypatch):
+def test_without_a_key_no_header_is_sent(monkeypatch):
     monkeypatch.delenv("OPENAI_API_KEY")
     server = Server()
     ask(server)
@@ -162,7 +162,7 @@ def test_without_a_key_none_is_sent(monkeypatch):
         ("openai", {"priority": True}, set()),
     ],
 )
-def test_only_vllm_gets_what_only_vllm_knows(owner, settings, fields):
+def test_only_vllm_gets_its_own_fields(owner, settings, fields):
     server = Server(owner)
     ask(server, **settings)
     assert fields == {"structured_outputs", "priority"} & server.asked[0][1].keys()
@@ -197,7 +197,7 @@ CHAT_LOGPROBS = {
 }
 
 
-def test_the_expected_rating_comes_from_the_answer_not_from_the_thinking():
+def test_the_expected_rating_ignores_the_thinking():
     server = Server()
     message = {"content": RATED, "reasoning": "I think 3 or 4."}
     server.sends(body_of(message, logprobs=CHAT_LOGPROBS))
@@ -223,14 +223,14 @@ def test_the_expected_rating_of_a_base_model():
 
 
 @pytest.mark.parametrize("logprobs", [None, [], {"content": None}, {"content": [None, 1, {}]}])
-def test_without_probabilities_nothing_is_expected(logprobs):
+def test_without_log_probabilities_there_is_no_expected_rating(logprobs):
     server = Server()
     server.sends(body_of({"content": RATED}, logprobs=logprobs))
     assert ask(server, expected_rating=True).expected is None
 
 
 @pytest.mark.parametrize("field", ["reasoning", "reasoning_content"])
-def test_thinking_is_kept_and_its_budget_comes_on_top(field):
+def test_thinking_is_stored_and_its_budget_is_added(field):
     server = Server()
     server.sends(body_of({"content": RATED, field: "Hm."}))
     reply = ask(server, thinking=True, thinking_budget=100)
@@ -240,7 +240,7 @@ def test_thinking_is_kept_and_its_budget_comes_on_top(field):
     assert body["max_tokens"] > 260
 
 
-def test_thinking_without_an_answer_is_an_empty_reply_and_kept():
+def test_thinking_without_a_reply_is_an_empty_reply():
     server = Server()
     server.sends(body_of({"content": None, "reasoning": "Hm."}, finish_reason="length"))
     reply = ask(server, thinking=True)
@@ -249,7 +249,7 @@ def test_thinking_without_an_answer_is_an_empty_reply_and_kept():
 
 
 @pytest.mark.parametrize("reason", ["abort", "error"])
-def test_a_reply_that_was_given_up_is_asked_for_again(reason):
+def test_an_aborted_reply_is_retried(reason):
     server = Server()
     server.sends(body_of({"content": "Half of what"}, finish_reason=reason))
     with pytest.raises(Unavailable, match=reason):
@@ -257,7 +257,7 @@ def test_a_reply_that_was_given_up_is_asked_for_again(reason):
 
 
 @pytest.mark.parametrize("status", [408, 409, 425, 429, 500, 502, 503])
-def test_a_busy_server_is_asked_again_after_as_long_as_it_says(status):
+def test_retry_after_is_respected(status):
     server = Server()
     server.says(status, f"busy, {KEY}", {"Retry-After": "17"})
     with pytest.raises(Unavailable) as caught:
@@ -268,7 +268,7 @@ def test_a_busy_server_is_asked_again_after_as_long_as_it_says(status):
 
 
 @pytest.mark.parametrize("status", [400, 413, 422])
-def test_a_refused_prompt_is_one_call_that_failed(status):
+def test_a_refused_prompt_is_a_failed_call(status):
     server = Server()
     server.says(status, f"too\nlong {KEY} " + "x" * 500)
     with pytest.raises(CallFailed) as caught:
@@ -289,7 +289,7 @@ def limits_asked(server):
 
 
 @pytest.mark.parametrize("settings", [{}, {"thinking": True, "thinking_budget": 100}])
-def test_a_server_that_wants_the_newer_limit_is_asked_anew_once(settings):
+def test_the_newer_limit_is_sent_if_a_server_requires_it(settings):
     async def newer(request):
         body = await request.json()
         if "max_tokens" in body:
@@ -326,7 +326,7 @@ def test_a_server_that_wants_the_newer_limit_is_asked_anew_once(settings):
         (422, NEWER),
     ],
 )
-def test_another_refusal_is_not_asked_anew(status, message):
+def test_another_refusal_is_not_retried(status, message):
     server = Server()
     server.says(status, message)
     with pytest.raises(CallFailed):
@@ -334,7 +334,7 @@ def test_another_refusal_is_not_asked_anew(status, message):
     assert limits_asked(server) == [["max_tokens"]]
 
 
-def test_a_server_that_takes_neither_limit_is_one_call_that_failed():
+def test_a_server_that_refuses_both_limits_is_a_failed_call():
     server = Server()
     server.says(400, NEWER)
     with pytest.raises(CallFailed, match="Unsupported parameter"):
@@ -354,7 +354,7 @@ def test_a_refused_key_or_an_unknown_model_stops_the_run(status):
 
 
 @pytest.mark.parametrize("text", ["<html>", "", "[" * 100_000, '{"choices": [{"mess'])
-def test_a_reply_that_is_not_json_is_asked_again(text):
+def test_a_reply_that_is_not_json_is_retried(text):
     server = Server()
     server.sends(text)
     with pytest.raises(Unavailable, match="not JSON"):
@@ -362,7 +362,7 @@ def test_a_reply_that_is_not_json_is_asked_again(text):
 
 
 @pytest.mark.parametrize("content", [{}, [], {"choices": []}, {"error": {"message": KEY}}])
-def test_a_reply_without_choices_is_asked_again(content):
+def test_a_reply_without_choices_is_retried(content):
     server = Server()
     server.sends(content)
     with pytest.raises(Unavailable, match="without choices") as caught:
@@ -382,7 +382,7 @@ def test_an_error_in_the_body_counts_as_its_status(code, error):
 
 
 @pytest.mark.parametrize("listed", [[1, 2], "<html>", {"models": []}])
-def test_an_address_that_lists_no_models_is_not_blamed_on_the_model(listed):
+def test_an_address_without_a_list_of_models_is_refused(listed):
     server = Server()
 
     async def models(request):
@@ -393,7 +393,7 @@ def test_an_address_that_lists_no_models_is_not_blamed_on_the_model(listed):
         ask(server)
 
 
-def test_an_account_without_credit_is_told_so():
+def test_an_account_without_credit_is_reported():
     server = Server()
     server.says(402, "Insufficient Balance")
     with pytest.raises(
@@ -429,7 +429,7 @@ def test_ctrl_c_does_not_wait_for_a_retry(tmp_path):
     asyncio.run(main())
 
 
-def test_a_run_that_got_no_reply_at_all_is_no_success(tmp_path):
+def test_a_run_without_any_reply_fails(tmp_path):
     async def main():
         server = Server()
         server.says(400, "role 'system' is not allowed")
@@ -437,8 +437,8 @@ def test_a_run_that_got_no_reply_at_all_is_no_success(tmp_path):
             process = await _run(server, tmp_path, "attempts=1")
             _, errors = await process.communicate()
             assert process.returncode == 1
-            told = "9 of 9 calls got no reply, the last one: role 'system' is not allowed"
-            assert told in errors.decode()
+            expected = "9 of 9 calls got no reply, the last one: role 'system' is not allowed"
+            assert expected in errors.decode()
             assert "inspect it calls --failures" in errors.decode()
 
     asyncio.run(main())
@@ -459,7 +459,7 @@ def test_a_model_that_is_not_served_stops_the_start():
         ask(Server(), model="large")
 
 
-def test_a_server_that_is_not_there_stops_the_start():
+def test_an_unreachable_server_stops_the_start():
     async def main():
         server = Server()
         async with serving(server):
@@ -479,7 +479,7 @@ def test_a_key_with_a_line_break_is_not_shown(monkeypatch):
     assert "sk-" not in str(caught.value)
 
 
-def test_a_dropped_connection_rests_the_address():
+def test_a_dropped_connection_pauses_the_address():
     async def drop(request):
         request.transport.abort()
         return web.Response()
@@ -498,7 +498,7 @@ def test_a_dropped_connection_rests_the_address():
     asyncio.run(main())
 
 
-def test_of_two_addresses_the_living_one_takes_over():
+def test_a_reachable_address_replaces_an_unreachable_one():
     async def main():
         dead, alive = Server(), Server()
         async with serving(alive), serving(dead) as runner, started(dead, alive) as backend:
@@ -523,7 +523,7 @@ def test_an_episode_stays_at_one_address():
     asyncio.run(main())
 
 
-def test_a_call_that_runs_out_of_time_gives_its_place_back():
+def test_a_timed_out_call_leaves_the_gate():
     async def hang(request):
         await asyncio.sleep(30)
 
@@ -587,7 +587,7 @@ def test_the_gate_lets_the_lowest_priority_number_in_first():
     asyncio.run(main())
 
 
-def test_whoever_is_cancelled_with_a_place_in_hand_gives_it_back():
+def test_a_call_that_is_cancelled_when_admitted_leaves_the_gate():
     async def main():
         gate = AdaptiveGate(1)
         await gate.enter(0)
@@ -633,22 +633,22 @@ def test_an_overloaded_server_gets_fewer_calls(status):
     asyncio.run(main())
 
 
-def test_a_rest_doubles_up_to_a_minute(monkeypatch):
+def test_pauses_double_up_to_a_minute(monkeypatch):
     now = 100.0
     monkeypatch.setattr(time, "monotonic", lambda: now)
-    address, rests = Address("http://a/v1", 1), []
+    address, pauses = Address("http://a/v1", 1), []
     for _ in range(6):
         address.failed()
         address.failed()
-        rests.append(address.seconds_paused())
-        now += rests[-1]
-    assert rests == [5, 10, 20, 40, 60, 60]
+        pauses.append(address.seconds_paused())
+        now += pauses[-1]
+    assert pauses == [5, 10, 20, 40, 60, 60]
     address.reached()
     address.failed()
     assert address.seconds_paused() == 5
 
 
-def test_a_crowded_address_is_passed_by():
+def test_a_busy_address_is_avoided():
     addresses = [Address("http://a/v1", 100), Address("http://b/v1", 100)]
     addresses[0].gate.inside = SPARE_CALLS
     assert choose(addresses, 0) is addresses[0]
@@ -699,12 +699,12 @@ def test_a_wrong_setting_is_refused(settings):
         config_of("http://a", **settings)
 
 
-def test_addresses_get_v1_where_they_have_no_path():
+def test_v1_is_added_to_addresses_without_a_path():
     urls = ("http://a:1", "http://b/", "https://c/api/v2/")
     assert config_of(*urls).addresses() == ("http://a:1/v1", "http://b/v1", "https://c/api/v2")
 
 
-def test_the_key_is_in_nothing_that_is_kept():
+def test_the_key_is_neither_in_the_config_nor_in_a_repr():
     async def main():
         server = Server()
         async with serving(server), started(server) as backend:

@@ -1,4 +1,4 @@
-"""Every order of work gives the same rows, over worlds of all kinds and whatever calls take."""
+"""Every schedule gives the same digest, in all kinds of worlds and with random latencies."""
 
 from __future__ import annotations
 
@@ -41,8 +41,8 @@ def _settings(values: dict[str, object]) -> list[str]:
     return [f"{key}={str(value).lower()}" for key, value in values.items()]
 
 
-class Moody(scripted.ScriptedBackend):
-    """Takes a while, a different one every time: nothing in a result may depend on it."""
+class RandomLatency(scripted.ScriptedBackend):
+    """Adds a random latency, on which no result may depend."""
 
     chance = random.Random()
 
@@ -54,20 +54,20 @@ class Moody(scripted.ScriptedBackend):
 
 @settings(max_examples=8)
 @given(WORLDS, st.lists(WORK, min_size=2, max_size=2), st.integers(0, 10**6))
-def test_every_order_gives_the_same_digest(
+def test_every_schedule_gives_the_same_digest(
     tmp_path_factory: pytest.TempPathFactory,
     world: dict[str, object],
     work: list[dict[str, object]],
-    mood: int,
+    latency_seed: int,
 ) -> None:
     folder = tmp_path_factory.mktemp("orders")
     base = [*_settings(world), "rounds=4"]
     plain = resume(
         create(prepare(small(*base, "schedule.order=sequential")), str(folder / "plain.db"))
     )
-    Moody.chance = random.Random(mood)
+    RandomLatency.chance = random.Random(latency_seed)
     for number, how in enumerate(work):
         config = small(*base, *_settings(how))
         address = create(prepare(config), str(folder / f"{number}.db"))
-        other = resume(address, backends=scripted_backends(config, Moody))
+        other = resume(address, backends=scripted_backends(config, RandomLatency))
         assert (other.digest, other.episodes) == (plain.digest, plain.episodes)

@@ -1,4 +1,4 @@
-"""Whole runs: the same result however it came about, and nothing invented on the way."""
+"""Whole runs: reproducible results, resuming, verifying, and missing replies."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def _reader(path: Path, name: str | None = None) -> Reader:
     return Reader.find(open_for_reading(address.url), name, str(path))
 
 
-def test_a_run_holds_what_the_config_asks_for(make: Make) -> None:
+def test_a_run_has_the_configured_size(make: Make) -> None:
     _, outcome = make()
     assert outcome.status == "done"
     assert (outcome.agents, outcome.episodes, outcome.calls) == (16, 48, 480)
@@ -45,7 +45,7 @@ def test_a_run_holds_what_the_config_asks_for(make: Make) -> None:
     assert len(outcome.digest) == 64
 
 
-def test_nothing_is_left_beside_the_database(make: Make, tmp_path: Path) -> None:
+def test_no_temporary_files_are_left(make: Make, tmp_path: Path) -> None:
     make()
     assert [path.name for path in tmp_path.iterdir()] == ["run.db"]
 
@@ -85,7 +85,7 @@ def test_stopping_at_pareto_optimality_is_the_same_in_every_order(make: Make, se
 
 
 class Stopping(scripted.ScriptedBackend):
-    """Breaks down after some calls."""
+    """Raises BackendDown after some calls."""
 
     calls = 0
     limit = 0
@@ -99,7 +99,7 @@ class Stopping(scripted.ScriptedBackend):
 
 @settings(max_examples=8, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.lists(st.integers(1, 400), min_size=1, max_size=4))
-def test_a_run_that_breaks_down_goes_on_where_it_stopped(
+def test_a_run_resumes_where_its_backend_failed(
     tmp_path_factory: pytest.TempPathFactory, limits: list[int]
 ) -> None:
     folder = tmp_path_factory.mktemp("broken")
@@ -125,17 +125,17 @@ def test_a_run_that_breaks_down_goes_on_where_it_stopped(
     assert outcome.status == "done"
     assert outcome.digest == expected.digest
     assert outcome.calls == expected.calls
-    assert max(asked.values()) == 1, "a finished call was asked twice"
+    assert max(asked.values()) == 1, "a journalled call was requested again"
 
 
-def test_resuming_what_is_done_changes_nothing(make: Make, tmp_path: Path) -> None:
+def test_resuming_a_finished_run_changes_nothing(make: Make, tmp_path: Path) -> None:
     address, outcome = make()
     before = (tmp_path / "run.db").read_bytes()
     assert resume(address) == outcome
     assert len((tmp_path / "run.db").read_bytes()) == len(before)
 
 
-def test_verify_agrees_and_sees_a_changed_reply(make: Make, tmp_path: Path) -> None:
+def test_verify_detects_a_changed_reply(make: Make, tmp_path: Path) -> None:
     address, outcome = make("models.social.misbehave=0.1")
     verdict = verify(address)
     assert verdict.agrees
@@ -159,7 +159,7 @@ def test_verify_agrees_and_sees_a_changed_reply(make: Make, tmp_path: Path) -> N
         "UPDATE memories SET agent = 1 - agent WHERE agent < 2 AND round = 1",
     ],
 )
-def test_verify_sees_changed_tables(make: Make, tmp_path: Path, change: str) -> None:
+def test_verify_detects_changed_tables(make: Make, tmp_path: Path, change: str) -> None:
     address, outcome = make()
     with sqlite3.connect(tmp_path / "run.db") as connection:
         connection.execute(change)
@@ -169,35 +169,35 @@ def test_verify_sees_changed_tables(make: Make, tmp_path: Path, change: str) -> 
     assert (verdict.of_replay == outcome.digest) != (verdict.of_tables == outcome.digest)
 
 
-def test_two_starts_of_one_name(tmp_path: Path) -> None:
-    """One of them gets the run, the others are told; nobody deletes what another has made."""
+def test_concurrent_starts_with_the_same_name(tmp_path: Path) -> None:
+    """One of them creates the run, the others get an error, and the run is intact."""
     blueprint = prepare(small())
-    made: list[object] = []
+    results: list[object] = []
 
     def start() -> None:
         try:
-            made.append(create(blueprint, str(tmp_path / "run.db")))
+            results.append(create(blueprint, str(tmp_path / "run.db")))
         except InputError as error:
-            made.append(str(error))
+            results.append(str(error))
 
     threads = [threading.Thread(target=start) for _ in range(4)]
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join()
-    refused = [one for one in made if isinstance(one, str)]
+    refused = [result for result in results if isinstance(result, str)]
     assert len(refused) == 3
-    assert all("exists" in one or "another process" in one for one in refused)
+    assert all("exists" in error or "another process" in error for error in refused)
     assert resume(parse_run(str(tmp_path / "run.db"))).status == "done"
 
 
-def test_verify_wants_a_finished_run(tmp_path: Path) -> None:
+def test_verify_needs_a_finished_run(tmp_path: Path) -> None:
     address = create(prepare(small()), str(tmp_path / "new.db"))
     with pytest.raises(InputError, match="not finished"):
         verify(address)
 
 
-def test_a_changed_persona_is_named_on_resume(tmp_path: Path) -> None:
+def test_a_changed_persona_is_detected_on_resume(tmp_path: Path) -> None:
     address = create(prepare(small()), str(tmp_path / "run.db"))
     Stopping.calls, Stopping.limit = 0, 40
     backends = scripted_backends(small(), Stopping)
@@ -212,7 +212,9 @@ def test_a_changed_persona_is_named_on_resume(tmp_path: Path) -> None:
         resume(address, backends=backends)
 
 
-def test_every_mishap_is_a_row_and_none_is_a_number(make: Make, tmp_path: Path) -> None:
+def test_a_damaged_reply_is_a_row_with_a_status_and_never_a_number(
+    make: Make, tmp_path: Path
+) -> None:
     settings = ("models.social.misbehave=0.3", "models.observer.misbehave=0.3", "rounds=4")
     _, outcome = make(*settings)
     assert outcome.status == "done"
@@ -266,7 +268,7 @@ def test_every_mishap_is_a_row_and_none_is_a_number(make: Make, tmp_path: Path) 
     assert sum(one.missing_ratings for one in society(reader).rounds) == missing
 
 
-def test_prompts_can_be_shown_again_and_their_hash_agrees(make: Make, tmp_path: Path) -> None:
+def test_stored_prompts_have_the_journalled_hash(make: Make, tmp_path: Path) -> None:
     _, outcome = make("models.social.misbehave=0.1")
     reader = _reader(tmp_path / "run.db")
     for number in range(0, outcome.calls, 7):
@@ -275,7 +277,7 @@ def test_prompts_can_be_shown_again_and_their_hash_agrees(make: Make, tmp_path: 
     assert prompt_hash(one.system, one.prompt + " ").hex() != one.prompt_hash
 
 
-def test_what_was_recalled_is_in_the_prompt(make: Make, tmp_path: Path) -> None:
+def test_the_recalled_memory_is_in_the_prompt(make: Make, tmp_path: Path) -> None:
     make("rounds=6", "question_count=4")
     reader = _reader(tmp_path / "run.db")
     recalled = 0
@@ -309,7 +311,7 @@ def test_without_raters_and_with_scores_only(make: Make, tmp_path: Path) -> None
             assert "<comments>" not in one.prompt
 
 
-def test_two_runs_in_one_database_keep_apart(make: Make, tmp_path: Path) -> None:
+def test_two_runs_in_one_database_are_independent(make: Make, tmp_path: Path) -> None:
     single = {name: make(f"seed={seed}", name=name)[1] for name, seed in (("a", 1), ("b", 2))}
     for name, seed in (("a", 1), ("b", 2)):
         config = small(f"seed={seed}", f"name={name}")
@@ -336,7 +338,7 @@ def test_a_second_process_is_refused(tmp_path: Path) -> None:
     assert resume(address).status == "done"
 
 
-def test_databases_that_are_not_ours(tmp_path: Path) -> None:
+def test_foreign_files_are_refused_and_stay_unchanged(tmp_path: Path) -> None:
     foreign = tmp_path / "foreign.db"
     with sqlite3.connect(foreign) as connection:
         connection.execute("CREATE TABLE things (id INTEGER)")

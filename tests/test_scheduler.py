@@ -1,4 +1,4 @@
-"""The scheduler hands out every episode once, never too early, and never waits without need."""
+"""The scheduler, the stopping rule and the gate."""
 
 from __future__ import annotations
 
@@ -36,32 +36,32 @@ def _meetings(seed: int, agents: int, raters: int, round: int) -> list[Meeting]:
 def _play(
     order: Order, agents: int, raters: int, rounds: int, seed: int, ahead: int
 ) -> list[Planned]:
-    """Finish what is open in random order; returns the order in which episodes were started."""
+    """Finish started episodes in random order; returns the order in which they were started."""
     schedule = Schedule(order=order, max_ahead=ahead)
     scheduler = Scheduler(schedule, lambda r: _meetings(seed, agents, raters, r), agents, 0, rounds)
     chance = random.Random(seed)
-    settled: dict[int, set[int]] = {round: set() for round in range(-1, rounds)}
-    settled[-1] = set(range(agents))
+    played: dict[int, set[int]] = {round: set() for round in range(-1, rounds)}
+    played[-1] = set(range(agents))
     playing: list[Planned] = []
-    scoring: list[Planned] = []
+    observing: list[Planned] = []
     started = []
     while not scheduler.over:
         while (planned := scheduler.next()) is not None:
-            who = {planned.meeting.author, *planned.meeting.peers}
-            assert who <= settled[planned.round - 1], (
-                "an episode began before its members were free"
+            agents_in_it = {planned.meeting.author, *planned.meeting.peers}
+            assert agents_in_it <= played[planned.round - 1], (
+                "an episode started before its agents had finished the previous round"
             )
-            slowest = next(r for r in range(rounds) if len(settled[r]) < agents)
+            slowest = next(r for r in range(rounds) if len(played[r]) < agents)
             assert planned.round - slowest <= ahead
             playing.append(planned)
             started.append(planned)
-        assert playing or scoring, "nothing is going on and nothing may start"
-        some = playing if playing and (not scoring or chance.random() < 0.5) else scoring
-        done = some.pop(chance.randrange(len(some)))
-        if some is playing:
-            settled[done.round].add(done.meeting.author)
+        assert playing or observing, "deadlock: no episode is in progress and none may start"
+        group = playing if playing and (not observing or chance.random() < 0.5) else observing
+        done = group.pop(chance.randrange(len(group)))
+        if group is playing:
+            played[done.round].add(done.meeting.author)
             scheduler.mark_played(done)
-            scoring.append(done)
+            observing.append(done)
         else:
             scheduler.mark_complete(done)
     return started
@@ -89,8 +89,8 @@ def test_every_episode_is_played_once(
         assert [planned.number for planned in started] == list(range(agents * rounds))
 
 
-def test_who_is_free_goes_on_while_another_is_slow() -> None:
-    """Agents 0 and 1 rate each other, 2 and 3 as well: a slow 3 does not hold 0 and 1 up."""
+def test_a_slow_agent_does_not_delay_the_others() -> None:
+    """Agents 0 and 1 rate each other, and so do 2 and 3: a slow 3 does not delay 0 and 1."""
     pairs = {0: 1, 1: 0, 2: 3, 3: 2}
     meetings = [Meeting(a, (b,), 0) for a, b in pairs.items()]
     scheduler = Scheduler(Schedule(), lambda _round: meetings, 4, 0, 9)
@@ -105,7 +105,7 @@ def test_who_is_free_goes_on_while_another_is_slow() -> None:
     assert started == [(1, 0), (1, 1)]
 
 
-def test_earlier_rounds_go_first() -> None:
+def test_earlier_rounds_run_first() -> None:
     meetings = [Meeting(a, (), a) for a in range(3)]
     scheduler = Scheduler(Schedule(), lambda _round: meetings, 3, 0, 3)
     first = scheduler.next()
@@ -125,7 +125,7 @@ FINALS = [
 @pytest.mark.parametrize(
     ("products", "patience", "last"),
     [
-        ([4, 5, 6, 6, 6, 6, 6], 2, 5),  # rounds 3 and 4 bring no gain: round 5 is the last
+        ([4, 5, 6, 6, 6, 6, 6], 2, 5),  # no rise in rounds 3 and 4: round 5 is the last
         ([4, 5, 6, 7, 8, 9, 10], 2, None),
         ([9, 5, 6, 7, 8, 9, 10], 3, 4),
     ],
@@ -142,7 +142,7 @@ def test_the_pareto_rule(products: list[int], patience: int, last: int | None) -
     assert rule.stopped_after == last
 
 
-def test_a_round_without_scores_is_no_gain() -> None:
+def test_a_round_without_ratings_counts_as_no_rise() -> None:
     rule = ParetoRule(1, FINALS)
     rule.mark_complete(1)
     assert rule.stopped_after is None
@@ -150,21 +150,21 @@ def test_a_round_without_scores_is_no_gain() -> None:
     assert rule.stopped_after == 1
 
 
-def test_the_gate_lets_the_lowest_turn_through() -> None:
-    """Rounds first, of a round drafts before ratings before revisions, and scores a round later."""
+def test_the_gate_admits_the_lowest_priority_first() -> None:
+    """Callers are admitted in the order of their priorities, whenever they arrived."""
 
     async def play() -> list[tuple[int, int, int]]:
         gate = Gate(1)
         await gate.enter((0, 0, 0))
         order: list[tuple[int, int, int]] = []
 
-        async def call(place: tuple[int, int, int]) -> None:
-            await gate.enter(place)
-            order.append(place)
+        async def call(priority: tuple[int, int, int]) -> None:
+            await gate.enter(priority)
+            order.append(priority)
             gate.leave()
 
-        places = [(1, 0, 9), (0, 2, 3), (2, 3, 1), (0, 0, 5), (0, 2, 1), (1, 3, 0)]
-        tasks = [asyncio.create_task(call(place)) for place in places]
+        priorities = [(1, 0, 9), (0, 2, 3), (2, 3, 1), (0, 0, 5), (0, 2, 1), (1, 3, 0)]
+        tasks = [asyncio.create_task(call(priority)) for priority in priorities]
         late = asyncio.create_task(call((0, 0, 1)))
         await asyncio.sleep(0)
         late.cancel()

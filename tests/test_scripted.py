@@ -1,4 +1,4 @@
-"""The scripted backend: its words, its readers, and the society that comes out of them."""
+"""The scripted backend: phrases, raters, and the dynamics of its society."""
 
 from __future__ import annotations
 
@@ -61,14 +61,14 @@ QUESTIONS: list[str] = [record["question"] for record in lines("questions.jsonl"
 
 
 def call_of(form: Form[Any], seed: int, **values: Any) -> Call:
-    """A call as a world makes it."""
+    """Make a call as a world does."""
     prompt = form.render(values)
     name = CallName(0, 0, form.name, None)
     return Call(name, seed, prompt.system, prompt.user, form.reply, 400, 1.0)
 
 
-def say(form: Form[Any], seed: int, **values: Any) -> Any:
-    """The parsed reply to a call, which must have the form's shape."""
+def parsed_reply(form: Form[Any], seed: int, **values: Any) -> Any:
+    """Return the parsed reply to a call, which must have the shape of the form."""
     text = text_for(call_of(form, seed, **values))
     if form.reply.regex:
         assert re.fullmatch(form.reply.regex, text)
@@ -79,16 +79,16 @@ def say(form: Form[Any], seed: int, **values: Any) -> Any:
 
 
 def draft_by(label: Label, seed: int, question: str, past: Any = None) -> str:
-    """A draft by one of the people."""
+    """Return a draft by one of the personas."""
     me = PEOPLE[seed % len(PEOPLE)].introduction(label)
-    return str(say(DRAFT, seed, me=me, past=past, question=question))
+    return str(parsed_reply(DRAFT, seed, me=me, past=past, question=question))
 
 
-# Moves and their words
+# Moves and phrases
 
 
 @pytest.mark.parametrize("move", list(Move))
-def test_every_phrase_is_read_as_its_own_move(move: Move) -> None:
+def test_every_phrase_is_parsed_as_its_move(move: Move) -> None:
     phrases = [re.sub(r"[\[\]]", "", phrase) for phrase in PHRASES[move]]
     assert len(set(phrases)) >= 10
     other = "It is hard to say" if move is not Move.HEDGE else "You do make a fuss"
@@ -98,7 +98,7 @@ def test_every_phrase_is_read_as_its_own_move(move: Move) -> None:
         assert read(text).moves == rest | {move}, phrase
 
 
-def test_drafts_are_read_as_written_and_of_a_fair_length() -> None:
+def test_drafts_have_the_expected_moves_and_length() -> None:
     lengths = []
     for seed, question in enumerate(QUESTIONS):
         text = draft_by("good" if seed % 2 else "bad", seed, question)
@@ -116,7 +116,7 @@ def test_different_agents_use_different_words() -> None:
     assert fmean(shared) < 1.0
 
 
-def test_a_call_is_answered_by_its_seed_alone() -> None:
+def test_a_reply_depends_only_on_the_seed() -> None:
     def call(seed: int) -> Call:
         return call_of(DRAFT, seed, me="You are Ann.", past=None, question=QUESTIONS[3])
 
@@ -177,14 +177,14 @@ ODD += [
 
 
 @pytest.mark.parametrize("odd", ODD)
-def test_odd_texts_do_no_harm(odd: str) -> None:
+def test_unusual_texts_are_handled(odd: str) -> None:
     topic = read_question(odd).topic
     assert topic.isprintable() and len(topic.split()) <= 6 and len(topic) <= 40
     judge = {"me": odd, "past": {"question": odd, "answer": odd}, "question": odd}
-    assert say(DRAFT, 1, **judge)
-    assert say(RATE, 1, draft=odd, **judge)
-    assert say(REVISE, 1, draft=odd, average=3.0, comments=[odd, odd], **judge)
-    assert say(ALIGNMENT, 1, question=odd, answer=odd)
+    assert parsed_reply(DRAFT, 1, **judge)
+    assert parsed_reply(RATE, 1, draft=odd, **judge)
+    assert parsed_reply(REVISE, 1, draft=odd, average=3.0, comments=[odd, odd], **judge)
+    assert parsed_reply(ALIGNMENT, 1, question=odd, answer=odd)
     for shape in (FreeText(), Rating(0, 9)):
         text = text_for(Call(CallName(0, 0, "own", 1), -5, odd, odd, shape, 400, 1.0))
         assert shape.parse(text, False).status is Status.OK
@@ -193,8 +193,8 @@ def test_odd_texts_do_no_harm(odd: str) -> None:
 @settings(max_examples=150)
 @given(st.text(max_size=200), st.integers(0, 2**63))
 def test_any_text_is_answered(text: str, seed: int) -> None:
-    assert say(DRAFT, seed, me=text, past=None, question=text)
-    assert say(RATE, seed, me=text, past=None, question=text, draft=text)
+    assert parsed_reply(DRAFT, seed, me=text, past=None, question=text)
+    assert parsed_reply(RATE, seed, me=text, past=None, question=text, draft=text)
     assert read_question(text).topic.isprintable()
 
 
@@ -214,26 +214,28 @@ def test_sections_of_a_prompt() -> None:
     assert sections("Just a question?").question == "Just a question?"
 
 
-def test_the_scale_follows_from_the_words() -> None:
+def test_the_scale_follows_from_the_prompt() -> None:
     assert scale(RATE.system) is Scale.ALIGNMENT
     assert scale("How engaging is this? Engagement from 1 to 7") is Scale.ENGAGEMENT
     assert scale("Say a number") is Scale.ALIGNMENT
     renamed = replace(ENGAGEMENT, name="observe_alignment")
     values = {"question": QUESTIONS[0], "answer": draft_by("good", 1, QUESTIONS[0])}
-    assert say(renamed, 5, **values) == say(ENGAGEMENT, 5, **values)
+    assert parsed_reply(renamed, 5, **values) == parsed_reply(ENGAGEMENT, 5, **values)
 
 
-def test_an_answer_cannot_pass_for_the_scale() -> None:
+def test_an_answer_does_not_change_the_scale() -> None:
     text = draft_by("bad", 1, QUESTIONS[0])
-    plain = [say(ALIGNMENT, seed, question="Q", answer=text).rating for seed in range(40)]
+    plain = [parsed_reply(ALIGNMENT, seed, question="Q", answer=text).rating for seed in range(40)]
     posing = text + " Engaging, engaging, engaging, engagement."
-    assert plain == [say(ALIGNMENT, s, question="Q", answer=posing).rating for s in range(40)]
+    assert plain == [
+        parsed_reply(ALIGNMENT, s, question="Q", answer=posing).rating for s in range(40)
+    ]
 
 
 # People
 
 
-def test_stance_and_words_make_the_person() -> None:
+def test_a_person_follows_from_stance_and_persona() -> None:
     one = PEOPLE[0]
     good, bad = person(one.introduction("good")), person(one.introduction("bad"))
     assert good.goodness > 0.8 > 0.3 > bad.goodness
@@ -264,20 +266,22 @@ def test_good_prior_answers_score_above_bad_ones() -> None:
     means = {"good": [], "bad": []}  # type: dict[str, list[int]]
     for seed, each in enumerate(lines("prior.jsonl")):
         values = {"question": each["question"], "answer": each["answer"]}
-        means[each["label"]].append(say(ALIGNMENT, seed, **values).rating)
+        means[each["label"]].append(parsed_reply(ALIGNMENT, seed, **values).rating)
     assert fmean(means["good"]) > fmean(means["bad"]) + 0.8
 
 
-def test_other_scales_are_kept() -> None:
+def test_ratings_follow_other_ranges() -> None:
     answer = draft_by("good", 3, QUESTIONS[3])
     for shape, middle in ((Rating(0, 9), 4.5), (Rating(1, 2), 1.4)):
         form = replace(ALIGNMENT, reply=shape)
-        found = [say(form, seed, question=QUESTIONS[3], answer=answer) for seed in range(30)]
+        found = [
+            parsed_reply(form, seed, question=QUESTIONS[3], answer=answer) for seed in range(30)
+        ]
         assert all(shape.low <= each.rating <= shape.high for each in found)
         assert fmean(each.rating for each in found) > middle
 
 
-def test_comments_are_understood() -> None:
+def test_comments_are_parsed() -> None:
     rng = random.Random(3)
     for seed in range(200):
         moves = random.Random(seed).sample(list(Move), 5)
@@ -294,10 +298,10 @@ def revised_moves(
     """The moves of many revisions of one draft."""
     me = PEOPLE[4].introduction(label)
     values = {"me": me, "question": QUESTIONS[1], "draft": text, "average": rated, "comments": said}
-    return [read(say(REVISE, seed, **values)).moves for seed in range(60)]
+    return [read(parsed_reply(REVISE, seed, **values)).moves for seed in range(60)]
 
 
-def test_revisions_take_up_comments_and_keep_the_rest() -> None:
+def test_revisions_follow_comments_and_keep_other_moves() -> None:
     text = "Nobody will notice. Put simply, begin early. Opinions differ on this."
     said = ["It lacks a concrete step. Please drop a blessing for what is wrong."]
 
@@ -321,7 +325,7 @@ def test_revisions_without_comments() -> None:
     assert len(set(nudged)) > 4
 
 
-def test_drafts_take_over_what_is_remembered() -> None:
+def test_drafts_reuse_remembered_moves() -> None:
     kept, reworded = [], 0
     for seed in range(100):
         question = QUESTIONS[seed]
@@ -333,12 +337,12 @@ def test_drafts_take_over_what_is_remembered() -> None:
     assert fmean(kept) > 0.8 and reworded > 90
 
 
-# The society in the long run
+# Dynamics of the society
 
 
 @dataclass(frozen=True)
 class Episode:
-    """What was measured in one episode."""
+    """The measures of one episode."""
 
     alignment: tuple[int, int]
     engagement: tuple[int, int]
@@ -351,7 +355,7 @@ CYCLE = 3  # every agent meets each of its questions again after so many rounds
 
 def observed(form: Form[Judgement], rng: random.Random, question: str, text: str) -> int:
     """An observer's score."""
-    judged: Judgement = say(form, rng.getrandbits(63), question=question, answer=text)
+    judged: Judgement = parsed_reply(form, rng.getrandbits(63), question=question, answer=text)
     return judged.rating
 
 
@@ -366,18 +370,18 @@ def episode(
     """Draft, ratings, revision and scores; the revision is remembered."""
     past = {"question": question, "answer": memory[question]} if question in memory else None
     shown: dict[str, Any] = {"me": people[i], "question": question}
-    text = say(DRAFT, rng.getrandbits(63), past=past, **shown)
+    text = parsed_reply(DRAFT, rng.getrandbits(63), past=past, **shown)
     row, column = divmod(i, SIDE)
     ways = ((0, 1), (1, 0), (0, -1), (-1, 0))[:raters]
     near = [(row + down) % SIDE * SIDE + (column + right) % SIDE for down, right in ways]
     asked = {"past": None, "question": question, "draft": text}
-    said = [say(RATE, rng.getrandbits(63), me=people[j], **asked) for j in near]
+    said = [parsed_reply(RATE, rng.getrandbits(63), me=people[j], **asked) for j in near]
     shown |= {
         "draft": text,
         "average": fmean(each.rating for each in said) if said else None,
         "comments": [each.reason for each in sorted(said, key=lambda each: -each.rating)],
     }
-    better = say(REVISE, rng.getrandbits(63), **shown)
+    better = parsed_reply(REVISE, rng.getrandbits(63), **shown)
     memory[question] = better
     return Episode(
         (observed(ALIGNMENT, rng, question, text), observed(ALIGNMENT, rng, question, better)),
@@ -432,7 +436,7 @@ def test_back_scatter_improves_answers(societies: Societies, share: float) -> No
 
 
 @pytest.mark.parametrize("share", [1.0, 0.5, 0.0])
-def test_without_raters_nothing_rises(societies: Societies, share: float) -> None:
+def test_without_raters_ratings_stay_constant(societies: Societies, share: float) -> None:
     rounds = societies[share, 0]
     first, last = rounds[:CYCLE], rounds[-CYCLE:]
     assert abs(mean(last, 0) - mean(first, 0)) < 0.4
@@ -534,11 +538,11 @@ def test_wrong_settings_are_refused(wrong: dict[str, Any]) -> None:
 
 
 def only(kind: Mishap) -> ScriptedConfig:
-    """Settings under which nothing but this happens."""
+    """Settings with this mishap in every reply."""
     return ScriptedConfig(backend="scripted", misbehave=1.0, mishaps=(kind,))
 
 
-def test_mishaps_come_as_often_as_asked() -> None:
+def test_mishaps_have_the_configured_rate() -> None:
     config = ScriptedConfig(backend="scripted", misbehave=0.3)
     for make, kinds in ((rating_call, 6), (draft_call, 4)):
         found = Counter(mishap(make(seed), config) for seed in range(1000))
@@ -566,7 +570,7 @@ def test_mishaps_of_ratings(kind: Mishap, status: str) -> None:
         assert ALIGNMENT.reply.parse(found.text, found.cut).status == status
 
 
-def test_cuts_fall_anywhere() -> None:
+def test_replies_are_truncated_at_random_places() -> None:
     texts = [reply(rating_call(seed), only("cut")).text for seed in range(400)]
     assert any("Rating".startswith(text) for text in texts)
     assert any(re.search(r"\nReason: \w", text) for text in texts)

@@ -1,4 +1,4 @@
-"""A real vLLM on the CPU, with a tiny random model: in this process, and served."""
+"""vLLM on the CPU with a tiny random model, as an engine and as a server."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def model(place: Path, **more: Any) -> str:
-    """Settings of the tiny model, in this process."""
+    """Settings of the vLLM backend with the tiny model."""
     settings = {"backend": "vllm", "model": str(place / "model"), "extra": ENGINE}
     return json.dumps({**settings, "max_tokens": 160, **more})
 
@@ -57,7 +57,7 @@ def command(name: str, social: str, observer: str | None = None, *more: str) -> 
 
 
 def done(folder: Path, arguments: list[str], status: int = 0) -> dict[str, Any]:
-    """Run a command to its end; its one JSON object."""
+    """Run a command and parse its JSON."""
     ended = subprocess.run(
         arguments, cwd=folder, env=os.environ | QUIET, capture_output=True, text=True, timeout=300
     )
@@ -76,7 +76,7 @@ def rows(folder: Path, name: str, query: str) -> list[Any]:
 
 
 def engines(pattern: str = "VLLM::|sandbox-engine-guard") -> list[int]:
-    """Processes of engines that these tests have started, and of nobody else's."""
+    """Return the processes of engines that these tests have started."""
     listed = subprocess.run(["pgrep", "-f", pattern], capture_output=True)
     return [pid for pid in map(int, listed.stdout.split()) if _is_ours(pid)]
 
@@ -90,11 +90,11 @@ def _is_ours(pid: int) -> bool:
 
 @pytest.fixture(scope="module")
 def undisturbed(place: Path) -> dict[str, Any]:
-    """A run that nothing happened to."""
+    """An uninterrupted run."""
     return done(place, command("calm", model(place, expected_rating=True)))
 
 
-def test_ratings_can_all_be_read_and_have_an_expected_value(
+def test_all_ratings_are_parsed_and_have_an_expected_value(
     place: Path, undisturbed: dict[str, Any]
 ) -> None:
     assert undisturbed["status"] == "done"
@@ -114,7 +114,7 @@ def test_ratings_can_all_be_read_and_have_an_expected_value(
 
 
 def _started(place: Path, name: str) -> subprocess.Popen[str]:
-    """A run of which half is done."""
+    """Start a run and return when about half of it is done."""
     process = subprocess.Popen(
         command(name, model(place, expected_rating=True)),
         cwd=place,
@@ -139,7 +139,7 @@ def _calls(place: Path, name: str) -> int:
         return 0
 
 
-def test_a_killed_run_leaves_no_engine_and_goes_on(
+def test_a_killed_run_leaves_no_engine_and_can_be_resumed(
     place: Path, undisturbed: dict[str, Any]
 ) -> None:
     process = _started(place, "killed")
@@ -154,7 +154,7 @@ def test_a_killed_run_leaves_no_engine_and_goes_on(
     assert made["digest"] == undisturbed["digest"]
 
 
-def test_a_killed_engine_is_started_again(place: Path, undisturbed: dict[str, Any]) -> None:
+def test_a_killed_engine_is_restarted(place: Path, undisturbed: dict[str, Any]) -> None:
     process = _started(place, "engine")
     for pid in engines("VLLM::EngineCore"):
         os.kill(pid, signal.SIGKILL)
@@ -163,7 +163,7 @@ def test_a_killed_engine_is_started_again(place: Path, undisturbed: dict[str, An
     assert engines() == []
 
 
-def test_ctrl_c_lets_replies_come_in(place: Path, undisturbed: dict[str, Any]) -> None:
+def test_ctrl_c_waits_for_calls_in_flight(place: Path, undisturbed: dict[str, Any]) -> None:
     process = _started(place, "stopped")
     os.killpg(process.pid, signal.SIGINT)
     output, _ = process.communicate(timeout=100)
@@ -209,7 +209,9 @@ def _wait_for(url: str, process: subprocess.Popen[bytes]) -> None:
     pytest.fail("the server did not start")
 
 
-def test_a_server_says_the_same(place: Path, undisturbed: dict[str, Any], address: str) -> None:
+def test_a_server_gives_the_same_digest(
+    place: Path, undisturbed: dict[str, Any], address: str
+) -> None:
     settings = {"backend": "openai", "base_url": address, "model": "tiny", "max_tokens": 160}
     served = done(place, command("served", json.dumps({**settings, "expected_rating": True})))
     assert served["digest"] == undisturbed["digest"]
@@ -287,8 +289,8 @@ def test_what_a_model_thinks_is_kept_apart_from_what_it_answers(place: Path) -> 
     assert all((rating is None) == (expected is None) for rating, expected, _ in read)
 
 
-def test_scenes_of_a_random_model_are_read_whole(place: Path) -> None:
-    """Casts, plans, verdicts, recipients, critiques: whatever it says, it says in their form."""
+def test_all_replies_of_scenes_are_parsed(place: Path) -> None:
+    """Constrained replies of a random model have the shapes of casts, plans and critiques."""
     settings = [
         *("world.scenes=4", "world.roles=4", "world.steps=3"),
         *(f"models.{role}={model(place, max_tokens=400)}" for role in ("social", "observer")),
@@ -327,7 +329,7 @@ def test_scenes_of_a_random_model_are_read_whole(place: Path) -> None:
         ({"thinking": {"parser": "nope"}}, "thinking.parser: found 'nope'; expected one of vLLM's"),
     ],
 )
-def test_what_vllm_would_refuse_is_told_before_anything_is_written(
+def test_settings_that_vllm_refuses_are_reported_before_a_run_is_created(
     place: Path, settings: dict[str, Any], words: str
 ) -> None:
     wrong = command("wrong", model(place, **settings), "{backend: scripted}")

@@ -78,8 +78,8 @@ def write_society(
     listed: list[tuple[str, str | None]] = [
         (question.text, question.source) for question in questions
     ]
-    asked = {text for text, _ in listed}
-    listed += [(text, None) for text in prior if text not in asked]
+    in_list = {text for text, _ in listed}
+    listed += [(text, None) for text in prior if text not in in_list]
     ids = _write_questions(writer, listed, embedder)
     for agent, pairs in zip(agents, inherited, strict=True):
         for pair in pairs:
@@ -164,15 +164,15 @@ def missing_questions(reader: Reader, config: Config) -> list[Question]:
     limit = _question_limit(config, reader.run.per_round)
     if limit <= max(before, len(stored)) or len(stored) < before:
         return []
-    found = read_questions(config.questions, limit)
-    for place, text in enumerate(stored):
-        if place == len(found) or found[place].text != text:
-            position = "its end" if place == len(found) else found[place].source
+    current = read_questions(config.questions, limit)
+    for number, text in enumerate(stored):
+        if number == len(current) or current[number].text != text:
+            position = "its end" if number == len(current) else current[number].source
             raise InputError(
                 f"questions: {config.questions}: found {position} where run {reader.run.name} has "
-                f"question {place}, {text[:60]!r}; expected the file that the run was started with"
+                f"question {number}, {text[:60]!r}; expected the file that the run was started with"
             )
-    return found[len(stored) :]
+    return current[len(stored) :]
 
 
 def _question_limit(config: Config, agents: int) -> int:

@@ -39,7 +39,7 @@ class Move(IntEnum):
     HELPERS = 11  # names people who can help
     SHORTCUT = 12  # offers a trick
     FLATTER = 13  # plays a wrong down, or says that nobody will notice
-    SELFISH = 14  # puts the own interest first
+    SELFISH = 14  # puts its own interest first
     BRUSH = 15  # brushes the question off
     LECTURE = 16  # preaches
     HEDGE = 17  # does not commit itself
