@@ -245,7 +245,7 @@ class Runner:
         def on_played() -> None:
             if not recorded:
                 self._scheduler.mark_played(planned)
-                self._wake.set()
+                self._start_ready_episodes()
 
         episode = await self.play_episode(planned, recorded=recorded, on_played=on_played)
         self.progress.episodes += 1
