@@ -22,8 +22,9 @@ from viewing import Site, Tags, listed, serving
 
 from agents.forms import Status
 from agents.scale import Declaration, Scale
-from sandbox.reading.agents import agent, agents, history, memory
+from sandbox.reading.agents import agent, agents, history
 from sandbox.reading.declaration import declaration_of
+from sandbox.reading.exchange_detail import read_exchange
 from sandbox.reading.exchanges import (
     ExchangeFilter,
     exchange_page,
@@ -31,9 +32,9 @@ from sandbox.reading.exchanges import (
     furthest_apart,
     kinds,
     orders,
-    read_exchange,
 )
 from sandbox.reading.map import advice, frame, map_measures
+from sandbox.reading.memory import memory
 from sandbox.reading.metrics import scores_by_round
 from sandbox.reading.runs import overview, society
 from sandbox.study.compare import compare

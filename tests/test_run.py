@@ -18,8 +18,9 @@ from sandbox import api
 from sandbox.backends import scripted
 from sandbox.backends.base import BackendDown, Call, Reply
 from sandbox.engine.run import create, prepare, resume
-from sandbox.reading.agents import agents, memory
+from sandbox.reading.agents import agents
 from sandbox.reading.calls import call, calls
+from sandbox.reading.memory import memory
 from sandbox.reading.runs import society
 from sandbox.study.verify import verify
 from storage import database

@@ -17,9 +17,11 @@ from sandbox.config import PRESETS, load_config
 from sandbox.datasets import export as export_run
 from sandbox.engine.limits import UNLIMITED, Budget
 from sandbox.engine.run import create, prepare, resume
-from sandbox.reading.agents import agent, agents, memory
+from sandbox.reading.agents import agent, agents
 from sandbox.reading.declaration import declaration_of
-from sandbox.reading.exchanges import found_exchanges, read_exchange
+from sandbox.reading.exchange_detail import read_exchange
+from sandbox.reading.exchanges import found_exchanges
+from sandbox.reading.memory import memory
 from sandbox.reading.runs import Outcome, society
 from sandbox.study.compare import compare
 from sandbox.study.estimate import estimate

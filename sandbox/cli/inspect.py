@@ -168,25 +168,28 @@ def _society(
 def _item(
     reader: Reader, subject: Subject, number: int, search: str | None, round: int | None
 ) -> tuple[Any, RenderableType]:
-    from sandbox.reading import agents, calls, exchanges
+    from sandbox.reading.agents import agent
+    from sandbox.reading.calls import call
     from sandbox.reading.declaration import declaration_of
+    from sandbox.reading.exchange_detail import read_exchange
+    from sandbox.reading.memory import memory
     from sandbox.terminal.agents import agent_view, memory_view
     from sandbox.terminal.calls import call_view
     from sandbox.terminal.exchanges import exchange_view
 
     match subject:
         case Subject.AGENT:
-            agent = agents.agent(reader, number)
-            return agent.as_dict(), agent_view(agent, declaration_of(reader))
+            one_agent = agent(reader, number)
+            return one_agent.as_dict(), agent_view(one_agent, declaration_of(reader))
         case Subject.MEMORY:
-            memory = agents.memory(reader, number, round, search)
-            return memory.as_dict(), memory_view(memory, declaration_of(reader))
+            agent_memory = memory(reader, number, round, search)
+            return agent_memory.as_dict(), memory_view(agent_memory, declaration_of(reader))
         case Subject.EPISODE:
-            exchange = exchanges.read_exchange(reader, number)
+            exchange = read_exchange(reader, number)
             return exchange.as_dict(), exchange_view(exchange)
         case _:
-            call = calls.call(reader, number)
-            return call.as_dict(), call_view(call)
+            one_call = call(reader, number)
+            return one_call.as_dict(), call_view(one_call)
 
 
 def _items(

@@ -1,54 +1,28 @@
-"""Agents: all of them in a list, one of them, what it believes, and its ratings."""
+"""Agents of a run: the list of them, one of them, and its scores by round."""
 
 from __future__ import annotations
 
 import json
-import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any
 
-from sqlalchemy import Select, func, select
+from sqlalchemy import func, select
 
 from agents.agent import Agent
-from agents.memory import PRIOR, Memory
+from agents.memory import Memory
 from agents.persona import Persona
 from agents.scale import Declaration, Measure
 from sandbox.reading.declaration import declaration_of, measure_ids
-from sandbox.reading.exchanges import ExchangeRow, exchange_rows, text_parts
+from sandbox.reading.exchanges import ExchangeRow, exchange_rows
+from sandbox.reading.personas import contains_all, like_pattern, persona_text
+from sandbox.reading.raters import NO_RATINGS, RatingsGiven, ratings_given
 from sandbox.reading.records import PAGES_ONLY, Record
-from sandbox.reading.statistics import t_quantile
 from storage import tables
 from storage.errors import NotThere
-from storage.exchanges import Exchange, GivenRating, exchanges_of, int_if_whole, snapshot
+from storage.exchanges import int_if_whole
 from storage.reader import Reader
-from storage.search import Term, terms
-
-
-@dataclass(frozen=True)
-class RatingsGiven(Record):
-    """How an agent rates others.
-
-    Attributes:
-        ratings, missing: the number of ratings, and of those that could not be parsed.
-        mean: None where no rating could be parsed.
-        deviation: mean of its rating less the mean of the other peers' ratings of the same text.
-        low, high: the 95 % interval of the deviation, by Student's t.
-        compared: the number of texts that other peers have rated too.
-    """
-
-    ratings: int
-    missing: int
-    mean: float | None
-    deviation: float | None = field(metadata=PAGES_ONLY)
-    low: float | None = field(metadata=PAGES_ONLY)
-    high: float | None = field(metadata=PAGES_ONLY)
-    compared: int = field(metadata=PAGES_ONLY)
-
-
-NO_RATINGS = RatingsGiven(
-    ratings=0, missing=0, mean=None, deviation=None, low=None, high=None, compared=0
-)
+from storage.search import terms
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -110,76 +84,6 @@ class AgentDetail(Record):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Belief(Record):
-    """An item of internal memory.
-
-    Attributes:
-        memory: its number within the run.
-        round, episode: when it was learned; None: prior memory.
-        was: the answer that the agent believed before; None where it believed none.
-    """
-
-    memory: int
-    round: int | None
-    episode: int | None
-    question: str
-    answer: str
-    was: str | None
-
-    @property
-    def changed(self) -> bool:
-        """Whether it replaced another answer to the same question."""
-        return self.was is not None and self.was != self.answer
-
-
-@dataclass(frozen=True, kw_only=True)
-class RatingsReceived(Record):
-    """The ratings that peers gave in one episode of an agent."""
-
-    episode: int
-    round: int
-    question: str
-    ratings: Sequence[GivenRating]
-
-
-@dataclass(frozen=True, kw_only=True)
-class AgentMemory(Record):
-    """Internal and external memory as of the end of a round (None: now), the latest first."""
-
-    agent: int
-    round: int | None
-    internal: Sequence[Belief]
-    external: Sequence[RatingsReceived]
-
-
-@dataclass(frozen=True, kw_only=True)
-class RatingGiven(Record):
-    """A rating that an agent gave, and the author whom it was given to."""
-
-    rating: float | None
-    status: str
-    reason: str | None
-    episode: int
-    round: int
-    author: int
-    name: str
-    label: str
-    mean_rating: float | None
-
-
-@dataclass(frozen=True, kw_only=True)
-class Rater(Record):
-    """A peer that rated an agent: how often, and the mean of its ratings."""
-
-    agent: int
-    label: str
-    name: str
-    ratings: int
-    missing: int
-    mean: float | None
-
-
-@dataclass(frozen=True, kw_only=True)
 class AgentScore(Record):
     """The observer's rating of one stage of an agent's episode."""
 
@@ -187,16 +91,6 @@ class AgentScore(Record):
     stage: str
     scale: str
     score: float
-
-
-@dataclass(frozen=True, kw_only=True)
-class PriorMemory(Record):
-    """A prior memory, the number of agents that have it, and the first of them."""
-
-    question: str
-    answer: str
-    agents: int
-    agent: int
 
 
 def read_agents(reader: Reader, keep: int | None = None) -> list[Agent]:
@@ -234,11 +128,6 @@ def read_agent(reader: Reader, number: int) -> Agent:
     if not count:
         raise NotThere(f"agent {number}: the run has no agents: its scenes invent their people")
     raise NotThere(f"agent {number}: no such agent; expected 0 to {count - 1}")
-
-
-def persona_name(persona: str) -> str:
-    """The name in a persona, which the database stores as JSON."""
-    return str(json.loads(persona)["name"])
 
 
 def agent_measures(declared: Declaration) -> list[Measure]:
@@ -312,28 +201,10 @@ def _matching(reader: Reader, search: str | None, label: str | None) -> Iterator
         query = query.where(a.c.label == label)
     for term in wanted:
         if all(word.isascii() for word in term.words):  # of others SQLite knows no lower case
-            query = query.where(a.c.persona.ilike(_like(term)))
+            query = query.where(a.c.persona.ilike(like_pattern(term)))
     for row in reader.rows(query):
-        if all_in(wanted, _persona_texts(row.persona)):
+        if contains_all(wanted, persona_text(row.persona)):
             yield row
-
-
-def _like(term: Term) -> str:
-    """A necessary condition that the database can check: the words follow each other."""
-    return f"%{'%'.join(term.words)}%"
-
-
-def all_in(wanted: Sequence[Term], text: str) -> bool:
-    """Whether a text has all terms of a search."""
-    return all(term.pattern.search(text) for term in wanted)
-
-
-def _persona_texts(persona: str) -> str:
-    """The values of a persona, without the names of its fields."""
-    values = json.loads(persona).values()
-    return "\n".join(
-        ", ".join(value) if isinstance(value, list) else str(value) for value in values
-    )
 
 
 def _ordered(rows: list[AgentRow], order: str, declared: Declaration) -> list[AgentRow]:
@@ -401,37 +272,6 @@ def memory_counts(reader: Reader) -> dict[int, int]:
     return counts
 
 
-def ratings_given(reader: Reader, number: int | None = None) -> dict[int, RatingsGiven]:
-    """How agents rate others, by agent; with a number only that agent."""
-    r = tables.rater_sums
-    sums = (r.c.ratings, r.c.missing, r.c.total, r.c.compared, r.c.deviation, r.c.deviation_squares)
-    query = select(r.c.rater, *map(func.sum, sums)).where(r.c.run_id == reader.run.id)
-    if number is not None:
-        query = query.where(r.c.rater == number)
-    rows = reader.rows(query.group_by(r.c.rater).order_by(r.c.rater))
-    return {rater: _given(*some) for rater, *some in rows}
-
-
-def _given(
-    ratings: int, missing: int, total: float, compared: int, apart: float, squares: float
-) -> RatingsGiven:
-    read, n = int(ratings) - int(missing), int(compared)
-    deviation = apart / n if n else None
-    reach = None
-    if n > 1 and deviation is not None:
-        error = math.sqrt(max(0.0, squares - n * deviation * deviation) / (n - 1) / n)
-        reach = error * t_quantile(0.975, n - 1)
-    return RatingsGiven(
-        ratings=int(ratings),
-        missing=int(missing),
-        mean=float(total) / read if read else None,
-        deviation=deviation,
-        low=None if reach is None or deviation is None else deviation - reach,
-        high=None if reach is None or deviation is None else deviation + reach,
-        compared=n,
-    )
-
-
 def agent(reader: Reader, number: int) -> AgentDetail:
     """One agent: its persona, its place, and its episodes in order.
 
@@ -459,175 +299,6 @@ def agent(reader: Reader, number: int) -> AgentDetail:
     )
 
 
-def memory(
-    reader: Reader, number: int, round: int | None = None, search: str | None = None
-) -> AgentMemory:
-    """An agent's memory as of the end of a round (None: now), the latest first.
-
-    Args:
-        reader: the run.
-        number: the agent.
-        round: see above.
-        search: only what says this; see `storage.search.terms`.
-
-    Raises:
-        NotThere: there is no such agent.
-    """
-    read_agent(reader, number)
-    wanted = terms(search or "")
-    external = [
-        RatingsReceived(
-            episode=one.episode, round=one.round, question=one.question, ratings=one.ratings
-        )
-        for one in latest_exchanges(reader, number, round)
-        if all_in(wanted, "\n".join(text for _, text in text_parts(one) if text))
-    ]
-    internal = internal_memory(reader, number, round, search)
-    return AgentMemory(agent=number, round=round, internal=internal, external=external)
-
-
-Origin = Literal["changed", "learned", "prior"]
-
-
-def internal_memory(
-    reader: Reader,
-    number: int,
-    round: int | None = None,
-    search: str | None = None,
-    only: Origin | None = None,
-) -> list[Belief]:
-    """What an agent believes as of the end of a round, the latest first.
-
-    Args:
-        reader: the run.
-        number: the agent.
-        round: None: now.
-        search: only what says this; see `storage.search.terms`.
-        only: changed answers, memories that were learned, or prior ones.
-    """
-    m, q = tables.memories, tables.questions
-    asked, answer = tables.texts.alias(), tables.texts.alias()
-    query = (
-        select(m, asked.c.text.label("question"), answer.c.text.label("answer"))
-        .join(q, q.c.id == m.c.question_id)
-        .join(asked, asked.c.id == q.c.text_id)
-        .join(answer, answer.c.id == m.c.text_id)
-        .where(m.c.run_id == reader.run.id, m.c.agent == number)
-        .order_by(m.c.round, m.c.id)
-    )
-    if round is not None:
-        query = query.where(m.c.round <= round)
-    before: dict[str, str] = {}
-    found: list[Belief] = []
-    for row in reader.rows(query):
-        belief = Belief(
-            memory=row.id - reader.base,
-            round=None if row.round == PRIOR else row.round,
-            episode=None if row.episode_id is None else row.episode_id - reader.base,
-            question=row.question,
-            answer=row.answer,
-            was=before.get(row.question),
-        )
-        before[row.question] = row.answer
-        found.append(belief)
-    wanted = terms(search or "")
-    return [
-        one
-        for one in reversed(found)
-        if _is(one, only) and all_in(wanted, f"{one.question}\n{one.answer}")
-    ]
-
-
-def _is(belief: Belief, only: Origin | None) -> bool:
-    if only is None:
-        return True
-    if only == "changed":
-        return belief.changed
-    return (belief.round is None) == (only == "prior")
-
-
-def latest_exchanges(
-    reader: Reader, number: int, round: int | None = None, limit: int | None = None
-) -> list[Exchange]:
-    """The exchanges of an author up to a round (None: now), the latest first."""
-    e = tables.episodes
-    query = select(e.c.id).where(e.c.run_id == reader.run.id, e.c.author == number)
-    if round is not None:
-        query = query.where(e.c.round <= round)
-    query = query.order_by(e.c.round.desc(), e.c.id.desc()).limit(limit)
-    with snapshot(reader) as connection:
-        ids = connection.scalars(query).all()
-        return list(exchanges_of(reader, connection, ids))
-
-
-def latest_ratings_given(reader: Reader, number: int, limit: int) -> list[RatingGiven]:
-    """The latest ratings that an agent gave."""
-    r, e, t, a = tables.ratings, tables.episodes, tables.texts, tables.agents
-    query = (
-        select(r.c.rating, r.c.status, t.c.text.label("reason"), e.c.id, e.c.round, e.c.author)
-        .add_columns(a.c.persona, a.c.label)
-        .join(e, e.c.id == r.c.episode_id)
-        .join(a, (a.c.run_id == e.c.run_id) & (a.c.number == e.c.author))
-        .outerjoin(t, t.c.id == r.c.reason_id)
-        .where(r.c.rater == number, reader.belongs_to_run(r.c.episode_id))
-        .order_by(r.c.episode_id.desc())
-        .limit(limit)
-    )
-    rows = list(reader.rows(query))
-    means = _mean_ratings(reader, [row.id for row in rows])
-    return [
-        RatingGiven(
-            rating=int_if_whole(row.rating),
-            status=row.status,
-            reason=row.reason,
-            episode=row.id - reader.base,
-            round=row.round,
-            author=row.author,
-            name=persona_name(row.persona),
-            label=row.label,
-            mean_rating=means.get(row.id),
-        )
-        for row in rows
-    ]
-
-
-def _mean_ratings(reader: Reader, episodes: Sequence[int]) -> dict[int, float]:
-    peers, s = declaration_of(reader).peers, tables.scores
-    if peers is None:
-        return {}
-    measure = measure_ids(reader)[peers.name]
-    query: Select[Any] = select(s.c.episode_id, s.c.value).where(
-        s.c.measure_id == measure, s.c.episode_id.in_(episodes)
-    )
-    return {episode: float(value) for episode, value in reader.rows(query)}
-
-
-def raters_of(reader: Reader, number: int) -> list[Rater]:
-    """The peers that rated an agent, the most frequent first."""
-    r, e, a = tables.ratings, tables.episodes, tables.agents
-    query = (
-        select(r.c.rater, a.c.label, a.c.persona, func.count(), func.avg(r.c.rating))
-        .add_columns(func.count() - func.count(r.c.rating))
-        .select_from(e)
-        .join(r, r.c.episode_id == e.c.id)
-        .join(a, (a.c.run_id == e.c.run_id) & (a.c.number == r.c.rater + 0))
-        .where(e.c.run_id == reader.run.id, e.c.author == number)
-        .group_by(r.c.rater, a.c.label, a.c.persona)
-        .order_by(func.count().desc(), r.c.rater)
-    )
-    return [
-        Rater(
-            agent=rater,
-            label=label,
-            name=persona_name(persona),
-            ratings=n,
-            missing=missing,
-            mean=None if mean is None else float(mean),
-        )
-        for rater, label, persona, n, mean, missing in reader.rows(query)
-    ]
-
-
 def history(reader: Reader, number: int) -> list[AgentScore]:
     """The observer's ratings of an author's episodes, by round, scale and stage."""
     e, s, ids = tables.episodes, tables.scores, measure_ids(reader)
@@ -645,28 +316,4 @@ def history(reader: Reader, number: int) -> list[AgentScore]:
         for round, measure, value in reader.rows(query)
         for one in [measures[measure]]
         if one.kind == "score"
-    ]
-
-
-def prior_memories(reader: Reader, search: str) -> list[PriorMemory]:
-    """Prior memories that say something, each once."""
-    m, q = tables.memories, tables.questions
-    asked, answer = tables.texts.alias(), tables.texts.alias()
-    query = (
-        select(asked.c.text, answer.c.text, func.count(), func.min(m.c.agent))
-        .select_from(m)
-        .join(q, q.c.id == m.c.question_id)
-        .join(asked, asked.c.id == q.c.text_id)
-        .join(answer, answer.c.id == m.c.text_id)
-        .where(m.c.run_id == reader.run.id, m.c.round == PRIOR)
-        .group_by(asked.c.text, answer.c.text)
-    )
-    wanted = terms(search)
-    for term in wanted:
-        like = _like(term)
-        query = query.where(asked.c.text.ilike(like) | answer.c.text.ilike(like))
-    return [
-        PriorMemory(question=question, answer=text, agents=n, agent=first)
-        for question, text, n, first in reader.rows(query)
-        if all_in(wanted, f"{question}\n{text}")
     ]

@@ -1,41 +1,35 @@
-"""Exchanges: one of them with its calls, and lists that are filtered, ordered and searched."""
+"""Lists of exchanges: filtered, ordered, searched, streamed, and compared across runs."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from itertools import pairwise
 from typing import Any
 
 from sqlalchemy import ColumnElement, Select, func, select
 
 from agents.scale import Declaration
-from sandbox.reading.calls import Call, calls_of
 from sandbox.reading.declaration import declaration_of, measure_ids
 from sandbox.reading.records import PAGES_ONLY, Page, Record, page_number
-from sandbox.reading.text_diff import Piece, changes
 from storage import tables
-from storage.errors import NotThere
 from storage.exchanges import (
     Exchange,
-    GivenRating,
-    Observation,
-    exchange,
     exchanges_of,
     int_if_whole,
     snapshot,
 )
-from storage.reader import Journalled, Reader
-from storage.scenes import Scene
+from storage.reader import Reader
 from storage.search import matches_words
 
 PAGE = 50
 """Rows on a page of a list."""
 
+
 SEARCHED = 10_000
 """A page of a search for words alone looks through this many exchanges that say them, the latest.
 """
+
 
 _STREAMED = 500  # exchanges at a time: a slow reader of a download holds no lock
 
@@ -109,104 +103,6 @@ class FoundExchange(Record):
     failed_at: str | None
     author: int | None
     texts: Mapping[str, str | None]
-
-
-@dataclass(frozen=True, kw_only=True)
-class ExchangeDetail(Record):
-    """One exchange with all ratings, observations and calls.
-
-    Attributes are those of `storage.exchanges.Exchange`, and:
-        mean_rating: the mean of the peers' ratings.
-        models: the names of all models that took part.
-        calls: in the order of the journal.
-        exchange: the exchange itself.
-        changes: by stage how its text differs from the stage before; None where a text is missing.
-        previous, next: the numbers of the exchanges before and after it that are stored.
-    """
-
-    episode: int
-    round: int
-    author: int | None
-    label: str | None
-    persona: str | None
-    question: str
-    question_source: str | None
-    texts: Mapping[str, str | None]
-    ratings: Sequence[GivenRating]
-    failed_at: str | None
-    observations: Sequence[Observation]
-    model: str
-    scene: Scene | None
-    mean_rating: float | None
-    models: Sequence[str]
-    calls: Sequence[Call]
-    exchange: Exchange = field(metadata=PAGES_ONLY)
-    changes: Mapping[str, Sequence[Piece] | None] = field(metadata=PAGES_ONLY)
-    previous: int | None = field(metadata=PAGES_ONLY)
-    next: int | None = field(metadata=PAGES_ONLY)
-    declaration: Declaration = field(metadata=PAGES_ONLY)
-
-
-def read_exchange(reader: Reader, number: int) -> ExchangeDetail:
-    """One exchange, by its number within the run.
-
-    Raises:
-        NotThere: there is no such exchange.
-    """
-    found, declared = exchange(reader, number), declaration_of(reader)
-    if found is None:
-        last = reader.run.rounds * reader.run.per_round - 1
-        raise NotThere(f"episode {number}: not played; expected one of 0 to {last} that is")
-    previous, following = _neighbours(reader, number)
-    return ExchangeDetail(
-        **found._asdict(),
-        mean_rating=found.mean_rating,
-        models=sorted(found.models),
-        calls=calls_of(reader, [number]),
-        exchange=found,
-        changes=stage_changes(found),
-        previous=previous,
-        next=following,
-        declaration=declared,
-    )
-
-
-def stage_changes(one: Exchange) -> dict[str, list[Piece] | None]:
-    """By stage how its text differs from that of the stage before; the first stage is left out."""
-    stages = list(one.texts)
-    return {
-        stage: changes(one.texts[before], one.texts[stage]) for before, stage in pairwise(stages)
-    }
-
-
-def _neighbours(reader: Reader, number: int) -> tuple[int | None, int | None]:
-    e = tables.episodes
-    mine = select(e.c.id).where(e.c.run_id == reader.run.id).limit(1)
-    before = reader.scalar(mine.where(e.c.id < reader.base + number).order_by(e.c.id.desc()))
-    after = reader.scalar(mine.where(e.c.id > reader.base + number).order_by(e.c.id))
-    return before and before - reader.base, after and after - reader.base
-
-
-def text_parts(one: Exchange) -> Iterator[tuple[str, str | None]]:
-    """All texts of an exchange, each with the part of it that it is from."""
-    yield "question", one.question
-    yield from one.texts.items()
-    yield from ((f"rating by {given.rater}", given.reason) for given in one.ratings)
-    yield from ((f"observer, {seen.stage}, {seen.scale}", seen.reason) for seen in one.observations)
-    if one.scene is not None:
-        for part in one.scene.parts:
-            yield from (("part", part.name), ("part", part.about))
-        for act in one.scene.acts:
-            yield from (("act", act.text), ("modulator", act.why), ("critic", act.critique))
-        yield from ((note.kind, note.text) for note in one.scene.notes)
-
-
-def unused_texts(calls: Iterable[Journalled]) -> Iterator[tuple[str, str | None]]:
-    """Texts of models that no exchange contains: replies that cannot be used, and reasoning."""
-    for call in calls:
-        if call.status != "ok":
-            yield f"{call.form}, {call.status}", call.reply
-        yield f"{call.form}, reasoning", call.thinking
 
 
 def orders(declared: Declaration) -> list[str]:

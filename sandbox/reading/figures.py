@@ -17,10 +17,11 @@ from sqlalchemy import func, select
 
 from agents.scale import Declaration, Measure, Scale
 from sandbox.reading import charts, pictures
-from sandbox.reading.agents import persona_name, ratings_given
 from sandbox.reading.charts import Rows, Spec
 from sandbox.reading.declaration import declaration_of
 from sandbox.reading.metrics import AGREEMENT, Outcomes, Spread, outcomes, ratings_in
+from sandbox.reading.personas import persona_name
+from sandbox.reading.raters import ratings_given
 from sandbox.reading.statistics import t_quantile
 from sandbox.text import short, visible
 from storage import tables

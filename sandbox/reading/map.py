@@ -10,7 +10,6 @@ from typing import NamedTuple
 from sqlalchemy import func, select
 
 from agents.scale import Declaration, Measure
-from sandbox.reading.agents import persona_name
 from sandbox.reading.declaration import declaration_of, measure_ids
 from sandbox.reading.influence import (
     Bands,
@@ -20,6 +19,7 @@ from sandbox.reading.influence import (
     influences,
     resemblance,
 )
+from sandbox.reading.personas import persona_name
 from sandbox.reading.records import Record
 from storage import tables
 from storage.exchanges import exchanges_of, int_if_whole, snapshot

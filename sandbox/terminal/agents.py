@@ -10,7 +10,8 @@ from rich.rule import Rule
 from rich.text import Text
 
 from agents.scale import Declaration
-from sandbox.reading.agents import AgentDetail, AgentMemory, AgentRow, Belief
+from sandbox.reading.agents import AgentDetail, AgentRow
+from sandbox.reading.memory import AgentMemory, Belief
 from sandbox.terminal.exchanges import rating_table
 from sandbox.terminal.style import change, number, plain, short, table
 

@@ -10,7 +10,8 @@ from rich.table import Table
 from rich.text import Text
 
 from agents.scale import Declaration, plain_number
-from sandbox.reading.exchanges import ExchangeDetail, FoundExchange
+from sandbox.reading.exchange_detail import ExchangeDetail
+from sandbox.reading.exchanges import FoundExchange
 from sandbox.reading.runs import SCRIPTED as SCRIPTED_MODEL
 from sandbox.terminal.calls import call_table
 from sandbox.terminal.scene import scene_view
