@@ -87,10 +87,10 @@ class Estimate(NamedTuple):
         found = student(values) if authors is None else clustered(values, authors)
         signs = np.sign(np.round(values, 6))  # means of several ratings can be off by 1e-16
         return cls(
-            mean=found["difference"],
-            low=found["low"],
-            high=found["high"],
-            n=found["n"],
+            mean=found.difference,
+            low=found.low,
+            high=found.high,
+            n=len(values),
             above=int((signs > 0).sum()),
             below=int((signs < 0).sum()),
         )
