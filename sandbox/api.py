@@ -29,11 +29,11 @@ from sandbox.engine.run import Blueprint, Watch, prepare
 from sandbox.engine.run import create as create_run
 from sandbox.engine.run import resume as resume_run
 from sandbox.reading.runs import Outcome, open_run
-from sandbox.study.compare import Comparison
 from sandbox.study.compare import compare as compare_runs
-from sandbox.study.estimate import Estimate, given_rates
 from sandbox.study.estimate import estimate as estimate_run
+from sandbox.study.estimate import given_rates
 from sandbox.study.fork import fork as fork_run
+from sandbox.study.results import Comparison, Estimate
 from sandbox.study.verify import Verdict
 from sandbox.study.verify import verify as verify_run
 from storage.database import Address, address_of

@@ -16,8 +16,9 @@ from rich.console import Console
 from sandbox.engine.run import resume
 from sandbox.reading.metrics import scores_by_round
 from sandbox.reading.statistics import clustered, student, t_quantile, welch
-from sandbox.study.compare import Difference, GroupComparison, compare
+from sandbox.study.compare import compare
 from sandbox.study.fork import fork
+from sandbox.study.results import Difference, GroupComparison
 from sandbox.terminal.studies import comparison_view
 from storage.database import open_for_reading, parse_run
 from storage.errors import InputError

@@ -15,7 +15,8 @@ from test_run import Stopping
 
 from sandbox.backends.scripted import ScriptedBackend, ScriptedConfig
 from sandbox.engine.run import prepare
-from sandbox.study.estimate import Estimate, TimeEstimate, estimate, given_rates
+from sandbox.study.estimate import estimate, given_rates
+from sandbox.study.results import Estimate, TimeEstimate
 from sandbox.terminal.studies import estimate_view
 from storage.errors import InputError
 

@@ -11,7 +11,6 @@ import json
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, NamedTuple
 
@@ -22,7 +21,7 @@ from sqlalchemy import select
 from agents.scale import Declaration, Measure
 from sandbox.reading.agents import read_agents
 from sandbox.reading.declaration import declaration_of, measure_ids
-from sandbox.reading.records import Record, flat
+from sandbox.reading.records import flat
 from sandbox.reading.statistics import (
     Interval,
     Values,
@@ -31,6 +30,14 @@ from sandbox.reading.statistics import (
     number,
     student,
     welch,
+)
+from sandbox.study.results import (
+    SCOPES,
+    Comparison,
+    Difference,
+    GroupComparison,
+    GroupSummary,
+    MeasureMean,
 )
 from storage import database, tables
 from storage.copying import forked_from
@@ -41,9 +48,6 @@ from storage.reader import Reader
 MISSING, FAILED = "missing_ratings", "failed"
 """Measures that do not depend on a scale: the share of an episode's ratings that could not be
 parsed, and 1 for a failed episode."""
-
-SCOPES = ("all", "last")
-"""All rounds of a run, or only its last one."""
 
 METHODS = {
     "episode": (
@@ -58,83 +62,6 @@ METHODS = {
         "needs at least two seeds in each group"
     ),
 }
-
-
-@dataclass(frozen=True, kw_only=True)
-class MeasureMean(Record):
-    """The mean of a measure in a group, and the number of episodes without a value."""
-
-    mean: float | None
-    missing: int
-
-
-@dataclass(frozen=True, kw_only=True)
-class GroupSummary(Record):
-    """A group of runs that differ only in their seed.
-
-    Attributes:
-        runs, seeds: the names and seeds of its runs.
-        n: the number of runs.
-        episodes, failed_episodes: the number of complete episodes, and of those that failed.
-        measures: by measure and scope; None where the group does not have the measure.
-    """
-
-    runs: list[str]
-    seeds: list[int]
-    n: int
-    episodes: int
-    failed_episodes: int
-    measures: Mapping[str, Mapping[str, MeasureMean] | None]
-
-
-@dataclass(frozen=True, kw_only=True)
-class Difference(Interval):
-    """The difference of a measure between two groups, other minus first.
-
-    Attributes:
-        left_out: the number of episodes or seeds of the first group without a counterpart, and of
-            pairs with a missing value.
-        means: of both groups, over what is compared; their difference is `difference`.
-    """
-
-    left_out: int
-    means: list[float | None]
-
-
-@dataclass(frozen=True, kw_only=True)
-class GroupComparison(Record):
-    """The differences between two groups.
-
-    Attributes:
-        groups: the indices of the first and the other group.
-        pairing: a key of `METHODS`: episode, seed or none.
-        method: how the intervals were computed, in words.
-        first_round: earlier rounds are shared by both groups and left out.
-        measures: by measure and scope; None where a group does not have the measure.
-    """
-
-    groups: list[int]
-    pairing: str
-    method: str
-    first_round: int
-    measures: Mapping[str, Mapping[str, Difference] | None]
-
-
-@dataclass(frozen=True, kw_only=True)
-class Comparison(Record):
-    """Runs by group, and the differences of each group from the first.
-
-    Attributes:
-        groups: the group of the run that was named first comes first.
-        differing_keys: config keys that differ, each with a value for each group.
-        comparisons: of each other group with the first.
-        notes: caveats, in words.
-    """
-
-    groups: list[GroupSummary]
-    differing_keys: Mapping[str, list[Any]]
-    comparisons: list[GroupComparison]
-    notes: list[str]
 
 
 class _Run(NamedTuple):

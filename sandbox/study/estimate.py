@@ -8,7 +8,6 @@ from __future__ import annotations
 import math
 import tempfile
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, NamedTuple
 
@@ -18,7 +17,7 @@ from sandbox.backends import backends_of
 from sandbox.backends.base import Backend
 from sandbox.config import Config
 from sandbox.engine.run import Blueprint
-from sandbox.reading.records import Record
+from sandbox.study.results import Estimate, Range, SampleSummary, TimeEstimate
 from sandbox.study.sample import FIGURES, Numbers, Sample, play_sample
 from storage.errors import InputError
 
@@ -38,77 +37,6 @@ class Rates(NamedTuple):
     tokens_in: float
     tokens_out: float
     gpus: int
-
-
-@dataclass(frozen=True, kw_only=True)
-class Range(Record):
-    """An estimate, and the ends of its 90 % range."""
-
-    estimate: float
-    low: float
-    high: float
-
-
-@dataclass(frozen=True, kw_only=True)
-class SampleSummary(Record):
-    """What the sample took.
-
-    Attributes:
-        episodes, of_first_round: the number of sampled episodes, and of those of the first round.
-        calls, tokens_in, tokens_out: sums over its calls.
-        seconds: time during which at least one call was in flight.
-    """
-
-    episodes: int
-    of_first_round: int
-    calls: int
-    tokens_in: int
-    tokens_out: int
-    seconds: float
-
-
-@dataclass(frozen=True, kw_only=True)
-class TimeEstimate(Record):
-    """How long a run takes; None where it cannot be estimated.
-
-    Attributes:
-        seconds: wall-clock time.
-        gpu_hours: needs the number of GPUs.
-        floor_seconds: a lower bound: the calls that wait for each other, one round after another.
-        basis: what the time was computed from, given rates or the speed of the sample.
-    """
-
-    seconds: Range | None
-    gpu_hours: Range | None
-    floor_seconds: float | None
-    basis: Literal["rates", "sample"] | None
-
-
-@dataclass(frozen=True, kw_only=True)
-class Estimate(Record):
-    """What a whole run takes.
-
-    Attributes:
-        run: its name.
-        agents, rounds, episodes: their numbers in the whole run.
-        sample: what was played.
-        calls, tokens_in, tokens_out: of the whole run.
-        database_bytes: of an SQLite file.
-        time: see `TimeEstimate`.
-        notes: caveats, in words.
-    """
-
-    run: str
-    agents: int
-    rounds: int
-    episodes: int
-    sample: SampleSummary
-    calls: Range
-    tokens_in: Range
-    tokens_out: Range
-    database_bytes: Range
-    time: TimeEstimate
-    notes: list[str]
 
 
 def given_rates(

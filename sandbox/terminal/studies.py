@@ -8,8 +8,15 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from sandbox.study.compare import SCOPES, Comparison, Difference, GroupComparison, GroupSummary
-from sandbox.study.estimate import Estimate, Range
+from sandbox.study.results import (
+    SCOPES,
+    Comparison,
+    Difference,
+    Estimate,
+    GroupComparison,
+    GroupSummary,
+    Range,
+)
 from sandbox.terminal.style import plain, table
 
 _SCOPE_TITLES = {"all": "all rounds", "last": "last round"}
