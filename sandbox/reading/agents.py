@@ -32,11 +32,11 @@ class AgentRow(Record):
     Attributes:
         agent: its number.
         label: the starting demographic.
-        community: the group of agents with like profiles, if the world has any.
+        community: the group of agents with similar profiles, if the world has groups.
         memories: the number of memories.
-        mean_rating: the mean of the ratings that it received from peers.
+        mean_rating: the mean rating that it received from peers.
         measures: means of the observer's ratings, by measure; see `agent_measures`.
-        episodes, failed: the number of its episodes, and of those that failed.
+        episodes, failed: the number of its episodes, and the number that failed.
         given: how it rates others.
     """
 
@@ -62,7 +62,7 @@ class AgentDetail(Record):
     """One agent: who it is, where it lives, and its episodes.
 
     Attributes:
-        links: the numbers of the agents that it is linked to; None where its place decides.
+        links: the numbers of the agents that it is linked to; None: neighbours follow from place.
         node: its name in a graph.
         introduction: the persona as prompts show it.
         gives: how it rates others.
@@ -94,7 +94,12 @@ class AgentScore(Record):
 
 
 def read_agents(reader: Reader, keep: int | None = None) -> list[Agent]:
-    """Read the agents, with empty memories."""
+    """Read all agents, with empty memories.
+
+    Args:
+        reader: the run.
+        keep: the number of memories that an agent keeps; None: all.
+    """
     a = tables.agents
     query = select(a).where(a.c.run_id == reader.run.id).order_by(a.c.number)
     return [_agent(row, keep) for row in reader.rows(query)]
@@ -126,52 +131,52 @@ def read_agent(reader: Reader, number: int) -> Agent:
         return _agent(row)
     count = reader.scalar(select(func.count()).where(a.c.run_id == reader.run.id))
     if not count:
-        raise NotThere(f"agent {number}: the run has no agents: its scenes invent their people")
+        raise NotThere(f"agent {number}: the run has no agents; its scenes invent their characters")
     raise NotThere(f"agent {number}: no such agent; expected 0 to {count - 1}")
 
 
 def agent_measures(declared: Declaration) -> list[Measure]:
-    """The measures that a list of agents shows: of each observer scale the final one and the gain.
+    """The measures that a list of agents shows: final score and gain of each observer scale.
 
-    Of a scale that rates agents it is the final one alone, as the mean of the agent's own ratings.
+    A scale that rates agents has only the final score, the mean of the agent's own ratings.
     """
-    found = []
+    measures = []
     for scale in declared.observed:
         final, gain = declared.final(scale), declared.gain(scale)
-        found += [final] if final is not None else []
-        found += [gain] if gain is not None and scale.subject != "agent" else []
-    return found
+        measures += [final] if final is not None else []
+        measures += [gain] if gain is not None and scale.subject != "agent" else []
+    return measures
 
 
 ORDERS = ("number", "name", "label", "received", "given", "deviation", "memories")
-"""Orders of agents that every run has; the others are the names of `agent_measures`."""
+"""Orders of agents that every run has; the other orders are the names of `agent_measures`."""
 
 
 def agent_orders(declared: Declaration) -> list[str]:
-    """The orders of a list of agents: all but the first three put the highest value first."""
-    return [*ORDERS, *(one.name for one in agent_measures(declared))]
+    """The orders of a list of agents; all but the first three sort from best to worst."""
+    return [*ORDERS, *(measure.name for measure in agent_measures(declared))]
 
 
 def agents(
     reader: Reader, search: str | None = None, label: str | None = None, order: str = "number"
 ) -> list[AgentRow]:
-    """The agents of a run.
+    """List the agents of a run.
 
     Args:
         reader: the run.
-        search: only those whose persona says this; see `storage.search.terms`.
-        label: only those with this starting demographic.
+        search: only agents whose persona contains this; see `storage.search.terms`.
+        label: only agents with this starting demographic.
         order: one of `agent_orders`.
     """
     declared = declaration_of(reader)
-    means, counted = _means(reader), _episode_counts(reader)
+    means, episode_counts = _means(reader), _episode_counts(reader)
     given, memories = ratings_given(reader), memory_counts(reader)
     peers = declared.peers
-    shown = [one.name for one in agent_measures(declared)]
+    measures = [measure.name for measure in agent_measures(declared)]
     rows = []
     for row in _matching(reader, search, label):
-        persona, mine = json.loads(row.persona), means.get(row.number, {})
-        episodes, failed = counted.get(row.number, (0, 0))
+        persona, own_means = json.loads(row.persona), means.get(row.number, {})
+        episodes, failed = episode_counts.get(row.number, (0, 0))
         rows.append(
             AgentRow(
                 agent=row.number,
@@ -184,30 +189,30 @@ def agents(
                 y=row.y,
                 community=row.community,
                 memories=memories.get(row.number, 0),
-                mean_rating=None if peers is None else mine.get(peers.name),
-                measures={name: mine.get(name) for name in shown},
+                mean_rating=None if peers is None else own_means.get(peers.name),
+                measures={name: own_means.get(name) for name in measures},
                 episodes=episodes,
                 failed=failed,
                 given=given.get(row.number, NO_RATINGS),
             )
         )
-    return _ordered(rows, order, declared)
+    return _sorted(rows, order, declared)
 
 
 def _matching(reader: Reader, search: str | None, label: str | None) -> Iterator[Any]:
-    a, wanted = tables.agents, terms(search or "")
+    a, searched = tables.agents, terms(search or "")
     query = select(a).where(a.c.run_id == reader.run.id).order_by(a.c.number)
     if label is not None:
         query = query.where(a.c.label == label)
-    for term in wanted:
-        if all(word.isascii() for word in term.words):  # of others SQLite knows no lower case
+    for term in searched:
+        if all(word.isascii() for word in term.words):  # SQLite has lower case only for ASCII
             query = query.where(a.c.persona.ilike(like_pattern(term)))
     for row in reader.rows(query):
-        if contains_all(wanted, persona_text(row.persona)):
+        if contains_all(searched, persona_text(row.persona)):
             yield row
 
 
-def _ordered(rows: list[AgentRow], order: str, declared: Declaration) -> list[AgentRow]:
+def _sorted(rows: list[AgentRow], order: str, declared: Declaration) -> list[AgentRow]:
     if order == "number":
         return rows
     if order == "name":
@@ -215,19 +220,19 @@ def _ordered(rows: list[AgentRow], order: str, declared: Declaration) -> list[Ag
     if order == "label":
         return sorted(rows, key=lambda row: (row.label, row.agent))
     lowest_first = any(
-        one.name == order and one.kind == "score" and one.scale.better == "low"
-        for one in declared.measures
+        measure.name == order and measure.kind == "score" and measure.scale.better == "low"
+        for measure in declared.measures
     )
     sign = 1 if lowest_first else -1
 
     def key(row: AgentRow) -> tuple[bool, float, int]:
-        value = _value(row, order)
+        value = _sort_value(row, order)
         return value is None, sign * (value or 0), row.agent
 
     return sorted(rows, key=key)
 
 
-def _value(row: AgentRow, order: str) -> float | None:
+def _sort_value(row: AgentRow, order: str) -> float | None:
     match order:
         case "received":
             return row.mean_rating
@@ -241,20 +246,20 @@ def _value(row: AgentRow, order: str) -> float | None:
 
 
 def _means(reader: Reader) -> dict[int, dict[str, float]]:
-    """The mean of each measure by agent: of an author's episodes, or of the agent who is rated.
+    """The mean of each measure by agent: over an author's episodes, or an agent's ratings.
 
-    The mean of peers' ratings is over all ratings, not over episodes.
+    Peers' ratings are averaged over ratings, not over episodes.
     """
     a, names = tables.agent_sums, {id: name for name, id in measure_ids(reader).items()}
     query = select(a.c.agent, a.c.measure_id, a.c.total, a.c.n)
-    found: dict[int, dict[str, float]] = {}
+    means: dict[int, dict[str, float]] = {}
     for agent, measure, total, n in reader.rows(query.where(a.c.run_id == reader.run.id)):
-        found.setdefault(agent, {})[names[measure]] = float(total) / int(n)
-    return found
+        means.setdefault(agent, {})[names[measure]] = float(total) / int(n)
+    return means
 
 
 def _episode_counts(reader: Reader) -> dict[int, tuple[int, int]]:
-    """The number of episodes and of failed ones, by author."""
+    """The number of episodes and of failed episodes, by author."""
     e = tables.episodes
     query = (
         select(e.c.author, func.count(), func.count(e.c.failed_at))
@@ -273,25 +278,25 @@ def memory_counts(reader: Reader) -> dict[int, int]:
 
 
 def agent(reader: Reader, number: int) -> AgentDetail:
-    """One agent: its persona, its place, and its episodes in order.
+    """Read one agent: its persona, its place, and its episodes in order.
 
     Raises:
         NotThere: there is no such agent.
     """
-    found = read_agent(reader, number)
+    stored = read_agent(reader, number)
     e, declared = tables.episodes, declaration_of(reader)
-    mine = select(e.c.id).where(e.c.run_id == reader.run.id, e.c.author == number)
-    ids = [row.id for row in reader.rows(mine.order_by(e.c.round, e.c.id))]
+    own_episodes = select(e.c.id).where(e.c.run_id == reader.run.id, e.c.author == number)
+    ids = [row.id for row in reader.rows(own_episodes.order_by(e.c.round, e.c.id))]
     return AgentDetail(
         agent=number,
-        label=found.label,
-        persona=found.persona,
-        introduction=found.introduction,
-        x=found.x,
-        y=found.y,
-        links=found.links,
-        node=found.node,
-        community=found.community,
+        label=stored.label,
+        persona=stored.persona,
+        introduction=stored.introduction,
+        x=stored.x,
+        y=stored.y,
+        links=stored.links,
+        node=stored.node,
+        community=stored.community,
         memories=memory_counts(reader).get(number, 0),
         episodes=exchange_rows(reader, ids, declared),
         gives=ratings_given(reader, number).get(number, NO_RATINGS),
@@ -302,7 +307,7 @@ def agent(reader: Reader, number: int) -> AgentDetail:
 def history(reader: Reader, number: int) -> list[AgentScore]:
     """The observer's ratings of an author's episodes, by round, scale and stage."""
     e, s, ids = tables.episodes, tables.scores, measure_ids(reader)
-    measures = {ids[one.name]: one for one in declaration_of(reader).measures}
+    measures = {ids[measure.name]: measure for measure in declaration_of(reader).measures}
     query = (
         select(e.c.round, s.c.measure_id, s.c.value)
         .join(s, (s.c.episode_id == e.c.id) & s.c.measure_id.in_(measures))
@@ -311,9 +316,12 @@ def history(reader: Reader, number: int) -> list[AgentScore]:
     )
     return [
         AgentScore(
-            round=round, stage=one.stage, scale=one.scale.name, score=int_if_whole(value) or 0
+            round=round,
+            stage=measure.stage,
+            scale=measure.scale.name,
+            score=int_if_whole(value) or 0,
         )
-        for round, measure, value in reader.rows(query)
-        for one in [measures[measure]]
-        if one.kind == "score"
+        for round, measure_id, value in reader.rows(query)
+        for measure in [measures[measure_id]]
+        if measure.kind == "score"
     ]

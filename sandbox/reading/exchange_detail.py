@@ -1,4 +1,4 @@
-"""One exchange with its ratings, calls and changes, and the texts that it contains."""
+"""One exchange with its ratings, calls and text changes, and a list of all its texts."""
 
 from __future__ import annotations
 
@@ -29,13 +29,13 @@ from storage.scenes import Scene
 class ExchangeDetail(Record):
     """One exchange with all ratings, observations and calls.
 
-    Attributes are those of `storage.exchanges.Exchange`, and:
+    The attributes of `storage.exchanges.Exchange`, and:
         mean_rating: the mean of the peers' ratings.
         models: the names of all models that took part.
         calls: in the order of the journal.
         exchange: the exchange itself.
-        changes: by stage how its text differs from the stage before; None where a text is missing.
-        previous, next: the numbers of the exchanges before and after it that are stored.
+        changes: by stage, the word diff against the previous stage; None where a text is missing.
+        previous, next: the numbers of the stored exchanges before and after it.
     """
 
     episode: int
@@ -62,23 +62,23 @@ class ExchangeDetail(Record):
 
 
 def read_exchange(reader: Reader, number: int) -> ExchangeDetail:
-    """One exchange, by its number within the run.
+    """Read one exchange, by its number within the run.
 
     Raises:
         NotThere: there is no such exchange.
     """
-    found, declared = exchange(reader, number), declaration_of(reader)
-    if found is None:
+    stored, declared = exchange(reader, number), declaration_of(reader)
+    if stored is None:
         last = reader.run.rounds * reader.run.per_round - 1
-        raise NotThere(f"episode {number}: not played; expected one of 0 to {last} that is")
+        raise NotThere(f"episode {number}: not played; expected a played one of 0 to {last}")
     previous, following = _neighbours(reader, number)
     return ExchangeDetail(
-        **found._asdict(),
-        mean_rating=found.mean_rating,
-        models=sorted(found.models),
+        **stored._asdict(),
+        mean_rating=stored.mean_rating,
+        models=sorted(stored.models),
         calls=calls_of(reader, [number]),
-        exchange=found,
-        changes=stage_changes(found),
+        exchange=stored,
+        changes=stage_changes(stored),
         previous=previous,
         next=following,
         declaration=declared,
@@ -87,36 +87,39 @@ def read_exchange(reader: Reader, number: int) -> ExchangeDetail:
 
 def _neighbours(reader: Reader, number: int) -> tuple[int | None, int | None]:
     e = tables.episodes
-    mine = select(e.c.id).where(e.c.run_id == reader.run.id).limit(1)
-    before = reader.scalar(mine.where(e.c.id < reader.base + number).order_by(e.c.id.desc()))
-    after = reader.scalar(mine.where(e.c.id > reader.base + number).order_by(e.c.id))
+    one_id = select(e.c.id).where(e.c.run_id == reader.run.id).limit(1)
+    before = reader.scalar(one_id.where(e.c.id < reader.base + number).order_by(e.c.id.desc()))
+    after = reader.scalar(one_id.where(e.c.id > reader.base + number).order_by(e.c.id))
     return before and before - reader.base, after and after - reader.base
 
 
-def stage_changes(one: Exchange) -> dict[str, list[Piece] | None]:
-    """By stage how its text differs from that of the stage before; the first stage is left out."""
-    stages = list(one.texts)
+def stage_changes(exchange: Exchange) -> dict[str, list[Piece] | None]:
+    """The word diff of each stage against the previous stage; the first stage is left out."""
+    stages = list(exchange.texts)
     return {
-        stage: changes(one.texts[before], one.texts[stage]) for before, stage in pairwise(stages)
+        stage: changes(exchange.texts[before], exchange.texts[stage])
+        for before, stage in pairwise(stages)
     }
 
 
-def text_parts(one: Exchange) -> Iterator[tuple[str, str | None]]:
-    """All texts of an exchange, each with the part of it that it is from."""
-    yield "question", one.question
-    yield from one.texts.items()
-    yield from ((f"rating by {given.rater}", given.reason) for given in one.ratings)
-    yield from ((f"observer, {seen.stage}, {seen.scale}", seen.reason) for seen in one.observations)
-    if one.scene is not None:
-        for part in one.scene.parts:
+def text_parts(exchange: Exchange) -> Iterator[tuple[str, str | None]]:
+    """All texts of an exchange, each with the name of the part that it belongs to."""
+    yield "question", exchange.question
+    yield from exchange.texts.items()
+    yield from ((f"rating by {given.rater}", given.reason) for given in exchange.ratings)
+    yield from (
+        (f"observer, {seen.stage}, {seen.scale}", seen.reason) for seen in exchange.observations
+    )
+    if exchange.scene is not None:
+        for part in exchange.scene.parts:
             yield from (("part", part.name), ("part", part.about))
-        for act in one.scene.acts:
+        for act in exchange.scene.acts:
             yield from (("act", act.text), ("modulator", act.why), ("critic", act.critique))
-        yield from ((note.kind, note.text) for note in one.scene.notes)
+        yield from ((note.kind, note.text) for note in exchange.scene.notes)
 
 
 def unused_texts(calls: Iterable[Journalled]) -> Iterator[tuple[str, str | None]]:
-    """Texts of models that no exchange contains: replies that cannot be used, and reasoning."""
+    """Model texts that are not part of an exchange: unusable replies, and reasoning."""
     for call in calls:
         if call.status != "ok":
             yield f"{call.form}, {call.status}", call.reply

@@ -1,4 +1,4 @@
-"""Memory of agents: beliefs (internal) and the ratings that they received (external)."""
+"""Agents' memory: what they believe (internal), and the ratings that they received (external)."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ class Belief(Record):
     Attributes:
         memory: its number within the run.
         round, episode: when it was learned; None: prior memory.
-        was: the answer that the agent believed before; None where it believed none.
+        was: the earlier answer to the same question; None if there was none.
     """
 
     memory: int
@@ -75,25 +75,28 @@ class PriorMemory(Record):
 def memory(
     reader: Reader, number: int, round: int | None = None, search: str | None = None
 ) -> AgentMemory:
-    """An agent's memory as of the end of a round (None: now), the latest first.
+    """An agent's memory as of the end of a round, the latest first.
 
     Args:
         reader: the run.
         number: the agent.
-        round: see above.
-        search: only what says this; see `storage.search.terms`.
+        round: the round; None: now.
+        search: only items that contain this; see `storage.search.terms`.
 
     Raises:
         NotThere: there is no such agent.
     """
     read_agent(reader, number)
-    wanted = terms(search or "")
+    searched = terms(search or "")
     external = [
         RatingsReceived(
-            episode=one.episode, round=one.round, question=one.question, ratings=one.ratings
+            episode=exchange.episode,
+            round=exchange.round,
+            question=exchange.question,
+            ratings=exchange.ratings,
         )
-        for one in latest_exchanges(reader, number, round)
-        if contains_all(wanted, "\n".join(text for _, text in text_parts(one) if text))
+        for exchange in latest_exchanges(reader, number, round)
+        if contains_all(searched, "\n".join(text for _, text in text_parts(exchange) if text))
     ]
     internal = internal_memory(reader, number, round, search)
     return AgentMemory(agent=number, round=round, internal=internal, external=external)
@@ -115,8 +118,8 @@ def internal_memory(
         reader: the run.
         number: the agent.
         round: None: now.
-        search: only what says this; see `storage.search.terms`.
-        only: changed answers, memories that were learned, or prior ones.
+        search: only items that contain this; see `storage.search.terms`.
+        only: only changed answers, only learned memories, or only prior ones.
     """
     m, q = tables.memories, tables.questions
     asked, answer = tables.texts.alias(), tables.texts.alias()
@@ -130,8 +133,8 @@ def internal_memory(
     )
     if round is not None:
         query = query.where(m.c.round <= round)
-    before: dict[str, str] = {}
-    found: list[Belief] = []
+    latest_answers: dict[str, str] = {}
+    beliefs: list[Belief] = []
     for row in reader.rows(query):
         belief = Belief(
             memory=row.id - reader.base,
@@ -139,24 +142,25 @@ def internal_memory(
             episode=None if row.episode_id is None else row.episode_id - reader.base,
             question=row.question,
             answer=row.answer,
-            was=before.get(row.question),
+            was=latest_answers.get(row.question),
         )
-        before[row.question] = row.answer
-        found.append(belief)
-    wanted = terms(search or "")
+        latest_answers[row.question] = row.answer
+        beliefs.append(belief)
+    searched = terms(search or "")
     return [
-        one
-        for one in reversed(found)
-        if _is(one, only) and contains_all(wanted, f"{one.question}\n{one.answer}")
+        belief
+        for belief in reversed(beliefs)
+        if _has_origin(belief, only)
+        and contains_all(searched, f"{belief.question}\n{belief.answer}")
     ]
 
 
-def _is(belief: Belief, only: Origin | None) -> bool:
-    if only is None:
+def _has_origin(belief: Belief, origin: Origin | None) -> bool:
+    if origin is None:
         return True
-    if only == "changed":
+    if origin == "changed":
         return belief.changed
-    return (belief.round is None) == (only == "prior")
+    return (belief.round is None) == (origin == "prior")
 
 
 def latest_exchanges(
@@ -174,7 +178,7 @@ def latest_exchanges(
 
 
 def prior_memories(reader: Reader, search: str) -> list[PriorMemory]:
-    """Prior memories that say something, each once."""
+    """Prior memories that contain all terms of a search; equal ones are counted as one."""
     m, q = tables.memories, tables.questions
     asked, answer = tables.texts.alias(), tables.texts.alias()
     query = (
@@ -186,12 +190,12 @@ def prior_memories(reader: Reader, search: str) -> list[PriorMemory]:
         .where(m.c.run_id == reader.run.id, m.c.round == PRIOR)
         .group_by(asked.c.text, answer.c.text)
     )
-    wanted = terms(search)
-    for term in wanted:
-        like = like_pattern(term)
-        query = query.where(asked.c.text.ilike(like) | answer.c.text.ilike(like))
+    searched = terms(search)
+    for term in searched:
+        pattern = like_pattern(term)
+        query = query.where(asked.c.text.ilike(pattern) | answer.c.text.ilike(pattern))
     return [
         PriorMemory(question=question, answer=text, agents=n, agent=first)
         for question, text, n, first in reader.rows(query)
-        if contains_all(wanted, f"{question}\n{text}")
+        if contains_all(searched, f"{question}\n{text}")
     ]

@@ -9,23 +9,23 @@ from storage.search import Term
 
 
 def persona_name(persona: str) -> str:
-    """The name in a persona, which the database stores as JSON."""
+    """The name in a stored persona (JSON)."""
     return str(json.loads(persona)["name"])
 
 
 def persona_text(persona: str) -> str:
-    """The values of a persona, without the names of its fields."""
+    """The values of a stored persona as text, without field names."""
     values = json.loads(persona).values()
     return "\n".join(
         ", ".join(value) if isinstance(value, list) else str(value) for value in values
     )
 
 
-def contains_all(wanted: Sequence[Term], text: str) -> bool:
-    """Whether a text has all terms of a search."""
-    return all(term.pattern.search(text) for term in wanted)
+def contains_all(terms: Sequence[Term], text: str) -> bool:
+    """Whether a text contains all terms of a search."""
+    return all(term.pattern.search(text) for term in terms)
 
 
 def like_pattern(term: Term) -> str:
-    """A necessary condition that the database can check: the words follow each other."""
+    """A LIKE pattern that every match of a term satisfies: its words in order."""
     return f"%{'%'.join(term.words)}%"

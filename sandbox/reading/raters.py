@@ -1,4 +1,4 @@
-"""Raters: how an agent rates others, and by whom it is rated."""
+"""Raters: the ratings that an agent gave, and the peers that rated it."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ class RatingsGiven(Record):
     Attributes:
         ratings, missing: the number of ratings, and of those that could not be parsed.
         mean: None where no rating could be parsed.
-        deviation: mean of its rating less the mean of the other peers' ratings of the same text.
+        deviation: mean of the agent's rating minus the mean of the other peers' of the same text.
         low, high: the 95 % interval of the deviation, by Student's t.
         compared: the number of texts that other peers have rated too.
     """
@@ -46,7 +46,7 @@ NO_RATINGS = RatingsGiven(
 
 @dataclass(frozen=True, kw_only=True)
 class RatingGiven(Record):
-    """A rating that an agent gave, and the author whom it was given to."""
+    """A rating that an agent gave, with the author of the rated text."""
 
     rating: float | None
     status: str
@@ -72,32 +72,32 @@ class Rater(Record):
 
 
 def ratings_given(reader: Reader, number: int | None = None) -> dict[int, RatingsGiven]:
-    """How agents rate others, by agent; with a number only that agent."""
+    """How agents rate others, by agent; with `number` only that agent."""
     r = tables.rater_sums
     sums = (r.c.ratings, r.c.missing, r.c.total, r.c.compared, r.c.deviation, r.c.deviation_squares)
     query = select(r.c.rater, *map(func.sum, sums)).where(r.c.run_id == reader.run.id)
     if number is not None:
         query = query.where(r.c.rater == number)
     rows = reader.rows(query.group_by(r.c.rater).order_by(r.c.rater))
-    return {rater: _given(*some) for rater, *some in rows}
+    return {rater: _ratings_given(*sums) for rater, *sums in rows}
 
 
-def _given(
-    ratings: int, missing: int, total: float, compared: int, apart: float, squares: float
+def _ratings_given(
+    ratings: int, missing: int, total: float, compared: int, deviations: float, squares: float
 ) -> RatingsGiven:
-    read, n = int(ratings) - int(missing), int(compared)
-    deviation = apart / n if n else None
-    reach = None
+    parsed, n = int(ratings) - int(missing), int(compared)
+    deviation = deviations / n if n else None
+    half_width = None
     if n > 1 and deviation is not None:
         error = math.sqrt(max(0.0, squares - n * deviation * deviation) / (n - 1) / n)
-        reach = error * t_quantile(0.975, n - 1)
+        half_width = error * t_quantile(0.975, n - 1)
     return RatingsGiven(
         ratings=int(ratings),
         missing=int(missing),
-        mean=float(total) / read if read else None,
+        mean=float(total) / parsed if parsed else None,
         deviation=deviation,
-        low=None if reach is None or deviation is None else deviation - reach,
-        high=None if reach is None or deviation is None else deviation + reach,
+        low=None if half_width is None or deviation is None else deviation - half_width,
+        high=None if half_width is None or deviation is None else deviation + half_width,
         compared=n,
     )
 

@@ -287,7 +287,7 @@ class Pages:
         """Exchanges, agents and prior memories that say something."""
         reader, said = self._catalog.open(key), query.text("q") or ""
         wanted = terms(said)
-        found, hits = exchanges.hits(reader, said, page_of(query), _HITS)
+        found, hits = exchanges.search_page(reader, said, page_of(query), _HITS)
         replies = reader.calls_of([one.episode for one in hits])
         return self._page(
             key,
