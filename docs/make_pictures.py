@@ -14,7 +14,7 @@ from rich.terminal_theme import TerminalTheme
 
 from sandbox import api
 from sandbox.config import PRESETS
-from sandbox.reading.exchanges import read_exchange
+from sandbox.reading.exchange_detail import read_exchange
 from sandbox.reading.runs import society
 from sandbox.terminal.datasets import export_view
 from sandbox.terminal.exchanges import exchange_view

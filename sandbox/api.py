@@ -33,6 +33,7 @@ from sandbox.study.compare import compare as compare_runs
 from sandbox.study.estimate import estimate as estimate_run
 from sandbox.study.estimate import given_rates
 from sandbox.study.fork import fork as fork_run
+from sandbox.study.results import Comparison, Estimate
 from sandbox.study.verify import Verdict
 from sandbox.study.verify import verify as verify_run
 from storage.database import Address, address_of
@@ -41,6 +42,8 @@ __all__ = [
     "UNLIMITED",
     "Address",
     "Budget",
+    "Comparison",
+    "Estimate",
     "ExportReport",
     "Outcome",
     "Verdict",
@@ -78,7 +81,7 @@ def create(
         db: a database URL or a path; the default is ``runs/NAME.db``.
         rounds: the number of rounds, in place of the config's.
         settings: config keys to set, in place of the config's.
-        backends: by role, those that `resume` will be given.
+        backends: by role, the backends that `resume` will be given.
 
     Returns:
         The address of the new run.
@@ -102,7 +105,7 @@ def run(
     backends: Mapping[str, Backend] | None = None,
     layers: Sequence[Layer] = (),
 ) -> Outcome:
-    """Create a run and play it until it is done or has to stop.
+    """Create a run and play it until it is done or is stopped.
 
     Args:
         config: a YAML file.
@@ -112,8 +115,8 @@ def run(
         settings: config keys to set, in place of the config's.
         budget: limits on calls, tokens and hours.
         watch: called once with the run's `sandbox.progress.Progress` before it starts.
-        backends: by role, in place of those that the config names.
-        layers: further layers that calls go through; see `sandbox.engine.layers`.
+        backends: by role, in place of the config's.
+        layers: additional layers around calls; see `sandbox.engine.layers`.
 
     Raises:
         InputError: the config is invalid, or the name is taken.
@@ -140,7 +143,7 @@ def resume(
     layers: Sequence[Layer] = (),
     allow: Collection[str | Path] = (),
 ) -> Outcome:
-    """Play a stored run until it is done or has to stop; nothing happens if it is done.
+    """Play a stored run until it is done or is stopped; do nothing if it is done already.
 
     Args:
         run: the run.
@@ -148,8 +151,8 @@ def resume(
         budget: limits on calls, tokens and hours, for this call of `resume`.
         accept_changes: resume although files or the program have changed since the run started.
         watch: called once with the run's `sandbox.progress.Progress` before it starts.
-        backends: by role, in place of those that the config names.
-        layers: further layers that calls go through; see `sandbox.engine.layers`.
+        backends: by role, in place of the config's.
+        layers: additional layers around calls; see `sandbox.engine.layers`.
         allow: files with Python code that the run's config names and that may be loaded.
 
     Raises:
@@ -220,14 +223,11 @@ def fork(
     )
 
 
-def compare(runs: Sequence[str]) -> dict[str, Any]:
+def compare(runs: Sequence[str]) -> Comparison:
     """Compare runs, grouped by config: means, and differences with confidence intervals.
 
     Args:
-        runs: two runs or more.
-
-    Returns:
-        See `sandbox.study.compare.compare`.
+        runs: at least two runs.
 
     Raises:
         InputError: there is no such run, one is given twice or has no complete episode, or there
@@ -246,7 +246,7 @@ def estimate(
     tokens_out_per_second: float | None = None,
     gpus: int | None = None,
     backends: Mapping[str, Backend] | None = None,
-) -> dict[str, Any]:
+) -> Estimate:
     """Play a sample of a config's episodes and extrapolate calls, tokens, time and disk space.
 
     Args:
@@ -258,10 +258,7 @@ def estimate(
             default is the speed of the sample.
         tokens_out_per_second: generation throughput of one GPU.
         gpus: the number of GPUs.
-        backends: by role, in place of those that the config names.
-
-    Returns:
-        See `sandbox.study.estimate.estimate`.
+        backends: by role, in place of the config's.
 
     Raises:
         InputError: the config is invalid, a number is out of range, or a backend is unreachable.
@@ -295,11 +292,11 @@ def export(
     overwrite: bool = False,
     choices: Mapping[str, Any] | None = None,
 ) -> ExportReport:
-    """Export runs as a dataset into a folder, which is written whole or not at all.
+    """Export runs as a dataset; the folder is written completely or not at all.
 
     Args:
-        runs: one run or several.
-        formats: one or several of `sandbox.datasets.FORMATS`.
+        runs: one or more runs.
+        formats: one or more names of `sandbox.datasets.FORMATS`.
         out: a new or an empty folder; None writes nothing, and only the report is returned.
         overwrite: replace an earlier export.
         choices: options of `sandbox.datasets.choices.Choices`, such as ``{"min_rating": 6}``.
@@ -318,14 +315,14 @@ def export(
 def _blueprint(
     config: str | Path, settings: SettingValues, **overrides: str | int | None
 ) -> Blueprint:
-    """Read a config and check everything that it names."""
+    """Read a config and check the files and backends that it names."""
     assignments = _assignments(settings)
     loaded = load_config(Path(config), assignments, **overrides)
     return prepare(loaded, str(config), assignments)
 
 
 def _assignments(settings: SettingValues) -> list[str]:
-    """Settings in the form of the option ``--set``."""
+    """Convert settings to the form of the option ``--set``."""
     if isinstance(settings, Mapping):
         return [
             f"{key}={json.dumps(value, default=str, ensure_ascii=False)}"

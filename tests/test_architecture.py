@@ -39,7 +39,14 @@ ALLOWED: dict[str, tuple[str, ...]] = {
         "sandbox.reading",
         "sandbox.datasets",
     ),
-    "sandbox.terminal": (*NEUTRAL, "agents", "storage", "sandbox.reading", "sandbox.datasets"),
+    "sandbox.terminal": (
+        *NEUTRAL,
+        "agents",
+        "storage",
+        "sandbox.reading",
+        "sandbox.datasets",
+        "sandbox.study.results",
+    ),
     "sandbox.viewer": (
         *NEUTRAL,
         "agents",

@@ -296,7 +296,7 @@ def test_backends_can_be_passed_in(tmp_path: Path) -> None:
     assert api.resume(str(tmp_path / "b.db"), backends=social).status == "done"
     assert outcome.status == "done"
     estimated = estimate(prepare(small()), backends=scripted_backends(small(), Renamed))
-    assert estimated["tokens_out"]["estimate"] > 0
+    assert estimated.tokens_out.estimate > 0
 
 
 def test_a_backend_that_is_passed_in_replaces_a_file(played: Address, file: Path) -> None:

@@ -246,7 +246,7 @@ def test_interrupted_and_resumed(
     process.send_signal(one)
     out, err = process.communicate(timeout=30)
     assert process.returncode == 130, out + err
-    assert "go on with: python run_sim.py resume quickstart" in err
+    assert "resume with: python run_sim.py resume quickstart" in err
     assert [path.name for path in (tmp_path / "runs").iterdir()] == ["quickstart.db"]
     (row,) = sim_json(tmp_path, "status")["runs"]
     assert row["status"] == "interrupted"

@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from io import StringIO
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -19,6 +18,7 @@ from sandbox.reading.metrics import scores_by_round
 from sandbox.reading.statistics import clustered, student, t_quantile, welch
 from sandbox.study.compare import compare
 from sandbox.study.fork import fork
+from sandbox.study.results import Difference, GroupComparison
 from sandbox.terminal.studies import comparison_view
 from storage.database import open_for_reading, parse_run
 from storage.errors import InputError
@@ -65,30 +65,37 @@ def test_the_probability_below_a_quantile_is_the_one_asked_for(p: float, freedom
     assert 0.5 + np.trapezoid(below, steps) == pytest.approx(p, abs=1e-5)
 
 
+def of_all_rounds(comparison: GroupComparison, measure: str) -> Difference:
+    by_scope = comparison.measures[measure]
+    assert by_scope is not None
+    return by_scope["all"]
+
+
 def test_intervals_by_hand() -> None:
     one = student(np.array([1.0, 2.0, 3.0]))
     reach = 4.3026527297 / math.sqrt(3)
-    assert (one["n"], one["difference"]) == (3, 2)
-    assert (one["low"], one["high"]) == (pytest.approx(2 - reach), pytest.approx(2 + reach))
+    assert (one.n, one.difference) == (3, 2)
+    assert (one.low, one.high) == (pytest.approx(2 - reach), pytest.approx(2 + reach))
     both = welch(np.array([1.0, 2.0, 3.0]), np.array([5.0, 7.0, 9.0]))
     error, freedom = math.sqrt(1 / 3 + 4 / 3), (5 / 3) ** 2 / (1 / 18 + 16 / 18)
-    assert (both["n"], both["difference"]) == ([3, 3], 5)
-    assert both["high"] - 5 == pytest.approx(error * t_quantile(0.975, freedom))
+    assert (both.n, both.difference) == ([3, 3], 5)
+    assert both.high - 5 == pytest.approx(error * t_quantile(0.975, freedom))
     alone = clustered(np.array([1.0, 2.0, 3.0]), np.arange(3))
-    assert {**one, "clusters": 3} == pytest.approx(alone)
+    assert {**one.as_dict(), "clusters": 3} == pytest.approx(alone.as_dict())
     twice = clustered(np.array([1.0, 1.0, 2.0, 2.0, 3.0, 3.0]), np.array([0, 0, 1, 1, 2, 2]))
-    assert (twice["n"], twice["clusters"]) == (6, 3)
-    assert (twice["low"], twice["high"]) == pytest.approx((one["low"], one["high"]))
+    assert (twice.n, twice.clusters) == (6, 3)
+    assert (twice.low, twice.high) == pytest.approx((one.low, one.high))
 
 
-def test_what_cannot_be_told_is_none() -> None:
+def test_what_cannot_be_computed_is_none() -> None:
     empty, single = np.zeros(0), np.array([1.5])
     nothing = {"difference": None, "low": None, "high": None}
-    assert student(empty) == {"n": 0, **nothing}
-    assert student(single) == {"n": 1, **nothing, "difference": 1.5}
-    assert welch(single, np.array([1.0, 2.0])) == {"n": [1, 2], **nothing, "difference": 0.0}
-    assert clustered(empty, empty) == {"n": 0, "clusters": 0, **nothing}
-    assert clustered(np.array([1.0, 2.0]), np.zeros(2))["low"] is None
+    assert student(empty).as_dict() == {"n": 0, **nothing}
+    assert student(single).as_dict() == {"n": 1, **nothing, "difference": 1.5}
+    unequal = welch(single, np.array([1.0, 2.0])).as_dict()
+    assert unequal == {"n": [1, 2], **nothing, "difference": 0.0}
+    assert clustered(empty, empty).as_dict() == {"n": 0, "clusters": 0, **nothing}
+    assert clustered(np.array([1.0, 2.0]), np.zeros(2)).low is None
 
 
 def test_the_cluster_interval_covers_what_it_should() -> None:
@@ -101,7 +108,7 @@ def test_the_cluster_interval_covers_what_it_should() -> None:
             ("clustered", clustered(values, authors)),
             ("student", student(values)),
         ):
-            covered[name] += found["low"] <= 0 <= found["high"]
+            covered[name] += found.low <= 0 <= found.high
     assert 0.92 <= covered["clustered"] / 400 <= 0.98
     assert covered["student"] / 400 < 0.75
 
@@ -110,11 +117,11 @@ def test_two_runs_are_paired_by_episode(make: Make, tmp_path: Path) -> None:
     make(*ROUGH, name="four")
     make(*ROUGH, "world.raters=1", name="one")
     data = compare([str(tmp_path / "four.db"), str(tmp_path / "one.db")])
-    assert [group["runs"] for group in data["groups"]] == [["four"], ["one"]]
-    assert data["differing_keys"] == {"world.raters": [4, 1]}
-    (found,) = data["comparisons"]
-    assert (found["pairing"], found["first_round"]) == ("episode", 0)
-    assert "cluster-robust by author" in found["method"]
+    assert [group.runs for group in data.groups] == [["four"], ["one"]]
+    assert data.differing_keys == {"world.raters": [4, 1]}
+    (found,) = data.comparisons
+    assert (found.pairing, found.first_round) == ("episode", 0)
+    assert "cluster-robust by author" in found.method
     readers = _reader(tmp_path / "four.db"), _reader(tmp_path / "one.db")
     for measure, (stage, scale) in {
         "draft_engagement": ("draft", "engagement"),
@@ -125,29 +132,32 @@ def test_two_runs_are_paired_by_episode(make: Make, tmp_path: Path) -> None:
             for one, two in zip(*map(exchanges, readers), strict=True)
         ]
         read = [two - one for one, two in pairs if one is not None and two is not None]
-        figure = found["measures"][measure]["all"]
-        assert figure["n"] == len(read) < len(pairs) == len(read) + figure["left_out"]
-        assert figure["difference"] == pytest.approx(np.mean(read))
-        assert figure["low"] < figure["difference"] < figure["high"]
-    ratings = found["measures"]["peer_rating"]["last"]
-    assert ratings["n"] + ratings["left_out"] == 16
+        figure = of_all_rounds(found, measure)
+        assert figure.n == len(read) < len(pairs) == len(read) + figure.left_out
+        assert figure.difference == pytest.approx(np.mean(read))
+        assert figure.low < figure.difference < figure.high
+    by_scope = found.measures["peer_rating"]
+    assert by_scope is not None
+    ratings = by_scope["last"]
+    assert isinstance(ratings.n, int)
+    assert ratings.n + ratings.left_out == 16
 
 
 def test_means_are_those_of_the_run(make: Make, tmp_path: Path) -> None:
     make(*ROUGH, name="a")
     make(*ROUGH, "seed=8", name="b")
-    (group,) = compare([str(tmp_path / "a.db"), str(tmp_path / "b.db")])["groups"]
-    assert (group["n"], group["seeds"], group["episodes"]) == (2, [7, 8], 96)
+    (group,) = compare([str(tmp_path / "a.db"), str(tmp_path / "b.db")]).groups
+    assert (group.n, group.seeds, group.episodes) == (2, [7, 8], 96)
     last = [scores_by_round(_reader(tmp_path / f"{name}.db"))[-1] for name in "ab"]
     for measure in ("draft_alignment", "revision_engagement"):
         expected = np.mean([scores.means[measure] for scores in last])
-        assert group["measures"][measure]["last"]["mean"] == pytest.approx(expected)
+        assert group.measures[measure]["last"].mean == pytest.approx(expected)
     both = [list(exchanges(_reader(tmp_path / f"{name}.db"))) for name in "ab"]
     failed = [one.failed_at is not None for some in both for one in some]
-    assert group["failed_episodes"] == sum(failed) > 0
-    assert group["measures"]["failed"]["all"]["mean"] == pytest.approx(np.mean(failed))
+    assert group.failed_episodes == sum(failed) > 0
+    assert group.measures["failed"]["all"].mean == pytest.approx(np.mean(failed))
     unscored = sum(one.score("revision", "alignment") is None for some in both for one in some)
-    assert group["measures"]["revision_alignment"]["all"]["missing"] == unscored
+    assert group.measures["revision_alignment"]["all"].missing == unscored
     gained = [
         np.mean([
             after - before
@@ -157,7 +167,7 @@ def test_means_are_those_of_the_run(make: Make, tmp_path: Path) -> None:
         ])
         for some in both
     ]  # fmt: skip
-    assert group["measures"]["alignment_gain"]["all"]["mean"] == pytest.approx(np.mean(gained))
+    assert group.measures["alignment_gain"]["all"].mean == pytest.approx(np.mean(gained))
 
 
 def test_groups_are_paired_by_seed_or_not_at_all(make: Make, tmp_path: Path) -> None:
@@ -166,27 +176,29 @@ def test_groups_are_paired_by_seed_or_not_at_all(make: Make, tmp_path: Path) -> 
             make(f"world.raters={raters}", f"seed={seed}", "rounds=1", name=f"r{raters}s{seed}")
     make("world.raters=1", "seed=4", "rounds=1", name="r1s4")
 
-    def compared(*names: str) -> dict[str, Any]:
-        (found,) = compare([str(tmp_path / f"{name}.db") for name in names])["comparisons"]
-        figure = found["measures"]["revision_alignment"]["all"]
-        return {"pairing": found["pairing"], **figure}
+    def compared(*names: str) -> tuple[str, Difference]:
+        (found,) = compare([str(tmp_path / f"{name}.db") for name in names]).comparisons
+        return found.pairing, of_all_rounds(found, "revision_alignment")
 
-    paired = compared("r4s1", "r4s2", "r4s3", "r1s3", "r1s2", "r1s1")
+    pairing, paired = compared("r4s1", "r4s2", "r4s3", "r1s3", "r1s2", "r1s1")
     means = {
         name: scores_by_round(_reader(tmp_path / f"{name}.db"))[0].means["revision_alignment"] or 0
         for name in ("r4s1", "r4s2", "r4s3", "r1s1", "r1s2", "r1s3", "r1s4")
     }
     by_hand = student(np.array([means[f"r1s{seed}"] - means[f"r4s{seed}"] for seed in (1, 2, 3)]))
-    before, after = paired.pop("means")
-    assert after - before == pytest.approx(by_hand["difference"])
-    assert paired == pytest.approx({"pairing": "seed", "left_out": 0, **by_hand})
-    free = compared("r4s1", "r4s2", "r1s3", "r1s4")
+    before, after = paired.means
+    assert before is not None and after is not None
+    assert after - before == pytest.approx(by_hand.difference)
+    assert (pairing, paired.left_out) == ("seed", 0)
+    figures = (paired.n, paired.difference, paired.low, paired.high)
+    assert figures == pytest.approx((by_hand.n, by_hand.difference, by_hand.low, by_hand.high))
+    pairing, free = compared("r4s1", "r4s2", "r1s3", "r1s4")
     groups = [[means["r4s1"], means["r4s2"]], [means["r1s3"], means["r1s4"]]]
     by_hand = welch(*map(np.array, groups))
-    assert (free["pairing"], free["n"]) == ("none", [2, 2])
-    assert free["difference"] == pytest.approx(by_hand["difference"])
-    assert free["high"] == pytest.approx(by_hand["high"])
-    assert compared("r4s1", "r1s3", "r1s4")["low"] is None
+    assert (pairing, free.n) == ("none", [2, 2])
+    assert free.difference == pytest.approx(by_hand.difference)
+    assert free.high == pytest.approx(by_hand.high)
+    assert compared("r4s1", "r1s3", "r1s4")[1].low is None
 
 
 def test_rounds_that_a_fork_shares_are_left_out(make: Make, tmp_path: Path) -> None:
@@ -196,10 +208,10 @@ def test_rounds_that_a_fork_shares_are_left_out(make: Make, tmp_path: Path) -> N
         resume(fork(source, 1, settings, name=name, db=str(tmp_path / f"{name}.db")))
     for pair in (("run", "fork"), ("fork", "run"), ("fork", "other")):
         data = compare([str(tmp_path / f"{name}.db") for name in pair])
-        (found,) = data["comparisons"]
-        assert found["first_round"] == 2
-        assert found["measures"]["draft_alignment"]["all"]["n"] == 32
-        assert any("share rounds 0 to 1" in note for note in data["notes"])
+        (found,) = data.comparisons
+        assert found.first_round == 2
+        assert of_all_rounds(found, "draft_alignment").n == 32
+        assert any("share rounds 0 to 1" in note for note in data.notes)
 
 
 def test_a_rule_that_was_changed_and_changed_back_is_another_history(
@@ -211,40 +223,45 @@ def test_a_rule_that_was_changed_and_changed_back_is_another_history(
     back = fork(kinder, 2, ["world.score_only=false"], name="back", db=str(tmp_path / "b.db"))
     resume(back)
     data = compare([str(tmp_path / "run.db"), str(tmp_path / "b.db")])
-    assert [group["runs"] for group in data["groups"]] == [["run"], ["back"]]
-    assert data["comparisons"][0]["first_round"] == 1
+    assert [group.runs for group in data.groups] == [["run"], ["back"]]
+    assert data.comparisons[0].first_round == 1
 
 
 def test_other_people_are_not_paired(make: Make, tmp_path: Path) -> None:
     make("seed=1", name="one")
     make("seed=2", "world.raters=2", name="two")
     data = compare([str(tmp_path / "one.db"), str(tmp_path / "two.db")])
-    comparison = data["comparisons"][0]
-    assert comparison["pairing"] == "none"
-    assert comparison["measures"]["revision_alignment"]["all"]["low"] is None
+    comparison = data.comparisons[0]
+    assert comparison.pairing == "none"
+    assert of_all_rounds(comparison, "revision_alignment").low is None
 
 
 def test_runs_with_the_same_seed_count_as_one(make: Make, tmp_path: Path) -> None:
     source, _ = make(name="a")
     resume(fork(source, 0, name="b", db=str(tmp_path / "b.db")))
     data = compare([str(tmp_path / "a.db"), str(tmp_path / "b.db")])
-    assert len(data["groups"]) == 1
-    assert any("same seed" in note for note in data["notes"])
-    assert any("nothing to compare" in note for note in data["notes"])
+    assert len(data.groups) == 1
+    assert any("same seed" in note for note in data.notes)
+    assert any("nothing to compare" in note for note in data.notes)
 
 
 def test_the_picture_says_how(make: Make, tmp_path: Path) -> None:
     make("rounds=1", name="a")
     make("rounds=1", "world.raters=0", name="b")
     data = compare([str(tmp_path / "a.db"), str(tmp_path / "b.db")])
-    peers = data["comparisons"][0]["measures"]["peer_rating"]["all"]
-    assert (peers["n"], peers["left_out"], peers["difference"]) == (0, 16, None)
+    peers = of_all_rounds(data.comparisons[0], "peer_rating")
+    assert (peers.n, peers.left_out, peers.difference) == (0, 16, None)
     page = StringIO()
     Console(file=page, width=100).print(comparison_view(data))
     text = page.getvalue()
-    for words in ("group 1 minus group 0", "cluster-robust", "world.raters: 4, 0", "16 of 16"):
+    for words in (
+        "group 1 minus group 0",
+        "cluster-robust",
+        "world.raters: 4, 0",
+        "(16 authors)",
+    ):
         assert words in text
-    for measure in data["groups"][0]["measures"]:
+    for measure in data.groups[0].measures:
         assert measure.replace("_", " ") in text
 
 

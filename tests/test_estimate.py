@@ -1,4 +1,4 @@
-"""Estimates: the range holds what the run then takes, and nothing is left behind."""
+"""Estimates: the range contains what the run then takes, and no files are left behind."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import os
 import tempfile
 from io import StringIO
 from pathlib import Path
+from typing import Any
 
 import pytest
 from conftest import Make, scripted_backends, small
@@ -15,6 +16,7 @@ from test_run import Stopping
 from sandbox.backends.scripted import ScriptedBackend, ScriptedConfig
 from sandbox.engine.run import prepare
 from sandbox.study.estimate import estimate, given_rates
+from sandbox.study.results import Estimate, TimeEstimate
 from sandbox.terminal.studies import estimate_view
 from storage.errors import InputError
 
@@ -35,10 +37,10 @@ def test_the_range_holds_what_the_run_takes(make: Make, settings: tuple[str, ...
         true = {name: getattr(outcome, name) for name in FIGURES[:3]}
         true["database_bytes"] = os.path.getsize(str(address.url.database))
         for name in FIGURES:
-            figure = found[name]
-            assert figure["low"] <= figure["estimate"] <= figure["high"]
-            assert figure["estimate"] == pytest.approx(true[name], rel=0.15)
-            held[name] += figure["low"] <= true[name] <= figure["high"]
+            figure = getattr(found, name)
+            assert figure.low <= figure.estimate <= figure.high
+            assert figure.estimate == pytest.approx(true[name], rel=0.15)
+            held[name] += figure.low <= true[name] <= figure.high
     assert all(count >= 0.6 * len(seeds) for count in held.values()), held
     assert sum(held.values()) >= 0.75 * len(seeds) * len(FIGURES), held
 
@@ -57,29 +59,33 @@ def test_a_sample_is_no_larger_than_the_run(
     settings: tuple[str, ...], episodes: int, played: int, first: int
 ) -> None:
     found = estimate(prepare(small(*settings)), episodes)
-    assert found["sample"]["episodes"] == played
-    assert found["sample"]["of_first_round"] == first
-    if played == found["episodes"]:
-        assert found["calls"]["estimate"] == found["sample"]["calls"]
+    assert found.sample.episodes == played
+    assert found.sample.of_first_round == first
+    if played == found.episodes:
+        assert found.calls.estimate == found.sample.calls
+
+
+def _without_seconds(found: Estimate) -> dict[str, Any]:
+    data = found.as_dict()
+    del data["sample"]["seconds"]
+    return data
 
 
 def test_the_same_config_has_the_same_estimate() -> None:
     one, two = (estimate(prepare(small())) for _ in range(2))
-    for found in (one, two):
-        del found["sample"]["seconds"]
-    assert one == two
+    assert _without_seconds(one) == _without_seconds(two)
 
 
 def test_time_follows_from_rates() -> None:
-    assert estimate(prepare(small()))["time"] == dict.fromkeys(
-        ("seconds", "gpu_hours", "floor_seconds", "basis")
-    )
+    unknown = TimeEstimate(seconds=None, gpu_hours=None, floor_seconds=None, basis=None)
+    assert estimate(prepare(small())).time == unknown
     found = estimate(prepare(small()), rates=given_rates(1000, 100, 4))
-    seconds = found["tokens_in"]["estimate"] / 1000 + found["tokens_out"]["estimate"] / 100
-    assert found["time"]["basis"] == "rates"
-    assert found["time"]["seconds"]["estimate"] == pytest.approx(seconds / 4, abs=0.1)
-    assert found["time"]["gpu_hours"]["estimate"] == pytest.approx(seconds / 3600, abs=0.001)
-    assert found["time"]["seconds"]["low"] < seconds / 4 < found["time"]["seconds"]["high"]
+    seconds = found.tokens_in.estimate / 1000 + found.tokens_out.estimate / 100
+    assert found.time.seconds is not None and found.time.gpu_hours is not None
+    assert found.time.basis == "rates"
+    assert found.time.seconds.estimate == pytest.approx(seconds / 4, abs=0.1)
+    assert found.time.gpu_hours.estimate == pytest.approx(seconds / 3600, abs=0.001)
+    assert found.time.seconds.low < seconds / 4 < found.time.seconds.high
 
 
 def test_time_of_a_real_backend_is_measured() -> None:
@@ -88,19 +94,20 @@ def test_time_of_a_real_backend_is_measured() -> None:
     server = "models.social={backend: openai, base_url: http://127.0.0.1:9, model: stand-in}"
     backends = {"social": ScriptedBackend(scripted)}
     found = estimate(prepare(small(server, "rounds=6")), gpus=2, backends=backends)
-    assert found["time"]["basis"] == "sample"
-    assert found["time"]["floor_seconds"] == pytest.approx(6 * 3 * 0.02, rel=0.8)
-    hours = found["time"]["seconds"]["estimate"] * 2 / 3600
-    assert found["time"]["gpu_hours"]["estimate"] == pytest.approx(hours, abs=0.001)
+    assert found.time.basis == "sample"
+    assert found.time.floor_seconds == pytest.approx(6 * 3 * 0.02, rel=0.8)
+    assert found.time.seconds is not None and found.time.gpu_hours is not None
+    hours = found.time.seconds.estimate * 2 / 3600
+    assert found.time.gpu_hours.estimate == pytest.approx(hours, abs=0.001)
 
 
 def test_notes_tell_what_the_sample_saw() -> None:
-    calm = " ".join(estimate(prepare(small("stop.patience=2")))["notes"])
-    assert "all 320 replies of the sample could be used" in calm
-    assert "may stop before its last round" in calm
+    calm = " ".join(estimate(prepare(small("stop.patience=2"))).notes)
+    assert "all 320 replies of the sample were usable" in calm
+    assert "the stop rule may end the run early" in calm
     assert "scripted" in calm
-    mishaps = estimate(prepare(small("models.social.misbehave=0.3")))["notes"]
-    assert "could be used" not in " ".join(mishaps)
+    mishaps = estimate(prepare(small("models.social.misbehave=0.3"))).notes
+    assert "were usable" not in " ".join(mishaps)
 
 
 def test_nothing_is_left_behind(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

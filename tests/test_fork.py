@@ -15,8 +15,8 @@ from test_run import Stopping
 
 from sandbox.engine.run import create, prepare, resume
 from sandbox.engine.society import extend_questions
-from sandbox.reading.agents import memory
 from sandbox.reading.calls import call
+from sandbox.reading.memory import memory
 from sandbox.reading.runs import Outcome, states
 from sandbox.study.fork import fixed_keys, fork
 from sandbox.study.verify import verify

@@ -22,8 +22,9 @@ from viewing import Site, Tags, listed, serving
 
 from agents.forms import Status
 from agents.scale import Declaration, Scale
-from sandbox.reading.agents import agent, agents, history, memory
+from sandbox.reading.agents import agent, agents, history
 from sandbox.reading.declaration import declaration_of
+from sandbox.reading.exchange_detail import read_exchange
 from sandbox.reading.exchanges import (
     ExchangeFilter,
     exchange_page,
@@ -31,13 +32,14 @@ from sandbox.reading.exchanges import (
     furthest_apart,
     kinds,
     orders,
-    read_exchange,
 )
 from sandbox.reading.map import advice, frame, map_measures
+from sandbox.reading.memory import memory
 from sandbox.reading.metrics import scores_by_round
 from sandbox.reading.runs import overview, society
 from sandbox.study.compare import compare
 from sandbox.terminal.runs import round_table
+from sandbox.terminal.studies import comparison_view
 from sandbox.terminal.style import number
 from storage.database import Address, parse_url
 from storage.errors import InputError
@@ -188,13 +190,19 @@ def test_the_map_can_be_coloured_by_every_scale(run: Run, site: Site) -> None:
 
 def test_comparisons_have_the_measures_of_both_runs(run: Run, tidy: Run) -> None:
     data = compare([str(run.path), str(tidy.path)])
-    with_honesty, without = data["groups"]
-    assert with_honesty["measures"]["revision_honesty"]["all"]["mean"] is not None
-    assert without["measures"]["revision_honesty"] is None
-    assert data["comparisons"][0]["measures"]["honesty_gain"] is None
-    assert data["comparisons"][0]["measures"]["alignment_gain"]["all"]["n"] is not None
-    assert list(data["groups"][0]["measures"])[-3:] == ["peer_rating", "missing_ratings", "failed"]
-    assert any("group 1 has no" in note and "honesty_gain" in note for note in data["notes"])
+    with_honesty, without = data.groups
+    assert with_honesty.measures["revision_honesty"]["all"].mean is not None
+    assert without.measures["revision_honesty"] is None
+    assert data.comparisons[0].measures["honesty_gain"] is None
+    assert data.comparisons[0].measures["alignment_gain"]["all"].n is not None
+    assert list(data.groups[0].measures)[-3:] == ["peer_rating", "missing_ratings", "failed"]
+    assert any("group 1 has no" in note and "honesty_gain" in note for note in data.notes)
+    page = StringIO()
+    Console(file=page, width=80).print(comparison_view(data))
+    means, differences = page.getvalue().split("group 1 minus group 0")
+    (row,) = [line.split() for line in means.splitlines() if line.startswith("honesty gain")]
+    assert row[-1] == "-" and "|" in row
+    assert "alignment gain" in differences and "honesty gain" not in differences
 
 
 def test_scales_of_other_ranges_are_not_compared(run: Run, tmp_path: Path) -> None:

@@ -18,8 +18,9 @@ from sandbox import api
 from sandbox.backends import scripted
 from sandbox.backends.base import BackendDown, Call, Reply
 from sandbox.engine.run import create, prepare, resume
-from sandbox.reading.agents import agents, memory
+from sandbox.reading.agents import agents
 from sandbox.reading.calls import call, calls
+from sandbox.reading.memory import memory
 from sandbox.reading.runs import society
 from sandbox.study.verify import verify
 from storage import database
@@ -405,6 +406,6 @@ def test_a_run_from_python_stops_at_its_budget_and_gets_more_rounds(tmp_path: Pa
     other = api.fork(address, 0, settings={"world.raters": 2}, db=tmp_path / "f.db")
     assert api.resume(other).status == "done"
     compared = api.compare([str(address), str(other)])
-    assert compared["differing_keys"]["world.raters"][1] == 2
+    assert compared.differing_keys["world.raters"][1] == 2
     estimated = api.estimate(rounds=4, settings={"world.size": 3}, episodes=8)
-    assert estimated["episodes"] == 36
+    assert estimated.episodes == 36

@@ -17,9 +17,11 @@ from sandbox.config import PRESETS, load_config
 from sandbox.datasets import export as export_run
 from sandbox.engine.limits import UNLIMITED, Budget
 from sandbox.engine.run import create, prepare, resume
-from sandbox.reading.agents import agent, agents, memory
+from sandbox.reading.agents import agent, agents
 from sandbox.reading.declaration import declaration_of
-from sandbox.reading.exchanges import found_exchanges, read_exchange
+from sandbox.reading.exchange_detail import read_exchange
+from sandbox.reading.exchanges import found_exchanges
+from sandbox.reading.memory import memory
 from sandbox.reading.runs import Outcome, society
 from sandbox.study.compare import compare
 from sandbox.study.estimate import estimate
@@ -326,13 +328,13 @@ def test_fork_compare_estimate_and_export(play: Play, tmp_path: Path) -> None:
     again = resume(forked)
     assert again.status == "done" and again.digest != outcome.digest
     found = compare([str(tmp_path / "run.db"), str(tmp_path / "other.db")])
-    assert found["comparisons"][0]["first_round"] == 1
-    assert found["comparisons"][0]["measures"]["alignment_gain"]["all"]["n"] == 12
+    assert found.comparisons[0].first_round == 1
+    assert found.comparisons[0].measures["alignment_gain"]["all"].n == 12
     config = load_config(PRESETS / "scene.yaml", ["world.scenes=60"])
     figures = estimate(prepare(config), episodes=20)
     true = resume(create(prepare(config), str(tmp_path / "true.db")))
-    assert figures["episodes"] == 60
-    assert abs(figures["calls"]["estimate"] / true.calls - 1) < 0.1
+    assert figures.episodes == 60
+    assert abs(figures.calls.estimate / true.calls - 1) < 0.1
     report = export_run([read(address)], ["exchanges"], tmp_path / "out")
     assert report.as_dict()["files"] == {"exchanges.jsonl": 24}
     lines = (tmp_path / "out" / "exchanges.jsonl").read_text(encoding="utf-8").splitlines()

@@ -48,17 +48,17 @@ def status(
 
     if run is not None:
         address = database.parse_run(run)
-        found = [one for one in states(address.url) if address.name in (None, one.run)]
-        if not found:
+        matches = [state for state in states(address.url) if address.name in (None, state.run)]
+        if not matches:
             raise InputError(f"{run}: no such run; expected one of those that `status` lists")
-        rows: list[RunState | Unreadable] = [*found]
+        rows: list[RunState | Unreadable] = [*matches]
     else:
         rows = [row for file in sorted(database.RUNS.glob("*.db")) for row in _states_of(file)]
     show(as_json, {"runs": [row.as_dict() for row in rows]}, lambda: _status_table(rows))
 
 
 def _states_of(file: Path) -> Sequence[RunState | Unreadable]:
-    """The runs in a file; an unreadable file is a row of its own."""
+    """The runs in a file, or one row for an unreadable file."""
     from sqlalchemy.exc import DBAPIError
 
     from sandbox.reading.runs import Unreadable, states
@@ -104,7 +104,7 @@ def inspect(
 ) -> None:
     """Show a society: `agents`, `agent ID`, `memory ID`, `episode ID`, `calls` or `call ID`.
 
-    RUN can also be the id of an exported row; the exchange that the row is from is shown.
+    RUN can also be the id of an exported row, to show the exchange that the row comes from.
     """
     from sandbox.reading.runs import open_run
 
@@ -161,32 +161,35 @@ def _society(
     if search is None and round is None:
         shown = society(reader)
         return shown.as_dict(), Group(society_view(shown), Text(), form_table(shown.forms))
-    found = found_exchanges(reader, search, round, limit)
-    return {"episodes": [one.as_dict() for one in found]}, found_table(found)
+    matches = found_exchanges(reader, search, round, limit)
+    return {"episodes": [match.as_dict() for match in matches]}, found_table(matches)
 
 
 def _item(
     reader: Reader, subject: Subject, number: int, search: str | None, round: int | None
 ) -> tuple[Any, RenderableType]:
-    from sandbox.reading import agents, calls, exchanges
+    from sandbox.reading.agents import agent
+    from sandbox.reading.calls import call
     from sandbox.reading.declaration import declaration_of
+    from sandbox.reading.exchange_detail import read_exchange
+    from sandbox.reading.memory import memory
     from sandbox.terminal.agents import agent_view, memory_view
     from sandbox.terminal.calls import call_view
     from sandbox.terminal.exchanges import exchange_view
 
     match subject:
         case Subject.AGENT:
-            agent = agents.agent(reader, number)
-            return agent.as_dict(), agent_view(agent, declaration_of(reader))
+            one_agent = agent(reader, number)
+            return one_agent.as_dict(), agent_view(one_agent, declaration_of(reader))
         case Subject.MEMORY:
-            memory = agents.memory(reader, number, round, search)
-            return memory.as_dict(), memory_view(memory, declaration_of(reader))
+            agent_memory = memory(reader, number, round, search)
+            return agent_memory.as_dict(), memory_view(agent_memory, declaration_of(reader))
         case Subject.EPISODE:
-            exchange = exchanges.read_exchange(reader, number)
+            exchange = read_exchange(reader, number)
             return exchange.as_dict(), exchange_view(exchange)
         case _:
-            call = calls.call(reader, number)
-            return call.as_dict(), call_view(call)
+            one_call = call(reader, number)
+            return one_call.as_dict(), call_view(one_call)
 
 
 def _items(
@@ -204,8 +207,8 @@ def _items(
     from sandbox.terminal.calls import call_table
 
     if subject is Subject.AGENTS:
-        people = agents(reader, search)
-        listed = [one.as_dict() for one in people]
-        return {"agents": listed}, agent_table(people, declaration_of(reader))
-    found = calls(reader, search, round, failures, limit)
-    return {"calls": [one.as_dict() for one in found]}, call_table(found)
+        agent_rows = agents(reader, search)
+        data = {"agents": [row.as_dict() for row in agent_rows]}
+        return data, agent_table(agent_rows, declaration_of(reader))
+    call_rows = calls(reader, search, round, failures, limit)
+    return {"calls": [row.as_dict() for row in call_rows]}, call_table(call_rows)

@@ -3,7 +3,7 @@
 Exit status: 0 done; 1 the run ended with failures that it reports; 2 bad input; 130 interrupted.
 
 Each verb is a function in a module of this package. The modules import what they need inside the
-functions, so that `--help` is quick and no verb loads what only another one needs.
+functions, so that `--help` is fast and no verb loads the dependencies of another.
 """
 
 from __future__ import annotations
@@ -86,7 +86,7 @@ def main() -> None:
         sys.exit(status)
 
 
-_UsageError: Any = typer.BadParameter.__mro__[1]  # of the click that typer brings along
+_UsageError: Any = typer.BadParameter.__mro__[1]  # of the click that typer bundles
 
 
 def _misused(error: Any) -> NoReturn:
@@ -115,7 +115,7 @@ def _explain(error: Exception) -> NoReturn:
 
 
 def _fail(message: str, status: int) -> NoReturn:
-    """Print one line for people, and with --json an object for scripts, and exit."""
+    """Print one line to standard error, with --json also an object to standard output, and exit."""
     if "--json" in sys.argv:
         print(json.dumps({"error": message}))
     words = f"error: {message}" if status == 2 else message

@@ -151,7 +151,7 @@ def play(
     if outcome.status != "done":
         stopped = f"{outcome.status}: {outcome.message}".removeprefix("interrupted: ")
         again = command("resume", address.typed, *_named(address))
-        print(f"{stopped}; go on with: {again}", file=sys.stderr)
+        print(f"{stopped}; resume with: {again}", file=sys.stderr)
         raise typer.Exit(130 if outcome.status == "interrupted" else 1)
 
 
@@ -175,7 +175,7 @@ def _failures(reader: Reader, address: Address, outcome: Outcome) -> str:
     failed = f"{outcome.calls_failed:,} of {outcome.calls:,} calls got no reply"
     error = printable(last_error(reader))
     look = command("inspect", address.typed, "calls --failures")
-    return f"{failed}, the last one: {error}; all of them: {look}"
+    return f"{failed}, the last one: {error}; list them with: {look}"
 
 
 def _summary(reader: Reader, address: Address, outcome: Outcome) -> RenderableType:
@@ -212,7 +212,7 @@ def _cached(outcome: Outcome) -> str:
 
 
 def _next_steps(address: Address, outcome: Outcome, scored: bool) -> Iterator[RenderableType]:
-    """Suggest commands for what there is to see."""
+    """Suggest commands to run next."""
     from rich.text import Text
 
     from sandbox.text import command
@@ -228,8 +228,8 @@ def _next_steps(address: Address, outcome: Outcome, scored: bool) -> Iterator[Re
     ]
     if outcome.agents:
         steps.insert(0, ("read a memory", command("inspect", run, "memory 3")))
-    for what, line in steps:
-        yield Text(f"{what:17} {line}", no_wrap=True, overflow="ignore")
+    for description, line in steps:
+        yield Text(f"{description:17} {line}", no_wrap=True, overflow="ignore")
 
 
 def _verdict(verdict: Verdict) -> RenderableType:

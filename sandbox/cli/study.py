@@ -61,8 +61,8 @@ def compare(runs: Runs, as_json: AsJson = False) -> None:
     from sandbox import api
     from sandbox.terminal.studies import comparison_view
 
-    data = api.compare(runs)
-    show(as_json, data, lambda: comparison_view(data))
+    comparison = api.compare(runs)
+    show(as_json, comparison.as_dict(), lambda: comparison_view(comparison))
 
 
 def estimate(
@@ -86,7 +86,7 @@ def estimate(
     from sandbox.config import QUICKSTART
     from sandbox.terminal.studies import estimate_view
 
-    data = api.estimate(
+    figures = api.estimate(
         config or QUICKSTART,
         rounds=rounds,
         settings=set_ or [],
@@ -95,4 +95,4 @@ def estimate(
         tokens_out_per_second=tokens_out_per_second,
         gpus=gpus,
     )
-    show(as_json, data, lambda: estimate_view(data))
+    show(as_json, figures.as_dict(), lambda: estimate_view(figures))

@@ -1,4 +1,4 @@
-"""Calls: one of them with its exact prompt, and lists in the order of the journal."""
+"""Calls: one call with its exact prompt, and lists in the order of the journal."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ STATUSES = (*(status.value for status in Status), NOT_OK)
 """The statuses that calls can be filtered by."""
 
 _PAGE = 50
-_BATCH = 500  # calls at a time
+_BATCH = 500  # calls per query
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,7 +32,7 @@ class CallFilter:
 
     Attributes:
         form: the name of a prompt template.
-        agent: the number of the agent that was asked.
+        agent: the number of the agent that the prompt is for.
         round: of the episode.
         status: one of `STATUSES`.
         before, after: only calls with lower, with higher numbers.
@@ -54,8 +54,8 @@ class CallRow(Record):
         call: its number within the run.
         episode, round: of the episode that it belongs to.
         form, agent, turn, attempt: see `agents.forms.CallName`.
-        status, error: what became of the reply.
-        tokens_in, tokens_out, cached_tokens, seconds: what it took.
+        status, error: of the reply.
+        tokens_in, tokens_out, cached_tokens, seconds: its costs.
         distance: the cosine distance of the recalled memory.
         model: the name of the model.
     """
@@ -122,10 +122,10 @@ class CallDetail(Call):
     """One call with its exact prompt.
 
     Attributes:
-        seed: that the model was called with.
+        seed: the seed of the request.
         system, prompt: the messages.
         prompt_hash: as it is stored in the journal, in hexadecimal.
-        hash_agrees: whether the prompt still has this hash.
+        hash_agrees: whether the prompt as rendered now has this hash.
     """
 
     episode: int
@@ -141,7 +141,7 @@ class CallPage(NamedTuple):
 
     Attributes:
         rows: the calls, the latest first.
-        before, after: the numbers that older and newer calls are listed from; None: no more.
+        before, after: filters for the pages of older and of newer calls; None: there are none.
     """
 
     rows: Sequence[CallRow]
@@ -184,13 +184,14 @@ def _fields(reader: Reader, call: Journalled, episode: int) -> dict[str, Any]:
 
 
 def calls_of(reader: Reader, episodes: Sequence[int]) -> list[Call]:
-    """The calls of some episodes, in the order of the journal."""
-    found = [
+    """The calls of the given episodes, in the order of the journal."""
+    by_episode = reader.calls_of(episodes)
+    unsorted = [
         Call(**_fields(reader, call, episode))
-        for episode, some in reader.calls_of(episodes).items()
-        for call in some
+        for episode, calls in by_episode.items()
+        for call in calls
     ]
-    return sorted(found, key=lambda one: one.call)
+    return sorted(unsorted, key=lambda call: call.call)
 
 
 def calls(
@@ -200,29 +201,29 @@ def calls(
     failures: bool = False,
     limit: int | None = None,
 ) -> list[Call]:
-    """Calls in the order of the journal.
+    """List calls in the order of the journal.
 
     Args:
         reader: the run.
-        search: only those whose reply or error says this; see `storage.search.terms`.
-        round: only those of a round.
-        failures: only those without a usable reply.
-        limit: at most this many; None: all.
+        search: only calls whose reply or error contains this; see `storage.search.terms`.
+        round: only calls of this round.
+        failures: only calls without a usable reply.
+        limit: the maximum number; None: all.
     """
-    wanted = terms(search or "")
-    found = (
-        one
-        for one in _stream(reader, round, failures)
-        if all(term.pattern.search(one.reply or one.error or "") for term in wanted)
+    searched = terms(search or "")
+    matches = (
+        call
+        for call in _stream(reader, round, failures)
+        if all(term.pattern.search(call.reply or call.error or "") for term in searched)
     )
-    return list(islice(found, limit))
+    return list(islice(matches, limit))
 
 
 def _stream(reader: Reader, round: int | None, failures: bool) -> Iterator[Call]:
     c = tables.calls
     query = select(c.c.id, c.c.episode_id).where(reader.belongs_to_run(c.c.id)).order_by(c.c.id)
     if round is not None:
-        query = query.where(_of_round(reader, round))
+        query = query.where(_in_round(reader, round))
     if failures:
         query = query.where(c.c.status != "ok")
     rows = reader.rows(query)
@@ -232,25 +233,25 @@ def _stream(reader: Reader, round: int | None, failures: bool) -> Iterator[Call]
 
 def _with_texts(reader: Reader, ids: Sequence[tuple[int, int]]) -> list[Call]:
     """The calls with these ids, each with the id of its episode, in the order of the journal."""
-    wanted = {number - reader.base for number, _ in ids}
-    some = calls_of(reader, sorted({episode - reader.base for _, episode in ids}))
-    return [one for one in some if one.call in wanted]
+    numbers = {call_id - reader.base for call_id, _ in ids}
+    episodes = sorted({episode_id - reader.base for _, episode_id in ids})
+    return [call for call in calls_of(reader, episodes) if call.call in numbers]
 
 
-def _of_round(reader: Reader, round: int) -> ColumnElement[bool]:
+def _in_round(reader: Reader, round: int) -> ColumnElement[bool]:
     first = reader.base + round * reader.run.per_round
     return tables.calls.c.episode_id.between(first, first + reader.run.per_round - 1)
 
 
 def last_error(reader: Reader) -> str:
-    """The error of the last call that failed."""
+    """The error of the latest failed call."""
     c = tables.calls
     query = select(c.c.error).where(reader.belongs_to_run(c.c.id), c.c.error.is_not(None))
     return str(reader.scalar(query.order_by(c.c.id.desc()).limit(1)))
 
 
 def call(reader: Reader, number: int) -> CallDetail:
-    """One call, by its number within the run.
+    """Read one call, by its number within the run.
 
     Raises:
         NotThere: there is no such call.
@@ -265,22 +266,22 @@ def call(reader: Reader, number: int) -> CallDetail:
     if row is None:
         raise NotThere(f"call {number}: no such call; `inspect RUN calls` lists them")
     episode = row.episode_id - reader.base
-    one = next(x for x in reader.journal(episode) if x.call_id == reader.base + number)
-    fields = _fields(reader, one, episode)
+    calls = reader.journal(episode)
+    journalled = next(call for call in calls if call.call_id == reader.base + number)
+    fields = _fields(reader, journalled, episode)
     return CallDetail(
         **fields,
         seed=seed_of(reader.run.seed, fields["name"]),
         system=row.system,
-        prompt_hash=one.prompt_hash.hex(),
-        hash_agrees=prompt_hash(row.system, one.prompt) == one.prompt_hash,
+        prompt_hash=journalled.prompt_hash.hex(),
+        hash_agrees=prompt_hash(row.system, journalled.prompt) == journalled.prompt_hash,
     )
 
 
 def call_page(reader: Reader, wanted: CallFilter) -> CallPage:
-    """A page of the calls that a filter leaves, the latest first.
+    """A page of the calls that match a filter, the latest first.
 
-    A journal of a million calls is neither counted nor skipped through: each page begins where the
-    one before ended.
+    Keyset pagination: a journal of a million calls is neither counted nor skipped with OFFSET.
     """
     c, f, m = tables.calls, tables.forms, tables.models
     order = _order(wanted)
@@ -292,8 +293,8 @@ def call_page(reader: Reader, wanted: CallFilter) -> CallPage:
         .order_by(order.desc() if wanted.after is None else order)
         .limit(_PAGE + 1)
     )
-    found = [_row(reader, row) for row in reader.rows(query)]
-    more, rows = len(found) > _PAGE, found[:_PAGE]
+    rows = [_row(reader, row) for row in reader.rows(query)]
+    more, rows = len(rows) > _PAGE, rows[:_PAGE]
     if wanted.after is not None:
         rows.reverse()
     older = more if wanted.after is None else bool(rows)
@@ -309,26 +310,27 @@ def _conditions(reader: Reader, wanted: CallFilter) -> list[ColumnElement[bool]]
     c, f = tables.calls, tables.forms
     conditions: list[ColumnElement[bool]] = []
     if wanted.form is not None:
-        mine = select(f.c.id).where(f.c.run_id == reader.run.id, f.c.name == wanted.form)
-        conditions.append(c.c.form_id.in_(mine))
+        form_ids = select(f.c.id).where(f.c.run_id == reader.run.id, f.c.name == wanted.form)
+        conditions.append(c.c.form_id.in_(form_ids))
     if wanted.agent is not None:
         conditions.append(c.c.agent == wanted.agent)
     if wanted.round is not None:
-        conditions.append(_of_round(reader, wanted.round))
+        conditions.append(_in_round(reader, wanted.round))
     low = reader.base if wanted.after is None else reader.base + wanted.after + 1
     high = first_id(reader.run.id + 1) if wanted.before is None else reader.base + wanted.before
     conditions.append(_order(wanted).between(low, high - 1))
     if wanted.status not in (None, "ok"):
-        conditions.append(c.c.status != "ok")  # so that the partial index of these is used
+        conditions.append(c.c.status != "ok")  # makes the planner use the partial index
     if wanted.status not in (None, NOT_OK):
         conditions.append(c.c.status == wanted.status)
     return conditions
 
 
 def _order(wanted: CallFilter) -> ColumnElement[Any]:
-    """What calls are sorted by: their id.
+    """The sort key of calls: their id.
 
-    With a round it is a sum, so that its episodes are looked up and not the whole journal.
+    With a round it is an expression, so that the planner uses the index on episodes and does not
+    scan the whole journal.
     """
     column = tables.calls.c.id
     return column if wanted.round is None else column + 0
@@ -356,17 +358,17 @@ def _row(reader: Reader, row: Any) -> CallRow:
 
 
 def stream_calls(reader: Reader, wanted: CallFilter) -> Iterator[Call]:
-    """All calls that a filter leaves with their texts, the latest first."""
+    """Yield all calls that match a filter, with their texts, the latest first."""
     while True:
-        found = call_page(reader, wanted)
-        ids = [(reader.base + row.call, reader.base + row.episode) for row in found.rows]
+        page = call_page(reader, wanted)
+        ids = [(reader.base + row.call, reader.base + row.episode) for row in page.rows]
         yield from reversed(_with_texts(reader, ids))
-        if found.before is None:
+        if page.before is None:
             return
         wanted = CallFilter(
             form=wanted.form,
             agent=wanted.agent,
             round=wanted.round,
             status=wanted.status,
-            before=found.before,
+            before=page.before,
         )

@@ -1,4 +1,4 @@
-"""What a run records: its stages, scales and measures, as they are stored with it."""
+"""The stored declaration of a run: its stages, scales and measures."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from storage.reader import Reader
 
 
 def declaration_of(reader: Reader) -> Declaration:
-    """The declaration of a run, from its database alone: no world is loaded for it."""
+    """Read the declaration of a run from its database, without loading its world."""
     return Declaration.model_validate_json(reader.run.declaration)
 
 

@@ -1,43 +1,36 @@
-"""Exchanges: one of them with its calls, and lists that are filtered, ordered and searched."""
+"""Lists of exchanges: filtered, ordered, searched, streamed, and compared across runs."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from itertools import pairwise
 from typing import Any
 
 from sqlalchemy import ColumnElement, Select, func, select
 
 from agents.scale import Declaration
-from sandbox.reading.calls import Call, calls_of
 from sandbox.reading.declaration import declaration_of, measure_ids
 from sandbox.reading.records import PAGES_ONLY, Page, Record, page_number
-from sandbox.reading.text_diff import Piece, changes
 from storage import tables
-from storage.errors import NotThere
 from storage.exchanges import (
     Exchange,
-    GivenRating,
-    Observation,
-    exchange,
     exchanges_of,
     int_if_whole,
     snapshot,
 )
-from storage.reader import Journalled, Reader
-from storage.scenes import Scene
+from storage.reader import Reader
 from storage.search import matches_words
 
 PAGE = 50
 """Rows on a page of a list."""
 
-SEARCHED = 10_000
-"""A page of a search for words alone looks through this many exchanges that say them, the latest.
-"""
 
-_STREAMED = 500  # exchanges at a time: a slow reader of a download holds no lock
+SEARCHED = 10_000
+"""A search without other filters covers the latest matches only, at most this many exchanges."""
+
+
+_STREAMED = 500  # exchanges per transaction: a slow download must not block writers
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,11 +38,11 @@ class ExchangeFilter:
     """Which exchanges a list shows, and in which order.
 
     Attributes:
-        round, author: only those of a round, of an author.
-        rater: only those that an agent rated.
-        label: only those of authors with a starting demographic.
+        round, author: only this round, this author.
+        rater: only exchanges that this agent rated.
+        label: only authors with this starting demographic.
         kind: one of `kinds`.
-        search: only those in which this is said; see `storage.search`.
+        search: only exchanges that contain this; see `storage.search`.
         order: one of `orders`.
     """
 
@@ -62,8 +55,8 @@ class ExchangeFilter:
     order: str = "newest"
 
     @property
-    def words_alone(self) -> bool:
-        """Whether nothing but a search narrows the list."""
+    def search_only(self) -> bool:
+        """Whether the search is the only filter."""
         others = (self.round, self.author, self.rater, self.label, self.kind)
         return self.search is not None and all(value is None for value in others)
 
@@ -74,13 +67,13 @@ class ExchangeRow(Record):
 
     Attributes:
         episode: its number within the run.
-        scores: by observer scale the ratings of its stages in order; None where there is none.
+        scores: by observer scale, the ratings of the stages in order; None where missing.
         mean_rating: the mean of the peers' ratings.
-        failed_at: the prompt template without a usable reply.
-        complete: whether nothing more will be written about it.
-        author, name, label: of the agent whose episode it is; None where it is nobody's.
-        ratings_read, ratings_missing: the number of peers' ratings that could be parsed, and that
-            could not.
+        failed_at: the prompt template that got no usable reply; None: it did not fail.
+        complete: whether it is final.
+        author, name, label: of the agent whose episode it is; None for an episode without author.
+        ratings_read, ratings_missing: the number of peers' ratings that were parsed, and that were
+            not.
     """
 
     episode: int
@@ -111,138 +104,40 @@ class FoundExchange(Record):
     texts: Mapping[str, str | None]
 
 
-@dataclass(frozen=True, kw_only=True)
-class ExchangeDetail(Record):
-    """One exchange with all ratings, observations and calls.
-
-    Attributes are those of `storage.exchanges.Exchange`, and:
-        mean_rating: the mean of the peers' ratings.
-        models: the names of all models that took part.
-        calls: in the order of the journal.
-        exchange: the exchange itself.
-        changes: by stage how its text differs from the stage before; None where a text is missing.
-        previous, next: the numbers of the exchanges before and after it that are stored.
-    """
-
-    episode: int
-    round: int
-    author: int | None
-    label: str | None
-    persona: str | None
-    question: str
-    question_source: str | None
-    texts: Mapping[str, str | None]
-    ratings: Sequence[GivenRating]
-    failed_at: str | None
-    observations: Sequence[Observation]
-    model: str
-    scene: Scene | None
-    mean_rating: float | None
-    models: Sequence[str]
-    calls: Sequence[Call]
-    exchange: Exchange = field(metadata=PAGES_ONLY)
-    changes: Mapping[str, Sequence[Piece] | None] = field(metadata=PAGES_ONLY)
-    previous: int | None = field(metadata=PAGES_ONLY)
-    next: int | None = field(metadata=PAGES_ONLY)
-    declaration: Declaration = field(metadata=PAGES_ONLY)
-
-
-def read_exchange(reader: Reader, number: int) -> ExchangeDetail:
-    """One exchange, by its number within the run.
-
-    Raises:
-        NotThere: there is no such exchange.
-    """
-    found, declared = exchange(reader, number), declaration_of(reader)
-    if found is None:
-        last = reader.run.rounds * reader.run.per_round - 1
-        raise NotThere(f"episode {number}: not played; expected one of 0 to {last} that is")
-    previous, following = _neighbours(reader, number)
-    return ExchangeDetail(
-        **found._asdict(),
-        mean_rating=found.mean_rating,
-        models=sorted(found.models),
-        calls=calls_of(reader, [number]),
-        exchange=found,
-        changes=stage_changes(found),
-        previous=previous,
-        next=following,
-        declaration=declared,
-    )
-
-
-def stage_changes(one: Exchange) -> dict[str, list[Piece] | None]:
-    """By stage how its text differs from that of the stage before; the first stage is left out."""
-    stages = list(one.texts)
-    return {
-        stage: changes(one.texts[before], one.texts[stage]) for before, stage in pairwise(stages)
-    }
-
-
-def _neighbours(reader: Reader, number: int) -> tuple[int | None, int | None]:
-    e = tables.episodes
-    mine = select(e.c.id).where(e.c.run_id == reader.run.id).limit(1)
-    before = reader.scalar(mine.where(e.c.id < reader.base + number).order_by(e.c.id.desc()))
-    after = reader.scalar(mine.where(e.c.id > reader.base + number).order_by(e.c.id))
-    return before and before - reader.base, after and after - reader.base
-
-
-def text_parts(one: Exchange) -> Iterator[tuple[str, str | None]]:
-    """All texts of an exchange, each with the part of it that it is from."""
-    yield "question", one.question
-    yield from one.texts.items()
-    yield from ((f"rating by {given.rater}", given.reason) for given in one.ratings)
-    yield from ((f"observer, {seen.stage}, {seen.scale}", seen.reason) for seen in one.observations)
-    if one.scene is not None:
-        for part in one.scene.parts:
-            yield from (("part", part.name), ("part", part.about))
-        for act in one.scene.acts:
-            yield from (("act", act.text), ("modulator", act.why), ("critic", act.critique))
-        yield from ((note.kind, note.text) for note in one.scene.notes)
-
-
-def unused_texts(calls: Iterable[Journalled]) -> Iterator[tuple[str, str | None]]:
-    """Texts of models that no exchange contains: replies that cannot be used, and reasoning."""
-    for call in calls:
-        if call.status != "ok":
-            yield f"{call.form}, {call.status}", call.reply
-        yield f"{call.form}, reasoning", call.thinking
-
-
 def orders(declared: Declaration) -> list[str]:
-    """The orders that a list of exchanges can have: by the main scale and by the peers' ratings."""
+    """The orders of a list of exchanges: by number, main scale, and peers' ratings."""
     return list(_orders(declared))
 
 
 def _orders(declared: Declaration) -> dict[str, tuple[str | None, bool]]:
-    """By name the measure to order by (None: the number), and whether high values come first."""
-    found: dict[str, tuple[str | None, bool]] = {"newest": (None, True), "oldest": (None, False)}
+    """By order: the measure to sort by (None: the number), and whether high values come first."""
+    by_name: dict[str, tuple[str | None, bool]] = {"newest": (None, True), "oldest": (None, False)}
     if declared.main is not None:
         gain, final = declared.gain(declared.main), declared.final(declared.main)
         high = declared.main.better == "high"
         if gain is not None:
-            found |= {"rise": (gain.name, True), "fall": (gain.name, False)}
+            by_name |= {"rise": (gain.name, True), "fall": (gain.name, False)}
         if final is not None:
-            found |= {"best": (final.name, high), "worst": (final.name, not high)}
+            by_name |= {"best": (final.name, high), "worst": (final.name, not high)}
     if declared.peers is not None:
-        found["peers"] = declared.peers.name, declared.peers.better == "high"
-    return found
+        by_name["peers"] = declared.peers.name, declared.peers.better == "high"
+    return by_name
 
 
 def kinds(declared: Declaration) -> list[str]:
     """The kinds of exchanges: by the gain on the main scale, and by what is missing."""
-    gains = ["rose", "equal", "fell"] if _gain(declared) is not None else []
+    gains = ["rose", "equal", "fell"] if _main_gain(declared) is not None else []
     missing = ["missing ratings"] if declared.peers is not None else []
     return [*gains, "failed", *missing, "in play"]
 
 
-def _gain(declared: Declaration) -> str | None:
+def _main_gain(declared: Declaration) -> str | None:
     gain = None if declared.main is None else declared.gain(declared.main)
     return None if gain is None else gain.name
 
 
 def exchange_page(reader: Reader, wanted: ExchangeFilter, page: int = 1, size: int = PAGE) -> Page:
-    """A page of the exchanges that a filter leaves, as `ExchangeRow`s.
+    """A page of the exchanges that match a filter, as `ExchangeRow`s.
 
     Raises:
         KeyError: the run has no such kind or order.
@@ -254,10 +149,10 @@ def exchange_page(reader: Reader, wanted: ExchangeFilter, page: int = 1, size: i
     start = (page - 1) * size
     measure, descending = _orders(declared)[wanted.order]
     if measure is None:
-        found = _ids(reader, _by_number(conditions, descending).limit(size).offset(start))
+        page_ids = _ids(reader, _by_number(conditions, descending).limit(size).offset(start))
     else:
-        found = _by_score(reader, conditions, ids[measure], descending, start, size)
-    return Page(exchange_rows(reader, found, declared), total, start + 1, page, pages)
+        page_ids = _by_score(reader, conditions, ids[measure], descending, start, size)
+    return Page(exchange_rows(reader, page_ids, declared), total, start + 1, page, pages)
 
 
 _e, _s, _g = tables.episodes, tables.scores, tables.scores.alias()
@@ -279,20 +174,21 @@ def _by_score(
     start: int,
     size: int,
 ) -> list[int]:
-    """The ids on a page of a list that is ordered by a measure, those without a score last.
+    """The ids on a page of a list that is sorted by a measure, episodes without a score last.
 
-    Scores are scanned by measure; only a page that reaches beyond them looks for episodes without.
+    Scores are scanned by measure; episodes without a score are queried only for pages after them.
     """
     scored = (_s.c.measure_id == measure, _s.c.episode_id == _e.c.id)
     value = _s.c.value.desc() if descending else _s.c.value
     query = select(_e.c.id).where(*conditions, *scored).order_by(value, _e.c.id)
-    found = _ids(reader, query.limit(size).offset(start))
-    if len(found) == size:
-        return found
+    page_ids = _ids(reader, query.limit(size).offset(start))
+    if len(page_ids) == size:
+        return page_ids
     count = int(reader.scalar(select(func.count(_e.c.id)).where(*conditions, *scored)))
     without = ~select(_s.c.episode_id).where(*scored).correlate(_e).exists()
     query = select(_e.c.id).where(*conditions, without).order_by(_e.c.id)
-    return found + _ids(reader, query.limit(size - len(found)).offset(max(0, start - count)))
+    rest = query.limit(size - len(page_ids)).offset(max(0, start - count))
+    return page_ids + _ids(reader, rest)
 
 
 def _conditions(
@@ -304,7 +200,7 @@ def _conditions(
 ) -> list[ColumnElement[bool]]:
     """The conditions of a filter on `episodes`.
 
-    With `newest` a search for words alone is limited to that many exchanges, the latest.
+    With `newest`, a search without other filters is limited to that many of the latest matches.
     """
     conditions = [_e.c.run_id == reader.run.id]
     if wanted.round is not None:
@@ -316,18 +212,20 @@ def _conditions(
         conditions.append(_e.c.id.in_(select(r.c.episode_id).where(r.c.rater == wanted.rater)))
     if wanted.label is not None:
         a = tables.agents
-        alike = select(a.c.number).where(a.c.run_id == reader.run.id, a.c.label == wanted.label)
-        conditions.append(_e.c.author.in_(alike))
+        authors = select(a.c.number).where(a.c.run_id == reader.run.id, a.c.label == wanted.label)
+        conditions.append(_e.c.author.in_(authors))
     if wanted.kind is not None:
-        conditions += _kind(wanted.kind, declared, ids)
+        conditions += _kind_conditions(wanted.kind, declared, ids)
     if wanted.search is not None:
-        most = newest if wanted.words_alone else None
-        conditions.append(matches_words(reader, _e.c.id, wanted.search, most))
+        limit = newest if wanted.search_only else None
+        conditions.append(matches_words(reader, _e.c.id, wanted.search, limit))
     return conditions
 
 
-def _kind(kind: str, declared: Declaration, ids: Mapping[str, int]) -> list[ColumnElement[bool]]:
-    gain = _gain(declared)
+def _kind_conditions(
+    kind: str, declared: Declaration, ids: Mapping[str, int]
+) -> list[ColumnElement[bool]]:
+    gain = _main_gain(declared)
     if gain is not None and kind in ("rose", "equal", "fell"):
         value = _g.c.value
         sign = {"rose": value > 0, "equal": value == 0, "fell": value < 0}[kind]
@@ -341,7 +239,13 @@ def _kind(kind: str, declared: Declaration, ids: Mapping[str, int]) -> list[Colu
 
 
 def exchange_rows(reader: Reader, ids: Sequence[int], declared: Declaration) -> list[ExchangeRow]:
-    """What lists show of exchanges, in the order of their ids in the database."""
+    """The rows of a list of exchanges, in the order of the given ids.
+
+    Args:
+        reader: the run.
+        ids: in the database.
+        declared: the run's declaration.
+    """
     q, t, a = tables.questions, tables.texts, tables.agents
     query = (
         select(_e, t.c.text.label("question"), a.c.persona, a.c.label)
@@ -351,9 +255,9 @@ def exchange_rows(reader: Reader, ids: Sequence[int], declared: Declaration) -> 
     )
     rows: dict[int, Any] = {}
     scores: dict[int, dict[str, float]] = {}
-    for some in _batches(ids):
-        rows.update((row.id, row) for row in reader.rows(query.where(_e.c.id.in_(some))))
-        for episode, name, value in _scores(reader, some):
+    for batch in _batches(ids):
+        rows.update((row.id, row) for row in reader.rows(query.where(_e.c.id.in_(batch))))
+        for episode, name, value in _scores(reader, batch):
             scores.setdefault(episode, {})[name] = value
     return [
         _exchange_row(reader, rows[number], scores.get(number, {}), declared)
@@ -402,27 +306,31 @@ def _exchange_row(
 
 
 def stream_exchanges(reader: Reader, wanted: ExchangeFilter) -> Iterator[Exchange]:
-    """All exchanges that a filter leaves, by number; each batch is a transaction of its own."""
+    """Yield all exchanges that match a filter, by number; each batch is a separate transaction."""
     declared = declaration_of(reader)
     conditions = _conditions(reader, wanted, declared, measure_ids(reader), None)
     last = -1
     while True:
         with snapshot(reader) as connection:
             ids = select(_e.c.id).where(*conditions, _e.c.id > last).order_by(_e.c.id)
-            some = connection.scalars(ids.limit(_STREAMED)).all()
-            found = list(exchanges_of(reader, connection, some))
-        yield from found
-        if not some:
+            batch = connection.scalars(ids.limit(_STREAMED)).all()
+            exchanges = list(exchanges_of(reader, connection, batch))
+        yield from exchanges
+        if not batch:
             return
-        last = some[-1]
+        last = batch[-1]
 
 
 def found_exchanges(
     reader: Reader, search: str | None, round: int | None, limit: int
 ) -> list[FoundExchange]:
-    """Exchanges in which something is said (see `storage.search`), or all of a round, in order.
+    """Find exchanges by a search (see `storage.search`) and by round, in order.
 
-    At most `limit`; words of exchanges that are still being played are not found.
+    Args:
+        reader: the run.
+        search: only exchanges that contain this; those still being played are not searched.
+        round: only this round.
+        limit: the maximum number of exchanges.
     """
     declared = declaration_of(reader)
     wanted = ExchangeFilter(round=round, search=search, order="oldest")
@@ -430,36 +338,39 @@ def found_exchanges(
     query = _by_number(conditions, descending=False).limit(limit)
     with snapshot(reader) as connection:
         ids = connection.scalars(query).all()
-        return [_found(one, declared) for one in exchanges_of(reader, connection, ids)]
+        return [
+            _found_exchange(exchange, declared)
+            for exchange in exchanges_of(reader, connection, ids)
+        ]
 
 
-def _found(one: Exchange, declared: Declaration) -> FoundExchange:
+def _found_exchange(exchange: Exchange, declared: Declaration) -> FoundExchange:
     return FoundExchange(
-        episode=one.episode,
-        round=one.round,
-        question=one.question,
-        mean_rating=one.mean_rating,
+        episode=exchange.episode,
+        round=exchange.round,
+        question=exchange.question,
+        mean_rating=exchange.mean_rating,
         scores={
-            scale.name: [one.score(stage, scale.name) for stage in declared.stages_of(scale)]
+            scale.name: [exchange.score(stage, scale.name) for stage in declared.stages_of(scale)]
             for scale in declared.observed
         },
-        failed_at=one.failed_at,
-        author=one.author,
-        texts=one.texts,
+        failed_at=exchange.failed_at,
+        author=exchange.author,
+        texts=exchange.texts,
     )
 
 
-def hits(reader: Reader, search: str, page: int, size: int) -> tuple[Page, list[Exchange]]:
-    """A page of the exchanges that say something, and the exchanges on it with their texts."""
-    found = exchange_page(reader, ExchangeFilter(search=search), page, size)
+def search_page(reader: Reader, search: str, page: int, size: int) -> tuple[Page, list[Exchange]]:
+    """A page of the exchanges that match a search, and the same exchanges with their texts."""
+    matches = exchange_page(reader, ExchangeFilter(search=search), page, size)
     with snapshot(reader) as connection:
-        ids = [reader.base + row.episode for row in found.rows]
-        return found, list(exchanges_of(reader, connection, ids))
+        ids = [reader.base + row.episode for row in matches.rows]
+        return matches, list(exchanges_of(reader, connection, ids))
 
 
 @dataclass(frozen=True, kw_only=True)
 class ExchangePair(Record):
-    """An exchange of two runs about one question, and its main score in both."""
+    """An exchange that two runs have in common, and its main score in both."""
 
     episode: int
     round: int
@@ -468,32 +379,34 @@ class ExchangePair(Record):
     after: float
 
 
-def furthest_apart(one: Reader, two: Reader, limit: int = 12) -> list[ExchangePair]:
-    """The exchanges about one question, by one author in one round, that ended most differently.
+def furthest_apart(first: Reader, second: Reader, limit: int = 12) -> list[ExchangePair]:
+    """The exchanges with the same number and question whose main scores differ most.
 
-    By the final measure of the first run's main scale; empty where the second run has no such
-    measure.
+    The score is the final measure of the first run's main scale; the list is empty if the second
+    run does not have it.
     """
-    declared = declaration_of(one)
+    declared = declaration_of(first)
     final = None if declared.main is None else declared.final(declared.main)
-    if final is None or one.run.per_round != two.run.per_round:
+    if final is None or first.run.per_round != second.run.per_round:
         return []
-    first, second = (_main_scores(reader, final.name) for reader in (one, two))
-    apart = [
-        (abs(second[number][0] - score), number)
-        for number, (score, source) in first.items()
-        if number in second and second[number][1] == source
+    before, after = (_main_scores(reader, final.name) for reader in (first, second))
+    differences = [
+        (abs(after[number][0] - score), number)
+        for number, (score, source) in before.items()
+        if number in after and after[number][1] == source
     ]
-    largest = sorted((pair for pair in apart if pair[0]), key=lambda pair: (-pair[0], pair[1]))
+    largest = sorted(
+        (pair for pair in differences if pair[0]), key=lambda pair: (-pair[0], pair[1])
+    )
     numbers = [number for _, number in largest[:limit]]
-    rows = exchange_rows(one, [one.base + number for number in numbers], declared)
+    rows = exchange_rows(first, [first.base + number for number in numbers], declared)
     return [
         ExchangePair(
             episode=row.episode,
             round=row.round,
             question=row.question,
-            before=first[row.episode][0],
-            after=second[row.episode][0],
+            before=before[row.episode][0],
+            after=after[row.episode][0],
         )
         for row in rows
     ]

@@ -1,7 +1,6 @@
-"""Figures of a run, as the viewer and reports show them: rows, and how the numbers came about.
+"""Figures of a run, as the viewer and reports show them: rows, and how they were computed.
 
-A figure's rows are plain and can be taken away as CSV; what draws
-them is in `sandbox.reading.charts`.
+A figure's rows are plain and can be downloaded as CSV; `sandbox.reading.charts` draws them.
 """
 
 from __future__ import annotations
@@ -17,10 +16,11 @@ from sqlalchemy import func, select
 
 from agents.scale import Declaration, Measure, Scale
 from sandbox.reading import charts, pictures
-from sandbox.reading.agents import persona_name, ratings_given
 from sandbox.reading.charts import Rows, Spec
 from sandbox.reading.declaration import declaration_of
 from sandbox.reading.metrics import AGREEMENT, Outcomes, Spread, outcomes, ratings_in
+from sandbox.reading.personas import persona_name
+from sandbox.reading.raters import ratings_given
 from sandbox.reading.statistics import t_quantile
 from sandbox.text import short, visible
 from storage import tables
@@ -28,19 +28,19 @@ from storage.reader import Reader
 
 Row = dict[str, Any]
 
-_LETTERS = 60  # of a text in a picture
-_PIXELS = 7  # of a letter of a subtitle
+_MAX_CHARACTERS = 60  # of a text in an SVG
+_CHARACTER_WIDTH = 7  # pixels, of a subtitle
 
 
 class Figure(NamedTuple):
     """A figure.
 
     Attributes:
-        name: in addresses and file names.
-        title: what it shows.
-        about: what the marks are, and how the numbers came about.
-        rows: what is drawn.
-        draw: makes the Vega-Lite spec of rows.
+        name: used in URLs and file names.
+        title: the title.
+        about: what the marks mean, and how the numbers were computed.
+        rows: the data.
+        draw: builds the Vega-Lite spec from rows.
     """
 
     name: str
@@ -51,45 +51,45 @@ class Figure(NamedTuple):
 
     @property
     def spec(self) -> Spec:
-        """The Vega-Lite spec, in the colours of the style sheet; see `charts.themed`."""
+        """The Vega-Lite spec, with colours named as in the style sheet; see `charts.themed`."""
         return self.draw(self.rows)
 
     @property
     def columns(self) -> list[str]:
-        """The names of what rows hold."""
+        """The column names, in the order of their first occurrence."""
         return list(dict.fromkeys(key for row in self.rows for key in row))
 
     def svg(
         self, dark: bool = False, width: int = pictures.WIDTH, subtitle: str | None = None
     ) -> str:
-        """The figure as a picture.
+        """Render the figure as SVG.
 
         Args:
             dark: in the colours of the dark theme.
             width: pixels.
-            subtitle: what stands below the title; without it the picture has no title either.
+            subtitle: the text below the title; None: neither title nor subtitle.
         """
-        spec = self.draw([_short(row) for row in self.rows])
+        spec = self.draw([_shortened(row) for row in self.rows])
         if subtitle is not None:
-            lines = wrap(visible(subtitle), width // _PIXELS)
-            spec = charts.headed(spec, self.title, lines)
+            lines = wrap(visible(subtitle), width // _CHARACTER_WIDTH)
+            spec = charts.with_title(spec, self.title, lines)
         return pictures.svg(spec, self.name, dark, width)
 
 
-def _short(row: Row) -> Row:
-    """A row whose texts are short and have no character that an SVG cannot contain."""
+def _shortened(row: Row) -> Row:
+    """Shorten the texts of a row, without characters that SVG forbids."""
     return {
-        key: short(value, _LETTERS) if isinstance(value, str) else value
+        key: short(value, _MAX_CHARACTERS) if isinstance(value, str) else value
         for key, value in row.items()
     }
 
 
-def interval(spread: Spread) -> tuple[float | None, float | None]:
-    """The 95 % interval of a mean, as of independent values, by Student's t."""
+def confidence_interval(spread: Spread) -> tuple[float | None, float | None]:
+    """The 95 % interval of a mean by Student's t, for independent values; None, None if unknown."""
     if spread.mean is None or spread.error is None:
         return None, None
-    reach = t_quantile(0.975, spread.n - 1) * spread.error
-    return spread.mean - reach, spread.mean + reach
+    half_width = t_quantile(0.975, spread.n - 1) * spread.error
+    return spread.mean - half_width, spread.mean + half_width
 
 
 _BAND = "the band is the 95 % interval of a round's mean (Student's t over its ratings)"
@@ -101,10 +101,10 @@ class Series(NamedTuple):
     """Ratings that a figure shows in one colour.
 
     Attributes:
-        who: who gave them: the observer or the peers.
-        stage: the title of the stage that was rated.
-        measure: what they are ratings of.
-        colour: the same for a stage in every figure.
+        who: `observer` or `peers`.
+        stage: the title of the rated stage.
+        measure: the measure that has the ratings.
+        colour: of the line or bars; a stage has the same colour in every figure.
     """
 
     who: str
@@ -114,99 +114,104 @@ class Series(NamedTuple):
 
 
 def series_of(declared: Declaration, scale: Scale) -> list[Series]:
-    """The ratings that are given on a scale: of each stage, then by peers on the same range."""
+    """The series of a scale: the observer's by stage, and the peers' if on the same range."""
     titles = {stage.name: stage.title for stage in declared.stages}
     colours = charts.stage_colours([stage.name for stage in declared.stages])
-    found = []
+    series = []
     for measure in declared.measures:
         if measure.kind == "score" and measure.scale == scale:
-            found.append(Series("observer", titles[measure.stage], measure, colours[measure.stage]))
+            series.append(
+                Series("observer", titles[measure.stage], measure, colours[measure.stage])
+            )
         same = declared.same_as(measure)
         if measure.kind == "peers" and scale in (measure.scale, same.scale if same else None):
-            found.append(Series("peers", titles[measure.stage], measure, charts.PEERS))
-    return found
+            series.append(Series("peers", titles[measure.stage], measure, charts.PEERS))
+    return series
 
 
 def drawn_scales(declared: Declaration) -> list[Scale]:
-    """The scales that have figures of their own: the observer's, and the peers' if it is needed.
+    """The scales that have their own figures: the observer's, and the peers' where needed.
 
-    Peers' ratings are drawn with those of the observer where both scales have the same meaning and
-    the same range.
+    Peers' ratings are drawn in the figures of an observer scale with the same meaning and range.
     """
-    peers = [one for one in declared.measures if one.kind == "peers"]
-    return [*declared.observed, *(one.scale for one in peers if declared.same_as(one) is None)]
+    peers = [measure for measure in declared.measures if measure.kind == "peers"]
+    separate = [measure.scale for measure in peers if declared.same_as(measure) is None]
+    return [*declared.observed, *separate]
 
 
-def by_round(found: Outcomes, declared: Declaration, scale: Scale) -> Figure:
-    """Means of one scale by round: a series for each stage, and for the peers."""
+def by_round(counts: Outcomes, declared: Declaration, scale: Scale) -> Figure:
+    """Means on one scale by round, with a series for each stage and for the peers."""
     series = series_of(declared, scale)
-    names = {("peers" if one.who == "peers" else one.stage): one for one in series}
+    by_name = {("peers" if line.who == "peers" else line.stage): line for line in series}
     return Figure(
         f"{scale.name}-by-round",
-        f"{sentence(scale.title)} by round",
+        f"{capitalized(scale.title)} by round",
         f"Mean of {_raters(series, scale)}; {_BAND}.",
-        list(curve_rows(found, {name: one.measure.name for name, one in names.items()})),
+        list(curve_rows(counts, {name: line.measure.name for name, line in by_name.items()})),
         partial(
             charts.curves,
             scale=scale,
-            colours={name: one.colour for name, one in names.items()},
+            colours={name: line.colour for name, line in by_name.items()},
         ),
     )
 
 
 def _raters(series: Sequence[Series], scale: Scale) -> str:
-    """Whose ratings a figure shows, in words."""
+    """A phrase for the ratings that a figure shows."""
     words = []
-    if any(one.who == "observer" for one in series):
+    if any(line.who == "observer" for line in series):
         words.append(f"the observer's ratings{_SUBJECTS[scale.subject]}")
-    words += [f"the peers' ratings of the {one.stage}" for one in series if one.who == "peers"]
+    words += [f"the peers' ratings of the {line.stage}" for line in series if line.who == "peers"]
     return " and of ".join(words)
 
 
-def sentence(title: str) -> str:
-    """A title with a capital letter at its beginning."""
+def capitalized(title: str) -> str:
+    """Capitalize the first letter of a title."""
     return title[:1].upper() + title[1:]
 
 
-def curve_rows(found: Outcomes, series: Mapping[str, str], column: str = "series") -> Iterator[Row]:
+def curve_rows(
+    counts: Outcomes, series: Mapping[str, str], column: str = "series"
+) -> Iterator[Row]:
     """Means by round, with their 95 % intervals: a row for each series that has values.
 
     Args:
-        found: of a run.
-        series: the measure of each series, by its name.
-        column: where the name of the series stands.
+        counts: the outcomes of a run.
+        series: the name of the measure by the name of the series.
+        column: the column for the name of the series.
     """
-    for round, measures in found.items():
+    for round, measures in counts.items():
         for name, measure in series.items():
             spread = Spread.of(measures.get(measure, {}))
             if spread.n:
-                low, high = interval(spread)
+                low, high = confidence_interval(spread)
                 ends = {"low": low, "high": high, "n": spread.n}
                 yield {"round": round, column: name, "mean": spread.mean, **ends}
 
 
-def plane(found: Outcomes, declared: Declaration) -> Figure | None:
-    """The first two scales of the observer against each other, by round, with the Pareto front.
+def plane(counts: Outcomes, declared: Declaration) -> Figure | None:
+    """The first two observer scales against each other, by round, with the Pareto front.
 
     Returns:
         None where the observer has fewer than two scales.
     """
-    finals = [one for one in map(declared.final, declared.observed) if one is not None][:2]
+    measures = [declared.final(scale) for scale in declared.observed]
+    finals = [measure for measure in measures if measure is not None][:2]
     if len(finals) < 2:
         return None
-    x, y = (one.scale for one in finals)
+    x, y = (measure.scale for measure in finals)
     points = []
-    for round, measures in found.items():
-        means = [Spread.of(measures.get(one.name, {})).mean for one in finals]
+    for round, by_measure in counts.items():
+        means = [Spread.of(by_measure.get(measure.name, {})).mean for measure in finals]
         if None not in means:
             points.append({"round": round, x.name: means[0], y.name: means[1]})
     rows = [{**point, "front": _is_front(point, points, (x, y))} for point in points]
     titles = {stage.name: stage.title for stage in declared.stages}
-    stages = " and the ".join(dict.fromkeys(titles[one.stage] for one in finals))
+    stages = " and the ".join(dict.fromkeys(titles[measure.stage] for measure in finals))
     return Figure(
         "plane",
-        f"{sentence(x.title)} and {y.title}",
-        f"Means of a round's ratings of the {stages}, joined in the order of rounds; ringed: the "
+        f"{capitalized(x.title)} and {y.title}",
+        f"Means of a round's ratings of the {stages}, connected in order of rounds; ringed: the "
         "Pareto front, rounds that no other round beats on both scales.",
         rows,
         partial(charts.plane, x=x, y=y),
@@ -220,18 +225,18 @@ def _is_front(point: Row, points: Sequence[Row], scales: Sequence[Scale]) -> boo
     return not any(min(gain) >= 0 and max(gain) > 0 for gain in gains)
 
 
-def distribution(found: Outcomes, declared: Declaration, scale: Scale) -> Figure:
+def distribution(counts: Outcomes, declared: Declaration, scale: Scale) -> Figure:
     """How often each rating was given, by rater and stage."""
-    series = sorted(series_of(declared, scale), key=lambda one: one.who != "peers")
-    names = {f"{one.who}, {one.stage}": one for one in series}
-    counts = {name: _ratings(found, one.measure) for name, one in names.items()}
+    series = sorted(series_of(declared, scale), key=lambda bars: bars.who != "peers")
+    by_name = {f"{bars.who}, {bars.stage}": bars for bars in series}
+    ratings_by_name = {name: _rating_counts(counts, bars.measure) for name, bars in by_name.items()}
     if scale.integer:
         shown: Sequence[float] = range(int(scale.low), int(scale.high) + 1)
     else:
-        shown = sorted(set().union(*counts.values()))
+        shown = sorted(set().union(*ratings_by_name.values()))
     rows = [
         {"rating": rating, "who": name, "count": count[rating]}
-        for name, count in counts.items()
+        for name, count in ratings_by_name.items()
         for rating in shown
     ]
     return Figure(
@@ -243,33 +248,35 @@ def distribution(found: Outcomes, declared: Declaration, scale: Scale) -> Figure
         partial(
             charts.distribution,
             scale=scale,
-            colours={name: one.colour for name, one in names.items()},
+            colours={name: bars.colour for name, bars in by_name.items()},
         ),
     )
 
 
-def _ratings(found: Outcomes, measure: Measure) -> Counter[float]:
+def _rating_counts(counts: Outcomes, measure: Measure) -> Counter[float]:
     """How often each rating was given, over all rounds."""
-    counts: Counter[float] = Counter()
-    for measures in found.values():
-        counts.update(ratings_in(measures.get(measure.name, {})))
-    return counts
+    total: Counter[float] = Counter()
+    for by_measure in counts.values():
+        total.update(ratings_in(by_measure.get(measure.name, {})))
+    return total
 
 
-def missing(found: Outcomes, declared: Declaration) -> Figure:
+def missing(counts: Outcomes, declared: Declaration) -> Figure:
     """Ratings that could not be parsed, by round and by the status of the reply."""
     rows = []
-    for round, measures in found.items():
-        lost: Counter[str] = Counter()
+    for round, measures in counts.items():
+        statuses: Counter[str] = Counter()
         for measure in declared.measures:
-            counts: Mapping[str, int] = measures.get(measure.name, {})
-            lost.update({key: n for key, n in counts.items() if key in charts.OUTCOMES})
-        rows += [{"round": round, "outcome": key, "count": n} for key, n in sorted(lost.items())]
+            of_measure: Mapping[str, int] = measures.get(measure.name, {})
+            statuses.update({key: n for key, n in of_measure.items() if key in charts.OUTCOMES})
+        rows += [
+            {"round": round, "outcome": key, "count": n} for key, n in sorted(statuses.items())
+        ]
     return Figure(
         "missing",
         "Missing ratings",
-        "Ratings that could not be parsed, by the status of the reply. No figure replaces them by "
-        "a number.",
+        "Ratings that could not be parsed, by the status of the reply. They are left out of all "
+        "figures.",
         rows,
         charts.missing,
     )
@@ -278,9 +285,9 @@ def missing(found: Outcomes, declared: Declaration) -> Figure:
 def matrix(reader: Reader, scale: Scale) -> Figure:
     """Mean ratings on the peers' scale, by the starting demographics of rater and author."""
     r, a = tables.rater_sums, tables.agents
-    read = func.sum(r.c.ratings - r.c.missing)
+    parsed = func.sum(r.c.ratings - r.c.missing)
     query = (
-        select(a.c.label, r.c.label, func.sum(r.c.total), read)
+        select(a.c.label, r.c.label, func.sum(r.c.total), parsed)
         .join(a, (a.c.run_id == r.c.run_id) & (a.c.number == r.c.rater))
         .where(r.c.run_id == reader.run.id)
         .group_by(a.c.label, r.c.label)
@@ -301,7 +308,7 @@ def matrix(reader: Reader, scale: Scale) -> Figure:
 
 
 def biases(reader: Reader) -> list[Row]:
-    """How much higher each agent rates than others rate the same texts, the highest first."""
+    """How much higher each agent rates than other raters of the same texts, the highest first."""
     a = tables.agents
     query = select(a.c.number, a.c.label, a.c.persona).where(a.c.run_id == reader.run.id)
     agents = {number: (label, persona) for number, label, persona in reader.rows(query)}
@@ -329,70 +336,70 @@ def _by_deviation(row: Row) -> tuple[float, int]:
 
 
 def bias(reader: Reader) -> Figure:
-    """Who rates higher than others, and who lower."""
+    """The figure of `biases`."""
     rows = [row for row in biases(reader) if row["deviation"] is not None]
     return Figure(
         "bias",
         "Who rates high, who low",
-        "Mean of an agent's rating less the mean of the others' ratings of the same text, "
+        "Mean of an agent's rating minus the mean of the others' ratings of the same text, "
         "with its 95 % interval; of many agents the 15 highest and the 15 lowest.",
         rows,
         charts.bias,
     )
 
 
-def agreement(found: Outcomes, declared: Declaration) -> Figure | None:
+def agreement(counts: Outcomes, declared: Declaration) -> Figure | None:
     """Texts by the mean of the peers' ratings and by the observer's rating.
 
     Returns:
-        None where no scale of the observer has the meaning and the range of the peers' scale.
+        None where no observer scale has the meaning and range of the peers' scale.
     """
-    peers = next((one for one in declared.measures if one.kind == "peers"), None)
+    peers = next((measure for measure in declared.measures if measure.kind == "peers"), None)
     observer = None if peers is None else declared.same_as(peers)
     if observer is None:
         return None
-    counts: Counter[str] = Counter()
-    for measures in found.values():
-        counts.update(measures.get(AGREEMENT, {}))
+    pairs: Counter[str] = Counter()
+    for by_measure in counts.values():
+        pairs.update(by_measure.get(AGREEMENT, {}))
     rows = [
         {"peers": int(given), "observer": int(observed), "drafts": n}
-        for key, n in sorted(counts.items())
+        for key, n in sorted(pairs.items())
         for given, observed in [key.split("/")]
     ]
-    stage = next(one.title for one in declared.stages if one.name == observer.stage)
+    stage = next(stage.title for stage in declared.stages if stage.name == observer.stage)
     return Figure(
         "agreement",
         "Peers and the observer",
-        f"How often a {stage} got which mean of the peers' ratings, rounded, and which rating of "
-        f"{observer.scale.title} by the observer; framed: where they agree.",
+        f"The number of {stage}s by the rounded mean of the peers' ratings and by the observer's "
+        f"rating of {observer.scale.title}; framed: both agree.",
         rows,
         partial(charts.agreement, scale=observer.scale),
     )
 
 
-def scores(found: Outcomes, declared: Declaration) -> list[Figure]:
-    """The figures of a society, by round."""
-    made = [by_round(found, declared, scale) for scale in drawn_scales(declared)]
-    against = plane(found, declared)
-    return made if against is None else [*made, against]
+def scores(counts: Outcomes, declared: Declaration) -> list[Figure]:
+    """The figures of scores by round."""
+    curves = [by_round(counts, declared, scale) for scale in drawn_scales(declared)]
+    pareto = plane(counts, declared)
+    return curves if pareto is None else [*curves, pareto]
 
 
-def ratings(reader: Reader, found: Outcomes, declared: Declaration) -> list[Figure]:
-    """The figures of the ratings that were given; those with nothing to show are left out."""
-    made = [distribution(found, declared, scale) for scale in drawn_scales(declared)]
+def ratings(reader: Reader, counts: Outcomes, declared: Declaration) -> list[Figure]:
+    """The figures of ratings and raters, without empty ones."""
+    drawn = [distribution(counts, declared, scale) for scale in drawn_scales(declared)]
     if declared.peers is not None:
-        agreed = agreement(found, declared)
-        made += [
+        agreed = agreement(counts, declared)
+        drawn += [
             matrix(reader, declared.peers),
             *([] if agreed is None else [agreed]),
             bias(reader),
         ]
-    made.append(missing(found, declared))
-    return [one for one in made if any(row.get("count", 1) for row in one.rows)]
+    drawn.append(missing(counts, declared))
+    return [figure for figure in drawn if any(row.get("count", 1) for row in figure.rows)]
 
 
 def figures(reader: Reader) -> dict[str, Figure]:
-    """All figures of a run that have something to show, by name."""
-    found, declared = outcomes(reader), declaration_of(reader)
-    made = [*scores(found, declared), *ratings(reader, found, declared)]
-    return {one.name: one for one in made if one.rows}
+    """All figures of a run that are not empty, by name."""
+    counts, declared = outcomes(reader), declaration_of(reader)
+    drawn = [*scores(counts, declared), *ratings(reader, counts, declared)]
+    return {figure.name: figure for figure in drawn if figure.rows}

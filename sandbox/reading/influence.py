@@ -1,10 +1,10 @@
-"""Influence: whose advice is taken, who resembles whom, and which clusters there are.
+"""Influence of raters, similarity of neighbours, and clusters.
 
-Advice counts as taken by the words that a revision took up: of the words that are new in it, the
-share that stands in the rater's reason (lexical uptake, the plainest of the measures of uptake in
-Demszky et al., arXiv 2106.03873). It sees wordings, not meanings: what is taken in other words is
-not seen, and what two raters say counts for both. PageRank then ranks raters whose advice is taken
-by those whose advice is taken (Page et al., 1999).
+Uptake of advice is lexical: of the words that are new in a revision, the share that occurs in the
+rater's reason (the simplest measure of uptake in Demszky et al., arXiv 2106.03873). It compares
+words, not meanings: a paraphrase is not counted, and a word in the reasons of two raters counts for
+both. PageRank (Page et al., 1999) then ranks raters: advice taken by agents whose own advice is
+taken weighs more.
 """
 
 from __future__ import annotations
@@ -32,9 +32,8 @@ class Influence(NamedTuple):
         ratings: the number of its ratings that could be parsed.
         mean: their mean; None where there are none.
         gain: the mean gain on the main scale of the exchanges that it rated; None where unknown.
-        taken: the mean share of the new words of the last answer that its reason contains; None
-            where there is no such answer.
-        centrality: PageRank in the graph from authors to raters, weighted by that share.
+        taken: the mean uptake of its advice (0 to 1); None where it cannot be computed.
+        centrality: PageRank in the graph from authors to raters, weighted by uptake.
     """
 
     agent: int
@@ -46,7 +45,7 @@ class Influence(NamedTuple):
 
 
 def influences(exchanges: Iterable[Exchange], declared: Declaration) -> list[Influence]:
-    """The influence of every rater in some exchanges, the most central first.
+    """The influence of every rater in the given exchanges, the most central first.
 
     Args:
         exchanges: of one run.
@@ -54,52 +53,53 @@ def influences(exchanges: Iterable[Exchange], declared: Declaration) -> list[Inf
     """
     ratings: dict[int, list[float]] = defaultdict(list)
     gains: dict[int, list[float]] = defaultdict(list)
-    taken: dict[int, list[float]] = defaultdict(list)
+    uptakes: dict[int, list[float]] = defaultdict(list)
     graph: nx.DiGraph[Any] = nx.DiGraph()
-    for one in exchanges:
-        gain = _gain(one, declared)
-        new = new_words(*_rated_and_last(one, declared))
-        for given in one.ratings:
+    for exchange in exchanges:
+        gain = _gain(exchange, declared)
+        new = new_words(*_rated_and_last(exchange, declared))
+        for given in exchange.ratings:
             ratings[given.rater] += [] if given.rating is None else [given.rating]
             gains[given.rater] += [] if gain is None else [gain]
             if new is None or given.reason is None:
                 continue
             share = uptake(new, given.reason)
-            taken[given.rater].append(share)
-            _add(graph, one.author, given.rater, share)
-    central = nx.pagerank(graph) if graph.number_of_edges() else {}
-    found = [
+            uptakes[given.rater].append(share)
+            _add_edge(graph, exchange.author, given.rater, share)
+    centralities = nx.pagerank(graph) if graph.number_of_edges() else {}
+    unsorted = [
         Influence(
-            rater,
-            len(some),
-            _mean(some),
-            _mean(gains[rater]),
-            _mean(taken[rater]),
-            central.get(rater, 0.0),
+            agent=rater,
+            ratings=len(given),
+            mean=_mean(given),
+            gain=_mean(gains[rater]),
+            taken=_mean(uptakes[rater]),
+            centrality=centralities.get(rater, 0.0),
         )
-        for rater, some in ratings.items()
+        for rater, given in ratings.items()
     ]
-    return sorted(found, key=lambda one: (-one.centrality, one.agent))
+    return sorted(unsorted, key=lambda influence: (-influence.centrality, influence.agent))
 
 
-def _gain(one: Exchange, declared: Declaration) -> float | None:
+def _gain(exchange: Exchange, declared: Declaration) -> float | None:
     gain = None if declared.main is None else declared.gain(declared.main)
     if gain is None or gain.base is None:
         return None
-    before, after = one.score(gain.base, gain.scale.name), one.score(gain.stage, gain.scale.name)
+    before = exchange.score(gain.base, gain.scale.name)
+    after = exchange.score(gain.stage, gain.scale.name)
     return None if before is None or after is None else gain.scale.gain(before, after)
 
 
-def _rated_and_last(one: Exchange, declared: Declaration) -> tuple[str | None, str | None]:
+def _rated_and_last(exchange: Exchange, declared: Declaration) -> tuple[str | None, str | None]:
     """The text that peers rated, and the last answer."""
     rated = declared.stages_of(declared.peers) if declared.peers is not None else ()
     if not rated or not declared.answers:
         return None, None
-    return one.texts.get(rated[0]), one.texts.get(declared.answers[-1])
+    return exchange.texts.get(rated[0]), exchange.texts.get(declared.answers[-1])
 
 
 def new_words(before: str | None, after: str | None) -> set[str] | None:
-    """The words of a text that the one before does not have; None where either is missing."""
+    """The words that only the later text has; None where either text is missing."""
     if before is None or after is None:
         return None
     return words(after) - words(before)
@@ -111,11 +111,11 @@ def words(text: str) -> set[str]:
 
 
 def uptake(new: set[str], reason: str) -> float:
-    """The share of new words that stand in a reason, 0 to 1."""
+    """The share of new words that a reason contains, 0 to 1."""
     return len(new & words(reason)) / len(new) if new else 0.0
 
 
-def _add(graph: nx.DiGraph[Any], author: int | None, rater: int, share: float) -> None:
+def _add_edge(graph: nx.DiGraph[Any], author: int | None, rater: int, share: float) -> None:
     before = graph.get_edge_data(author, rater, {"weight": 0.0})["weight"]
     graph.add_edge(author, rater, weight=before + share)
 
@@ -125,7 +125,7 @@ def _mean(values: Sequence[float]) -> float | None:
 
 
 class Resemblance(NamedTuple):
-    """How much those who are near to each other are alike: 1 alike, 0 as by chance, -1 opposite.
+    """Assortativity of neighbours: 1 equal, 0 as by chance, -1 opposite; None: undefined.
 
     Attributes:
         labels: by starting demographic (attribute assortativity, Newman 2003).
@@ -139,7 +139,13 @@ class Resemblance(NamedTuple):
 def resemblance(
     near: Iterable[tuple[int, int]], labels: Mapping[int, str], scores: Mapping[int, float]
 ) -> Resemblance:
-    """How much neighbours are alike, where both have a score."""
+    """The assortativity of neighbours that both have a score.
+
+    Args:
+        near: pairs of neighbours.
+        labels: the starting demographic by agent.
+        scores: the score by agent.
+    """
     graph: nx.Graph[Any] = nx.Graph()
     graph.add_edges_from((a, b) for a, b in near if a in scores and b in scores)
     if not graph.number_of_edges():
@@ -147,7 +153,7 @@ def resemblance(
     nx.set_node_attributes(graph, labels, "label")
     nx.set_node_attributes(graph, scores, "score")
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", RuntimeWarning)  # where all are equal it is not defined
+        warnings.simplefilter("ignore", RuntimeWarning)  # undefined where all are equal
         return Resemblance(
             _defined(nx.attribute_assortativity_coefficient(graph, "label")),
             _defined(nx.numeric_assortativity_coefficient(graph, "score")),
@@ -159,7 +165,7 @@ def _defined(value: float) -> float | None:
 
 
 class Bands(NamedTuple):
-    """Bands of scores that clusters are made of: low, middle and high.
+    """Bands of scores, by which agents are clustered: low, middle and high.
 
     The middle band is a sixth of the range, around its middle: on a scale from 1 to 7 it is 4.
 
@@ -194,10 +200,11 @@ class Cluster(NamedTuple):
 def clusters(
     near: Iterable[tuple[int, int]], scores: Mapping[int, float], bands: Bands
 ) -> list[Cluster]:
-    """Connected agents of one band, the largest first; lone agents are no cluster."""
+    """Connected agents of the same band, the largest cluster first; single agents are left out."""
     band_of = {agent: bands.band(score) for agent, score in scores.items()}
     graph: nx.Graph[Any] = nx.Graph()
-    alike = ((a, b) for a, b in near if a in band_of and band_of[a] == band_of.get(b))
-    graph.add_edges_from(alike)
-    found = [tuple(sorted(some)) for some in nx.connected_components(graph)]
-    return [Cluster(band_of[some[0]], some) for some in sorted(found, key=lambda x: (-len(x), x))]
+    same_band = ((a, b) for a, b in near if a in band_of and band_of[a] == band_of.get(b))
+    graph.add_edges_from(same_band)
+    components = [tuple(sorted(agents)) for agents in nx.connected_components(graph)]
+    components.sort(key=lambda agents: (-len(agents), agents))
+    return [Cluster(band_of[agents[0]], agents) for agents in components]

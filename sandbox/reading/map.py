@@ -10,7 +10,6 @@ from typing import NamedTuple
 from sqlalchemy import func, select
 
 from agents.scale import Declaration, Measure
-from sandbox.reading.agents import persona_name
 from sandbox.reading.declaration import declaration_of, measure_ids
 from sandbox.reading.influence import (
     Bands,
@@ -20,21 +19,22 @@ from sandbox.reading.influence import (
     influences,
     resemblance,
 )
+from sandbox.reading.personas import persona_name
 from sandbox.reading.records import Record
 from storage import tables
 from storage.exchanges import exchanges_of, int_if_whole, snapshot
 from storage.reader import Reader
 
-_EXCHANGES = 400  # the latest ones, in which influence is looked up
-_LISTED = 15
+_EXCHANGES = 400  # the latest exchanges, from which influence is computed
+_LISTED = 15  # clusters, raters
 _SHOWN = 4  # agents of a cluster
 
 
 def map_measures(declared: Declaration) -> list[Measure]:
-    """What a map can be coloured by: the final measure of each observer scale, the main gain."""
+    """The measures that can colour a map: final score of each observer scale, and the main gain."""
     finals = [declared.final(scale) for scale in declared.observed]
     gain = None if declared.main is None else declared.gain(declared.main)
-    return [one for one in (*finals, gain) if one is not None]
+    return [measure for measure in (*finals, gain) if measure is not None]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -61,8 +61,8 @@ class Frame(Record):
 def last_round(reader: Reader) -> int | None:
     """The latest round with an episode; None before the first."""
     e = tables.episodes
-    found = reader.scalar(select(func.max(e.c.round)).where(e.c.run_id == reader.run.id))
-    return None if found is None else int(found)
+    latest = reader.scalar(select(func.max(e.c.round)).where(e.c.run_id == reader.run.id))
+    return None if latest is None else int(latest)
 
 
 def is_grid(reader: Reader) -> bool:
@@ -74,7 +74,7 @@ def is_grid(reader: Reader) -> bool:
 def frame(reader: Reader, round: int) -> Frame:
     """A round of the map."""
     e, r = tables.episodes, tables.ratings
-    measures = [one.name for one in map_measures(declaration_of(reader))]
+    measures = [measure.name for measure in map_measures(declaration_of(reader))]
     scores = {name: author_scores(reader, round, name) for name in measures}
     given = (
         select(r.c.rater, e.c.author, r.c.rating)
@@ -92,19 +92,19 @@ def frame(reader: Reader, round: int) -> Frame:
     nodes = [
         Node(
             agent=number,
-            name=one.name,
-            label=one.label,
-            x=one.place[0],
-            y=one.place[1],
+            name=located.name,
+            label=located.label,
+            x=located.place[0],
+            y=located.place[1],
             scores={name: scores[name].get(number) for name in measures},
         )
-        for number, one in _people(reader).items()
+        for number, located in _located_agents(reader).items()
     ]
     return Frame(round=round, nodes=nodes, edges=edges)
 
 
 def author_scores(reader: Reader, round: int, measure: str) -> dict[int, float]:
-    """A measure of the complete episodes of a round, by author."""
+    """The values of a measure in the complete episodes of a round, by author."""
     e, s, ids = tables.episodes, tables.scores, measure_ids(reader)
     query = (
         select(e.c.author, s.c.value)
@@ -114,8 +114,12 @@ def author_scores(reader: Reader, round: int, measure: str) -> dict[int, float]:
     return {author: int_if_whole(float(value)) or 0 for author, value in reader.rows(query)}
 
 
-class Person(NamedTuple):
-    """An agent's name, starting demographic, place and links; None: its place decides."""
+class LocatedAgent(NamedTuple):
+    """An agent's name, starting demographic, place and links.
+
+    Attributes:
+        links: numbers of linked agents; None: neighbours follow from the place.
+    """
 
     name: str
     label: str
@@ -123,12 +127,12 @@ class Person(NamedTuple):
     links: Sequence[int] | None
 
 
-def _people(reader: Reader) -> dict[int, Person]:
+def _located_agents(reader: Reader) -> dict[int, LocatedAgent]:
     a = tables.agents
     columns = (a.c.number, a.c.label, a.c.persona, a.c.x, a.c.y, a.c.neighbours)
     query = select(*columns).where(a.c.run_id == reader.run.id).order_by(a.c.number)
     return {
-        number: Person(
+        number: LocatedAgent(
             persona_name(persona),
             label,
             (x, y),
@@ -154,7 +158,7 @@ class ShownCluster(NamedTuple):
 
 
 class ShownRater(NamedTuple):
-    """A rater, and what became of its advice."""
+    """A rater and its influence."""
 
     name: str
     label: str
@@ -162,12 +166,12 @@ class ShownRater(NamedTuple):
 
 
 class Advice(NamedTuple):
-    """Who is alike, and whose advice is taken, up to a round.
+    """Similarity of neighbours and clusters in a round, and influence of raters up to it.
 
     Attributes:
-        round: the last round that counts.
-        exchanges: the number of exchanges, the latest, in which influence was looked up.
-        resemblance: of agents that are near to each other, in the round.
+        round: the round.
+        exchanges: the number of latest exchanges from which influence was computed.
+        resemblance: of neighbours.
         bands: of scores on the main scale; None where there is no such scale.
         clusters: the largest first.
         raters: the most central first.
@@ -189,39 +193,39 @@ def advice(reader: Reader, round: int) -> Advice:
         latest = query.order_by(e.c.round.desc(), e.c.id.desc()).limit(_EXCHANGES)
         ids = connection.scalars(latest).all()
         central = influences(exchanges_of(reader, connection, ids), declared)[:_LISTED]
-    people = _people(reader)
-    near = list(_near(people))
+    agents = _located_agents(reader)
+    near = list(_near(agents))
     final = None if declared.main is None else declared.final(declared.main)
     bands = None if declared.main is None else Bands.of(declared.main)
     scores = {} if final is None else author_scores(reader, round, final.name)
-    found = [] if bands is None else clusters(near, scores, bands)[:_LISTED]
+    largest = [] if bands is None else clusters(near, scores, bands)[:_LISTED]
     return Advice(
         round=round,
         exchanges=len(ids),
         resemblance=resemblance(
-            near, {number: one.label for number, one in people.items()}, scores
+            near, {number: located.label for number, located in agents.items()}, scores
         ),
         bands=bands,
         clusters=[
             ShownCluster(
-                one.band,
-                len(one.agents),
-                [NamedAgent(number, people[number].name) for number in one.agents[:_SHOWN]],
+                cluster.band,
+                len(cluster.agents),
+                [NamedAgent(number, agents[number].name) for number in cluster.agents[:_SHOWN]],
             )
-            for one in found
+            for cluster in largest
         ],
         raters=[
-            ShownRater(people[one.agent].name, people[one.agent].label, one)
-            for one in central
-            if one.agent in people
+            ShownRater(agents[rater.agent].name, agents[rater.agent].label, rater)
+            for rater in central
+            if rater.agent in agents
         ],
     )
 
 
-def _near(people: Mapping[int, Person]) -> Iterator[tuple[int, int]]:
-    """Pairs of agents that are near: linked, or in cells that touch."""
-    at = {one.place: number for number, one in people.items()}
-    for number, one in people.items():
-        x, y = one.place
-        beside = one.links or (at.get((x + 1, y)), at.get((x, y + 1)))
-        yield from ((number, other) for other in beside if other is not None and other != number)
+def _near(agents: Mapping[int, LocatedAgent]) -> Iterator[tuple[int, int]]:
+    """Pairs of neighbours: linked agents, or agents in adjacent cells."""
+    by_place = {located.place: number for number, located in agents.items()}
+    for number, located in agents.items():
+        x, y = located.place
+        adjacent = located.links or (by_place.get((x + 1, y)), by_place.get((x, y + 1)))
+        yield from ((number, other) for other in adjacent if other is not None and other != number)

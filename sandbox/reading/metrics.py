@@ -1,6 +1,6 @@
-"""Figures of a run by round and by prompt template. A missing rating enters no figure.
+"""Statistics of a run by round and by prompt template. Missing ratings are left out.
 
-They are read from the summaries that the writer keeps, and count complete episodes.
+They are read from the summary tables and cover complete episodes.
 """
 
 from __future__ import annotations
@@ -47,19 +47,19 @@ class Spread(NamedTuple):
 
     @classmethod
     def of(cls, counts: Mapping[str, int]) -> Spread:
-        """The distribution of outcomes, given how often each occurred."""
+        """The distribution of a measure, given how often each outcome occurred."""
         values = ratings_in(counts)
         n = values.total()
         missing = sum(counts.values()) - n
         if not n:
             return cls(0, None, None, missing)
-        mean = sum(value * some for value, some in values.items()) / n
-        squares = sum((value - mean) ** 2 * some for value, some in values.items())
+        mean = sum(value * count for value, count in values.items()) / n
+        squares = sum((value - mean) ** 2 * count for value, count in values.items())
         return cls(n, mean, math.sqrt(squares / (n - 1)) if n > 1 else None, missing)
 
     @property
     def error(self) -> float | None:
-        """The standard error of the mean, as of independent values."""
+        """The standard error of the mean, for independent values."""
         return None if self.deviation is None else self.deviation / math.sqrt(self.n)
 
 
@@ -68,7 +68,7 @@ def ratings_in(counts: Mapping[str, int]) -> Counter[float]:
     values: Counter[float] = Counter()
     for outcome, n in counts.items():
         with suppress(ValueError):
-            values[float(outcome)] += n  # 0 and -0.0 are the same one
+            values[float(outcome)] += n  # 0 and -0.0 are equal keys
     return values
 
 
@@ -95,28 +95,29 @@ def outcomes(reader: Reader) -> Outcomes:
     """Count the outcomes of each measure, by round."""
     o = tables.outcomes
     query = select(o.c.round, o.c.measure, o.c.outcome, o.c.n).where(o.c.run_id == reader.run.id)
-    found: Outcomes = defaultdict(lambda: defaultdict(Counter))
+    counts: Outcomes = defaultdict(lambda: defaultdict(Counter))
     for round, measure, outcome, n in reader.rows(query.order_by(o.c.round)):
-        found[round][measure][outcome] = n
-    return found
+        counts[round][measure][outcome] = n
+    return counts
 
 
 def scores_by_round(reader: Reader) -> list[RoundScores]:
     """Means of the observer's scores and of the peers' ratings, by round."""
-    measures = [one for one in declaration_of(reader).measures if one.kind != "gain"]
-    return [_round_scores(round, found, measures) for round, found in outcomes(reader).items()]
+    measures = [measure for measure in declaration_of(reader).measures if measure.kind != "gain"]
+    return [_round_scores(round, counts, measures) for round, counts in outcomes(reader).items()]
 
 
 def _round_scores(
-    round: int, found: Mapping[str, Counter[str]], measures: Sequence[Measure]
+    round: int, counts: Mapping[str, Counter[str]], measures: Sequence[Measure]
 ) -> RoundScores:
-    spreads = {one.name: Spread.of(found.get(one.name, {})) for one in measures}
+    spreads = {measure.name: Spread.of(counts.get(measure.name, {})) for measure in measures}
+    peers = [measure.name for measure in measures if measure.kind == "peers"]
     return RoundScores(
         round=round,
-        episodes=found[EPISODE].total(),
-        failed=found[EPISODE]["failed"],
+        episodes=counts[EPISODE].total(),
+        failed=counts[EPISODE]["failed"],
         means={name: spread.mean for name, spread in spreads.items()},
-        missing_ratings=sum(spreads[one.name].missing for one in measures if one.kind == "peers"),
+        missing_ratings=sum(spreads[name].missing for name in peers),
     )
 
 
@@ -128,9 +129,10 @@ class FormCalls(Record):
         form: its name.
         calls, failed, unparsed: the number of calls, of those without a reply, and of those whose
             reply could not be parsed.
-        tokens_in, tokens_out: of prompts and replies, where the backend counts them.
+        tokens_in, tokens_out: of prompts and replies, where the backend reports them.
         tokens_cached: tokens of prompts from the prefix cache; None where no backend reports them.
-        prefix_share: their share of the prompts whose backend reports it; None where none does.
+        prefix_share: their share of prompt tokens, among calls whose backend reports them; None
+            where no backend does.
     """
 
     form: str
@@ -146,13 +148,13 @@ class FormCalls(Record):
 def calls_by_form(reader: Reader) -> list[FormCalls]:
     """Calls and tokens by prompt template, in the order of the world's templates."""
     c, f = tables.call_sums, tables.forms
-    unusable = [one.value for one in UNPARSED]
+    unparsed = [status.value for status in UNPARSED]
     summed = (
         select(
             c.c.form_id,
             func.sum(c.c.calls).label("calls"),
             func.sum(c.c.calls).filter(c.c.status == Status.FAILED.value).label("failed"),
-            func.sum(c.c.calls).filter(c.c.status.in_(unusable)).label("unparsed"),
+            func.sum(c.c.calls).filter(c.c.status.in_(unparsed)).label("unparsed"),
             func.sum(c.c.tokens_in).label("tokens_in"),
             func.sum(c.c.tokens_out).label("tokens_out"),
             func.sum(c.c.cached_tokens).label("tokens_cached"),

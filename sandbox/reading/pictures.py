@@ -1,4 +1,4 @@
-"""Picture files of charts: SVG and PNG. The same spec gives the same bytes in every process."""
+"""Image files of charts: SVG and PNG. The same spec gives the same bytes in every process."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ from sandbox.reading import charts
 from sandbox.reading.charts import Spec
 
 WIDTH = 600
-"""Pixels of an SVG, where nothing else is asked for."""
+"""Default width of an SVG in pixels."""
 
-_PNG_SCALE = 3.0  # pixels of a PNG for each of the SVG
+_PNG_SCALE = 3.0  # PNG pixels per SVG pixel
 _IDS = re.compile(r'(id="|url\(#)((?:clip|gradient_)\d+)')
 
 
@@ -21,13 +21,13 @@ def svg(spec: Spec, name: str, dark: bool = False, width: int = WIDTH) -> str:
 
     Args:
         spec: the chart, in the colours of the style sheet.
-        name: what its ids begin with, so that one page can contain several pictures.
+        name: a prefix of its ids, so that one page can contain several images.
         dark: in the colours of the dark theme.
         width: pixels.
     """
     themed = charts.themed(spec, dark, width)
     drawn: str = vl_convert.vegalite_to_svg(themed, vl_version=charts.VERSION)
-    return _own_ids(drawn, f"{name}-{'dark' if dark else 'light'}")
+    return _with_unique_ids(drawn, f"{name}-{'dark' if dark else 'light'}")
 
 
 def png(svg: str) -> bytes:
@@ -36,8 +36,8 @@ def png(svg: str) -> bytes:
     return drawn
 
 
-def _own_ids(svg: str, name: str) -> str:
-    """Rename ids, which vl-convert counts up from picture to picture within a process."""
+def _with_unique_ids(svg: str, name: str) -> str:
+    """Rename ids: vl-convert numbers them from a counter of the process."""
     names: dict[str, str] = {}
 
     def rename(match: re.Match[str]) -> str:

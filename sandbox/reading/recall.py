@@ -16,18 +16,18 @@ from storage import tables
 from storage.reader import Reader
 from storage.vectors import unpack
 
-_IDS = 500  # at once
+_IDS = 500  # per query
 _SHOWN = 8  # candidates
 
 
 class Candidate(NamedTuple):
-    """A memory that was there when an agent was asked.
+    """A memory that an agent had when a call was made.
 
     Attributes:
         memory: its number within the run.
         round: in which it was learned; -1 for a prior memory.
         question, answer: what it is about, and what the agent believes.
-        distance: cosine distance (0 to 2) of its question from the one that was asked.
+        distance: cosine distance (0 to 2) of its question from the question of the call.
     """
 
     memory: int
@@ -38,14 +38,14 @@ class Candidate(NamedTuple):
 
 
 def candidates(reader: Reader, agent: int, question_id: int, round: int) -> list[Candidate]:
-    """What an agent could recall in a round, nearest question first; of each its latest answer.
+    """The memories that an agent could recall in a round, the nearest question first.
 
-    Distances are those of `agents.memory.QuestionIndex`. A memory is recalled if it is the first
-    here and nearer than the run's threshold.
+    Of each question only the latest answer counts. Distances are those of
+    `agents.memory.QuestionIndex`. The first memory is recalled if it is nearer than the threshold.
 
     Args:
         reader: the run.
-        agent: who was asked.
+        agent: the number of the agent.
         question_id: the question, by its id in the database.
         round: memory counts as of the end of the round before.
     """
@@ -56,7 +56,7 @@ def candidates(reader: Reader, agent: int, question_id: int, round: int) -> list
     texts = reader.texts(
         number - reader.base for row in latest.values() for number in (row.text_id, row.answer_id)
     )
-    found = [
+    unsorted = [
         Candidate(
             row.id - reader.base,
             row.round,
@@ -66,7 +66,7 @@ def candidates(reader: Reader, agent: int, question_id: int, round: int) -> list
         )
         for text_id, row in latest.items()
     ]
-    return sorted(found, key=lambda one: (one.distance, one.memory))
+    return sorted(unsorted, key=lambda candidate: (candidate.distance, candidate.memory))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -80,7 +80,7 @@ class Recall(Record):
         embedder: the name of the embedder.
         candidates: the nearest memories, and the one that was recalled.
         count: the number of memories of different questions.
-        chosen: the number of the memory that was recalled; None: none was.
+        chosen: the number of the recalled memory; None: no memory was recalled.
         distance: its distance.
         by_distance: whether it was chosen by its distance; otherwise the world showed the latest.
     """
@@ -114,18 +114,22 @@ def recall(reader: Reader, number: int) -> Recall | None:
         return None  # the episode is still being played
     if call.agent is None or "past" not in call.template:
         return None
-    found = candidates(reader, call.agent, call.question_id, call.round)
+    nearest = candidates(reader, call.agent, call.question_id, call.round)
     chosen = None if call.memory_id is None else call.memory_id - reader.base
-    distance = next((one.distance for one in found if one.memory == chosen), None)
+    distance = next(
+        (candidate.distance for candidate in nearest if candidate.memory == chosen), None
+    )
     return Recall(
         question=call.text,
         round=call.round,
         threshold=reader.run.threshold,
         embedder=reader.run.embedder,
         candidates=[
-            one for place, one in enumerate(found) if place < _SHOWN or one.memory == chosen
+            candidate
+            for rank, candidate in enumerate(nearest)
+            if rank < _SHOWN or candidate.memory == chosen
         ],
-        count=len(found),
+        count=len(nearest),
         chosen=chosen,
         distance=call.distance,
         by_distance=chosen is None or call.distance == distance,
@@ -133,7 +137,7 @@ def recall(reader: Reader, number: int) -> Recall | None:
 
 
 def _memories(reader: Reader, agent: int, round: int) -> Sequence[Any]:
-    """Those of rounds before, oldest first; only the most recent, where a run keeps no more."""
+    """Memories of earlier rounds that the run keeps, the oldest first."""
     m, q = tables.memories, tables.questions
     query = (
         select(m.c.id, m.c.round, q.c.text_id, m.c.text_id.label("answer_id"))
@@ -147,16 +151,16 @@ def _memories(reader: Reader, agent: int, round: int) -> Sequence[Any]:
 
 
 def _vectors(reader: Reader, text_ids: Sequence[int]) -> Iterator[tuple[int, NDArray[np.float64]]]:
-    """The vector of each question, by the id of its text: a text's is stored once."""
+    """The vector of each question, by the id of its text."""
     q = tables.questions
     for start in range(0, len(text_ids), _IDS):
-        some = text_ids[start : start + _IDS]
+        batch = text_ids[start : start + _IDS]
         query = select(q.c.text_id, q.c.vector).where(
-            q.c.run_id == reader.run.id, q.c.text_id.in_(some), q.c.vector.is_not(None)
+            q.c.run_id == reader.run.id, q.c.text_id.in_(batch), q.c.vector.is_not(None)
         )
         for text_id, vector in reader.rows(query):
             yield text_id, unpack(vector).astype(np.float64)
 
 
-def _distance(one: NDArray[np.float64], two: NDArray[np.float64]) -> float:
-    return max(0.0, round(1.0 - float(np.dot(one, two)), 6))
+def _distance(a: NDArray[np.float64], b: NDArray[np.float64]) -> float:
+    return max(0.0, round(1.0 - float(np.dot(a, b)), 6))

@@ -1,7 +1,7 @@
-"""Records of the read model, and the JSON that is made of them.
+"""Records of the read model, and their JSON form.
 
-What is known of a run is read into frozen dataclasses, which the terminal, the pages, reports and
-scripts share. `--json` prints what `Record.as_dict` returns.
+The terminal, the viewer, reports and scripts share these frozen dataclasses. `--json` prints the
+result of `Record.as_dict`.
 """
 
 from __future__ import annotations
@@ -25,9 +25,11 @@ class Record:
         Mappings by the name of a stage, scale or measure are merged into the record, so that a
         draft is `draft` and not `texts.draft`. Fields marked as `PAGES_ONLY` are left out.
         """
-        found = dataclasses.fields(self)  # type: ignore[arg-type]
+        fields = dataclasses.fields(self)  # type: ignore[arg-type]
         return _merged(
-            (f.name, getattr(self, f.name)) for f in found if f.metadata.get("json", True)
+            (field.name, getattr(self, field.name))
+            for field in fields
+            if field.metadata.get("json", True)
         )
 
 
@@ -36,14 +38,14 @@ PAGES_ONLY = {"json": False}
 
 
 def _merged(items: Any) -> dict[str, Any]:
-    made: dict[str, Any] = {}
+    merged: dict[str, Any] = {}
     for name, value in items:
         plain = _plain(value)
         if name in _MERGED and isinstance(plain, dict):
-            made.update(plain)
+            merged.update(plain)
         else:
-            made[name] = plain
-    return made
+            merged[name] = plain
+    return merged
 
 
 def _plain(value: Any) -> Any:
@@ -78,7 +80,7 @@ class Page(NamedTuple):
 
     Attributes:
         rows: the records on it.
-        total: the number of rows of the whole list.
+        total: the number of rows in the whole list.
         first: the position of the first row in the list, from 1.
         page: its number, from 1.
         pages: the number of pages.
@@ -92,13 +94,13 @@ class Page(NamedTuple):
 
     @classmethod
     def of(cls, rows: Sequence[Any], page: int, size: int) -> Page:
-        """The page with a number, or the last page where the list is shorter."""
+        """The page with this number, or the last page if the list is shorter."""
         page, pages = page_number(page, len(rows), size)
         start = (page - 1) * size
         return cls(rows[start : start + size], len(rows), start + 1, page, pages)
 
 
 def page_number(page: int, total: int, size: int) -> tuple[int, int]:
-    """The page with a number, or the last page where there is none, and the number of pages."""
+    """The page number, limited to the last page, and the number of pages."""
     pages = max(1, -(-total // size))
     return min(page, pages), pages

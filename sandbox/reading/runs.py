@@ -1,4 +1,4 @@
-"""Runs: what a run has come to, what it is made of, and all runs of a database."""
+"""Runs: outcome, overview and settings of a run, and all runs of a database."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ from storage.reader import Reader
 
 @contextmanager
 def open_run(run: str | Address) -> Iterator[Reader]:
-    """Open a run for reading, also while another process works on it.
+    """Open a run for reading, also while another process writes it.
 
     Args:
         run: an address, or a string as `storage.database.parse_run` reads it.
@@ -57,9 +57,9 @@ class Outcome(Record):
     """The figures of a run.
 
     Attributes:
-        run, db, status, message: its name, database, state, and why it stopped.
+        run, db, status, message: its name, database, status, and why it stopped.
         agents: the number of agents.
-        rounds: the number of rounds asked for.
+        rounds: the number of rounds in the config.
         episodes, episodes_failed: the number of complete episodes, and of those that failed.
         calls, calls_failed, unparsed: the number of calls in the journal, of those without a reply,
             and of those whose reply could not be parsed.
@@ -99,7 +99,7 @@ class RunState(Outcome):
 
 @dataclass(frozen=True, kw_only=True)
 class Unreadable(Record):
-    """A file of runs that cannot be read, and why."""
+    """A database file that cannot be read, and why."""
 
     run: str
     db: str
@@ -118,14 +118,14 @@ class MainScore(Record):
 
 @dataclass(frozen=True, kw_only=True)
 class Overview(RunState):
-    """A run at a glance, as it heads every page.
+    """Status and key figures of a run: the head of every page.
 
     Attributes:
         world: the kind of world, or the topology where agents live in a graph.
         seed, created: of the run.
-        typed: the run as it can be typed on the command line.
+        typed: the argument RUN for the command line.
         labels: the number of agents by starting demographic.
-        models: the names of its models, each once.
+        models: the distinct names of its models.
         main_score: None before a round is complete, and where nothing is scored.
         fork: the run that it was forked from; see `storage.copying.forked_from`.
     """
@@ -141,7 +141,7 @@ class Overview(RunState):
 
     @property
     def finished(self) -> bool:
-        """Whether nothing more will be played."""
+        """Whether all of it is played."""
         return self.status == "done"
 
     @property
@@ -190,12 +190,14 @@ class Society(Record):
         """Whether there is a rating on the main scale."""
         main = self.declaration.main
         final = None if main is None else self.declaration.final(main)
-        return final is not None and any(one.means[final.name] is not None for one in self.rounds)
+        return final is not None and any(
+            scores.means[final.name] is not None for scores in self.rounds
+        )
 
 
 @dataclass(frozen=True, kw_only=True)
 class PromptTemplate(Record):
-    """A prompt template as it was worded for a run."""
+    """A prompt template of a run."""
 
     name: str
     system: str
@@ -204,13 +206,14 @@ class PromptTemplate(Record):
 
 @dataclass(frozen=True, kw_only=True)
 class About(Record):
-    """What a run was asked to do, and what it has cost.
+    """Config, prompt templates and costs of a run.
 
     Attributes:
         config: as YAML.
         templates: the prompt templates.
         costs: calls by prompt template.
-        code_version, embedder, threshold: of the program, and of recall.
+        code_version: the version of the program.
+        embedder, threshold: of memory recall.
         database: its address.
     """
 
@@ -224,7 +227,7 @@ class About(Record):
 
 
 def society(reader: Reader) -> Society:
-    """A run at a glance: its state, models and agents, scores by round, calls by template."""
+    """Status, models and agents of a run, scores by round, and calls by prompt template."""
     run, m = reader.run, tables.models
     models = select(m.c.role, m.c.name).where(m.c.run_id == run.id)
     return Society(
@@ -264,12 +267,12 @@ def _figures(reader: Reader, address: Address) -> dict[str, Any]:
         "rounds": run.rounds,
         "episodes": sum(episodes.values()),
         "episodes_failed": episodes.get("failed", 0),
-        "calls": sum(one.calls for one in forms),
-        "calls_failed": sum(one.failed for one in forms),
-        "unparsed": sum(one.unparsed for one in forms),
-        "tokens_in": sum(one.tokens_in for one in forms),
-        "tokens_out": sum(one.tokens_out for one in forms),
-        "tokens_cached": sum(one.tokens_cached or 0 for one in forms),
+        "calls": sum(form.calls for form in forms),
+        "calls_failed": sum(form.failed for form in forms),
+        "unparsed": sum(form.unparsed for form in forms),
+        "tokens_in": sum(form.tokens_in for form in forms),
+        "tokens_out": sum(form.tokens_out for form in forms),
+        "tokens_cached": sum(form.tokens_cached or 0 for form in forms),
         "forms": forms,
         "digest": run.digest,
         "seconds": round(worked(reader), 3),
@@ -296,7 +299,7 @@ def _episodes(reader: Reader) -> dict[str, int]:
 
 
 def states(url: URL) -> list[RunState]:
-    """The figures of all runs of a database.
+    """The figures of all runs in a database.
 
     Raises:
         InputError: the database cannot be read.
@@ -313,10 +316,10 @@ def _state_of(engine: Engine, address: Address) -> RunState:
 
 
 def overview(reader: Reader, address: Address) -> Overview:
-    """A run at a glance, in a few small reads."""
+    """Read the status and key figures of a run with a few short queries."""
     run = reader.run
     with reader.engine.connect() as connection:
-        models = list(dict.fromkeys(voice.name for voice in model_usage(reader, connection)))
+        models = list(dict.fromkeys(usage.name for usage in model_usage(reader, connection)))
     return Overview(
         **_state(reader, address),
         world=_world(run.config),
@@ -331,7 +334,7 @@ def overview(reader: Reader, address: Address) -> Overview:
 
 
 def _world(config: str) -> str:
-    """The kind of a run's world, and of a graph its topology."""
+    """The kind of a run's world; for a graph its topology."""
     world = json.loads(config)["world"]
     topology = Path(str(world.get("topology") or "grid")).name
     return str(world["kind"] if topology in ("grid", world["kind"]) else topology)
@@ -350,27 +353,27 @@ def _main_score(reader: Reader) -> MainScore | None:
     if measure is None:
         return None
     o = tables.outcomes
-    mine = o.c.run_id == reader.run.id
+    in_run = o.c.run_id == reader.run.id
     complete = (
         select(o.c.round)
-        .where(mine, o.c.measure == EPISODE)
+        .where(in_run, o.c.measure == EPISODE)
         .group_by(o.c.round)
         .having(func.sum(o.c.n) == reader.run.per_round)
         .subquery()
     )
     ends = list(reader.first(select(func.min(complete.c.round), func.max(complete.c.round))))
-    wanted = (mine, o.c.measure == measure.name, o.c.round.in_(ends))
-    found: dict[int, dict[str, int]] = {}
-    for round, key, n in reader.rows(select(o.c.round, o.c.outcome, o.c.n).where(*wanted)):
-        found.setdefault(round, {})[key] = n
-    if not found:
+    conditions = (in_run, o.c.measure == measure.name, o.c.round.in_(ends))
+    counts: dict[int, dict[str, int]] = {}
+    for round, key, n in reader.rows(select(o.c.round, o.c.outcome, o.c.n).where(*conditions)):
+        counts.setdefault(round, {})[key] = n
+    if not counts:
         return None
-    first, last = (Spread.of(found.get(round, {})).mean for round in ends)
+    first, last = (Spread.of(counts.get(round, {})).mean for round in ends)
     return MainScore(measure=measure, first=first, last=last)
 
 
 def templates(reader: Reader) -> list[PromptTemplate]:
-    """The prompt templates of a run as they were worded."""
+    """The prompt templates of a run."""
     f = tables.forms
     query = select(f.c.name, f.c.system, f.c.template).where(f.c.run_id == reader.run.id)
     return [
@@ -380,7 +383,7 @@ def templates(reader: Reader) -> list[PromptTemplate]:
 
 
 def about(reader: Reader, address: Address) -> About:
-    """What a run was asked to do, and what it has cost."""
+    """Config, prompt templates and costs of a run."""
     config = json.loads(reader.run.config)
     return About(
         config=yaml.safe_dump(config, sort_keys=False, allow_unicode=True),
@@ -394,7 +397,7 @@ def about(reader: Reader, address: Address) -> About:
 
 
 def worked(reader: Reader) -> float:
-    """Seconds of work in all sessions, including one in progress or killed."""
+    """Seconds of work in all sessions, including a current or killed one."""
     c = tables.calls
     query = select(c.c.started + c.c.took).where(reader.belongs_to_run(c.c.id))
     last = reader.scalar(query.order_by(c.c.id.desc()).limit(1))
@@ -402,7 +405,7 @@ def worked(reader: Reader) -> float:
 
 
 def status_now(reader: Reader, url: URL) -> str:
-    """The status of a run; `killed` if it is marked as running but no process writes it."""
+    """The status of a run; `killed` if it is stored as running but no process writes it."""
     status = str(reader.run.status)
-    alone = database.is_file(url) and not database.is_being_written(url)
-    return "killed" if status == "running" and alone else status
+    without_writer = database.is_file(url) and not database.is_being_written(url)
+    return "killed" if status == "running" and without_writer else status

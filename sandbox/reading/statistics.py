@@ -1,20 +1,47 @@
 """Means, differences of means, and their 95 % confidence intervals by Student's t.
 
-A figure that cannot be computed (no value, or only one) is None.
+A figure that cannot be computed (from no value, or from a single one) is None.
 """
 
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-Data = dict[str, Any]
+from sandbox.reading.records import Record
+
 Values = NDArray[np.float64]
 
 CONFIDENCE = 0.95
+
+
+@dataclass(frozen=True, kw_only=True)
+class Interval(Record):
+    """A mean or a difference of means, with its confidence interval.
+
+    Attributes:
+        n: the number of differences; of a difference between two samples the sizes of both.
+        clusters: the number of clusters; None (and no key in JSON) where values are independent.
+        difference: the estimate.
+        low, high: the ends of the interval.
+    """
+
+    n: int | list[int]
+    clusters: int | None = None
+    difference: float | None
+    low: float | None
+    high: float | None
+
+    def as_dict(self) -> dict[str, Any]:
+        """Convert to plain values for JSON."""
+        data = super().as_dict()
+        if self.clusters is None:
+            del data["clusters"]
+        return data
 
 
 def mean(values: Values) -> float:
@@ -28,42 +55,38 @@ def number(value: float) -> float | None:
     return None if math.isnan(value) else value
 
 
-def student(differences: Values) -> Data:
+def student(differences: Values) -> Interval:
     """The mean of independent differences with its confidence interval by Student's t.
 
     Args:
         differences: without NaN.
-
-    Returns:
-        `n` (the number of differences), `difference`, `low` and `high`.
     """
     n = len(differences)
     error = math.sqrt(differences.var(ddof=1) / n) if n > 1 else math.nan
-    return {"n": n} | _interval(mean(differences), error, n - 1)
+    return _interval(n, mean(differences), error, n - 1)
 
 
-def welch(first: Values, second: Values) -> Data:
+def welch(first: Values, second: Values) -> Interval:
     """The difference of two means, `second` minus `first`, with its interval by Welch's t.
 
     Args:
         first: values of one sample, without NaN.
         second: values of the other sample, without NaN.
-
-    Returns:
-        `n` (the sizes of both samples), `difference`, `low` and `high`.
     """
     n = [len(first), len(second)]
     difference = mean(second) - mean(first)
     if min(n) < 2:
-        return {"n": n} | _interval(difference, math.nan, 0)
+        return _interval(n, difference, math.nan, 0)
     # By hand: `scipy.stats` takes a second to import and warns about nearly equal values.
-    parts = [float(values.var(ddof=1)) / len(values) for values in (first, second)]
-    satterthwaite = sum(part**2 / (count - 1) for part, count in zip(parts, n, strict=True))
-    freedom = sum(parts) ** 2 / satterthwaite if satterthwaite else float(sum(n) - 2)
-    return {"n": n} | _interval(difference, math.sqrt(sum(parts)), freedom)
+    variances = [float(values.var(ddof=1)) / len(values) for values in (first, second)]
+    satterthwaite = sum(
+        variance**2 / (count - 1) for variance, count in zip(variances, n, strict=True)
+    )
+    freedom = sum(variances) ** 2 / satterthwaite if satterthwaite else float(sum(n) - 2)
+    return _interval(n, difference, math.sqrt(sum(variances)), freedom)
 
 
-def clustered(differences: Values, clusters: NDArray[Any]) -> Data:
+def clustered(differences: Values, clusters: NDArray[Any]) -> Interval:
     """The mean of clustered differences with a cluster-robust confidence interval.
 
     The standard error is sqrt(G / (G - 1) * sum over clusters of (sum of residuals)^2) / n for G
@@ -72,25 +95,30 @@ def clustered(differences: Values, clusters: NDArray[Any]) -> Data:
     Args:
         differences: without NaN.
         clusters: the cluster of each difference, of the same length.
-
-    Returns:
-        `n` (the number of differences), `clusters` (G), `difference`, `low` and `high`.
     """
     n, center = len(differences), mean(differences)
-    _, places = np.unique(clusters, return_inverse=True)
-    sums = np.bincount(places, differences - center) if n else np.zeros(0)
+    _, indices = np.unique(clusters, return_inverse=True)
+    sums = np.bincount(indices, differences - center) if n else np.zeros(0)
     g = len(sums)
     error = math.sqrt(g / (g - 1) * float(sums @ sums)) / n if g > 1 else math.nan
-    return {"n": n, "clusters": g} | _interval(center, error, g - 1)
+    return _interval(n, center, error, g - 1, clusters=g)
 
 
-def _interval(difference: float, error: float, freedom: float) -> Data:
+def _interval(
+    n: int | list[int],
+    difference: float,
+    error: float,
+    freedom: float,
+    clusters: int | None = None,
+) -> Interval:
     half = math.nan if math.isnan(error) else error * t_quantile(0.5 + CONFIDENCE / 2, freedom)
-    return {
-        "difference": number(difference),
-        "low": number(difference - half),
-        "high": number(difference + half),
-    }
+    return Interval(
+        n=n,
+        clusters=clusters,
+        difference=number(difference),
+        low=number(difference - half),
+        high=number(difference + half),
+    )
 
 
 def t_quantile(p: float, freedom: float) -> float:

@@ -1,4 +1,4 @@
-"""What a revision changed, word by word."""
+"""Word diffs between two texts."""
 
 from __future__ import annotations
 
@@ -9,57 +9,57 @@ from typing import Literal, NamedTuple
 
 Kind = Literal["same", "gone", "new"]
 
-_MOST = 1_500  # tokens a side; longer texts are compared by sentence, then as a whole
-_LONGEST = 20_000  # characters of a token that is compared
+_MAX_TOKENS = 1_500  # per text; longer texts are compared by sentence, then as a whole
+_MAX_CHARACTERS = 20_000  # of a token that are compared
 
 
 class Piece(NamedTuple):
-    """A piece of text: in both (same), in the draft only (gone), in the revision only (new)."""
+    """A piece of text: in both texts (same), only before (gone), or only after (new)."""
 
     kind: Kind
     text: str
 
 
 def changed_words(before: str, after: str) -> list[Piece]:
-    """How one text becomes the other.
+    """The diff of two texts by word, or by sentence if they are long.
 
-    The pieces that are not new, joined, are `before`; those that are not gone are `after`. Words
-    are compared, of long texts sentences; a lone word that stayed between changes counts as
-    changed, so that a change can be read.
+    The joined pieces that are not new are `before`; the joined pieces that are not gone are
+    `after`. A single unchanged word between changes counts as changed, for legibility.
     """
     for unit in (r"\s*\S+", r".+?(?:[.!?\n]+\s*|$)"):
-        one, two = _tokens(unit, before), _tokens(unit, after)
-        if max(len(one), len(two)) <= _MOST:
-            return _joined(_readable(list(_pieces(one, two))))
+        old, new = _tokens(unit, before), _tokens(unit, after)
+        if max(len(old), len(new)) <= _MAX_TOKENS:
+            return _joined(_without_single_words(list(_pieces(old, new))))
     return _joined([Piece("gone", before), Piece("new", after)])
 
 
-def changes(draft: str | None, revision: str | None) -> list[Piece] | None:
-    """How a draft became its revision; None where either is missing."""
-    return None if draft is None or revision is None else changed_words(draft, revision)
+def changes(before: str | None, after: str | None) -> list[Piece] | None:
+    """The diff of two texts; None where either is missing."""
+    return None if before is None or after is None else changed_words(before, after)
 
 
 def _tokens(unit: str, text: str) -> list[str]:
-    found = re.findall(unit, text, re.DOTALL)
-    rest = text[sum(map(len, found)) :]
-    return [*found, rest] if rest else found
+    tokens = re.findall(unit, text, re.DOTALL)
+    rest = text[sum(map(len, tokens)) :]
+    return [*tokens, rest] if rest else tokens
 
 
-def _pieces(one: Sequence[str], two: Sequence[str]) -> Iterator[Piece]:
-    sides = [[token[:_LONGEST].strip() for token in side] for side in (one, two)]
+def _pieces(old: Sequence[str], new: Sequence[str]) -> Iterator[Piece]:
+    sides = [[token[:_MAX_CHARACTERS].strip() for token in side] for side in (old, new)]
     matcher = SequenceMatcher(None, sides[0], sides[1])
     for tag, a, b, c, d in matcher.get_opcodes():
-        if tag == "equal" and one[a:b] == two[c:d]:
-            yield Piece("same", "".join(one[a:b]))
+        if tag == "equal" and old[a:b] == new[c:d]:
+            yield Piece("same", "".join(old[a:b]))
             continue
-        yield Piece("gone", "".join(one[a:b]))
-        yield Piece("new", "".join(two[c:d]))
+        yield Piece("gone", "".join(old[a:b]))
+        yield Piece("new", "".join(new[c:d]))
 
 
-def _readable(pieces: list[Piece]) -> Iterator[Piece]:
+def _without_single_words(pieces: list[Piece]) -> Iterator[Piece]:
+    """Turn single unchanged words between changes into changes."""
     last = len(pieces) - 1
-    for place, piece in enumerate(pieces):
-        if piece.kind == "same" and 0 < place < last and len(piece.text.split()) < 2:
+    for index, piece in enumerate(pieces):
+        if piece.kind == "same" and 0 < index < last and len(piece.text.split()) < 2:
             yield Piece("gone", piece.text)
             yield Piece("new", piece.text)
         elif piece.text:
@@ -67,19 +67,19 @@ def _readable(pieces: list[Piece]) -> Iterator[Piece]:
 
 
 def _joined(pieces: Iterator[Piece] | list[Piece]) -> list[Piece]:
-    """Changes side by side become one: what is gone, then what is new."""
-    found: list[Piece] = []
-    waiting: dict[Kind, str] = {"gone": "", "new": ""}
+    """Join adjacent changes: what is gone, then what is new."""
+    joined: list[Piece] = []
+    pending: dict[Kind, str] = {"gone": "", "new": ""}
 
-    def settle() -> None:
-        found.extend(Piece(kind, text) for kind, text in waiting.items() if text)
-        waiting.update(dict.fromkeys(waiting, ""))
+    def flush() -> None:
+        joined.extend(Piece(kind, text) for kind, text in pending.items() if text)
+        pending.update(dict.fromkeys(pending, ""))
 
     for kind, text in pieces:
         if kind == "same":
-            settle()
-            found.append(Piece(kind, text))
+            flush()
+            joined.append(Piece(kind, text))
         else:
-            waiting[kind] += text
-    settle()
-    return found
+            pending[kind] += text
+    flush()
+    return joined

@@ -1,7 +1,7 @@
-"""Forks: a new run that goes on from the state of another one after a round.
+"""Forks: a new run that continues from the state of another run after a round.
 
-One rule is changed in it, or none, and what becomes of it is compared with what became of the
-original. The rounds before are those of the original, call by call.
+Settings can be changed in the fork, to compare its outcome with the original. The rounds before are
+those of the original, call by call.
 """
 
 from __future__ import annotations
@@ -34,25 +34,32 @@ from storage.reader import Reader
 from worlds.base import SettingError
 
 FIXED = (
-    *("seed", "world.kind", "questions", "question_count", "personas", "forms"),
-    *("memory.prior", "memory.prior_pairs"),
-    *("memory.embedder", "memory.embedder.backend", "memory.embedder.model"),
+    "seed",
+    "world.kind",
+    "questions",
+    "question_count",
+    "personas",
+    "forms",
+    "memory.prior",
+    "memory.prior_pairs",
+    "memory.embedder",
+    "memory.embedder.backend",
+    "memory.embedder.model",
 )
-"""Keys that a fork cannot change: the rounds that it takes over were lived by them.
+"""Keys that a fork cannot change, because the copied rounds depend on them.
 
-`forms` is among them because a call is shown, and its hash checked, with the form of its run, and
-`seed` because the people follow from it.
-A world adds those of its settings that its society is founded on.
+`forms`, because a call is shown, and its hash checked, with the prompt template of its run; `seed`,
+because the agents are drawn with it. A world adds the settings that its agents depend on.
 """
 
 
 def fixed_keys(config: Config) -> list[str]:
-    """All keys of a run that a fork of it cannot change."""
+    """All keys of a run's config that a fork cannot change."""
     return [*FIXED, *(f"world.{key}" for key in type(config.world).founding)]
 
 
 class _Plan(NamedTuple):
-    """A fork that is checked, and not written yet."""
+    """A fork that is validated but not written yet."""
 
     source: Reader
     at: int
@@ -72,25 +79,25 @@ def fork(
     accept_changes: bool = False,
     allow: Collection[Path] = (),
 ) -> Address:
-    """Write a new run that begins with the rounds of another one, whole or not at all.
+    """Write a new run that starts with the rounds of another one, in a single transaction.
 
     Args:
         source: the run to fork, finished or not.
-        at: the last round to keep, counted from 0; all its episodes are complete.
-        settings: ``a.b=value`` each, on top of the run's config.
+        at: the last round to keep, counted from 0; its episodes must be complete.
+        settings: changes to the run's config, each ``a.b=value``.
         name: of the new run; the default is RUN-fork-at-ROUND.
         db: a database URL or a path; the default is ``runs/NAME.db``.
-        rounds: rounds in all; the default is as many as the run was to have.
+        rounds: the total number of rounds; the default is that of the original.
         accept_changes: fork with the run's own copies although files or the program have changed.
         allow: files with Python code that the run's config names and that may be loaded; those in
             `settings` may be loaded anyway.
 
     Returns:
-        Where the new run lives; `sandbox.engine.run.resume` works on it.
+        The address of the new run; `sandbox.engine.run.resume` plays it.
 
     Raises:
-        InputError: there is no such run or round, a setting contradicts the past, or the new run
-            cannot be written.
+        InputError: there is no such run or round, a setting contradicts the copied rounds, or
+            the new run cannot be written.
     """
     engine = database.open_for_reading(source.url)
     try:
@@ -128,7 +135,7 @@ def _plan(
 def _changed(
     config: Config, settings: Sequence[str], default: str, name: str | None, rounds: int | None
 ) -> Config:
-    """A run's config with other settings, checked as one that is read from a file."""
+    """A run's config with changed settings, validated like a config file."""
     data: dict[str, Any] = json.loads(config.as_json()) | {"name": default}
     origin = {apply_setting(data, setting): redacted(setting) for setting in settings}
     given = {"name": name, "rounds": rounds}
@@ -163,7 +170,7 @@ def _check_round(reader: Reader, at: int, rounds: int) -> None:
 
 
 def _differences(old: Config, new: Config) -> dict[str, list[Any]]:
-    """Keys whose values differ, but for the name: [before, after]."""
+    """Keys whose values differ, except for the name: [before, after]."""
     before, after = flat(json.loads(old.as_json())), flat(json.loads(new.as_json()))
     keys = [key for key in before | after if key != "name"]
     pairs = {key: [before.get(key), after.get(key)] for key in keys}
@@ -188,7 +195,7 @@ def _check_past(config: Config, new: Mapping[str, Any]) -> None:
 
 
 def _check_world(reader: Reader, old: Config, new: Config) -> None:
-    """A world checks its settings as it populates itself; here the result is thrown away."""
+    """Validate changed world settings: a world checks them when it places its agents."""
     if new.world == old.world:
         return
     personas = [agent.persona for agent in read_agents(reader)]
@@ -201,10 +208,10 @@ def _check_world(reader: Reader, old: Config, new: Config) -> None:
 def _write(connection: Connection, plan: _Plan) -> None:
     source = plan.source
     row = _run_row(plan)
-    made = connection.execute(insert(tables.runs).values(row).returning(tables.runs.c.id))
-    run_id = made.scalar_one()
+    query = insert(tables.runs).values(row).returning(tables.runs.c.id)
+    run_id = connection.execute(query).scalar_one()
     copy_rounds(source, connection, run_id, plan.at)
-    _enter_models(connection, run_id, plan)
+    _write_models(connection, run_id, plan)
     if plan.questions:
         writer = TransactionWriter(connection, run_id)
         embedder = embedder_of(plan.new.memory.embedder)
@@ -237,9 +244,9 @@ def _run_row(plan: _Plan) -> dict[str, Any]:
 
 
 def _origin(plan: _Plan) -> dict[str, Any]:
-    """Where a fork comes from: run, digest (None if not finished), round, what was changed.
+    """The origin of a fork: run, digest (None if not finished), round, and changed keys.
 
-    `changed` has [before, after] by key; `forked_from` is there where the original is a fork.
+    `changed` has [before, after] by key; `forked_from` is present if the original is a fork.
     """
     run = plan.source.run
     origin = {
@@ -253,22 +260,22 @@ def _origin(plan: _Plan) -> dict[str, Any]:
 
 
 def _seconds(plan: _Plan) -> float:
-    """Time at work until the last reply that is kept: the fork's clock goes on from there."""
+    """Seconds of work until the last copied reply: the fork counts on from there."""
     c, source = tables.calls, plan.source
     end = source.base + (plan.at + 1) * source.run.per_round - 1
     query = select(func.max(c.c.started + c.c.took)).where(c.c.episode_id.between(source.base, end))
     return int(source.scalar(query) or 0) / 1000
 
 
-def _enter_models(connection: Connection, run_id: int, plan: _Plan) -> None:
-    """Where a model changes, the old one keeps the calls that it answered, in a role of its own."""
+def _write_models(connection: Connection, run_id: int, plan: _Plan) -> None:
+    """Write models that change; the old ones keep their calls, under a role of their own."""
     m = tables.models
     before = dict(plan.old.models.roles())
     for role, new in plan.new.models.roles():
         if before.get(role) == new:
             continue
-        mine = (m.c.run_id == run_id) & (m.c.role == role)
-        connection.execute(update(m).where(mine).values(role=f"{role} until round {plan.at}"))
+        in_role = (m.c.run_id == run_id) & (m.c.role == role)
+        connection.execute(update(m).where(in_role).values(role=f"{role} until round {plan.at}"))
         name, settings = backend_of(new).model, new.model_dump_json()
         row = {"run_id": run_id, "role": role, "name": name, "settings": settings}
         connection.execute(insert(m), row)

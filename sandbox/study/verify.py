@@ -1,4 +1,4 @@
-"""Verifying a run: its journal is replayed without a model, and the digests are compared."""
+"""Verify a run: replay its journal without a model, and compare the digests."""
 
 from __future__ import annotations
 
@@ -25,9 +25,9 @@ from storage.writer import Writer
 
 
 class Verdict(NamedTuple):
-    """What `verify` found: the run's outcome, and digests that should all be the run's.
+    """The result of `verify`: the run's outcome, and digests that should equal its stored digest.
 
-    `of_tables` is made from the tables as they are now, `of_replay` from a replay of the journal.
+    `of_tables` is computed from the current tables, `of_replay` from a replay of the journal.
     """
 
     outcome: Outcome
@@ -36,18 +36,18 @@ class Verdict(NamedTuple):
 
     @property
     def agrees(self) -> bool:
-        """Whether the run is what it was when it ended, and follows from its journal."""
+        """Whether the run is unchanged since it ended, and its journal reproduces it."""
         return self.outcome.digest == self.of_tables == self.of_replay
 
 
 def verify(
     address: Address, watch: Watch | None = None, *, allow: Collection[Path] = ()
 ) -> Verdict:
-    """Replay a finished run from its journal, with no model, in a database of its own.
+    """Replay a finished run from its journal, without a model, in a temporary database.
 
     Args:
-        address: where the run lives.
-        watch: gets the progress once, before the work begins.
+        address: the run.
+        watch: called once with the progress before the replay starts.
         allow: files with Python code that the run's config names and that may be loaded.
 
     Raises:
@@ -75,15 +75,15 @@ def verify(
         reader = Reader.find(engine, name, str(address))
         writer = Writer(engine, reader.run.id)
         writer.open()
-        nobody = dict.fromkeys(dict(config.models.roles()), NoModel())
-        runner = Runner.load(reader, writer, nobody, Journal(source, copy=True), config=config)
+        no_models = dict.fromkeys(dict(config.models.roles()), NoModel())
+        runner = Runner.load(reader, writer, no_models, Journal(source, copy=True), config=config)
         run_coroutine(play(runner, watch))
         replayed = runner.progress.counts.replayed
         return Verdict(outcome(source, address, replayed), digest(source), digest(reader))
 
 
 class NoModel:
-    """Stands in for a model where every call must be in the journal."""
+    """A backend for replays in which every call must be in the journal."""
 
     model = "none"
 
@@ -92,7 +92,9 @@ class NoModel:
 
     async def answer(self, call: Call) -> Reply:
         """Refuse: this call should have been replayed."""
-        raise InputError(f"call {call.name}: the journal does not hold it; expected a finished run")
+        raise InputError(
+            f"call {call.name}: not in the journal; expected the journal of a finished run"
+        )
 
     async def close(self) -> None:
         """Nothing to close."""

@@ -1,1 +1,1 @@
-"""Showing a run in a terminal."""
+"""Views of runs for the terminal."""

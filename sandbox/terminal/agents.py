@@ -10,20 +10,21 @@ from rich.rule import Rule
 from rich.text import Text
 
 from agents.scale import Declaration
-from sandbox.reading.agents import AgentDetail, AgentMemory, AgentRow, Belief
+from sandbox.reading.agents import AgentDetail, AgentRow
+from sandbox.reading.memory import AgentMemory, Belief
 from sandbox.terminal.exchanges import rating_table
 from sandbox.terminal.style import change, number, plain, short, table
 
 
 def agent_table(rows: Sequence[AgentRow], declared: Declaration) -> RenderableType:
-    """The list of agents."""
+    """A table of agents."""
     if not rows:
-        return plain("nobody: there are no such agents")
+        return plain("no agents found")
     group = "label" if rows[0].community is None else "group"
-    figures = ("agent", "memories", "rated")
-    made = table("agent", group, "name", "who", "memories", "rated", right=figures)
+    columns = ("agent", group, "name", "who", "memories", "rated")
+    agents = table(*columns, right=("agent", "memories", "rated"))
     for row in rows:
-        made.add_row(
+        agents.add_row(
             str(row.agent),
             str(row.label if row.community is None else row.community),
             plain(row.name),
@@ -31,7 +32,7 @@ def agent_table(rows: Sequence[AgentRow], declared: Declaration) -> RenderableTy
             f"{row.memories:,}",
             number(row.mean_rating, declared.peers),
         )
-    return made
+    return agents
 
 
 def agent_view(shown: AgentDetail, declared: Declaration) -> RenderableType:
@@ -43,16 +44,16 @@ def agent_view(shown: AgentDetail, declared: Declaration) -> RenderableType:
     given.append_text(number(gives.mean, declared.peers))
     scales = [scale.title for scale in declared.observed]
     columns = ("round", "episode", "question", "rated", *scales)
-    made = table(*columns, right=("round", "episode", "rated"))
+    episodes = table(*columns, right=("round", "episode", "rated"))
     for row in shown.episodes:
-        made.add_row(
+        episodes.add_row(
             str(row.round),
             str(row.episode),
             short(row.question),
             number(row.mean_rating, declared.peers),
             *(change(row.scores[scale.name], scale) for scale in declared.observed),
         )
-    return Group(facts, Padding(plain(shown.introduction), (1, 0, 1, 2)), given, Text(), made)
+    return Group(facts, Padding(plain(shown.introduction), (1, 0, 1, 2)), given, Text(), episodes)
 
 
 def memory_view(shown: AgentMemory, declared: Declaration) -> RenderableType:

@@ -1,4 +1,4 @@
-"""Calls in the terminal: a table of them, and one with its exact prompt."""
+"""Calls in the terminal: a table of calls, and one call with its exact prompt."""
 
 from __future__ import annotations
 
@@ -15,22 +15,22 @@ from sandbox.terminal.style import dash, plain, short, table
 
 
 def call_table(rows: Sequence[Call]) -> Table:
-    """Calls, a line each; columns that no call has or that are the same in all are left out."""
+    """A table with a line for each call; columns without information are left out."""
     cells_of = dict(_CELLS)
     if len({row.model for row in rows}) < 2:
         del cells_of["model"]
     columns = {title: [cell(row) for row in rows] for title, cell in cells_of.items()}
     shown = {title: cells for title, cells in columns.items() if title == "call" or any(cells)}
-    made = table(*shown, "reply", right=("call", "tokens", "cached"))
-    made.expand = True
-    for column in made.columns:
+    calls = table(*shown, "reply", right=("call", "tokens", "cached"))
+    calls.expand = True
+    for column in calls.columns:
         column.no_wrap = True
-    made.columns[-1].ratio = 1
-    made.columns[-1].overflow = "ellipsis"
-    for place, row in enumerate(rows):
-        cells = [column[place] or dash() for column in shown.values()]
-        made.add_row(*cells, _reply(row))
-    return made
+    calls.columns[-1].ratio = 1
+    calls.columns[-1].overflow = "ellipsis"
+    for index, row in enumerate(rows):
+        cells = [column[index] or dash() for column in shown.values()]
+        calls.add_row(*cells, _reply(row))
+    return calls
 
 
 def _status_cell(row: Call) -> Text:
@@ -64,12 +64,12 @@ _CELLS: dict[str, Callable[[Call], Text | None]] = {
 
 def _reply(row: Call) -> Text:
     """The reply or the error, after the length of the reasoning and the expected rating."""
-    kept = []
+    parts = []
     if row.thinking is not None:
-        kept.append(f"{len(row.thinking.split()):,} words of thinking")
+        parts.append(f"{len(row.thinking.split()):,} words of thinking")
     if row.expected is not None:
-        kept.append(f"expected {row.expected:.2f}")
-    notes = Text(f"({', '.join(kept)}) " if kept else "", style="dim")
+        parts.append(f"expected {row.expected:.2f}")
+    notes = Text(f"({', '.join(parts)}) " if parts else "", style="dim")
     return notes + short(row.reply if row.error is None else row.error, 200)
 
 
@@ -93,7 +93,7 @@ def call_view(shown: CallDetail) -> RenderableType:
 
 
 def _costs(shown: CallDetail) -> str:
-    """Tokens and seconds of a call."""
+    """Tokens and duration of a call."""
     cached = shown.cached_tokens
     share = "" if cached is None else f" ({cached:,} from the prefix cache)"
     tokens = f"{shown.tokens_in or 0:,} tokens in{share}, {shown.tokens_out or 0:,} out"

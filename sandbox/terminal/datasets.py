@@ -1,4 +1,4 @@
-"""Datasets in the terminal: what an export wrote, and what its rules left out."""
+"""Datasets in the terminal: what an export wrote, and what its rules removed."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ Data = dict[str, Any]
 
 
 def export_view(report: Data, explain: bool) -> RenderableType:
-    """What an export wrote and what it is like; explained also what each rule left out."""
+    """Rows and measures of an export; with `explain` also what each rule removed."""
     kinds = table("format", "kind", "left by rules", "written", right=("left by rules", "written"))
     for one in report["formats"]:
         for kind, count in one["found"].items():
@@ -40,7 +40,7 @@ def _measures(measures: Mapping[str, Data]) -> Table:
 
 
 def _removals(one: Data) -> Iterator[RenderableType]:
-    """What is left of a format's candidates after each rule, and some that it removed."""
+    """The candidates left after each rule of a format, with an example that it removed."""
     counts, left = one["counts"], one["candidates"]
     made = table(f"{one['format']}: rule", counts, "left", "such as", right=(counts, "left"))
     made.add_row("candidates", "", f"{left:,}", "")

@@ -1,4 +1,4 @@
-"""Exchanges in the terminal: one with its ratings and calls, and those that a search found."""
+"""Exchanges in the terminal: one exchange with ratings and calls, and search results."""
 
 from __future__ import annotations
 
@@ -10,7 +10,8 @@ from rich.table import Table
 from rich.text import Text
 
 from agents.scale import Declaration, plain_number
-from sandbox.reading.exchanges import ExchangeDetail, FoundExchange
+from sandbox.reading.exchange_detail import ExchangeDetail
+from sandbox.reading.exchanges import FoundExchange
 from sandbox.reading.runs import SCRIPTED as SCRIPTED_MODEL
 from sandbox.terminal.calls import call_table
 from sandbox.terminal.scene import scene_view
@@ -20,13 +21,13 @@ from storage.exchanges import GivenRating
 
 def rating_table(rows: Sequence[GivenRating], declared: Declaration) -> Table:
     """The peers' ratings and reasons; the status of a reply where it has no reason."""
-    made = table("rater", "label", "rating", "reason", right=("rater", "rating"))
+    ratings = table("rater", "label", "rating", "reason", right=("rater", "rating"))
     peers = declared.peers
     for row in rows:
         reason = plain(row.reason) if row.reason else Text(row.status, style="red")
         digits = 0 if peers is None or peers.integer else 2
-        made.add_row(str(row.rater), row.label, number(row.rating, peers, digits), reason)
-    return made
+        ratings.add_row(str(row.rater), row.label, number(row.rating, peers, digits), reason)
+    return ratings
 
 
 def exchange_view(shown: ExchangeDetail) -> RenderableType:
@@ -40,12 +41,12 @@ def exchange_view(shown: ExchangeDetail) -> RenderableType:
         Panel(plain(shown.question), title="question"),
     ]
     rated = declared.stages_of(declared.peers) if declared.peers is not None else ()
-    for place, (stage, text) in enumerate(shown.texts.items()):
+    for index, (stage, text) in enumerate(shown.texts.items()):
         if text is not None:
             parts.append(Panel(plain(text), title=_stage_title(shown, stage)))
         if shown.ratings and stage in rated[:1]:
             parts.append(rating_table(shown.ratings, declared))
-        if shown.scene is not None and place == 0:
+        if shown.scene is not None and index == 0:
             parts += [scene_view(shown.scene), Text()]
     if shown.failed_at:
         parts.append(Text(f"failed: no usable reply to {shown.failed_at}", style="red"))
@@ -55,30 +56,30 @@ def exchange_view(shown: ExchangeDetail) -> RenderableType:
 
 
 def _stage_title(shown: ExchangeDetail, stage: str) -> str:
-    """The stage and its ratings; `#1` is a rating of agent 1, `#1-#2` one of a pair."""
+    """The stage and its ratings; `#1`: a rating of agent 1, `#1-#2`: of a pair of agents."""
     scores = []
     for seen in shown.observations:
         if seen.stage == stage:
-            agents = (one for one in (seen.agent, seen.other) if one is not None)
-            subject = "-".join(f"#{one}" for one in agents)
+            agents = (agent for agent in (seen.agent, seen.other) if agent is not None)
+            subject = "-".join(f"#{agent}" for agent in agents)
             rating = "-" if seen.rating is None else plain_number(seen.rating)
             scores.append(" ".join(filter(None, (seen.scale, subject, rating))))
     return f"{stage}: {', '.join(scores) or 'not scored'}"
 
 
 def found_table(rows: Sequence[FoundExchange]) -> RenderableType:
-    """Exchanges that a search found, with the last text of each."""
+    """A table of search results, with the last text of each exchange."""
     if not rows:
         return plain("nothing found")
     last = list(rows[0].texts)[-1]
     columns = ("episode", "round", "agent", "question", last)
-    made = table(*columns, right=("episode", "round", "agent"))
+    matches = table(*columns, right=("episode", "round", "agent"))
     for row in rows:
-        made.add_row(
+        matches.add_row(
             str(row.episode),
             str(row.round),
             "-" if row.author is None else str(row.author),
             short(row.question, 45),
             short(row.texts[last], 60),
         )
-    return made
+    return matches

@@ -1,4 +1,4 @@
-"""What a person sees while a run goes on: a live line in a terminal, plain lines elsewhere."""
+"""Progress of a run: a live display in a terminal, plain lines elsewhere."""
 
 from __future__ import annotations
 
@@ -21,26 +21,26 @@ _PLAIN_SECONDS = 5.0
 
 
 class Rates:
-    """Speeds since the display began."""
+    """Progress and speed since the display started."""
 
     def __init__(self, progress: Progress) -> None:
         self.progress = progress
-        self._began = time.monotonic()
+        self._started = time.monotonic()
         self._episodes = progress.episodes
 
     def _per_second(self, count: int) -> float:
-        return count / max(1e-6, time.monotonic() - self._began)
+        return count / max(1e-6, time.monotonic() - self._started)
 
     def words(self) -> str:
-        """The state in one line."""
-        return " | ".join([*self.work(), *self.trouble()])
+        """The progress in one line."""
+        return " | ".join([*self.work(), *self.state()])
 
     def work(self) -> list[str]:
-        """What is done, and how fast."""
+        """What is done, and the speed."""
         p, counts = self.progress, self.progress.counts
         tokens = counts.tokens_in + counts.tokens_out
-        hits = counts.tokens_cached / max(1, counts.tokens_in)
-        cached = f", {hits:.0%} of prompts from the prefix cache"
+        hit_rate = counts.tokens_cached / max(1, counts.tokens_in)
+        cached = f", {hit_rate:.0%} of prompts from the prefix cache"
         return [
             f"rounds {min(p.round, p.rounds)}/{p.rounds}",
             f"episodes {p.episodes:,}/{p.episodes_total:,}",
@@ -49,8 +49,8 @@ class Rates:
             + (cached if counts.tokens_cached else ""),
         ]
 
-    def trouble(self) -> list[str]:
-        """What is under way, what went wrong, and how long it will take."""
+    def state(self) -> list[str]:
+        """Calls in flight, failures, and the remaining time."""
         counts = self.progress.counts
         parts = [
             f"in flight {counts.in_flight:,}",
@@ -60,9 +60,9 @@ class Rates:
             parts.append(f"replayed {counts.replayed:,}")
         left = self._left()
         if self.progress.stopping:
-            parts.append("stopping: waiting for replies (again: stop at once)")
+            parts.append("stopping: waiting for replies (Ctrl-C again: stop now)")
         elif left is not None:
-            parts.append(f"left {duration(left)}")
+            parts.append(f"remaining {duration(left)}")
         return parts
 
     def _left(self) -> float | None:
@@ -72,7 +72,7 @@ class Rates:
 
 
 class Display:
-    """Shows a run's progress on standard error, as a context manager; `watch` begins it."""
+    """Context manager that shows progress on standard error; `watch` starts it."""
 
     def __init__(self, quiet: bool = False) -> None:
         self._console = Console(stderr=True)
@@ -91,7 +91,7 @@ class Display:
         return self
 
     def watch(self, progress: Progress) -> None:
-        """Begin to show the progress of a run."""
+        """Start to show the progress of a run."""
         self._rates = Rates(progress)
         if self._quiet:
             return
@@ -115,7 +115,7 @@ class Display:
         )
         lines = [
             Text("   ".join(part), style="dim")
-            for part in (self._rates.work(), self._rates.trouble())
+            for part in (self._rates.work(), self._rates.state())
         ]
         return Group(head, *lines)
 

@@ -1,4 +1,4 @@
-"""Runs in the terminal: one at a glance, its rounds, its calls, and the list of runs."""
+"""Runs in the terminal: summary, scores by round, calls by template, and the list of runs."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from sandbox.text import duration, printable
 
 
 def society_view(shown: Society) -> RenderableType:
-    """A run at a glance."""
+    """A run in summary: status, agents, models, and scores by round."""
     head = plain(f"{shown.run}: {shown.status}", "bold")
     if shown.message:
         head.append(f" ({printable(shown.message)})")
@@ -41,7 +41,7 @@ def _legend(declared: Declaration) -> str:
         by_stages.setdefault(declared.stages_of(scale), []).append(scale)
     for stages, scales in by_stages.items():
         ends = " \u2192 ".join(dict.fromkeys((*stages[:1], *stages[-1:])))
-        parts.append(f"{', '.join(one.title for one in scales)}: the observer's means, {ends}")
+        parts.append(f"{', '.join(scale.title for scale in scales)}: the observer's means, {ends}")
     if declared.peers is not None:
         parts.append(f"peers: their means, {', '.join(declared.stages_of(declared.peers))}")
     return "; ".join(parts)
@@ -53,14 +53,14 @@ def round_table(rows: Sequence[RoundScores], declared: Declaration) -> Table:
     scales = [scale.title for scale in declared.observed]
     ratings = [] if peers is None else ["peers", "missing"]
     columns = ("round", "episodes", "failed", *scales, *ratings)
-    made = table(*columns, right=columns)
+    rounds = table(*columns, right=columns)
     for row in rows:
         cells = [_means(row, scale, declared) for scale in declared.observed]
         if peers is not None:
             cells.append(number(row.means[peers.name], peers))
             cells.append(Text(f"{row.missing_ratings:,}"))
-        made.add_row(str(row.round), f"{row.episodes:,}", f"{row.failed:,}", *cells)
-    return made
+        rounds.add_row(str(row.round), f"{row.episodes:,}", f"{row.failed:,}", *cells)
+    return rounds
 
 
 def _means(row: RoundScores, scale: Scale, declared: Declaration) -> Text:
@@ -71,9 +71,9 @@ def _means(row: RoundScores, scale: Scale, declared: Declaration) -> Text:
 def form_table(rows: Sequence[FormCalls]) -> RenderableType:
     """Calls and tokens by prompt template, and the share of prompts from the prefix cache."""
     figures = ("calls", "failed", "unparsed", "tokens in", "out", "prefix share")
-    made = table("form", *figures, right=figures)
+    templates = table("form", *figures, right=figures)
     for row in rows:
-        made.add_row(
+        templates.add_row(
             row.form,
             f"{row.calls:,}",
             f"{row.failed:,}",
@@ -82,8 +82,8 @@ def form_table(rows: Sequence[FormCalls]) -> RenderableType:
             _millions(row.tokens_out),
             dash() if row.prefix_share is None else Text(f"{row.prefix_share:.0%}"),
         )
-    words = "prefix share: of the tokens in, those from the prefix cache; -: not reported"
-    return Group(made, Text(words, style="dim"))
+    words = "prefix share: share of tokens in from the prefix cache; -: not reported"
+    return Group(templates, Text(words, style="dim"))
 
 
 def _millions(count: int) -> str:
@@ -91,18 +91,18 @@ def _millions(count: int) -> str:
 
 
 def status_table(runs: Sequence[tuple[str, RunState | Unreadable]]) -> RenderableType:
-    """Runs, a line each; of a single one also its calls by prompt template.
+    """A table with a line for each run; for a single run also its calls by prompt template.
 
     Args:
-        runs: the name that a run can be typed by, and its state, or why it cannot be read.
+        runs: the name for the command line, and the state or why the run cannot be read.
     """
     figures = ("episodes", "calls", "calls/s", "failed", "unparsed", "time")
-    made = table("run", "status", *figures, right=figures)
+    states = table("run", "status", *figures, right=figures)
     for name, state in runs:
-        made.add_row(plain(name), *_state(state))
+        states.add_row(plain(name), *_state(state))
     if len(runs) == 1 and isinstance(runs[0][1], RunState) and runs[0][1].forms:
-        return Group(made, Text(), form_table(runs[0][1].forms))
-    return made
+        return Group(states, Text(), form_table(runs[0][1].forms))
+    return states
 
 
 def _state(state: RunState | Unreadable) -> tuple[str | Text, ...]:

@@ -1,4 +1,4 @@
-"""A scene as a script: who did what, who saw it, what was refused and why, and what harm it did."""
+"""A scene as a script: acts, who saw them, refusals with reasons, and harm."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from storage.scenes import Scene, SceneAct, ScenePart
 
 
 def scene_view(scene: Scene) -> RenderableType:
-    """The parts, the steps of the plan with what was done in each, and what came of it."""
+    """The characters, the steps of the plan with their acts, and the consequences."""
     notes: dict[str, list[str]] = {}
     for note in scene.notes:
         notes.setdefault(note.kind, []).append(note.text)
@@ -47,11 +47,11 @@ def _person(number: int, one: ScenePart) -> Text:
 
 
 def _act(scene: Scene, number: int, one: SceneAct) -> RenderableType:
-    """An act with what became of it; reactions stand further in."""
+    """An act with its verdicts; reactions are indented."""
     name = scene.parts[one.part].name
     refused = one.passed is False
     if one.text is None:
-        done = Text("said nothing that can be read", style="red")
+        done = Text("the act could not be parsed", style="red")
     else:
         done = plain(one.text, "strike dim" if refused else "")
     line = Text.assemble((f"[{number}] ", "dim"), plain(f"{name} ", "bold"), done)
@@ -62,9 +62,9 @@ def _act(scene: Scene, number: int, one: SceneAct) -> RenderableType:
 
 def _verdicts(scene: Scene, one: SceneAct) -> Iterator[Text]:
     if one.passed is False:
-        yield plain(f"refused: {one.why or 'no reason that can be read'}", "red")
+        yield plain(f"refused: {one.why or 'the reason could not be parsed'}", "red")
     elif one.passed is None and one.text is not None:
-        yield Text("no verdict that can be read", style="red")
+        yield Text("the verdict could not be parsed", style="red")
     if not one.passed:
         return
     others = [part for part in one.seen_by if part != one.part]
@@ -74,6 +74,6 @@ def _verdicts(scene: Scene, one: SceneAct) -> Iterator[Text]:
         seen = Text.assemble(seen, ("; no harm", "green"))
     yield seen
     if one.harm is None:
-        yield Text("no critique that can be read", style="red")
+        yield Text("the critique could not be parsed", style="red")
     elif one.harm:
         yield plain(f"harm: {one.critique or 'some'}", "dark_orange3")

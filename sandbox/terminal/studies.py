@@ -3,96 +3,115 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
+from sandbox.study.results import (
+    SCOPES,
+    Comparison,
+    Difference,
+    Estimate,
+    GroupComparison,
+    GroupSummary,
+    Range,
+)
 from sandbox.terminal.style import plain, table
 
-Data = dict[str, Any]
-
-
-def comparison_view(data: Data) -> RenderableType:
-    """Groups of runs, what differs between their configs, and by how much they differ."""
-    parts: list[RenderableType] = []
-    for place, group in enumerate(data["groups"]):
-        seeds = ", ".join(map(str, group["seeds"]))
-        counted = f"{group['episodes']:,} episodes, {group['failed_episodes']:,} failed"
-        names = ", ".join(group["runs"])
-        parts.append(plain(f"group {place}, n = {group['n']}: {names} (seeds {seeds}; {counted})"))
-    for key, values in data["differing_keys"].items():
-        parts.append(plain(f"  {key}: {', '.join('-' if v is None else str(v) for v in values)}"))
-    parts += [Text(), _means(data["groups"]), Text(_UNITS, style="dim")]
-    for one in data["comparisons"]:
-        parts += [Text(), *_differences(one)]
-    return Group(*parts, *(plain(f"note: {note}", "yellow") for note in data["notes"]))
-
-
-_UNITS = (
-    "means over all rounds | the last round; gains: last stage less first, positive where it is "
-    "better; missing ratings and failed are shares"
+_SCOPE_TITLES = {"all": "all rounds", "last": "last round"}
+_LEGEND = (
+    "means over all rounds | over the last round; -: no value; gains: last rated stage minus "
+    "first, positive where better; missing ratings and failed: shares"
 )
 
 
-def _means(groups: Sequence[Data]) -> Table:
-    columns = [f"group {place}" for place in range(len(groups))]
-    made = table("mean of", *columns, right=columns)
-    for measure in groups[0]["measures"]:
-        cells = []
-        for group in groups:
-            figures = group["measures"][measure]
-            cells.append(" | ".join(_figure(figures[scope]["mean"]) for scope in ("all", "last")))
-        made.add_row(measure.replace("_", " "), *cells)
-    return made
+def comparison_view(comparison: Comparison) -> RenderableType:
+    """Groups of runs, the config keys that differ, and the differences between groups."""
+    parts: list[RenderableType] = []
+    for index, group in enumerate(comparison.groups):
+        seeds = ", ".join(map(str, group.seeds))
+        episodes = f"{group.episodes:,} episodes, {group.failed_episodes:,} failed"
+        names = ", ".join(group.runs)
+        parts.append(plain(f"group {index}, n = {group.n}: {names} (seeds {seeds}; {episodes})"))
+    for key, values in comparison.differing_keys.items():
+        by_group = ", ".join("-" if value is None else str(value) for value in values)
+        parts.append(plain(f"  {key}: {by_group}"))
+    parts += [Text(), _mean_table(comparison.groups), Text(_LEGEND, style="dim")]
+    for differences in comparison.comparisons:
+        parts += [Text(), *_differences(differences)]
+    return Group(*parts, *(plain(f"note: {note}", "yellow") for note in comparison.notes))
 
 
-def _figure(value: float | None, sign: str = "") -> str:
+def _mean_table(groups: Sequence[GroupSummary]) -> Table:
+    columns = [f"group {index}" for index in range(len(groups))]
+    means = table("mean of", *columns, right=columns)
+    for measure in groups[0].measures:
+        means.add_row(_title(measure), *(_mean_cell(group, measure) for group in groups))
+    return means
+
+
+def _mean_cell(group: GroupSummary, measure: str) -> str:
+    by_scope = group.measures[measure]
+    if by_scope is None:
+        return "-"
+    return " | ".join(_decimal(by_scope[scope].mean) for scope in SCOPES)
+
+
+def _title(measure: str) -> str:
+    return measure.replace("_", " ")
+
+
+def _decimal(value: float | None, sign: str = "") -> str:
     return "-" if value is None else f"{value:{sign}.3f}"
 
 
-def _differences(one: Data) -> list[RenderableType]:
-    first, other = one["groups"]
-    rounds = f", rounds from {one['first_round']} on" if one["first_round"] else ""
+def _differences(comparison: GroupComparison) -> list[RenderableType]:
+    first, other = comparison.groups
+    rounds = f", from round {comparison.first_round}" if comparison.first_round else ""
     title = f"group {other} minus group {first}{rounds}, with 95 % confidence intervals"
-    parts: list[RenderableType] = [plain(title, "bold"), plain(one["method"], "dim")]
-    for scope, words in (("all", "all rounds"), ("last", "last round")):
+    parts: list[RenderableType] = [plain(title, "bold"), plain(comparison.method, "dim")]
+    for scope in SCOPES:
         columns = ("difference", "95 % interval", "n", "left out")
-        made = table(words, *columns, right=columns)
-        for measure, scopes in one["measures"].items():
-            made.add_row(measure.replace("_", " "), *_difference(scopes[scope]))
-        parts += [Text(), made]
+        differences = table(_SCOPE_TITLES[scope], *columns, right=columns)
+        for measure, by_scope in comparison.measures.items():
+            if by_scope is not None:
+                differences.add_row(_title(measure), *_difference_cells(by_scope[scope]))
+        parts += [Text(), differences]
     return parts
 
 
-def _difference(found: Data) -> tuple[str, ...]:
-    counts = found["n"] if isinstance(found["n"], list) else [found["n"]]
-    ends = f"{_figure(found['low'], '+')} to {_figure(found['high'], '+')}"
+def _difference_cells(difference: Difference) -> tuple[str, str, str, str]:
+    counts = difference.n if isinstance(difference.n, list) else [difference.n]
     n = " and ".join(f"{count:,}" for count in counts)
-    if "clusters" in found:
-        n += f" of {found['clusters']:,} authors"
-    return _figure(found["difference"], "+"), ends, n, f"{found['left_out']:,}"
+    if difference.clusters is not None:
+        n += f" ({difference.clusters:,} authors)"
+    interval = "-"
+    if difference.low is not None and difference.high is not None:
+        interval = f"{_decimal(difference.low, '+')} to {_decimal(difference.high, '+')}"
+    return _decimal(difference.difference, "+"), interval, n, f"{difference.left_out:,}"
 
 
-def estimate_view(data: Data) -> RenderableType:
-    """What a run is going to take."""
-    sample = data["sample"]
-    head = f"{data['run']}: {data['agents']:,} agents, {data['rounds']:,} rounds"
-    of = f"{sample['episodes']:,} of {data['episodes']:,} episodes"
-    made = table("whole run", "estimate", "90 % range", right=("estimate", "90 % range"))
-    for key in ("calls", "tokens_in", "tokens_out", "database_bytes"):
-        made.add_row(key.replace("_", " "), *_ranged(data[key], 0))
-    time = data["time"]
-    for key, digits in (("seconds", 0), ("gpu_hours", 2)):
-        if time[key] is not None:
-            made.add_row(key.replace("_", " "), *_ranged(time[key], digits))
-    if time["floor_seconds"] is not None:
-        made.add_row("seconds, at least", f"{time['floor_seconds']:,.0f}", "")
-    notes = (plain(f"note: {note}", "yellow") for note in data["notes"])
-    return Group(plain(head, "bold"), plain(f"sample: {of}"), Text(), made, Text(), *notes)
+def estimate_view(estimate: Estimate) -> RenderableType:
+    """What a run is expected to take."""
+    head = f"{estimate.run}: {estimate.agents:,} agents, {estimate.rounds:,} rounds"
+    sample = f"sample: {estimate.sample.episodes:,} of {estimate.episodes:,} episodes"
+    rows = table("whole run", "estimate", "90 % range", right=("estimate", "90 % range"))
+    rows.add_row("calls", *_range_cells(estimate.calls, 0))
+    rows.add_row("tokens in", *_range_cells(estimate.tokens_in, 0))
+    rows.add_row("tokens out", *_range_cells(estimate.tokens_out, 0))
+    rows.add_row("database bytes", *_range_cells(estimate.database_bytes, 0))
+    time = estimate.time
+    if time.seconds is not None:
+        rows.add_row("seconds", *_range_cells(time.seconds, 0))
+    if time.gpu_hours is not None:
+        rows.add_row("gpu hours", *_range_cells(time.gpu_hours, 2))
+    if time.floor_seconds is not None:
+        rows.add_row("seconds, at least", f"{time.floor_seconds:,.0f}", "")
+    notes = (plain(f"note: {note}", "yellow") for note in estimate.notes)
+    return Group(plain(head, "bold"), plain(sample), Text(), rows, Text(), *notes)
 
 
-def _ranged(figure: Data, digits: int) -> tuple[str, str]:
-    ends = f"{figure['low']:,.{digits}f} to {figure['high']:,.{digits}f}"
-    return f"{figure['estimate']:,.{digits}f}", ends
+def _range_cells(figure: Range, digits: int) -> tuple[str, str]:
+    ends = f"{figure.low:,.{digits}f} to {figure.high:,.{digits}f}"
+    return f"{figure.estimate:,.{digits}f}", ends

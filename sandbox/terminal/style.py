@@ -1,4 +1,4 @@
-"""Tables, colours and short texts that all views in the terminal share.
+"""Tables, colours and text helpers that all terminal views share.
 
 Model text is untrusted: it never becomes markup.
 """
@@ -26,7 +26,7 @@ def plain(text: object, style: str = "") -> Text:
 
 
 def dash() -> Text:
-    """Stands for a value that is missing."""
+    """The sign for a missing value."""
     return Text("-", style="dim")
 
 
@@ -45,7 +45,7 @@ def _colour(value: float, scale: Scale) -> str:
 
 
 def change(ratings: Sequence[float | None], scale: Scale, digits: int = 0) -> Text:
-    """The ratings of the first and the last stage; of a single stage just that one."""
+    """The ratings of the first and the last stage; if there is a single stage, its rating."""
     if not ratings:
         return dash()
     ends = ratings if len(ratings) == 1 else (ratings[0], ratings[-1])
@@ -62,13 +62,13 @@ def short(text: str | None, width: int = 60) -> Text:
 
 
 def table(*columns: str, right: Sequence[str] = ()) -> Table:
-    """An empty table in the style of all tables."""
-    made = Table(box=None, pad_edge=False, header_style="bold", padding=(0, 2, 0, 0))
+    """Create an empty table in the common style."""
+    empty = Table(box=None, pad_edge=False, header_style="bold", padding=(0, 2, 0, 0))
     for column in columns:
-        made.add_column(column, justify="right" if column in right else "left", overflow="fold")
-    return made
+        empty.add_column(column, justify="right" if column in right else "left", overflow="fold")
+    return empty
 
 
 def show(console: Console, view: RenderableType) -> None:
-    """Print a view without cutting lines that are wider than the terminal."""
+    """Print a view without cropping lines that are wider than the terminal."""
     console.print(view, crop=False)

@@ -48,24 +48,26 @@ def curves(readers: Mapping[str, Reader], measure: Measure) -> Figure:
 
 
 def differences(addresses: Sequence[Address], scope: str) -> dict[str, Any]:
-    """What `compare` returns, with a figure of the differences of the first two groups.
+    """The fields of a `Comparison`, with a figure of the differences of the first two groups.
 
     Raises:
         InputError: see `sandbox.study.compare.compare`.
     """
     found = compare([str(address) for address in addresses])
-    titles = {name: _title(name) for name in found["groups"][0]["measures"]}
+    titles = {name: _title(name) for name in found.groups[0].measures}
     rows = [
-        {"measure": title, **one}
-        for comparison in found["comparisons"][:1]
+        {"measure": title, **by_scope[scope].as_dict()}
+        for comparison in found.comparisons[:1]
         for name, title in titles.items()
-        if comparison["measures"][name] is not None
-        for one in [comparison["measures"][name][scope]]
-        if one["difference"] is not None
+        for by_scope in [comparison.measures[name]]
+        if by_scope is not None and by_scope[scope].difference is not None
     ]
     about = "The second less the first, with the 95 % interval of each measure by itself."
     return {
-        **found,
+        "groups": found.groups,
+        "differing_keys": found.differing_keys,
+        "comparisons": found.comparisons,
+        "notes": found.notes,
         "scope": scope,
         "measures": titles,
         "figure": Figure("differences", "Differences", about, rows, charts.differences),

@@ -12,10 +12,11 @@ from agents.scale import Declaration
 from sandbox.datasets.formats.exchanges import columns, exchange_row
 from sandbox.datasets.schema import Schema
 from sandbox.datasets.source import Origin, SourcedExchange
-from sandbox.reading.agents import agent_measures, agents, internal_memory, read_agent
+from sandbox.reading.agents import agent_measures, agents, read_agent
 from sandbox.reading.calls import stream_calls
 from sandbox.reading.declaration import declaration_of
 from sandbox.reading.exchanges import stream_exchanges
+from sandbox.reading.memory import internal_memory
 from sandbox.viewer.addresses import Query
 from sandbox.viewer.queries import agent_order, call_filter, exchange_filter, memory_origin
 from storage.errors import InputError

@@ -7,7 +7,7 @@ from itertools import chain
 from pathlib import Path
 from typing import Any, Literal
 
-from sandbox.reading import agents, calls, charts, exchanges, runs
+from sandbox.reading import agents, calls, charts, exchange_detail, exchanges, memory, raters, runs
 from sandbox.reading import map as society_map
 from sandbox.reading.declaration import declaration_of
 from sandbox.reading.exchanges import PAGE, SEARCHED
@@ -191,7 +191,7 @@ class Pages:
         reader = self._catalog.open(key)
         person, round = agents.read_agent(reader, number), query.number("round")
         origin = memory_origin(query)
-        beliefs = agents.internal_memory(reader, number, round, query.text("q"), origin)
+        beliefs = memory.internal_memory(reader, number, round, query.text("q"), origin)
         return self._page(
             key,
             "agents",
@@ -202,10 +202,10 @@ class Pages:
             query=query,
             round=round,
             beliefs=Page.of(beliefs, page_of(query), _BELIEFS),
-            received=agents.latest_exchanges(reader, number, round, _LATEST),
-            given=agents.ratings_given(reader, number).get(number),
-            latest_given=agents.latest_ratings_given(reader, number, _LATEST),
-            raters=agents.raters_of(reader, number),
+            received=memory.latest_exchanges(reader, number, round, _LATEST),
+            given=raters.ratings_given(reader, number).get(number),
+            latest_given=raters.latest_ratings_given(reader, number, _LATEST),
+            raters=raters.raters_of(reader, number),
             charts=_history_charts(reader, number),
         )
 
@@ -230,7 +230,7 @@ class Pages:
     def exchange(self, key: str, number: int, query: Query) -> str:
         """One exchange, or one scene."""
         reader = self._catalog.open(key)
-        shown = exchanges.read_exchange(reader, number)
+        shown = exchange_detail.read_exchange(reader, number)
         return self._page(
             key,
             "exchanges",
@@ -287,7 +287,7 @@ class Pages:
         """Exchanges, agents and prior memories that say something."""
         reader, said = self._catalog.open(key), query.text("q") or ""
         wanted = terms(said)
-        found, hits = exchanges.hits(reader, said, page_of(query), _HITS)
+        found, hits = exchanges.search_page(reader, said, page_of(query), _HITS)
         replies = reader.calls_of([one.episode for one in hits])
         return self._page(
             key,
@@ -301,9 +301,10 @@ class Pages:
             hits=hits,
             agents=agents.agents(reader, said)[:_FOUND_AGENTS] if wanted else [],
             most=SEARCHED,
-            priors=agents.prior_memories(reader, said)[:_FOUND_AGENTS] if wanted else [],
+            priors=memory.prior_memories(reader, said)[:_FOUND_AGENTS] if wanted else [],
             places=lambda one: chain(
-                exchanges.text_parts(one), exchanges.unused_texts(replies.get(one.episode, ()))
+                exchange_detail.text_parts(one),
+                exchange_detail.unused_texts(replies.get(one.episode, ())),
             ),
         )
 

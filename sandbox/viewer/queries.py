@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from agents.scale import Declaration
-from sandbox.reading.agents import Origin, agent_orders
+from sandbox.reading.agents import agent_orders
 from sandbox.reading.calls import STATUSES, CallFilter
 from sandbox.reading.exchanges import ExchangeFilter, kinds, orders
+from sandbox.reading.memory import Origin
 from sandbox.viewer.addresses import Query
 
 

@@ -1,8 +1,8 @@
 """Charts as Vega-Lite specs: plain dicts over plain rows, drawn by the viewer and by reports.
 
-Call `themed` before drawing one without a page; `VERSION` is the Vega-Lite that they are for.
-Every function takes rows that may be empty. A value of None stays a gap. The range of ratings is
-that of the `Scale` that a function is given; names of scales and stages come with the rows.
+Call `themed` before drawing a spec outside a page; `VERSION` is the version of Vega-Lite. All
+functions accept empty rows. None is drawn as a gap. The range of ratings is that of the `Scale`
+argument; the names of scales and stages come with the rows.
 """
 
 from sandbox.reading.charts.agents import bias
@@ -14,10 +14,10 @@ from sandbox.reading.charts.parts import (
     VERSION,
     Rows,
     Spec,
-    headed,
     panels,
     stage_colours,
     themed,
+    with_title,
 )
 from sandbox.reading.charts.ranges import Scale, rating_bars
 from sandbox.reading.charts.ratings import agreement, distribution, lengths, margins, matrix
@@ -36,7 +36,6 @@ __all__ = [
     "differences",
     "distribution",
     "gains",
-    "headed",
     "history",
     "lengths",
     "margins",
@@ -50,4 +49,5 @@ __all__ = [
     "stage_colours",
     "themed",
     "versus",
+    "with_title",
 ]

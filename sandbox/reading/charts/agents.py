@@ -1,4 +1,4 @@
-"""Charts of agents: who rates high, whose advice is taken."""
+"""Charts of agents: the bias of raters."""
 
 from __future__ import annotations
 
@@ -8,21 +8,21 @@ from sandbox.reading.charts.parts import (
     Spec,
     category,
     chart,
-    coloured,
+    colour_channel,
+    distinct,
     kind_colours,
-    listed,
     number,
-    seen,
-    titled,
+    row_axis,
     tooltip,
     values,
+    with_agent_label,
 )
 
-SHOWN = 15  # of a long list: so many from the top, and where it has one from the bottom
+SHOWN = 15  # rows from each end of a long list
 
 
 def bias(rows: Rows) -> Spec:
-    """How much higher an agent rates than others rate the same texts, with its interval.
+    """How much higher an agent rates than other raters of the same texts, with its interval.
 
     Args:
         rows: `agent`, `name`, `label`, `deviation`, `low`, `high` (points of the scale), `n`;
@@ -30,9 +30,9 @@ def bias(rows: Rows) -> Spec:
     """
     known = [row for row in rows if row.get("deviation") is not None]
     ordered = sorted(known, key=lambda row: -values([row], "deviation")[0])
-    some = ordered if len(ordered) <= 2 * SHOWN else ordered[:SHOWN] + ordered[-SHOWN:]
-    labels = kind_colours(sorted(seen(rows, "label")))
-    colour = coloured("label", labels)
+    shown = ordered if len(ordered) <= 2 * SHOWN else ordered[:SHOWN] + ordered[-SHOWN:]
+    labels = kind_colours(sorted(distinct(rows, "label")))
+    colour = colour_channel("label", labels)
     x = "points above what others give"
     spread = {
         "mark": {"type": "rule", "strokeWidth": 1.5, "opacity": 0.65},
@@ -49,5 +49,10 @@ def bias(rows: Rows) -> Spec:
         },
     }
     return chart(
-        titled(some), ZERO, spread, dot, height=19 * max(1, len(some)), encoding=listed("who")
+        with_agent_label(shown),
+        ZERO,
+        spread,
+        dot,
+        height=19 * max(1, len(shown)),
+        encoding=row_axis("who"),
     )

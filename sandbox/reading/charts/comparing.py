@@ -1,4 +1,4 @@
-"""Charts of what is compared: runs, and memories that could be recalled."""
+"""Charts of comparisons: between runs, and between memories that could be recalled."""
 
 from __future__ import annotations
 
@@ -8,15 +8,15 @@ from sandbox.reading.charts.parts import (
     Rows,
     Spec,
     chart,
-    listed,
     number,
+    row_axis,
     tooltip,
-    upright,
+    vertical_line,
 )
 
 
 def differences(rows: Rows) -> Spec:
-    """Differences between two runs with their intervals; what crosses the line may be nothing.
+    """Differences between two runs with their intervals; those that include 0 are grey.
 
     Args:
         rows: `measure`, `difference`, `low`, `high`.
@@ -32,7 +32,9 @@ def differences(rows: Rows) -> Spec:
         "mark": {"type": "point", "shape": "square", "filled": True, "size": 70, "opacity": 1},
         "encoding": {"x": number("difference"), "color": colour, "tooltip": lines},
     }
-    return chart(rows, ZERO, spread, dot, height=30 * max(1, len(rows)), encoding=listed("measure"))
+    return chart(
+        rows, ZERO, spread, dot, height=30 * max(1, len(rows)), encoding=row_axis("measure")
+    )
 
 
 def recall(rows: Rows, threshold: float) -> Spec:
@@ -40,10 +42,10 @@ def recall(rows: Rows, threshold: float) -> Spec:
 
     Args:
         rows: `rank`, `question`, `distance` (cosine, 0-2), `chosen`.
-        threshold: the distance that divides them.
+        threshold: the distance below which a memory is recalled.
     """
     memories = [{**row, "memory": f"{row['rank']}. {row['question']}"} for row in rows]
-    line = upright(threshold, strokeWidth=1.5, **DASHED)
+    line = vertical_line(threshold, strokeWidth=1.5, **DASHED)
     chosen = {"test": "datum.chosen", "value": "--second"}
     stem = {
         "mark": {"type": "rule", "color": "--line-strong", "opacity": 0.5},
@@ -58,5 +60,5 @@ def recall(rows: Rows, threshold: float) -> Spec:
         },
     }
     return chart(
-        memories, line, stem, dot, height=22 * max(1, len(rows)), encoding=listed("memory")
+        memories, line, stem, dot, height=22 * max(1, len(rows)), encoding=row_axis("memory")
     )

@@ -14,8 +14,8 @@ from sandbox.reading.charts.ranges import (
     rating_legend,
 )
 
-MANY_EDGES = 2000  # from here on a map shows the edges of one agent at a time
-MANY_NODES = 2500  # from here on the cells of a map touch
+MANY_EDGES = 2000  # above this a map shows the edges of one agent at a time
+MANY_NODES = 2500  # above this the cells of a map touch
 
 
 def society(
@@ -27,14 +27,14 @@ def society(
 ) -> Spec:
     """The map of agents, and who rated whom.
 
-    A script can give the data sets `nodes` and `edges` new rows while the map stands, and colour
-    it by another measure: `usermeta.scales` and `usermeta.legends` have those of each.
+    A script can replace the rows of the data sets `nodes` and `edges` in a drawn map, and colour it
+    by another measure: `usermeta.scales` and `usermeta.legends` have the scale and legend of each.
 
     Args:
         nodes: `agent`, `name`, `label`, `x`, `y`, `value` (None: no score), `href`.
         edges: `x`, `y`, `x2`, `y2`, `rating`; left out where there are more than 2,000.
-        ratings: the scales that `value` can be on, by the name of the measure.
-        gains: likewise where `value` can be a gain. The first measure of all is drawn.
+        ratings: the scale of each measure that `value` can be.
+        gains: the scale of each gain that `value` can be. The first measure is drawn.
         shape: `grid`, equal squares that fill the plane, or `graph`, circles.
     """
     scales = {name: rating_colours(scale) for name, scale in ratings.items()}
@@ -77,7 +77,7 @@ def _agents(mark: Spec, fill: Spec, place: Spec) -> Spec:
 
 
 def _squares(fill: Spec) -> Spec:
-    half = "(isValid(datum.value) ? 0.5 : 0.32)"  # who has no score stands apart
+    half = "(isValid(datum.value) ? 0.5 : 0.32)"  # agents without a score are smaller
     ends = {"left": ("x", "-"), "right": ("x", "+"), "top": ("y", "-"), "bottom": ("y", "+")}
     place = {
         "x": _place("left", 0),

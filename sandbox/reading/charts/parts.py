@@ -1,7 +1,7 @@
-"""What all charts share: the house style, the colours of both themes, and parts of specs.
+"""Shared parts of charts: style, colours of both themes, and parts of specs.
 
-A colour in a spec is the name of a variable in `viewer/static/colours.css` (`--second`). The
-page's script puts in what the reader's theme says; everyone else calls `themed` before drawing.
+A colour in a spec is the name of a variable in `viewer/static/colours.css` (`--second`). In pages
+a script replaces it by the colour of the current theme; elsewhere `themed` does.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ Rows = Sequence[Row]
 Spec = dict[str, Any]
 
 SCHEMA = "https://vega.github.io/schema/vega-lite/v6.json"
-VERSION = "6.4"  # of Vega-Lite, as vl-convert wants to hear it
+VERSION = "6.4"  # of Vega-Lite, in the format of vl-convert
 
 STAGES = ["--first", "--second", "--fourth", "--fifth", "--sixth"]
 PEERS = "--peers"
@@ -27,13 +27,16 @@ RAMP = [f"--ramp-{step}" for step in range(1, 8)]
 DIVERGING = [f"--diverge-{step}" for step in range(1, 6)]
 
 
-FEW_ROUNDS = 6  # up to here each has a tick
-ROWS = ("values", "datasets")  # what people and models wrote is not read for colours
+FEW_ROUNDS = 6  # up to this number each has a tick
+ROWS = (
+    "values",
+    "datasets",
+)  # keys whose values may contain untrusted text; colours are not replaced there
 
 FONT = "system-ui, -apple-system, 'Segoe UI', 'Helvetica Neue', Arial, sans-serif"
 
 CONFIG: Spec = {
-    "aria": False,  # the figure has a description, and its data a link
+    "aria": False,  # pages have a description and a link to the data
     "background": "--surface",
     "font": FONT,
     "padding": 4,
@@ -88,9 +91,9 @@ CONFIG: Spec = {
 # Themes
 
 _PADDING = {"left": 16, "top": 4, "right": 8, "bottom": 4}
-"""Of a picture: labels are wider in some fonts than in the one that they were measured in."""
+"""Of an image: labels can be wider than measured, in other fonts."""
 
-_BESIDE = 65  # pixels of a panel's axis, and of what lies between panels
+_PANEL_MARGIN = 65  # pixels: the axis of a panel, and the gap between panels
 
 
 @cache
@@ -102,16 +105,16 @@ def palette(dark: bool = False) -> dict[str, str]:
 
 
 def themed(spec: Spec, dark: bool = False, width: int = 600) -> Spec:
-    """A copy that can be drawn without a page: real colours, and a size where it had its box's.
+    """A copy of a spec that can be drawn outside a page, with colours and a fixed size.
 
     Args:
         spec: the chart.
         dark: in the colours of the dark theme.
-        width: pixels, of all panels together.
+        width: the total width in pixels.
     """
     drawn: Spec = _replaced(spec, palette(dark))
     if "concat" in drawn:
-        each = width // drawn["columns"] - _BESIDE
+        each = width // drawn["columns"] - _PANEL_MARGIN
         panels = [{**panel, "width": each} for panel in drawn["concat"]]
         return {**drawn, "concat": panels, "padding": _PADDING}
     sizes = {side: width for side in ("width", "height") if drawn.get(side) == "container"}
@@ -134,7 +137,7 @@ def _replaced(value: Any, colours: Mapping[str, str]) -> Any:
 
 
 def chart(rows: Rows, *layers: Spec, **parts: Any) -> Spec:
-    """A spec of one view, or of layers over the same rows."""
+    """Build the spec of a single view, or of layers that share rows."""
     body = layers[0] if len(layers) == 1 else {"layer": list(layers)}
     return {
         "$schema": SCHEMA,
@@ -148,10 +151,10 @@ def chart(rows: Rows, *layers: Spec, **parts: Any) -> Spec:
 
 
 def panels(charts: Mapping[str, Spec]) -> Spec:
-    """Charts beside each other, two in a row, with one legend and one scale of y.
+    """Arrange charts in rows of two, with a shared legend and y scale.
 
     Args:
-        charts: of one view each, by their titles.
+        charts: single-view specs by title.
     """
     shared = ("$schema", "autosize", "config", "width")
     return {
@@ -166,18 +169,18 @@ def panels(charts: Mapping[str, Spec]) -> Spec:
     }
 
 
-def headed(spec: Spec, title: str, subtitle: Sequence[str]) -> Spec:
-    """A chart with a title and lines below it, for a picture that stands by itself."""
+def with_title(spec: Spec, title: str, subtitle: Sequence[str]) -> Spec:
+    """Add a title and subtitle lines to a chart, for a standalone image."""
     return {**spec, "title": {"text": title, "subtitle": list(subtitle), "offset": 12}}
 
 
 def stage_colours(stages: Sequence[str]) -> dict[str, str]:
-    """A colour for each stage of an episode, by its place."""
+    """A colour for each stage of an episode, by position."""
     return {stage: STAGES[i % len(STAGES)] for i, stage in enumerate(stages)}
 
 
 def kind_colours(kinds: Sequence[str]) -> dict[str, str]:
-    """A colour for each of some kinds that have no order."""
+    """A colour for each of several unordered kinds."""
     return {kind: KINDS[i % len(KINDS)] for i, kind in enumerate(kinds)}
 
 
@@ -192,26 +195,26 @@ def category(field: str, title: str | None = None, **more: Any) -> Spec:
 
 
 def by_round(rows: Rows) -> Spec:
-    """Rounds along the x axis: whole numbers, not from zero."""
+    """The x channel of rounds: integers, not starting at zero."""
     scale = {"nice": False, "zero": False, "padding": 14}
-    return number("round", axis=whole(rows), scale=scale)
+    return number("round", axis=round_ticks(rows), scale=scale)
 
 
-def whole(rows: Rows) -> Spec:
-    """Ticks of rounds: each of a few, of many some."""
+def round_ticks(rows: Rows) -> Spec:
+    """The axis of rounds: a tick for each round if there are few."""
     rounds = sorted(set(values(rows, "round")))
     few: Spec = {"values": rounds} if len(rounds) <= FEW_ROUNDS else {"tickMinStep": 1}
     return {"format": "d", **few}
 
 
-def coloured(field: str, colours: Mapping[str, str], **more: Any) -> Spec:
-    """A colour for each value of a field."""
+def colour_channel(field: str, colours: Mapping[str, str], **more: Any) -> Spec:
+    """The colour channel of a field."""
     scale = {"domain": list(colours), "range": list(colours.values())}
     return category(field, scale=scale, **more)
 
 
 def tooltip(*fields: str) -> list[Spec]:
-    """Lines of a tooltip: `field`, or `field:format` for a number."""
+    """Tooltip channels: `field`, or `field:format` for a number."""
     split = (field.partition(":") for field in fields)
     return [
         {"field": name, "title": name, **({"type": "quantitative", "format": form} if form else {})}
@@ -220,26 +223,26 @@ def tooltip(*fields: str) -> list[Spec]:
 
 
 def values(rows: Rows, *fields: str) -> list[float]:
-    """The numbers of these fields; what is missing is left out."""
-    found = (row.get(field) for row in rows for field in fields)
-    return [float(value) for value in found if isinstance(value, (int, float))]
+    """The numbers in these fields, without missing values."""
+    cells = (row.get(field) for row in rows for field in fields)
+    return [float(value) for value in cells if isinstance(value, (int, float))]
 
 
-def seen(rows: Rows, field: str) -> list[str]:
-    """The distinct values of a field, in their order."""
+def distinct(rows: Rows, field: str) -> list[str]:
+    """The distinct values of a field, in the order of their first occurrence."""
     return list(dict.fromkeys(str(row[field]) for row in rows))
 
 
-def titled(rows: Rows) -> list[dict[str, object]]:
-    """With `who`: a name that is one agent's alone."""
+def with_agent_label(rows: Rows) -> list[dict[str, object]]:
+    """Add a column `who` with a unique name of the agent."""
     return [{**row, "who": f"{row['name']} #{row['agent']}"} for row in rows]
 
 
 DASHED: Spec = {"color": "--first", "strokeDash": [5, 3]}
 
 
-def upright(at: float, **mark: Any) -> Spec:
-    """A line from top to bottom at a value of x."""
+def vertical_line(at: float, **mark: Any) -> Spec:
+    """A vertical line at a value of x."""
     return {
         "data": {"values": [{}]},
         "mark": {"type": "rule", **mark},
@@ -247,10 +250,10 @@ def upright(at: float, **mark: Any) -> Spec:
     }
 
 
-ZERO = upright(0, color="--line-strong")
+ZERO = vertical_line(0, color="--line-strong")
 
 
-def listed(field: str) -> Spec:
-    """The rows in their order, one below the other."""
+def row_axis(field: str) -> Spec:
+    """The y channel of a list: rows from top to bottom, in the given order."""
     axis = {"grid": True, "domain": False, "labelColor": "--ink"}
     return {"y": category(field, sort=None, axis=axis)}

@@ -1,7 +1,7 @@
-"""Ranges of rating scales as charts show them: colours, ticks, axes and the bars of histograms.
+"""Ranges of rating scales in charts: colours, ticks, axes, and bars of histograms.
 
-Nothing here knows a range: each function takes the scale that is drawn. Gains are positive where
-a rating moved to the better end, whichever that is, so that they need no reversal.
+Each function takes the scale that is drawn. Gains are positive where a rating moved to the better
+end, so they are never reversed.
 """
 
 from __future__ import annotations
@@ -14,20 +14,20 @@ from typing import Literal, Protocol
 
 from sandbox.reading.charts.parts import DIVERGING, RAMP, Rows, Spec, values
 
-MOST_BARS = 21  # a histogram with more values than this shows bins
-MOST_TICKS = 11  # an axis with more values than this has ticks at some of them
-DARK = 0.53  # part of the ramp from which text on it has the colour of its upper end
+MOST_BARS = 21  # a histogram of more values has bins
+MOST_TICKS = 11  # an axis with more values has ticks only at some
+DARK = 0.53  # position on the ramp above which text on it is light
 
 
 class Scale(Protocol):
-    """What charts need to know of a rating scale.
+    """The attributes of a rating scale that charts use.
 
     Attributes:
-        name: the field of rows that has its values, where a chart shows several scales.
-        title: the name as people read it.
-        low, high: its ends.
-        integer: whether ratings are whole numbers.
-        better: which end is the better one.
+        name: the column of its values, where a chart shows several scales.
+        title: the displayed name.
+        low, high: the range.
+        integer: whether ratings are integers.
+        better: the better end.
     """
 
     @property
@@ -53,7 +53,7 @@ class Scale(Protocol):
 
 
 def span(scale: Scale) -> str:
-    """The range as axes state it, with the better end where that is the low one."""
+    """The range for axis titles, with a remark if lower is better."""
     joint = "\u2013" if scale.low >= 0 else " to "
     direction = "" if scale.better == "high" else ", lower is better"
     return f"{_plain(scale.low)}{joint}{_plain(scale.high)}{direction}"
@@ -67,20 +67,20 @@ def ticks(scale: Scale) -> Spec:
 
 
 def whole_domain(scale: Scale) -> list[float]:
-    """The domain of an axis that shows all of a scale, with some room at both ends."""
+    """The domain of an axis that shows a whole scale, with a margin at both ends."""
     room = (scale.high - scale.low) * 0.05
     return [scale.low - room, scale.high + room]
 
 
 def fitted_domain(rows: Rows, scale: Scale, *fields: str) -> list[float]:
     """The domain of an axis that shows the part of a scale that has values."""
-    found = values(rows, *fields) or [scale.low, scale.high]
-    room = max((scale.high - scale.low) / 60, (max(found) - min(found)) * 0.08)
-    return [max(scale.low, min(found) - room), min(scale.high, max(found) + room)]
+    shown = values(rows, *fields) or [scale.low, scale.high]
+    room = max((scale.high - scale.low) / 60, (max(shown) - min(shown)) * 0.08)
+    return [max(scale.low, min(shown) - room), min(scale.high, max(shown) + room)]
 
 
 def gain_domain(rows: Rows, scale: Scale, *fields: str) -> list[float]:
-    """The domain of an axis of gains: symmetrical about 0, as far as the values reach."""
+    """The domain of an axis of gains: symmetric about 0, fitted to the values."""
     most = scale.high - scale.low
     reach = max((abs(value) for value in values(rows, *fields)), default=most)
     reach = min(most, max(reach * 1.08, most / 60))
@@ -91,19 +91,19 @@ def gain_domain(rows: Rows, scale: Scale, *fields: str) -> list[float]:
 
 
 def rating_colours(scale: Scale) -> Spec:
-    """The colour scale of ratings: the ramp over the range, its upper end for the better one."""
+    """The colour scale of ratings: the ramp over the range, reversed if lower is better."""
     ramp = RAMP if scale.better == "high" else RAMP[::-1]
     return {"domain": [scale.low, scale.high], "range": ramp, "clamp": True}
 
 
 def rating_legend(scale: Scale) -> Spec:
-    """A legend with both ends of a range and its middle."""
+    """A legend with the ends and the middle of a range."""
     middle = (scale.low + scale.high) / 2
     return {"title": None, "values": [scale.low, middle, scale.high], "format": ",~r"}
 
 
 def gain_colours(scale: Scale) -> Spec:
-    """The colour scale of gains: full colours from half the range on."""
+    """The colour scale of gains: saturated from half the range on."""
     reach = (scale.high - scale.low) / 2
     return {"domain": [-reach, reach], "range": DIVERGING, "clamp": True, "interpolate": "lab"}
 
@@ -116,7 +116,7 @@ def gain_legend(scale: Scale) -> Spec:
 
 
 def rating_ink(field: str, scale: Scale) -> Spec:
-    """The colour of text on a cell that is coloured by a rating."""
+    """The colour of text on a cell that is colour_channel by a rating."""
     width = DARK * (scale.high - scale.low)
     if scale.better == "high":
         return ink(f"datum.{field} >= {scale.low + width}")
@@ -124,10 +124,10 @@ def rating_ink(field: str, scale: Scale) -> Spec:
 
 
 def ink(dark: str) -> Spec:
-    """The colour of text on a cell of the ramp, given the test that the cell is in its upper part.
+    """The colour of text on a cell of the ramp.
 
     Args:
-        dark: a Vega expression.
+        dark: a Vega expression: whether the cell is in the dark part of the ramp.
     """
     return {"condition": {"test": dark, "value": "--on-7"}, "value": "--on-1"}
 
@@ -140,17 +140,17 @@ class Bars:
     """The bars of a histogram: one for each value, or one for each bin of values.
 
     Attributes:
-        starts: the lowest value of each, ascending.
-        labels: what stands below each.
+        starts: the lowest value of each bar, ascending.
+        labels: the axis label of each bar.
     """
 
     starts: tuple[float, ...]
     labels: tuple[str, ...]
 
     def label(self, value: float) -> str:
-        """The label of the bar that counts a value; the first or last one for values outside."""
-        place = bisect_right(self.starts, round(value, 9)) - 1
-        return self.labels[max(0, place)]
+        """The label of the bar that a value belongs to; the nearest bar for values outside."""
+        index = bisect_right(self.starts, round(value, 9)) - 1
+        return self.labels[max(0, index)]
 
     @property
     def domain(self) -> Spec:
@@ -167,7 +167,7 @@ def rating_bars(scale: Scale) -> Bars:
 
 
 def gain_bars(scale: Scale) -> Bars:
-    """The bars of gains: symmetrical about 0, which has a bar of its own."""
+    """The bars of gains: symmetric about 0, which has its own bar."""
     most = scale.high - scale.low
     if scale.integer and 2 * most < MOST_BARS:
         return _each(-int(most), int(most))
@@ -176,11 +176,11 @@ def gain_bars(scale: Scale) -> Bars:
     below = [(-high, -low) for low, high in reversed(bins)]
     if scale.integer:
         starts = [low for low, _ in below] + [0.0] + [low for low, _ in bins]
-    else:  # a value where two bins meet belongs to the one further from 0
+    else:  # a value on the border of two bins belongs to the outer one
         inner = [math.nextafter(low, 0.0) for low, _ in below[1:]]
         above = [math.nextafter(0.0, 1.0), *(low for low, _ in bins[1:])]
         starts = [below[0][0], *inner, 0.0, *above]
-    labels = [*(_label(*one) for one in below), "0", *(_label(*one) for one in bins)]
+    labels = [*(_label(*ends) for ends in below), "0", *(_label(*ends) for ends in bins)]
     return Bars(tuple(starts), tuple(labels))
 
 
@@ -190,13 +190,13 @@ def _each(low: int, high: int) -> Bars:
 
 
 def _bins(low: float, high: float, count: int, integer: bool) -> Iterator[tuple[float, float]]:
-    """The ends of about `count` bins that begin at multiples of 1, 2 or 5 times a power of 10."""
+    """The ends of about `count` bins that start at multiples of 1, 2 or 5 times a power of 10."""
     step = _step((high - low) / count)
-    place = math.floor(low / step + 1e-9)
+    multiple = math.floor(low / step + 1e-9)
     start = low
     while start < high - 1e-9 * step:
-        place += 1
-        following = round(place * step, 10)
+        multiple += 1
+        following = round(multiple * step, 10)
         if following <= start:  # rounding of a narrow range far from 0
             continue
         is_last = following >= high - 1e-9 * step
@@ -214,5 +214,5 @@ def _label(low: float, high: float) -> str:
 
 
 def _plain(number: float) -> str:
-    """A number without needless decimals, and with a minus sign."""
+    """A number without trailing zeros, with a typographic minus sign."""
     return f"{number or 0:,.12g}".replace("-", "\u2212")

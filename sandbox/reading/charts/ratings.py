@@ -1,4 +1,4 @@
-"""Charts of ratings: how they are distributed, and who gave them to whom."""
+"""Charts of ratings: distributions, raters against authors, and agreement with the observer."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from sandbox.reading.charts.parts import (
     Spec,
     category,
     chart,
-    coloured,
+    colour_channel,
+    distinct,
     kind_colours,
     number,
-    seen,
     tooltip,
     values,
 )
@@ -31,24 +31,24 @@ from sandbox.reading.charts.ranges import (
 
 
 def distribution(rows: Rows, scale: Scale, colours: Mapping[str, str]) -> Spec:
-    """How often each rating was given, as a share of the ratings of whoever gave it.
+    """How often each rating was given, as a share of the ratings by the same rater.
 
     Args:
         rows: `rating`, `who`, `count`.
-        scale: what is rated.
+        scale: the scale of the ratings.
         colours: the colour of each `who`.
     """
     return _shares(rows, "rating", "who", rating_bars(scale), colours)
 
 
 def margins(rows: Rows, scale: Scale) -> Spec:
-    """How often one answer is rated above another by how much, as a share of each kind of pair.
+    """How often pairs of answers have each rating difference, as a share of each kind of pair.
 
     Args:
         rows: `margin` (points, positive where it is better), `pairs` (their kind), `count`.
-        scale: what is rated.
+        scale: the scale of the ratings.
     """
-    return _shares(rows, "margin", "pairs", gain_bars(scale), kind_colours(seen(rows, "pairs")))
+    return _shares(rows, "margin", "pairs", gain_bars(scale), kind_colours(distinct(rows, "pairs")))
 
 
 def _shares(rows: Rows, field: str, kind: str, bars: Bars, colours: Mapping[str, str]) -> Spec:
@@ -67,7 +67,7 @@ def _shares(rows: Rows, field: str, kind: str, bars: Bars, colours: Mapping[str,
         "x": {**_ordinal(field, bars, paddingInner=0.25), "axis": _LINES},
         "xOffset": {"field": kind, "type": "nominal", "scale": {"domain": list(shown)}},
         "y": number("share", axis={"format": "~%", "tickCount": 5}),
-        "color": coloured(kind, shown, legend=legend),
+        "color": colour_channel(kind, shown, legend=legend),
         "tooltip": tooltip(kind, field, "share:.1%", "count:,d"),
     }
     mark = {"type": "bar", "cornerRadiusEnd": 1}
@@ -77,7 +77,7 @@ def _shares(rows: Rows, field: str, kind: str, bars: Bars, colours: Mapping[str,
 def _binned(
     rows: Rows, bars: Mapping[str, Bars], fields: tuple[str, str], count: str
 ) -> Counter[tuple[str, str]]:
-    """Sums of a count by two fields, of which those in `bars` are numbers."""
+    """Sums of a count by two fields; numeric fields are binned by their `bars`."""
     sums: Counter[tuple[str, str]] = Counter()
     for row in rows:
         first, second = (
@@ -89,7 +89,7 @@ def _binned(
 
 
 def _ordinal(field: str, bars: Bars, title: str | None = None, **scale: object) -> Spec:
-    """An ordinal channel with a place for each bar."""
+    """An ordinal channel with a position for each bar."""
     return {
         "field": field,
         "type": "ordinal",
@@ -99,16 +99,16 @@ def _ordinal(field: str, bars: Bars, title: str | None = None, **scale: object) 
 
 
 _LINES: Spec = {"labelAngle": 0, "labelExpr": "split(datum.label, ' ')", "labelSeparation": 3}
-"""An x axis with labels of bins in lines, so that all of them have room."""
+"""An x axis whose bin labels are split into lines, so that all of them fit."""
 
 
 def lengths(rows: Rows, scale: Scale, title: str) -> Spec:
-    """Lengths of answers by their rating: the middle half, the median, and how many there are.
+    """Lengths of answers by rating: quartiles, median, and the number of answers.
 
     Args:
         rows: `rating` (a label of `rating_bars`), `low`, `middle`, `high` (quartiles, characters),
             `answers`.
-        scale: what is rated.
+        scale: the scale of the ratings.
         title: of the x axis.
     """
     height = {"scale": {"zero": False, "padding": 12}}
@@ -137,11 +137,11 @@ def lengths(rows: Rows, scale: Scale, title: str) -> Spec:
 
 
 def matrix(rows: Rows, scale: Scale) -> Spec:
-    """Raters against authors by the demographic they started with: mean ratings.
+    """Mean ratings by the starting demographics of rater and author.
 
     Args:
         rows: `rater_label`, `author_label`, `mean` (or None), `n`.
-        scale: what is rated.
+        scale: the scale of the ratings.
     """
     top = {"labelAngle": 0, "orient": "top", "domain": False}
     encoding = {
@@ -154,7 +154,7 @@ def matrix(rows: Rows, scale: Scale) -> Spec:
     text = {"text": _text("mean", ".2f"), "color": rating_ink("mean", scale)}
     mean = {"mark": _FIGURE, "encoding": text}
     return chart(
-        rows, cell, mean, height=46 * max(1, len(seen(rows, "rater_label"))), encoding=encoding
+        rows, cell, mean, height=46 * max(1, len(distinct(rows, "rater_label"))), encoding=encoding
     )
 
 
@@ -167,11 +167,11 @@ def _text(field: str, form: str) -> Spec:
 
 
 def agreement(rows: Rows, scale: Scale) -> Spec:
-    """Peers against the observer over the same drafts: how many drafts got which pair.
+    """The number of drafts by the peers' mean rating and by the observer's rating.
 
     Args:
         rows: `peers` (their mean), `observer`, `drafts`.
-        scale: what is rated.
+        scale: the scale of the ratings.
     """
     bars = rating_bars(scale)
     counts = _binned(rows, {"peers": bars, "observer": bars}, ("peers", "observer"), "drafts")

@@ -1,4 +1,4 @@
-"""Charts by round: curves, one scale against another, ratings that are missing."""
+"""Charts by round: curves, one scale against another, and missing ratings."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ from sandbox.reading.charts.parts import (
     by_round,
     category,
     chart,
-    coloured,
+    colour_channel,
+    distinct,
     kind_colours,
     number,
-    seen,
+    round_ticks,
     tooltip,
     values,
-    whole,
 )
 from sandbox.reading.charts.ranges import (
     Scale,
@@ -30,42 +30,42 @@ from sandbox.reading.charts.ranges import (
     whole_domain,
 )
 
-MANY_ROUNDS = 40  # from here on a curve has no points
+MANY_ROUNDS = 40  # above this a curve has no points
 
 
 def curves(rows: Rows, scale: Scale, colours: Mapping[str, str]) -> Spec:
-    """One scale by round: means with their 95 % interval, of each stage and of peers.
+    """Means on a scale by round with their 95 % intervals, for each stage and for peers.
 
     Args:
         rows: `round`, `series`, `mean`, `low`, `high`, `n`.
-        scale: what is rated.
+        scale: the scale of the ratings.
         colours: the colour of each series.
     """
-    known = {name: colour for name, colour in colours.items() if name in seen(rows, "series")}
+    known = {name: colour for name, colour in colours.items() if name in distinct(rows, "series")}
     domain = fitted_domain(rows, scale, *_ENDS)
     return _bands(rows, "series", known or colours, f"mean, {span(scale)}", domain)
 
 
 def versus(rows: Rows, scale: Scale) -> Spec:
-    """The same curve of several runs.
+    """The same measure by round, of several runs.
 
     Args:
         rows: `run`, `round`, `mean`, `low`, `high`.
-        scale: what is rated.
+        scale: the scale of the ratings.
     """
-    colours = kind_colours(seen(rows, "run"))
+    colours = kind_colours(distinct(rows, "run"))
     domain = fitted_domain(rows, scale, *_ENDS)
     return _bands(rows, "run", colours, f"mean, {span(scale)}", domain)
 
 
 def gains(rows: Rows, scale: Scale) -> Spec:
-    """The same curve of several runs, of gains.
+    """The same gain by round, of several runs.
 
     Args:
         rows: `run`, `round`, `mean`, `low`, `high` (points, positive where it is better).
-        scale: on which something is gained.
+        scale: the scale of the gains.
     """
-    colours = kind_colours(seen(rows, "run"))
+    colours = kind_colours(distinct(rows, "run"))
     return _bands(rows, "run", colours, "mean gain, points", gain_domain(rows, scale, *_ENDS))
 
 
@@ -76,10 +76,10 @@ def _bands(
     rows: Rows, field: str, colours: Mapping[str, str], title: str, domain: list[float]
 ) -> Spec:
     scale = {"domain": domain, "nice": False, "zero": False}
-    colour = coloured(field, colours)
+    colour = colour_channel(field, colours)
     few = len(set(values(rows, "round"))) <= MANY_ROUNDS
-    once = len(values(rows, "round")) == len(colours)
-    band = {"type": "rule", "opacity": 0.5} if once else {"type": "area", "opacity": 0.14}
+    single_points = len(values(rows, "round")) == len(colours)
+    band = {"type": "rule", "opacity": 0.5} if single_points else {"type": "area", "opacity": 0.14}
     ends = {"y": number("low", title, scale=scale), "y2": {"field": "high"}}
     spread = {"mark": {**band, "tooltip": False}, "encoding": {**ends, "color": colour}}
     means = {
@@ -95,7 +95,7 @@ def _bands(
 
 
 def plane(rows: Rows, x: Scale, y: Scale) -> Spec:
-    """One scale against another: the path of a run through its rounds, and its Pareto front.
+    """One scale against another: the path of a run over its rounds, and the Pareto front.
 
     Args:
         rows: `round`, the mean of each scale by the scale's name, `front`: no other round is
@@ -144,13 +144,13 @@ def _axis(rows: Rows, scale: Scale) -> Spec:
 
 
 def _rounds(rows: Rows, lines: list[Spec]) -> Spec:
-    colour = number("round", scale={"range": RAMP}, legend=whole(rows))
+    colour = number("round", scale={"range": RAMP}, legend=round_ticks(rows))
     point = {"type": "circle", "size": 80, "opacity": 1, "stroke": "--soft", "strokeWidth": 0.6}
     return {"mark": point, "encoding": {"color": colour, "tooltip": lines}}
 
 
 def missing(rows: Rows) -> Spec:
-    """Ratings that could not be read, by round and by what became of the reply.
+    """Ratings that could not be parsed, by round and by the status of the reply.
 
     Args:
         rows: `round`, `outcome` (cut, empty, unreadable or failed), `count`.
@@ -158,7 +158,7 @@ def missing(rows: Rows) -> Spec:
     encoding = {
         "x": {"field": "round", "type": "ordinal", "axis": {"labelAngle": 0}},
         "y": number("count", "ratings missing", axis={"tickMinStep": 1, "format": "d"}),
-        "color": coloured("outcome", OUTCOMES),
+        "color": colour_channel("outcome", OUTCOMES),
         "tooltip": tooltip("round", "outcome", "count"),
     }
     mark = {"type": "bar", "stroke": "--surface", "strokeWidth": 1, "width": {"band": 0.7}}
@@ -166,11 +166,11 @@ def missing(rows: Rows) -> Spec:
 
 
 def history(rows: Rows, scale: Scale, colours: Mapping[str, str]) -> Spec:
-    """One agent's own scores by round: from the first stage to the last.
+    """The scores of one agent by round and stage.
 
     Args:
         rows: `round`, `stage`, `score`.
-        scale: what is rated.
+        scale: the scale of the ratings.
         colours: the colour of each stage.
     """
     title, axis = f"score, {span(scale)}", ticks(scale)
@@ -186,7 +186,7 @@ def history(rows: Rows, scale: Scale, colours: Mapping[str, str]) -> Spec:
         "mark": {"type": "point", "size": 80, "filled": True, "opacity": 1},
         "encoding": {
             "y": number("score", title, scale=domain, axis=axis),
-            "color": coloured("stage", colours),
+            "color": colour_channel("stage", colours),
             "shape": category("stage", scale={"domain": list(colours)}),
             "tooltip": tooltip("round", "stage", "score"),
         },

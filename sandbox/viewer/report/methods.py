@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from typing import NamedTuple
 
 from agents.scale import Declaration, Scale
-from sandbox.reading.figures import sentence
+from sandbox.reading.figures import capitalized
 from sandbox.reading.influence import Bands
 from sandbox.viewer.report.tables import stage_title
 
@@ -73,7 +73,7 @@ def methods(declared: Declaration, scenes: bool) -> list[Method]:
     return [
         Method("Exchange", _exchange(declared, scenes)),
         _FAILED,
-        *(Method(sentence(scale.title), _scale(scale, declared)) for scale in declared.scales),
+        *(Method(capitalized(scale.title), _scale(scale, declared)) for scale in declared.scales),
         _MISSING,
         *_gains(declared),
         *_INTERVALS,

@@ -17,7 +17,7 @@ from agents.forms import Status
 from agents.scale import Declaration, Measure, Scale
 from sandbox.datasets.survey import Survey
 from sandbox.reading.declaration import measure_ids
-from sandbox.reading.figures import sentence
+from sandbox.reading.figures import capitalized
 from sandbox.reading.influence import Influence
 from sandbox.reading.metrics import EPISODE, FormCalls, Outcomes
 from sandbox.reading.runs import Overview
@@ -87,10 +87,10 @@ class Estimate(NamedTuple):
         found = student(values) if authors is None else clustered(values, authors)
         signs = np.sign(np.round(values, 6))  # means of several ratings can be off by 1e-16
         return cls(
-            mean=found["difference"],
-            low=found["low"],
-            high=found["high"],
-            n=found["n"],
+            mean=found.difference,
+            low=found.low,
+            high=found.high,
+            n=len(values),
             above=int((signs > 0).sum()),
             below=int((signs < 0).sum()),
         )
@@ -169,7 +169,7 @@ def means(found: Sequence[Scope], declared: Declaration) -> Table:
 
 
 def _named(measure: Measure, declared: Declaration) -> Cell:
-    title = sentence(measure.scale.title)
+    title = capitalized(measure.scale.title)
     if measure.kind == "gain":
         return Cell(f"Gain in {measure.scale.title}")
     return Cell(f"{title}, {stage_title(declared, measure.stage)}", range_of(measure.scale))
@@ -197,7 +197,7 @@ def changes(found: Sequence[Scope], declared: Declaration) -> Table:
     gains = [one for one in declared.measures if one.kind == "gain"]
     rows = [
         [
-            Cell(f"{sentence(one.scale.title)}: {how}"),
+            Cell(f"{capitalized(one.scale.title)}: {how}"),
             *(_share(count(scope.means[one.name]), scope.means[one.name].n) for scope in found),
         ]
         for one in gains

@@ -1,0 +1,126 @@
+"""One exchange with its ratings, calls and text changes, and a list of all its texts."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from itertools import pairwise
+
+from sqlalchemy import select
+
+from agents.scale import Declaration
+from sandbox.reading.calls import Call, calls_of
+from sandbox.reading.declaration import declaration_of
+from sandbox.reading.records import PAGES_ONLY, Record
+from sandbox.reading.text_diff import Piece, changes
+from storage import tables
+from storage.errors import NotThere
+from storage.exchanges import (
+    Exchange,
+    GivenRating,
+    Observation,
+    exchange,
+)
+from storage.reader import Journalled, Reader
+from storage.scenes import Scene
+
+
+@dataclass(frozen=True, kw_only=True)
+class ExchangeDetail(Record):
+    """One exchange with all ratings, observations and calls.
+
+    The attributes of `storage.exchanges.Exchange`, and:
+        mean_rating: the mean of the peers' ratings.
+        models: the names of all models that took part.
+        calls: in the order of the journal.
+        exchange: the exchange itself.
+        changes: by stage, the word diff against the previous stage; None where a text is missing.
+        previous, next: the numbers of the stored exchanges before and after it.
+    """
+
+    episode: int
+    round: int
+    author: int | None
+    label: str | None
+    persona: str | None
+    question: str
+    question_source: str | None
+    texts: Mapping[str, str | None]
+    ratings: Sequence[GivenRating]
+    failed_at: str | None
+    observations: Sequence[Observation]
+    model: str
+    scene: Scene | None
+    mean_rating: float | None
+    models: Sequence[str]
+    calls: Sequence[Call]
+    exchange: Exchange = field(metadata=PAGES_ONLY)
+    changes: Mapping[str, Sequence[Piece] | None] = field(metadata=PAGES_ONLY)
+    previous: int | None = field(metadata=PAGES_ONLY)
+    next: int | None = field(metadata=PAGES_ONLY)
+    declaration: Declaration = field(metadata=PAGES_ONLY)
+
+
+def read_exchange(reader: Reader, number: int) -> ExchangeDetail:
+    """Read one exchange, by its number within the run.
+
+    Raises:
+        NotThere: there is no such exchange.
+    """
+    stored, declared = exchange(reader, number), declaration_of(reader)
+    if stored is None:
+        last = reader.run.rounds * reader.run.per_round - 1
+        raise NotThere(f"episode {number}: not played; expected a played one of 0 to {last}")
+    previous, following = _neighbours(reader, number)
+    return ExchangeDetail(
+        **stored._asdict(),
+        mean_rating=stored.mean_rating,
+        models=sorted(stored.models),
+        calls=calls_of(reader, [number]),
+        exchange=stored,
+        changes=stage_changes(stored),
+        previous=previous,
+        next=following,
+        declaration=declared,
+    )
+
+
+def _neighbours(reader: Reader, number: int) -> tuple[int | None, int | None]:
+    e = tables.episodes
+    one_id = select(e.c.id).where(e.c.run_id == reader.run.id).limit(1)
+    before = reader.scalar(one_id.where(e.c.id < reader.base + number).order_by(e.c.id.desc()))
+    after = reader.scalar(one_id.where(e.c.id > reader.base + number).order_by(e.c.id))
+    return before and before - reader.base, after and after - reader.base
+
+
+def stage_changes(exchange: Exchange) -> dict[str, list[Piece] | None]:
+    """The word diff of each stage against the previous stage; the first stage is left out."""
+    stages = list(exchange.texts)
+    return {
+        stage: changes(exchange.texts[before], exchange.texts[stage])
+        for before, stage in pairwise(stages)
+    }
+
+
+def text_parts(exchange: Exchange) -> Iterator[tuple[str, str | None]]:
+    """All texts of an exchange, each with the name of the part that it belongs to."""
+    yield "question", exchange.question
+    yield from exchange.texts.items()
+    yield from ((f"rating by {given.rater}", given.reason) for given in exchange.ratings)
+    yield from (
+        (f"observer, {seen.stage}, {seen.scale}", seen.reason) for seen in exchange.observations
+    )
+    if exchange.scene is not None:
+        for part in exchange.scene.parts:
+            yield from (("part", part.name), ("part", part.about))
+        for act in exchange.scene.acts:
+            yield from (("act", act.text), ("modulator", act.why), ("critic", act.critique))
+        yield from ((note.kind, note.text) for note in exchange.scene.notes)
+
+
+def unused_texts(calls: Iterable[Journalled]) -> Iterator[tuple[str, str | None]]:
+    """Model texts that are not part of an exchange: unusable replies, and reasoning."""
+    for call in calls:
+        if call.status != "ok":
+            yield f"{call.form}, {call.status}", call.reply
+        yield f"{call.form}, reasoning", call.thinking
