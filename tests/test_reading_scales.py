@@ -261,7 +261,7 @@ def test_pages_of_an_order_are_whole_and_end_with_what_has_no_score(run: Run) ->
 
 def test_an_overview_shows_the_main_scale(run: Run) -> None:
     shown = overview(run.reader, _address(run)).main_score
-    assert shown is not None and shown.measure.name == "revision_alignment"
+    assert shown is not None and shown.measure == "revision_alignment"
     assert shown.first == pytest.approx(scores_by_round(run.reader)[0].means["revision_alignment"])
 
 

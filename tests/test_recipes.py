@@ -103,6 +103,8 @@ def test_a_world_of_two_who_talk_shows_up_with_its_scales(scratch: Scratch) -> N
     (state,) = scratch.json("status talk")["runs"]
     assert (state["status"], state["episodes"]) == ("done", 18)
     assert {form["form"] for form in state["forms"]} >= {f"observe_{name}" for name in SCALES}
+    ranges = {score["measure"]: (score["low"], score["high"]) for score in state["scores"]}
+    assert ranges == {"talk_warmth": (-5, 5), "talk_openness": (0, 10)}
     last = scratch.json("inspect talk")["rounds"][-1]
     assert -5 <= last["talk_warmth"] <= 5 and 0 <= last["talk_openness"] <= 10
     episode = scratch.json("inspect talk episode 3")

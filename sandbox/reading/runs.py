@@ -12,7 +12,7 @@ from typing import Any
 import yaml
 from sqlalchemy import URL, Engine, func, select
 
-from agents.scale import Declaration, Measure
+from agents.scale import Better, Declaration, Scale
 from sandbox.reading.declaration import declaration_of
 from sandbox.reading.metrics import (
     EPISODE,
@@ -91,10 +91,36 @@ class Outcome(Record):
 
 
 @dataclass(frozen=True, kw_only=True)
+class ScaleScore(Record):
+    """The mean on a scale in the first and the last complete round.
+
+    Attributes:
+        measure: the scale's measure at its last rated stage.
+        low, high, better: the scale's range and its better end.
+        first, last: the means; None where nothing could be parsed.
+        scale: the scale.
+    """
+
+    measure: str
+    low: float
+    high: float
+    better: Better
+    first: float | None
+    last: float | None
+    scale: Scale = field(metadata=PAGES_ONLY)
+
+
+@dataclass(frozen=True, kw_only=True)
 class RunState(Outcome):
-    """The figures of a run, and the number of episodes that it will have."""
+    """The figures of a run.
+
+    Attributes:
+        episodes_total: the number of episodes that it will have.
+        scores: a score for each scale, the main one first; empty before a round is complete.
+    """
 
     episodes_total: int
+    scores: list[ScaleScore]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -108,15 +134,6 @@ class Unreadable(Record):
 
 
 @dataclass(frozen=True, kw_only=True)
-class MainScore(Record):
-    """The mean of the main scale's final measure in the first and the last complete round."""
-
-    measure: Measure
-    first: float | None
-    last: float | None
-
-
-@dataclass(frozen=True, kw_only=True)
 class Overview(RunState):
     """Status and key figures of a run: the head of every page.
 
@@ -126,7 +143,6 @@ class Overview(RunState):
         typed: the argument RUN for the command line.
         labels: the number of agents by starting demographic.
         models: the distinct names of its models.
-        main_score: None before a round is complete, and where nothing is scored.
         fork: the run that it was forked from; see `storage.copying.forked_from`.
     """
 
@@ -136,7 +152,6 @@ class Overview(RunState):
     typed: str
     labels: Mapping[str, int]
     models: Sequence[str]
-    main_score: MainScore | None
     fork: Mapping[str, Any] | None
 
     @property
@@ -148,6 +163,11 @@ class Overview(RunState):
     def scripted(self) -> bool:
         """Whether texts were composed by the scripted backend."""
         return SCRIPTED in self.models
+
+    @property
+    def main_score(self) -> ScaleScore | None:
+        """The score on the main scale; None before a round is complete."""
+        return next(iter(self.scores), None)
 
     @property
     def mark(self) -> str:
@@ -286,6 +306,7 @@ def _state(reader: Reader, address: Address) -> dict[str, Any]:
         "status": status_now(reader, address.url),
         "calls_replayed": 0,
         "episodes_total": reader.run.rounds * reader.run.per_round,
+        "scores": _scores(reader),
     }
 
 
@@ -328,7 +349,6 @@ def overview(reader: Reader, address: Address) -> Overview:
         typed=address.typed,
         labels=labels(reader),
         models=models,
-        main_score=_main_score(reader),
         fork=forked_from(reader),
     )
 
@@ -347,12 +367,9 @@ def labels(reader: Reader) -> dict[str, int]:
     return {row[0]: row[1] for row in reader.rows(query.order_by(a.c.label))}
 
 
-def _main_score(reader: Reader) -> MainScore | None:
-    declared = declaration_of(reader)
-    measure = declared.final(declared.main) if declared.main is not None else None
-    if measure is None:
-        return None
-    o = tables.outcomes
+def _scores(reader: Reader) -> list[ScaleScore]:
+    """The score on every scale at its last rated stage, of rounds that are complete."""
+    declared, o = declaration_of(reader), tables.outcomes
     in_run = o.c.run_id == reader.run.id
     complete = (
         select(o.c.round)
@@ -361,15 +378,33 @@ def _main_score(reader: Reader) -> MainScore | None:
         .having(func.sum(o.c.n) == reader.run.per_round)
         .subquery()
     )
-    ends = list(reader.first(select(func.min(complete.c.round), func.max(complete.c.round))))
-    conditions = (in_run, o.c.measure == measure.name, o.c.round.in_(ends))
-    counts: dict[int, dict[str, int]] = {}
-    for round, key, n in reader.rows(select(o.c.round, o.c.outcome, o.c.n).where(*conditions)):
-        counts.setdefault(round, {})[key] = n
-    if not counts:
-        return None
-    first, last = (Spread.of(counts.get(round, {})).mean for round in ends)
-    return MainScore(measure=measure, first=first, last=last)
+    first, last = reader.first(select(func.min(complete.c.round), func.max(complete.c.round)))
+    finals = [declared.final(scale) for scale in declared.observed]
+    measures = [
+        *(measure for measure in finals if measure is not None),
+        *(measure for measure in declared.measures if measure.kind == "peers"),
+    ]
+    if first is None or not measures:
+        return []
+    names = [measure.name for measure in measures]
+    query = select(o.c.round, o.c.measure, o.c.outcome, o.c.n).where(
+        in_run, o.c.measure.in_(names), o.c.round.in_((first, last))
+    )
+    counts: dict[tuple[int, str], dict[str, int]] = {}
+    for round, name, outcome, n in reader.rows(query):
+        counts.setdefault((round, name), {})[outcome] = n
+    return [
+        ScaleScore(
+            measure=measure.name,
+            low=measure.low,
+            high=measure.high,
+            better=measure.scale.better,
+            first=Spread.of(counts.get((first, measure.name), {})).mean,
+            last=Spread.of(counts.get((last, measure.name), {})).mean,
+            scale=measure.scale,
+        )
+        for measure in measures
+    ]
 
 
 def templates(reader: Reader) -> list[PromptTemplate]:

@@ -10,7 +10,7 @@ from rich.text import Text
 
 from agents.scale import Declaration, Scale
 from sandbox.reading.metrics import FormCalls, RoundScores
-from sandbox.reading.runs import RunState, Society, Unreadable
+from sandbox.reading.runs import RunState, ScaleScore, Society, Unreadable
 from sandbox.terminal.style import SCRIPTED, change, dash, number, plain, table
 from sandbox.text import duration, printable
 
@@ -91,7 +91,7 @@ def _millions(count: int) -> str:
 
 
 def status_table(runs: Sequence[tuple[str, RunState | Unreadable]]) -> RenderableType:
-    """A table with a line for each run; for a single run also its calls by prompt template.
+    """A table with a line for each run; for a single run also its scores and its calls.
 
     Args:
         runs: the name for the command line, and the state or why the run cannot be read.
@@ -100,9 +100,29 @@ def status_table(runs: Sequence[tuple[str, RunState | Unreadable]]) -> Renderabl
     states = table("run", "status", *figures, right=figures)
     for name, state in runs:
         states.add_row(plain(name), *_state(state))
-    if len(runs) == 1 and isinstance(runs[0][1], RunState) and runs[0][1].forms:
-        return Group(states, Text(), form_table(runs[0][1].forms))
-    return states
+    only = runs[0][1] if len(runs) == 1 else None
+    if not isinstance(only, RunState):
+        return states
+    parts: list[RenderableType] = [states]
+    if only.scores:
+        parts += [Text(), score_table(only.scores)]
+    if only.forms:
+        parts += [Text(), form_table(only.forms)]
+    return Group(*parts)
+
+
+def score_table(scores: Sequence[ScaleScore]) -> Table:
+    """The score on each scale in the first and the last complete round."""
+    columns = ("first round", "last round")
+    means = table("mean of", "range", *columns, right=columns)
+    for score in scores:
+        means.add_row(
+            score.measure.replace("_", " "),
+            score.scale.range,
+            number(score.first, score.scale),
+            number(score.last, score.scale),
+        )
+    return means
 
 
 def _state(state: RunState | Unreadable) -> tuple[str | Text, ...]:
