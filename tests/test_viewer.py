@@ -41,7 +41,7 @@ from sandbox.reading.influence import Bands, clusters, influences, new_words, re
 from sandbox.reading.recall import candidates, recall
 from sandbox.reading.text_diff import changed_words
 from sandbox.study.fork import fork
-from sandbox.text import visible
+from sandbox.text import escape_controls
 from storage.database import Address, open_for_reading, parse_url
 from storage.exchanges import Exchange, GivenRating, Observation, exchanges
 from storage.reader import Reader
@@ -402,7 +402,7 @@ def test_no_page_does_what_a_text_says(there: Site, spiteful: Run) -> None:
         if not path.split("?")[0].endswith(".json"):
             shown += _harmless(page).shown
     for one in HOSTILE:
-        seen = visible(one) if len(one) < 1000 else one[:50_000]
+        seen = escape_controls(one) if len(one) < 1000 else one[:50_000]
         assert seen.strip() in shown, "what was said is to be seen as it was said"
     for point in (0x202E, 0x202C, 0x2066, 0x2069, 0x07, 0x1B, 0x7F, 0x85):
         assert f"\u27e8U+{point:04X}\u27e9" in shown

@@ -22,7 +22,7 @@ from sandbox.reading.charts import Rows, Spec
 from sandbox.reading.declaration import declaration_of
 from sandbox.reading.metrics import AGREEMENT, Outcomes, Spread, outcomes, ratings_in
 from sandbox.reading.statistics import t_quantile
-from sandbox.text import short, visible
+from sandbox.text import escape_controls, short
 from storage import tables
 from storage.reader import Reader
 
@@ -71,7 +71,7 @@ class Figure(NamedTuple):
         """
         spec = self.draw([_short(row) for row in self.rows])
         if subtitle is not None:
-            lines = wrap(visible(subtitle), width // _PIXELS)
+            lines = wrap(escape_controls(subtitle), width // _PIXELS)
             spec = charts.headed(spec, self.title, lines)
         return pictures.svg(spec, self.name, dark, width)
 

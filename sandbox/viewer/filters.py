@@ -8,7 +8,7 @@ from typing import Any
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup, escape
 
-from sandbox.text import command, duration, short, visible
+from sandbox.text import command, duration, escape_controls, short
 from storage.search import Term
 
 _AROUND = 80  # characters on either side of what was found
@@ -19,7 +19,7 @@ _SHOWN = 2  # texts that say something, where one says all of it
 def clear(value: Any) -> Any:
     """What a chart is made of, with every text in it `visible`."""
     if isinstance(value, str):
-        return visible(value)
+        return escape_controls(value)
     if isinstance(value, dict):
         return {name: clear(part) for name, part in value.items()}
     return [clear(part) for part in value] if isinstance(value, list | tuple) else value
@@ -27,7 +27,7 @@ def clear(value: Any) -> Any:
 
 def marked(text: str, said: Sequence[Term]) -> Markup:
     """A text with what was searched for marked."""
-    shown, found, at = visible(text), [], 0
+    shown, found, at = escape_controls(text), [], 0
     for start, end in _places(shown, said):
         found += [escape(shown[at:start]), Markup("<mark>{}</mark>").format(shown[start:end])]
         at = end
@@ -43,7 +43,7 @@ def explained(
         texts: where something is said, and what.
         said: what was searched for.
     """
-    shown = [(where, visible(text)) for where, text in texts if text]
+    shown = [(where, escape_controls(text)) for where, text in texts if text]
     says = [{term for term in said if term.pattern.search(text)} for _, text in shown]
     order = sorted(range(len(shown)), key=lambda place: -len(says[place]))
     found: list[tuple[str, Markup]] = []
@@ -106,7 +106,18 @@ def environment() -> Environment:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    filters = (visible, clear, marked, explained, decimal, plain, signed, whole, short, duration)
+    filters = (
+        escape_controls,
+        clear,
+        marked,
+        explained,
+        decimal,
+        plain,
+        signed,
+        whole,
+        short,
+        duration,
+    )
     made.filters.update({one.__name__: one for one in filters})
     made.globals["command"] = command
     return made

@@ -15,7 +15,7 @@ from sandbox.reading.figures import Figure, ratings, scores
 from sandbox.reading.metrics import outcomes
 from sandbox.reading.recall import Recall, recall
 from sandbox.reading.records import Page
-from sandbox.text import visible
+from sandbox.text import escape_controls
 from sandbox.viewer import comparison
 from sandbox.viewer.addresses import Links, Query
 from sandbox.viewer.catalog import Entry, RunCatalog
@@ -364,7 +364,7 @@ def frame_data(frame: society_map.Frame, key: str, links: Links) -> Row:
     """A round of the map for its script: names that can be seen, and where agents link to."""
     data = frame.as_dict()
     for node in data["nodes"]:
-        node["name"] = visible(node["name"])
+        node["name"] = escape_controls(node["name"])
         node["href"] = links.run(key, "agents", node["agent"])
     return data
 

@@ -10,7 +10,7 @@ from urllib.parse import quote
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from sandbox.reading.text_diff import Piece
-from sandbox.text import duration, visible
+from sandbox.text import duration, escape_controls
 from sandbox.viewer.filters import decimal, signed, whole
 from sandbox.viewer.report.tables import Cell, Table
 
@@ -28,12 +28,12 @@ def inline(value: object) -> Md:
 
 
 def _line(value: object) -> str:
-    return " ".join(visible(value).split())
+    return " ".join(escape_controls(value).split())
 
 
 def fence(text: object, language: str = "text") -> Md:
     """A text by itself, between fences that are longer than any run of backticks in it."""
-    shown = visible(text)
+    shown = escape_controls(text)
     longest = max((len(run) for run in re.findall("`+", shown)), default=0)
     ticks = "`" * max(3, longest + 1)
     return Md(f"{ticks}{language}\n{shown}\n{ticks}")
