@@ -112,7 +112,7 @@ def test_only_a_copy_is_replaced(calm: Run, tmp_path: Path) -> None:
     copied(out, calm, most=2, overwrite=True)
     assert (out / "small-exchanges-14.html").is_file()
     (out / "notes.txt").write_text("mine")
-    with pytest.raises(InputError, match=r"holds 'notes\.txt', which no copy wrote"):
+    with pytest.raises(InputError, match=r"contains 'notes\.txt', which no copy wrote"):
         copied(out, calm, most=1, overwrite=True)
     assert (out / "notes.txt").read_text() == "mine"
     assert (out / "small-exchanges-14.html").is_file()

@@ -254,7 +254,7 @@ def test_only_an_earlier_export_is_replaced(tidy: Run, tmp_path: Path) -> None:
     assert [path.name for path in out.parent.iterdir()] == ["out"]
     for name in ("thesis.tex", "figures/mine.svg", "sft-mine.jsonl"):
         (out / name).touch()
-        with pytest.raises(InputError, match=f"holds '{name}', which no export wrote"):
+        with pytest.raises(InputError, match=f"contains '{name}', which no export wrote"):
             export([tidy.reader], ["exchanges"], out, overwrite=True)
         (out / name).unlink()
     export([tidy.reader], list(FORMATS), out, overwrite=True, splits={"a": 0.5, "b": 0.5})

@@ -127,14 +127,14 @@ def export(
         if out is None:
             with TemporaryDirectory() as place:
                 return _export(readers, chosen, Path(place), choices)
-        with new_folder(out, overwrite, foreign) as folder:
+        with new_folder(out, overwrite, find_unknown_file) as folder:
             return _export(readers, chosen, folder, choices, out)
     except OSError as error:
         where = gettempdir() if out is None else out
         raise InputError(f"out: {where}: cannot be written: {error.strerror or error}") from None
 
 
-def foreign(folder: Path) -> str | None:
+def find_unknown_file(folder: Path) -> str | None:
     """Return the first file in a folder that its metadata does not name; None for an export."""
     rows = croissant.files_of(folder)
     others = (card.README, croissant.FILE, LLAMA_FACTORY, *figures.FILES)

@@ -149,7 +149,7 @@ def copy(catalog: RunCatalog, out: Path, most: int, overwrite: bool, watch: Watc
     first = {key: max(0, end - most) for key, end in counts.items()}
     links = Files(first, most)
     try:
-        with new_folder(out, overwrite, foreign, "copy") as folder:
+        with new_folder(out, overwrite, find_unknown_file, "copy") as folder:
             names = list(_write(folder, Pages(catalog, links), links, catalog, watch))
             (folder / LISTING).write_text(json.dumps(sorted([*names, LISTING])))
     except OSError as error:
@@ -210,7 +210,7 @@ def _frames(reader: Reader, key: str, links: Links) -> list[dict[str, Any]]:
     return [*(frame_data(frame(reader, round), key, links) for round in rounds), newest]
 
 
-def foreign(folder: Path) -> str | None:
+def find_unknown_file(folder: Path) -> str | None:
     """The first file in a folder that no copy wrote; None in an earlier copy."""
     try:
         known = set(json.loads((folder / LISTING).read_text()))

@@ -7,10 +7,10 @@ from pathlib import Path
 from sandbox.viewer.report.rendered_figures import TYPES
 
 
-def foreign(folder: Path) -> str | None:
+def find_unknown_file(folder: Path) -> str | None:
     """Find a file in a folder of figures that no report wrote.
 
-    A report writes every figure in all file types, so a file without its siblings is foreign.
+    A report writes every figure in all file types, so a file without its siblings is find_unknown_file.
 
     Returns:
         The first such file name, or None.

@@ -24,7 +24,7 @@ from sandbox.text import short
 from sandbox.viewer import filters
 from sandbox.viewer.app import STATIC
 from sandbox.viewer.report import markdown, tables
-from sandbox.viewer.report.earlier_files import foreign
+from sandbox.viewer.report.earlier_files import find_unknown_file
 from sandbox.viewer.report.examples import examples
 from sandbox.viewer.report.exchange_pass import exchange_pass
 from sandbox.viewer.report.methods import methods
@@ -190,7 +190,7 @@ def _write_markdown(found: Row, rendered: list[RenderedFigure], out: Path, overw
         "utf-8", "replace"
     )
     there = bool(rendered) or folder.exists()
-    figures = new_folder(folder, overwrite, foreign) if there else nullcontext(folder)
+    figures = new_folder(folder, overwrite, find_unknown_file) if there else nullcontext(folder)
     with new_file(out, overwrite) as part, figures as made:
         for one in rendered:
             one.write(made)
