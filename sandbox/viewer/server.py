@@ -15,7 +15,7 @@ from sandbox.viewer.guard import is_loopback
 from storage.errors import InputError
 
 
-class Place(NamedTuple):
+class ServerAddress(NamedTuple):
     """Where pages are served: the host, the port, and the token that browsers must show."""
 
     host: str
@@ -30,7 +30,7 @@ class Place(NamedTuple):
         return f"http://{host}:{self.port}/" + (f"?token={self.token}" if self.token else "")
 
 
-def serve(catalog: RunCatalog, host: str, port: int, ready: Callable[[Place], None]) -> None:
+def serve(catalog: RunCatalog, host: str, port: int, ready: Callable[[ServerAddress], None]) -> None:
     """Serve until interrupted.
 
     Args:
@@ -45,11 +45,11 @@ def serve(catalog: RunCatalog, host: str, port: int, ready: Callable[[Place], No
     token = None if is_loopback(host) else secrets.token_urlsafe(16)
     listener = _listen(host, port)
     warm_up()
-    place = Place(host, listener.getsockname()[1], token)
+    address = ServerAddress(host, listener.getsockname()[1], token)
     config = uvicorn.Config(
         application(catalog, token), log_level="warning", access_log=False, lifespan="on"
     )
-    ready(place)
+    ready(address)
     try:
         uvicorn.Server(config).run(sockets=[listener])
     finally:

@@ -60,7 +60,7 @@ class Written(NamedTuple):
     bytes: int
 
     @property
-    def words(self) -> str:
+    def summary(self) -> str:
         """The same for people."""
         beside = self.format == "md" and self.figures
         folder = f" with {figures_of(Path(self.out))}/" if beside else ""
