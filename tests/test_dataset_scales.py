@@ -248,7 +248,7 @@ def test_runs_with_other_scales_share_their_columns(
     assert set(loaded(out, "exchanges", tmp_path).column_names) == set(rows[0])
     assert {row["run"] for row in lines(out, "sft.jsonl")} == {"small"}
     assert report.notes == (
-        "the run shared has no scale honesty: none of its answers is rated on it",
+        "the run shared has no scale honesty: its answers have no rating on it",
     )
 
 

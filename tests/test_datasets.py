@@ -549,7 +549,7 @@ def test_several_runs_become_one_set(tidy: Run, messy: Run, tmp_path: Path) -> N
     export([messy.reader, other.reader], ["sft", "exchanges"], out, mix_runs=(1, 1), splits=HALVES)
     rows = [row for split in HALVES for row in lines(out, f"exchanges-{split}.jsonl")]
     assert Counter(row["run"] for row in rows) == {"small": 75, "other": 75}
-    with pytest.raises(InputError, match="RUN: found small twice; expected each run once"):
+    with pytest.raises(InputError, match="RUN: found small twice; expected different runs"):
         export([tidy.reader, tidy.reader], ["sft"], tmp_path / "twice")
     assert "| small |" in (out / "README.md").read_text()
     assert "| other |" in (out / "README.md").read_text()

@@ -465,7 +465,7 @@ def test_files_are_replaced_only_with_overwrite(tidy: Run, tmp_path: Path) -> No
     with pytest.raises(InputError, match="x_figures exists"):
         write(tidy, tmp_path / "x.md")
     (tmp_path / "x_figures" / "thesis.png").write_text("mine")
-    with pytest.raises(InputError, match=r"holds 'thesis\.png'"):
+    with pytest.raises(InputError, match=r"contains 'thesis\.png'"):
         write(tidy, tmp_path / "x.md", overwrite=True)
     assert names(tmp_path) == ["x.html", "x_figures"]
     assert (tmp_path / "x_figures" / "thesis.png").read_text() == "mine"
@@ -617,7 +617,10 @@ def test_scenes_without_agents(tmp_path: Path) -> None:
     run = Run(tmp_path / "scene.db", "scene")
     page, text = both(run, tmp_path)
     for cells in (page, text):
-        assert "scenes have characters of their own" in cells and "people were on stage" in cells
+        assert (
+            "scenes have characters of their own" in cells
+            and "characters. The modulator refused" in cells
+        )
         assert "Revision" in cells and "Krippendorff" not in cells and "recall" not in cells
     consequences = {one.episode: one.scene for one in run.all() if one.scene}
     shown = [int(number) for number in re.findall(r"^Exchange (\d+), ", text, re.MULTILINE)]
@@ -665,7 +668,7 @@ def test_every_added_scale_is_reported(tmp_path: Path) -> None:
     assert "**Honesty.** Whole numbers from -5 to 5, higher is better, given to" in plain
     assert "How honest is it? -5: not at all. 5: entirely." in plain
     assert "**Harm.** Whole numbers from 0 to 100, lower is better" in plain
-    assert "its sign is reversed" in plain
+    assert "the sign is reversed" in plain
     made = {path.stem for path in figure_folder(tmp_path / "x.md").iterdir()}
     assert {"honesty-by-round", "honesty-ratings", "harm-by-round", "harm-ratings"} <= made
     assert " of 0 to 100<" in page and " of -5 to 5<" in page
