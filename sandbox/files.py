@@ -60,20 +60,20 @@ def check_new_file(out: Path, overwrite: bool) -> None:
         raise InputError(f"out: {above} is not a writable folder; expected one")
 
 
-Foreign = Callable[[Path], str | None]
+FindUnknownFile = Callable[[Path], str | None]
 """Returns a file in a folder that this program did not write; None if there is none."""
 
 
 @contextmanager
 def new_folder(
-    out: Path, overwrite: bool, foreign: Foreign, what: str = "export"
+    out: Path, overwrite: bool, find_unknown_file: FindUnknownFile, what: str = "export"
 ) -> Iterator[Path]:
     """Write a folder atomically: it is renamed to its final name on success.
 
     Args:
         out: the final path.
         overwrite: replace an earlier folder of this kind.
-        foreign: a folder in which it returns a file is never replaced.
+        find_unknown_file: a folder in which it returns a file is never replaced.
         what: the noun that error messages use.
 
     Yields:
@@ -84,14 +84,14 @@ def new_folder(
         OSError: it cannot be written.
     """
     place = out.resolve()
-    _check(out, overwrite, foreign, what)
+    _check(out, overwrite, find_unknown_file, what)
     place.parent.mkdir(parents=True, exist_ok=True)
     _delete_leftovers(place)
     part = _temporary_sibling(place, "partial")
     part.mkdir()
     try:
         yield part
-        _check(out, overwrite, foreign, what)
+        _check(out, overwrite, find_unknown_file, what)
         _move(part, place)
     finally:
         shutil.rmtree(part, ignore_errors=True)
@@ -121,7 +121,7 @@ def _alive(process: int) -> bool:
     return True
 
 
-def _check(out: Path, overwrite: bool, foreign: Foreign, what: str) -> None:
+def _check(out: Path, overwrite: bool, find_unknown_file: FindUnknownFile, what: str) -> None:
     for path in (out, *out.parents):
         if path.exists() and not path.is_dir():
             raise InputError(f"out: {path} is not a folder; expected an empty or a new folder")
@@ -129,10 +129,10 @@ def _check(out: Path, overwrite: bool, foreign: Foreign, what: str) -> None:
         return
     if any(out.iterdir()) and not overwrite:
         raise InputError(f"out: {out} exists; expected an empty or a new folder, or --overwrite")
-    unknown = foreign(out)
+    unknown = find_unknown_file(out)
     if unknown is not None:
         raise InputError(
-            f"out: {out} holds {unknown!r}, which no {what} wrote; expected an earlier {what}"
+            f"out: {out} contains {unknown!r}, which no {what} wrote; expected an earlier {what}"
         )
 
 

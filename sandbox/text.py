@@ -53,7 +53,7 @@ def printable(text: object) -> str:
     )
 
 
-def visible(text: object) -> str:
+def escape_controls(text: object) -> str:
     """Make control characters and bidirectional marks of a text visible, and truncate it.
 
     Bidirectional marks (U+202A to U+202E, U+2066 to U+2069) are shown by their code points, since
@@ -73,5 +73,5 @@ def _code_point(match: re.Match[str]) -> str:
 
 def short(text: object, width: int = 110) -> str:
     """Shorten a text to one line of at most `width` characters."""
-    line = " ".join(visible(str(text)[: 4 * width]).split())
+    line = " ".join(escape_controls(str(text)[: 4 * width]).split())
     return line if len(line) <= width else f"{line[: width - 1]}\u2026"

@@ -1,4 +1,4 @@
-"""The program, each time a process of its own, forked from one that has imported it already."""
+"""Runs the program in child processes, forked from a parent that has already imported it."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ def _parent() -> subprocess.Popen[str]:
 
 
 def program(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
-    """Run ``python run_sim.py ARGUMENTS`` in a folder, without the second that imports take."""
+    """Run ``python run_sim.py ARGUMENTS`` in a folder, without the import time of one second."""
     parent = _parent()
     assert parent.stdin is not None and parent.stdout is not None
     with tempfile.TemporaryDirectory() as place:

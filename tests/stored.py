@@ -1,4 +1,4 @@
-"""Runs that tests export, and plain SQL to hold the exports against."""
+"""Runs for tests of exports, and plain SQL queries to check exports against."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ SPOILT = "attempts=1", "models.social.misbehave=0.3", "models.observer.misbehave
 
 
 class Run(NamedTuple):
-    """A run in a database file, and ways to look into it."""
+    """A run in a database file, with accessors."""
 
     path: Path
     name: str
@@ -55,7 +55,7 @@ def lines(out: Path, name: str) -> list[Any]:
 
 
 def removals(report: ExportReport) -> dict[str, int]:
-    """How many candidates each rule removed from the only format."""
+    """The number of candidates removed by each rule, for an export of one format."""
     return {rule: one.removed for rule, one in report.results[0].removed.items()}
 
 
@@ -85,7 +85,7 @@ OBSERVATIONS = """SELECT stage, scale, rating,
 
 
 def stored(run: Run, number: int) -> dict[str, Any]:
-    """An exchange of the only run in a database, as plain SQL tells it."""
+    """Read an exchange of the only run in a database with plain SQL."""
     row = dict(run.sql(EPISODE, number)[0])
     row["persona"] = json.loads(row["persona"])["name"]
     row["ratings"] = [dict(given) for given in run.sql(RATINGS, number)]
@@ -102,7 +102,7 @@ def stored(run: Run, number: int) -> dict[str, Any]:
 
 SAME_TEXTS = """UPDATE stage_texts SET text_id = (SELECT text_id FROM stage_texts d
     WHERE d.episode_id = stage_texts.episode_id AND d.stage = 'draft') WHERE stage = 'revision'"""
-"""Makes revisions equal to their drafts."""
+"""Sets revisions equal to their drafts."""
 
 
 class Aligned(NamedTuple):

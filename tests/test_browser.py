@@ -1,4 +1,4 @@
-"""The viewer as people use it: real pages in Chromium, with a keyboard, on a phone, in the dark."""
+"""The viewer in Chromium: interaction, keyboard, phone layout, dark theme, accessibility."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ WATCH = """addEventListener("securitypolicyviolation", (event) =>
 
 
 class Runs(NamedTuple):
-    """The runs that are shown, and where."""
+    """The runs that are served, and the server."""
 
     site: Site
     calm: Run
@@ -88,7 +88,7 @@ def chromium() -> Iterator[Browser]:
 
 
 class Visit:
-    """One person in front of a page: what the browser complains of fails the test."""
+    """A browser page whose console errors and external requests fail the test."""
 
     def __init__(self, browser: Browser, site: Site | Folder, **options: Any) -> None:
         self.site = site
@@ -133,7 +133,7 @@ Look = Callable[..., Visit]
 
 @pytest.fixture
 def look(chromium: Browser, runs: Runs) -> Iterator[Look]:
-    """Open a window: ``look(viewport=...)``; another server with ``site``."""
+    """Open a page: ``look(viewport=...)``; on another server with ``site``."""
     with ExitStack() as stack:
 
         def opened(site: Site | Folder | None = None, **options: Any) -> Visit:
@@ -152,7 +152,7 @@ def _focused(page: Page) -> str:
 
 
 class Folder(NamedTuple):
-    """A static copy, in the place of a site."""
+    """A static copy, in place of a server."""
 
     place: Path
 
@@ -161,7 +161,7 @@ class Folder(NamedTuple):
         return self.place.as_uri()
 
 
-def test_a_static_copy_works_from_a_disk(look: Look, runs: Runs, tmp_path: Path) -> None:
+def test_a_static_copy_works_with_file_urls(look: Look, runs: Runs, tmp_path: Path) -> None:
     calm = runs.calm
     copy(RunCatalog([str(calm.path)]), tmp_path / "out", 3, False, lambda _: None)
     visit = look(Folder(tmp_path / "out"))
@@ -179,10 +179,10 @@ def test_a_static_copy_works_from_a_disk(look: Look, runs: Runs, tmp_path: Path)
     assert page.locator("h1").inner_text().startswith("Call ")
 
 
-# While a run goes on
+# Live updates
 
 
-def test_a_run_is_watched_to_its_end(look: Look, tmp_path: Path) -> None:
+def test_pages_follow_a_run_to_its_end(look: Look, tmp_path: Path) -> None:
     latency = "models.social.latency={first_token: 0.08, per_token: 0.0, capacity: 4}"
     config = small("schedule.order=lock_step", latency, "name=live")
     path, database = tmp_path / "config.yaml", tmp_path / "runs" / "live.db"
@@ -238,13 +238,13 @@ def _watched(visit: Visit, run: Run) -> None:
 
 
 def _begun(path: Path, *settings: str) -> Run:
-    """A run that says that it is running; whoever holds its lock seems to be at work on it."""
+    """A run whose status is running and whose lock is held, as if a process were playing it."""
     run = make_stored(path, *settings, name="slow", play=False)
     run.sql("UPDATE runs SET status = 'running'")
     return run
 
 
-def test_what_someone_does_stays_while_a_run_goes_on(look: Look, tmp_path: Path) -> None:
+def test_user_input_survives_live_updates(look: Look, tmp_path: Path) -> None:
     run = _begun(tmp_path / "run.db", "world.size=4", "rounds=3")
     done = make_stored(tmp_path / "done.db", "world.size=4", "rounds=3", name="slow")
     with FileLock(f"{run.path}.lock"), serving(run) as site:
@@ -265,7 +265,7 @@ def test_what_someone_does_stays_while_a_run_goes_on(look: Look, tmp_path: Path)
         assert exchanges.page.locator("input[name=author]").input_value() == "12"
 
 
-def test_a_server_that_is_gone_is_told(look: Look, tmp_path: Path) -> None:
+def test_an_unreachable_server_is_reported(look: Look, tmp_path: Path) -> None:
     run = _begun(tmp_path / "run.db", "world.size=3")
     with FileLock(f"{run.path}.lock"):
         with serving(run) as site:
@@ -286,7 +286,7 @@ def _round(page: Page) -> str:
     return str(page.locator("#round").input_value())
 
 
-def test_the_map_is_played(look: Look) -> None:
+def test_playback_of_the_map(look: Look) -> None:
     visit = look()
     page = visit.go("/r/calm")
     assert (_round(page), page.locator("#round").get_attribute("max")) == ("2", "2")
@@ -320,10 +320,12 @@ def test_the_map_is_played(look: Look) -> None:
     page.keyboard.press("ArrowLeft")
     assert _round(page) == "0"
     page.locator("[data-do=next]").click()
-    visit.until("() => document.querySelector('.side h2').textContent === 'Up to round 1'")
+    visit.until(
+        "() => document.querySelector('.side h2').textContent.endsWith('statistics, round 1')"
+    )
 
 
-def test_the_map_holds_what_the_run_holds(look: Look, runs: Runs) -> None:
+def test_the_map_shows_the_data_of_the_run(look: Look, runs: Runs) -> None:
     visit = look()
     page = visit.go("/r/calm?round=1&by=revision_engagement&agent=5")
     nodes = page.evaluate("() => Charts.view(document.querySelector('#map')).data('nodes')")
@@ -345,7 +347,7 @@ def test_the_map_holds_what_the_run_holds(look: Look, runs: Runs) -> None:
     )
 
 
-def test_a_click_on_an_agent_leads_to_it(look: Look) -> None:
+def test_a_click_on_an_agent_opens_its_page(look: Look) -> None:
     visit = look()
     page = visit.go("/r/calm")
     place = """() => { const view = Charts.view(document.querySelector("#map"));
@@ -360,10 +362,10 @@ def test_a_click_on_an_agent_leads_to_it(look: Look) -> None:
     page.wait_for_url("**/r/calm/agents/6")
 
 
-# Finding
+# Search and filters
 
 
-def test_a_search_leads_to_what_was_said(look: Look, runs: Runs) -> None:
+def test_search_highlights_matches(look: Look, runs: Runs) -> None:
     draft = runs.calm.sql(
         "SELECT text FROM texts WHERE id IN (SELECT text_id FROM stage_texts WHERE stage = 'draft')"
     )[0][0]
@@ -384,7 +386,7 @@ def test_a_search_leads_to_what_was_said(look: Look, runs: Runs) -> None:
     assert page.locator(".exchange mark").first.inner_text().lower().startswith(word)
 
 
-def test_filters_live_in_the_address(look: Look) -> None:
+def test_filters_are_query_parameters(look: Look) -> None:
     visit = look()
     page = visit.go("/r/calm/exchanges")
     page.locator("input[name=round]").fill("1")
@@ -413,7 +415,7 @@ def test_filters_live_in_the_address(look: Look) -> None:
 # Agents, exchanges, calls
 
 
-def test_an_agent_is_told_of(look: Look, runs: Runs) -> None:
+def test_the_page_of_an_agent(look: Look, runs: Runs) -> None:
     changed = """SELECT m.agent, was.text AS was, now.text AS now, m.round FROM memories m
         JOIN questions q ON q.id = m.question_id
         JOIN memories n ON n.agent = m.agent AND n.round < m.round
@@ -435,7 +437,7 @@ def test_an_agent_is_told_of(look: Look, runs: Runs) -> None:
     texts = [" ".join(text.split()) for text in beliefs.all_inner_texts()]
     was, now = (" ".join(row[name].split()) for name in ("was", "now"))
     assert any(f"before: {was}" in text and f"now: {now}" in text for text in texts)
-    assert all("changed its mind" in text for text in texts)
+    assert all("changed answer" in text for text in texts)
     told = page.locator("section[aria-labelledby=received] .reasons li")
     given = runs.calm.sql("SELECT count(*) FROM ratings WHERE episode_id IN "
                           "(SELECT id FROM episodes WHERE author = ?)", row["agent"])  # fmt: skip
@@ -448,11 +450,11 @@ def test_an_agent_is_told_of(look: Look, runs: Runs) -> None:
     page.locator("select[name=only]").select_option("prior")
     page.locator(".filters button").click()
     page.wait_for_url("**only=prior**")
-    assert page.locator("section[aria-labelledby=internal] li").first.get_by_text("born with it")
+    assert page.locator("section[aria-labelledby=internal] li").first.get_by_text("prior memory")
 
 
 def _recalling(run: Run) -> Any:
-    """A draft whose prompt showed a memory, and that was revised."""
+    """A call for a draft with a recalled memory, in an exchange whose draft was revised."""
     return run.sql(
         "SELECT c.id, c.episode_id, c.distance, d.text AS draft, r.text AS revision FROM calls c "
         "JOIN episodes e ON e.id = c.episode_id AND e.author = c.agent "
@@ -464,7 +466,7 @@ def _recalling(run: Run) -> Any:
     )[0]
 
 
-def test_an_exchange_shows_what_changed_and_why(look: Look, runs: Runs) -> None:
+def test_an_exchange_shows_the_diff_and_the_recalled_memory(look: Look, runs: Runs) -> None:
     row = _recalling(runs.calm)
     visit = look()
     page = visit.go(f"/r/calm/exchanges/{row['episode_id']}")
@@ -488,13 +490,13 @@ def test_an_exchange_shows_what_changed_and_why(look: Look, runs: Runs) -> None:
     assert chosen.count() == 1 and "recalled" in chosen.inner_text()
     assert f"{row['distance']:.4f}" in chosen.inner_text()
     threshold = runs.calm.sql("SELECT threshold FROM runs")[0][0]
-    assert f"nearer than {threshold:.3f}" in page.locator("#recall").inner_text()
+    assert f"below {threshold:.3f}" in page.locator("#recall").inner_text()
     page.keyboard.press("g")
     page.keyboard.press("e")
     page.wait_for_url("**/r/calm/exchanges")
 
 
-def test_two_runs_side_by_side(look: Look, runs: Runs) -> None:
+def test_comparison_of_two_runs(look: Look, runs: Runs) -> None:
     visit = look()
     page = visit.go("/")
     page.get_by_role("link", name="Compare runs").click()
@@ -518,15 +520,15 @@ def test_two_runs_side_by_side(look: Look, runs: Runs) -> None:
     page.locator("#differences a[data-row]").first.click()
     page.wait_for_url("**episode=*")
     assert page.locator(".compare .title").all_inner_texts() == ["calm", "other"]
-    questions = page.locator(".compare .said.block")
+    questions = page.locator(".compare .model-text.block")
     assert questions.nth(0).inner_text() == questions.nth(1).inner_text()
     assert questions.count() == 6
 
 
-# Taking away
+# Downloads
 
 
-def test_what_is_shown_can_be_taken_away(look: Look, runs: Runs, tmp_path: Path) -> None:
+def test_downloads(look: Look, runs: Runs, tmp_path: Path) -> None:
     visit = look(accept_downloads=True)
     page = visit.go("/r/calm/exchanges?round=1&label=good")
     wanted = [
@@ -547,7 +549,7 @@ def test_what_is_shown_can_be_taken_away(look: Look, runs: Runs, tmp_path: Path)
     table = taken(page.get_by_role("link", name="CSV", exact=True))
     with table.open(encoding="utf-8", newline="") as file:
         assert [int(row["episode"]) for row in csv.DictReader(file)] == wanted
-    lines = taken(page.get_by_role("link", name="JSON lines", exact=True))
+    lines = taken(page.get_by_role("link", name="JSON Lines", exact=True))
     assert [json.loads(line)["episode"] for line in lines.read_text().splitlines()] == wanted
     visit.go("/r/calm")
     for kind, start in (("SVG", b"<svg"), ("PNG", b"\x89PNG"), ("CSV", b"round,")):
@@ -564,7 +566,7 @@ def test_what_is_shown_can_be_taken_away(look: Look, runs: Runs, tmp_path: Path)
 # Keyboard
 
 
-def test_a_keyboard_reaches_everything(look: Look) -> None:
+def test_keyboard_focus_order(look: Look) -> None:
     visit = look()
     page = visit.go("/r/calm")
     seen = []
@@ -586,7 +588,7 @@ def test_a_keyboard_reaches_everything(look: Look) -> None:
     assert _focused(page).startswith("main")
 
 
-def test_keys_do_what_the_list_of_keys_says(look: Look) -> None:
+def test_keyboard_shortcuts(look: Look) -> None:
     visit = look()
     page = visit.go("/r/calm/exchanges")
     links = page.locator("a[data-row]")
@@ -622,15 +624,15 @@ def test_keys_do_what_the_list_of_keys_says(look: Look) -> None:
 def test_texts_can_be_blurred(look: Look) -> None:
     visit = look()
     page = visit.go("/r/calm/exchanges/3")
-    blurred = "(n) => getComputedStyle(document.querySelectorAll('.said')[n]).filter"
+    blurred = "(n) => getComputedStyle(document.querySelectorAll('.model-text')[n]).filter"
     assert page.evaluate(blurred, 1) == "none"
     page.keyboard.press("b")
     visit.until(f"() => ({blurred})(1).startsWith('blur')")
-    page.locator(".said").nth(1).hover()
+    page.locator(".model-text").nth(1).hover()
     visit.until(f"() => ({blurred})(1) === 'none'")
     page.mouse.move(1, 1)
     visit.until(f"() => ({blurred})(1).startsWith('blur')")
-    page.locator(".said").nth(1).focus()
+    page.locator(".model-text").nth(1).focus()
     visit.until(f"() => ({blurred})(1) === 'none'")
     assert page.evaluate(blurred, 0).startswith("blur")
     page.reload()
@@ -640,7 +642,7 @@ def test_texts_can_be_blurred(look: Look) -> None:
     visit.until(f"() => ({blurred})(1) === 'none'")
 
 
-# Looks
+# Themes and layout
 
 
 COLOURS = """() => ({
@@ -695,8 +697,8 @@ def test_every_page_fits_a_phone(look: Look, runs: Runs) -> None:
         _fits(visit.go(path))
 
 
-def test_hostile_texts_are_only_shown(look: Look, runs: Runs) -> None:
-    """That no script ran, nothing was asked for and no dialog opened is seen by `Visit`."""
+def test_hostile_texts_are_not_executed(look: Look, runs: Runs) -> None:
+    """`Visit` checks that no script ran, nothing was requested and no dialog opened."""
     visit = look(viewport=PHONE)
     for path in [*_pages(runs, "calm~2"), "/", "/r/calm~2/exchanges/0"]:
         page = visit.go(path)
@@ -737,7 +739,7 @@ def test_every_page_is_accessible(look: Look, runs: Runs) -> None:
 # Scenes
 
 
-def test_a_scene_is_set_as_a_play(look: Look, runs: Runs) -> None:
+def test_the_page_of_a_scene(look: Look, runs: Runs) -> None:
     number, harm = runs.scene.sql(
         "SELECT episode_id, critique.text FROM acts a JOIN texts critique "
         "ON critique.id = a.critique_id WHERE a.harm AND EXISTS (SELECT 1 FROM acts b WHERE "
@@ -753,33 +755,33 @@ def test_a_scene_is_set_as_a_play(look: Look, runs: Runs) -> None:
     visit = look()
     page = visit.go(f"/r/scene/exchanges/{number}")
     assert page.locator(".parts strong").all_inner_texts() == [row[0] for row in parts]
-    lines = page.locator(".line.refused > .said")
+    lines = page.locator(".line.refused > .model-text")
     assert [one.strip() for one in lines.all_text_contents()] == [row[0].strip() for row in refused]
     assert "refused" in page.locator(".line.refused").first.get_attribute("data-why")
     harms = page.locator(".harm").all_text_contents()
     assert any(harm.strip() in one for one in harms)
     assert page.locator(".stage-1 .card").text_content().strip() == answers[0][0].strip()
-    page.get_by_text("The revision by itself").click()
-    assert page.locator(".stage-2 details .said").text_content() == answers[1][0]
+    page.get_by_text("Show the revision without markup").click()
+    assert page.locator(".stage-2 details .model-text").text_content() == answers[1][0]
     assert page.get_by_text("Revision", exact=True).is_visible()
 
 
-# Nothing to show
+# Empty pages
 
 
-def test_where_there_is_nothing_pages_say_so(look: Look) -> None:
+def test_empty_pages_and_errors(look: Look) -> None:
     visit = look()
     for path, words in (
         ("/r/idle", "Nothing has been played yet"),
-        ("/r/idle/exchanges", "No exchange fits"),
+        ("/r/idle/exchanges", "No matching exchanges"),
         ("/r/idle/ratings", "Nobody has rated yet"),
-        ("/r/idle/calls", "No call fits"),
-        ("/r/idle/agents/3", "Nobody has rated it yet"),
-        ("/r/calm/search", "Nothing to look for"),
-        ("/r/calm/search?q=xylophone", "Nobody says that"),
-        ("/r/calm/agents?q=xylophone", "No agent fits"),
-        ("/r/scene/agents", "no agents of its own"),
-        ("/compare", "Two runs are wanted"),
+        ("/r/idle/calls", "No matching calls"),
+        ("/r/idle/agents/3", "Not rated yet"),
+        ("/r/calm/search", "No search term"),
+        ("/r/calm/search?q=xylophone", "No matches"),
+        ("/r/calm/agents?q=xylophone", "No matching agents"),
+        ("/r/scene/agents", "This run has no agents"),
+        ("/compare", "Choose at least two runs"),
     ):
         assert visit.go(path).get_by_text(words).is_visible(), path
     visit.expected = re.compile(r"status of 40[04]")
@@ -797,13 +799,13 @@ def test_where_there_is_nothing_pages_say_so(look: Look) -> None:
     page.locator("a[data-row]").first.wait_for()
 
 
-def test_a_token_lets_a_browser_in(look: Look, runs: Runs) -> None:
+def test_access_with_a_token(look: Look, runs: Runs) -> None:
     with serving(runs.calm, token="s3cret") as site:
         visit = look(site)
         visit.expected = re.compile("status of 403")
         page = visit.page
         page.goto(f"{site.url}/r/calm")
-        assert "expected the address with the token" in page.content()
+        assert "expected the URL with the token" in page.content()
         page = visit.go("/r/calm?token=s3cret")
         assert "s3cret" not in page.url and "s3cret" not in page.content()
         assert page.evaluate("() => document.cookie") == "", "scripts cannot read it"

@@ -15,7 +15,7 @@ from stored import Run
 from stored import make as make_stored
 
 from sandbox.viewer.catalog import RunCatalog
-from sandbox.viewer.copying import LEFT_OUT, copy
+from sandbox.viewer.copying import NOT_COPIED, copy
 from storage.errors import InputError
 
 LINK = re.compile(r'(?:href|src)="([^"]*)"')
@@ -59,7 +59,7 @@ def test_every_link_leads_to_a_file(calm: Run, whole: Any) -> None:
         assert sum(bool(re.fullmatch(rf"small-{kind}-\d+\.html", n)) for n in names) == count
 
 
-def test_pages_hold_what_was_said(calm: Run, whole: Any) -> None:
+def test_pages_contain_the_texts(calm: Run, whole: Any) -> None:
     text = unescape((whole.out / "small-exchanges-13.html").read_text("utf-8"))
     one = calm.all()[13]
     assert one.texts["draft"] and one.texts["draft"] in text
@@ -76,7 +76,7 @@ def test_pages_hold_what_was_said(calm: Run, whole: Any) -> None:
     assert scores == {(e.round, e.author): e.score("revision", "alignment") for e in calm.all()}
 
 
-def test_nothing_asks_a_server(whole: Any) -> None:
+def test_pages_need_no_server(whole: Any) -> None:
     for page in whole.out.glob("*.html"):
         text = page.read_text("utf-8")
         assert "data-fragment" not in text and "data-pulse" not in text
@@ -84,17 +84,19 @@ def test_nothing_asks_a_server(whole: Any) -> None:
         assert not any(link.startswith(("http:", "https:", "//")) for link in LINK.findall(text))
 
 
-def test_a_copy_holds_the_latest(calm: Run, tmp_path: Path) -> None:
+def test_a_copy_contains_the_latest_exchanges(calm: Run, tmp_path: Path) -> None:
     made = copied(tmp_path / "out", calm, most=5)
     out = tmp_path / "out"
     assert made.exchanges == {"small": 5}
     kept = {path.name for path in out.glob("small-exchanges-*.html")}
     assert kept == {f"small-exchanges-{number}.html" for number in range(11, 16)}
-    assert LEFT_OUT in links(out / "small-exchanges-11.html"), "its neighbour is left out"
+    assert NOT_COPIED in links(out / "small-exchanges-11.html"), (
+        "the previous exchange is not copied"
+    )
     assert all((out / link).is_file() for page in out.glob("*.html") for link in links(page))
 
 
-def test_two_runs_of_one_name_have_pages_of_their_own(calm: Run, tmp_path: Path) -> None:
+def test_runs_with_the_same_name_have_separate_pages(calm: Run, tmp_path: Path) -> None:
     other = Run(Path(shutil.copy(calm.path, tmp_path / "other.db")), calm.name)
     other.sql("UPDATE texts SET text = text || ' (the other)'")
     copied(tmp_path / "out", calm, other, most=2)
@@ -104,7 +106,7 @@ def test_two_runs_of_one_name_have_pages_of_their_own(calm: Run, tmp_path: Path)
     assert ["(the other)" in text for text in texts] == [False, True]
 
 
-def test_only_a_copy_is_replaced(calm: Run, tmp_path: Path) -> None:
+def test_only_an_earlier_copy_is_replaced(calm: Run, tmp_path: Path) -> None:
     out = tmp_path / "out"
     copied(out, calm, most=1)
     with pytest.raises(InputError, match="exists; expected an empty or a new folder"):
@@ -112,7 +114,7 @@ def test_only_a_copy_is_replaced(calm: Run, tmp_path: Path) -> None:
     copied(out, calm, most=2, overwrite=True)
     assert (out / "small-exchanges-14.html").is_file()
     (out / "notes.txt").write_text("mine")
-    with pytest.raises(InputError, match=r"holds 'notes\.txt', which no copy wrote"):
+    with pytest.raises(InputError, match=r"contains 'notes\.txt', which no copy wrote"):
         copied(out, calm, most=1, overwrite=True)
     assert (out / "notes.txt").read_text() == "mine"
     assert (out / "small-exchanges-14.html").is_file()
@@ -125,7 +127,7 @@ def test_a_run_with_nothing_played_is_copied(tmp_path: Path) -> None:
     assert "Nothing has been played yet" in (tmp_path / "out" / "small.html").read_text()
 
 
-def test_what_fails_leaves_nothing(calm: Run, tmp_path: Path) -> None:
+def test_a_failure_leaves_no_files(calm: Run, tmp_path: Path) -> None:
     def full(pages: int) -> None:
         if pages == 3:
             raise OSError(28, "No space left on device")

@@ -80,7 +80,7 @@ def test_a_download_has_the_columns_of_the_format(honest: Run, tmp_path: Path) -
 
     export([honest.reader], ["exchanges"], tmp_path / "out")
     (first, *_) = lines(tmp_path / "out", "exchanges.jsonl")
-    assert downloads.KINDS["exchanges"].columns(honest.reader) == tuple(first)
+    assert downloads.DOWNLOADS["exchanges"].columns(honest.reader) == tuple(first)
 
 
 def test_the_scale_that_counts_sets_thresholds_by_its_range(honest: Run, tmp_path: Path) -> None:
@@ -248,7 +248,7 @@ def test_runs_with_other_scales_share_their_columns(
     assert set(loaded(out, "exchanges", tmp_path).column_names) == set(rows[0])
     assert {row["run"] for row in lines(out, "sft.jsonl")} == {"small"}
     assert report.notes == (
-        "the run shared has no scale honesty: none of its answers is rated on it",
+        "the run shared has no scale honesty: its answers have no rating on it",
     )
 
 
@@ -259,8 +259,8 @@ def test_one_name_with_two_ranges_is_refused_where_ratings_count(
         tmp_path / "other.db", *SMALL, "scales={alignment: {low: 1, high: 10}}", name="other"
     )
     problem = (
-        "format sft: found two ranges: alignment is whole numbers from 1 to 7, the higher the "
-        "better in run small and whole numbers from 1 to 10, the higher the better in run other"
+        "format sft: found two ranges: alignment is whole numbers from 1 to 7, higher "
+        "is better in run small and whole numbers from 1 to 10, higher is better in run other"
     )
     with pytest.raises(InputError, match=problem):
         export([honest.reader, other.reader], ["sft"], tmp_path / "out")

@@ -1,4 +1,4 @@
-"""Datasets: what each format holds, what each choice does, and that it loads."""
+"""Datasets: contents of formats, effects of choices, and loading with `datasets`."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from sandbox.datasets.choices import Choices, parse_shares, parse_weights
 from sandbox.datasets.ids import origin_of
 from sandbox.datasets.near_duplicates import NearDuplicates
 from sandbox.datasets.questions import Questions
-from sandbox.datasets.sampling import choose
+from sandbox.datasets.sampling import sample
 from sandbox.engine.run import create, prepare, resume
 from storage.errors import InputError
 
@@ -37,7 +37,7 @@ def rows_of(run: Run, tmp_path: Path, format: str, **choices: Any) -> list[Any]:
 
 
 def scored(run: Run) -> list[tuple[Any, str, str, int]]:
-    """Every text that the observer scored for alignment: (exchange, stage, text, score)."""
+    """All texts that the observer rated for alignment: (exchange, stage, text, score)."""
     found = []
     for one in (stored(run, number) for number in range(len(run.all()))):
         for stage, when in (("draft", "before"), ("revision", "after")):
@@ -249,7 +249,7 @@ def test_expected_ratings_count_where_the_backend_told_them(tidy: Run, tmp_path:
 
 
 def test_nothing_that_failed_is_in_any_format(messy: Run, tmp_path: Path) -> None:
-    """No null where trainers read, and no rating that nobody gave."""
+    """No null in columns that trainers read, and no invented ratings."""
     read = {
         "sft": ("messages",),
         "preference": ("prompt", "chosen", "rejected", "margin"),
@@ -320,7 +320,7 @@ THINGS = ("piano", "canoe", "wardrobe", "telescope", "lawn", "violin", "greenhou
 
 
 def test_near_answers_and_near_questions_are_told_apart(tidy: Run, tmp_path: Path) -> None:
-    """That only equal answers are left out moves no question to another split."""
+    """Another threshold for answers moves no question to another split."""
     asked = tidy.all()[0].question
     for near in ({}, {"near_duplicates": 1}, {"near_duplicates": 0.5}):
         report = export([tidy.reader], ["raters"], None, keep_out=[f"{asked} Please."], **near)
@@ -375,7 +375,7 @@ def test_splits_have_the_shares_that_were_asked_for() -> None:
 
 
 def test_near_is_near_by_the_true_similarity() -> None:
-    """The estimate from 128 hashes against the sets themselves, and no pair is overlooked."""
+    """Estimates from 128 hashes agree with exact similarities, and no pair is missed."""
     chance = np.random.default_rng(1)
     base = "".join(chance.choice(list("abcdefgh "), 300))
     texts = [base]
@@ -503,7 +503,7 @@ def test_mixes_of_kinds_and_runs_hold_together() -> None:
         "draw": chance.integers(0, 2**63, size).astype(np.uint64),
     }
     choices = Choices(mix=(5, 2, 1), mix_runs=(2, 1))
-    taken = choose(columns, choices, ("a", "b", "c"), ("one", "two"), True).taken
+    taken = sample(columns, choices, ("a", "b", "c"), ("one", "two"), True).taken
     cells = Counter(
         zip(columns["kind"][taken].tolist(), columns["run"][taken].tolist(), strict=True)
     )
@@ -520,9 +520,9 @@ def test_mixes_of_kinds_and_runs_hold_together() -> None:
         for kind, weight in enumerate((5, 2, 1))
         for run, share in enumerate((2, 1))
     )
-    limited = choose(columns, Choices(mix=(5, 2, 1), rows=100), ("a", "b", "c"), ("x",) * 2, True)
+    limited = sample(columns, Choices(mix=(5, 2, 1), rows=100), ("a", "b", "c"), ("x",) * 2, True)
     assert np.bincount(columns["kind"][limited.taken]).tolist() == [60, 24, 12]
-    balanced = choose(
+    balanced = sample(
         columns, Choices(max_per_question=3, max_per_agent=5, rows=60), ("a",) * 3, ("x",) * 2, True
     )
     assert balanced.taken.sum() == 60
@@ -549,7 +549,7 @@ def test_several_runs_become_one_set(tidy: Run, messy: Run, tmp_path: Path) -> N
     export([messy.reader, other.reader], ["sft", "exchanges"], out, mix_runs=(1, 1), splits=HALVES)
     rows = [row for split in HALVES for row in lines(out, f"exchanges-{split}.jsonl")]
     assert Counter(row["run"] for row in rows) == {"small": 75, "other": 75}
-    with pytest.raises(InputError, match="RUN: found small twice; expected each run once"):
+    with pytest.raises(InputError, match="RUN: found small twice; expected different runs"):
         export([tidy.reader, tidy.reader], ["sft"], tmp_path / "twice")
     assert "| small |" in (out / "README.md").read_text()
     assert "| other |" in (out / "README.md").read_text()
@@ -770,7 +770,7 @@ def test_the_card_tells_how_it_came_about(messy: Run, tmp_path: Path) -> None:
     bias = np.corrcoef(lengths, scores)[0, 1]
     assert f"| length and alignment, correlation of answers | {bias:+.2f} |" in text
     given = sum(r.rating is not None for one in everyone for r in one.ratings)
-    assert f"agents gave {given:,} ratings that could be read" in text
+    assert f"agents gave {given:,} parsed ratings" in text
     unread = Counter(r.status for one in everyone for r in one.ratings if r.rating is None)
     for status, count in unread.items():
         assert f"| ratings of peers that are {status} | {count:,} |" in text
@@ -785,7 +785,7 @@ def test_the_card_tells_how_it_came_about(messy: Run, tmp_path: Path) -> None:
 
 
 def test_agreement_is_krippendorffs(tidy: Run, tmp_path: Path) -> None:
-    """Against the library on the table of raters and drafts, as textbooks have it."""
+    """Alpha equals that of the library for the full matrix of raters and drafts."""
     import krippendorff
 
     table = np.full((25, 75), np.nan)

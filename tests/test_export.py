@@ -1,4 +1,4 @@
-"""Exchanges and exports: exactly what the database holds, whole or not at all."""
+"""Exchanges and exports: contents, atomic writing, memory use, and metadata."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ HOSTILE = (
 
 @pytest.fixture(scope="module")
 def wide(tmp_path_factory: pytest.TempPathFactory) -> Run:
-    """600 exchanges about as many questions, and a copy of each, about others again."""
+    """600 exchanges about 600 questions, and a copy of each about another question."""
     folder = tmp_path_factory.mktemp("wide")
     questions = folder / "questions.txt"
     questions.write_text("".join(f"How do I keep {n} bees?\n" for n in range(600)))
@@ -70,7 +70,7 @@ def wide(tmp_path_factory: pytest.TempPathFactory) -> Run:
 
 @pytest.fixture(scope="module")
 def said(wide: Run, tmp_path_factory: pytest.TempPathFactory) -> int:
-    """Bytes of all that is said in it."""
+    """The total size of its texts, in bytes."""
     out = tmp_path_factory.mktemp("said") / "out"
     export([wide.reader], ["exchanges"], out)
     return (out / "exchanges.jsonl").stat().st_size
@@ -160,7 +160,7 @@ def test_an_export_with_nothing_in_it_says_why(tidy: Run, tmp_path: Path) -> Non
 
 
 DATED = ("README.md", "croissant.json")
-"""They tell the day on which a run was started."""
+"""Files that contain the start date of a run."""
 
 
 def test_two_runs_in_one_database_do_not_mix(tmp_path: Path) -> None:
@@ -209,7 +209,7 @@ def test_an_interrupted_export_leaves_nothing(
 
 
 def test_a_killed_export_leaves_nothing_that_looks_whole(wide: Run, tmp_path: Path) -> None:
-    """And the next one of that name removes what is left; that of another process stays."""
+    """The next export with that name removes leftovers, except those of a live process."""
     formats = [part for name in FORMATS for part in ("--format", name)]
     command = [sys.executable, str(ROOT / "run_sim.py"), "export", str(wide.path)]
     process = subprocess.Popen([*command, *formats, "--out", str(tmp_path / "out")])
@@ -254,7 +254,7 @@ def test_only_an_earlier_export_is_replaced(tidy: Run, tmp_path: Path) -> None:
     assert [path.name for path in out.parent.iterdir()] == ["out"]
     for name in ("thesis.tex", "figures/mine.svg", "sft-mine.jsonl"):
         (out / name).touch()
-        with pytest.raises(InputError, match=f"holds '{name}', which no export wrote"):
+        with pytest.raises(InputError, match=f"contains '{name}', which no export wrote"):
             export([tidy.reader], ["exchanges"], out, overwrite=True)
         (out / name).unlink()
     export([tidy.reader], list(FORMATS), out, overwrite=True, splits={"a": 0.5, "b": 0.5})
@@ -297,7 +297,7 @@ def test_bad_input_is_one_clear_line(tidy: Run, tmp_path: Path) -> None:
         ("sft", {"splits": {"a": 0.5, "A": 0.5}}, "splits: found a, A; expected names that differ"),
         ("sft", {"max_tokens": 9}, "max_tokens: found without tokenizer; expected both"),
         ("sft", {"tokenizer": "x"}, "tokenizer: found without max_tokens; expected both"),
-        ("sft", {"tokenizer": "/no", "max_tokens": 9}, "tokenizer: /no: holds no tokenizer.json"),
+        ("sft", {"tokenizer": "/no", "max_tokens": 9}, "tokenizer: /no: found no tokenizer.json"),
         (
             "sft",
             {"mix_runs": (1, 1)},
@@ -355,7 +355,7 @@ GROUPS = "models.groups={half: {share: 0.5, model: {backend: scripted}}}"
 
 
 def test_every_text_names_the_model_that_said_it(tmp_path: Path) -> None:
-    """A mixed society, renamed so that the models can be told apart; one agent has an adapter."""
+    """A mixed society with distinct model names; one agent has an adapter."""
     run = make(tmp_path / "run.db", "rounds=2", GROUPS)
     names = {"social": "/data/of/somebody/first", "half": "org/second", "observer": "scripted"}
     for role, name in names.items():
@@ -432,7 +432,7 @@ def test_a_snapshot_stays_as_it_was(tidy: Run, tmp_path: Path) -> None:
 def test_memory_hardly_grows_with_the_run(
     wide: Run, said: int, tmp_path: Path, format: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """By some numbers of each exchange and by its question, never by what was said."""
+    """Memory grows by some numbers per exchange and by the questions, not by other texts."""
     monkeypatch.setattr(survey, "_UNITS", 100)  # drafts that are looked at for agreement, at most
     monkeypatch.setattr(storage.exchanges, "_BATCH", 100)  # no more on the way with 12
     run = wide.copy(tmp_path)

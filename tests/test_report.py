@@ -1,4 +1,4 @@
-"""Reports: their numbers are those of the database, and nothing in them runs or leads away."""
+"""Reports: numbers, escaping, self-containment, and atomic writing."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ from sandbox.engine.run import create, prepare, resume
 from sandbox.viewer.report import report as report_module
 from sandbox.viewer.report.markdown import fence, inline
 from sandbox.viewer.report.rendered_figures import TYPES
-from sandbox.viewer.report.report import Written, figures_of, report
+from sandbox.viewer.report.report import ReportResult, figure_folder, report
 from storage.database import Address, parse_url
 from storage.errors import InputError
 
@@ -42,7 +42,7 @@ HOSTILE = (
 )
 
 
-def write(run: Run, out: Path, **options: Any) -> Written:
+def write(run: Run, out: Path, **options: Any) -> ReportResult:
     return report(run.reader, Address(parse_url(str(run.path)), run.name), out, **options)
 
 
@@ -64,7 +64,7 @@ def text(messy: Run, folder: Path) -> str:
 
 
 def rows(text: str, title: str) -> dict[str, list[str]]:
-    """The rows of the table below a heading, by what stands first in each."""
+    """The rows of the table below a heading, by their first cell."""
     part = re.search(rf"^#+ {title}\n(.*?)(?=^#|\Z)", text, re.DOTALL | re.MULTILINE)
     assert part, title
     lines = re.findall(r"^\| (.+) \|$", part[1], re.MULTILINE)[2:]
@@ -102,7 +102,7 @@ PEERS = """SELECT e.author, e.round, avg(r.rating) AS rating FROM episodes e JOI
 
 
 def cell(values: list[Any], authors: list[Any] | None, sign: str = "") -> str:
-    """What a mean should look like; with authors its interval allows for them."""
+    """The expected cell of a mean; with authors the interval is clustered by author."""
     n, mean = len(values), sum(values) / len(values)
     if authors is None:
         error = np.std(values, ddof=1) / math.sqrt(n)
@@ -118,8 +118,8 @@ def cell(values: list[Any], authors: list[Any] | None, sign: str = "") -> str:
 
 
 def test_means_and_intervals_are_those_of_the_database(messy: Run, text: str) -> None:
-    told = rows(text, "Means")
-    assert len(told) == 7
+    cells = rows(text, "Means")
+    assert len(cells) == 7
     for scale in ("alignment", "engagement"):
         asked = {
             f"{scale.capitalize()}, draft (1 to 7)": messy.sql(SCORES, "draft", scale),
@@ -130,15 +130,15 @@ def test_means_and_intervals_are_those_of_the_database(messy: Run, text: str) ->
             sign = "+" if "Gain" in name else ""
             ends = [[row["rating"] for row in found if row["round"] == at] for at in (0, 5)]
             whole = cell([row["rating"] for row in found], [row["author"] for row in found], sign)
-            assert told[name] == [*(cell(end, None, sign) for end in ends), whole]
+            assert cells[name] == [*(cell(end, None, sign) for end in ends), whole]
     peers = messy.sql(PEERS)
     ends = [[row["rating"] for row in peers if row["round"] == at] for at in (0, 5)]
     whole = cell([row["rating"] for row in peers], [row["author"] for row in peers])
-    assert told["Peer rating, draft (1 to 7)"] == [*(cell(end, None) for end in ends), whole]
+    assert cells["Peer rating, draft (1 to 7)"] == [*(cell(end, None) for end in ends), whole]
 
 
 def test_shares_of_revisions_are_those_of_the_database(messy: Run, text: str) -> None:
-    told = rows(text, "Better, equal or worse")
+    cells = rows(text, "Better, equal or worse")
     for scale in ("alignment", "engagement"):
         gains = [row["rating"] for row in messy.sql(GAINS, scale)]
         counts = {
@@ -149,11 +149,11 @@ def test_shares_of_revisions_are_those_of_the_database(messy: Run, text: str) ->
         assert all(counts.values())
         for how, n in counts.items():
             share = f"{100 * n / len(gains):.0f} % ({n} of {len(gains)})"
-            assert told[f"{scale.capitalize()}: {how}"][2] == share
+            assert cells[f"{scale.capitalize()}: {how}"][2] == share
 
 
-def test_what_is_missing_is_told_by_what_became_of_it(messy: Run, text: str) -> None:
-    told = rows(text, "Ratings")
+def test_missing_ratings_by_status(messy: Run, text: str) -> None:
+    cells = rows(text, "Ratings")
     for who, table in (("Peers", "ratings"), ("Observer", "observations")):
         (all_of_them,) = messy.sql(f"SELECT count(*), count(rating) FROM {table}")
         lost = dict(
@@ -167,18 +167,18 @@ def test_what_is_missing_is_told_by_what_became_of_it(messy: Run, text: str) -> 
         kinds = ("cut", "empty", "unreadable", "failed")
         assert sum(lost.values()) > 20
         expected = [*all_of_them, *(lost.get(kind, 0) for kind in kinds)]
-        assert told[who] == [str(n) for n in expected]
+        assert cells[who] == [str(n) for n in expected]
 
 
-def test_what_happened_and_what_it_took(messy: Run, text: str) -> None:
+def test_totals_and_calls(messy: Run, text: str) -> None:
     calls = """SELECT name, count(*), sum(c.status = 'failed'),
         sum(c.status NOT IN ('ok', 'failed')), coalesce(sum(tokens_in), 0),
         coalesce(sum(tokens_out), 0) FROM calls c JOIN forms f ON f.id = form_id GROUP BY name"""
-    told = rows(text, "Calls by form")
+    cells = rows(text, "Calls by prompt template")
     found = messy.sql(calls)
     for name, *numbers in found:
         *some, out = (f"{n:,}" for n in numbers)
-        assert told[name] == [*some, "\u2013", out]
+        assert cells[name] == [*some, "\u2013", out]
     sums = [sum(row[place] for row in found) for place in range(1, 6)]
     failed = messy.sql("SELECT count(*) FROM episodes WHERE failed_at IS NOT NULL")[0][0]
     assert failed > 10
@@ -190,7 +190,7 @@ def test_what_happened_and_what_it_took(messy: Run, text: str) -> None:
     assert all(f"{form} ({n})" in text for form, n in by_form)
 
 
-def test_agreement_is_that_of_the_ratings(messy: Run, text: str) -> None:
+def test_agreement_equals_that_of_the_ratings(messy: Run, text: str) -> None:
     matrix = np.full((25, 150), np.nan)
     for episode, rater, rating in messy.sql("SELECT episode_id, rater, rating FROM ratings"):
         matrix[rater, episode] = np.nan if rating is None else rating
@@ -201,12 +201,12 @@ def test_agreement_is_that_of_the_ratings(messy: Run, text: str) -> None:
     assert rows(text, "Agreement of raters")["Peers"] == [f"{alpha:.2f}", str(matrix.shape[1])]
 
 
-def test_advice_is_counted_over_the_whole_run(messy: Run, text: str) -> None:
-    told = rows(text, "Whose advice is taken")
-    assert len(told) == 15
-    central = [float(row[1]) for row in told.values()]
+def test_influence_covers_the_whole_run(messy: Run, text: str) -> None:
+    cells = rows(text, "Most influential raters")
+    assert len(cells) == 15
+    central = [float(row[1]) for row in cells.values()]
     assert central == sorted(central, reverse=True) and central[-1] > 0
-    for who, (label, _, _, _, gives, ratings) in told.items():
+    for who, (label, _, _, _, gives, ratings) in cells.items():
         number = int(who.rpartition("#")[2])
         given = "SELECT count(rating), avg(rating) FROM ratings WHERE rater = ?"
         (n, mean), (own,) = (
@@ -246,7 +246,7 @@ def test_examples_are_the_extremes(messy: Run, text: str, page: str) -> None:
 
 
 def harmless(page: str) -> Tags:
-    """A page that loads nothing, runs nothing and leads nowhere."""
+    """Check that a page loads no resources, runs no scripts and has no external links."""
     found = Tags(page)
     names = {tag for tag, _ in found.tags}
     assert not names & {
@@ -288,7 +288,7 @@ def test_a_page_loads_and_runs_nothing(page: str) -> None:
     assert used <= set(ids) and used
 
 
-def test_paths_and_addresses_stay_at_home(tidy: Run, tmp_path: Path) -> None:
+def test_paths_and_urls_are_removed(tidy: Run, tmp_path: Path) -> None:
     copy = tidy.copy(tmp_path)
     copy.sql("UPDATE runs SET status = 'failed', message = 'no reply from http://secret:8000/v1'")
     config = json.loads(copy.sql("SELECT config FROM runs")[0][0])
@@ -296,9 +296,9 @@ def test_paths_and_addresses_stay_at_home(tidy: Run, tmp_path: Path) -> None:
     copy.sql("UPDATE runs SET config = ?", json.dumps(config))
     for kind in ("html", "md"):
         write(copy, tmp_path / f"x.{kind}")
-        told = (tmp_path / f"x.{kind}").read_text("utf-8").replace("\\", "")
-        assert "secret" not in told and "no reply from [address]" in told
-        assert str(ROOT) not in told and "questions.jsonl" in told
+        cells = (tmp_path / f"x.{kind}").read_text("utf-8").replace("\\", "")
+        assert "secret" not in cells and "no reply from [address]" in cells
+        assert str(ROOT) not in cells and "questions.jsonl" in cells
 
 
 def test_the_same_run_gives_the_same_report(messy: Run, page: str, text: str, folder: Path) -> None:
@@ -306,7 +306,7 @@ def test_the_same_run_gives_the_same_report(messy: Run, page: str, text: str, fo
     assert (folder / "again.html").read_text("utf-8") == page
     write(messy, folder / "again.md")
     assert (folder / "again.md").read_text("utf-8").replace("again_", "messy_") == text
-    for path in figures_of(folder / "messy.md").iterdir():
+    for path in figure_folder(folder / "messy.md").iterdir():
         assert path.read_bytes() == (folder / "again_figures" / path.name).read_bytes()
 
 
@@ -315,7 +315,7 @@ def test_the_same_run_gives_the_same_report(messy: Run, page: str, text: str, fo
 
 @pytest.fixture(scope="module")
 def hostile(tidy: Run, tmp_path_factory: pytest.TempPathFactory) -> Run:
-    """A run in which everything that anybody wrote is hostile."""
+    """A run in which all texts are hostile."""
     copy = tidy.copy(tmp_path_factory.mktemp("hostile"))
     copy.sql("UPDATE texts SET text = text || ' ' || ?", HOSTILE)
     copy.sql("UPDATE agents SET label = ? WHERE label = 'good'", "<b>|`good`</b>")
@@ -374,7 +374,7 @@ def _tables(text: str) -> list[str]:
 
 
 def test_hostile_text_is_text_in_figures(hostile_md: Path) -> None:
-    paths = list(figures_of(hostile_md).glob("*.svg"))
+    paths = list(figure_folder(hostile_md).glob("*.svg"))
     assert len(paths) == 8
     for path in paths:
         tree = ElementTree.fromstring(path.read_text("utf-8"))
@@ -385,7 +385,7 @@ def test_hostile_text_is_text_in_figures(hostile_md: Path) -> None:
 
 
 @pytest.mark.parametrize("said", ["```", "a ````` b", "", "~~~\n```\n````"])
-def test_fences_are_longer_than_what_they_hold(said: str) -> None:
+def test_fences_are_longer_than_runs_of_backticks(said: str) -> None:
     (token,) = MarkdownIt("commonmark").parse(fence(said))
     assert token.type == "fence" and token.content == f"{said}\n"
 
@@ -393,7 +393,7 @@ def test_fences_are_longer_than_what_they_hold(said: str) -> None:
 @pytest.mark.parametrize(
     "said", ["a|b", "# x", "*a* _b_ `c`", "<b>", "[a](b)", "&amp;", "a\nb", "\\", "![x](y)"]
 )
-def test_inline_text_says_what_was_said(said: str) -> None:
+def test_inline_text_is_rendered_verbatim(said: str) -> None:
     html = MarkdownIt("commonmark", {"html": True}).render(f"x {inline(said)}")
     shown = Tags(html)
     assert "".join(shown.texts).strip() == f"x {' '.join(said.split())}"
@@ -410,7 +410,7 @@ def names(folder: Path) -> list[str]:
 def test_a_report_in_markdown_has_all_figures_beside_it(
     messy: Run, text: str, folder: Path
 ) -> None:
-    made = names(figures_of(folder / "messy.md"))
+    made = names(figure_folder(folder / "messy.md"))
     stems = {name.rpartition(".")[0] for name in made}
     assert {f"{stem}.{kind}" for stem in stems for kind in TYPES} == set(made)
     assert stems == {
@@ -418,21 +418,21 @@ def test_a_report_in_markdown_has_all_figures_beside_it(
         *("engagement-ratings", "matrix", "agreement", "bias", "missing"),
     }
     for stem in stems:
-        png = (figures_of(folder / "messy.md") / f"{stem}.png").read_bytes()
+        png = (figure_folder(folder / "messy.md") / f"{stem}.png").read_bytes()
         assert png.startswith(b"\x89PNG") and "![" in text and f"{stem}.svg" in text
 
 
 @pytest.mark.parametrize(
     ("name", "options", "words"),
     [
-        ("x.txt", {}, "out: found .*x.txt'; expected a name that ends in .html or .md"),
-        ("x", {}, "expected a name that ends in"),
+        ("x.txt", {}, "out: found .*x.txt'; expected a name ending in .html or .md"),
+        ("x", {}, "expected a name ending in"),
         ("x.html", {"format": "pdf"}, "format: found 'pdf'; expected one of html, md"),
         ("folder.html", {}, "is a folder"),
         ("file/x.html", {}, "file is not a folder"),
     ],
 )
-def test_what_cannot_be_is_refused(
+def test_invalid_arguments_are_refused(
     tidy: Run, tmp_path: Path, name: str, options: Any, words: str
 ) -> None:
     (tmp_path / "folder.html").mkdir()
@@ -445,13 +445,13 @@ def test_what_cannot_be_is_refused(
 
 @pytest.fixture
 def sparse(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Reports have one figure only, where it does not matter which: drawing takes long."""
+    """Reduce reports to one figure, because rendering is slow."""
     plain = report_module.figures
     monkeypatch.setattr(report_module, "figures", lambda reader: {"plane": plain(reader)["plane"]})
 
 
 @pytest.mark.usefixtures("sparse")
-def test_only_with_overwrite_is_anything_replaced(tidy: Run, tmp_path: Path) -> None:
+def test_files_are_replaced_only_with_overwrite(tidy: Run, tmp_path: Path) -> None:
     for kind in ("html", "md"):
         out = tmp_path / f"x.{kind}"
         out.write_text("mine")
@@ -465,7 +465,7 @@ def test_only_with_overwrite_is_anything_replaced(tidy: Run, tmp_path: Path) -> 
     with pytest.raises(InputError, match="x_figures exists"):
         write(tidy, tmp_path / "x.md")
     (tmp_path / "x_figures" / "thesis.png").write_text("mine")
-    with pytest.raises(InputError, match=r"holds 'thesis\.png'"):
+    with pytest.raises(InputError, match=r"contains 'thesis\.png'"):
         write(tidy, tmp_path / "x.md", overwrite=True)
     assert names(tmp_path) == ["x.html", "x_figures"]
     assert (tmp_path / "x_figures" / "thesis.png").read_text() == "mine"
@@ -475,7 +475,7 @@ def test_only_with_overwrite_is_anything_replaced(tidy: Run, tmp_path: Path) -> 
 @pytest.mark.parametrize(
     ("kind", "what"), [("html", ".html.partial"), ("md", "plane.png"), ("md", ".md.partial")]
 )
-def test_what_fails_leaves_nothing_and_replaces_nothing(
+def test_a_failure_leaves_no_files_and_replaces_none(
     tidy: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str, what: str
 ) -> None:
     old = tmp_path / f"old.{kind}"
@@ -513,7 +513,7 @@ main()
 """
 
 
-def test_a_kill_leaves_nothing_half_written(tidy: Run, tmp_path: Path) -> None:
+def test_a_kill_leaves_no_partial_report(tidy: Run, tmp_path: Path) -> None:
     out = tmp_path / "x.md"
     done = subprocess.run(
         [sys.executable, "-c", KILLED, str(tidy.path), str(out)],
@@ -523,7 +523,7 @@ def test_a_kill_leaves_nothing_half_written(tidy: Run, tmp_path: Path) -> None:
     assert [name for name in names(tmp_path) if not name.startswith(".")] == []
     write(tidy, out)
     assert names(tmp_path) == ["x.md", "x_figures"]
-    assert len(names(figures_of(out))) == 3 * 8
+    assert len(names(figure_folder(out))) == 3 * 8
 
 
 # The verb
@@ -536,12 +536,12 @@ def sim(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
 def test_the_verb(tidy: Run, tmp_path: Path) -> None:
     done = sim(tmp_path, str(tidy.path), "--out", "deep/x.md", "--json")
     assert done.returncode == 0, done.stderr
-    told = json.loads(done.stdout)
-    assert list(told) == ["run", "out", "format", "figures", "bytes"]
-    assert (told["run"], told["out"], told["format"]) == ("small", "deep/x.md", "md")
+    cells = json.loads(done.stdout)
+    assert list(cells) == ["run", "out", "format", "figures", "bytes"]
+    assert (cells["run"], cells["out"], cells["format"]) == ("small", "deep/x.md", "md")
     files = [path for path in (tmp_path / "deep").rglob("*") if path.is_file()]
-    assert told["bytes"] == sum(path.stat().st_size for path in files)
-    assert {path.stem for path in files} == {"x", *told["figures"]}
+    assert cells["bytes"] == sum(path.stat().st_size for path in files)
+    assert {path.stem for path in files} == {"x", *cells["figures"]}
     done = sim(tmp_path, str(tidy.path), "--out", "page.txt", "--format", "html")
     assert done.returncode == 0 and "page.txt: 8 figures" in done.stdout
     assert (tmp_path / "page.txt").read_text().startswith("<!doctype html>")
@@ -579,10 +579,12 @@ def both(run: Run, folder: Path) -> tuple[str, str]:
 def test_a_run_with_nothing_played(tmp_path: Path) -> None:
     run = make_run(tmp_path / "run.db", play=False)
     page, text = both(run, tmp_path)
-    for told in (page, text):
-        assert "This run is not finished" in told and "0 of 125 exchanges are over" in told
-        assert "Nothing has been played yet" in told and "none: the run is not finished" in told
-    assert "<svg" not in page and not figures_of(tmp_path / "x.md").exists()
+    for cells in (page, text):
+        assert (
+            "This run is not finished" in cells and "0 of 125 exchanges have been played" in cells
+        )
+        assert "Nothing has been played yet" in cells and "none: the run is not finished" in cells
+    assert "<svg" not in page and not figure_folder(tmp_path / "x.md").exists()
 
 
 def test_an_unfinished_run_says_so_and_counts_what_is_complete(tmp_path: Path) -> None:
@@ -593,9 +595,9 @@ def test_an_unfinished_run_says_so_and_counts_what_is_complete(tmp_path: Path) -
     page, text = both(run, tmp_path)
     complete = run.sql("SELECT count(*) FROM episodes WHERE observed")[0][0]
     assert 0 < complete < 125
-    for told in (page, text):
-        assert f"{complete} of 125 exchanges are over" in told
-        assert "the limit of 400 calls is reached" in told
+    for cells in (page, text):
+        assert f"{complete} of 125 exchanges have been played" in cells
+        assert "the limit of 400 calls is reached" in cells
     asked = run.sql(
         "SELECT count(*) FROM ratings r JOIN episodes e ON e.id = r.episode_id WHERE observed"
     )[0][0]
@@ -604,19 +606,22 @@ def test_an_unfinished_run_says_so_and_counts_what_is_complete(tmp_path: Path) -
     assert drafts == complete
     run.sql("UPDATE episodes SET observed = FALSE WHERE id < 5")
     write(run, tmp_path / "fewer.md")
-    told = (tmp_path / "fewer.md").read_text("utf-8")
-    assert int(rows(told, "Agreement of raters")["Peers"][1]) == complete - 5
+    cells = (tmp_path / "fewer.md").read_text("utf-8")
+    assert int(rows(cells, "Agreement of raters")["Peers"][1]) == complete - 5
 
 
-def test_scenes_that_invent_their_people(tmp_path: Path) -> None:
+def test_scenes_without_agents(tmp_path: Path) -> None:
     config = load_config(PRESETS / "scene.yaml", ["name=scene", "world.scenes=6"])
     address = create(prepare(config), str(tmp_path / "scene.db"))
     assert resume(address).status == "done"
     run = Run(tmp_path / "scene.db", "scene")
     page, text = both(run, tmp_path)
-    for told in (page, text):
-        assert "its scenes invent their people" in told and "people were on stage" in told
-        assert "Revision" in told and "Krippendorff" not in told and "recall" not in told
+    for cells in (page, text):
+        assert (
+            "scenes have characters of their own" in cells
+            and "characters. The modulator refused" in cells
+        )
+        assert "Revision" in cells and "Krippendorff" not in cells and "recall" not in cells
     consequences = {one.episode: one.scene for one in run.all() if one.scene}
     shown = [int(number) for number in re.findall(r"^Exchange (\d+), ", text, re.MULTILINE)]
     assert shown
@@ -627,13 +632,13 @@ def test_scenes_that_invent_their_people(tmp_path: Path) -> None:
     assert rows(text, "Means")["Alignment, draft (1 to 7)"] == [cell(scores, None)]
 
 
-def test_a_run_in_which_nothing_can_be_used(tmp_path: Path) -> None:
+def test_a_run_with_unusable_replies_only(tmp_path: Path) -> None:
     worst = [one.replace("0.3", "1.0") for one in SPOILT]
     run = make_run(tmp_path / "run.db", "rounds=1", *worst)
     run.sql("DELETE FROM outcomes WHERE measure LIKE '%alignment%' OR measure LIKE '%engagement%'")
     run.sql("DELETE FROM scores")
     _, text = both(run, tmp_path)
-    assert "Nobody has scored" in text and "Exchanges failed at draft (" in text
+    assert "No scores" in text and "Exchanges failed at draft (" in text
 
 
 SCALES = (
@@ -645,26 +650,26 @@ SCALES = (
 def test_every_added_scale_is_reported(tmp_path: Path) -> None:
     run = make_run(tmp_path / "run.db", "rounds=2", SCALES)
     page, text = both(run, tmp_path)
-    told = rows(text, "Means")
+    cells = rows(text, "Means")
     for scale, range, sign in (
         ("honesty", "-5 to 5", 1),
         ("harm", "0 to 100, lower is better", -1),
     ):
         scores = run.sql(SCORES, "revision", scale)
         whole = cell([row["rating"] for row in scores], [row["author"] for row in scores])
-        assert told[f"{scale.capitalize()}, revision ({range})"][2] == whole
+        assert cells[f"{scale.capitalize()}, revision ({range})"][2] == whole
         found = run.sql(GAINS, scale)
         gains = [sign * row["rating"] for row in found]
-        assert told[f"Gain in {scale}"][2] == cell(gains, [row["author"] for row in found], "+")
+        assert cells[f"Gain in {scale}"][2] == cell(gains, [row["author"] for row in found], "+")
         better = sum(gain > 0 for gain in gains)
         share = f"{100 * better / len(gains):.0f} % ({better} of {len(gains)})"
         assert rows(text, "Better, equal or worse")[f"{scale.capitalize()}: better"][2] == share
     plain = text.replace("\\", "").replace("\u2212", "-")
-    assert "**Honesty.** Whole numbers from -5 to 5, higher is better, that the observer" in plain
+    assert "**Honesty.** Whole numbers from -5 to 5, higher is better, given to" in plain
     assert "How honest is it? -5: not at all. 5: entirely." in plain
     assert "**Harm.** Whole numbers from 0 to 100, lower is better" in plain
-    assert "its sign is reversed" in plain
-    made = {path.stem for path in figures_of(tmp_path / "x.md").iterdir()}
+    assert "the sign is reversed" in plain
+    made = {path.stem for path in figure_folder(tmp_path / "x.md").iterdir()}
     assert {"honesty-by-round", "honesty-ratings", "harm-by-round", "harm-ratings"} <= made
     assert " of 0 to 100<" in page and " of -5 to 5<" in page
 
@@ -672,8 +677,8 @@ def test_every_added_scale_is_reported(tmp_path: Path) -> None:
 def test_a_world_with_one_stage_and_no_peers(tmp_path: Path) -> None:
     run = make_talk(tmp_path)
     _, text = both(run, tmp_path)
-    told = rows(text, "Means")
-    assert list(told) == [
+    cells = rows(text, "Means")
+    assert list(cells) == [
         "Calm, small talk (0 to 10)", "Distance, small talk (-1 to 1, lower is better)",
     ]  # fmt: skip
     talks = run.sql(
@@ -681,8 +686,8 @@ def test_a_world_with_one_stage_and_no_peers(tmp_path: Path) -> None:
         "ON o.episode_id = e.id WHERE o.scale = 'calm' GROUP BY e.id ORDER BY e.id"
     )
     whole = cell([row["rating"] for row in talks], [row["author"] for row in talks])
-    assert told["Calm, small talk (0 to 10)"][2] == whole
-    assert "gives each agent in the small talk" in text and "each pair of agents" in text
+    assert cells["Calm, small talk (0 to 10)"][2] == whole
+    assert "given to each agent in the small talk" in text and "each pair of agents" in text
     assert not re.search("Draft|Revision|Krippendorff|Peer|Gain", text)
     shown = re.findall(r"### (.+ exchange)\n\nExchange (\d+), ", text)
     assert [title for title, _ in shown] == [

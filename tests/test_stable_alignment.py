@@ -1,4 +1,4 @@
-"""The format stable-alignment: the authors' structure, from exactly what was said."""
+"""The format stable-alignment: the structure of the paper, with verbatim texts."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Real trainers take a real step on what is exported, with a tiny model with random weights."""
+"""Real trainers take a training step on exports, with a tiny randomly initialized model."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ pytestmark = pytest.mark.filterwarnings("default")
 
 
 def needs(module: str, advice: str) -> Any:
-    """A module that CI has in an environment of its own."""
+    """Import a module that is only installed in a separate CI environment."""
     try:
         return importlib.import_module(module)
     except ModuleNotFoundError as error:
@@ -58,7 +58,7 @@ def tiny(trl: Any, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def length_reward(completions: Any, reference: list[str], scripted: list[bool], **_: Any) -> Any:
-    """Other columns than the prompt reach reward functions."""
+    """Columns other than the prompt are passed to reward functions."""
     assert all(scripted) and all(reference)
     lengths = [len(one[0]["content"]) for one in completions]
     return [float(n + place % 2) for place, n in enumerate(lengths)]
@@ -124,7 +124,7 @@ def example() -> Any:
 
 
 def by_hand(entropies: list[float], ratings: list[float], ratio: float, margin: float) -> float:
-    """The loss as one would compute it on paper."""
+    """The loss, computed by hand."""
     best = max(range(len(ratings)), key=lambda n: ratings[n])
     gaps = [
         entropies[best] - entropies[n] + (ratings[best] - ratings[n]) / 7 * margin
@@ -196,7 +196,7 @@ def test_the_example_trains(example: Any, folder: Path, tiny: Path, tmp_path: Pa
 
 @pytest.fixture(scope="module")
 def others() -> Iterator[None]:
-    """LLaMA-Factory imports a library for sound, which has no build that fits this torch."""
+    """LLaMA-Factory imports an audio library that has no build for this version of torch."""
     sound = ModuleType("torchaudio")
     sound.__spec__ = ModuleSpec("torchaudio", None)
     with pytest.MonkeyPatch.context() as patch:

@@ -1,4 +1,4 @@
-"""The viewer: what its summaries hold, what its pages show and refuse, and what it never does."""
+"""The viewer: summaries, pages, filters, errors, and security."""
 
 from __future__ import annotations
 
@@ -30,7 +30,17 @@ from sqlalchemy import Engine, create_engine, text
 from stored import Run
 from stored import make as make_stored
 from test_migrations import stored
-from viewing import HOSTILE, Site, Tags, addresses, hostile, link, listed, remade, serving
+from viewing import (
+    HOSTILE,
+    Site,
+    Tags,
+    addresses,
+    hostile,
+    link,
+    listed,
+    rebuild_summaries,
+    serving,
+)
 
 from agents.scale import Declaration, Scale
 from sandbox.config import load_config
@@ -41,7 +51,7 @@ from sandbox.reading.influence import Bands, clusters, influences, new_words, re
 from sandbox.reading.recall import candidates, recall
 from sandbox.reading.text_diff import changed_words
 from sandbox.study.fork import fork
-from sandbox.text import visible
+from sandbox.text import escape_controls
 from storage.database import Address, open_for_reading, parse_url
 from storage.exchanges import Exchange, GivenRating, Observation, exchanges
 from storage.reader import Reader
@@ -71,7 +81,7 @@ COUNTS = {
 
 
 def _close(rows: Any) -> Any:
-    """Rows in order, with numbers that are near to each other made equal."""
+    """Sort rows and round their floats, for comparison."""
     return sorted(
         tuple(round(float(value), 6) if isinstance(value, int | float) else value for value in row)
         for row in rows
@@ -85,7 +95,7 @@ def _held(engine: Engine, run: int) -> dict[str, Any]:
 
 
 def _expected(engine: Engine, run: int) -> dict[str, Any]:
-    """The same from the rows themselves."""
+    """Compute the summaries from the rows."""
     one = {"run": run}
     played = _ask(
         engine,
@@ -158,7 +168,7 @@ def _expected(engine: Engine, run: int) -> dict[str, Any]:
 
 
 def agree(address: Address | Run) -> dict[str, Any]:
-    """Hold all summaries of a database against its rows; what there is of the last run."""
+    """Check all summaries of a database against its rows; return those of the last run."""
     url = parse_url(str(address.path)) if isinstance(address, Run) else address.url
     engine = create_engine(url)
     try:
@@ -172,7 +182,7 @@ def agree(address: Address | Run) -> dict[str, Any]:
         engine.dispose()
 
 
-def test_summaries_hold_what_the_rows_hold(messy: Run, tidy: Run) -> None:
+def test_summaries_equal_the_rows(messy: Run, tidy: Run) -> None:
     for run in (messy, tidy):
         held = agree(run)
         assert all(held.values())
@@ -180,12 +190,12 @@ def test_summaries_hold_what_the_rows_hold(messy: Run, tidy: Run) -> None:
     assert ("episode", "failed") in outcomes and ("peer_rating", "unreadable") in outcomes
 
 
-def test_summaries_of_a_run_that_nobody_has_played(tmp_path: Path) -> None:
+def test_summaries_of_a_run_without_episodes(tmp_path: Path) -> None:
     run = make_stored(tmp_path / "run.db", "rounds=2", play=False)
     assert not any(agree(run).values())
 
 
-def test_summaries_outlive_a_kill(tmp_path: Path) -> None:
+def test_summaries_survive_a_kill(tmp_path: Path) -> None:
     config = small("rounds=4", LATENCY, "models.social.misbehave=0.2", "name=killed")
     path, database = tmp_path / "config.yaml", tmp_path / "runs" / "killed.db"
     path.write_text(yaml.safe_dump(json.loads(config.as_json())), encoding="utf-8")
@@ -209,7 +219,7 @@ def test_summaries_outlive_a_kill(tmp_path: Path) -> None:
     agree(address)
 
 
-def test_summaries_of_a_fork_and_of_calls_that_were_asked_anew(tmp_path: Path, make: Make) -> None:
+def test_summaries_of_a_fork_and_of_retried_calls(tmp_path: Path, make: Make) -> None:
     address, _ = make("models.social.misbehave=0.2", "rounds=3")
     beside = fork(address, 1, ["world.score_only=true"], name="beside", db=str(address.url))
     before = agree(beside)
@@ -225,7 +235,7 @@ def test_summaries_of_a_fork_and_of_calls_that_were_asked_anew(tmp_path: Path, m
     agree(anew)
 
 
-def test_summaries_can_be_made_anew(messy: Run, tmp_path: Path) -> None:
+def test_summaries_can_be_rebuilt(messy: Run, tmp_path: Path) -> None:
     copy = messy.copy(tmp_path)
     before = agree(messy)
     for statement in (
@@ -236,12 +246,12 @@ def test_summaries_can_be_made_anew(messy: Run, tmp_path: Path) -> None:
         "UPDATE scores SET value = value + 1",
     ):
         copy.sql(statement)
-    remade(copy)
+    rebuild_summaries(copy)
     assert agree(copy) == before
     assert words_found(copy.reader, "the") == words_found(messy.reader, "the") != set()
 
 
-# Words
+# Search
 
 
 def words_found(reader: Reader, said: str) -> set[int]:
@@ -249,7 +259,7 @@ def words_found(reader: Reader, said: str) -> set[int]:
 
 
 def _said(reader: Reader) -> dict[int, list[str]]:
-    """Everything that is said in an exchange, by its number."""
+    """All texts of each exchange, by its number."""
     found = {}
     for one in exchanges(reader):
         parts = [one.question, *one.texts.values()]
@@ -277,7 +287,7 @@ def _with(said: dict[int, list[str]], pattern: str) -> set[int]:
     return {number for number, texts in said.items() if any(re.search(pattern, t) for t in texts)}
 
 
-def test_words_are_found_where_they_are_said(messy: Run, tmp_path: Path) -> None:
+def test_search_finds_exactly_the_matching_exchanges(messy: Run, tmp_path: Path) -> None:
     scene = tmp_path / "scene.db"
     preset = ROOT / "worlds" / "presets" / "scene.yaml"
     play = load_config(preset, ["world.scenes=4", "models.social.misbehave=0.1", "name=scene"])
@@ -299,7 +309,7 @@ def test_words_are_found_where_they_are_said(messy: Run, tmp_path: Path) -> None
         assert words_found(reader, first.upper()) == words_found(reader, first)
 
 
-def test_what_is_still_played_is_not_found(tmp_path: Path) -> None:
+def test_exchanges_in_progress_are_not_found(tmp_path: Path) -> None:
     address = create(prepare(small("schedule.order=lock_step")), str(tmp_path / "run.db"))
     assert resume(address, budget=Budget(calls=60)).status == "interrupted"
     run = Run(tmp_path / "run.db", "quickstart")
@@ -310,7 +320,7 @@ def test_what_is_still_played_is_not_found(tmp_path: Path) -> None:
         assert words_found(reader, word) == _with(said, rf"\b{word}") - begun
 
 
-def test_a_server_holds_and_finds_the_same(server: str) -> None:
+def test_postgresql_gives_the_same_results(server: str) -> None:
     both = []
     for name in ("one", "two"):
         config = small("rounds=2", "models.social.misbehave=0.2", f"name={name}")
@@ -337,13 +347,13 @@ def test_a_server_holds_and_finds_the_same(server: str) -> None:
 
 
 @pytest.fixture(scope="module")
-def spiteful(messy: Run, tmp_path_factory: pytest.TempPathFactory) -> Run:
+def hostile_run(messy: Run, tmp_path_factory: pytest.TempPathFactory) -> Run:
     return hostile(messy, tmp_path_factory.mktemp("hostile"))
 
 
 @pytest.fixture(scope="module")
-def there(spiteful: Run) -> Iterator[Site]:
-    with serving(spiteful) as site:
+def there(hostile_run: Run) -> Iterator[Site]:
+    with serving(hostile_run) as site:
         yield site
 
 
@@ -359,7 +369,7 @@ LINKED = re.compile(r"(?:/|\?|#main$)")
 
 
 def _harmless(page: str) -> Tags:
-    """A page whose every tag, link and script is the viewer's own."""
+    """Check that every tag, link and script of a page comes from the viewer."""
     found = Tags(page)
     for tag, has in found.tags:
         assert tag in SAFE, tag
@@ -376,18 +386,20 @@ def _harmless(page: str) -> Tags:
 
 
 def _texts(value: Any) -> list[str]:
-    """All texts in a chart's data."""
+    """All strings in the data of a chart."""
     if isinstance(value, str):
         return [value]
     parts = value.values() if isinstance(value, dict) else value
     return [t for part in parts for t in _texts(part)] if isinstance(value, dict | list) else []
 
 
-def test_no_page_does_what_a_text_says(there: Site, spiteful: Run) -> None:
-    pages = [path for path in addresses(spiteful) if not path.endswith((".csv", ".jsonl"))]
-    pages += [f"/r/small/exchanges/{row[0]}" for row in spiteful.sql("SELECT id FROM episodes "
+def test_pages_escape_hostile_texts(there: Site, hostile_run: Run) -> None:
+    pages = [path for path in addresses(hostile_run) if not path.endswith((".csv", ".jsonl"))]
+    pages += [f"/r/small/exchanges/{row[0]}" for row in hostile_run.sql("SELECT id FROM episodes "
               "WHERE id IN (SELECT episode_id FROM stage_texts) ORDER BY id LIMIT 20")]  # fmt: skip
-    pages += [f"/r/small/calls/{row[0]}" for row in spiteful.sql("SELECT id FROM calls LIMIT 12")]
+    pages += [
+        f"/r/small/calls/{row[0]}" for row in hostile_run.sql("SELECT id FROM calls LIMIT 12")
+    ]
     pages += [f"/r/small/agents/{number}" for number in range(12)]
     pages += ["/r/small/exchanges?" + urlencode({"q": one[:900]}) for one in HOSTILE]
     pages += ["/r/small/search?" + urlencode({"q": one[:900]}) for one in HOSTILE]
@@ -402,14 +414,14 @@ def test_no_page_does_what_a_text_says(there: Site, spiteful: Run) -> None:
         if not path.split("?")[0].endswith(".json"):
             shown += _harmless(page).shown
     for one in HOSTILE:
-        seen = visible(one) if len(one) < 1000 else one[:50_000]
-        assert seen.strip() in shown, "what was said is to be seen as it was said"
+        seen = escape_controls(one) if len(one) < 1000 else one[:50_000]
+        assert seen.strip() in shown, "texts must be shown verbatim"
     for point in (0x202E, 0x202C, 0x2066, 0x2069, 0x07, 0x1B, 0x7F, 0x85):
         assert f"\u27e8U+{point:04X}\u27e9" in shown
     assert "more characters" in shown
 
 
-def test_faults_do_not_do_what_an_address_says(there: Site) -> None:
+def test_error_pages_escape_the_url(there: Site) -> None:
     for path in (
         "/r/%3Cscript%3Ealert(1)%3C%2Fscript%3E",
         "/r/small/exchanges?round=%3Cimg+src%3Dx%3E",
@@ -423,8 +435,8 @@ def test_faults_do_not_do_what_an_address_says(there: Site) -> None:
         assert "\u202e" not in answer.text
 
 
-def test_files_hold_texts_as_they_are(there: Site, spiteful: Run) -> None:
-    texts = {row[0] for row in spiteful.sql("SELECT text FROM texts")}
+def test_downloads_contain_texts_verbatim(there: Site, hostile_run: Run) -> None:
+    texts = {row[0] for row in hostile_run.sql("SELECT text FROM texts")}
     for name, columns in (("exchanges", ("draft", "revision", "question")), ("calls", ())):
         lines = there.ask(f"/r/small/{name}.jsonl").lines
         rows = there.ask(f"/r/small/{name}.csv").rows
@@ -446,7 +458,7 @@ def test_files_hold_texts_as_they_are(there: Site, spiteful: Run) -> None:
     assert {row["name"] for row in agents} >= {"'@SUM(1)", "<script>alert(1)</script>"}
 
 
-# Addresses
+# Routes and filters
 
 
 @pytest.fixture(scope="module")
@@ -456,7 +468,7 @@ def site(messy: Run) -> Iterator[Site]:
 
 
 def _all_pages(site: Site, path: str, query: dict[str, Any], kind: str) -> list[int]:
-    """The numbers that all pages of a list show, as one leafs through them."""
+    """The row numbers on all pages of a list, by following the pager."""
     page, found = site.page(path, **query), []
     while True:
         found += listed(page, kind)
@@ -511,7 +523,7 @@ def test_exchanges_are_filtered(site: Site, messy: Run, query: dict[str, Any], w
     assert [int(row["episode"]) for row in rows] == sorted(wanted)
 
 
-def test_exchanges_are_filtered_by_words(site: Site, messy: Run) -> None:
+def test_exchanges_are_filtered_by_text(site: Site, messy: Run) -> None:
     said = _said(messy.reader)
     for word in _sample(said, 4):
         wanted = sorted(_with(said, rf"\b{word}"), reverse=True)
@@ -574,7 +586,7 @@ def test_calls_are_filtered(site: Site, messy: Run, query: dict[str, Any], where
     assert [int(row["call"]) for row in site.ask(f"/r/small/calls.csv{asked}").rows] == wanted
 
 
-def test_calls_before_and_after_one(site: Site) -> None:
+def test_calls_are_paged_by_cursor(site: Site) -> None:
     assert listed(site.page("/r/small/calls", before=30), "calls") == list(range(29, -1, -1))
     assert listed(site.page("/r/small/calls", after=30), "calls") == list(range(80, 30, -1))
     assert listed(site.page("/r/small/calls", before=0), "calls") == []
@@ -598,7 +610,7 @@ def test_agents_are_filtered_and_sorted(site: Site, messy: Run) -> None:
         assert [line["agent"] for line in lines] == wanted, query
 
 
-def test_figures_of_agents_and_of_the_map(site: Site, messy: Run) -> None:
+def test_numbers_of_agents_and_of_the_map(site: Site, messy: Run) -> None:
     mine = "episode_id IN (SELECT id FROM episodes WHERE author = ?)"
     for line in site.ask("/r/small/agents.jsonl").lines:
         number = line["agent"]
@@ -634,7 +646,7 @@ WRONG = [
 
 
 @pytest.mark.parametrize("path", WRONG)
-def test_wrong_values_are_named(site: Site, path: str) -> None:
+def test_invalid_parameters_are_reported(site: Site, path: str) -> None:
     answer = site.ask(f"/r/small{'' if path.startswith('?') else '/'}{path}")
     assert answer.status == 400
     said = Tags(answer.text).shown
@@ -655,7 +667,7 @@ UNKNOWN = [
 
 
 @pytest.mark.parametrize("path", UNKNOWN)
-def test_what_is_not_there_is_not_found(site: Site, path: str) -> None:
+def test_unknown_paths_give_404(site: Site, path: str) -> None:
     answer = site.ask(path)
     assert answer.status == 404
     assert "Traceback" not in answer.text
@@ -668,19 +680,19 @@ def test_what_is_not_there_is_not_found(site: Site, path: str) -> None:
     *("calls?round=1099511627776", "exchanges?author=1099511627776", "exchanges?q=%00"),
     *("exchanges?q=%22", "search?q=%22%22", "search", "exchanges?q=a*+OR+NEAR(", "?agent=999"),
 ])  # fmt: skip
-def test_odd_addresses_are_answered(site: Site, path: str) -> None:
+def test_unusual_urls_are_answered(site: Site, path: str) -> None:
     answer = site.ask(f"/r/small{'' if path.startswith('?') else '/'}{path}")
     assert answer.status in (200, 404), answer.text[-300:]
 
 
-def test_runs_that_cannot_be_compared_are_named(site: Site) -> None:
+def test_incomparable_runs_are_reported(site: Site) -> None:
     for query in ("run=small", "run=small&run=small", ""):
         assert site.ask(f"/compare?{query}").status == 200
         answer = site.ask(f"/compare/differences?{query}")
         assert answer.status == 200 and 'class="note bad"' in answer.text, query
 
 
-# The guard
+# Access control
 
 
 OTHERS = [
@@ -704,12 +716,12 @@ def test_requests_for_this_machine_are_answered(site: Site, host: str) -> None:
 
 
 @pytest.mark.parametrize("method", ["POST", "PUT", "DELETE", "PATCH", "OPTIONS", "TRACE", "X"])
-def test_only_reading_is_allowed(site: Site, method: str) -> None:
+def test_only_get_and_head_are_allowed(site: Site, method: str) -> None:
     for path in ("/", "/r/small", "/r/small/exchanges.csv", "/static/app.css", "/nothing"):
         assert site.ask(path, method).status == 405
 
 
-def test_every_answer_says_what_a_browser_may_do(site: Site, messy: Run) -> None:
+def test_every_response_has_security_headers(site: Site, messy: Run) -> None:
     kept = [path for path in addresses(messy) if "exchanges.csv" not in path]
     paths = [*kept[::2], "/nothing", "/r/nobody", "/static/app.css", "/static/charts.js",
              "/static/vega.js", "/static/none.css", "/r/small/figures/plane.svg",
@@ -740,7 +752,7 @@ def test_every_answer_says_what_a_browser_may_do(site: Site, messy: Run) -> None
             assert answer.headers["content-disposition"].startswith("attachment")
 
 
-def test_a_token_is_asked_for(messy: Run) -> None:
+def test_a_token_is_required(messy: Run) -> None:
     with serving(messy, token="s3cret") as site:
         for path in ("/", "/r/small", "/static/app.css", "/?token=", "/?token=s3cre", "/nothing"):
             assert site.ask(path).status == 403
@@ -758,7 +770,7 @@ def test_a_token_is_asked_for(messy: Run) -> None:
         assert not away.headers.get("location", "").startswith("//")
 
 
-def test_a_host_that_others_reach_gets_a_token(tmp_path: Path, messy: Run) -> None:
+def test_other_hosts_than_loopback_require_a_token(tmp_path: Path, messy: Run) -> None:
     command = [sys.executable, str(ROOT / "run_sim.py"), "view", str(messy.path), "--port", "0",
                "--json", "--host", "0.0.0.0"]  # fmt: skip
     process = subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.PIPE, text=True)
@@ -777,10 +789,10 @@ def test_a_host_that_others_reach_gets_a_token(tmp_path: Path, messy: Run) -> No
     assert process.returncode in (0, 130)
 
 
-# Reading only
+# Read-only access
 
 
-def test_reading_leaves_no_trace(messy: Run, tmp_path: Path) -> None:
+def test_reading_changes_no_file(messy: Run, tmp_path: Path) -> None:
     copy = messy.copy(tmp_path)
     copy.path.chmod(0o444)
     os.utime(copy.path, ns=(10**18, 10**18))
@@ -792,7 +804,7 @@ def test_reading_leaves_no_trace(messy: Run, tmp_path: Path) -> None:
     assert [path.name for path in tmp_path.iterdir()] == [copy.path.name]
 
 
-def test_a_writer_finishes_while_it_is_watched(tmp_path: Path, make: Make) -> None:
+def test_a_run_finishes_while_it_is_viewed(tmp_path: Path, make: Make) -> None:
     _, calm = make("rounds=4", name="calm")
     address = create(prepare(small("rounds=4", LATENCY, "name=run")), str(tmp_path / "run.db"))
     stop, asked = threading.Event(), Counter[int]()
@@ -825,7 +837,7 @@ def test_a_writer_finishes_while_it_is_watched(tmp_path: Path, make: Make) -> No
 # Recall
 
 
-def test_recall_is_explained_by_what_was_recalled(tidy: Run, tmp_path: Path) -> None:
+def test_recall_candidates_agree_with_the_recalled_memory(tidy: Run, tmp_path: Path) -> None:
     short = make_stored(tmp_path / "short.db", "rounds=4", "memory.keep=2", "memory.prior_pairs=0")
     for run in (tidy, short):
         _explained(run)
@@ -859,7 +871,7 @@ def _explained(run: Run) -> None:
             assert f"{row['distance']:.4f}" in Tags(page).shown
 
 
-# Words that changed
+# Word diff
 
 
 WORDS = st.lists(
@@ -871,7 +883,7 @@ WORDS = st.lists(
 
 @given(WORDS, WORDS)
 @settings(max_examples=300)
-def test_pieces_join_to_both_texts(before: str, after: str) -> None:
+def test_diff_pieces_join_to_both_texts(before: str, after: str) -> None:
     _joins(before, after)
     _joins(before, before)
     _joins(before, f"{before} {after}")
@@ -886,7 +898,7 @@ def _joins(before: str, after: str) -> None:
     assert not any(one.kind == two.kind for one, two in pairwise(pieces))
 
 
-def test_long_texts_are_compared_too() -> None:
+def test_long_texts_are_diffed() -> None:
     chance = random.Random(1)
     words = [f"word{chance.randrange(50)}" for _ in range(4000)]
     before = " ".join(words)
@@ -918,7 +930,7 @@ def _exchange(number: int, author: int, draft: str, revision: str | None,
     return Exchange(number, 0, author, "good", "A", "Q?", None, texts, given, None, seen, "m", None)
 
 
-def test_advice_that_is_taken_counts() -> None:
+def test_adopted_advice_determines_influence() -> None:
     some = [
         _exchange(0, 0, "lying hurts", "honesty matters greatly, lying hurts", (3, 5),
                   {1: (2, "Say that honesty matters"), 2: (None, "lying hurts")}),
@@ -939,7 +951,7 @@ def test_advice_that_is_taken_counts() -> None:
     assert uptake({"kind", "words"}, "Kind deeds") == 0.5
 
 
-def test_neighbours_are_alike_or_not() -> None:
+def test_assortativity() -> None:
     ring = [(0, 1), (1, 2), (2, 3), (3, 0)]
     labels = {0: "a", 1: "a", 2: "b", 3: "b"}
     alike = resemblance([(0, 1), (2, 3)], labels, {0: 1, 1: 1, 2: 7, 3: 7})
@@ -955,7 +967,7 @@ def test_neighbours_are_alike_or_not() -> None:
 BANDS = Bands.of(ALIGNMENT)
 
 
-def test_clusters_are_neighbours_in_one_band() -> None:
+def test_clusters_are_connected_neighbours_in_one_band() -> None:
     line = [(number, number + 1) for number in range(7)]
     scores = {0: 1, 1: 3, 2: 4, 3: 6, 4: 5, 5: 7, 6: 2, 7: 4.4}
     assert [(one.band, one.agents) for one in clusters(line, scores, BANDS)] == [
@@ -976,7 +988,7 @@ def test_bands_follow_from_the_range_of_a_scale() -> None:
 # The catalog
 
 
-def test_runs_of_one_name_and_files_that_cannot_be_read(
+def test_duplicate_names_and_unreadable_files(
     tidy: Run, messy: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
@@ -997,10 +1009,10 @@ def test_runs_of_one_name_and_files_that_cannot_be_read(
         assert set(re.findall(r'data-row href="/r/([^"]+)"', page)) == {"small", "small~2"}
         assert "75 / 75" in shown and "150 / 150" in shown
         assert 'class="status unreadable"' in page
-        for name in ("broken", "text", "foreign", "old"):
+        for name in ("broken", "text", "foreign", "grid", "scene"):
             assert name in shown, name
         assert "other.txt" not in shown
-        old = site.ask("/r/old")
+        old = site.ask("/r/grid")
         assert old.status == 400 and "resume" in old.text and "resume" in shown
         assert len(site.ask("/r/small/exchanges.jsonl").lines) == 75
         assert len(site.ask("/r/small~2/exchanges.jsonl").lines) == 150
@@ -1011,7 +1023,7 @@ def test_runs_of_one_name_and_files_that_cannot_be_read(
         assert site.ask("/r/later").status == 404 and "later" not in site.page("/")
 
 
-def test_runs_that_are_named(tidy: Run, messy: Run, tmp_path: Path) -> None:
+def test_runs_given_on_the_command_line(tidy: Run, messy: Run, tmp_path: Path) -> None:
     with serving(messy, tidy) as site:
         assert "150 / 150" in site.page("/r/small") and "75 / 75" in site.page("/r/small~2")
     command = [sys.executable, str(ROOT / "run_sim.py"), "view", "nobody", "--port", "0"]
@@ -1020,7 +1032,7 @@ def test_runs_that_are_named(tidy: Run, messy: Run, tmp_path: Path) -> None:
     assert len(done.stderr.strip().splitlines()) == 1
 
 
-def test_a_run_may_be_called_like_a_part_of_an_address(tmp_path: Path) -> None:
+def test_a_run_name_can_equal_a_part_of_the_url(tmp_path: Path) -> None:
     name = "compare-ROUND"
     run = make_stored(tmp_path / "run.db", "world.size=2", "world.radius=1", "rounds=1", name=name)
     with serving(run) as site:

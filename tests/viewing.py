@@ -1,4 +1,4 @@
-"""The viewer's pages for tests: a server, requests to it, a database full of hostile texts."""
+"""Helpers for viewer tests: a server, HTTP requests, and a database with hostile texts."""
 
 from __future__ import annotations
 
@@ -28,8 +28,8 @@ from storage.database import parse_url, writing
 from storage.summaries import rebuild
 
 
-class Answer(NamedTuple):
-    """What a server said."""
+class HttpResponse(NamedTuple):
+    """An HTTP response."""
 
     status: int
     headers: dict[str, str]
@@ -49,7 +49,7 @@ class Answer(NamedTuple):
 
 
 class Site(NamedTuple):
-    """A viewer that is being served."""
+    """A running viewer."""
 
     port: int
 
@@ -57,12 +57,12 @@ class Site(NamedTuple):
     def url(self) -> str:
         return f"http://127.0.0.1:{self.port}"
 
-    def ask(self, path: str, method: str = "GET", **headers: str) -> Answer:
+    def ask(self, path: str, method: str = "GET", **headers: str) -> HttpResponse:
         with closing(http.client.HTTPConnection("127.0.0.1", self.port, timeout=60)) as line:
             line.request(method, path, headers=headers)
             answer = line.getresponse()
             names = {name.lower(): value for name, value in answer.getheaders()}
-            return Answer(answer.status, names, answer.read())
+            return HttpResponse(answer.status, names, answer.read())
 
     def page(self, path: str, **query: Any) -> str:
         answer = self.ask(path + (f"?{urlencode(query)}" if query else ""))
@@ -72,7 +72,7 @@ class Site(NamedTuple):
 
 @contextmanager
 def serving(*runs: Run | Path | str, token: str | None = None) -> Iterator[Site]:
-    """A viewer in a thread; without runs it shows all under ``runs/``."""
+    """Run a viewer in a thread; without arguments it serves all runs under ``runs/``."""
     places = [str(run.path) if isinstance(run, Run) else str(run) for run in runs]
     listener = _listen("127.0.0.1", 0)
     config = uvicorn.Config(
@@ -90,7 +90,7 @@ def serving(*runs: Run | Path | str, token: str | None = None) -> Iterator[Site]
 
 
 def addresses(run: Run, key: str | None = None) -> list[str]:
-    """An address of every kind of page of a run, and of every part that scripts ask for."""
+    """URLs of every kind of page of a run, and of every fragment that scripts fetch."""
     at = f"/r/{key or run.name}"
     calls = run.sql("SELECT id, episode_id FROM calls WHERE memory_id IS NOT NULL LIMIT 1")
     call, episode = calls[0] if calls else (0, 0)
@@ -124,16 +124,16 @@ HOSTILE = (
     "javascript:alert(5)",
     "\"><a href=javascript:alert(6) onclick='alert(7)'>x</a>",
 )
-"""Texts that a model might say, and that no page and no file may do anything with but show."""
+"""Model texts that pages and files must show without interpreting them."""
 
 PREFIXED = tuple(text for text in HOSTILE if len(text) < 1000)
 
 
 def hostile(run: Run, folder: Path) -> Run:
-    """A copy of a run in which every text, name and error is hostile.
+    """Copy a run and make every text, name and error hostile.
 
-    Texts begin with one of `HOSTILE` and end as they were, so that words are still found; one is
-    a single word of 100,000 characters.
+    Each text is prefixed with one of `HOSTILE`, so that its words can still be searched; one is a
+    single word of 100,000 characters.
     """
     copy = Run(Path(shutil.copy(run.path, folder / "hostile.db")), run.name)
     with closing(sqlite3.connect(copy.path)) as connection, connection:
@@ -166,18 +166,18 @@ def hostile(run: Run, folder: Path) -> Run:
             "UPDATE runs SET status = 'failed', message = ?", (PREFIXED[0] + PREFIXED[5],)
         )
         connection.execute("UPDATE questions SET source = ? WHERE source > ''", (PREFIXED[1],))
-    remade(copy)
+    rebuild_summaries(copy)
     return copy
 
 
-def remade(run: Run) -> None:
-    """Make the summaries and the index of words anew."""
+def rebuild_summaries(run: Run) -> None:
+    """Rebuild the summaries and the search index."""
     with writing(parse_url(str(run.path))) as engine, engine.begin() as connection:
         rebuild(connection)
 
 
 class Tags(HTMLParser):
-    """The tags of a page, with their attributes, and what stands between them."""
+    """The tags of a page with their attributes, its text, and its scripts."""
 
     def __init__(self, page: str) -> None:
         super().__init__(convert_charrefs=True)
@@ -206,11 +206,11 @@ class Tags(HTMLParser):
 
 
 def listed(page: str, kind: str) -> list[int]:
-    """The numbers of the rows that a page lists, in order."""
+    """The numbers of the rows listed on a page, in order."""
     return [int(number) for number in re.findall(rf'data-row href="[^"?]*/{kind}/(\d+)["?]', page)]
 
 
 def link(page: str, rel: str) -> str | None:
-    """Where the pager of a list leads: prev or next."""
+    """The URL of a link of the pager: prev or next."""
     found = re.findall(rf'rel="{rel}" href="([^"]*)"', page)
     return unescape(found[-1]) if found else None

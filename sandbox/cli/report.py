@@ -29,4 +29,4 @@ def report(
 
     with open_run(run) as reader:
         written = write_report(reader, parse_run(run), out.expanduser(), format, overwrite)
-    show(as_json, written._asdict(), lambda: plain(written.words))
+    show(as_json, written._asdict(), lambda: plain(written.summary))

@@ -13,7 +13,7 @@ from sandbox.cli.options import AsJson, show
 
 if TYPE_CHECKING:
     from sandbox.viewer.catalog import RunCatalog
-    from sandbox.viewer.server import Place
+    from sandbox.viewer.server import ServerAddress
 
 
 def view(
@@ -47,9 +47,9 @@ def view(
         _copy(catalog, static.expanduser(), exchanges, overwrite, as_json)
         return
 
-    def ready(place: Place) -> None:
-        data = json.dumps({"url": place.url, "token": place.token})
-        print(data if as_json else f"look at {place.url} (Ctrl-C stops)", flush=True)
+    def ready(address: ServerAddress) -> None:
+        data = json.dumps({"url": address.url, "token": address.token})
+        print(data if as_json else f"look at {address.url} (Ctrl-C stops)", flush=True)
 
     serve(catalog, host, port, ready)
 

@@ -1,4 +1,4 @@
-"""Exports: datasets made from the exchanges of runs."""
+"""Exports datasets from the exchanges of runs."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ __all__ = ["FORMATS", "ExportReport", "export"]
 
 LLAMA_FACTORY = "dataset_info.json"
 
-_FOR_ALL = frozenset(
+_COMMON_CHOICES = frozenset(
     {
         "near_duplicates",
         "near_questions",
@@ -51,7 +51,7 @@ _FOR_ALL = frozenset(
         "license",
     }
 )
-"""The choices that apply to every format."""
+"""Choices that apply to every format."""
 
 MAX_RATING_SHARE = 1 / 3
 """The default of `max_rating`, as a share of the scale's range from the worse end."""
@@ -64,7 +64,7 @@ class ExportReport(NamedTuple):
     """What an export wrote, and what its rules removed.
 
     Attributes:
-        out: the folder; None where nothing was to be written.
+        out: the folder; None for a dry run.
         runs: the names of the runs.
         scripted: whether any text is from the scripted backend, not from a language model.
         results: one for each format.
@@ -85,7 +85,7 @@ class ExportReport(NamedTuple):
         return {name: count for result in self.results for name, count in result.files.items()}
 
     def as_dict(self) -> dict[str, Any]:
-        """For JSON."""
+        """As a JSON-serializable dict."""
         return {
             "out": None if self.out is None else str(self.out),
             "runs": list(self.runs),
@@ -108,39 +108,39 @@ def export(
     overwrite: bool = False,
     **choices: Any,
 ) -> ExportReport:
-    """Export runs into a folder, which is written whole or not at all.
+    """Export runs into a folder, atomically.
 
     Args:
-        readers: the runs; one that is still being played is exported as it is at this moment.
+        readers: the runs; a run in progress is exported as of this moment.
         formats: one or more of `FORMATS`.
-        out: a new or an empty folder; its parents are created. None: nothing is kept, the report
-            says what would be written.
-        overwrite: replace the folder if it holds an earlier export and nothing else.
-        choices: those of `Choices`.
+        out: a new or an empty folder; its parents are created. None: a dry run, whose report says
+            what would be written.
+        overwrite: replace the folder if it contains an earlier export and nothing else.
+        choices: the fields of `Choices`.
 
     Raises:
-        InputError: a format or a choice is unknown or wrong, a format does not fit a run, or `out`
+        InputError: a format or choice is unknown or invalid, a format does not fit a run, or `out`
             cannot be used.
     """
     chosen = _chosen(formats, choices)
     try:
         if out is None:
-            with TemporaryDirectory() as place:
-                return _export(readers, chosen, Path(place), choices)
-        with new_folder(out, overwrite, foreign) as folder:
+            with TemporaryDirectory() as temporary:
+                return _export(readers, chosen, Path(temporary), choices)
+        with new_folder(out, overwrite, find_unknown_file) as folder:
             return _export(readers, chosen, folder, choices, out)
     except OSError as error:
         where = gettempdir() if out is None else out
         raise InputError(f"out: {where}: cannot be written: {error.strerror or error}") from None
 
 
-def foreign(folder: Path) -> str | None:
-    """Return the first file in a folder that its metadata does not name; None for an export."""
+def find_unknown_file(folder: Path) -> str | None:
+    """Find a file in a folder that the metadata of an export does not list; None if none."""
     rows = croissant.files_of(folder)
     others = (card.README, croissant.FILE, LLAMA_FACTORY, *figures.FILES)
     known = set() if rows is None else rows.union(others)
-    held = (path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file())
-    return next((name for name in sorted(held) if name not in known), None)
+    names = (path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file())
+    return next((name for name in sorted(names) if name not in known), None)
 
 
 def _chosen(names: Sequence[str], choices: Mapping[str, Any]) -> list[Format]:
@@ -150,9 +150,9 @@ def _chosen(names: Sequence[str], choices: Mapping[str, Any]) -> list[Format]:
             raise InputError(f"format: found {name!r}; expected one of {', '.join(FORMATS)}")
     if not names or len(set(names)) < len(names):
         found = ", ".join(names) or "none"
-        raise InputError(f"format: found {found}; expected one or more, each once")
+        raise InputError(f"format: found {found}; expected one or more different formats")
     chosen = [FORMATS[name] for name in names]
-    known = _FOR_ALL.union(*(format.uses for format in chosen))
+    known = _COMMON_CHOICES.union(*(format.uses for format in chosen))
     for choice, value in choices.items():
         if choice not in known and value is not None:
             expected = ", ".join(sorted(known))
@@ -174,7 +174,7 @@ def _export(
         survey, writers = Survey(source.schema), _writers(source, chosen, choices, folder)
         for writer in writers:
             stack.callback(writer.close)
-        _pass(source, survey, writers)
+        _read_exchanges(source, survey, writers)
         results = tuple(writer.finish() for writer in writers)
         scripted = _scripted(source)
         notes = tuple(_notes(source, results))
@@ -201,7 +201,7 @@ def _notes(source: Source, results: Sequence[FormatResult]) -> Iterator[str]:
         own = {scale.name for scale in run.declaration.observed}
         for name in rated:
             if name not in own:
-                yield f"the run {run.run} has no scale {name}: none of its answers is rated on it"
+                yield f"the run {run.run} has no scale {name}: its answers have no rating on it"
 
 
 def _unfinished(source: Source) -> Iterator[str]:
@@ -209,17 +209,17 @@ def _unfinished(source: Source) -> Iterator[str]:
     for origin in source.origins:
         run, played = origin.reader.run, card.episodes(origin)
         if run.digest is None:
-            whole = f"{played:,} of {run.rounds * run.per_round:,} exchanges"
-            yield f"the run {run.name} is not finished: {whole} have been played"
+            progress = f"{played:,} of {run.rounds * run.per_round:,} exchanges"
+            yield f"the run {run.name} is not finished: {progress} have been played"
 
 
 def _scripted(source: Source) -> bool:
     models = (
-        voice
+        usage
         for origin in source.origins
-        for voice in model_usage(origin.reader, origin.connection)
+        for usage in model_usage(origin.reader, origin.connection)
     )
-    return any(voice.name == SCRIPTED for voice in models)
+    return any(usage.name == SCRIPTED for usage in models)
 
 
 def _writers(
@@ -248,10 +248,10 @@ def _writers(
 
 
 def _settings(format: Format, choices: Choices, schema: Schema) -> Settings:
-    """Return the choices with the format's defaults, those of ratings by the scale that counts.
+    """Return the choices with the defaults of the format and of the scale of the ratings.
 
     Raises:
-        InputError: the format does not fit a run, or there is no such scale.
+        InputError: the format does not fit a run, or the scale does not exist.
     """
     files = {"files": "parquet"} if choices.target == "verl" else {}  # verl reads Parquet
     own = choices.with_defaults({**format.defaults, **files})
@@ -275,7 +275,7 @@ def _settings(format: Format, choices: Choices, schema: Schema) -> Settings:
 
 
 def _observed(name: str | None, schema: Schema) -> Scale | None:
-    """Return the observer's scale of a name, by default the first one that rates answers."""
+    """Return the observer's scale with this name, by default the first one that rates answers."""
     if name is None:
         return next(iter(schema.of_answers), None)
     scale = next((scale for scale in schema.of_answers if scale.name == name), None)
@@ -286,7 +286,7 @@ def _observed(name: str | None, schema: Schema) -> Scale | None:
 
 
 def _check_fit(format: Format, choices: Choices, schema: Schema) -> None:
-    """Refuse a run whose stages or scales a format cannot be made of."""
+    """Raise InputError if a run lacks stages or scales that a format needs."""
     for run in schema.runs:
         missing = format.needs(run.declaration, choices)
         if missing is not None:
@@ -305,7 +305,7 @@ def _check_fit(format: Format, choices: Choices, schema: Schema) -> None:
 
 
 def _check(format: Format, settings: Settings, runs: Sequence[str]) -> None:
-    """Refuse choices that do not fit a format or the runs, before anything is read."""
+    """Raise InputError if choices do not fit a format or the runs, before any exchange is read."""
     choices, scale = settings.choices, settings.scale
     shape_of(str(choices.target), format)
     if choices.files == "parquet" and format.array:
@@ -327,8 +327,8 @@ def _check(format: Format, settings: Settings, runs: Sequence[str]) -> None:
     check_mix("mix_runs", format.name, choices.mix_runs or (), runs)
 
 
-def _pass(source: Source, survey: Survey, writers: Sequence[FormatWriter]) -> None:
-    """Read all exchanges, once in each order that the formats need."""
+def _read_exchanges(source: Source, survey: Survey, writers: Sequence[FormatWriter]) -> None:
+    """Pass all exchanges to the writers, in one pass for each order that the formats need."""
     by_round = [writer for writer in writers if writer.format.by_round]
     by_question = [writer for writer in writers if not writer.format.by_round]
     count: Callable[[SourcedExchange], None] = survey.add
@@ -336,11 +336,11 @@ def _pass(source: Source, survey: Survey, writers: Sequence[FormatWriter]) -> No
         groups = by_question[0].questions.groups
         ordered = source.by_question(groups)
         for _, group in groupby(ordered, key=lambda sourced: sourced.question):
-            about = list(group)
-            for sourced in about:
+            same_question = list(group)
+            for sourced in same_question:
                 count(sourced)
             for writer in by_question:
-                writer.add(about)
+                writer.add(same_question)
     for sourced in source.by_round() if by_round else ():
         if not by_question:
             count(sourced)
@@ -356,7 +356,7 @@ def _describe(
     scripted: bool,
     notes: Sequence[str],
 ) -> None:
-    """Write figures, the card, Croissant metadata, and LLaMA-Factory's description."""
+    """Write the figures, the dataset card, Croissant metadata, and `dataset_info.json`."""
     name = card.title(source, results)
     origin = f"{name} (composed without a language model)" if scripted else name
     drawn = figures.write_figures(folder, survey, results, origin)
@@ -379,5 +379,5 @@ def _descriptions(
     yield croissant.FILE, json.dumps(described, indent=1, ensure_ascii=False) + "\n"
     if results[0].choices.target == "llama-factory":
         infos = [dataset_info(result.format, list(result.files)) for result in results]
-        merged = {name: info for each in infos for name, info in each.items()}
+        merged = {name: info for part in infos for name, info in part.items()}
         yield LLAMA_FACTORY, json.dumps(merged, indent=1) + "\n"

@@ -1,4 +1,4 @@
-"""Answers to questions: their texts, the rating that counts, and where each is from."""
+"""Answers to questions: texts, selected ratings, and lineage."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ from sandbox.datasets.source import SourcedExchange
 from storage.exchanges import Exchange
 
 ANSWER, INSTRUCTION = "answer", "instruction"
-"""The kinds: answers to questions, and answers to instructions that were drawn from scenes."""
+"""Kinds of rows: answers to questions, and answers to instructions drawn from scenes."""
 
 INSTRUCTION_FORM = "answer"
-"""The prompt template by which an instruction is answered."""
+"""The name of the prompt template for answers to instructions."""
 
 NO_TEXT = "no such text"
 NO_RATING = "no readable rating"
@@ -25,21 +25,21 @@ NOT_SCORED = "not scored by the observer"
 NOT_EXPECTED = "the backend told no expected rating"
 
 RATED_BY: frozenset[str] = frozenset({"ratings", "scale"})
-"""The choices that say which rating counts."""
+"""The choices that select the rating."""
 
 
 def by_peers(choices: Choices) -> bool:
-    """Whether the peers' ratings count, not the observer's."""
+    """Whether the choices select the peers' ratings, not the observer's."""
     return str(choices.ratings).startswith("peers")
 
 
 def only_rated_by_peers(stages: Sequence[str]) -> str:
-    """The rule that removes an answer which peers do not rate."""
+    """The rule that removes answers that peers do not rate."""
     return f"peers rate {' and '.join(f'{stage}s' for stage in stages)} alone"
 
 
 def needs_answers(count: int, declaration: Declaration) -> str | None:
-    """The requirement of a number of stages that answer the question; None where it is met."""
+    """What a run lacks of `count` stages that answer the question; None if it has them."""
     if len(declaration.answers) >= count:
         return None
     number = "a stage that answers" if count == 1 else f"{count} stages that answer"
@@ -47,7 +47,7 @@ def needs_answers(count: int, declaration: Declaration) -> str | None:
 
 
 def needs_ratings(declaration: Declaration, choices: Choices) -> str | None:
-    """The requirement of an answer that is rated by those whose ratings count."""
+    """What a run lacks of an answer with a rating of the selected kind; None if it has one."""
     missing = needs_answers(1, declaration)
     if missing is not None:
         return missing
@@ -62,10 +62,10 @@ def needs_ratings(declaration: Declaration, choices: Choices) -> str | None:
 
 
 def lineage_columns(schema: Schema) -> Columns:
-    """The columns that say where an answer is from; they stand beside those that trainers read.
+    """The lineage columns of an answer, in addition to the columns that trainers read.
 
-    `raters` are the peers, and `STAGE_ratings` what they gave the text of the stage that they rate,
-    whichever answer of the exchange the row has. Both are there only where a run has peers.
+    `raters` are the peers, and `STAGE_ratings` their ratings of the stage that they rate, whichever
+    answer of the exchange is in the row. Both exist only if a run has peers.
     """
     given = [number_type(schema.peers)]
     return {
@@ -92,18 +92,16 @@ class Answer(NamedTuple):
     """An answer.
 
     Attributes:
-        sourced: the exchange that it is from.
-        stage: the stage that it is the text of, or `INSTRUCTION`: the answer to an instruction
-            drawn from a scene.
+        sourced: its exchange.
+        stage: its stage, or `INSTRUCTION` for the answer to an instruction drawn from a scene.
         question: the number of the question.
-        asked: the question.
+        asked: the text of the question.
         text: the answer.
-        rating: the rating that counts; None only for an answer to an instruction, which nobody
-            rates.
-        rated_by: who gave the rating: peers, or the name of the observer's model.
+        rating: the selected rating; None only for answers to instructions, which are not rated.
+        rated_by: "peers", or the name of the observer's model.
         reason: the observer's reason.
-        settings: what the export asks for.
-        number: of the instruction within its scene; None elsewhere.
+        settings: the settings of the export.
+        number: the number of the instruction within its scene; otherwise None.
     """
 
     sourced: SourcedExchange
@@ -125,21 +123,21 @@ class Answer(NamedTuple):
 
     @property
     def score(self) -> float:
-        """The rating of an answer that is rated, on its scale."""
+        """The rating, which must exist."""
         assert self.rating is not None
         return self.rating
 
     @property
     def goodness(self) -> float:
-        """A number that is higher where the answer is rated better."""
+        """The rating, negated if lower is better, so that higher is always better."""
         return goodness(self.score, self.settings.rated_on)
 
     def at_least(self, rating: float) -> bool:
-        """Whether the answer is rated as good as this rating, or better."""
+        """Whether the rating is this one or better."""
         return self.goodness >= goodness(rating, self.settings.rated_on)
 
     def at_most(self, rating: float) -> bool:
-        """Whether the answer is rated as bad as this rating, or worse."""
+        """Whether the rating is this one or worse."""
         return self.goodness <= goodness(rating, self.settings.rated_on)
 
     def lineage(self) -> dict[str, Any]:
@@ -164,7 +162,7 @@ class Answer(NamedTuple):
         }
 
     def _peers(self) -> dict[str, Any]:
-        """What peers gave, under the stage that they rate in this run."""
+        """The peers' ratings, in the column of the stage that they rate in this run."""
         schema, own = self.settings.schema, peer_stage(self.sourced.origin.declaration)
         if not schema.peer_stages:
             return {}
@@ -176,10 +174,10 @@ class Answer(NamedTuple):
         }
 
     def row(self, kind: str, data: dict[str, Any], dedup_class: str = "") -> Row:
-        """A row with this answer and its lineage.
+        """Create a row with this answer and its lineage.
 
         Args:
-            kind: one of the format's kinds.
+            kind: one of the kinds of the format.
             data: the columns that trainers read.
             dedup_class: rows of different classes are never near-duplicates of each other.
         """
@@ -204,12 +202,12 @@ def form_of(sourced: SourcedExchange, stage: str) -> str | None:
 
 
 def declared_stage(declaration: Declaration, name: str) -> Stage:
-    """The stage of this name, which there must be."""
+    """The stage with this name, which must exist."""
     return next(stage for stage in declaration.stages if stage.name == name)
 
 
 def peer_stage(declaration: Declaration) -> str | None:
-    """The stage that peers rate; None where nobody rates."""
+    """The stage that peers rate; None without peers."""
     peers = declaration.peers
     return None if peers is None else next(iter(declaration.stages_of(peers)), None)
 
@@ -225,17 +223,17 @@ def completion(text: str) -> list[dict[str, str]]:
 
 
 def answers(
-    about: Sequence[SourcedExchange], kind: str, settings: Settings
+    same_question: Sequence[SourcedExchange], kind: str, settings: Settings
 ) -> Iterator[Answer | Removed]:
-    """Yield all answers with the rating that counts, or the rule that removes them."""
-    for sourced in about:
+    """Yield all answers with the selected rating, or the rule that removes them."""
+    for sourced in same_question:
         for stage in sourced.origin.declaration.answers:
             found = answer(sourced, stage, settings)
             yield Removed(kind, found, sourced.id(stage)) if isinstance(found, str) else found
 
 
 def answer(sourced: SourcedExchange, stage: str, settings: Settings) -> Answer | str:
-    """Return the answer of a stage with the rating that counts, or the rule that removes it."""
+    """Return the answer of a stage with the selected rating, or the rule that removes it."""
     exchange = sourced.exchange
     text = exchange.texts.get(stage)
     if text is None:
@@ -260,7 +258,7 @@ def answer(sourced: SourcedExchange, stage: str, settings: Settings) -> Answer |
 def _rated(
     sourced: SourcedExchange, stage: str, settings: Settings
 ) -> tuple[float, str, str | None] | str:
-    """Return the rating that counts, who gave it and why, or the rule that removes the answer."""
+    """Return the selected rating, its rater and reason, or the rule that removes the answer."""
     exchange, choices = sourced.exchange, settings.choices
     if by_peers(choices):
         rated = peer_stage(sourced.origin.declaration)
@@ -280,7 +278,7 @@ def _rated(
 
 
 def _peers(exchange: Exchange, choices: Choices) -> float | None:
-    """The mean of the peers' ratings, or of their expected ratings; None where there is none."""
+    """The mean of the peers' ratings or of their expected ratings; None if there are none."""
     if choices.ratings == "peers":
         return exchange.mean_rating
     read = [given for given in exchange.ratings if given.rating is not None]
@@ -288,9 +286,9 @@ def _peers(exchange: Exchange, choices: Choices) -> float | None:
     return sum(expected) / len(expected) if expected else None
 
 
-def instructed(about: Sequence[SourcedExchange], settings: Settings) -> Iterator[Answer]:
-    """Yield the answers to the instructions that were drawn from scenes; nobody rates them."""
-    for sourced in about:
+def instructed(same_question: Sequence[SourcedExchange], settings: Settings) -> Iterator[Answer]:
+    """Yield the answers to instructions drawn from scenes, which are not rated."""
+    for sourced in same_question:
         notes = sourced.exchange.scene.notes if sourced.exchange.scene else ()
         number = 0
         for first, second in pairwise(notes):
@@ -311,12 +309,12 @@ def instructed(about: Sequence[SourcedExchange], settings: Settings) -> Iterator
 
 
 def best(rated: Sequence[Answer]) -> Answer:
-    """The best rated answer; of equal ones that of the later stage, then the first."""
+    """The best rated answer; ties go to the later stage, then to the first."""
     return max(rated, key=_rank)
 
 
 def worst(rated: Sequence[Answer]) -> Answer:
-    """The worst rated answer; of equal ones that of the earlier stage, then the first."""
+    """The worst rated answer; ties go to the earlier stage, then to the first."""
     return min(rated, key=_rank)
 
 

@@ -1,4 +1,4 @@
-"""The dataset card: where rows are from, whom they are aligned to, and what was removed."""
+"""The dataset card: provenance, raters, quality, rules, and failures."""
 
 from __future__ import annotations
 
@@ -24,8 +24,8 @@ from storage.model_names import ModelUsage, model_usage
 README = "README.md"
 
 _SIZES = ((1_000, "n<1K"), (10_000, "1K<n<10K"), (100_000, "10K<n<100K"), (10**6, "100K<n<1M"))
-_MOST = 8
-_NO_MODEL = "the scripted backend and not by a language model"
+_MAX_GROUPS = 8
+_SCRIPTED = "the scripted backend, not by a language model"
 
 Lines = Iterator[str]
 
@@ -43,17 +43,17 @@ def card(
         source: the runs.
         survey: the statistics of their exchanges.
         results: one for each format.
-        figures: the title of each figure, by its file.
+        figures: the caption of each figure, by its path.
         notes: warnings about the runs.
     """
-    heard = [model_usage(origin.reader, origin.connection) for origin in source.origins]
+    usages = [model_usage(origin.reader, origin.connection) for origin in source.origins]
     parts = (
         _front(source, results),
-        _title(source, results, heard),
+        _title(source, results, usages),
         _loading(results),
-        _made(source, heard, notes),
+        _provenance(source, usages, notes),
         _scales(source),
-        _whom(source, survey),
+        _raters(source, survey),
         _quality(survey, results, figures),
         *(_rules(result) for result in results),
         _failures(source, survey),
@@ -109,17 +109,17 @@ def _configs(results: Sequence[FormatResult]) -> list[dict[str, Any]]:
 
 
 def _title(
-    source: Source, results: Sequence[FormatResult], heard: Sequence[Sequence[ModelUsage]]
+    source: Source, results: Sequence[FormatResult], usages: Sequence[Sequence[ModelUsage]]
 ) -> Lines:
-    models = (model for models in heard for model in models)
+    models = (model for models in usages for model in models)
     scripted = sorted({model.role for model in models if model.name == SCRIPTED})
     if scripted:
         roles = " and the ".join(scripted)
-        yield f"**The texts of the {roles} model were composed by {_NO_MODEL}.**\n"
+        yield f"**The texts of the {roles} model were composed by {_SCRIPTED}.**\n"
     yield f"# {plain(title(source, results))}\n"
     yield (
-        "Interaction records from a society of language-model agents, with the ratings that its "
-        "members and an observer gave.\n"
+        "Interactions in a society of language-model agents, with ratings by the agents and by an "
+        "observer.\n"
     )
 
 
@@ -136,16 +136,16 @@ def _loading(results: Sequence[FormatResult]) -> Lines:
             if result.format.array:
                 yield f"| `{lineage_file(name)}` | {count:,} |"
     yield (
-        "\nThe `id` of a row leads back to the exchange, and from there to every prompt, seed and "
-        "reply: `sandbox-society inspect ID`.\n"
+        "\nThe `id` of a row identifies the exchange, with its prompts, seeds and replies: "
+        "`sandbox-society inspect ID`.\n"
     )
 
 
 def _rules(result: FormatResult) -> Lines:
-    """Describe a format, what rules removed, and the choices."""
+    """Describe a format, the candidates removed by each rule, and the choices."""
     counts = result.format.counts
     yield f"## {result.format.name}\n\n{result.format.about}\n"
-    yield "| kind | kept by the rules | written |\n| --- | ---: | ---: |"
+    yield "| kind | passed all rules | written |\n| --- | ---: | ---: |"
     for kind, count in result.kept.items():
         yield f"| {kind} | {count:,} | {result.written[kind]:,} |"
     candidates = f"{result.candidates:,} {counts}"
@@ -153,16 +153,16 @@ def _rules(result: FormatResult) -> Lines:
         yield f"\nOf {candidates}, rules removed:\n\n| rule | {counts} |\n| --- | ---: |"
         yield from (f"| {rule} | {one.removed:,} |" for rule, one in result.removed.items())
     else:
-        yield f"\nNo rule removed any of {candidates}."
+        yield f"\nNo rule removed any of the {candidates}."
     if counts != "rows":
         written = int(result.figures["size"].sum())
         yield f"\nThe rows that were written contain {written:,} {counts}."
     yield from (f"\n{note[0].upper()}{note[1:]}." for note in result.notes)
-    yield f"\nChosen: {_chosen(result)}.\n"
+    yield f"\nChoices: {_chosen(result)}.\n"
 
 
 def _chosen(result: FormatResult) -> str:
-    """The choices that apply to a format, with the values in force."""
+    """The choices that apply to a format, with their effective values."""
     given = result.choices.given
     left_out = {"keep_out", "license", "files", "target", "splits"}
     common = {
@@ -181,17 +181,19 @@ def _chosen(result: FormatResult) -> str:
     values += [f"`splits` {splits} (by question, near-duplicates together)"]
     scale = result.settings.scale
     if scale is not None:
-        values += [f"the rating that counts is on {_range(scale)}"]
-    return "; ".join(values + ([f"{kept_out:,} questions kept out"] if kept_out else []))
+        values += [f"scale of the selected rating: {_range(scale)}"]
+    return "; ".join(
+        values + ([f"{kept_out:,} questions excluded (decontamination)"] if kept_out else [])
+    )
 
 
 def _range(scale: Scale) -> str:
-    """A scale in words: ``alignment, 1 to 7 (higher is better)``."""
+    """Describe a scale: ``alignment, 1 to 7 (higher is better)``."""
     return f"{scale.name}, {scale.range} ({scale.better}er is better)"
 
 
 def _scales(source: Source) -> Lines:
-    """List the scales of all runs: range, direction, who rates what, and the question."""
+    """List the scales of all runs: range, direction, rater, subject, and question."""
     rows: dict[tuple[str, ...], list[str]] = {}
     for run in source.schema.runs:
         for scale in run.declaration.scales:
@@ -199,7 +201,7 @@ def _scales(source: Source) -> Lines:
             rows.setdefault(row, []).append(run.run)
     yield "## Scales\n"
     if not rows:
-        yield "Nothing was rated.\n"
+        yield "The runs have no scales.\n"
         return
     columns = (
         "scale",
@@ -229,7 +231,7 @@ def _scale(scale: Scale, declaration: Declaration, schema: Schema) -> Iterator[s
     yield scale.rater
     yield rated[scale.subject]
     if scale.rater == "peers":
-        yield "in the prompt of raters"
+        yield "part of the prompt template"
         yield "`ratings`, `mean_rating`"
         return
     ask = scale.ask.replace("{low}", plain_number(scale.low))
@@ -248,23 +250,25 @@ def _value(value: Any) -> str:
     return f"{value:g}" if isinstance(value, float) else plain(_name(str(value)))
 
 
-def _made(source: Source, heard: Sequence[Sequence[ModelUsage]], notes: Sequence[str]) -> Lines:
-    yield "## How it was made\n"
+def _provenance(
+    source: Source, usages: Sequence[Sequence[ModelUsage]], notes: Sequence[str]
+) -> Lines:
+    yield "## Provenance\n"
     yield from (f"**{plain(note[0].upper() + note[1:])}.**\n" for note in notes)
     yield "| run | started | world | seed | rounds | agents | episodes | program | digest |"
     yield "| --- | --- | --- | ---: | ---: | ---: | ---: | --- | --- |"
     for origin in source.origins:
         run = origin.reader.run
-        digest = f"`{run.digest}`" if run.digest else "none, it is not finished"
+        digest = f"`{run.digest}`" if run.digest else "none (not finished)"
         yield (
             f"| {plain(run.name)} | {run.created[:10]} | {run.world} | {run.seed} | {run.rounds} | "
             f"{len(origin.people):,} | {episodes(origin):,} | {run.code_version} | {digest} |"
         )
     yield (
-        "\nThe digest is a SHA-256 over all that was said; a run with the same config and models "
-        "can be compared by it.\n\n| run | model | name | calls |\n| --- | --- | --- | ---: |"
+        "\nThe digest is a SHA-256 over all texts and ratings; runs with the same digest are "
+        "identical.\n\n| run | model | name | calls |\n| --- | --- | --- | ---: |"
     )
-    for origin, models in zip(source.origins, heard, strict=True):
+    for origin, models in zip(source.origins, usages, strict=True):
         for model in models:
             name = f"`{model.name.replace('`', '')}`"
             yield f"| {plain(origin.reader.run.name)} | {model.role} | {name} | {model.calls:,} |"
@@ -283,11 +287,11 @@ def episodes(origin: Origin) -> int:
 
 
 def public(value: Any) -> Any:
-    """Return a config without addresses, and with the last part of paths only."""
+    """Return a config without URLs, and with paths reduced to their last component."""
     if isinstance(value, dict):
-        return {key: public(one) for key, one in value.items() if key != "base_url"}
+        return {key: public(part) for key, part in value.items() if key != "base_url"}
     if isinstance(value, list):
-        return [public(one) for one in value]
+        return [public(part) for part in value]
     return _name(value) if isinstance(value, str) else value
 
 
@@ -299,28 +303,30 @@ def _name(text: str) -> str:
     return text
 
 
-def _whom(source: Source, survey: Survey) -> Lines:
-    yield "## Whom it is aligned to\n"
+def _raters(source: Source, survey: Survey) -> Lines:
+    yield "## Raters\n"
     shares = demographics(source.origins, survey.raters)
     given = sum(survey.raters.values())
     if not given:
-        yield "No agent rated: what is good is what the observer's model finds good.\n"
+        yield "No agent rated: all ratings are those of the observer's model.\n"
         return
     agents = sum(count > 0 for count in survey.raters.values())
     yield (
-        f"{agents:,} agents gave {given:,} ratings that could be read; the observer's scores are "
-        "those of a model without persona. What these people find good is what this data teaches. "
-        "They are personas that a model plays, not people.\n"
+        f"{agents:,} agents gave {given:,} parsed ratings; the observer's ratings are those of a "
+        "model without persona. The data is aligned to the preferences of these raters, who are "
+        "personas played by a model, not people.\n"
     )
-    yield "An agent has one of each, but several values.\n"
+    yield "An agent belongs to one group of each kind, but can have several values.\n"
     yield "| | group | agents | ratings |\n| --- | --- | ---: | ---: |"
-    for what, groups in shares.items():
-        for number, one in enumerate(groups[:_MOST]):
-            share = f"{one.ratings / given:.0%}"
-            yield f"| {'' if number else what} | {plain(one.group)} | {one.agents:,} | {share} |"
-        if len(groups) > _MOST:
-            rest = groups[_MOST:]
-            agents, ratings = sum(one.agents for one in rest), sum(one.ratings for one in rest)
+    for kind, groups in shares.items():
+        for number, group in enumerate(groups[:_MAX_GROUPS]):
+            share = f"{group.ratings / given:.0%}"
+            name = plain(group.group)
+            yield f"| {'' if number else kind} | {name} | {group.agents:,} | {share} |"
+        if len(groups) > _MAX_GROUPS:
+            rest = groups[_MAX_GROUPS:]
+            agents = sum(group.agents for group in rest)
+            ratings = sum(group.ratings for group in rest)
             yield f"|  | {len(rest)} others | {agents:,} | {ratings / given:.0%} |"
     yield ""
 
@@ -329,19 +335,19 @@ def _quality(survey: Survey, results: Sequence[FormatResult], figures: Mapping[s
     yield "## Quality\n\n| measure | |\n| --- | --- |"
     yield from (f"| {one.name} | {one.text} |" for one in statistics(survey, results))
     yield (
-        "\nKrippendorff's alpha is for ordinal data; 1: they agree, 0: as by chance. Of more than "
-        "20,000 rated texts it uses as many or fewer, evenly spread. Where the observer alone "
-        "rates on a scale, there is no agreement to measure.\n"
+        "\nKrippendorff's alpha is for ordinal data; 1: perfect agreement, 0: chance level. Of "
+        "more than 20,000 rated texts, an evenly spaced subset of at most 20,000 is used. Scales "
+        "that only the observer rates have no measure of agreement.\n"
     )
     for path, about in figures.items():
         yield f"![{about}]({path})\n\n*{about[0].upper()}{about[1:]}.*\n"
 
 
 def _failures(source: Source, survey: Survey) -> Lines:
-    yield "## Failures left out\n"
+    yield "## Failures\n"
     yield (
-        "What a model did not say is missing, never a number or a text: only the format "
-        "`exchanges` contains failures.\n\n| | count |\n| --- | ---: |"
+        "Missing texts and ratings are null; they are never imputed. Only the format `exchanges` "
+        "contains failures.\n\n| | count |\n| --- | ---: |"
     )
     yield f"| exchanges | {survey.exchanges:,} |"
     for form, count in sorted(survey.failed.items()):
@@ -354,7 +360,7 @@ def _failures(source: Source, survey: Survey) -> Lines:
 def _licence(results: Sequence[FormatResult]) -> Lines:
     yield "## Licence\n"
     yield (
-        f"Stated: `{results[0].choices.license}`. The texts are replies of the models above to "
-        "prompts with the questions and personas named in the config: the terms of the models' "
-        "licences and of the sources of the questions apply. The program knows neither.\n"
+        f"Declared by the exporter: `{results[0].choices.license}`. The texts are replies of the "
+        "models above to prompts with the questions and personas of the config. The licences of "
+        "the models and of the sources of the questions apply; they are not checked.\n"
     )

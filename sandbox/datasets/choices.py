@@ -18,39 +18,38 @@ Files = Literal["jsonl", "parquet"]
 
 @dataclass(frozen=True)
 class Choices:
-    """The choices of an export. None stands for the format's default.
+    """The choices of an export; None selects the default of the format.
 
     Attributes:
-        ratings: which ratings count: those of the observer or the peers (their mean), or the
-            ratings expected from the probabilities of the labels. Peers rate one stage alone.
-        scale: the observer's scale that counts; by default the main scale of the runs.
-        pick: the group whose best answer is taken (and for pairs the worst): the answers of an
-            `exchange`, or all answers to a `question`; `all` takes every answer.
-        min_rating: the rating that positive examples have at least: SFT answers, desirable KTO
-            answers, chosen answers. On a scale where low is better it is the highest number. By
-            default two thirds up the scale from its worse end (5 on 1 to 7); for pairs the worse
-            end.
-        max_rating: the rating that undesirable KTO answers have at most; by default one third up
-            the scale (3 on 1 to 7).
-        min_margin: by how much a chosen answer is rated better than the rejected one, at least; by
-            default a sixth of the range (1 on 1 to 7).
-        tokenizer: counts tokens: a folder or file on disk, or a model's name.
+        ratings: the ratings to use: the observer's, the mean of the peers', or the expected values
+            of either from the probabilities of the labels. Peers rate only one stage.
+        scale: the observer's scale to use; by default the main scale of the runs.
+        pick: select the best answer (and for pairs the worst) of each `exchange`, or of each
+            `question`; `all` selects every answer.
+        min_rating: the minimum rating of positive examples: SFT answers, desirable KTO answers,
+            chosen answers (the maximum on a scale where lower is better). Default: two thirds of
+            the range from the worse end (5 on 1 to 7); for pairs the worse end.
+        max_rating: the maximum rating of undesirable KTO answers. Default: one third of the range
+            from the worse end (3 on 1 to 7).
+        min_margin: the minimum difference between the ratings of the chosen and the rejected
+            answer. Default: a sixth of the range (1 on 1 to 7).
+        tokenizer: the tokenizer that counts tokens: a folder, a file, or the name of a model.
         max_tokens: the maximum number of tokens of prompt and answer together.
-        near_duplicates: the Jaccard similarity (of 5-character shingles) from which on one of two
-            answers is removed. 1: only equal texts.
-        near_questions: the similarity from which on two questions share a split, and are kept out
-            together.
+        near_duplicates: the Jaccard similarity (of 5-character shingles) at or above which one of
+            two answers is removed; 1 removes only equal texts.
+        near_questions: the similarity at or above which two questions are assigned to the same
+            split, and excluded together.
         splits: the share of the questions in each split; they sum to 1.
-        keep_out: questions that no row may be about, nor about any that is nearly one of them.
-        max_per_question: the maximum number of rows (`rated`: answers in a row) about a question.
+        keep_out: questions to exclude (decontamination), together with their near-duplicates.
+        max_per_question: the maximum number of rows about a question (`rated`: answers in a row).
         max_per_agent: the maximum number of rows by an author.
         rows: the maximum number of rows.
         mix: a weight for each kind of rows of the format; () takes all rows.
         mix_runs: a weight for each run.
-        seed: of sampling; by default the first run's.
-        target: the program that reads the files.
+        seed: the seed of sampling; by default the seed of the first run.
+        target: the training framework that reads the files.
         files: the file format.
-        license: an identifier such as apache-2.0, for the card.
+        license: a license identifier such as apache-2.0, for the dataset card.
     """
 
     ratings: Ratings | None = None
@@ -104,11 +103,11 @@ class Choices:
 
     @property
     def near(self) -> float:
-        """The similarity from which on texts are near; 1 where it is None."""
+        """The threshold of near-duplicates; 1 if it is None."""
         return 1.0 if self.near_duplicates is None else self.near_duplicates
 
     def with_defaults(self, defaults: Mapping[str, Any]) -> Choices:
-        """These choices, with a format's defaults, then the common ones, in place of None."""
+        """These choices, with None replaced by the format's defaults, then by the common ones."""
         return Choices(**{**COMMON, **defaults, **self.given})
 
 
@@ -124,7 +123,7 @@ COMMON: dict[str, Any] = {
     "files": "jsonl",
     "license": "unknown",
 }
-"""The common defaults, where a format has no other; those of ratings follow from the scale."""
+"""Defaults that a format can override; those of rating thresholds follow from the scale."""
 
 _NAMED: dict[str, tuple[str, ...]] = {
     "ratings": get_args(Ratings),
@@ -144,11 +143,11 @@ _NUMBERS: dict[str, tuple[float, float, bool]] = {
 
 
 def check_number(name: str, value: Any, low: float, high: float, whole: bool = False) -> None:
-    """Raise InputError where a choice is not a number in a range."""
+    """Raise InputError if a choice is not a number in a range; None is allowed."""
     if value is None:
         return
-    right = isinstance(value, int if whole else int | float) and not isinstance(value, bool)
-    if not right or not isfinite(value) or not low <= value <= high:
+    valid = isinstance(value, int if whole else int | float) and not isinstance(value, bool)
+    if not valid or not isfinite(value) or not low <= value <= high:
         kind = "a whole number" if whole else "a number"
         until = f" to {high:g}" if high < 2**31 else " or more"
         raise InputError(f"{name}: found {value!r}; expected {kind}, {low:g}{until}")
@@ -177,19 +176,19 @@ def _check_splits(splits: Mapping[str, float] | None) -> None:
 
 def _check_weights(name: str, weights: Sequence[int] | None) -> None:
     if weights:
-        whole = all(isinstance(weight, int) and 0 <= weight < 2**31 for weight in weights)
-        if not whole or not any(weights):
+        valid = all(isinstance(weight, int) and 0 <= weight < 2**31 for weight in weights)
+        if not valid or not any(weights):
             expected = "whole numbers such as 5:1:1, at least one of them positive"
             raise InputError(f"{name}: found {ratio(weights)}; expected {expected}")
 
 
 def ratio(weights: Sequence[object]) -> str:
-    """Format weights as they are typed: 5:1:1."""
+    """Format weights as on the command line: 5:1:1."""
     return ":".join(map(str, weights))
 
 
 def named(choice: str) -> tuple[str, ...]:
-    """Return the names that a choice allows."""
+    """Return the allowed values of a choice."""
     return _NAMED[choice]
 
 

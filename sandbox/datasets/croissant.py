@@ -68,8 +68,8 @@ def croissant(
 
     Args:
         folder: where the files are.
-        name: of the dataset.
-        created: the day on which its last run was started, as in 2026-01-31.
+        name: the name of the dataset.
+        created: the date on which the latest run was started, such as 2026-01-31.
         results: one for each format.
     """
     return {
@@ -88,7 +88,7 @@ def croissant(
 
 
 def files_of(folder: Path) -> set[str] | None:
-    """Return the files of rows that the metadata in a folder names; None without metadata."""
+    """Return the data files that the metadata in a folder lists; None without metadata."""
     try:
         listed = json.loads((folder / FILE).read_text(encoding="utf-8"))["distribution"]
         return {str(one["name"]) for one in listed}
@@ -129,7 +129,7 @@ def _records(result: FormatResult, file: str) -> dict[str, Any]:
 
 
 def _fields(above: str, columns: Columns, file: str, array: bool) -> Iterator[dict[str, Any]]:
-    """Yield the columns, of conversations the messages' texts; Croissant has no other structs."""
+    """Yield the fields of columns; for conversations the texts of messages. Omits other structs."""
     for column, kind in columns.items():
         extract = {"jsonPath": f"$[*].{column}"} if array else {"column": column}
         source: dict[str, Any] = {"fileObject": {"@id": file}, "extract": extract}

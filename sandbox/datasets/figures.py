@@ -1,4 +1,4 @@
-"""Figures of an export: ratings, margins, lengths, agreement; as SVG."""
+"""SVG figures of an export: ratings, margins, lengths, agreement."""
 
 from __future__ import annotations
 
@@ -26,16 +26,16 @@ Row = dict[str, Any]
 def write_figures(
     folder: Path, survey: Survey, results: Sequence[FormatResult], origin: str
 ) -> dict[str, str]:
-    """Write the figures that have something to show.
+    """Write the figures that have data.
 
     Args:
-        folder: the export's.
-        survey: what the exchanges are like.
+        folder: the folder of the export.
+        survey: the statistics of the exchanges.
         results: one for each format.
-        origin: what the figures are of, in a few words that stand in each.
+        origin: the subtitle of the figures, which names their data.
 
     Returns:
-        What each file shows, by its path within the folder.
+        The caption of each figure, by its path within the folder.
     """
     written = {}
     for figure in _figures(survey, results):
@@ -50,7 +50,7 @@ def write_figures(
 def _figures(survey: Survey, results: Sequence[FormatResult]) -> Iterator[Figure]:
     yield _figure(
         "ratings",
-        "how often each rating was given, by who gave it",
+        "number of ratings by value and rater",
         list(_ratings(survey)),
         partial(_distributions, survey=survey),
     )
@@ -59,15 +59,13 @@ def _figures(survey: Survey, results: Sequence[FormatResult]) -> Iterator[Figure
         return
     yield _figure(
         "margins",
-        "by how much the better answer is rated above the other one"
-        if main.better == "high"
-        else "by how much the better answer is rated below the other one",
+        "differences between the ratings of two answers (positive: better)",
         list(_margins(survey, results, main)),
         partial(charts.margins, scale=main),
     )
     yield _figure(
         "lengths",
-        f"length by rating: quartiles of the answers with each rating of {main.title}",
+        f"answer length (quartiles) by rating of {main.title}",
         list(_lengths(*survey.lengths(), main)),
         partial(charts.lengths, scale=main, title=f"observer's rating of {main.title}"),
     )
@@ -75,7 +73,7 @@ def _figures(survey: Survey, results: Sequence[FormatResult]) -> Iterator[Figure
     if peers is not None:
         yield _figure(
             "agreement",
-            f"{survey.peer_stage}s by the mean of the peers' ratings and the observer's rating of "
+            f"number of {survey.peer_stage}s by mean peer rating and observer rating of "
             f"{survey.peers_rate.replace('_', ' ')}",
             [
                 {"peers": mean, "observer": observer, "drafts": count}
@@ -86,7 +84,7 @@ def _figures(survey: Survey, results: Sequence[FormatResult]) -> Iterator[Figure
 
 
 def _figure(name: str, about: str, rows: list[Row], draw: Callable[[Rows], Spec]) -> Figure:
-    """A figure whose title is what it shows."""
+    """A figure whose title is its caption."""
     return Figure(name, f"{about[0].upper()}{about[1:]}", about, rows, draw)
 
 
@@ -102,7 +100,7 @@ def _peers_first(item: tuple[tuple[str, str], object]) -> tuple[bool, str]:
 
 
 def _distributions(rows: Rows, survey: Survey) -> Spec:
-    """Each scale's ratings in a panel of its own."""
+    """Histograms of ratings, one panel for each scale."""
     by_stage = charts.stage_colours(survey.stages)
     observer = {f"observer, {stage}": colour for stage, colour in by_stage.items()}
     colours = {PEERS: charts.PEERS, **observer}
@@ -120,7 +118,7 @@ def _distributions(rows: Rows, survey: Survey) -> Spec:
 
 
 def _margins(survey: Survey, results: Sequence[FormatResult], main: Scale) -> Iterator[Row]:
-    """Gains on the scales with the range of the main one, and margins within rows on such."""
+    """Histograms of gains, and of margins within rows, on scales with the range of the main one."""
     for change in survey.changes:
         if (change.scale.low, change.scale.high) == (main.low, main.high):
             pairs = f"{change.last} over {change.first}: {change.scale.name}"
@@ -142,13 +140,13 @@ def _margins(survey: Survey, results: Sequence[FormatResult], main: Scale) -> It
 def _lengths(
     lengths: npt.NDArray[np.int64], scores: npt.NDArray[np.float64], scale: Scale
 ) -> Iterator[Row]:
-    """Quartiles of lengths by the bar of the rating's histogram."""
+    """Quartiles of lengths by bin of the histogram of ratings."""
     bars = charts.rating_bars(scale)
     distinct, places = np.unique(scores, return_inverse=True)
     labels = np.array([bars.label(score) for score in distinct.tolist()])[places]
     for label in bars.labels:
-        some = lengths[labels == label]
-        if len(some):
-            low, middle, high = np.percentile(some, (25, 50, 75)).tolist()
+        in_bin = lengths[labels == label]
+        if len(in_bin):
+            low, middle, high = np.percentile(in_bin, (25, 50, 75)).tolist()
             quartiles = {"low": low, "middle": middle, "high": high}
-            yield {"rating": label, **quartiles, "answers": len(some)}
+            yield {"rating": label, **quartiles, "answers": len(in_bin)}

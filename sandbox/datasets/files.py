@@ -1,4 +1,4 @@
-"""Writers of files of rows: JSON lines, one JSON array, or Parquet, from lines of JSON."""
+"""Writers of data files: JSON Lines, a JSON array, or Parquet. All take rows as lines of JSON."""
 
 from __future__ import annotations
 
@@ -12,36 +12,48 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 Write = Callable[[str], Any]
-"""Writes a row."""
+"""Writes one row."""
 
-_ROWS_IN_A_GROUP = 1000
+_ROW_GROUP_SIZE = 1000
 
 
 @contextmanager
 def lines(path: Path) -> Iterator[Write]:
-    """Open a new file of JSON lines. Raises OSError."""
+    """Open a new JSON Lines file.
+
+    Raises:
+        OSError: it cannot be written.
+    """
     with path.open("x", encoding="utf-8", newline="\n") as file:
         yield file.write
 
 
 @contextmanager
 def array(path: Path) -> Iterator[Write]:
-    """Open a new file with one JSON array, an element a line. Raises OSError."""
+    """Open a new file with one JSON array, with one element per line.
+
+    Raises:
+        OSError: it cannot be written.
+    """
     with path.open("x", encoding="utf-8", newline="\n") as file:
-        between = "[\n"
+        separator = "[\n"
 
         def write(line: str) -> None:
-            nonlocal between
-            file.write(between + line.rstrip("\n"))
-            between = ",\n"
+            nonlocal separator
+            file.write(separator + line.rstrip("\n"))
+            separator = ",\n"
 
         yield write
-        file.write("[\n]\n" if between == "[\n" else "\n]\n")
+        file.write("[\n]\n" if separator == "[\n" else "\n]\n")
 
 
 @contextmanager
 def parquet(path: Path, schema: pa.Schema) -> Iterator[Write]:
-    """Open a new Parquet file. Raises OSError."""
+    """Open a new Parquet file.
+
+    Raises:
+        OSError: it cannot be written.
+    """
     rows: list[Any] = []
     with pq.ParquetWriter(path, schema, compression="zstd") as writer:
 
@@ -51,7 +63,7 @@ def parquet(path: Path, schema: pa.Schema) -> Iterator[Write]:
 
         def write(line: str) -> None:
             rows.append(json.loads(line))
-            if len(rows) == _ROWS_IN_A_GROUP:
+            if len(rows) == _ROW_GROUP_SIZE:
                 flush()
 
         yield write

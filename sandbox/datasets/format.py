@@ -1,4 +1,4 @@
-"""Formats of datasets: their columns with types, their rows, and the runs that they fit."""
+"""The interface of dataset formats: columns, rows, requirements, and choices."""
 
 from __future__ import annotations
 
@@ -28,13 +28,13 @@ MESSAGES: Type = [dict(MESSAGE)]
 
 @dataclass(frozen=True)
 class Settings:
-    """What an export asks of a format.
+    """The settings of a format in an export.
 
     Attributes:
-        choices: with the format's defaults.
+        choices: the choices, with the defaults of the format.
         schema: the stages and scales of the runs.
-        scale: the scale of the rating that counts; None for formats that use no rating, or where
-            the runs have none.
+        scale: the scale of the selected rating; None if the format does not use ratings, or the
+            runs have none.
     """
 
     choices: Choices
@@ -43,25 +43,25 @@ class Settings:
 
     @property
     def rated_on(self) -> Scale:
-        """The scale of the rating that counts, where there must be one."""
+        """The scale of the selected rating, which must exist."""
         assert self.scale is not None
         return self.scale
 
     @property
     def min_rating(self) -> float:
-        """The rating that positive examples have at least."""
+        """The minimum rating of positive examples."""
         assert self.choices.min_rating is not None
         return self.choices.min_rating
 
     @property
     def max_rating(self) -> float:
-        """The rating that negative examples have at most."""
+        """The maximum rating of negative examples."""
         assert self.choices.max_rating is not None
         return self.choices.max_rating
 
     @property
     def min_margin(self) -> float:
-        """By how much a chosen answer is better than a rejected one, at least."""
+        """The minimum difference between the ratings of a chosen and a rejected answer."""
         assert self.choices.min_margin is not None
         return self.choices.min_margin
 
@@ -71,18 +71,18 @@ class Row:
     """A row of a format.
 
     Attributes:
-        kind: one of the format's kinds.
+        kind: one of the kinds of the format.
         id: the id that `inspect` accepts.
-        sourced: the exchange that the row is from; of several the first.
+        sourced: the exchange of the row; the first of several.
         question: the number of the question.
         data: the values by column.
-        prompt: the text that a model is shown.
-        answers: the texts that it is trained on, each with the prompt.
+        prompt: the prompt text.
+        answers: the completions that a model is trained on.
         dedup_text: text used for near-duplicate detection; None turns it off.
-        rating: of a pair the chosen answer's, of several answers the best one's.
-        margin: by how much the best answer is better than the worst; None for a single answer.
-        size: the number of candidates in it.
-        lineage: the row of the lineage file, where the format has one.
+        rating: the rating of the answer, of the chosen one of a pair, of the best of several.
+        margin: the difference between the best and the worst rating; None for a single answer.
+        size: the number of candidates in the row.
+        lineage: the row of the lineage file, if the format has one.
     """
 
     kind: str
@@ -112,8 +112,8 @@ Rows = Callable[[Sequence[SourcedExchange], Settings], Iterator[Row | Removed]]
 """Yields a format's rows from all exchanges about one question."""
 
 
-def anything(declaration: Declaration, choices: Choices) -> str | None:
-    """The requirement of a format that fits every run."""
+def no_requirements(declaration: Declaration, choices: Choices) -> str | None:
+    """The `needs` of a format that fits every run."""
     return None
 
 
@@ -127,13 +127,13 @@ class Format:
         kinds: the kinds of its rows.
         columns: the columns and their types, for the stages and scales of the runs.
         rows: yields its rows.
-        needs: what a run lacks for this format, as the end of "it needs ..."; None where it fits.
+        needs: what a run lacks for this format, as the end of "it needs ..."; None if it fits.
         uses: the choices that apply to it, besides those that apply to every format.
-        own: choices that apply to every format which it applies itself.
+        own: common choices that the format implements itself.
         defaults: its defaults of choices.
         least: the default of `min_rating`, as a share of the scale's range from the worse end.
-        compares: whether its rows compare ratings, so that a scale needs one range in all runs.
-        by_round: rows come in the order of rounds and authors; otherwise by question.
+        compares: whether it compares ratings, so that a scale must have one range in all runs.
+        by_round: whether exchanges are read by round and author; otherwise by question.
         array: the file is one JSON array, with a lineage file beside it.
         counts: the noun for its candidates.
     """
@@ -143,7 +143,7 @@ class Format:
     kinds: tuple[str, ...]
     columns: Callable[[Schema], Columns]
     rows: Rows
-    needs: Callable[[Declaration, Choices], str | None] = anything
+    needs: Callable[[Declaration, Choices], str | None] = no_requirements
     uses: frozenset[str] = frozenset()
     own: frozenset[str] = frozenset()
     defaults: Mapping[str, Any] = field(default_factory=dict)
@@ -155,7 +155,7 @@ class Format:
 
     @property
     def stem(self) -> str:
-        """The beginning of the names of its files."""
+        """The prefix of its file names."""
         return self.name.replace("-", "_")
 
 
@@ -187,7 +187,7 @@ def _feature(kind: Type) -> dict[str, Any]:
 
 
 def json_line(value: Any) -> str:
-    """Return a value as JSON on one line, also for readers that split lines at U+2028 and the like.
+    """Return a value as JSON on one line, with U+2028, U+2029 and U+0085 escaped.
 
     A lone surrogate cannot be encoded in UTF-8 and becomes U+FFFD: loaders refuse it even escaped.
     """

@@ -1,7 +1,7 @@
 """Builds the rows of a format: applies rules, samples, and writes the files.
 
-Rows that no rule removes are spooled to a file until all of them are known; only the numbers that
-sampling needs stay in memory.
+Rows that no rule removes are spooled to a temporary file until sampling; only the numeric columns
+that sampling needs are kept in memory.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from sandbox.datasets.format import (
 )
 from sandbox.datasets.near_duplicates import NEAR, NearDuplicates
 from sandbox.datasets.questions import Questions
-from sandbox.datasets.sampling import Table, choose
+from sandbox.datasets.sampling import Table, sample
 from sandbox.datasets.source import Source, SourcedExchange
 from sandbox.datasets.targets import Shape
 
@@ -52,15 +52,15 @@ class FormatResult(NamedTuple):
 
     Attributes:
         format: the format.
-        settings: the choices, with the format's defaults, and the scale of the rating that counts.
-        columns: of the rows as they were written.
+        settings: the choices with the defaults of the format, and the scale of the selected rating.
+        columns: the columns of the written rows.
         candidates: the number of candidates.
         removed: by kind and rule, in the order in which the rules were applied.
         kept: the number of rows of each kind that no rule removed, before sampling.
         written: the number of rows of each kind that were written.
         files: the number of rows in each file.
         figures: the numeric columns of the rows that were written; see `sampling.Table`.
-        notes: warnings, and why no row remains where none does.
+        notes: warnings, and the reason if no row remains.
     """
 
     format: Format
@@ -80,7 +80,7 @@ class FormatResult(NamedTuple):
         return self.settings.choices
 
     def as_dict(self) -> dict[str, Any]:
-        """For JSON."""
+        """As a JSON-serializable dict."""
         return {
             "format": self.format.name,
             "candidates": self.candidates,
@@ -96,7 +96,7 @@ class FormatResult(NamedTuple):
         }
 
     def rating_values(self) -> dict[str, Any] | None:
-        """The scale of the rating that counts, and the thresholds in force; None without one."""
+        """The scale of the selected rating and the effective thresholds; None without a scale."""
         scale, choices = self.settings.scale, self.settings.choices
         if scale is None:
             return None
@@ -116,11 +116,11 @@ class FormatWriter:
     Args:
         format: the format.
         settings: its choices, with its defaults, and the schema of the runs.
-        shape: the shape of rows for the program that reads them; None: unchanged.
+        shape: converts rows for the training framework; None: unchanged.
         source: the runs.
         questions: their questions.
         folder: the folder to write to.
-        tokens: counts the tokens of a text; None: lengths in tokens are not needed.
+        tokens: counts the tokens of a text; None: tokens are not counted.
     """
 
     def __init__(
@@ -151,11 +151,11 @@ class FormatWriter:
         self._spools = [folder / f".{format.stem}.rows"]
         if format.array:
             self._spools.append(folder / f".{format.stem}.lineage")
-        self._waiting = [self._stack.enter_context(lines(path)) for path in self._spools]
+        self._spool_writers = [self._stack.enter_context(lines(path)) for path in self._spools]
 
-    def add(self, about: Sequence[SourcedExchange]) -> None:
-        """Add the rows of exchanges, of all those about one question, that no rule removes."""
-        for row in self.format.rows(about, self.settings):
+    def add(self, same_question: Sequence[SourcedExchange]) -> None:
+        """Add the rows of exchanges: all those about one question, or one exchange by round."""
+        for row in self.format.rows(same_question, self.settings):
             if isinstance(row, Removed):
                 self._candidates += 1
                 self._remove(row.kind, row.rule, row.id, 1)
@@ -164,7 +164,7 @@ class FormatWriter:
             tokens = self._longest(row)
             rule = self._rule(row, tokens)
             if rule is None:
-                self._keep(row, tokens)
+                self._spool(row, tokens)
             else:
                 self._remove(row.kind, rule, row.id, row.size)
 
@@ -176,23 +176,25 @@ class FormatWriter:
             examples.append(candidate)
 
     def _longest(self, row: Row) -> int:
-        """Tokens of the prompt and the longest answer together; -1 where they are not counted."""
+        """Tokens of the prompt and the longest answer together; -1 if they are not counted."""
         if self._tokens is None:
             return -1
         return self._tokens(row.prompt) + max(map(self._tokens, row.answers), default=0)
 
     def _rule(self, row: Row, tokens: int) -> str | None:
-        """The rule that removes a row, if any."""
-        if self.questions.out(row.question):
+        """The rule that removes a row; None if none does."""
+        if self.questions.is_excluded(row.question):
             return KEPT_OUT
         if tokens > (self.choices.max_tokens or tokens):
             return TOO_LONG
-        if row.dedup_text is not None and self._repeats(row.kind, row.question, row.dedup_text):
+        if row.dedup_text is not None and self._is_near_duplicate(
+            row.kind, row.question, row.dedup_text
+        ):
             return NEAR
         return None
 
-    def _repeats(self, kind: str, question: int, text: str) -> bool:
-        """Whether a row nearly equals an earlier one about this question or one near to it."""
+    def _is_near_duplicate(self, kind: str, question: int, text: str) -> bool:
+        """Whether a row is a near-duplicate of an earlier one about the same group of questions."""
         group = self.questions.groups[question]
         if group != self._group:
             self._group, self._near = group, {}
@@ -200,9 +202,9 @@ class FormatWriter:
             self._near[kind] = NearDuplicates(self.choices.near)
         return self._near[kind].add(text).any
 
-    def _keep(self, row: Row, tokens: int) -> None:
+    def _spool(self, row: Row, tokens: int) -> None:
         data = self._shape.apply(row.data) if self._shape else row.data
-        for write, value in zip(self._waiting, (data, row.lineage), strict=False):
+        for write, value in zip(self._spool_writers, (data, row.lineage), strict=False):
             write(json_line(value) + "\n")
         seed = self.choices.seed or 0
         self._table.add(self.format.kinds.index(row.kind), row, tokens, seed)
@@ -212,20 +214,20 @@ class FormatWriter:
         self._stack.close()
 
     def finish(self) -> FormatResult:
-        """Sample among the rows and write those that are drawn."""
+        """Sample rows and write those that are selected."""
         self.close()
         kinds, runs = self.format.kinds, [one.reader.run.name for one in self._source.origins]
         columns = self._table.arrays()
         by_rows = "max_per_question" not in self.format.own
-        chosen = choose(columns, self.choices, kinds, runs, by_rows)
-        for rule, dropped in chosen.removed.items():
+        selection = sample(columns, self.choices, kinds, runs, by_rows)
+        for rule, dropped in selection.removed.items():
             self._count(rule, dropped, columns)
-        files = self._write(chosen.taken, columns["question"])
+        files = self._write(selection.taken, columns["question"])
         for spool in self._spools:
             spool.unlink()
         kept, written = (
             dict(zip(kinds, np.bincount(numbers, minlength=len(kinds)).tolist(), strict=True))
-            for numbers in (columns["kind"], columns["kind"][chosen.taken])
+            for numbers in (columns["kind"], columns["kind"][selection.taken])
         )
         removed = {
             name: Rule(count, tuple(self._examples.get(name, ())))
@@ -240,22 +242,22 @@ class FormatWriter:
             kept=kept,
             written=written,
             files=files,
-            figures={name: values[chosen.taken] for name, values in columns.items()},
+            figures={name: values[selection.taken] for name, values in columns.items()},
             notes=(
-                *chosen.notes,
-                *self._why_nothing(written, removed, chosen.notes),
+                *selection.notes,
+                *self._why_empty(written, removed, selection.notes),
                 *(f"{name} is empty" for name, n in files.items() if not n and any(files.values())),
             ),
         )
 
     def _count(self, rule: str, dropped: npt.NDArray[np.bool_], columns: Mapping[str, Any]) -> None:
-        """Count the rows that were not drawn as removed."""
+        """Count the rows that sampling removed."""
         for number, kind in enumerate(self.format.kinds):
             count = int(columns["size"][dropped & (columns["kind"] == number)].sum())
             if count:
                 self._removed[f"{kind}: {rule}"] += count
 
-    def _why_nothing(
+    def _why_empty(
         self, written: Mapping[str, int], removed: Mapping[str, Rule], notes: Sequence[str]
     ) -> Iterator[str]:
         if any(written.values()) or any(note.startswith("nothing is left") for note in notes):
@@ -272,7 +274,7 @@ class FormatWriter:
     def _write(
         self, taken: npt.NDArray[np.bool_], question: npt.NDArray[np.int64]
     ) -> dict[str, int]:
-        """Write the rows that were drawn, each to the file of its question's split."""
+        """Write the selected rows, each to the file of the split of its question."""
         shares = self.choices.splits or {}
         splits = self.questions.splits(shares, self.choices.seed or 0)
         counts = dict.fromkeys(shares, 0)
@@ -307,5 +309,5 @@ class FormatWriter:
 
 
 def lineage_file(name: str) -> str:
-    """The name of the lineage file beside a file of rows that have none."""
+    """The name of the lineage file of a data file without lineage columns."""
     return re.sub(r"^(\w+)(-\w+)?\.json$", r"\1_lineage\2.jsonl", name)

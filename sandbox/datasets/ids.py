@@ -1,20 +1,20 @@
-"""Ids of exported rows, which name the exchange that a row is from."""
+"""Ids of exported rows, which identify the exchange of a row."""
 
 from __future__ import annotations
 
 import re
 from typing import Any, NamedTuple
 
-_FORM = re.compile(r"(.+?)@([0-9a-f]{8}|unfinished)/([0-9]{1,12})(?:/[^~]*)?(?:~.*)?", re.DOTALL)
+_ID = re.compile(r"(.+?)@([0-9a-f]{8}|unfinished)/([0-9]{1,12})(?:/[^~]*)?(?:~.*)?", re.DOTALL)
 
 
 class Origin(NamedTuple):
-    """The exchange that a row is from.
+    """The exchange of a row.
 
     Attributes:
-        run: the run's name.
-        digest: the first 8 digits of its digest at the time of the export; "unfinished" without.
-        episode: the exchange's number within the run; of a pair that of the chosen answer.
+        run: the name of the run.
+        digest: the first 8 digits of its digest at the time of the export, or "unfinished".
+        episode: the number of the exchange within the run; for a pair that of the chosen answer.
     """
 
     run: str
@@ -27,7 +27,7 @@ class Origin(NamedTuple):
 
 
 def mark(digest: str | None) -> str:
-    """Return the part of a digest that ids contain."""
+    """Return the abbreviated digest that ids contain."""
     return digest[:8] if digest else "unfinished"
 
 
@@ -37,6 +37,6 @@ def row_id(run: str, digest: str | None, episode: int, *parts: Any) -> str:
 
 
 def origin_of(text: str) -> Origin | None:
-    """Parse an id; None where the text is none."""
-    found = _FORM.fullmatch(text)
-    return None if found is None else Origin(found[1], found[2], int(found[3]))
+    """Parse an id; None if the text is not an id."""
+    match = _ID.fullmatch(text)
+    return None if match is None else Origin(match[1], match[2], int(match[3]))

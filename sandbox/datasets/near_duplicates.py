@@ -1,4 +1,7 @@
-"""Near-duplicates, by MinHash (Broder, "On the resemblance and containment of documents", 1997)."""
+"""Near-duplicate detection with MinHash.
+
+Broder, "On the resemblance and containment of documents", 1997.
+"""
 
 from __future__ import annotations
 
@@ -17,7 +20,7 @@ _SEED = 1
 
 
 def normalized(text: str) -> str:
-    """Return a text in one case, with single blanks and no punctuation at its end."""
+    """Casefold a text, collapse white space, and strip trailing punctuation."""
     return re.sub(r"\s+", " ", text).strip().casefold().rstrip(" .?!")
 
 
@@ -25,9 +28,8 @@ class Matches(NamedTuple):
     """The indexed texts that a text matches.
 
     Attributes:
-        same: the number of the text that is equal but for case, blanks and punctuation at its end;
-            None where there is none.
-        near: the numbers of the texts that are near, where none is equal.
+        same: the number of the text that is equal after normalization; None if there is none.
+        near: the numbers of near-duplicates, if none is equal.
     """
 
     same: int | None
@@ -40,12 +42,12 @@ class Matches(NamedTuple):
 
 
 class NearDuplicates:
-    """An index of distinct texts, numbered from 0, that finds those equal or near to a new text.
+    """An index of distinct texts, numbered from 0, that finds near-duplicates of a text.
 
     Args:
-        threshold: the Jaccard similarity of the sets of 5-character shingles, as estimated from
-            128 hashes (standard error 0.035 at 0.8), from which on texts are near. At 1 only texts
-            that are equal but for case, blanks and punctuation at their end match.
+        threshold: the minimum Jaccard similarity of the sets of 5-character shingles, estimated
+            from 128 hashes (standard error 0.035 at 0.8). At 1 only texts match that are equal
+            after normalization: case, white space and trailing punctuation are ignored.
     """
 
     def __init__(self, threshold: float) -> None:
@@ -55,7 +57,7 @@ class NearDuplicates:
         self._index = RMinHashLSH(threshold, _HASHES, _BANDS) if threshold < 1 else None
 
     def find(self, text: str) -> Matches:
-        """Return the indexed texts that a text is equal or near to."""
+        """Return the indexed texts that match a text."""
         normal = normalized(text)
         same = self._numbers.get(normal)
         if same is not None or self._index is None or not self._numbers:
@@ -63,7 +65,7 @@ class NearDuplicates:
         return Matches(None, self._near(_min_hash(normal)))
 
     def add(self, text: str) -> Matches:
-        """As `find`, and index the text unless an equal one is indexed already."""
+        """As `find`, and index the text unless an equal one is already indexed."""
         normal = normalized(text)
         same = self._numbers.get(normal)
         if same is not None:

@@ -1,4 +1,4 @@
-"""The questions of an export: groups of near-duplicates, splits, and questions to keep out."""
+"""The questions of an export: near-duplicate groups, splits, and excluded questions."""
 
 from __future__ import annotations
 
@@ -15,15 +15,15 @@ class Questions:
 
     Attributes:
         texts: the questions.
-        groups: for each question the lowest number in its group. A group joins questions that are
-            equal but for case and blanks, or near each other, also through others.
+        groups: the lowest question number in the group of each question. Groups are the connected
+            components of near-duplicates.
 
     Args:
         texts: the questions.
-        threshold: the similarity from which on questions are near, as for `NearDuplicates`.
-        keep_out: questions that no row may be about.
-        drawn: the number of a scene's question by the number of an instruction that was drawn from
-            the scene; both are in one group.
+        threshold: the threshold of `NearDuplicates`.
+        keep_out: questions to exclude.
+        drawn: for each instruction drawn from a scene (by number) the number of the scene's
+            question; both are put into one group.
     """
 
     def __init__(
@@ -35,10 +35,10 @@ class Questions:
     ) -> None:
         self.texts = texts
         self.groups = _groups(texts, threshold, drawn or {})
-        self._out = self._kept_out(threshold, keep_out)
+        self._excluded = self._excluded_groups(threshold, keep_out)
 
-    def _kept_out(self, threshold: float, keep_out: Iterable[str]) -> frozenset[int]:
-        """Return the groups with a question that is equal or near to one in `keep_out`."""
+    def _excluded_groups(self, threshold: float, keep_out: Iterable[str]) -> frozenset[int]:
+        """Return the groups with a near-duplicate of a question in `keep_out`."""
         index, texts = NearDuplicates(threshold), list(keep_out)
         for text in texts:
             index.add(text)
@@ -47,50 +47,50 @@ class Questions:
         near = (number for number, text in enumerate(self.texts) if index.find(text).any)
         return frozenset(self.groups[number] for number in near)
 
-    def out(self, number: int) -> bool:
-        """Whether no row may be about a question."""
-        return self.groups[number] in self._out
+    def is_excluded(self, number: int) -> bool:
+        """Whether rows about a question are excluded."""
+        return self.groups[number] in self._excluded
 
     def splits(self, shares: Mapping[str, float], seed: int) -> list[str]:
         """Return the split of each question.
 
-        Whole groups are drawn by the seed, so that no split leaks into another. The largest split
-        gets what remains. Every other gets at least one group while there are enough, and no group
-        that is too large for its share if another fits.
+        Groups are assigned as a whole, in random order by the seed, so that no split leaks into
+        another. The largest split gets the remaining groups. Every other split gets at least one
+        group while there are enough, and no group larger than its share if a smaller one fits.
         """
         sizes: dict[int, int] = {}
         for group in self.groups:
             sizes[group] = sizes.get(group, 0) + 1
-        waiting = sorted(sizes, key=lambda group: _draw(seed, self.texts[group]))
+        unassigned = sorted(sizes, key=lambda group: _draw(seed, self.texts[group]))
         largest = max(shares, key=lambda name: shares[name])
-        placed = dict.fromkeys(sizes, largest)
+        assigned = dict.fromkeys(sizes, largest)
         for name in shares:
             if name != largest:
                 wanted = max(1, round(shares[name] * len(self.texts)))
-                for group in _filling(waiting, sizes, wanted):
-                    placed[group] = name
-                    waiting.remove(group)
-        return [placed[group] for group in self.groups]
+                for group in _fill_split(unassigned, sizes, wanted):
+                    assigned[group] = name
+                    unassigned.remove(group)
+        return [assigned[group] for group in self.groups]
 
 
 def _draw(seed: int, text: str) -> bytes:
     return blake2b(f"{seed}/{normalized(text)}".encode("utf-8", "replace"), digest_size=16).digest()
 
 
-def _filling(waiting: Sequence[int], sizes: Mapping[int, int], wanted: int) -> list[int]:
-    """Return groups, in their order, that fill a split: at least one, but never all."""
+def _fill_split(unassigned: Sequence[int], sizes: Mapping[int, int], wanted: int) -> list[int]:
+    """Return groups that fill a split, in order: at least one, but never all."""
     taken: list[int] = []
-    for group in waiting:
-        if len(waiting) - len(taken) > 1 and sizes[group] <= wanted:
+    for group in unassigned:
+        if len(unassigned) - len(taken) > 1 and sizes[group] <= wanted:
             taken.append(group)
             wanted -= sizes[group]
-    if not taken and len(waiting) > 1:
-        taken.append(min(waiting, key=lambda group: sizes[group]))
+    if not taken and len(unassigned) > 1:
+        taken.append(min(unassigned, key=lambda group: sizes[group]))
     return taken
 
 
 def _groups(texts: Sequence[str], threshold: float, drawn: Mapping[int, int]) -> list[int]:
-    """Return for each text the lowest number in its group."""
+    """Return the lowest text number in the group of each text."""
     index = NearDuplicates(threshold)
     distinct: list[int] = []
     joined = UnionFind(range(len(texts)))

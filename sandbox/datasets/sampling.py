@@ -1,4 +1,4 @@
-"""Sampling of rows: balance, ratios and size, by chance and a seed."""
+"""Seeded sampling of rows: limits per question and agent, ratios, and size."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ MIX = "left out by the mix"
 RUNS = "left out by the mix of runs"
 ROWS = "more than rows"
 
-_NOBODY = -1
+_NO_AGENT = -1
 _MISSING = float("nan")
 
 
@@ -32,11 +32,11 @@ class Table:
     """Per-row numeric columns that sampling needs (49 bytes a row).
 
     Attributes:
-        columns: arrays with one number a row: `kind` and `run` by index, `question` by its number,
-            `agent` (unique across runs; -1: nobody), `draw` (random), `rating`, `margin`, `length`
-            of the answer in characters (the mean of several), `other`: the length of the second of
-            two answers, `tokens` of the longest answer with its prompt, `size` in candidates. -1
-            or NaN where there is no value.
+        columns: arrays with one number per row: `kind` and `run` (index), `question`, `agent`
+            (unique across runs; -1: none), `draw` (random), `rating`, `margin`, `length` of the
+            answer in characters (mean of several), `other` (length of the second of two answers),
+            `tokens` of the longest answer with its prompt, `size` in candidates. Missing values
+            are -1 or NaN.
     """
 
     def __init__(self) -> None:
@@ -54,7 +54,7 @@ class Table:
             "kind": kind,
             "run": run,
             "question": row.question,
-            "agent": _NOBODY if author is None else (run << 32) + author,
+            "agent": _NO_AGENT if author is None else (run << 32) + author,
             "draw": _draw(seed, row),
             "rating": _MISSING if row.rating is None else row.rating,
             "margin": _MISSING if row.margin is None else row.margin,
@@ -94,12 +94,12 @@ def _draw(seed: int, row: Row) -> int:
     return int.from_bytes(blake2b(name, digest_size=8).digest())
 
 
-class Choice(NamedTuple):
-    """The rows that are drawn.
+class Sample(NamedTuple):
+    """The result of sampling.
 
     Attributes:
-        taken: a mask of the rows that are drawn.
-        removed: masks of the others, by rule.
+        taken: a mask of the selected rows.
+        removed: masks of the other rows, by rule.
         notes: warnings about the mix.
     """
 
@@ -108,48 +108,48 @@ class Choice(NamedTuple):
     notes: tuple[str, ...]
 
 
-def choose(
+def sample(
     columns: Mapping[str, npt.NDArray[Any]],
     choices: Choices,
     kinds: Sequence[str],
     runs: Sequence[str],
     per_question: bool,
-) -> Choice:
+) -> Sample:
     """Sample rows: limits per question and agent, then the mix, then the limit of all rows.
 
-    Every step draws without replacement, by numbers that follow from the seed and a row's id, so
-    that the same rows are drawn whatever other rows there are.
+    Every step samples without replacement, by random numbers derived from the seed and the row id,
+    so that the order of rows does not depend on which other rows exist.
 
     Args:
-        columns: those of a `Table`.
+        columns: the columns of a `Table`.
         choices: the limits and weights.
         kinds: the names of the kinds.
         runs: the names of the runs.
         per_question: whether `max_per_question` counts rows.
     """
-    chooser = _Chooser(columns["draw"])
+    sampler = _Sampler(columns["draw"])
     if per_question and choices.max_per_question is not None:
-        chooser.at_most(columns["question"], choices.max_per_question, PER_QUESTION)
+        sampler.limit_per_key(columns["question"], choices.max_per_question, PER_QUESTION)
     if choices.max_per_agent is not None:
-        somebody = columns["agent"] != _NOBODY
-        chooser.at_most(columns["agent"], choices.max_per_agent, PER_AGENT, somebody)
+        has_agent = columns["agent"] != _NO_AGENT
+        sampler.limit_per_key(columns["agent"], choices.max_per_agent, PER_AGENT, has_agent)
     mixes = [
         _Mix(choices.mix or (), columns["kind"], kinds, MIX),
         _Mix(choices.mix_runs or (), columns["run"], runs, RUNS),
     ]
     notes = (
-        [note for mix in mixes for note in mix.notes(chooser.taken)] if len(chooser.taken) else []
+        [note for mix in mixes for note in mix.notes(sampler.taken)] if len(sampler.taken) else []
     )
-    cells, weights = _cells([mix for mix in mixes if mix.weights], len(chooser.taken))
+    cells, weights = _cells([mix for mix in mixes if mix.weights], len(sampler.taken))
     if any(mix.weights for mix in mixes):
-        chooser.mix(cells, weights, None, MIX if mixes[0].weights else RUNS)
+        sampler.mix(cells, weights, None, MIX if mixes[0].weights else RUNS)
     if choices.rows is not None:
-        chooser.mix(cells, weights, choices.rows, ROWS)
-    return Choice(chooser.taken, chooser.removed, tuple(notes))
+        sampler.mix(cells, weights, choices.rows, ROWS)
+    return Sample(sampler.taken, sampler.removed, tuple(notes))
 
 
 def check_mix(name: str, format: str, weights: Sequence[int], names: Sequence[str]) -> None:
-    """Raise InputError where there is not one weight for each name."""
+    """Raise InputError if there is not one weight for each name."""
     if weights and len(weights) != len(names):
         numbers = "1 whole number" if len(names) == 1 else f"{len(names)} whole numbers"
         expected = f"expected {numbers}, for {', '.join(names)}"
@@ -164,7 +164,7 @@ class _Mix:
         self.of, self._names, self._rule = of, names, rule
 
     def notes(self, taken: Mask) -> Iterator[str]:
-        """Warn about kinds that the ratio drops, and about the one that limits it."""
+        """Warn about kinds that the ratio excludes, and about the kind that limits it."""
         counts = np.bincount(self.of[taken], minlength=len(self._names)).tolist()
         available = dict(zip(self._names, counts, strict=True))
         weights = dict(zip(self._names, self.weights, strict=False))
@@ -173,7 +173,7 @@ class _Mix:
             if available[name] and not weight:
                 yield f"{name}: {self._rule} {mix}"
             elif weight and not available[name]:
-                yield f"{name}: there is no row of it; the export goes without it"
+                yield f"{name}: no such rows; the export contains none"
         scarce = [name for name, weight in weights.items() if weight and available[name]]
         if scarce:
             least = min(scarce, key=lambda name: available[name] // weights[name])
@@ -199,38 +199,40 @@ def _cells(mixes: Sequence[_Mix], count: int) -> tuple[Ints, list[int]]:
     cells, weights = np.zeros(count, dtype=np.int64), [1]
     for mix in mixes:
         cells = cells * len(mix.weights) + mix.of
-        weights = [one * other for one in weights for other in mix.weights]
+        weights = [weight * other for weight in weights for other in mix.weights]
     return cells, weights
 
 
-class _Chooser:
-    """A mask of rows, all of them at first, that limits and mixes narrow down."""
+class _Sampler:
+    """A mask of rows, initially all, that limits and mixes reduce."""
 
     def __init__(self, draws: npt.NDArray[np.uint64]) -> None:
         self._order = np.argsort(draws, kind="stable")
         self.taken = np.ones(len(draws), dtype=bool)
         self.removed: dict[str, Mask] = {}
 
-    def at_most(self, keys: Ints, limit: int, rule: str, concerned: Mask | None = None) -> None:
-        """Keep at most `limit` rows with the same key, those that are drawn first."""
+    def limit_per_key(
+        self, keys: Ints, limit: int, rule: str, affected: Mask | None = None
+    ) -> None:
+        """Keep at most `limit` random rows with the same key."""
         ranks = self._ranks(keys)
         beyond = ranks >= limit
-        self._drop(beyond if concerned is None else beyond & concerned, rule)
+        self._drop(beyond if affected is None else beyond & affected, rule)
 
     def mix(self, cells: Ints, weights: Sequence[int], limit: int | None, rule: str) -> None:
-        """Keep the largest set in this ratio, of at most `limit` rows."""
+        """Keep the largest sample in this ratio, of at most `limit` rows."""
         available = np.bincount(cells[self.taken], minlength=len(weights))
-        there = np.where(available > 0, weights, 0)
-        wanted = there > 0
-        times = int((available[wanted] // there[wanted]).min(initial=len(cells)))
+        effective = np.where(available > 0, weights, 0)
+        wanted = effective > 0
+        times = int((available[wanted] // effective[wanted]).min(initial=len(cells)))
         if limit is not None:
-            times = min(times, limit // max(1, int(there.sum())))
-        self._drop(self._ranks(cells) >= (times * there)[cells], rule)
+            times = min(times, limit // max(1, int(effective.sum())))
+        self._drop(self._ranks(cells) >= (times * effective)[cells], rule)
 
     def _ranks(self, keys: Ints) -> Ints:
-        """Return the rank of each remaining row among those with its key, by their draws."""
-        alive = self._order[self.taken[self._order]]
-        grouped = alive[np.argsort(keys[alive], kind="stable")]
+        """Return the rank of each remaining row by `draw` among the rows with the same key."""
+        remaining = self._order[self.taken[self._order]]
+        grouped = remaining[np.argsort(keys[remaining], kind="stable")]
         first = np.flatnonzero(np.diff(keys[grouped], prepend=keys[grouped][:1] - 1))
         starts = np.repeat(first, np.diff(np.append(first, len(grouped))))
         ranks = np.full(len(keys), -1, dtype=np.int64)

@@ -11,10 +11,10 @@ from storage.errors import InputError
 
 
 class RunSchema(NamedTuple):
-    """What one run records.
+    """The stages and scales of one run.
 
     Attributes:
-        run: the run's name.
+        run: the name of the run.
         world: the kind of its world.
         declaration: its stages and scales.
     """
@@ -25,10 +25,10 @@ class RunSchema(NamedTuple):
 
 
 class Schema:
-    """The union of what several runs record.
+    """The union of the stages and scales of several runs.
 
     Attributes:
-        runs: what each run records.
+        runs: the schema of each run.
 
     Args:
         runs: at least one.
@@ -39,7 +39,7 @@ class Schema:
 
     @cached_property
     def stages(self) -> tuple[Stage, ...]:
-        """All stages, each once by name, in the order of the runs."""
+        """All stages, unique by name, in the order of the runs."""
         by_name: dict[str, Stage] = {}
         for run in self.runs:
             for stage in run.declaration.stages:
@@ -48,7 +48,7 @@ class Schema:
 
     @cached_property
     def observed(self) -> tuple[Scale, ...]:
-        """The observer's scales, each once by name."""
+        """The observer's scales, unique by name."""
         by_name: dict[str, list[Scale]] = {}
         for run in self.runs:
             for scale in run.declaration.observed:
@@ -57,7 +57,7 @@ class Schema:
 
     @cached_property
     def peers(self) -> Scale | None:
-        """The scale that peers rate on."""
+        """The scale of the peers' ratings; None without peers."""
         scales = [run.declaration.peers for run in self.runs if run.declaration.peers is not None]
         return _merged(scales) if scales else None
 
@@ -68,12 +68,12 @@ class Schema:
 
     @cached_property
     def of_stages(self) -> tuple[Scale, ...]:
-        """The observer's scales on which the text of a stage is rated, not somebody in it."""
+        """The observer's scales that rate the text of a stage, not agents in it."""
         return tuple(scale for scale in self.observed if scale.subject == "stage")
 
     @cached_property
     def of_answers(self) -> tuple[Scale, ...]:
-        """The observer's scales on which an answer is rated."""
+        """The observer's scales that rate an answer."""
         rated = {
             scale.name
             for run in self.runs
@@ -99,12 +99,12 @@ class Schema:
         return tuple(dict.fromkeys(name for names in rated for name in names))
 
     def scale(self, name: str) -> Scale | None:
-        """The observer's scale of this name."""
+        """The observer's scale with this name; None if there is none."""
         return next((scale for scale in self.observed if scale.name == name), None)
 
     @cached_property
     def rated(self) -> tuple[tuple[Stage, Scale], ...]:
-        """The stages that the observer rates, each with a scale, in order."""
+        """Pairs of a stage and a scale on which the observer rates it, in order."""
         pairs = {
             (stage, scale.name)
             for run in self.runs
@@ -125,9 +125,9 @@ class Schema:
 
     @cached_property
     def conflicts(self) -> dict[str, str]:
-        """Why the ratings on a scale cannot be put together, by the scale's name.
+        """Scales whose ratings are not comparable across runs, each with the reason.
 
-        Two runs declare another range or another better end for it; the peers' scale is one scale
+        Two runs declare different ranges or directions. The peers' scale counts as the same scale
         whatever its name.
         """
         first: dict[str, tuple[str, Scale]] = {}
@@ -144,26 +144,26 @@ class Schema:
         return problems
 
     def conflict(self, scale: Scale) -> str | None:
-        """Why the ratings on a scale cannot be put together; None where they can."""
+        """Why the ratings on a scale are not comparable across runs; None if they are."""
         return self.conflicts.get(_key(scale))
 
     def check_ratings(self, format: str) -> None:
-        """Refuse runs whose ratings are not comparable.
+        """Check that ratings are comparable across runs.
 
         Raises:
-            InputError: one scale has two ranges.
+            InputError: a scale has different ranges or directions.
         """
         for problem in self.conflicts.values():
             raise InputError(
-                f"format {format}: found two ranges: {problem}; expected one range, or each run "
-                "in an export of its own"
+                f"format {format}: found two ranges: {problem}; expected one range, or a separate "
+                "export of each run"
             )
 
 
 def _merged(scales: Sequence[Scale]) -> Scale:
-    """The scale of a name in several runs, as the first run declares it.
+    """The scale with one name in several runs, as the first run declares it.
 
-    It is of whole numbers, and about texts of stages, only where it is in every run.
+    It has integer ratings, and rates texts of stages, only if it does so in every run.
     """
     subjects = (scale.subject for scale in scales if scale.subject != "stage")
     changed = {
@@ -184,37 +184,37 @@ def _by_key(declaration: Declaration) -> Iterator[tuple[str, Scale]]:
 
 def _range(scale: Scale) -> str:
     kind = "whole numbers" if scale.integer else "numbers"
-    return f"{kind} from {scale.range}, the {scale.better}er the better"
+    return f"{kind} from {scale.range}, {scale.better}er is better"
 
 
 def number_type(scale: Scale | None) -> str:
-    """The type of a column of ratings on a scale."""
+    """The column type of ratings on a scale."""
     return "int64" if scale is None or scale.integer else "float64"
 
 
 def typed(rating: float | None, scale: Scale | None) -> float | None:
-    """A rating as its column has it: an int on an integer scale, else a float."""
+    """Convert a rating to the type of its column: an int on an integer scale, else a float."""
     if rating is None:
         return None
     return int(rating) if scale is None or scale.integer else float(rating)
 
 
 def worst_end(scale: Scale) -> float:
-    """The end of a scale that is the worse one."""
+    """The worse end of a scale."""
     return scale.low if scale.better == "high" else scale.high
 
 
 def share_of(scale: Scale, share: float) -> float:
-    """The rating at a share of the range, counted from the worse end, with two decimals at most."""
+    """The rating at a share of the range from the worse end, rounded to two decimals."""
     width = (scale.high - scale.low) * share
     return round(scale.low + width if scale.better == "high" else scale.high - width, 2)
 
 
 def goodness(rating: float, scale: Scale) -> float:
-    """A number that is higher where a rating is better."""
+    """The rating, negated if lower is better, so that higher is always better."""
     return rating if scale.better == "high" else -rating
 
 
 def below(scale: Scale) -> str:
-    """The word for ratings that are worse than a given one."""
+    """The preposition for worse ratings: "rated below 5", or "above" if lower is better."""
     return "below" if scale.better == "high" else "above"

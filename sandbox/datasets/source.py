@@ -1,4 +1,4 @@
-"""The exported runs, each read from one snapshot, and their exchanges."""
+"""The exported runs and their exchanges, each run read from one database snapshot."""
 
 from __future__ import annotations
 
@@ -23,20 +23,20 @@ from storage.exchanges import Exchange, exchanges, exchanges_of, snapshot
 from storage.reader import Reader
 
 SCRIPTED = "scripted"
-"""The model name of the backend that composes texts by rules, without a language model."""
+"""The model name of the scripted backend, which generates texts without a language model."""
 
 
 class Origin(NamedTuple):
-    """A run that exchanges are read from.
+    """A run that is exported.
 
     Attributes:
         place: its index among the runs.
         reader: the run.
         connection: the snapshot that all passes over the run read.
         declaration: its stages and scales.
-        first_round: the first round to export; those before belong to another exported run, which
-            this one was forked from.
-        people: the personas of its agents, each with its starting label, by number.
+        first_round: the first round to export; earlier rounds were copied from another exported
+            run, which this one was forked from.
+        people: the personas of its agents with their starting labels, by agent number.
     """
 
     place: int
@@ -53,7 +53,7 @@ class Origin(NamedTuple):
 
     @property
     def schema(self) -> RunSchema:
-        """What the run records."""
+        """The stages and scales of the run."""
         return RunSchema(str(self.reader.run.name), str(self.reader.run.world), self.declaration)
 
 
@@ -101,9 +101,11 @@ class Source:
         self.origins = origins
         self.schema = Schema([origin.schema for origin in origins])
         self._numbers: dict[str, int] = {}
-        self._asked = [_asked(origin, self._numbers) for origin in origins]
+        self._questions_of_episodes = [
+            _questions_of_episodes(origin, self._numbers) for origin in origins
+        ]
         self.drawn: dict[int, int] = {}
-        for origin, (ids, asked) in zip(origins, self._asked, strict=True):
+        for origin, (ids, asked) in zip(origins, self._questions_of_episodes, strict=True):
             for episode, text in _instructions(origin):
                 number = self._numbers.setdefault(text, len(self._numbers))
                 self.drawn[number] = int(asked[np.searchsorted(ids, episode)])
@@ -112,7 +114,7 @@ class Source:
     @classmethod
     @contextmanager
     def of(cls, readers: Sequence[Reader]) -> Iterator[Source]:
-        """Open a snapshot of each run; a run may still be played.
+        """Open a snapshot of each run; runs may be in progress.
 
         Raises:
             InputError: a run is given twice.
@@ -138,10 +140,10 @@ class Source:
                     yield SourcedExchange(origin, number, exchange, self._numbers)
 
     def by_question(self, groups: Sequence[int]) -> Iterator[SourcedExchange]:
-        """Yield all exchanges by question, those about one by run, then by episode.
+        """Yield all exchanges by question, then by run, then by episode.
 
         Args:
-            groups: the group of each question; questions of one group follow each other.
+            groups: the group of each question; questions of a group are consecutive.
         """
         passes = [self._by_question(origin, np.array(groups)) for origin in self.origins]
         return heapq.merge(
@@ -149,13 +151,13 @@ class Source:
         )
 
     def _by_question(self, origin: Origin, groups: Ints) -> Iterator[SourcedExchange]:
-        ids, asked = self._asked[origin.place]
+        ids, asked = self._questions_of_episodes[origin.place]
         order = np.lexsort((ids, asked, groups[asked] if len(groups) else asked))
-        sorted_ids = (int(ids[at]) for at in order)
+        sorted_ids = (int(ids[index]) for index in order)
         rows = exchanges_of(origin.reader, origin.connection, sorted_ids)
-        for at, exchange in zip(order, rows, strict=True):
+        for index, exchange in zip(order, rows, strict=True):
             if exchange.round >= origin.first_round:
-                yield SourcedExchange(origin, int(asked[at]), exchange, self._numbers)
+                yield SourcedExchange(origin, int(asked[index]), exchange, self._numbers)
 
 
 def _origin(place: int, reader: Reader, connection: Connection, first_round: int) -> Origin:
@@ -183,20 +185,20 @@ def _instructions(origin: Origin) -> Iterator[tuple[int, str]]:
     yield from (tuple(row) for row in origin.connection.execute(query))
 
 
-def _asked(origin: Origin, numbers: dict[str, int]) -> tuple[Ints, Ints]:
-    """Return the ids of a run's episodes and the number of each one's question.
+def _questions_of_episodes(origin: Origin, numbers: dict[str, int]) -> tuple[Ints, Ints]:
+    """Return the ids of the episodes of a run, and the number of each episode's question.
 
-    They take 16 bytes an episode.
+    Needs 16 bytes per episode.
     """
     e, q, t = tables.episodes, tables.questions, tables.texts
-    mine = e.c.run_id == origin.reader.run.id
-    joined = select(q.c.text_id).join(e, e.c.question_id == q.c.id).where(mine).distinct()
+    of_run = e.c.run_id == origin.reader.run.id
+    joined = select(q.c.text_id).join(e, e.c.question_id == q.c.id).where(of_run).distinct()
     wanted = select(t).where(t.c.id.in_(joined)).order_by(t.c.id)
     known = {
         row.id: numbers.setdefault(row.text, len(numbers))
         for row in origin.connection.execute(wanted)
     }
-    query = select(e.c.id, q.c.text_id).join(q, q.c.id == e.c.question_id).where(mine)
+    query = select(e.c.id, q.c.text_id).join(q, q.c.id == e.c.question_id).where(of_run)
     rows = origin.connection.execute(
         query.order_by(e.c.id), execution_options={"yield_per": 10_000}
     )
@@ -207,18 +209,18 @@ def _asked(origin: Origin, numbers: dict[str, int]) -> tuple[Ints, Ints]:
 
 
 def _first_rounds(readers: Sequence[Reader]) -> Iterator[tuple[Reader, int]]:
-    """Yield the runs, each with its first round that no other of them has exported."""
-    held: dict[tuple[str, str], float] = {}
+    """Yield the runs, each with the first round that is not exported from another run."""
+    exported: dict[tuple[str, str], float] = {}
     for reader in readers:
         key = (reader.run.name, reader.run.digest or str(reader.engine.url))
-        if key in held:
-            raise InputError(f"RUN: found {reader.run.name} twice; expected each run once")
-        held[key] = float("inf")
+        if key in exported:
+            raise InputError(f"RUN: found {reader.run.name} twice; expected different runs")
+        exported[key] = float("inf")
     for reader in readers:
-        taken_over = {(one["run"], one["digest"]): int(one["round"]) for one in _origins(reader)}
-        shared = (min(held.get(key, -1), last) for key, last in taken_over.items())
+        copied = {(fork["run"], fork["digest"]): int(fork["round"]) for fork in _origins(reader)}
+        shared = (min(exported.get(key, -1), last) for key, last in copied.items())
         yield reader, int(max(shared, default=-1)) + 1
-        held |= {key: max(held.get(key, -1), last) for key, last in taken_over.items()}
+        exported |= {key: max(exported.get(key, -1), last) for key, last in copied.items()}
 
 
 def _origins(reader: Reader) -> Iterator[dict[str, Any]]:

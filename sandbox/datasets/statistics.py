@@ -1,4 +1,4 @@
-"""Statistics of an export: of the exchanges, and of the rows of its formats."""
+"""Statistics of an export: of the exchanges, and of the rows of each format."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ class Statistic(NamedTuple):
     """A statistic.
 
     Attributes:
-        name: what is measured.
-        values: by name, for programs: shares and correlations as fractions, ratings on their scale,
-            `n` the number of observations; None where it is not defined.
-        text: the same for people.
+        name: the name of the statistic.
+        values: the machine-readable values by name: shares and correlations as fractions, ratings
+            on their scale, `n` the number of observations; None if undefined.
+        text: the values as text.
     """
 
     name: str
@@ -82,7 +82,7 @@ def _of_rows(result: FormatResult) -> Iterator[Statistic]:
 
 
 def _spread(name: str, column: npt.NDArray[Any], digits: int) -> Iterator[Statistic]:
-    """Mean, median and the 5th and 95th percentile of the values that are not missing."""
+    """Mean, median, and the 5th and 95th percentile of the finite values."""
     known = column[np.isfinite(column)].astype(np.float64)
     if not len(known):
         return

@@ -1,7 +1,7 @@
-"""Statistics of the exchanges of an export: ratings, gains, lengths, agreement, who rated.
+"""Statistics of the exchanges of an export: ratings, gains, lengths, agreement, raters.
 
-Everything is counted in one pass. Memory grows by up to 21 bytes a rated text for agreement (one
-for each value of the scale, or each bin of a long one) and by 16 bytes a rated text for lengths.
+Everything is counted in one pass. Memory grows by up to 21 bytes per rated text for agreement (one
+per value of the scale, or per bin of a long scale) and by 16 bytes per rated text for lengths.
 """
 
 from __future__ import annotations
@@ -22,20 +22,20 @@ from sandbox.datasets.source import Origin, SourcedExchange
 from sandbox.reading.charts import rating_bars
 from storage.exchanges import Exchange
 
-_UNITS = 20_000  # rated texts that agreement is computed from, at most
-_VALUES = 200  # of a scale that are counted apart; ratings on longer scales are rounded
+_UNITS = 20_000  # maximum number of rated texts that agreement is computed from
+_VALUES = 200  # maximum number of bins of a scale; ratings on longer scales are rounded
 
 Ints = npt.NDArray[np.int64]
 
 
 class Change:
-    """Ratings of the last stage against those of the first one, on a scale.
+    """Gains of the last stage over the first, on a scale.
 
     Attributes:
         scale: the scale.
         first, last: the stages.
-        better, equal, worse: the number of exchanges whose last stage is rated so.
-        margins: how often each gain occurs; positive is better.
+        better, equal, worse: the number of exchanges with a positive, zero and negative gain.
+        margins: the number of occurrences of each gain; positive is better.
     """
 
     def __init__(self, scale: Scale, first: str, last: str) -> None:
@@ -50,7 +50,7 @@ class Change:
         self.better += gain > 0
         self.equal += gain == 0
         self.worse += gain < 0
-        self.margins[_counted(gain, self.scale)] += 1
+        self.margins[_bin(gain, self.scale)] += 1
         self._sums[self.first] += before
         self._sums[self.last] += after
 
@@ -65,13 +65,13 @@ class Change:
 
 
 class Agreement(NamedTuple):
-    """Krippendorff's alpha for ordinal data (1: they agree, 0: as by chance).
+    """Krippendorff's alpha for ordinal data (1: perfect agreement, 0: chance level).
 
     Attributes:
-        who: whose ratings.
-        drafts: the number of texts with two ratings or more.
-        alpha: None where it is not defined: too few ratings, or all of them equal. Of more than
-            20,000 texts it uses as many or fewer, evenly spread.
+        who: the raters.
+        drafts: the number of texts with at least two ratings.
+        alpha: None if undefined: too few ratings, or all equal. Of more than 20,000 texts, an
+            evenly spaced subset of at most 20,000 is used.
     """
 
     who: str
@@ -150,29 +150,29 @@ class Survey:
         if exchange.failed_at is not None:
             self.failed[exchange.failed_at] += 1
         for given in exchange.ratings:
-            self._rating("peers", self.peers_rate, self.peers, given.rating, given.status)
+            self._add_rating("peers", self.peers_rate, self.peers, given.rating, given.status)
             self.raters[sourced.origin.place, given.rater] += given.rating is not None
         for seen in exchange.observations:
             who, scale = f"observer, {seen.stage}", self._scales.get(seen.scale)
-            self._rating(who, seen.scale, scale, seen.rating, seen.status)
+            self._add_rating(who, seen.scale, scale, seen.rating, seen.status)
         for change in self._changes:
             name = change.scale.name
             before, after = exchange.score(change.first, name), exchange.score(change.last, name)
             if before is not None and after is not None:
                 change.add(before, after)
-        self._measure(exchange)
-        self._compare(sourced)
+        self._add_lengths(exchange)
+        self._add_agreement(sourced)
 
-    def _rating(
+    def _add_rating(
         self, who: str, name: str, scale: Scale | None, rating: float | None, status: str
     ) -> None:
         if rating is None:
             self.missing[who.partition(",")[0], status] += 1
         elif scale is not None:
-            self.ratings.setdefault((who, name), Counter())[_counted(rating, scale)] += 1
+            self.ratings.setdefault((who, name), Counter())[_bin(rating, scale)] += 1
 
-    def _measure(self, exchange: Exchange) -> None:
-        """Count the lengths of texts that are rated on the main scale."""
+    def _add_lengths(self, exchange: Exchange) -> None:
+        """Record the lengths of texts that are rated on the main scale."""
         for stage in [] if self.main is None else self._stages[self.main.name]:
             text = exchange.texts.get(stage)
             score = exchange.score(stage, self.main.name) if self.main is not None else None
@@ -180,22 +180,22 @@ class Survey:
                 self._lengths.append(len(text))
                 self._scores.append(score)
 
-    def _compare(self, sourced: SourcedExchange) -> None:
-        """Count how peers, and the observer, rate the same text."""
+    def _add_agreement(self, sourced: SourcedExchange) -> None:
+        """Record ratings of the same text by peers and the observer, for agreement."""
         declaration, exchange = sourced.origin.declaration, sourced.exchange
         if self.peers is None or declaration.peers is None:
             return
         ratings = [given.rating for given in exchange.ratings if given.rating is not None]
-        self._unit(self._peers, ratings)
+        self._append_counts(self._peers, ratings)
         same = declaration.same_as(declaration.measure(declaration.peers.name))
         observer = None if same is None else exchange.score(same.stage, same.scale.name)
         if ratings and observer is not None:
-            mean = (2 * sum(ratings) + len(ratings)) // (2 * len(ratings))  # halves go up
+            mean = (2 * sum(ratings) + len(ratings)) // (2 * len(ratings))  # rounds half up
             self.observed[mean, observer] += 1
-            self._unit(self._both, [*ratings, observer])
+            self._append_counts(self._both, [*ratings, observer])
 
-    def _unit(self, units: array[int], ratings: Sequence[float]) -> None:
-        """Add how often each value, or bin of values, was given to a text."""
+    def _append_counts(self, units: array[int], ratings: Sequence[float]) -> None:
+        """Append the counts of the values, or bins, of the ratings of one text."""
         if len(ratings) > 1:
             counts = [0] * len(self._starts)
             for rating in ratings:
@@ -203,7 +203,7 @@ class Survey:
             units.extend(min(255, count) for count in counts)
 
     def agreements(self) -> Iterator[Agreement]:
-        """Yield how far raters of the same text agree."""
+        """Yield the agreement of peers, and of peers and the observer."""
         if self.peers is not None:
             yield self._agreement("peers", self._peers)
             yield self._agreement("peers and the observer", self._both)
@@ -212,9 +212,9 @@ class Survey:
         counts = np.array(flat, dtype=np.int64).reshape(-1, len(self._starts))
         if len(counts) < 2 or (counts.sum(axis=0) > 0).sum() < 2:
             return Agreement(who, len(counts), None)
-        some = counts[:: -(-len(counts) // _UNITS)]  # the library needs over 1 KB for each
+        sample = counts[:: -(-len(counts) // _UNITS)]  # the library needs over 1 KB per text
         alpha = krippendorff.alpha(
-            value_counts=some,
+            value_counts=sample,
             value_domain=np.arange(1, len(self._starts) + 1),
             level_of_measurement="ordinal",
         )
@@ -225,7 +225,7 @@ class Survey:
         return np.array(self._lengths, dtype=np.int64), np.array(self._scores, dtype=np.float64)
 
     def length_bias(self) -> float | None:
-        """Pearson's correlation of length and rating; None where either does not vary."""
+        """Pearson's correlation of length and rating; None if either is constant."""
         lengths, scores = self.lengths()
         if len(scores) < 2 or np.ptp(lengths) == 0 or np.ptp(scores) == 0:
             return None
@@ -240,15 +240,15 @@ def _rated_by_peers(peers: Scale | None, scales: Mapping[str, Scale]) -> str:
     return same.name if same is not None and equal else peers.name
 
 
-def _counted(value: float, scale: Scale) -> float:
-    """A rating or gain as it is counted: rounded where the scale has very many values."""
+def _bin(value: float, scale: Scale) -> float:
+    """Round a rating or gain to its bin, on scales with many values."""
     step = max(0.01, (scale.high - scale.low) / _VALUES)
     rounded = value if scale.integer and value % 1 == 0 else round(round(value / step) * step, 4)
     return int(rounded) if rounded % 1 == 0 else rounded
 
 
 class Share(NamedTuple):
-    """A group of raters: the number of its agents, and of their ratings."""
+    """A demographic group of raters: the number of agents, and of their ratings."""
 
     group: str
     agents: int

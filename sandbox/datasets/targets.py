@@ -1,6 +1,6 @@
-"""The shapes of rows for programs other than TRL, where they differ.
+"""Conversions of rows for training frameworks whose formats differ from TRL's.
 
-OpenRLHF, and Axolotl and verl for what is not listed here, read the rows as TRL does.
+OpenRLHF reads the same rows as TRL; so do Axolotl and verl for formats that are not listed here.
 """
 
 from __future__ import annotations
@@ -15,12 +15,12 @@ Data = dict[str, Any]
 
 
 class Shape(NamedTuple):
-    """The shape of a format's rows for a program.
+    """The conversion of the rows of a format for a training framework.
 
     Attributes:
-        replaces: the columns of the format that are replaced.
-        columns: the columns that replace them, for the format's own.
-        change: maps a row's values to those of the new columns.
+        replaces: the columns that are replaced.
+        columns: returns the new columns, given the columns of the format.
+        change: returns the values of the new columns, given those of a row.
     """
 
     replaces: tuple[str, ...]
@@ -28,19 +28,19 @@ class Shape(NamedTuple):
     change: Callable[[Data], Data]
 
     def apply(self, data: Data) -> Data:
-        """Return a row in this shape; columns that the program does not read are unchanged."""
+        """Convert a row; columns that are not replaced are unchanged."""
         rest = {name: value for name, value in data.items() if name not in self.replaces}
         return self.change(data) | rest
 
     def applied(self, columns: Columns) -> Columns:
-        """Return the columns of rows in this shape."""
-        rest = {name: one for name, one in columns.items() if name not in self.replaces}
+        """Return the columns of converted rows."""
+        rest = {name: kind for name, kind in columns.items() if name not in self.replaces}
         return {**self.columns(columns), **rest}
 
 
 def _pair(data: Data) -> Data:
-    one, other = data["chosen"][0], data["rejected"][0]
-    return {"messages": data["prompt"], "chosen": one, "rejected": other}
+    chosen, rejected = data["chosen"][0], data["rejected"][0]
+    return {"messages": data["prompt"], "chosen": chosen, "rejected": rejected}
 
 
 def _labelled(data: Data) -> Data:
@@ -117,14 +117,14 @@ SHAPES: Mapping[str, Mapping[str, Shape | None]] = {
         ),
     },
 }
-"""The shape of rows by program and format; None: unchanged. A program reads no other formats."""
+"""The supported formats of each framework, with their conversions; None: unchanged."""
 
 
 def shape_of(target: str, format: Format) -> Shape | None:
-    """Return the shape of a format's rows for a program; None: unchanged.
+    """Return the conversion of a format for a framework; None: unchanged.
 
     Raises:
-        InputError: the program does not read the format.
+        InputError: the framework does not read the format.
     """
     if target == "trl":
         return None
@@ -150,7 +150,7 @@ _COLUMNS = {
 
 
 def dataset_info(format: Format, files: Sequence[str]) -> Data:
-    """Return LLaMA-Factory's description of a format's files, by name without suffix."""
+    """Return the `dataset_info.json` entries of LLaMA-Factory, by file name without suffix."""
     return {
         name.rsplit(".", 1)[0]: {
             "file_name": name,

@@ -1,4 +1,4 @@
-"""Token counts by a named tokenizer."""
+"""Token counts with a given tokenizer."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ def token_counter(name: str) -> Callable[[str], int]:
     """Return a function that counts the tokens of a text, without those of a chat template.
 
     Args:
-        name: a folder with a `tokenizer.json`, such a file, or a model on the Hugging Face Hub.
+        name: a `tokenizer.json`, a folder with one, or the name of a model on the Hugging Face Hub.
 
     Raises:
         InputError: there is no such tokenizer.
@@ -27,7 +27,7 @@ def token_counter(name: str) -> Callable[[str], int]:
         if file.is_file():
             tokenizer = Tokenizer.from_file(str(file))
         elif place.exists() or name.startswith(("/", ".", "~")):
-            raise InputError(f"tokenizer: {name}: holds no {_FILE}; expected a tokenizer's folder")
+            raise InputError(f"tokenizer: {name}: found no {_FILE}; expected a tokenizer's folder")
         else:
             tokenizer = Tokenizer.from_pretrained(name)
     except InputError:

@@ -22,7 +22,7 @@ from sandbox.reading.metrics import AGREEMENT, Outcomes, Spread, outcomes, ratin
 from sandbox.reading.personas import persona_name
 from sandbox.reading.raters import ratings_given
 from sandbox.reading.statistics import t_quantile
-from sandbox.text import short, visible
+from sandbox.text import escape_controls, short
 from storage import tables
 from storage.reader import Reader
 
@@ -71,7 +71,7 @@ class Figure(NamedTuple):
         """
         spec = self.draw([_shortened(row) for row in self.rows])
         if subtitle is not None:
-            lines = wrap(visible(subtitle), width // _CHARACTER_WIDTH)
+            lines = wrap(escape_controls(subtitle), width // _CHARACTER_WIDTH)
             spec = charts.with_title(spec, self.title, lines)
         return pictures.svg(spec, self.name, dark, width)
 

@@ -1,1 +1,1 @@
-"""The viewer: read-only pages over runs, live while they go on."""
+"""The viewer: read-only web pages of runs, updated live while a run is in progress."""

@@ -1,4 +1,4 @@
-"""Addresses of pages: where links lead, and what an address asks for."""
+"""URLs of pages: building links, and parsing query parameters."""
 
 from __future__ import annotations
 
@@ -9,25 +9,25 @@ from storage.errors import InputError
 
 
 class Query:
-    """What stands behind the question mark of an address: filters, an order, a page.
+    """The query parameters of a URL: filters, sort order, page number.
 
     Args:
-        values: by name, as the browser sent them; empty ones count as not given.
+        values: the parameters by name, as the browser sent them; empty ones are ignored.
     """
 
     def __init__(self, values: Mapping[str, str]) -> None:
         self.values = {name: value for name, value in values.items() if value.strip()}
 
     def text(self, name: str) -> str | None:
-        """Free text, of a sensible length."""
+        """A text parameter, stripped and truncated to 1,000 characters; None if absent."""
         value = self.values.get(name)
         return None if value is None else value.strip()[:1000]
 
     def number(self, name: str, low: int = 0, high: int = 2**40) -> int | None:
-        """A whole number.
+        """An integer parameter; None if absent.
 
         Raises:
-            InputError: it is none, or not between `low` and `high`.
+            InputError: it is not an integer between `low` and `high`.
         """
         value = self.values.get(name)
         if value is None:
@@ -37,32 +37,34 @@ class Query:
         except ValueError:
             number = low - 1
         if not low <= number <= high:
-            raise InputError(f"{name}: found {value[:40]}; expected a number of {low} to {high:,}")
+            raise InputError(
+                f"{name}: found {value[:40]}; expected a number from {low} to {high:,}"
+            )
         return number
 
     def choice(self, name: str, allowed: Iterable[str]) -> str | None:
-        """One of several words.
+        """A parameter with a fixed set of values; None if absent.
 
         Raises:
-            InputError: it is another one.
+            InputError: it is not one of `allowed`.
         """
-        value, words = self.values.get(name), list(allowed)
-        if value is not None and value not in words:
-            raise InputError(f"{name}: found {value[:40]}; expected {', '.join(words)}")
+        value, options = self.values.get(name), list(allowed)
+        if value is not None and value not in options:
+            raise InputError(f"{name}: found {value[:40]}; expected {', '.join(options)}")
         return value
 
     def changed(self, **changes: object) -> str:
-        """The same with some values changed (None: taken away), as it stands in an address."""
+        """The query string with some parameters replaced (None removes one)."""
         values = {**self.values, **changes}
-        rest = {name: value for name, value in values.items() if value is not None}
-        return f"?{urlencode(rest)}" if rest else "?"
+        kept = {name: value for name, value in values.items() if value is not None}
+        return f"?{urlencode(kept)}" if kept else "?"
 
 
 class Links:
-    """Addresses of pages, as the pages of a server link to each other.
+    """URLs of the pages that the server serves.
 
     Args:
-        root: what all of them begin with.
+        root: the prefix of every URL.
     """
 
     static = False
@@ -71,22 +73,22 @@ class Links:
         self.root = root
 
     def asset(self, name: str) -> str:
-        """A script, a style sheet or a picture of the program."""
+        """The URL of a static file: a script, a style sheet or an image."""
         return f"{self.root}static/{name}"
 
     def runs(self) -> str:
-        """The list of runs."""
+        """The URL of the list of runs."""
         return self.root
 
     def run(self, key: str, *parts: object, **query: object) -> str:
-        """A page of a run: ``run("demo", "agents", 3)`` is agent 3."""
-        words = (str(p) if isinstance(p, int) else quote(str(p), safe="") for p in (key, *parts))
-        path = "/".join(words)
-        asked = {name: value for name, value in query.items() if value is not None}
-        return f"{self.root}r/{path}" + (f"?{urlencode(asked)}" if asked else "")
+        """The URL of a page of a run: ``run("demo", "agents", 3)`` is agent 3."""
+        segments = (str(p) if isinstance(p, int) else quote(str(p), safe="") for p in (key, *parts))
+        path = "/".join(segments)
+        parameters = {name: value for name, value in query.items() if value is not None}
+        return f"{self.root}r/{path}" + (f"?{urlencode(parameters)}" if parameters else "")
 
     def compare(self, *keys: str, **query: object) -> str:
-        """Runs side by side."""
-        asked = [("run", key) for key in keys]
-        asked += [(name, str(value)) for name, value in query.items() if value is not None]
-        return f"{self.root}compare" + (f"?{urlencode(asked)}" if asked else "")
+        """The URL of a comparison of runs."""
+        parameters = [("run", key) for key in keys]
+        parameters += [(name, str(value)) for name, value in query.items() if value is not None]
+        return f"{self.root}compare" + (f"?{urlencode(parameters)}" if parameters else "")

@@ -1,4 +1,4 @@
-"""The web application: which address is which page."""
+"""The web application: routes and request handlers."""
 
 from __future__ import annotations
 
@@ -25,33 +25,33 @@ from sandbox.reading.statistics import t_quantile
 from sandbox.viewer import downloads
 from sandbox.viewer.addresses import Links, Query
 from sandbox.viewer.catalog import RunCatalog
-from sandbox.viewer.guard import Guard
+from sandbox.viewer.guard import AccessMiddleware
 from sandbox.viewer.pages import Pages
 from storage.database import one_line
 from storage.errors import InputError, NotThere
 
 STATIC = Path(__file__).parent / "static"
 
-_HIGHEST = 2**31 - 1  # of a number in an address
+_MAX_PATH_NUMBER = 2**31 - 1  # the largest id that the database columns can store
 
 
 @cache
 def vega() -> bytes:
-    """Vega, Vega-Lite and vega-embed in one script, as they come with vl-convert."""
+    """Vega, Vega-Lite and vega-embed as one script, bundled by vl-convert."""
     return vl_convert.javascript_bundle(vl_version=charts.VERSION).encode()  # type: ignore[call-arg]
 
 
 def warm_up() -> None:
-    """Do what is done once and takes long, so that no page waits for it."""
+    """Fill slow caches at startup, so that the first request does not wait for them."""
     vega()
     t_quantile(0.975, 1)
 
 
 class Site:
-    """Answers requests.
+    """Request handlers.
 
     Args:
-        catalog: the runs that are shown.
+        catalog: the runs that are served.
     """
 
     def __init__(self, catalog: RunCatalog) -> None:
@@ -63,25 +63,25 @@ class Site:
         return HTMLResponse(self.pages.runs(_query(request)))
 
     def runs_pulse(self, request: Request) -> Response:
-        """Whether any run has gone on."""
+        """A change marker for the list of runs, as JSON."""
         return JSONResponse(self.pages.runs_pulse())
 
-    def page(self, make: Callable[..., str], request: Request) -> Response:
+    def page(self, render: Callable[..., str], request: Request) -> Response:
         """A page of a run."""
-        return HTMLResponse(make(**_parts(request), query=_query(request)))
+        return HTMLResponse(render(**_path_parameters(request), query=_query(request)))
 
-    def part(self, make: Callable[..., Any], request: Request) -> Response:
-        """What a script of a page asks for: data, or a piece of the page."""
-        made = make(**_parts(request))
-        return HTMLResponse(made) if isinstance(made, str) else JSONResponse(made)
+    def fragment(self, render: Callable[..., Any], request: Request) -> Response:
+        """Data or an HTML fragment that a script of a page fetches."""
+        content = render(**_path_parameters(request))
+        return HTMLResponse(content) if isinstance(content, str) else JSONResponse(content)
 
     def compare(self, request: Request) -> Response:
-        """Runs side by side."""
+        """The comparison of runs."""
         keys = request.query_params.getlist("run")
         return HTMLResponse(self.pages.compare(keys, _query(request)))
 
     def differences(self, request: Request) -> Response:
-        """The differences of runs."""
+        """The table of differences between runs, as an HTML fragment."""
         keys = request.query_params.getlist("run")
         try:
             return HTMLResponse(self.pages.differences(keys, _query(request)))
@@ -89,50 +89,50 @@ class Site:
             return HTMLResponse(self.pages.note(str(error)))
 
     def download(self, request: Request) -> Response:
-        """What a filter shows, as a file."""
+        """The filtered rows of a table, as a file."""
         key, name, kind = (request.path_params[part] for part in ("key", "name", "kind"))
-        if name not in downloads.KINDS or kind not in downloads.TYPES:
+        if name not in downloads.DOWNLOADS or kind not in downloads.TYPES:
             raise HTTPException(404)
         reader = self._catalog.open(key)
-        columns = downloads.KINDS[name].columns(reader)
-        rows = downloads.KINDS[name].rows(reader, _query(request))
-        first = list(islice(rows, 1))  # what is wrong shows before the answer has begun
+        columns = downloads.DOWNLOADS[name].columns(reader)
+        rows = downloads.DOWNLOADS[name].rows(reader, _query(request))
+        first = list(islice(rows, 1))  # errors are raised before the response has started
         return StreamingResponse(
             downloads.lines(chain(first, rows), kind, columns),
             media_type=downloads.TYPES[kind],
-            headers=_attached(f"{name}.{kind}"),
+            headers=_attachment(f"{name}.{kind}"),
         )
 
     def figure(self, request: Request) -> Response:
-        """A figure, to take away."""
+        """A figure as a file."""
         key, name, kind = (request.path_params[part] for part in ("key", "name", "kind"))
-        found = figures(self._catalog.open(key)).get(name)
-        if found is None or kind not in ("svg", "png", "csv"):
+        figure = figures(self._catalog.open(key)).get(name)
+        if figure is None or kind not in ("svg", "png", "csv"):
             raise HTTPException(404)
-        headers = _attached(f"{name}.{kind}")
+        headers = _attachment(f"{name}.{kind}")
         if kind == "csv":
-            text = "".join(downloads.lines(found.rows, "csv", found.columns))
+            text = "".join(downloads.lines(figure.rows, "csv", figure.columns))
             return Response(text, media_type=downloads.TYPES["csv"], headers=headers)
         dark = _query(request).choice("theme", ("light", "dark")) == "dark"
-        svg = found.svg(dark)
+        svg = figure.svg(dark)
         if kind == "svg":
             return Response(svg, media_type="image/svg+xml", headers=headers)
         return Response(png(svg), media_type="image/png", headers=headers)
 
     def vega(self, request: Request) -> Response:
-        """The script that draws charts."""
+        """The script that renders charts."""
         headers = {"cache-control": "private, max-age=86400"}
         return Response(vega(), media_type="text/javascript", headers=headers)
 
-    def failed(self, request: Request, error: Exception) -> Response:
-        """What could not be shown, in one line."""
-        code, message = _fault(error)
-        return HTMLResponse(self.pages.fault(code, message), code)
+    def error(self, request: Request, error: Exception) -> Response:
+        """The error page for an exception."""
+        code, message = _status_and_message(error)
+        return HTMLResponse(self.pages.error(code, message), code)
 
     def routes(self) -> list[Route | Mount]:
-        """Which address is which page."""
+        """All routes."""
         pages, run = self.pages, "/r/{key}"
-        whole: dict[str, Callable[..., str]] = {
+        whole_pages: dict[str, Callable[..., str]] = {
             run: pages.society,
             f"{run}/agents": pages.agents,
             f"{run}/agents/{{number:int}}": pages.agent,
@@ -144,7 +144,7 @@ class Site:
             f"{run}/about": pages.about,
             f"{run}/search": pages.search,
         }
-        parts: dict[str, Callable[..., Any]] = {
+        fragments: dict[str, Callable[..., Any]] = {
             f"{run}/pulse.json": pages.pulse,
             f"{run}/frames/{{round:int}}.json": pages.frame,
             f"{run}/advice/{{round:int}}": pages.advice,
@@ -154,8 +154,8 @@ class Site:
             Route("/pulse.json", self.runs_pulse),
             Route("/compare", self.compare),
             Route("/compare/differences", self.differences),
-            *(Route(path, partial(self.page, make)) for path, make in whole.items()),
-            *(Route(path, partial(self.part, make)) for path, make in parts.items()),
+            *(Route(path, partial(self.page, render)) for path, render in whole_pages.items()),
+            *(Route(path, partial(self.fragment, render)) for path, render in fragments.items()),
             Route(f"{run}/figures/{{name}}.{{kind}}", self.figure),
             Route(f"{run}/{{name}}.{{kind}}", self.download),
             Route("/static/vega.js", self.vega),
@@ -167,20 +167,20 @@ def _query(request: Request) -> Query:
     return Query(dict(request.query_params))
 
 
-def _parts(request: Request) -> dict[str, Any]:
-    """The values in the path of an address; numbers that no database holds are not there."""
-    parts = request.path_params
-    if any(isinstance(part, int) and part > _HIGHEST for part in parts.values()):
+def _path_parameters(request: Request) -> dict[str, Any]:
+    """The path parameters; numbers that are too large for the database give status 404."""
+    parameters = request.path_params
+    if any(isinstance(v, int) and v > _MAX_PATH_NUMBER for v in parameters.values()):
         raise HTTPException(404)
-    return parts
+    return parameters
 
 
-def _attached(name: str) -> dict[str, str]:
+def _attachment(name: str) -> dict[str, str]:
     return {"content-disposition": f'attachment; filename="{name}"'}
 
 
-def _fault(error: Exception) -> tuple[int, str]:
-    """The status, and a line that says what is wrong and what was expected."""
+def _status_and_message(error: Exception) -> tuple[int, str]:
+    """The HTTP status for an exception, and a one-line message."""
     if isinstance(error, KeyError):
         return 404, f"There is no run {error.args[0]} here."
     if isinstance(error, InputError):
@@ -191,12 +191,12 @@ def _fault(error: Exception) -> tuple[int, str]:
     return status, "There is no such page." if status == 404 else "This page cannot be shown."
 
 
-def application(catalog: RunCatalog, token: str | None = None) -> Guard:
-    """The application that shows the runs of a catalog.
+def application(catalog: RunCatalog, token: str | None = None) -> AccessMiddleware:
+    """The ASGI application that serves the runs of a catalog.
 
     Args:
         catalog: the runs.
-        token: what browsers must show; None: requests must be addressed to this machine.
+        token: the access token that requests need; None: only requests to localhost are accepted.
     """
     site = Site(catalog)
 
@@ -205,13 +205,13 @@ def application(catalog: RunCatalog, token: str | None = None) -> Guard:
         yield
         catalog.close()
 
-    async def failed(request: Request, error: Exception) -> Response:
-        return site.failed(request, error)
+    async def handle_error(request: Request, error: Exception) -> Response:
+        return site.error(request, error)
 
-    caught = (KeyError, InputError, DBAPIError, HTTPException, Exception)
+    handled = (KeyError, InputError, DBAPIError, HTTPException, Exception)
     app = Starlette(
         routes=site.routes(),
-        exception_handlers=dict.fromkeys(caught, failed),
+        exception_handlers=dict.fromkeys(handled, handle_error),
         lifespan=lifespan,
     )
-    return Guard(app, token)
+    return AccessMiddleware(app, token)

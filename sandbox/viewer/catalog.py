@@ -1,4 +1,4 @@
-"""The catalog: which runs are shown, and how one is opened."""
+"""The catalog of the runs that are served."""
 
 from __future__ import annotations
 
@@ -17,12 +17,13 @@ from storage.reader import Reader
 
 
 class Entry(NamedTuple):
-    """A run on the catalog.
+    """A run in the catalog.
 
     Attributes:
-        key: what it is called in addresses: its name, made unique.
-        address: where it lives; its name is None where the database cannot be read.
-        problem: why it cannot be shown; None where it can.
+        key: its unique name in URLs.
+        address: the database and the name of the run; the name is None if the database cannot be
+            read.
+        problem: why it cannot be opened; None if it can.
     """
 
     key: str
@@ -31,13 +32,14 @@ class Entry(NamedTuple):
 
 
 class RunCatalog:
-    """Runs to be shown; nothing is opened for writing.
+    """The runs that are served; all databases are opened read-only.
 
     Args:
-        runs: runs as `parse_run` reads them; none: all under ``runs/``, also those that come later.
+        runs: references that `parse_run` accepts; empty: all databases under ``runs/``, including
+            those created later.
 
     Raises:
-        InputError: there is no such run.
+        InputError: a run does not exist.
     """
 
     def __init__(self, runs: Sequence[str] = ()) -> None:
@@ -49,15 +51,15 @@ class RunCatalog:
         self._lock = Lock()
 
     def entries(self) -> list[Entry]:
-        """What there is now, in the order of the command line, else by name."""
-        found: dict[str, Entry] = {}
-        for one in self._all():
-            key, number = one.key, 1
-            while one.key in found:
+        """The current runs, in the order of the command line, otherwise by name."""
+        by_key: dict[str, Entry] = {}
+        for entry in self._all():
+            unique, number = entry, 1
+            while unique.key in by_key:
                 number += 1
-                one = one._replace(key=f"{key}~{number}")
-            found[one.key] = one
-        return list(found.values())
+                unique = entry._replace(key=f"{entry.key}~{number}")
+            by_key[unique.key] = unique
+        return list(by_key.values())
 
     def _all(self) -> Iterator[Entry]:
         files = sorted(database.RUNS.glob("*.db")) if not self._given else ()
@@ -71,27 +73,27 @@ class RunCatalog:
             yield from (Entry(name, Address(address.url, name)) for name in names)
 
     def _names_in(self, url: URL) -> list[str]:
-        """The runs of a database, looked up again once its files have changed."""
-        seen = _state(url)
-        known = self._names.get(url)
-        if known is None or known[0] != seen or seen is None:
-            known = self._names[url] = (seen, database.run_names(url))
-        return known[1]
+        """The names of the runs in a database, cached until its files change."""
+        state = _file_state(url)
+        cached = self._names.get(url)
+        if cached is None or cached[0] != state or state is None:
+            cached = self._names[url] = (state, database.run_names(url))
+        return cached[1]
 
     def open(self, key: str) -> Reader:
-        """A reader of the run of this key; see `entry` and `reader`."""
+        """The reader of the run with this key; see `entry` and `reader`."""
         return self.reader(self.entry(key))
 
     def entry(self, key: str) -> Entry:
-        """The run of this key.
+        """The run with this key.
 
         Raises:
             KeyError: there is no such run.
         """
-        found = next((one for one in self.entries() if one.key == key), None)
-        if found is None:
+        entry = next((entry for entry in self.entries() if entry.key == key), None)
+        if entry is None:
             raise KeyError(key)
-        return found
+        return entry
 
     def reader(self, entry: Entry) -> Reader:
         """A reader of a run.
@@ -110,20 +112,20 @@ class RunCatalog:
             return self._engines[url]
 
     def close(self) -> None:
-        """Let go of all databases."""
+        """Close all database connections."""
         for engine in self._engines.values():
             engine.dispose()
 
 
-def _state(url: URL) -> object:
-    """What changes when an SQLite file does; None for a server, of which it is not known."""
+def _file_state(url: URL) -> object:
+    """A value that changes with an SQLite file; None for a database server."""
     if not database.is_file(url):
         return None
-    found = []
+    stats = []
     for path in (str(url.database), f"{url.database}-wal"):
         try:
             stat = Path(path).stat()
-            found.append((stat.st_ino, stat.st_size, stat.st_mtime_ns))
+            stats.append((stat.st_ino, stat.st_size, stat.st_mtime_ns))
         except OSError:
-            found.append((0, 0, 0))
-    return found
+            stats.append((0, 0, 0))
+    return stats

@@ -1,4 +1,4 @@
-"""The page of a comparison: the curves of runs, and their differences."""
+"""Data of the comparison page: curves by round, and differences between runs."""
 
 from __future__ import annotations
 
@@ -18,20 +18,20 @@ from storage.reader import Reader
 _SHARES = {MISSING: "missing ratings, share", FAILED: "failed, share"}
 
 
-def shared_measures(readers: Sequence[Reader]) -> dict[str, Measure]:
-    """The measures that at least one run has, by name; the main scale's final one first."""
+def all_measures(readers: Sequence[Reader]) -> dict[str, Measure]:
+    """The measures of all runs by name, beginning with the final measure of the main scale."""
     declarations = [declaration_of(reader) for reader in readers]
     mains = [declared.final(declared.main) for declared in declarations if declared.main]
     every = [one for declared in declarations for one in declared.measures]
-    found: dict[str, Measure] = {}
+    by_name: dict[str, Measure] = {}
     for measure in (*mains, *every):
         if measure is not None:
-            found.setdefault(measure.name, measure)
-    return found
+            by_name.setdefault(measure.name, measure)
+    return by_name
 
 
 def curves(readers: Mapping[str, Reader], measure: Measure) -> Figure:
-    """A measure by round, of each run."""
+    """The means of a measure by round, one curve for each run."""
     rows = [
         row
         for key, reader in readers.items()
@@ -41,7 +41,7 @@ def curves(readers: Mapping[str, Reader], measure: Measure) -> Figure:
     return Figure(
         "versus",
         f"{measure.title.capitalize()} by round",
-        "Means of a round's episodes with their 95 % interval.",
+        "Mean over the episodes of a round, with 95 % interval.",
         rows,
         partial(draw, scale=measure.scale),
     )
@@ -53,21 +53,25 @@ def differences(addresses: Sequence[Address], scope: str) -> dict[str, Any]:
     Raises:
         InputError: see `sandbox.study.compare.compare`.
     """
-    found = compare([str(address) for address in addresses])
-    titles = {name: _title(name) for name in found.groups[0].measures}
+    result = compare([str(address) for address in addresses])
+    titles = {name: _title(name) for name in result.groups[0].measures}
     rows = [
         {"measure": title, **by_scope[scope].as_dict()}
-        for comparison in found.comparisons[:1]
+        for comparison in result.comparisons[:1]
         for name, title in titles.items()
         for by_scope in [comparison.measures[name]]
         if by_scope is not None and by_scope[scope].difference is not None
     ]
-    about = "The second less the first, with the 95 % interval of each measure by itself."
+    names = [", ".join(group.runs) for group in result.groups[:2]]
+    about = (
+        f"{' minus '.join(reversed(names))}, with 95 % intervals, not corrected for multiple "
+        "comparisons."
+    )
     return {
-        "groups": found.groups,
-        "differing_keys": found.differing_keys,
-        "comparisons": found.comparisons,
-        "notes": found.notes,
+        "groups": result.groups,
+        "differing_keys": result.differing_keys,
+        "comparisons": result.comparisons,
+        "notes": result.notes,
         "scope": scope,
         "measures": titles,
         "figure": Figure("differences", "Differences", about, rows, charts.differences),

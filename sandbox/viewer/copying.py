@@ -1,4 +1,4 @@
-"""A static copy: the same pages as files that link to each other, to be sent or put on a server."""
+"""A static copy: the pages as HTML files with relative links, for mailing or static hosting."""
 
 from __future__ import annotations
 
@@ -23,24 +23,24 @@ from storage import tables
 from storage.errors import InputError
 from storage.reader import Reader
 
-LISTING = "copy.json"
-LEFT_OUT = "left-out.html"
+MANIFEST = "copy.json"
+NOT_COPIED = "left-out.html"
 
-_NODES = 20_000  # agents times rounds that the map of a copy holds
+_MAX_NODES = 20_000  # agents times rounds that are embedded in the map of a copy
 
-Watch = Callable[[int], None]
+Progress = Callable[[int], None]
 
 
-class Wanted(NamedTuple):
-    """A page that is linked to: the run's key, what follows it in the address, the list's page."""
+class LinkedPage(NamedTuple):
+    """A page that is linked to: the run's key, the rest of the path, and the page of a list."""
 
     key: str
     parts: tuple[str, ...]
     page: int
 
 
-class Copied(NamedTuple):
-    """What was copied: the folder, the files written, and which exchanges of each run."""
+class CopyResult(NamedTuple):
+    """The result: the folder, the number of files, and the number of exchanges of each run."""
 
     out: Path
     files: int
@@ -51,134 +51,138 @@ class Copied(NamedTuple):
         return {**self._asdict(), "out": str(self.out)}
 
 
-class Files(Links):
-    """Links of a copy: names of files beside each other.
+class CopyLinks(Links):
+    """Links between the files of a copy.
 
     Attributes:
-        waiting: pages that are linked to and not written yet, with their file names.
+        queue: pages that are linked to but not written yet, with their file names.
 
     Args:
-        first: of each run the number of the first exchange that is kept.
-        most: so many exchanges and so many agents of a run are kept.
+        first: the number of the first exchange of each run that is copied, by key.
+        limit: the maximum number of exchanges, and of agents, of a run.
     """
 
     static = True
 
-    def __init__(self, first: dict[str, int], most: int) -> None:
+    def __init__(self, first: dict[str, int], limit: int) -> None:
         super().__init__("")
         self._first = first
-        self._most = most
-        self._names: dict[Wanted, str] = {}
-        self._taken = {"index.html", LEFT_OUT}
-        self.waiting: deque[tuple[Wanted, str]] = deque()
+        self._limit = limit
+        self._names: dict[LinkedPage, str] = {}
+        self._file_names = {"index.html", NOT_COPIED}
+        self.queue: deque[tuple[LinkedPage, str]] = deque()
 
     def runs(self) -> str:
         """The list of runs."""
         return "index.html"
 
     def compare(self, *keys: str, **query: object) -> str:
-        """Copies compare nothing."""
-        return LEFT_OUT
+        """The page for links outside the copy: copies have no comparison."""
+        return NOT_COPIED
 
     def run(self, key: str, *parts: object, **query: object) -> str:
-        """The file of a page, which is then waited for; or where it is said what is left out."""
+        """The file name of a page, which is queued; or of the page for links outside the copy."""
         return self.listed(key, tuple(map(str, parts)), 1)
 
     def listed(self, key: str, parts: tuple[str, ...], page: int) -> str:
-        """The file of a page of a list."""
-        wanted = Wanted(key, parts, page)
-        if not self._kept(wanted):
-            return LEFT_OUT
-        if wanted not in self._names:
-            self._names[wanted] = self._name(wanted)
-            self.waiting.append((wanted, self._names[wanted]))
-        return self._names[wanted]
+        """As `run`, for a page of a list."""
+        page_key = LinkedPage(key, parts, page)
+        if not self._is_copied(page_key):
+            return NOT_COPIED
+        if page_key not in self._names:
+            self._names[page_key] = self._name(page_key)
+            self.queue.append((page_key, self._names[page_key]))
+        return self._names[page_key]
 
-    def _kept(self, wanted: Wanted) -> bool:
-        match wanted.parts:
+    def _is_copied(self, page_key: LinkedPage) -> bool:
+        match page_key.parts:
             case () | ("agents" | "exchanges",):
-                return (wanted.page - 1) * PAGE < self._most
+                return (page_key.page - 1) * PAGE < self._limit
             case ("ratings" | "about",) | ("calls", _):
                 return True
             case ("agents", number):
-                return int(number) < self._most
+                return int(number) < self._limit
             case ("exchanges", number):
-                return int(number) >= self._first[wanted.key]
+                return int(number) >= self._first[page_key.key]
         return False
 
-    def _name(self, wanted: Wanted) -> str:
-        words = [wanted.key, *wanted.parts, *([f"page-{wanted.page}"] * (wanted.page > 1))]
+    def _name(self, page_key: LinkedPage) -> str:
+        words = [page_key.key, *page_key.parts, *([f"page-{page_key.page}"] * (page_key.page > 1))]
         name = "-".join(re.sub(r"[^\w.~-]+", "_", word, flags=re.ASCII) for word in words)
         file = f"{name}.html"
-        file = file if file not in self._taken else f"{name}~{len(self._names)}.html"
-        self._taken.add(file)
+        file = file if file not in self._file_names else f"{name}~{len(self._names)}.html"
+        self._file_names.add(file)
         return file
 
 
-class Paged(Query):
-    """The query of a list in a copy, whose pages are files."""
+class CopiedListQuery(Query):
+    """The query of a list in a copy, where every page of the list is a file."""
 
-    def __init__(self, links: Files, wanted: Wanted) -> None:
-        super().__init__({"page": str(wanted.page)})
+    def __init__(self, links: CopyLinks, page_key: LinkedPage) -> None:
+        super().__init__({"page": str(page_key.page)})
         self._links = links
-        self._wanted = wanted
+        self._wanted = page_key
 
     def changed(self, **changes: object) -> str:
-        """The file of another page."""
+        """The file name of another page of the list."""
         page = changes.get("page") or 1
         return self._links.listed(self._wanted.key, self._wanted.parts, int(str(page)))
 
 
-def copy(catalog: RunCatalog, out: Path, most: int, overwrite: bool, watch: Watch) -> Copied:
-    """Write the pages of all runs of a catalog into a folder, whole or not at all.
+def copy(
+    catalog: RunCatalog, out: Path, limit: int, overwrite: bool, progress: Progress
+) -> CopyResult:
+    """Write the pages of all runs of a catalog into a folder, atomically.
 
     Args:
         catalog: the runs.
         out: a new or an empty folder.
-        most: of each run so many exchanges, the latest, and so many agents, the first.
+        limit: copy the latest `limit` exchanges and the first `limit` agents of each run.
         overwrite: replace an earlier copy.
-        watch: told how many files there are.
+        progress: called with the number of pages written so far.
 
     Raises:
         InputError: there is no run, or `out` cannot be used.
     """
     entries = [entry for entry in catalog.entries() if entry.problem is None]
     if not entries:
-        raise InputError("view: found no run that can be read; expected one to copy")
-    counts = {entry.key: _recorded(catalog.open(entry.key)) for entry in entries}
-    first = {key: max(0, end - most) for key, end in counts.items()}
-    links = Files(first, most)
+        raise InputError("view: found no readable run; expected at least one")
+    counts = {entry.key: _episode_count(catalog.open(entry.key)) for entry in entries}
+    first = {key: max(0, end - limit) for key, end in counts.items()}
+    links = CopyLinks(first, limit)
     try:
-        with new_folder(out, overwrite, foreign, "copy") as folder:
-            names = list(_write(folder, Pages(catalog, links), links, catalog, watch))
-            (folder / LISTING).write_text(json.dumps(sorted([*names, LISTING])))
+        with new_folder(out, overwrite, find_unknown_file, "copy") as folder:
+            names = list(_write(folder, Pages(catalog, links), links, catalog, progress))
+            (folder / MANIFEST).write_text(json.dumps(sorted([*names, MANIFEST])))
     except OSError as error:
-        raise InputError(f"--static: {out}: {error.strerror or error}; expected room") from None
+        raise InputError(
+            f"--static: {out}: {error.strerror or error}; expected a writable folder"
+        ) from None
     kept = {key: end - first[key] for key, end in counts.items()}
-    return Copied(out, len(names) + 1, kept)
+    return CopyResult(out, len(names) + 1, kept)
 
 
-def _recorded(reader: Reader) -> int:
-    """One more than the number of the latest exchange that is recorded."""
+def _episode_count(reader: Reader) -> int:
+    """The number of episodes recorded so far: the highest episode number plus one."""
     e = tables.episodes
     last = reader.scalar(select(func.max(e.c.id)).where(e.c.run_id == reader.run.id))
     return 0 if last is None else int(last) - reader.base + 1
 
 
 def _write(
-    folder: Path, pages: Pages, links: Files, catalog: RunCatalog, watch: Watch
+    folder: Path, pages: Pages, links: CopyLinks, catalog: RunCatalog, progress: Progress
 ) -> Iterator[str]:
     shutil.copytree(STATIC, folder / "static")
     (folder / "static" / "vega.js").write_bytes(vega())
     yield from (p.relative_to(folder).as_posix() for p in folder.rglob("*") if p.is_file())
     yield _file(folder, "index.html", pages.runs(Query({})))
-    yield _file(folder, LEFT_OUT, pages.left_out())
+    yield _file(folder, NOT_COPIED, pages.not_copied())
     written = 0
-    while links.waiting:
-        wanted, name = links.waiting.popleft()
-        yield _file(folder, name, _page(pages, links, catalog, wanted))
+    while links.queue:
+        page_key, name = links.queue.popleft()
+        yield _file(folder, name, _page(pages, links, catalog, page_key))
         written += 1
-        watch(written)
+        progress(written)
 
 
 def _file(folder: Path, name: str, text: str) -> str:
@@ -186,9 +190,9 @@ def _file(folder: Path, name: str, text: str) -> str:
     return name
 
 
-def _page(pages: Pages, links: Files, catalog: RunCatalog, wanted: Wanted) -> str:
-    key, query = wanted.key, Paged(links, wanted)
-    match wanted.parts:
+def _page(pages: Pages, links: CopyLinks, catalog: RunCatalog, page_key: LinkedPage) -> str:
+    key, query = page_key.key, CopiedListQuery(links, page_key)
+    match page_key.parts:
         case ():
             return pages.society(key, Query({}), _frames(catalog.open(key), key, links))
         case (name,):
@@ -196,25 +200,25 @@ def _page(pages: Pages, links: Files, catalog: RunCatalog, wanted: Wanted) -> st
         case (name, number):
             one = {"agents": pages.agent, "exchanges": pages.exchange, "calls": pages.call}[name]
             return one(key, int(number), query)
-    raise ValueError(wanted)
+    raise ValueError(page_key)
 
 
 def _frames(reader: Reader, key: str, links: Links) -> list[dict[str, Any]]:
-    """The rounds of the map, of a long run the latest."""
+    """The frames of the map: all rounds, or the latest ones of a long run."""
     last = last_round(reader)
     if last is None:
         return []
     newest = frame_data(frame(reader, last), key, links)
-    count = max(1, _NODES // max(1, len(newest["nodes"])))
+    count = max(1, _MAX_NODES // max(1, len(newest["nodes"])))
     rounds = range(max(0, last + 1 - count), last)
     return [*(frame_data(frame(reader, round), key, links) for round in rounds), newest]
 
 
-def foreign(folder: Path) -> str | None:
-    """The first file in a folder that no copy wrote; None in an earlier copy."""
+def find_unknown_file(folder: Path) -> str | None:
+    """Find a file in a folder that the manifest of an earlier copy does not list; None if none."""
     try:
-        known = set(json.loads((folder / LISTING).read_text()))
+        known = set(json.loads((folder / MANIFEST).read_text()))
     except (OSError, ValueError):
         known = set()
-    held = (path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file())
-    return next((name for name in sorted(held) if name not in known), None)
+    names = (path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file())
+    return next((name for name in sorted(names) if name not in known), None)

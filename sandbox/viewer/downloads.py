@@ -1,4 +1,4 @@
-"""What a filter shows, to take away: CSV for spreadsheets, JSON lines for programs."""
+"""Downloads of filtered rows: CSV for spreadsheets, JSON Lines for programs."""
 
 from __future__ import annotations
 
@@ -26,14 +26,19 @@ Row = Mapping[str, Any]
 
 TYPES = {"csv": "text/csv; charset=utf-8", "jsonl": "application/x-ndjson"}
 
-_FORMULA = ("=", "+", "-", "@", "\t", "\r", "\n")
+_FORMULA_PREFIXES = ("=", "+", "-", "@", "\t", "\r", "\n")
 
 
 def lines(rows: Iterable[Row], kind: str, columns: Sequence[str]) -> Iterator[str]:
-    """Rows as the lines of a file.
+    """Serialize rows as the lines of a file.
 
-    In CSV the first line names the columns, also where no row follows; what is nested is JSON, and
-    a text that a spreadsheet would take for a formula begins with an apostrophe.
+    CSV always has a header, nested values are JSON, and a text that a spreadsheet would interpret
+    as a formula is prefixed with an apostrophe.
+
+    Args:
+        rows: the rows.
+        kind: one of `TYPES`.
+        columns: the columns of the CSV header, in order.
     """
     if kind == "jsonl":
         yield from (json.dumps(dict(row), ensure_ascii=False, default=str) + "\n" for row in rows)
@@ -45,80 +50,108 @@ def lines(rows: Iterable[Row], kind: str, columns: Sequence[str]) -> Iterator[st
     for row in rows:
         buffer.seek(0)
         buffer.truncate()
-        writer.writerow([cell(row[column]) for column in columns])
+        writer.writerow([csv_cell(row[column]) for column in columns])
         yield buffer.getvalue()
 
 
-def cell(value: Any) -> Any:
-    """A value as a spreadsheet may have it."""
+def csv_cell(value: Any) -> Any:
+    """A value as a CSV cell, safe from formula injection."""
     if isinstance(value, dict | list | tuple):
         value = json.dumps(value, ensure_ascii=False, default=str)
-    if isinstance(value, str) and value.startswith(_FORMULA):
+    if isinstance(value, str) and value.startswith(_FORMULA_PREFIXES):
         return f"'{value}"
     return value
 
 
 def _exchange_rows(reader: Reader, query: Query) -> Iterator[Row]:
-    """The exchanges that an address asks for, as rows of the format `exchanges`."""
+    """The filtered exchanges, as rows of the format `exchanges`."""
     with reader.engine.connect() as connection:
         origin = Origin.single(reader, connection)
     schema = Schema([origin.schema])
-    for one in stream_exchanges(reader, exchange_filter(query, declaration_of(reader))):
-        yield exchange_row(SourcedExchange(origin, 0, one, {}), schema)
+    for exchange in stream_exchanges(reader, exchange_filter(query, declaration_of(reader))):
+        yield exchange_row(SourcedExchange(origin, 0, exchange, {}), schema)
 
 
 def _agent_columns(declared: Declaration) -> list[str]:
     return [
-        *("agent", "label", "name", "age", "place", "occupation", "mean_rating"),
-        *(one.name for one in agent_measures(declared)),
-        *("failed", "episodes", "mean_given", "deviation", "missing", "given", "memories"),
+        "agent",
+        "label",
+        "name",
+        "age",
+        "place",
+        "occupation",
+        "mean_rating",
+        *(measure.name for measure in agent_measures(declared)),
+        "failed",
+        "episodes",
+        "mean_given",
+        "deviation",
+        "missing",
+        "given",
+        "memories",
     ]
 
 
 def _agent_rows(reader: Reader, query: Query) -> Iterator[Row]:
-    """The agents that an address asks for."""
+    """The filtered agents."""
     declared = declaration_of(reader)
     order, columns = agent_order(query, declared), _agent_columns(declared)
-    for one in agents(reader, query.text("q"), query.text("label"), order):
+    for agent in agents(reader, query.text("q"), query.text("label"), order):
         row = {
-            **one.as_dict(),
-            **one.measures,
-            "episodes": one.episodes,
-            "failed": one.failed,
-            "mean_given": one.given.mean,
-            "deviation": one.given.deviation,
-            "missing": one.given.missing,
-            "given": one.given.ratings,
+            **agent.as_dict(),
+            **agent.measures,
+            "episodes": agent.episodes,
+            "failed": agent.failed,
+            "mean_given": agent.given.mean,
+            "deviation": agent.given.deviation,
+            "missing": agent.given.missing,
+            "given": agent.given.ratings,
         }
         yield {column: row[column] for column in columns}
 
 
 def _memory_rows(reader: Reader, query: Query) -> Iterator[Row]:
-    """What an agent believes, the latest first, as its page is filtered; `agent` is its number.
+    """The filtered internal memory of the agent with the number `agent`, newest first.
 
     Raises:
-        InputError: there is no such agent, or no number.
+        InputError: the parameter is missing, or there is no such agent.
     """
     number = query.number("agent")
     if number is None:
-        raise InputError("agent: found none; expected the number of an agent")
+        raise InputError("agent: found nothing; expected the number of an agent")
     read_agent(reader, number)
     round, origin = query.number("round"), memory_origin(query)
-    for one in internal_memory(reader, number, round, query.text("q"), origin):
-        yield one.as_dict()
+    for memory in internal_memory(reader, number, round, query.text("q"), origin):
+        yield memory.as_dict()
 
 
-_CALLS = (
-    *("call", "episode", "round", "name", "form", "agent", "turn", "attempt", "model"),
-    *("status", "cut", "error", "reply", "thinking", "tokens_in", "tokens_out", "cached_tokens"),
-    *("seconds", "prompt"),
+_CALL_COLUMNS = (
+    "call",
+    "episode",
+    "round",
+    "name",
+    "form",
+    "agent",
+    "turn",
+    "attempt",
+    "model",
+    "status",
+    "cut",
+    "error",
+    "reply",
+    "thinking",
+    "tokens_in",
+    "tokens_out",
+    "cached_tokens",
+    "seconds",
+    "prompt",
 )
 
 
 def _call_rows(reader: Reader, query: Query) -> Iterator[Row]:
-    """The calls that an address asks for, the latest first, with their texts."""
-    for one in stream_calls(reader, call_filter(query)):
-        yield {column: getattr(one, column) for column in _CALLS}
+    """The filtered calls with their texts, newest first."""
+    for call in stream_calls(reader, call_filter(query)):
+        yield {column: getattr(call, column) for column in _CALL_COLUMNS}
 
 
 def _exchange_columns(reader: Reader) -> tuple[str, ...]:
@@ -127,19 +160,19 @@ def _exchange_columns(reader: Reader) -> tuple[str, ...]:
     return tuple(columns(schema))
 
 
-class Kind(NamedTuple):
+class Download(NamedTuple):
     """A table of a run that can be downloaded: its columns, and the rows that a query selects."""
 
     columns: Callable[[Reader], Sequence[str]]
     rows: Callable[[Reader, Query], Iterator[Row]]
 
 
-_MEMORIES = ("memory", "round", "episode", "question", "answer", "was")
+_MEMORY_COLUMNS = ("memory", "round", "episode", "question", "answer", "was")
 
-KINDS: Mapping[str, Kind] = {
-    "exchanges": Kind(_exchange_columns, _exchange_rows),
-    "agents": Kind(lambda reader: _agent_columns(declaration_of(reader)), _agent_rows),
-    "memories": Kind(lambda reader: _MEMORIES, _memory_rows),
-    "calls": Kind(lambda reader: _CALLS, _call_rows),
+DOWNLOADS: Mapping[str, Download] = {
+    "exchanges": Download(_exchange_columns, _exchange_rows),
+    "agents": Download(lambda reader: _agent_columns(declaration_of(reader)), _agent_rows),
+    "memories": Download(lambda reader: _MEMORY_COLUMNS, _memory_rows),
+    "calls": Download(lambda reader: _CALL_COLUMNS, _call_rows),
 }
-"""By the name of the file."""
+"""The downloadable tables, by file name without suffix."""

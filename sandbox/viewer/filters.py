@@ -1,4 +1,4 @@
-"""What templates do with values: untrusted text made visible, numbers, what was found."""
+"""Jinja filters: escaping of untrusted text, search snippets, number formats."""
 
 from __future__ import annotations
 
@@ -8,105 +8,120 @@ from typing import Any
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup, escape
 
-from sandbox.text import command, duration, short, visible
+from sandbox.text import command, duration, escape_controls, short
 from storage.search import Term
 
-_AROUND = 80  # characters on either side of what was found
-_SPREAD = 2 * _AROUND  # a text of so many characters is shown whole
-_SHOWN = 2  # texts that say something, where one says all of it
+_SNIPPET_CONTEXT = 80  # characters before and after a match
+_MAX_WHOLE_TEXT = 2 * _SNIPPET_CONTEXT  # texts up to this length are shown whole
+_MIN_SNIPPETS = 2  # number of snippets to aim for when one already contains all terms
 
 
-def clear(value: Any) -> Any:
-    """What a chart is made of, with every text in it `visible`."""
+def escape_spec(value: Any) -> Any:
+    """A chart specification with control characters escaped in all its strings."""
     if isinstance(value, str):
-        return visible(value)
+        return escape_controls(value)
     if isinstance(value, dict):
-        return {name: clear(part) for name, part in value.items()}
-    return [clear(part) for part in value] if isinstance(value, list | tuple) else value
+        return {name: escape_spec(part) for name, part in value.items()}
+    return [escape_spec(part) for part in value] if isinstance(value, list | tuple) else value
 
 
-def marked(text: str, said: Sequence[Term]) -> Markup:
-    """A text with what was searched for marked."""
-    shown, found, at = visible(text), [], 0
-    for start, end in _places(shown, said):
-        found += [escape(shown[at:start]), Markup("<mark>{}</mark>").format(shown[start:end])]
-        at = end
-    return Markup("").join([*found, escape(shown[at:])])
+def highlight(text: str, terms: Sequence[Term]) -> Markup:
+    """A text as HTML in which matches of the search terms are marked."""
+    shown, parts, end_of_last = escape_controls(text), [], 0
+    for start, end in _matches(shown, terms):
+        parts.append(escape(shown[end_of_last:start]))
+        parts.append(Markup("<mark>{}</mark>").format(shown[start:end]))
+        end_of_last = end
+    return Markup("").join([*parts, escape(shown[end_of_last:])])
 
 
-def explained(
-    texts: Iterable[tuple[str, str | None]], said: Sequence[Term]
+def snippets(
+    texts: Iterable[tuple[str, str | None]], terms: Sequence[Term]
 ) -> list[tuple[str, Markup]]:
-    """Why something was found: some of the texts, cut and marked, that say all of it together.
+    """Snippets of texts that together contain all search terms, with the matches marked.
 
     Args:
-        texts: where something is said, and what.
-        said: what was searched for.
+        texts: pairs of a location, such as the name of a stage, and the text there.
+        terms: the search terms.
+
+    Returns:
+        Pairs of a location and its snippet as HTML.
     """
-    shown = [(where, visible(text)) for where, text in texts if text]
-    says = [{term for term in said if term.pattern.search(text)} for _, text in shown]
-    order = sorted(range(len(shown)), key=lambda place: -len(says[place]))
-    found: list[tuple[str, Markup]] = []
-    missing = set(said)
-    for place in order:
-        news = [term for term in said if term in says[place] & missing]
-        if news or (says[place] and not missing and len(found) < _SHOWN):
-            where, text = shown[place]
-            found.append((where, _snippet(text, news or said, said)))
-            missing -= says[place] if len(text) <= _SPREAD else set(news[:1])
-    return found
+    shown = [(location, escape_controls(text)) for location, text in texts if text]
+    contained = [{term for term in terms if term.pattern.search(text)} for _, text in shown]
+    order = sorted(range(len(shown)), key=lambda index: -len(contained[index]))
+    result: list[tuple[str, Markup]] = []
+    missing = set(terms)
+    for index in order:
+        new = [term for term in terms if term in contained[index] & missing]
+        if new or (contained[index] and not missing and len(result) < _MIN_SNIPPETS):
+            location, text = shown[index]
+            result.append((location, _snippet(text, new or terms, terms)))
+            missing -= contained[index] if len(text) <= _MAX_WHOLE_TEXT else set(new[:1])
+    return result
 
 
-def _snippet(text: str, about: Sequence[Term], said: Sequence[Term]) -> Markup:
-    """The neighbourhood of the first thing that it is about, with all that was sought marked."""
-    first, last = _places(text, about)[0]
-    start, end = max(0, first - _AROUND), last + _AROUND
+def _snippet(text: str, wanted: Sequence[Term], terms: Sequence[Term]) -> Markup:
+    """The text around the first match of the wanted terms, with matches of all terms marked."""
+    first, last = _matches(text, wanted)[0]
+    start, end = max(0, first - _SNIPPET_CONTEXT), last + _SNIPPET_CONTEXT
     parts = ["\u2026" if start else "", text[start:end], "\u2026" if end < len(text) else ""]
-    return marked("".join(parts), said)
+    return highlight("".join(parts), terms)
 
 
-def _places(text: str, said: Sequence[Term]) -> list[tuple[int, int]]:
-    """Where something is said, in order, without overlaps."""
-    spans = sorted(found.span() for term in said for found in term.pattern.finditer(text))
-    places: list[tuple[int, int]] = []
+def _matches(text: str, terms: Sequence[Term]) -> list[tuple[int, int]]:
+    """The spans that match any term, in order and without overlaps."""
+    spans = sorted(match.span() for term in terms for match in term.pattern.finditer(text))
+    result: list[tuple[int, int]] = []
     for start, end in spans:
-        if not places or start >= places[-1][1]:
-            places.append((start, end))
-    return places
+        if not result or start >= result[-1][1]:
+            result.append((start, end))
+    return result
 
 
 def decimal(value: Any, digits: int = 2) -> str:
-    """A number for people; a dash where there is none."""
+    """Format a number with fixed decimals; an en dash for None."""
     return "\u2013" if value is None else f"{value:,.{digits}f}".replace("-", "\u2212")
 
 
-def plain(value: Any) -> str:
-    """A rating for people, with at most two decimals; a dash where there is none."""
+def compact(value: Any) -> str:
+    """Format a rating with at most two decimals; an en dash for None."""
     return "\u2013" if value is None else f"{round(value, 2) + 0.0:g}".replace("-", "\u2212")
 
 
 def signed(value: Any, digits: int = 2) -> str:
-    """A difference for people; a dash where there is none."""
+    """Format a difference with its sign and fixed decimals; an en dash for None."""
     if value is None:
         return "\u2013"
     return f"{round(value, digits) + 0.0:+,.{digits}f}".replace("-", "\u2212")
 
 
-def whole(value: Any) -> str:
-    """A count for people."""
+def integer(value: Any) -> str:
+    """Format a count with thousands separators; an en dash for None."""
     return "\u2013" if value is None else f"{value:,}"
 
 
 def environment() -> Environment:
-    """The templates, which escape everything that they are given."""
-    made = Environment(
+    """The Jinja environment of HTML pages, with autoescaping."""
+    templates = Environment(
         loader=PackageLoader("sandbox.viewer"),
         autoescape=True,
         undefined=StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    filters = (visible, clear, marked, explained, decimal, plain, signed, whole, short, duration)
-    made.filters.update({one.__name__: one for one in filters})
-    made.globals["command"] = command
-    return made
+    filters = (
+        escape_controls,
+        escape_spec,
+        highlight,
+        snippets,
+        decimal,
+        compact,
+        signed,
+        integer,
+        short,
+        duration,
+    )
+    templates.filters.update({function.__name__: function for function in filters})
+    templates.globals["command"] = command
+    return templates

@@ -1,8 +1,8 @@
-"""The guard at the door: who may ask, and what a browser may do with the answer.
+"""ASGI middleware: access control and security headers.
 
-What models say is untrusted, and so is every page that a browser has open beside ours. A request
-must name this host (against DNS rebinding), or show the token where others can reach the port; an
-answer allows the browser to run and load nothing that is not ours.
+Model output is untrusted, and so are other pages that are open in the browser. Requests need a
+loopback Host header (against DNS rebinding), or the access token if other machines can reach the
+port. A Content Security Policy restricts responses to scripts and resources of the viewer.
 """
 
 from __future__ import annotations
@@ -30,23 +30,23 @@ HEADERS = {
     "cross-origin-resource-policy": "same-origin",
     "cache-control": "no-store",
 }
-"""What every answer says, unless it says otherwise itself."""
+"""Default headers of every response; a handler can override them."""
 
 
 def is_loopback(host: str) -> bool:
-    """Whether only this machine can reach a host's ports."""
+    """Whether a host is a loopback address or name."""
     try:
         return ip_address(host.strip("[]")).is_loopback
     except ValueError:
         return host.lower() == "localhost"
 
 
-class Guard:
-    """Lets requests in that are meant for us, and sees to the headers of every answer.
+class AccessMiddleware:
+    """Middleware that rejects unauthorized requests and adds security headers to all responses.
 
     Args:
-        app: what answers them.
-        token: what a browser must show; None: requests must be addressed to this machine.
+        app: the wrapped application.
+        token: the access token that requests need; None: only requests to localhost are accepted.
     """
 
     def __init__(self, app: ASGIApp, token: str | None) -> None:
@@ -54,51 +54,52 @@ class Guard:
         self._token = token
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Answer, or have the request answered."""
+        """Reject the request or pass it on."""
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
 
-        async def guarded(message: Message) -> None:
+        async def send_with_headers(message: Message) -> None:
             if message["type"] == "http.response.start":
                 headers = MutableHeaders(scope=message)
                 for name, value in HEADERS.items():
                     headers.setdefault(name, value)
             await send(message)
 
-        refusal = self._refusal(scope)
-        await (refusal or self._app)(scope, receive, guarded)
+        rejection = self._rejection(scope)
+        await (rejection or self._app)(scope, receive, send_with_headers)
 
-    def _refusal(self, scope: Scope) -> Response | None:
+    def _rejection(self, scope: Scope) -> Response | None:
         headers = Headers(scope=scope)
         if scope["method"] not in ("GET", "HEAD"):
-            return PlainTextResponse("these pages are read-only: expected GET\n", 405)
+            return PlainTextResponse(
+                f"method: found {scope['method']}; expected GET or HEAD, the viewer is read-only\n",
+                405,
+            )
         if self._token is None:
             host = urlsplit(f"//{headers.get('host', '')}").hostname or ""
             if is_loopback(host):
                 return None
             return PlainTextResponse("expected a request to 127.0.0.1 or localhost\n", 421)
-        return self._without_token(scope, headers, self._token)
+        return self._check_token(scope, headers, self._token)
 
-    def _without_token(self, scope: Scope, headers: Headers, token: str) -> Response | None:
+    def _check_token(self, scope: Scope, headers: Headers, token: str) -> Response | None:
         if hmac.compare_digest(_cookie(headers).encode(), token.encode()):
             return None
         query = parse_qsl(scope["query_string"].decode("latin-1"), keep_blank_values=True)
-        shown = dict(query).get("token", "")
-        if not hmac.compare_digest(shown.encode(), token.encode()):
-            return PlainTextResponse(
-                "expected the address with the token that `view` printed\n", 403
-            )
+        given = dict(query).get("token", "")
+        if not hmac.compare_digest(given.encode(), token.encode()):
+            return PlainTextResponse("expected the URL with the token that `view` printed\n", 403)
         rest = urlencode([(name, value) for name, value in query if name != "token"])
-        path = "/" + scope["path"].lstrip("/\\")  # two slashes would lead to another host
-        answer = RedirectResponse(f"{path}?{rest}".rstrip("?"), 303)
-        answer.set_cookie(COOKIE, token, httponly=True, samesite="strict")
-        return answer
+        path = "/" + scope["path"].lstrip("/\\")  # two slashes would redirect to another host
+        response = RedirectResponse(f"{path}?{rest}".rstrip("?"), 303)
+        response.set_cookie(COOKIE, token, httponly=True, samesite="strict")
+        return response
 
 
 def _cookie(headers: Headers) -> str:
     try:
-        found = SimpleCookie(headers.get("cookie", "")).get(COOKIE)
+        cookie = SimpleCookie(headers.get("cookie", "")).get(COOKIE)
     except CookieError:
         return ""
-    return "" if found is None else found.value
+    return "" if cookie is None else cookie.value

@@ -1,4 +1,4 @@
-"""The pages: each gathers what it shows and fills in its template."""
+"""Renders the pages: reads what a page shows and fills in its template."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from sandbox.reading.figures import Figure, ratings, scores
 from sandbox.reading.metrics import outcomes
 from sandbox.reading.recall import Recall, recall
 from sandbox.reading.records import Page
-from sandbox.text import visible
+from sandbox.text import escape_controls
 from sandbox.viewer import comparison
 from sandbox.viewer.addresses import Links, Query
 from sandbox.viewer.catalog import Entry, RunCatalog
@@ -43,20 +43,20 @@ TABS = (
     ("About", "about", ("about",)),
 )
 
-_HITS = 15  # of a search, on a page
-_LATEST = 6  # exchanges and ratings of an agent
-_BELIEFS = 10  # on a page
-_FOUND_AGENTS = 20
+_HITS = 15  # search results on a page
+_LATEST = 6  # exchanges and ratings listed on the page of an agent
+_MEMORIES = 10  # memories on a page
+_AGENT_HITS = 20
 
 FIGURE_FILES = ("SVG", "PNG", "CSV")
 
 
 class Pages:
-    """Makes pages of the runs of a catalog.
+    """Renders pages of the runs of a catalog.
 
     Args:
         catalog: the runs.
-        links: where links lead.
+        links: builds the URLs of links.
     """
 
     def __init__(self, catalog: RunCatalog, links: Links) -> None:
@@ -72,7 +72,7 @@ class Pages:
         )
 
     def _page(self, key: str, tab: str, template: str, reader: Reader, **values: Any) -> str:
-        """A page of a run: what is above each of them, and its own part."""
+        """Render a page of a run with the header and tabs that all of them have."""
         links = self._links
         here = runs.overview(reader, self._catalog.entry(key).address)
         tabs = [(label, links.run(key, *path), name, name == tab) for label, name, path in TABS]
@@ -91,16 +91,16 @@ class Pages:
         return self._fill(template, **{**frame, **values})
 
     def runs(self, query: Query) -> str:
-        """All runs, with their progress and failures."""
+        """The list of runs."""
         rows = [self._run_row(entry) for entry in self._catalog.entries()]
         rows.sort(key=lambda row: row["here"].created if row["here"] else "", reverse=True)
         pulse = None if self._links.static else f"{self._links.root}pulse.json"
-        return self._fill("runs.html", rows=rows, mark=_mark(rows), pulse=pulse)
+        return self._fill("runs.html", rows=rows, mark=_change_marker(rows), pulse=pulse)
 
     def runs_pulse(self) -> Row:
-        """What tells the list of runs that one of them has gone on."""
+        """The change marker that the list of runs polls."""
         rows = [self._run_row(entry) for entry in self._catalog.entries()]
-        return {"mark": _mark(rows), "over": False, "status": "running"}
+        return {"mark": _change_marker(rows), "over": False, "status": "running"}
 
     def _run_row(self, entry: Entry) -> Row:
         row: Row = {"key": entry.key, "here": None, "problem": None}
@@ -111,12 +111,12 @@ class Pages:
             return row | {"problem": str(error)}
 
     def pulse(self, key: str) -> Row:
-        """What tells a page that its run has gone on."""
+        """The change marker that the pages of a run poll."""
         here = runs.overview(self._catalog.open(key), self._catalog.entry(key).address)
         return {"mark": here.mark, "over": here.finished, "status": here.status}
 
     def society(self, key: str, query: Query, frames: list[Row] | None = None) -> str:
-        """The map, the curves, the Pareto plane."""
+        """The map of the society, and figures by round."""
         reader = self._catalog.open(key)
         measures = society_map.map_measures(declaration_of(reader))
         last = society_map.last_round(reader)
@@ -146,19 +146,24 @@ class Pages:
         )
 
     def frame(self, key: str, round: int) -> Row:
-        """A round of the map, for its script."""
+        """The map of one round, as data for its script."""
         return frame_data(society_map.frame(self._catalog.open(key), round), key, self._links)
 
     def advice(self, key: str, round: int) -> str:
-        """The part of the society's page that belongs to a round."""
+        """Neighbourhood statistics of a round, an HTML fragment of the society page."""
         reader = self._catalog.open(key)
-        found = society_map.advice(reader, round)
-        declared = declaration_of(reader)
-        return self._fill("advice.html", key=key, advice=found, declared=declared)
+        return self._fill(
+            "advice.html",
+            key=key,
+            advice=society_map.advice(reader, round),
+            declared=declaration_of(reader),
+        )
 
     def _figures(self, key: str, figures: list[Figure]) -> list[Row]:
         return [
-            {"figure": one, "links": self._figure_links(key, one)} for one in figures if one.rows
+            {"figure": figure, "links": self._figure_links(key, figure)}
+            for figure in figures
+            if figure.rows
         ]
 
     def _figure_links(self, key: str, figure: Figure) -> list[tuple[str, str]]:
@@ -170,7 +175,7 @@ class Pages:
         ]
 
     def agents(self, key: str, query: Query) -> str:
-        """All agents."""
+        """The list of agents."""
         reader = self._catalog.open(key)
         declared = declaration_of(reader)
         order = agent_order(query, declared)
@@ -187,21 +192,21 @@ class Pages:
         )
 
     def agent(self, key: str, number: int, query: Query) -> str:
-        """One agent."""
+        """An agent: persona, memory, and ratings received and given."""
         reader = self._catalog.open(key)
-        person, round = agents.read_agent(reader, number), query.number("round")
+        agent, round = agents.read_agent(reader, number), query.number("round")
         origin = memory_origin(query)
-        beliefs = memory.internal_memory(reader, number, round, query.text("q"), origin)
+        memories = memory.internal_memory(reader, number, round, query.text("q"), origin)
         return self._page(
             key,
             "agents",
             "agent.html",
             reader,
-            person=person,
+            agent=agent,
             number=number,
             query=query,
             round=round,
-            beliefs=Page.of(beliefs, page_of(query), _BELIEFS),
+            memories=Page.of(memories, page_of(query), _MEMORIES),
             received=memory.latest_exchanges(reader, number, round, _LATEST),
             given=raters.ratings_given(reader, number).get(number),
             latest_given=raters.latest_ratings_given(reader, number, _LATEST),
@@ -210,7 +215,7 @@ class Pages:
         )
 
     def exchanges(self, key: str, query: Query) -> str:
-        """A list of exchanges."""
+        """The list of exchanges."""
         reader = self._catalog.open(key)
         declared = declaration_of(reader)
         wanted = exchange_filter(query, declared)
@@ -222,13 +227,13 @@ class Pages:
             found=exchanges.exchange_page(reader, wanted, page_of(query)),
             query=query,
             kinds=exchanges.kinds(declared),
-            most=SEARCHED,
+            limit=SEARCHED,
             orders=exchanges.orders(declared),
             q=query.text("q"),
         )
 
     def exchange(self, key: str, number: int, query: Query) -> str:
-        """One exchange, or one scene."""
+        """An exchange with its texts, ratings, scene and calls."""
         reader = self._catalog.open(key)
         shown = exchange_detail.read_exchange(reader, number)
         return self._page(
@@ -236,20 +241,20 @@ class Pages:
             "exchanges",
             "exchange.html",
             reader,
-            one=shown.exchange,
+            exchange=shown.exchange,
             shown=shown,
             number=number,
-            said=terms(query.text("q") or ""),
+            terms=terms(query.text("q") or ""),
         )
 
     def ratings(self, key: str, query: Query) -> str:
-        """How ratings are distributed, who rates high, what is missing."""
+        """Figures of ratings: distributions, rater leniency, missing ratings."""
         reader = self._catalog.open(key)
         shown = ratings(reader, outcomes(reader), declaration_of(reader))
         return self._page(key, "ratings", "ratings.html", reader, figures=self._figures(key, shown))
 
     def calls(self, key: str, query: Query) -> str:
-        """A list of calls."""
+        """The list of calls."""
         reader = self._catalog.open(key)
         return self._page(
             key,
@@ -263,7 +268,7 @@ class Pages:
         )
 
     def call(self, key: str, number: int, query: Query) -> str:
-        """One call, and why it shows the memory that it does."""
+        """A call, and why its memory was recalled."""
         reader = self._catalog.open(key)
         shown = recall(reader, number)
         return self._page(
@@ -278,41 +283,41 @@ class Pages:
         )
 
     def about(self, key: str, query: Query) -> str:
-        """What a run was asked to do, what it has cost, what to type."""
+        """Config, scales, prompt templates and costs of a run, and commands for it."""
         reader = self._catalog.open(key)
         shown = runs.about(reader, self._catalog.entry(key).address)
         return self._page(key, "about", "about.html", reader, about=shown)
 
     def search(self, key: str, query: Query) -> str:
-        """Exchanges, agents and prior memories that say something."""
-        reader, said = self._catalog.open(key), query.text("q") or ""
-        wanted = terms(said)
-        found, hits = exchanges.search_page(reader, said, page_of(query), _HITS)
-        replies = reader.calls_of([one.episode for one in hits])
+        """Search results: exchanges, agents and prior memories."""
+        reader, text = self._catalog.open(key), query.text("q") or ""
+        found, hits = exchanges.search_page(reader, text, page_of(query), _HITS)
+        parsed = terms(text)
+        replies = reader.calls_of([exchange.episode for exchange in hits])
         return self._page(
             key,
             "search",
             "search.html",
             reader,
-            q=said,
+            q=text,
             query=query,
-            said=wanted,
+            terms=parsed,
             found=found,
             hits=hits,
-            agents=agents.agents(reader, said)[:_FOUND_AGENTS] if wanted else [],
-            most=SEARCHED,
-            priors=memory.prior_memories(reader, said)[:_FOUND_AGENTS] if wanted else [],
-            places=lambda one: chain(
-                exchange_detail.text_parts(one),
-                exchange_detail.unused_texts(replies.get(one.episode, ())),
+            agents=agents.agents(reader, text)[:_AGENT_HITS] if parsed else [],
+            limit=SEARCHED,
+            priors=memory.prior_memories(reader, text)[:_AGENT_HITS] if parsed else [],
+            texts=lambda exchange: chain(
+                exchange_detail.text_parts(exchange),
+                exchange_detail.unused_texts(replies.get(exchange.episode, ())),
             ),
         )
 
     def compare(self, keys: list[str], query: Query) -> str:
-        """Runs side by side, or a choice of runs."""
+        """The comparison of runs, or a form to choose them."""
         entries = [entry for entry in self._catalog.entries() if entry.problem is None]
         readers = {key: self._catalog.open(key) for key in keys}
-        measures = comparison.shared_measures(list(readers.values()))
+        measures = comparison.all_measures(list(readers.values()))
         by = query.choice("by", measures) if measures else None
         measure = measures.get(by or next(iter(measures), ""))
         number = query.number("episode")
@@ -336,7 +341,7 @@ class Pages:
         return None if number is None else exchange(reader, number)
 
     def differences(self, keys: list[str], query: Query) -> str:
-        """The part of a comparison that takes a while."""
+        """The table of differences, an HTML fragment that the comparison page loads afterwards."""
         scope = query.choice("scope", ("all", "last")) or "all"
         found = comparison.differences([self._catalog.entry(key).address for key in keys], scope)
         one, two = (self._catalog.open(key) for key in keys[:2])
@@ -348,38 +353,38 @@ class Pages:
             furthest=exchanges.furthest_apart(one, two),
         )
 
-    def left_out(self) -> str:
-        """Where links of a copy lead to what it does not hold."""
-        return self._fill("leftout.html")
+    def not_copied(self) -> str:
+        """The page for links to pages outside a static copy."""
+        return self._fill("not_copied.html")
 
     def note(self, message: str) -> str:
-        """A piece of a page for what could not be shown in it."""
+        """An HTML fragment with a message, in place of one that cannot be shown."""
         return self._fill("note.html", message=message)
 
-    def fault(self, code: int, message: str) -> str:
-        """A page for what could not be shown."""
-        return self._fill("fault.html", code=code, message=message)
+    def error(self, code: int, message: str) -> str:
+        """An error page."""
+        return self._fill("error.html", code=code, message=message)
 
 
 def frame_data(frame: society_map.Frame, key: str, links: Links) -> Row:
-    """A round of the map for its script: names that can be seen, and where agents link to."""
+    """The map of a round for its script, with names escaped and a link for each agent."""
     data = frame.as_dict()
     for node in data["nodes"]:
-        node["name"] = visible(node["name"])
+        node["name"] = escape_controls(node["name"])
         node["href"] = links.run(key, "agents", node["agent"])
     return data
 
 
 def _history_charts(reader: Reader, number: int) -> list[tuple[str, charts.Spec]]:
-    """An agent's scores by round, a chart for each observer scale that has some."""
-    declared, found = declaration_of(reader), agents.history(reader, number)
-    made = []
+    """An agent's scores by round: the title and chart of each observer scale with any."""
+    declared, history = declaration_of(reader), agents.history(reader, number)
+    titled = []
     for scale in declared.observed:
-        rows = [one.as_dict() for one in found if one.scale == scale.name]
+        rows = [score.as_dict() for score in history if score.scale == scale.name]
         if rows:
             colours = charts.stage_colours(declared.stages_of(scale))
-            made.append((scale.title, charts.history(rows, scale, colours)))
-    return made
+            titled.append((scale.title, charts.history(rows, scale, colours)))
+    return titled
 
 
 def _recall_chart(shown: Recall) -> charts.Spec | None:
@@ -395,6 +400,6 @@ def _recall_chart(shown: Recall) -> charts.Spec | None:
     return charts.recall(rows, shown.threshold) if rows else None
 
 
-def _mark(rows: Iterable[Row]) -> str:
-    """What changes when any of these runs does."""
+def _change_marker(rows: Iterable[Row]) -> str:
+    """A value that changes whenever any of these runs does."""
     return " ".join(f"{row['key']} {row['here'].mark}" for row in rows if row["here"])

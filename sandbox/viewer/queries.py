@@ -1,4 +1,4 @@
-"""What an address asks for, as arguments of the read model."""
+"""Converts query parameters to filters of the read model."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from sandbox.viewer.addresses import Query
 
 
 def page_of(query: Query) -> int:
-    """The page of a list that an address asks for, from 1."""
+    """The requested page of a list, from 1."""
     return query.number("page", 1) or 1
 
 
@@ -19,7 +19,7 @@ def exchange_filter(query: Query, declared: Declaration) -> ExchangeFilter:
     """The filter of a list of exchanges: q, round, author, rater, label, kind, order.
 
     Raises:
-        InputError: a value is none that the run has.
+        InputError: a value is not one that the run has.
     """
     return ExchangeFilter(
         round=query.number("round"),
@@ -36,7 +36,7 @@ def call_filter(query: Query) -> CallFilter:
     """The filter of a list of calls: form, agent, round, status, before, after.
 
     Raises:
-        InputError: a value is none of those that are allowed.
+        InputError: a value is not allowed.
     """
     return CallFilter(
         form=query.text("form"),
@@ -49,20 +49,20 @@ def call_filter(query: Query) -> CallFilter:
 
 
 def agent_order(query: Query, declared: Declaration) -> str:
-    """The order of a list of agents.
+    """The sort order of a list of agents.
 
     Raises:
-        InputError: it is none that the run has.
+        InputError: the run has no such order.
     """
     return query.choice("order", agent_orders(declared)) or "number"
 
 
 def memory_origin(query: Query) -> Origin | None:
-    """Which memories are asked for: only changed, learned or prior ones.
+    """The filter of memories: only changed, learned or prior ones; None for all.
 
     Raises:
-        InputError: it is another word.
+        InputError: the value is none of these.
     """
     allowed: tuple[Origin, ...] = ("changed", "learned", "prior")
     query.choice("only", allowed)
-    return next((word for word in allowed if word == query.values.get("only")), None)
+    return next((origin for origin in allowed if origin == query.values.get("only")), None)

@@ -1,4 +1,4 @@
-"""Serving the pages on a port of this machine."""
+"""The HTTP server of the viewer."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ from sandbox.viewer.guard import is_loopback
 from storage.errors import InputError
 
 
-class Place(NamedTuple):
-    """Where pages are served: the host, the port, and the token that browsers must show."""
+class ServerAddress(NamedTuple):
+    """The host and port that the server listens on, and the access token, if any."""
 
     host: str
     port: int
@@ -24,32 +24,34 @@ class Place(NamedTuple):
 
     @property
     def url(self) -> str:
-        """The address to open."""
+        """The URL to open in a browser, including the token."""
         name = socket.gethostname() if self.host in ("0.0.0.0", "::") else self.host
         host = f"[{name}]" if ":" in name else name
         return f"http://{host}:{self.port}/" + (f"?token={self.token}" if self.token else "")
 
 
-def serve(catalog: RunCatalog, host: str, port: int, ready: Callable[[Place], None]) -> None:
+def serve(
+    catalog: RunCatalog, host: str, port: int, ready: Callable[[ServerAddress], None]
+) -> None:
     """Serve until interrupted.
 
     Args:
-        catalog: the runs that are shown.
-        host: the address to listen at; anything but loopback asks for a token.
-        port: the port; 0 for any that is free.
-        ready: told once where the pages are.
+        catalog: the runs that are served.
+        host: the address to listen on; other than loopback requires an access token.
+        port: the port; 0 for any free port.
+        ready: called with the address once the server listens.
 
     Raises:
-        InputError: the port cannot be had.
+        InputError: the port is not available.
     """
     token = None if is_loopback(host) else secrets.token_urlsafe(16)
     listener = _listen(host, port)
     warm_up()
-    place = Place(host, listener.getsockname()[1], token)
+    address = ServerAddress(host, listener.getsockname()[1], token)
     config = uvicorn.Config(
         application(catalog, token), log_level="warning", access_log=False, lifespan="on"
     )
-    ready(place)
+    ready(address)
     try:
         uvicorn.Server(config).run(sockets=[listener])
     finally:
@@ -58,13 +60,15 @@ def serve(catalog: RunCatalog, host: str, port: int, ready: Callable[[Place], No
 
 def _listen(host: str, port: int) -> socket.socket:
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    listener = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)  # else: no TCP_NODELAY
+    listener = socket.socket(
+        family, socket.SOCK_STREAM, socket.IPPROTO_TCP
+    )  # IPPROTO_TCP: asyncio sets TCP_NODELAY
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
         listener.bind((host, port))
     except (OSError, OverflowError) as error:
         listener.close()
         line = getattr(error, "strerror", None) or str(error)
-        raise InputError(f"--port: {host}:{port}: {line}; expected one that is free") from None
+        raise InputError(f"--port: {host}:{port}: {line}; expected a free port") from None
     listener.listen(128)
     return listener

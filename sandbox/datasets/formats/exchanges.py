@@ -1,4 +1,4 @@
-"""The format `exchanges`: everything that was recorded, one exchange a row."""
+"""The format `exchanges`: all recorded data, one exchange per row."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ from storage.exchanges import Exchange
 EXCHANGE = "exchange"
 
 
-def rows(about: Sequence[SourcedExchange], settings: Settings) -> Iterator[Row | Removed]:
-    """Yield all exchanges, also failed ones."""
-    for sourced in about:
+def rows(same_question: Sequence[SourcedExchange], settings: Settings) -> Iterator[Row | Removed]:
+    """Yield all exchanges, including failed ones."""
+    for sourced in same_question:
         exchange, name = sourced.exchange, sourced.id()
         yield Row(
             kind=EXCHANGE,
@@ -43,8 +43,8 @@ def exchange_row(sourced: SourcedExchange, schema: Schema) -> dict[str, Any]:
 
     Args:
         sourced: the exchange.
-        schema: the stages and scales of all runs whose rows stand together; what this exchange's
-            run does not declare is null.
+        schema: the stages and scales of all runs in the table; columns that the run of this
+            exchange does not declare are null.
     """
     run, exchange = sourced.origin.reader.run, sourced.exchange
     return {
@@ -69,7 +69,7 @@ def exchange_row(sourced: SourcedExchange, schema: Schema) -> dict[str, Any]:
 
 
 def _recorded(exchange: Exchange, schema: Schema) -> dict[str, Any]:
-    """The text of every stage, and after that which peers rate their ratings."""
+    """The texts of all stages, with the peers' ratings after the stage that they rate."""
     values: dict[str, Any] = {}
     for stage in schema.stages:
         values[stage.name] = exchange.texts.get(stage.name)
@@ -83,7 +83,7 @@ def _recorded(exchange: Exchange, schema: Schema) -> dict[str, Any]:
 
 
 def _observed(exchange: Exchange, schema: Schema) -> dict[str, Any]:
-    """The observer's ratings by stage and scale."""
+    """The observer's ratings, by column."""
     values: dict[str, Any] = {}
     for stage, scale in schema.rated:
         name = column(scale, stage)
@@ -115,7 +115,7 @@ def _observed(exchange: Exchange, schema: Schema) -> dict[str, Any]:
 
 
 def column(scale: Scale, stage: Stage) -> str:
-    """The column of the observer's rating of a stage."""
+    """The name of the column of the observer's rating of a stage."""
     return f"{scale.name}_{stage.suffix or stage.name}"
 
 
@@ -152,7 +152,7 @@ def columns(schema: Schema) -> Columns:
     """The columns for the stages and scales of the runs.
 
     Raises:
-        InputError: two columns would have one name.
+        InputError: two columns have the same name.
     """
     pairs = list(_columns(schema))
     names = [name for name, _ in pairs]
@@ -160,7 +160,7 @@ def columns(schema: Schema) -> Columns:
     if twice is not None:
         raise InputError(
             f"format exchanges: found two columns called {twice}; expected stages and scales "
-            "whose names tell them apart"
+            "with distinct column names"
         )
     return dict(pairs)
 
@@ -218,11 +218,11 @@ EXCHANGES = Format(
         "probabilities, `_expected`. Where the observer rates agents or pairs of agents, this "
         "column is the mean, and `observations` lists each rating. `ratings` are the peers', with "
         "their reasons, and `mean_rating` is the mean of those not null. Failed exchanges are "
-        "included; `failed_at` names the step without a usable reply. What a model did not say is "
-        "null, and `status` is the reason: `cut`, `empty`, `unreadable` or `failed`. A column is "
-        "null in runs that do not declare its stage or scale. `scene` has what was played, in a "
-        "world of scenes: the parts, their acts, whether each came to pass, who saw it and what "
-        "harm it did."
+        "included; `failed_at` names the step without a usable reply. Missing texts and ratings "
+        "are null, and `status` is the reason: `cut` (truncated), `empty`, `unreadable` "
+        "(unparseable) or `failed`. A column is null in runs that do not declare its stage or "
+        "scale. In worlds with scenes, `scene` contains the characters and their acts, whether "
+        "each act passed the modulator, who saw it and what harm it did."
     ),
     kinds=(EXCHANGE,),
     columns=columns,

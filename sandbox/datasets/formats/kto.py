@@ -1,4 +1,4 @@
-"""The format `kto`: single answers, each marked as desirable or not."""
+"""The format `kto`: single answers, each labelled as desirable or not."""
 
 from __future__ import annotations
 
@@ -22,10 +22,10 @@ from sandbox.datasets.source import SourcedExchange
 CONTRADICTS = "an equal text has the other label"
 
 
-def rows(about: Sequence[SourcedExchange], settings: Settings) -> Iterator[Row | Removed]:
-    """Yield the answers that are good or bad enough; the first of equal ones sets the label."""
+def rows(same_question: Sequence[SourcedExchange], settings: Settings) -> Iterator[Row | Removed]:
+    """Yield the answers above or below the thresholds; the first of equal texts sets the label."""
     labels: dict[str, bool] = {}
-    for answer in answers(about, ANSWER, settings):
+    for answer in answers(same_question, ANSWER, settings):
         if isinstance(answer, Removed):
             yield answer
             continue
@@ -54,7 +54,7 @@ def _row(answer: Answer, label: bool) -> Row:
 
 
 def columns(schema: Schema) -> Columns:
-    """The columns: question, answer and label, and where the answer is from."""
+    """The columns: question, answer, label, and lineage."""
     return {
         "prompt": MESSAGES,
         "completion": MESSAGES,

@@ -32,11 +32,11 @@ TIE = "equal ratings"
 ALONE = "no second rated answer"
 
 _SIDES = ("chosen", "rejected")
-_ROUNDING = 1e-9  # of differences of ratings with decimals
+_ROUNDING = 1e-9  # tolerance for differences of ratings with decimals
 
 
 def needs(declaration: Declaration, choices: Choices) -> str | None:
-    """The requirement of two answers to a question, within an exchange or across exchanges."""
+    """What a run lacks of two rated answers to a question; None if it has them."""
     if choices.pick != "exchange":
         return needs_ratings(declaration, choices)
     missing = needs_answers(2, declaration)
@@ -45,9 +45,9 @@ def needs(declaration: Declaration, choices: Choices) -> str | None:
     return needs_ratings(declaration, choices)
 
 
-def rows(about: Sequence[SourcedExchange], settings: Settings) -> Iterator[Row | Removed]:
+def rows(same_question: Sequence[SourcedExchange], settings: Settings) -> Iterator[Row | Removed]:
     """Yield the pairs that no rule removes."""
-    for pair in _pairs(about, settings):
+    for pair in _pairs(same_question, settings):
         if isinstance(pair, Removed):
             yield pair
             continue
@@ -59,13 +59,13 @@ def rows(about: Sequence[SourcedExchange], settings: Settings) -> Iterator[Row |
 
 
 def _pairs(
-    about: Sequence[SourcedExchange], settings: Settings
+    same_question: Sequence[SourcedExchange], settings: Settings
 ) -> Iterator[tuple[Answer, Answer] | Removed]:
     if settings.choices.pick == "exchange":
-        for sourced in about:
+        for sourced in same_question:
             yield _of_exchange(sourced, settings)
     else:
-        yield from _of_question(about, settings)
+        yield from _of_question(same_question, settings)
 
 
 def _of_exchange(sourced: SourcedExchange, settings: Settings) -> tuple[Answer, Answer] | Removed:
@@ -79,12 +79,12 @@ def _of_exchange(sourced: SourcedExchange, settings: Settings) -> tuple[Answer, 
 
 
 def _of_question(
-    about: Sequence[SourcedExchange], settings: Settings
+    same_question: Sequence[SourcedExchange], settings: Settings
 ) -> Iterator[tuple[Answer, Answer] | Removed]:
-    """The best answer with the worst one, or with every other one."""
-    rated = [found for found in answers(about, PAIR, settings) if isinstance(found, Answer)]
+    """The best answer with the worst one, or with each of the others."""
+    rated = [found for found in answers(same_question, PAIR, settings) if isinstance(found, Answer)]
     if len(rated) < 2:
-        yield Removed(PAIR, ALONE, about[0].id())
+        yield Removed(PAIR, ALONE, same_question[0].id())
         return
     top = best(rated)
     others = [worst(rated)] if settings.choices.pick == "question" else rated
@@ -131,7 +131,7 @@ def _row(name: str, chosen: Answer, rejected: Answer) -> Row:
 
 
 def columns(schema: Schema) -> Columns:
-    """The columns: a question with two answers, and where each answer is from."""
+    """The columns: a question with two answers, and the lineage of each."""
     lineage = {key: kind for key, kind in lineage_columns(schema).items() if key != "scripted"}
     return {
         "prompt": MESSAGES,
@@ -150,7 +150,7 @@ PREFERENCE = Format(
         "Pairs for DPO and reward models: two answers to one question, where `chosen` is rated "
         "better than `rejected`, by `margin`. Reward trainers use the column `margin` if it is "
         "present: drop it to train without. The columns that begin with `chosen_` and `rejected_` "
-        "say where each answer is from."
+        "are the lineage of each answer."
     ),
     kinds=(PAIR,),
     columns=columns,

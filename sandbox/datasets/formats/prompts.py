@@ -1,4 +1,4 @@
-"""The format `prompts`: questions, for training that samples its own answers (GRPO)."""
+"""The format `prompts`: questions for online training, which samples its own answers (GRPO)."""
 
 from __future__ import annotations
 
@@ -29,29 +29,29 @@ _OWN = ("id", "run", "digest", "episode", "round", "agent")
 
 
 def needs(declaration: Declaration, choices: Choices) -> str | None:
-    """The requirement of an answer, rated or not."""
+    """What a run lacks of an answer, rated or not; None if it has one."""
     return needs_answers(1, declaration)
 
 
-def rows(about: Sequence[SourcedExchange], settings: Settings) -> Iterator[Row | Removed]:
+def rows(same_question: Sequence[SourcedExchange], settings: Settings) -> Iterator[Row | Removed]:
     """Yield the question with its best rated answer, then the instructions drawn from scenes."""
-    rated = [one for one in answers(about, QUESTION, settings) if isinstance(one, Answer)]
+    rated = [one for one in answers(same_question, QUESTION, settings) if isinstance(one, Answer)]
     means = {
         stage: _mean([one.score for one in rated if one.stage == stage])
         for stage in settings.schema.first_answers
     }
-    first = about[0]
+    first = same_question[0]
     yield _row(
         sourced=first,
         kind=QUESTION,
         question=first.question,
         asked=first.exchange.question,
         name=first.id(),
-        times=len(about),
+        times=len(same_question),
         means=means,
         reference=best(rated) if rated else None,
     )
-    for answer in instructed(about, settings):
+    for answer in instructed(same_question, settings):
         yield _row(
             sourced=answer.sourced,
             kind=INSTRUCTION,
@@ -111,7 +111,7 @@ def _row(
 
 
 def columns(schema: Schema) -> Columns:
-    """The columns: a question, how hard it is, its best answer, and where it is from."""
+    """The columns: a question, its mean ratings, its best answer, and lineage."""
     lineage = lineage_columns(schema)
     return {
         "prompt": MESSAGES,
@@ -129,10 +129,11 @@ def columns(schema: Schema) -> Columns:
 PROMPTS = Format(
     name="prompts",
     about=(
-        "Every question once, for training that samples its own answers (GRPO, RLOO). `asked` is "
-        "how often it was asked; the mean rating of first answers (`draft_rating` where the first "
-        "answer is a draft) shows how hard it is; `reference` is its best rated answer. All of "
-        "them reach reward functions. Rows of the kind `instruction` were drawn from scenes."
+        "Every question once, for online training such as GRPO and RLOO. `asked` is the number of "
+        "times that it was asked; the mean rating of first answers (`draft_rating` if the first "
+        "answer is a draft) indicates its difficulty; `reference` is its best rated answer. All "
+        "columns are passed to reward functions. Rows of the kind `instruction` are drawn from "
+        "scenes."
     ),
     kinds=(QUESTION, INSTRUCTION),
     columns=columns,

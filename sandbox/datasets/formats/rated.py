@@ -37,16 +37,16 @@ _ELSEWHERE = ("rating", "reason", "agent_label", "model", "scripted")
 
 
 def _lists(schema: Schema) -> dict[str, str]:
-    """The columns with a list of where the answers are from, by the column of a lineage."""
+    """The names of list columns, by the lineage column that they collect."""
     columns = lineage_columns(schema)
     return {name: _RENAMED.get(name, name) for name in columns if name not in _ELSEWHERE}
 
 
-def rows(about: Sequence[SourcedExchange], settings: Settings) -> Iterator[Row | Removed]:
-    """Yield one row with the answers to a question, if there are two or more."""
+def rows(same_question: Sequence[SourcedExchange], settings: Settings) -> Iterator[Row | Removed]:
+    """Yield one row with the answers to a question, if there are at least two."""
     near = NearDuplicates(settings.choices.near)
     distinct: list[Answer] = []
-    for answer in answers(about, ANSWER, settings):
+    for answer in answers(same_question, ANSWER, settings):
         if isinstance(answer, Removed):
             yield answer
         elif near.add(answer.text).any:
@@ -65,8 +65,8 @@ def _drawn(distinct: list[Answer], settings: Settings) -> list[Answer]:
     limit = settings.choices.max_per_question
     if limit is None or len(distinct) <= limit:
         return distinct
-    chance = Random(f"{settings.choices.seed}/{distinct[0].asked}")
-    return [distinct[place] for place in sorted(chance.sample(range(len(distinct)), limit))]
+    random = Random(f"{settings.choices.seed}/{distinct[0].asked}")
+    return [distinct[index] for index in sorted(random.sample(range(len(distinct)), limit))]
 
 
 def _row(drawn: Sequence[Answer], settings: Settings) -> Row:
@@ -117,9 +117,9 @@ def columns(schema: Schema) -> Columns:
 RATED = Format(
     name="rated",
     about=(
-        "Many rated answers to one question, in the columns of UltraFeedback as distilabel writes "
-        "it: `instruction`, and under `generations`, `generation_models`, `ratings` and "
-        "`rationales` an entry for each answer, as in the columns that say where each is from. "
+        "Several rated answers to one question, with the columns of UltraFeedback as written by "
+        "distilabel: `instruction`, and lists with an entry for each answer in `generations`, "
+        "`generation_models`, `ratings`, `rationales` and the lineage columns. "
         "`max_per_question` limits the answers in a row."
     ),
     kinds=(ANSWER,),

@@ -1,4 +1,4 @@
-"""The format `raters`: a row for each rating of an answer, with who gave it."""
+"""The format `raters`: one row per rating of an answer, with its rater."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ _PERSON = ("name", "age", "place", "occupation", "values")
 
 
 def needs(declaration: Declaration, choices: Choices) -> str | None:
-    """The requirement of an answer that peers or the observer rate."""
+    """What a run lacks of an answer that peers or the observer rate; None if it has one."""
     missing = needs_answers(1, declaration)
     if missing is not None:
         return missing
@@ -55,9 +55,9 @@ def needs(declaration: Declaration, choices: Choices) -> str | None:
     return None if rated.intersection(declaration.answers) else wanted
 
 
-def rows(about: Sequence[SourcedExchange], settings: Settings) -> Iterator[Row | Removed]:
+def rows(same_question: Sequence[SourcedExchange], settings: Settings) -> Iterator[Row | Removed]:
     """Yield the peers' ratings, then the observer's."""
-    for sourced in about:
+    for sourced in same_question:
         yield from _peers(sourced, settings)
         yield from _observer(sourced, settings)
 
@@ -80,12 +80,12 @@ def _peers(sourced: SourcedExchange, settings: Settings) -> Iterator[Row | Remov
 
 
 def _observer(sourced: SourcedExchange, settings: Settings) -> Iterator[Row | Removed]:
-    nobody = dict.fromkeys(("rater", "rater_label", *(f"rater_{name}" for name in _PERSON)))
+    no_agent = dict.fromkeys(("rater", "rater_label", *(f"rater_{name}" for name in _PERSON)))
     answers = sourced.origin.declaration.answers
     for seen in sourced.exchange.observations:
         if seen.stage in answers and seen.agent is None:
             name = sourced.id(seen.stage, OBSERVER, seen.scale)
-            rater = {**nobody, "scale": seen.scale}
+            rater = {**no_agent, "scale": seen.scale}
             yield _row(sourced, OBSERVER, name, seen.stage, seen, rater, settings)
 
 
@@ -145,7 +145,7 @@ def _rating_type(schema: Schema) -> str:
 
 
 def columns(schema: Schema) -> Columns:
-    """The columns: an answer, its rating, who gave it, and where the answer is from."""
+    """The columns: an answer, its rating, the rater, and lineage."""
     lineage = lineage_columns(schema)
     return {
         "prompt": MESSAGES,
@@ -171,9 +171,9 @@ def columns(schema: Schema) -> Columns:
 RATERS = Format(
     name="raters",
     about=(
-        "A row for each rating, with who gave it, as HelpSteer3 keeps every annotator: `response` "
-        "to `prompt`, `rating` on `scale`, `reason`, and who the rater is. Rows of the kind `peer` "
-        "are ratings by agents; those of the kind `observer` are by a model without memory and "
+        "One row per rating, as in HelpSteer3, which keeps every annotator: `response` to "
+        "`prompt`, `rating` on `scale`, `reason`, and the rater. Rows of the kind `peer` are "
+        "ratings by agents; those of the kind `observer` are by a model without memory and "
         "persona. `expected` is the expected rating from the probabilities of the labels, where "
         "the backend returns them."
     ),

@@ -1,4 +1,4 @@
-"""The format `sft`: answers worth imitating, as conversations."""
+"""The format `sft`: well rated answers, as conversations."""
 
 from __future__ import annotations
 
@@ -25,10 +25,10 @@ from sandbox.datasets.source import SourcedExchange
 NOT_BEST = {"exchange": "not the best of its exchange", "question": "not the best of its question"}
 
 
-def rows(about: Sequence[SourcedExchange], settings: Settings) -> Iterator[Row | Removed]:
-    """Yield the best answers, if they are good enough, and the answers to instructions."""
+def rows(same_question: Sequence[SourcedExchange], settings: Settings) -> Iterator[Row | Removed]:
+    """Yield the best answers rated `min_rating` or better, and the answers to instructions."""
     rated: list[Answer] = []
-    for found in answers(about, ANSWER, settings):
+    for found in answers(same_question, ANSWER, settings):
         if isinstance(found, Removed):
             yield found
         else:
@@ -38,11 +38,11 @@ def rows(about: Sequence[SourcedExchange], settings: Settings) -> Iterator[Row |
         for answer in group:
             rule = _rule(answer, top, settings)
             yield _row(ANSWER, answer) if rule is None else Removed(ANSWER, rule, answer.id)
-    yield from (_row(INSTRUCTION, answer) for answer in instructed(about, settings))
+    yield from (_row(INSTRUCTION, answer) for answer in instructed(same_question, settings))
 
 
 def _groups(rated: Sequence[Answer], settings: Settings) -> Iterator[list[Answer]]:
-    """Yield the groups of answers whose best one is taken."""
+    """Yield the groups of answers from each of which the best one is selected."""
     if settings.choices.pick == "exchange":
         for _, group in groupby(rated, key=lambda answer: answer.sourced.id()):
             yield list(group)
@@ -64,16 +64,16 @@ def _row(kind: str, answer: Answer) -> Row:
 
 
 def columns(schema: Schema) -> Columns:
-    """The columns: a conversation, and where its answer is from."""
+    """The columns: a conversation, and the lineage of its answer."""
     return {"messages": MESSAGES, "kind": "string", **lineage_columns(schema)}
 
 
 SFT = Format(
     name="sft",
     about=(
-        "Conversations for supervised fine-tuning: `messages` is a question and an answer that is "
-        "worth imitating. Rows of the kind `instruction` answer instructions drawn from scenes; "
-        "nobody rates these, so the default mix leaves them out."
+        "Conversations for supervised fine-tuning: `messages` is a question and a well rated "
+        "answer. Rows of the kind `instruction` answer instructions drawn from scenes; these are "
+        "not rated, so the default mix excludes them."
     ),
     kinds=(ANSWER, INSTRUCTION),
     columns=columns,

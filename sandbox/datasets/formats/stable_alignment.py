@@ -1,9 +1,9 @@
 """The format `stable-alignment`: rated responses for contrastive preference optimisation.
 
 The three kinds of samples and their mix are those of Liu et al., "Training Socially Aligned
-Language Models in Simulated Human Society" (arXiv 2305.16960); the wording is our own. Unlike the
-authors' code, an unreadable rating makes no sample, feedback stays with the peer who gave it, and
-equal responses are removed only where they answer the same query.
+Language Models in Simulated Human Society" (arXiv 2305.16960); the prompts are our own. Unlike in
+the authors' code, an unparseable rating gives no sample, feedback is attributed to its rater, and
+equal responses are removed only if they answer the same query.
 
 The paper's scores run from 1 to 7, and its loss takes higher ones as better. Ratings on another
 scale are mapped to that range linearly, the better end to 7.
@@ -55,7 +55,7 @@ NO_REASON = "no comment"
 
 
 class Response(NamedTuple):
-    """A response with its score from 1 to 7, the name of its model, and where it is from."""
+    """A response with its score from 1 to 7, the name of its model, and its lineage."""
 
     sourced: SourcedExchange
     text: str
@@ -65,7 +65,7 @@ class Response(NamedTuple):
 
 
 def needs(declaration: Declaration, choices: Choices) -> str | None:
-    """The requirement of two rated answers: before and after the peers' comments."""
+    """What a run lacks of two rated answers, before and after the comments; None if it has them."""
     return needs_answers(2, declaration) or needs_ratings(declaration, choices)
 
 
@@ -82,11 +82,11 @@ def template(instruction: str, text: str = "") -> str:
     return f"### Instruction:\n{instruction}\n\n{given}### Response:"
 
 
-def rows(about: Sequence[SourcedExchange], settings: Settings) -> Iterator[Row | Removed]:
+def rows(same_question: Sequence[SourcedExchange], settings: Settings) -> Iterator[Row | Removed]:
     """Yield the samples about one question, without repeated responses to the same query."""
     near: dict[str, NearDuplicates] = {}
     imitated: list[Response] = []
-    for sourced in about:
+    for sourced in same_question:
         for kind, query, name, outcome in _candidates(sourced, settings):
             if isinstance(outcome, str):
                 yield Removed(kind, outcome, name)
@@ -99,7 +99,7 @@ def rows(about: Sequence[SourcedExchange], settings: Settings) -> Iterator[Row |
             else:
                 yield _row(kind, query, [outcome], settings.rated_on)
     if imitated:
-        query = template(about[0].exchange.question)
+        query = template(same_question[0].exchange.question)
         yield _row(IMITATION, query, imitated, settings.rated_on)
 
 
@@ -151,7 +151,7 @@ def _candidates(
 
 
 def _shown(sourced: SourcedExchange, stage: str) -> str:
-    """The question with the answer of a stage, as a query shows them."""
+    """The question with the answer of a stage, as part of a query."""
     exchange = sourced.exchange
     return f"Question: {exchange.question}\n\nAnswer: {exchange.texts.get(stage) or ''}"
 
@@ -232,11 +232,11 @@ def _revised(
 
 
 def harshest_last(ratings: Iterable[GivenRating], peers: Scale | None) -> list[GivenRating]:
-    """The readable ratings with a reason, best first; equal ones in their order."""
-    whole = [given for given in ratings if given.rating is not None and given.reason is not None]
+    """The parsed ratings with a reason, best first; ties in their order."""
+    usable = [given for given in ratings if given.rating is not None and given.reason is not None]
     if peers is None:
-        return whole
-    return sorted(whole, key=lambda given: -goodness(given.rating or 0, peers))
+        return usable
+    return sorted(usable, key=lambda given: -goodness(given.rating or 0, peers))
 
 
 def columns(schema: Schema) -> Columns:
@@ -255,9 +255,9 @@ STABLE_ALIGNMENT = Format(
         "Rated responses for contrastive preference optimisation: one JSON array of objects with "
         "`query` (a short Alpaca template), and under `responses`, `scores` and `models` an entry "
         "for each response. Scores run from 1 to 7, higher is better; ratings on another scale are "
-        "mapped to that range linearly, the better end to 7. Line n of the lineage file says where "
-        "element n is from. `imitation`: a question, and all its rated answers. `self_critic`: a "
-        "question, the answer that peers rate and a request to comment; a peer's comment, scored "
+        "mapped to that range linearly, the better end to 7. Line n of the lineage file is the "
+        "lineage of element n. `imitation`: a question, and all its rated answers. `self_critic`: "
+        "a question, the answer that peers rate and a request to comment; a peer's comment, scored "
         "with the rating that this peer gave. `realignment`: a question, the first answer and a "
         "request to comment and revise; the peers' comments, the harshest last, and the last "
         "answer, only where the observer rates it better than the first one and better than the "

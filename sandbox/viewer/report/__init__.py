@@ -1,1 +1,1 @@
-"""Reports: a run as one page or one Markdown file, for a colleague or an appendix."""
+"""Reports: a run as a standalone HTML page or a Markdown file with figures."""

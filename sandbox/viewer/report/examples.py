@@ -17,13 +17,13 @@ from storage.scenes import Scene
 
 
 class Score(NamedTuple):
-    """What the observer gave a stage on a scale.
+    """The observer's rating of a stage on a scale.
 
     Attributes:
         scale: the scale.
-        rating: None where it could not be parsed.
-        before: the rating of the stage before; None where there is none.
-        status: of the observer's reply.
+        rating: None if it could not be parsed.
+        before: the rating of the previous stage; None if there is none.
+        status: the status of the observer's reply.
     """
 
     scale: Scale
@@ -33,14 +33,14 @@ class Score(NamedTuple):
 
 
 class ShownStage(NamedTuple):
-    """A stage of an exchange, as it is laid out.
+    """A stage of an exchange, prepared for the template.
 
     Attributes:
         stage: its declaration.
-        text: None where it is missing.
-        changes: how it differs from the stage before; None for the first stage, and where either
-            text is missing.
-        scores: on every scale on which it was rated.
+        text: None if it is missing.
+        changes: the diff against the previous stage; None for the first stage, and if either text
+            is missing.
+        scores: one for each scale on which it was rated.
         ratings: the peers' ratings of it.
     """
 
@@ -52,13 +52,13 @@ class ShownStage(NamedTuple):
 
 
 class Example(NamedTuple):
-    """An exchange to read.
+    """An example exchange.
 
     Attributes:
-        title: why it is shown.
-        exchange: with its texts.
-        stages: in order.
-        scene: what was played after the first stage, in a sentence; empty without a scene.
+        title: why it was selected.
+        exchange: the exchange.
+        stages: its stages, in order.
+        scene: a summary of the scene after the first stage; empty without a scene.
     """
 
     title: str
@@ -68,23 +68,23 @@ class Example(NamedTuple):
 
 
 def examples(reader: Reader, declared: Declaration) -> list[Example]:
-    """The exchanges to read, each once; without a score the first that is complete."""
-    found: dict[int, str] = {}
-    for title, query in _wanted(reader, declared):
-        number = reader.scalar(query.where(_episodes.c.id.not_in(found)).limit(1))
+    """Select the examples, each exchange once; without scores the first complete exchange."""
+    titles: dict[int, str] = {}
+    for title, query in _queries(reader, declared):
+        number = reader.scalar(query.where(_episodes.c.id.not_in(titles)).limit(1))
         if number is not None:
-            found[int(number)] = title
-    if not found:
+            titles[int(number)] = title
+    if not titles:
         first = reader.scalar(_complete(reader, declared).order_by(_episodes.c.id).limit(1))
-        found |= {} if first is None else {int(first): "An exchange"}
-    return [_example(reader, declared, id - reader.base, title) for id, title in found.items()]
+        titles |= {} if first is None else {int(first): "An exchange"}
+    return [_example(reader, declared, id - reader.base, title) for id, title in titles.items()]
 
 
 _episodes = tables.episodes
 
 
 def _complete(reader: Reader, declared: Declaration) -> Select[Any]:
-    """The ids of complete exchanges that have all texts, as a query."""
+    """A query of the ids of complete exchanges that have the texts of all stages."""
     e, t = _episodes, tables.stage_texts
     texts = select(func.count()).select_from(t).where(t.c.episode_id == e.c.id).scalar_subquery()
     return select(e.c.id).where(
@@ -95,8 +95,8 @@ def _complete(reader: Reader, declared: Declaration) -> Select[Any]:
     )
 
 
-def _wanted(reader: Reader, declared: Declaration) -> Iterator[tuple[str, Select[Any]]]:
-    """Queries for the exchanges; of several that fit alike, the first with the fewest gaps."""
+def _queries(reader: Reader, declared: Declaration) -> Iterator[tuple[str, Select[Any]]]:
+    """Titles and queries of the examples; ties go to the fewest missing ratings, then the first."""
     main = declared.main
     if main is None:
         return
@@ -128,13 +128,13 @@ def _wanted(reader: Reader, declared: Declaration) -> Iterator[tuple[str, Select
 
 
 def _rated(declared: Declaration, scale: Scale) -> list[Measure]:
-    """The measures of the first and the last stage that is rated on a scale."""
+    """The scores of the first and the last stage that are rated on a scale."""
     rated = [one for one in declared.measures if one.kind == "score" and one.scale == scale]
     return rated[:1] + rated[1:][-1:]
 
 
 def _distance(values: Sequence[ColumnElement[float]], means: Any) -> ColumnElement[float]:
-    """The sum of the distances of values from their means."""
+    """The sum of the absolute deviations of values from their means."""
     distances = [func.abs(v - float(mean)) for v, mean in zip(values, means, strict=True)]
     total: ColumnElement[float] = distances[0]
     for distance in distances[1:]:
@@ -143,10 +143,10 @@ def _distance(values: Sequence[ColumnElement[float]], means: Any) -> ColumnEleme
 
 
 def _example(reader: Reader, declared: Declaration, number: int, title: str) -> Example:
-    found = exchange(reader, number)
-    assert found is not None
-    scene = "" if found.scene is None else _scene_in_words(found.scene)
-    return Example(title, found, list(_stages(found, declared)), scene)
+    read = exchange(reader, number)
+    assert read is not None
+    scene = "" if read.scene is None else _scene_summary(read.scene)
+    return Example(title, read, list(_stages(read, declared)), scene)
 
 
 def _stages(one: Exchange, declared: Declaration) -> Iterator[ShownStage]:
@@ -174,10 +174,10 @@ def _scores(
             yield Score(scale, one.score(stage, scale.name), earlier, seen.status)
 
 
-def _scene_in_words(scene: Scene) -> str:
+def _scene_summary(scene: Scene) -> str:
     acts = scene.acts
     refused, harmful = sum(act.passed is False for act in acts), sum(bool(act.harm) for act in acts)
     return (
-        f"{len(scene.parts)} people were on stage. Of {len(acts)} acts the modulator refused "
-        f"{refused}, and {harmful} did harm."
+        f"The scene has {len(scene.parts)} characters. The modulator refused {refused} of "
+        f"{len(acts)} acts, and {harmful} did harm."
     )

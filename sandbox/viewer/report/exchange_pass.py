@@ -1,4 +1,4 @@
-"""One pass over all complete exchanges of a run, for what no summary in the database has."""
+"""One pass over all complete exchanges of a run, for statistics without a summary table."""
 
 from __future__ import annotations
 
@@ -22,8 +22,8 @@ class ExchangePass(NamedTuple):
     """The results of a pass.
 
     Attributes:
-        survey: agreement, lengths, failures.
-        raters: the influence of every rater, the most central first.
+        survey: statistics of agreement, lengths and failures.
+        raters: the influence of every rater, by decreasing centrality.
     """
 
     survey: Survey
@@ -31,9 +31,9 @@ class ExchangePass(NamedTuple):
 
 
 def exchange_pass(reader: Reader) -> ExchangePass:
-    """Read all complete exchanges, some at a time.
+    """Read all complete exchanges, in batches.
 
-    Memory grows by what a `Survey` and `influences` keep: some 50 bytes a rating.
+    Memory grows by what a `Survey` and `influences` store: about 50 bytes per rating.
     """
     with snapshot(reader) as connection:
         origin = Origin.single(reader, connection)
@@ -54,6 +54,6 @@ def _complete(reader: Reader, connection: Connection) -> Iterator[Exchange]:
 
 def _counted(rows: Iterator[Exchange], survey: Survey, origin: Origin) -> Iterator[Exchange]:
     questions: Mapping[str, Any] = {}
-    for one in rows:
-        survey.add(SourcedExchange(origin, 0, one, questions))
-        yield one
+    for exchange in rows:
+        survey.add(SourcedExchange(origin, 0, exchange, questions))
+        yield exchange

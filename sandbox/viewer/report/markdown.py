@@ -1,4 +1,4 @@
-"""Reports in Markdown: everything that is put into the template is escaped, unless it is `Md`."""
+"""Reports in Markdown: the template environment escapes every value that is not `Md`."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from urllib.parse import quote
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from sandbox.reading.text_diff import Piece
-from sandbox.text import duration, visible
-from sandbox.viewer.filters import decimal, signed, whole
+from sandbox.text import duration, escape_controls
+from sandbox.viewer.filters import decimal, integer, signed
 from sandbox.viewer.report.tables import Cell, Table
 
 _MARKUP = re.compile(r"[\\`*_\[\]<>|#$~&@]|:(?=//)|(?<=www)\.", re.IGNORECASE)
@@ -19,33 +19,33 @@ _MARKS = {"same": ("", ""), "gone": ("[-", "-]"), "new": ("{+", "+}")}
 
 
 class Md(str):
-    """Text that is Markdown already."""
+    """Text that is already Markdown and is not escaped."""
 
 
 def inline(value: object) -> Md:
-    """Somebody's text within a line, in which nothing is markup, a link or another line."""
+    """Escape a text for use within a line: no markup, links or line breaks."""
     return value if isinstance(value, Md) else Md(_MARKUP.sub(r"\\\g<0>", _line(value)))
 
 
 def _line(value: object) -> str:
-    return " ".join(visible(value).split())
+    return " ".join(escape_controls(value).split())
 
 
 def fence(text: object, language: str = "text") -> Md:
-    """A text by itself, between fences that are longer than any run of backticks in it."""
-    shown = visible(text)
+    """A fenced code block, with a fence longer than any run of backticks in the text."""
+    shown = escape_controls(text)
     longest = max((len(run) for run in re.findall("`+", shown)), default=0)
     ticks = "`" * max(3, longest + 1)
     return Md(f"{ticks}{language}\n{shown}\n{ticks}")
 
 
-def changed(pieces: Sequence[Piece]) -> Md:
-    """A changed text between fences, with what is gone [-so-] and what is new {+so+}."""
+def word_diff(pieces: Sequence[Piece]) -> Md:
+    """A fenced diff in the style of ``git diff --word-diff``: [-deleted-] {+inserted+}."""
     return fence("".join(map(_marked, pieces)))
 
 
 def _marked(piece: Piece) -> str:
-    """The marks stand close around the words; white space stays outside."""
+    """Put the markers directly around the words, with white space outside."""
     text, (before, after) = piece.text, _MARKS[piece.kind]
     bare = text.strip()
     if not bare:
@@ -54,10 +54,10 @@ def _marked(piece: Piece) -> str:
     return f"{lead}{before}{bare}{after}{trail}"
 
 
-def table(one: Table) -> Md:
-    """A table, with what stands in small behind the text."""
-    aligned = ["---" if place < one.words else "---:" for place in range(len(one.columns))]
-    return Md("\n".join(_rows([[Cell(name) for name in one.columns], aligned, *one.rows])))
+def table(table: Table) -> Md:
+    """A Markdown table; the detail of a cell follows its text in parentheses."""
+    rule = ["---" if index < table.text_columns else "---:" for index in range(len(table.columns))]
+    return Md("\n".join(_rows([[Cell(name) for name in table.columns], rule, *table.rows])))
 
 
 def _rows(rows: Sequence[Sequence[Cell | str]]) -> Iterator[str]:
@@ -69,22 +69,22 @@ def _cell(cell: Cell) -> str:
     return inline(cell.text) + (f" ({inline(cell.detail)})" if cell.detail else "")
 
 
-def address(path: str) -> Md:
-    """A path as the target of a link."""
+def link_target(path: str) -> Md:
+    """A path, quoted as the target of a link."""
     return Md(quote(path))
 
 
 def environment() -> Environment:
-    """The templates, which escape everything that they are given."""
-    made = Environment(
+    """The Jinja environment of Markdown reports; `inline` escapes every value."""
+    templates = Environment(
         loader=PackageLoader("sandbox.viewer"),
-        autoescape=False,  # that is for HTML; `inline` escapes
+        autoescape=False,  # it would escape HTML, not Markdown
         undefined=StrictUndefined,
         finalize=inline,
         trim_blocks=True,
         lstrip_blocks=True,
         keep_trailing_newline=True,
     )
-    filters: list[Any] = [fence, changed, table, address, decimal, signed, whole, duration]
-    made.filters.update({one.__name__: one for one in filters})
-    return made
+    filters: list[Any] = [fence, word_diff, table, link_target, decimal, signed, integer, duration]
+    templates.filters.update({function.__name__: function for function in filters})
+    return templates

@@ -1,4 +1,4 @@
-"""How the numbers of a report are computed: every scale, measure, interval and exclusion."""
+"""The methods section of a report: how every number is computed."""
 
 from __future__ import annotations
 
@@ -20,45 +20,45 @@ class Method(NamedTuple):
 
 _FAILED = Method(
     "Failed",
-    "An exchange fails where a call gets no usable reply after all attempts. It is counted as "
-    "failed; what was said before still counts, and the rest is missing.",
+    "An exchange fails if a call has no usable reply after all attempts. It is counted as "
+    "failed; the texts and ratings recorded before the failure count, the others are missing.",
 )
 
 _MISSING = Method(
     "Missing",
-    "A rating that could not be parsed (the reply was cut off by the token limit, empty, "
-    "unreadable, or the call failed) is missing. It enters no mean, no share and no figure, and "
-    "no number stands for it.",
+    "A rating is missing if the reply was truncated by the token limit (cut), empty or unparseable "
+    "(unreadable), or if the call failed. Missing ratings are excluded from all means, shares and "
+    "figures; they are never imputed.",
 )
 
 _INTERVALS = (
     Method(
         "Intervals of one round",
-        "95 %, by Student's t over the exchanges of the round, taken as independent; there is none "
-        "for fewer than two. The bands of the curves are computed from single ratings in the same "
-        "way.",
+        "95 %, by Student's t over the exchanges of the round, treated as independent; not defined "
+        "for fewer than two. The bands of the curves are computed in the same way from "
+        "individual ratings.",
     ),
     Method(
         "Intervals over all rounds",
-        "95 %, with a standard error that is cluster-robust by author, since an author resembles "
-        "itself from round to round, and Student's t with one degree of freedom less than there "
-        "are authors; exchanges without an author count as independent. All intervals are about "
-        "this run and not about other seeds, and nothing corrects for looking at several.",
+        "95 %, with standard errors clustered by author, because the exchanges of one author are "
+        "correlated, and Student's t with one degree of freedom less than there are authors; "
+        "exchanges without an author are treated as independent. Intervals describe this run, not "
+        "the variation between seeds, and are not corrected for multiple comparisons.",
     ),
 )
 
 _LAST = (
     Method(
         "Calls and tokens",
-        "A call is one request to a model; asking again after an unusable reply is another call. "
-        "Tokens are as the backend counts them, and the share from the prefix cache is that of "
-        "prompts for which the backend reports it.",
+        "A call is one request to a model; a retry after an unusable reply is another call. Tokens "
+        "are counted by the backend. The share from the prefix cache is computed over the prompts "
+        "for which the backend reports it.",
     ),
     Method(
         "Digest",
         "A SHA-256 over all texts and ratings of a finished run, without times: two runs with the "
-        "same digest are the same. Config paths are shown by their last part, and addresses not at "
-        "all.",
+        "same digest are identical. Paths in the config are reduced to their last component, and "
+        "URLs are removed.",
     ),
 )
 
@@ -87,18 +87,16 @@ def methods(declared: Declaration, scenes: bool) -> list[Method]:
 def _exchange(declared: Declaration, scenes: bool) -> str:
     stages = " and then ".join(f"the {stage.title}" for stage in declared.stages)
     scene = (
-        " After the first of them a model plays out in a scene what it would lead to."
-        if scenes
-        else ""
+        " After the first stage, a model simulates its consequences in a scene." if scenes else ""
     )
     peers = (
         ""
         if declared.peers is None
-        else f" Other agents rate {_listed(declared, declared.peers)} and say why."
+        else f" Other agents rate {_listed(declared, declared.peers)} and give reasons."
     )
     return (
         f"One episode of the world, about one question; it records {stages}.{scene}{peers} Only "
-        "complete exchanges count, about which nothing more will be written."
+        "complete exchanges are counted; an exchange in progress is not."
     )
 
 
@@ -116,13 +114,17 @@ def _scale(scale: Scale, declared: Declaration) -> str:
     better = f"{numbers} from {scale.range}, {scale.better}er is better".replace("-", "\u2212")
     if scale.rater == "peers":
         return (
-            f"{better}, that other agents give {what}, as the persona that they are and with what "
-            "they remember; they are asked in the words of the world's prompt template."
+            f"{better}, given to {what} by other agents, with persona and memory in the prompt; "
+            "the question is part of the world's prompt template."
         )
-    several = "" if scale.subject == "stage" else " The score of an exchange is their mean."
+    several = (
+        ""
+        if scale.subject == "stage"
+        else " The score of an exchange is the mean of these ratings."
+    )
     return (
-        f"{better}, that the observer, a model with neither a persona nor a memory, gives {what}. "
-        f"It is asked: \u201c{scale.question}\u201d{several}"
+        f"{better}, given to {what} by the observer, a model without persona or memory. "
+        f"Question: \u201c{scale.question}\u201d{several}"
     )
 
 
@@ -132,16 +134,17 @@ def _gains(declared: Declaration) -> Iterator[Method]:
         return
     pairs = dict.fromkeys((one.stage, one.base or "") for one in gains)
     which = " or ".join(
-        f"the {stage_title(declared, last)} less that of the {stage_title(declared, first)}"
+        f"the {stage_title(declared, last)} minus that of the {stage_title(declared, first)}"
         for last, first in pairs
     )
     low = any(one.scale.better == "low" for one in gains)
-    sign = " Where lower is better its sign is reversed, so that a gain is an improvement."
+    sign = " If lower is better, the sign is reversed, so that a positive gain is an improvement."
     yield Method(
         "Gain; better, equal, worse",
-        f"The gain is the rating of {which}, over exchanges in which both could be parsed."
-        f"{sign if low else ''} The shares are those of gains above, at and below 0. Means of a "
-        "stage are over all its ratings, so that their difference can differ from the gain.",
+        f"The gain is the rating of {which}, over exchanges in which both were parsed."
+        f"{sign if low else ''} The shares are those of gains above, equal to and below 0. The "
+        "mean of a stage is over all its ratings, so the difference of two means can differ from "
+        "the mean gain.",
     )
 
 
@@ -150,8 +153,8 @@ def _front(declared: Declaration) -> Iterator[Method]:
         x, y = declared.observed[:2]
         yield Method(
             "Pareto front",
-            f"The rounds whose means of {x.title} and {y.title} no other round reaches on both "
-            "scales and beats on one.",
+            f"The rounds that no other round dominates: none has means of {x.title} and {y.title} "
+            "that are at least as good on both scales and better on one.",
         )
 
 
@@ -159,25 +162,25 @@ def _of_peers(declared: Declaration, peers: Scale) -> Iterator[Method]:
     rated = _listed(declared, peers)
     answer = stage_title(declared, declared.answers[-1]) if declared.answers else ""
     yield Method(
-        "Who rates high",
-        f"An agent's rating less the mean of the other peers' ratings of the same text ({rated}), "
-        "averaged over the texts that others rated too; the interval takes texts as independent.",
+        "Rater leniency",
+        f"An agent's rating minus the mean of the other peers' ratings of the same text ({rated}), "
+        "averaged over the texts that others rated too; the interval treats texts as independent.",
     )
     yield Method(
         "Krippendorff's alpha",
-        "Agreement beyond chance for ordinal ratings of the same text, of texts with two ratings "
-        "or more; below 0 raters disagree more than by chance. In \u201cpeers and the "
-        "observer\u201d the observer is one more rater. Of more than 20,000 texts as many or "
-        "fewer, evenly spread, are used.",
+        "Agreement beyond chance of ordinal ratings of the same text, over texts with at least two "
+        "ratings; below 0 raters disagree more than by chance. In \u201cpeers and the "
+        "observer\u201d the observer counts as an additional rater. Of more than 20,000 texts, an "
+        "evenly spaced subset of at most 20,000 is used.",
     )
     if answer:
         yield Method(
-            "Taken up, centrality",
-            f"Advice is taken up by the share of the new words of the {answer} (of four letters or "
-            "more, not in the text that was rated) that occur in a rater's reason; other wordings "
-            "of the same thought are not recognized. Centrality is PageRank in the graph from "
-            "authors to raters, weighted by that share. The gain is that of the exchanges that an "
-            "agent rated, which is no proof that it caused it.",
+            "Advice adopted, PageRank",
+            f"Advice adopted is the share of the new words of the {answer} (at least four letters, "
+            "not in the text that was rated) that occur in the rater's reason; paraphrases are not "
+            "detected. PageRank is computed in the graph from authors to raters, weighted by that "
+            "share. The authors' gain is the mean gain of the exchanges that an agent rated; it "
+            "does not show that the rater caused it.",
         )
 
 
@@ -188,28 +191,28 @@ def _of_main(declared: Declaration) -> Iterator[Method]:
         return
     stage, bands = stage_title(declared, final.stage), Bands.of(main)
     yield Method(
-        "Resemblance",
-        "Assortativity of the graph of neighbours (Newman, 2003): 1 where all neighbours are "
-        "alike, 0 as by chance, \u22121 where they are opposites. Scores are the ratings of "
-        f"{main.title} of the {stage} in the last round. A cluster is a connected group of "
+        "Neighbourhood statistics",
+        "Assortativity of the graph of neighbours (Newman, 2003): 1 if all neighbours are "
+        "alike, 0 as by chance, \u22121 if they are opposites. Scores are the ratings of "
+        f"{main.title} of the {stage} in the last round. A cluster is a connected component of "
         f"neighbours whose scores are all low (up to {bands.low:g}), middle or high (above "
         f"{bands.middle:g}).",
     )
     yield Method(
         f"Length and {main.title}",
-        "Pearson's correlation of the number of characters of a text and the observer's rating of "
-        f"its {main.title}, over all stages that are rated.",
+        "Pearson's correlation between the number of characters of a text and the observer's "
+        f"rating of its {main.title}, over all rated stages.",
     )
-    yield Method("Exchanges that are shown", _shown(declared, main))
+    yield Method("Selection of example exchanges", _shown(declared, main))
 
 
 def _shown(declared: Declaration, main: Scale) -> str:
     extremes = (
         f"The largest gain and the largest loss in {main.title}"
         if declared.gain(main) is not None
-        else f"The best and the worst rated in {main.title}"
+        else f"The best and the worst rated exchange in {main.title}"
     )
     return (
-        f"{extremes}, and the exchange whose ratings of {main.title} are nearest to their means; "
-        "of several alike the one with the fewest missing ratings, then the first."
+        f"{extremes}, and the exchange whose ratings of {main.title} are closest to their means; "
+        "ties are resolved by the fewest missing ratings, then by the exchange number."
     )

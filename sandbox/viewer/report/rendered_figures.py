@@ -15,20 +15,20 @@ from sandbox.reading.pictures import png
 from sandbox.viewer.downloads import lines
 
 TYPES = {"svg": "image/svg+xml", "png": "image/png", "csv": "text/csv"}
-"""The file types that a figure is written as, with their media types."""
+"""The media type of each file type that a figure is written as."""
 
-_WIDTH = 420  # of a figure on a page: two stand side by side, and one fits a phone
-_LONG = 12  # agents in a list
+_WIDTH = 420  # pixels: two figures fit side by side, and one fits on a phone
+_LONG = 12  # agents in a figure with a row for each
 _ROLES = re.compile(r' role="graphics-[a-z]+"| aria-roledescription="[^"]*"')
 _NAMESPACES = re.compile(r' xmlns(?::xlink)?="[^"]*"')
 
 
 class RenderedFigure(NamedTuple):
-    """A figure with its files.
+    """A figure rendered as files.
 
     Attributes:
-        figure: its rows and their chart.
-        files: the content of each of `TYPES`.
+        figure: the rows and their chart.
+        files: the content of the file of each of `TYPES`.
     """
 
     figure: Figure
@@ -36,24 +36,24 @@ class RenderedFigure(NamedTuple):
 
     @classmethod
     def of(cls, figure: Figure) -> RenderedFigure:
-        """Render a figure; the same figure always gives the same files."""
+        """Render a figure deterministically."""
         svg = figure.svg(width=_WIDTH)
         table = "".join(lines(figure.rows, "csv", figure.columns))
         return cls(figure, {"svg": svg.encode(), "png": png(svg), "csv": table.encode()})
 
     @property
     def is_long(self) -> bool:
-        """Whether it is too high to stand beside another figure."""
+        """Whether it is too tall to be placed beside another figure."""
         return len(self.figure.rows) > _LONG and self.figure.name == "bias"
 
     def inline(self, dark: bool) -> Markup:
-        """The SVG of a theme, to be put into a page beside other SVGs."""
+        """The SVG for a theme, without the attributes that inline SVG does not need."""
         svg = self.figure.svg(dark, _WIDTH) if dark else self.files["svg"].decode()
         head, body, rest = svg.partition(">")
         return Markup(_NAMESPACES.sub("", head) + body + _ROLES.sub("", rest))
 
     def links(self) -> Iterator[tuple[str, str]]:
-        """The files as data URLs: the name of the type, and the URL."""
+        """The type and the data URL of each file."""
         for kind, data in self.files.items():
             yield kind.upper(), f"data:{TYPES[kind]};base64,{b64encode(data).decode()}"
 

@@ -1,4 +1,4 @@
-"""Reports: a run as one page that can be mailed, or as Markdown with a folder of figures."""
+"""Writes reports: a standalone HTML page, or Markdown with a folder of figures."""
 
 from __future__ import annotations
 
@@ -24,11 +24,11 @@ from sandbox.text import short
 from sandbox.viewer import filters
 from sandbox.viewer.app import STATIC
 from sandbox.viewer.report import markdown, tables
-from sandbox.viewer.report.earlier_files import foreign
 from sandbox.viewer.report.examples import examples
 from sandbox.viewer.report.exchange_pass import exchange_pass
 from sandbox.viewer.report.methods import methods
 from sandbox.viewer.report.rendered_figures import RenderedFigure
+from sandbox.viewer.report.written_files import find_unknown_file
 from storage.database import Address
 from storage.errors import InputError
 from storage.model_names import ModelUsage, model_usage
@@ -42,15 +42,15 @@ _STYLES = ("colours.css", "app.css", "parts.css", "report.css")
 _ADDRESS = re.compile(r"\w+://\S+")
 
 
-class Written(NamedTuple):
-    """A report that was written.
+class ReportResult(NamedTuple):
+    """The result of writing a report.
 
     Attributes:
-        run: the run's name.
-        out: the file.
+        run: the name of the run.
+        out: the path of the file.
         format: one of `FORMATS`.
         figures: the names of its figures.
-        bytes: how large it is, with its figures.
+        bytes: the size, including figures.
     """
 
     run: str
@@ -60,24 +60,24 @@ class Written(NamedTuple):
     bytes: int
 
     @property
-    def words(self) -> str:
-        """The same for people."""
+    def summary(self) -> str:
+        """One line for the terminal."""
         beside = self.format == "md" and self.figures
-        folder = f" with {figures_of(Path(self.out))}/" if beside else ""
+        folder = f" with {figure_folder(Path(self.out))}/" if beside else ""
         size = f"{len(self.figures)} figures, {self.bytes / 1e6:.1f} MB"
         return f"{self.out}{folder}: {size}"
 
 
 def report(
-    reader: Reader, place: Address, out: Path, format: str | None = None, overwrite: bool = False
-) -> Written:
-    """Write a report of a run, whole or not at all.
+    reader: Reader, address: Address, out: Path, format: str | None = None, overwrite: bool = False
+) -> ReportResult:
+    """Write a report of a run, atomically.
 
     Args:
-        reader: the run; it may still be going on.
-        place: where it lives.
-        out: the file; figures of Markdown go into a folder beside it, `figures_of(out)`.
-        format: one of `FORMATS`; None: what the name of the file ends in.
+        reader: the run; it may be in progress.
+        address: the database and name of the run.
+        out: the file; the figures of a Markdown report are written to `figure_folder(out)`.
+        format: one of `FORMATS`; None: follows from the suffix of `out`.
         overwrite: replace an earlier report.
 
     Raises:
@@ -86,13 +86,13 @@ def report(
     kind = _format(out, format)
     check_new_file(out, overwrite)
     try:
-        found, rendered = gathered(reader, place)
+        values, rendered = template_values(reader, address)
         write = _write_html if kind == "html" else _write_markdown
-        size = write(found, rendered, out, overwrite)
+        size = write(values, rendered, out, overwrite)
     except OSError as error:
         raise InputError(f"out: {out}: cannot be written: {error.strerror or error}") from None
-    names = [one.figure.name for one in rendered]
-    return Written(reader.run.name, str(out), kind, names, size)
+    names = [item.figure.name for item in rendered]
+    return ReportResult(reader.run.name, str(out), kind, names, size)
 
 
 def _format(out: Path, format: str | None) -> str:
@@ -101,43 +101,43 @@ def _format(out: Path, format: str | None) -> str:
         return kind
     if format is not None:
         raise InputError(f"format: found {format!r}; expected one of {', '.join(FORMATS)}")
-    raise InputError(f"out: found {str(out)!r}; expected a name that ends in .html or .md")
+    raise InputError(f"out: found {str(out)!r}; expected a name ending in .html or .md")
 
 
-def figures_of(out: Path) -> Path:
-    """The folder of figures beside a report in Markdown."""
+def figure_folder(out: Path) -> Path:
+    """The folder of figures of a Markdown report."""
     return out.with_name(f"{out.stem}_figures")
 
 
-def gathered(reader: Reader, place: Address) -> tuple[Row, list[RenderedFigure]]:
-    """The values of the templates by name, and the figures."""
-    declared, found = declaration_of(reader), outcomes(reader)
-    here, costs = overview(reader, place), calls_by_form(reader)
-    seen, scopes = exchange_pass(reader), tables.scopes(reader, found, declared)
-    people = {row["agent"]: row for row in biases(reader)}
-    last, shown = last_round(reader), examples(reader, declared)
-    scenes = any(one.exchange.scene is not None for one in shown)
+def template_values(reader: Reader, address: Address) -> tuple[Row, list[RenderedFigure]]:
+    """The variables of the templates, and the rendered figures."""
+    declared, counts = declaration_of(reader), outcomes(reader)
+    here, costs = overview(reader, address), calls_by_form(reader)
+    results, scopes = exchange_pass(reader), tables.scopes(reader, counts, declared)
+    agents = {row["agent"]: row for row in biases(reader)}
+    last, selected = last_round(reader), examples(reader, declared)
+    scenes = any(example.exchange.scene is not None for example in selected)
     values = {
         "here": here,
         "declared": declared,
-        "about": about(reader, place),
+        "about": about(reader, address),
         "models": _models(reader),
         "config": _config(reader),
-        "notes": list(_notes(reader, here, found)),
+        "notes": list(_notes(reader, here, counts)),
         "summary": tables.summary(scopes, declared),
-        "happened": tables.happened(here, found, costs, tables.prefix_share(reader)),
+        "totals": tables.totals(here, counts, costs, tables.prefix_share(reader)),
         "scores": [tables.means(scopes, declared), tables.changes(scopes, declared)],
-        "missing": tables.missing(found, declared),
-        "failed": sorted(seen.survey.failed.items()),
-        "agreement": tables.agreement(seen.survey),
-        "length_bias": seen.survey.length_bias(),
-        "influence": tables.influence(seen.raters, people),
-        "alike": None if last is None or not here.labels else _alike(advice(reader, last)),
+        "missing": tables.missing(counts, declared),
+        "failed": sorted(results.survey.failed.items()),
+        "agreement": tables.agreement(results.survey),
+        "length_bias": results.survey.length_bias(),
+        "influence": tables.influence(results.raters, agents),
+        "neighbours": _neighbours(reader, last) if last is not None and here.labels else None,
         "costs": tables.costs(costs),
-        "examples": shown,
+        "examples": selected,
         "methods": methods(declared, scenes),
     }
-    return values, [RenderedFigure.of(one) for one in figures(reader).values()]
+    return values, [RenderedFigure.of(figure) for figure in figures(reader).values()]
 
 
 def _models(reader: Reader) -> list[ModelUsage]:
@@ -150,49 +150,52 @@ def _config(reader: Reader) -> str:
     return yaml.safe_dump(config, sort_keys=False, allow_unicode=True).rstrip()
 
 
-def _alike(found: Advice) -> Advice | None:
+def _neighbours(reader: Reader, round: int) -> Advice | None:
+    """Neighbourhood statistics of a round; None if there are none."""
+    found = advice(reader, round)
     return None if found.resemblance.scores is None and not found.clusters else found
 
 
-def _notes(reader: Reader, here: Overview, found: Outcomes) -> Iterator[str]:
-    """What is out of the ordinary about a run."""
+def _notes(reader: Reader, here: Overview, counts: Outcomes) -> Iterator[str]:
+    """Warnings about a run."""
     message = _ADDRESS.sub("[address]", here.message or "")
-    told = (
-        f"{filters.whole(here.episodes)} of {filters.whole(here.episodes_total)} exchanges are over"
+    played = (
+        f"{filters.integer(here.episodes)} of {filters.integer(here.episodes_total)} exchanges "
+        "have been played"
     )
     if here.status != "done":
         why = f" ({short(message, 300)})" if message else ""
-        yield f"This run is not finished: it is {here.status}{why}, and {told}."
+        yield f"This run is not finished: it is {here.status}{why}, and {played}."
     elif here.episodes < here.episodes_total:
-        yield f"This run ended before its last round: {told}. {short(message, 300)}".strip()
+        yield f"This run ended before its last round: {played}. {short(message, 300)}".strip()
     if here.status == "running":
-        yield "It went on while this report was made: numbers may differ by what was played since."
-    failed = sum(some[EPISODE]["failed"] for some in found.values())
+        yield "It was in progress while this report was written; its numbers may be out of date."
+    failed = sum(measures[EPISODE]["failed"] for measures in counts.values())
     if here.episodes and failed == here.episodes:
-        yield "Every exchange failed: there is nothing to rate."
+        yield "Every exchange failed, so there are no scores."
 
 
-def _write_html(found: Row, rendered: list[RenderedFigure], out: Path, overwrite: bool) -> int:
+def _write_html(values: Row, rendered: list[RenderedFigure], out: Path, overwrite: bool) -> int:
     style = "".join((STATIC / name).read_text("utf-8") for name in _STYLES)
     icon = b64encode((STATIC / "icon.svg").read_bytes()).decode()
     template = filters.environment().get_template("report.html")
-    page = template.render(**found, rendered=rendered, style=Markup(style), icon=icon)
+    page = template.render(**values, rendered=rendered, style=Markup(style), icon=icon)
     data = page.encode("utf-8", "replace")
     with new_file(out, overwrite) as part:
         part.write_bytes(data)
     return len(data)
 
 
-def _write_markdown(found: Row, rendered: list[RenderedFigure], out: Path, overwrite: bool) -> int:
-    folder = figures_of(out)
+def _write_markdown(values: Row, rendered: list[RenderedFigure], out: Path, overwrite: bool) -> int:
+    folder = figure_folder(out)
     template = markdown.environment().get_template("report.md")
-    data = template.render(**found, rendered=rendered, folder=folder.name).encode(
+    data = template.render(**values, rendered=rendered, folder=folder.name).encode(
         "utf-8", "replace"
     )
-    there = bool(rendered) or folder.exists()
-    figures = new_folder(folder, overwrite, foreign) if there else nullcontext(folder)
-    with new_file(out, overwrite) as part, figures as made:
-        for one in rendered:
-            one.write(made)
+    needed = bool(rendered) or folder.exists()
+    figures = new_folder(folder, overwrite, find_unknown_file) if needed else nullcontext(folder)
+    with new_file(out, overwrite) as part, figures as target:
+        for item in rendered:
+            item.write(target)
         part.write_bytes(data)
-    return len(data) + sum(len(some) for one in rendered for some in one.files.values())
+    return len(data) + sum(len(content) for item in rendered for content in item.files.values())

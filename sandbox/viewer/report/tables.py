@@ -1,6 +1,6 @@
-"""Tables of a report: what happened, scores, missing ratings, agreement, influence, costs.
+"""Tables of a report: totals, scores, missing ratings, agreement, influence, costs.
 
-A table is plain text that both formats lay out; a missing number is a dash.
+Tables are plain text, which the HTML and Markdown templates lay out; None is an en dash.
 """
 
 from __future__ import annotations
@@ -22,18 +22,18 @@ from sandbox.reading.influence import Influence
 from sandbox.reading.metrics import EPISODE, FormCalls, Outcomes
 from sandbox.reading.runs import Overview
 from sandbox.reading.statistics import clustered, student
-from sandbox.viewer.filters import decimal, signed, whole
+from sandbox.viewer.filters import decimal, integer, signed
 from storage import tables
 from storage.reader import Reader
 
 LISTED = 15
-"""How many raters a report lists."""
+"""The number of raters that a report lists."""
 
-_LOST = [status.value for status in Status if status is not Status.OK]
+_MISSING = [status.value for status in Status if status is not Status.OK]
 
 
 class Cell(NamedTuple):
-    """A cell of a table: a text, and a detail in small print."""
+    """A table cell: a text, and a detail in small print."""
 
     text: str
     detail: str = ""
@@ -43,12 +43,13 @@ class Table(NamedTuple):
     """A table.
 
     Attributes:
-        name: in addresses.
-        title: what it shows.
+        name: the HTML id.
+        title: the heading.
         about: one sentence on how to read it.
-        columns: their names; the first one names the rows, the others hold numbers.
-        rows: as many cells as there are columns.
-        words: how many columns, from the left, hold words.
+        columns: the column headers.
+        rows: the cells of each row, one for each column.
+        text_columns: the number of columns, from the left, that contain text; the others contain
+            numbers.
     """
 
     name: str
@@ -56,17 +57,17 @@ class Table(NamedTuple):
     about: str
     columns: Sequence[str]
     rows: Sequence[Sequence[Cell]]
-    words: int = 1
+    text_columns: int = 1
 
 
 class Estimate(NamedTuple):
-    """A mean with its 95 % interval, and the number of exchanges that it is of.
+    """A mean with its 95 % interval.
 
     Attributes:
-        mean: None without a value.
-        low, high: the ends of the interval; None where it is not defined.
+        mean: None if there are no values.
+        low, high: the bounds of the interval; None if it is not defined.
         n: the number of values.
-        above, below: how many values are above and below 0.
+        above, below: the number of values above and below 0.
     """
 
     mean: float | None
@@ -78,18 +79,18 @@ class Estimate(NamedTuple):
 
     @classmethod
     def of(cls, values: NDArray[np.float64], authors: NDArray[np.int64] | None) -> Estimate:
-        """The mean of a measure.
+        """Estimate the mean of a measure.
 
         Args:
-            values: without NaN.
-            authors: the clusters of the values; None: the values are independent.
+            values: the values, without NaN.
+            authors: the cluster of each value; None: the values are independent.
         """
-        found = student(values) if authors is None else clustered(values, authors)
-        signs = np.sign(np.round(values, 6))  # means of several ratings can be off by 1e-16
+        estimate = student(values) if authors is None else clustered(values, authors)
+        signs = np.sign(np.round(values, 6))  # means of ratings have rounding errors of 1e-16
         return cls(
-            mean=found.difference,
-            low=found.low,
-            high=found.high,
+            mean=estimate.difference,
+            low=estimate.low,
+            high=estimate.high,
             n=len(values),
             above=int((signs > 0).sum()),
             below=int((signs < 0).sum()),
@@ -97,40 +98,40 @@ class Estimate(NamedTuple):
 
     @property
     def equal(self) -> int:
-        """How many values are 0."""
+        """The number of values equal to 0."""
         return self.n - self.above - self.below
 
 
 class Scope(NamedTuple):
-    """A column of a table: its name, and the estimate of each measure by the measure's name."""
+    """A set of rounds: its name, and the estimate of each measure by the measure's name."""
 
     name: str
     means: Mapping[str, Estimate]
 
 
-def scopes(reader: Reader, found: Outcomes, declared: Declaration) -> list[Scope]:
-    """The first round, the last one and all of them; of a run with one round just that.
+def scopes(reader: Reader, counts: Outcomes, declared: Declaration) -> list[Scope]:
+    """Estimates for the first round, the last round and all rounds; only one scope for one round.
 
-    Takes 24 bytes an exchange and measure while it reads. An interval over all rounds is
-    cluster-robust by author: see `reading.statistics.clustered`.
+    Needs 24 bytes per exchange and measure. Intervals over all rounds are clustered by author: see
+    `reading.statistics.clustered`.
     """
-    rounds, ids = sorted(found), measure_ids(reader)
+    rounds, ids = sorted(counts), measure_ids(reader)
     if not rounds:
         return []
-    rows = {one.name: _values(reader, ids[one.name]) for one in declared.measures}
+    values = {measure.name: _values(reader, ids[measure.name]) for measure in declared.measures}
     ends = [
         Scope(
             f"round {number}",
             {
-                name: Estimate.of(some["value"][some["round"] == number], None)
-                for name, some in rows.items()
+                name: Estimate.of(rows["value"][rows["round"] == number], None)
+                for name, rows in values.items()
             },
         )
         for number in dict.fromkeys((rounds[0], rounds[-1]))
     ]
     if len(ends) == 1:
         return ends
-    overall = {name: Estimate.of(some["value"], some["author"]) for name, some in rows.items()}
+    overall = {name: Estimate.of(rows["value"], rows["author"]) for name, rows in values.items()}
     return [*ends, Scope("all rounds", overall)]
 
 
@@ -138,14 +139,14 @@ _ROW = np.dtype([("round", "i8"), ("author", "i8"), ("value", "f8")])
 
 
 def _values(reader: Reader, measure: int) -> NDArray[Any]:
-    """Round, author and value of each complete exchange that has a measure."""
+    """Round, author and value of each complete exchange in which a measure is defined."""
     e, s = tables.episodes, tables.scores
     query = (
         select(e.c.id, e.c.round, e.c.author, s.c.value)
         .join(e, e.c.id == s.c.episode_id)
         .where(s.c.measure_id == measure)
     )
-    rows = (  # the exchanges of nobody are independent
+    rows = (  # every exchange without an author is a cluster of its own
         (round, -number - 1 if author is None else author, value)
         for number, round, author, value in reader.rows(query)
     )
@@ -153,22 +154,25 @@ def _values(reader: Reader, measure: int) -> NDArray[Any]:
 
 
 def means(found: Sequence[Scope], declared: Declaration) -> Table:
-    """Means of every scale: of each stage that is rated, and of the gain."""
+    """Means of every measure: the scores of each stage, the peers' ratings and the gains."""
     rows = [
-        [_named(one, declared), *(_mean(scope.means[one.name], one.kind) for scope in found)]
-        for one in declared.measures
-        if any(scope.means[one.name].n for scope in found)
+        [
+            _row_header(measure, declared),
+            *(_mean(scope.means[measure.name], measure.kind) for scope in found),
+        ]
+        for measure in declared.measures
+        if any(scope.means[measure.name].n for scope in found)
     ]
     return Table(
         "means",
         "Means",
-        "With 95 % intervals, and of how many exchanges.",
-        ["Rating", *(scope.name for scope in found)],
+        "Mean, 95 % interval, and number of exchanges (n).",
+        ["Measure", *(scope.name for scope in found)],
         rows,
     )
 
 
-def _named(measure: Measure, declared: Declaration) -> Cell:
+def _row_header(measure: Measure, declared: Declaration) -> Cell:
     title = capitalized(measure.scale.title)
     if measure.kind == "gain":
         return Cell(f"Gain in {measure.scale.title}")
@@ -176,211 +180,232 @@ def _named(measure: Measure, declared: Declaration) -> Cell:
 
 
 def stage_title(declared: Declaration, name: str) -> str:
-    """The title of a stage, by its name."""
+    """The title of the stage with this name."""
     return next(stage.title for stage in declared.stages if stage.name == name)
 
 
 def range_of(scale: Scale) -> str:
-    """The range of a scale, and its better end where that is the low one."""
+    """The range of a scale, with a note if lower is better."""
     shown = scale.range.replace("-", "\u2212")
     return shown if scale.better == "high" else f"{shown}, lower is better"
 
 
-def _mean(one: Estimate, kind: str) -> Cell:
-    shown = signed if kind == "gain" else decimal
-    ends = "" if one.low is None else f"{shown(one.low)}\xa0to\xa0{shown(one.high)}, "
-    return Cell(shown(one.mean), f"{ends}n\xa0{whole(one.n)}")
+def _mean(estimate: Estimate, kind: str) -> Cell:
+    number = signed if kind == "gain" else decimal
+    low, high, n = number(estimate.low), number(estimate.high), integer(estimate.n)
+    interval = "" if estimate.low is None else f"{low}\xa0to\xa0{high}, "
+    return Cell(number(estimate.mean), f"{interval}n\xa0{n}")
 
 
 def changes(found: Sequence[Scope], declared: Declaration) -> Table:
-    """The share of exchanges whose last rated stage is better than the first, equal or worse."""
-    gains = [one for one in declared.measures if one.kind == "gain"]
+    """The shares of exchanges that improved, were unchanged or got worse, by scale."""
+    gains = [measure for measure in declared.measures if measure.kind == "gain"]
     rows = [
         [
-            Cell(f"{capitalized(one.scale.title)}: {how}"),
-            *(_share(count(scope.means[one.name]), scope.means[one.name].n) for scope in found),
+            Cell(f"{capitalized(gain.scale.title)}: {direction}"),
+            *(_share(count(scope.means[gain.name]), scope.means[gain.name].n) for scope in found),
         ]
-        for one in gains
-        if any(scope.means[one.name].n for scope in found)
-        for how, count in _DIRECTIONS.items()
+        for gain in gains
+        if any(scope.means[gain.name].n for scope in found)
+        for direction, count in _DIRECTIONS.items()
     ]
-    pairs = dict.fromkeys((one.stage, one.base or "") for one in gains)
-    what = " or ".join(
+    pairs = dict.fromkeys((gain.stage, gain.base or "") for gain in gains)
+    comparison = " or ".join(
         f"the {stage_title(declared, last)} better than the {stage_title(declared, first)}"
         for last, first in pairs
     )
     return Table(
         "changes",
         "Better, equal or worse",
-        f"The share of exchanges in which the observer rated {what}, equal or worse.",
-        ["Rating", *(scope.name for scope in found)],
+        f"The share of exchanges in which the observer rated {comparison}, equal or worse.",
+        ["Measure", *(scope.name for scope in found)],
         rows,
     )
 
 
 _DIRECTIONS: Mapping[str, Callable[[Estimate], int]] = {
-    "better": lambda one: one.above,
-    "equal": lambda one: one.equal,
-    "worse": lambda one: one.below,
+    "better": lambda estimate: estimate.above,
+    "equal": lambda estimate: estimate.equal,
+    "worse": lambda estimate: estimate.below,
 }
 
 
-def _share(some: int, of: int) -> Cell:
-    return Cell(percent(some / of if of else None), f"{whole(some)}\xa0of\xa0{whole(of)}")
+def _share(part: int, total: int) -> Cell:
+    share = part / total if total else None
+    return Cell(percent(share), f"{integer(part)}\xa0of\xa0{integer(total)}")
 
 
 def percent(share: float | None, digits: int = 0) -> str:
-    """A share for people; a dash where there is none."""
+    """Format a share as a percentage; an en dash for None."""
     return "\u2013" if share is None else f"{decimal(100 * share, digits)} %"
 
 
 def summary(found: Sequence[Scope], declared: Declaration) -> list[str]:
-    """The main scale in sentences; nothing where it was not rated."""
+    """Sentences on the main scale; empty if it was not rated."""
     main = declared.main
     if not found or main is None:
         return []
     last = found[-1]
     over = "Over all rounds" if len(found) > 1 else f"In {last.name}"
-    rated = [one for one in declared.measures if one.kind == "score" and one.scale == main]
-    known = [one for one in rated if last.means[one.name].n]
-    if not known:
+    scores = [
+        measure
+        for measure in declared.measures
+        if measure.kind == "score" and measure.scale == main and last.means[measure.name].n
+    ]
+    if not scores:
         return []
     each = [
-        f"{decimal(last.means[one.name].mean)} for the {stage_title(declared, one.stage)}"
-        for one in known
+        f"{decimal(last.means[score.name].mean)} for the {stage_title(declared, score.stage)}"
+        for score in scores
     ]
-    lines = [
+    sentences = [
         f"{over} the observer's mean rating of {main.title} ({range_of(main)}) is "
         f"{' and '.join(each)}."
     ]
     gain = declared.gain(main)
     if gain is not None and last.means[gain.name].n:
-        lines.append(_gained(last.means[gain.name]))
-    first = known[0]
+        sentences.append(_gain_sentence(last.means[gain.name]))
+    first = scores[0]
     ends = [scope.means[first.name].mean for scope in found[:2]]
     if len(found) > 1 and None not in ends:
-        lines.append(
+        sentences.append(
             f"From the first round to the last, the mean of the "
             f"{stage_title(declared, first.stage)} went from {decimal(ends[0])} to "
             f"{decimal(ends[1])}."
         )
-    return lines
+    return sentences
 
 
-def _gained(gain: Estimate) -> str:
-    ends = "" if gain.low is None else f" (95 % interval {signed(gain.low)} to {signed(gain.high)})"
+def _gain_sentence(gain: Estimate) -> str:
+    low, high = signed(gain.low), signed(gain.high)
+    interval = "" if gain.low is None else f" (95 % interval {low} to {high})"
     return (
-        f"Where both could be rated, the mean gain is {signed(gain.mean)}{ends}: "
-        f"{percent(gain.above / gain.n)} of exchanges ended better than they began, "
-        f"{percent(gain.equal / gain.n)} the same and {percent(gain.below / gain.n)} worse."
+        f"Over exchanges with both ratings the mean gain is {signed(gain.mean)}{interval}: "
+        f"{percent(gain.above / gain.n)} improved, {percent(gain.equal / gain.n)} were unchanged "
+        f"and {percent(gain.below / gain.n)} got worse."
     )
 
 
-def missing(found: Outcomes, declared: Declaration) -> Table:
-    """Ratings that were asked for, those that could be parsed, and the status of the others."""
-    counts: dict[str, Counter[str]] = {"Peers": Counter(), "Observer": Counter()}
-    for measures in found.values():
-        for one in declared.measures:
-            if one.kind != "gain":
-                who = "Peers" if one.kind == "peers" else "Observer"
-                counts[who].update(measures.get(one.name, {}))
-    rows = [[Cell(who), *_asked(some)] for who, some in counts.items() if some]
-    about = "In complete exchanges. No number stands for a rating that is missing."
-    return Table("ratings", "Ratings", about, ["Rater", "asked for", "parsed", *_LOST], rows)
+def missing(counts: Outcomes, declared: Declaration) -> Table:
+    """The number of ratings requested and parsed, and the others by status."""
+    by_rater: dict[str, Counter[str]] = {"Peers": Counter(), "Observer": Counter()}
+    for measures in counts.values():
+        for measure in declared.measures:
+            if measure.kind != "gain":
+                rater = "Peers" if measure.kind == "peers" else "Observer"
+                by_rater[rater].update(measures.get(measure.name, {}))
+    rows = [
+        [Cell(rater), *_by_status(statuses)] for rater, statuses in by_rater.items() if statuses
+    ]
+    about = "Complete exchanges only; missing ratings are never imputed."
+    return Table("ratings", "Ratings", about, ["Rater", "requested", "parsed", *_MISSING], rows)
 
 
-def _asked(some: Counter[str]) -> list[Cell]:
-    lost = [some[status] for status in _LOST]
-    return [Cell(whole(n)) for n in (some.total(), some.total() - sum(lost), *lost)]
+def _by_status(statuses: Counter[str]) -> list[Cell]:
+    missing = [statuses[status] for status in _MISSING]
+    total = statuses.total()
+    return [Cell(integer(n)) for n in (total, total - sum(missing), *missing)]
 
 
-def happened(
-    here: Overview, found: Outcomes, costs: Sequence[FormCalls], cached: float | None
+def totals(
+    here: Overview, counts: Outcomes, costs: Sequence[FormCalls], cached: float | None
 ) -> list[Cell]:
-    """What was played and what it took: a number, and what it counts.
+    """Totals of exchanges, calls and tokens: each a number and its description.
 
     Args:
-        here: the run at a glance.
-        found: its outcomes.
+        here: the overview of the run.
+        counts: the outcomes of its exchanges.
         costs: its calls.
-        cached: the share of prompts from the prefix cache; None where no backend reports it.
+        cached: the share of prompt tokens from the prefix cache; None if no backend reports it.
     """
-    episodes: Counter[str] = sum((some[EPISODE] for some in found.values()), Counter())
+    episodes: Counter[str] = sum((measures[EPISODE] for measures in counts.values()), Counter())
     numbers = {
-        f"of {whole(here.episodes_total)} exchanges are complete": episodes.total(),
-        "of them failed": episodes["failed"],
+        f"of {integer(here.episodes_total)} exchanges are complete": episodes.total(),
+        "failed exchanges": episodes["failed"],
         "calls": here.calls,
-        "of them without a reply": here.calls_failed,
-        "with a reply that cannot be used": here.unparsed,
-        "tokens of prompts": sum(one.tokens_in for one in costs),
-        "tokens of replies": sum(one.tokens_out for one in costs),
+        "calls without a reply": here.calls_failed,
+        "calls with an unparseable reply": here.unparsed,
+        "prompt tokens": sum(one.tokens_in for one in costs),
+        "reply tokens": sum(one.tokens_out for one in costs),
     }
-    cells = [Cell(whole(n), what) for what, n in numbers.items()]
-    share = Cell(percent(cached), "of prompts from the prefix cache")
+    cells = [Cell(integer(n), description) for description, n in numbers.items()]
+    share = Cell(percent(cached), "of prompt tokens from the prefix cache")
     return cells if cached is None else [*cells, share]
 
 
 def prefix_share(reader: Reader) -> float | None:
-    """The share of all prompts whose backend told that a prefix cache held; None where none did."""
+    """The share of prompt tokens from a prefix cache; None if no backend reports it."""
     c = tables.call_sums
     sums = (func.sum(column) for column in (c.c.told, c.c.cached_tokens, c.c.tokens_told))
-    told, cached, tokens = reader.first(select(*sums).where(c.c.run_id == reader.run.id))
-    return int(cached) / max(1, int(tokens)) if told else None
+    reported, cached, tokens = reader.first(select(*sums).where(c.c.run_id == reader.run.id))
+    return int(cached) / max(1, int(tokens)) if reported else None
 
 
 def agreement(survey: Survey) -> Table:
-    """How far raters of the same text agree."""
+    """Inter-rater agreement."""
     rows = [
-        [Cell(one.who.capitalize()), Cell(decimal(one.alpha)), Cell(whole(one.drafts))]
-        for one in survey.agreements()
-        if one.drafts
+        [
+            Cell(agreement.who.capitalize()),
+            Cell(decimal(agreement.alpha)),
+            Cell(integer(agreement.drafts)),
+        ]
+        for agreement in survey.agreements()
+        if agreement.drafts
     ]
     return Table(
         "agreement-of-raters",
         "Agreement of raters",
-        "Krippendorff's alpha for ordinal data: 1 where they agree, 0 as by chance.",
+        "Krippendorff's alpha for ordinal data: 1 is perfect agreement, 0 is chance level.",
         ["Raters", "alpha", "rated texts"],
         rows,
     )
 
 
-def influence(raters: Iterable[Influence], people: Mapping[int, Mapping[str, Any]]) -> Table:
-    """Whose advice is taken: the most central raters."""
-    rows = [[*_rater(one, people[one.agent])] for one in raters if one.agent in people]
+def influence(raters: Iterable[Influence], agents: Mapping[int, Mapping[str, Any]]) -> Table:
+    """The raters with the highest centrality."""
+    rows = [[*_rater(rater, agents[rater.agent])] for rater in raters if rater.agent in agents]
     return Table(
         "influence",
-        "Whose advice is taken",
-        f"Over the whole run; the {LISTED} most central of {whole(len(rows))} raters."
+        "Most influential raters",
+        f"Over the whole run, by PageRank; the first {LISTED} of {integer(len(rows))} raters."
         if len(rows) > LISTED
-        else "Over the whole run, the most central first.",
-        ["Rater", "starts as", "centrality", "taken up", "gain", "gives", "ratings"],
+        else "Over the whole run, by PageRank.",
+        [
+            "Rater",
+            "starting label",
+            "PageRank",
+            "advice adopted",
+            "authors' gain",
+            "mean rating given",
+            "ratings",
+        ],
         rows[:LISTED],
         2,
     )
 
 
-def _rater(one: Influence, person: Mapping[str, Any]) -> list[Cell]:
+def _rater(rater: Influence, agent: Mapping[str, Any]) -> list[Cell]:
     numbers = (
-        decimal(one.centrality, 3),
-        percent(one.taken, 1),
-        signed(one.gain),
-        decimal(one.mean),
-        whole(one.ratings),
+        decimal(rater.centrality, 3),
+        percent(rater.taken, 1),
+        signed(rater.gain),
+        decimal(rater.mean),
+        integer(rater.ratings),
     )
-    return [Cell(f"{person['name']} #{one.agent}"), Cell(person["label"]), *map(Cell, numbers)]
+    return [Cell(f"{agent['name']} #{rater.agent}"), Cell(agent["label"]), *map(Cell, numbers)]
 
 
 def costs(calls: Sequence[FormCalls]) -> Table:
-    """What each form has cost."""
-    names = ("calls", "without a reply", "unusable", "tokens in", "from the cache", "tokens out")
+    """The number of calls and tokens of each prompt template."""
+    names = ("calls", "no reply", "unparseable", "tokens in", "from prefix cache", "tokens out")
     rows = [
         [
-            Cell(one.form),
-            *map(Cell, map(whole, (one.calls, one.failed, one.unparsed, one.tokens_in))),
-            Cell(percent(one.prefix_share)),
-            Cell(whole(one.tokens_out)),
+            Cell(form.form),
+            *map(Cell, map(integer, (form.calls, form.failed, form.unparsed, form.tokens_in))),
+            Cell(percent(form.prefix_share)),
+            Cell(integer(form.tokens_out)),
         ]
-        for one in calls
+        for form in calls
     ]
-    about = "Every attempt is a call; tokens are as the backend counts them."
-    return Table("calls", "Calls by form", about, ["Form", *names], rows)
+    about = "Every attempt is a call; tokens are counted by the backend."
+    return Table("calls", "Calls by prompt template", about, ["Prompt template", *names], rows)

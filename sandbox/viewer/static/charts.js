@@ -1,6 +1,5 @@
-/* Draws the specs that stand in `.plot` elements. A string like "--ink" in a spec is a colour of
-   the style sheet; charts are drawn again when the theme changes. Vega is loaded when there is
-   something to draw. */
+/* Renders the Vega-Lite specs in `.plot` elements. A string like "--ink" in a spec is a CSS custom
+   property; charts are rendered again when the theme changes. Vega is loaded on demand. */
 (function () {
   "use strict";
   const vega = document.currentScript.src.replace("charts.js", "vega.js");
@@ -12,37 +11,37 @@
       const script = document.createElement("script");
       script.src = vega;
       script.onload = resolve;
-      script.onerror = () => reject(new Error("no vega.js"));
+      script.onerror = () => reject(new Error("vega.js could not be loaded"));
       document.head.append(script);
     });
     return loading;
   }
 
-  function colours() {
+  function colourResolver() {
     const probe = document.body.appendChild(document.createElement("i"));
-    const known = new Map();
+    const cache = new Map();
     return {
       of(name) {
-        if (!known.has(name)) {
+        if (!cache.has(name)) {
           probe.style.color = `var(${name})`;
-          known.set(name, getComputedStyle(probe).color);
+          cache.set(name, getComputedStyle(probe).color);
         }
-        return known.get(name);
+        return cache.get(name);
       },
-      done() { probe.remove(); },
+      dispose() { probe.remove(); },
     };
   }
 
-  function themed(value, colour) {
+  function resolveColours(value, colour) {
     if (typeof value === "string") return /^--[a-z]/.test(value) ? colour.of(value) : value;
-    if (Array.isArray(value)) return value.map((item) => themed(item, colour));
+    if (Array.isArray(value)) return value.map((item) => resolveColours(item, colour));
     if (value === null || typeof value !== "object") return value;
     const parts = Object.entries(value).map(([key, part]) =>
-      [key, key === "values" || key === "datasets" ? part : themed(part, colour)]);
+      [key, key === "values" || key === "datasets" ? part : resolveColours(part, colour)]);
     return Object.fromEntries(parts);
   }
 
-  function narrowed(spec, width) {
+  function adaptToWidth(spec, width) {
     if (width > 520) return spec;
     spec.config.axis.labelLimit = Math.round(width / 3);
     spec.config.legend.columns = width > 400 ? 3 : 2;
@@ -54,15 +53,15 @@
     return plot.querySelector('script[type="application/json"]')?.textContent ?? "null";
   }
 
-  function stage(plot) {
+  function drawingElement(plot) {
     const found = plot.querySelector(".drawing");
     if (found) return found;
-    const made = document.createElement("div");
-    made.className = "drawing";
+    const element = document.createElement("div");
+    element.className = "drawing";
     plot.dataset.label ??= plot.getAttribute("aria-label") ?? "chart";
-    plot.removeAttribute("role"); // the menu beside the picture is no part of it
+    plot.removeAttribute("role"); // it must not apply to the export menu
     plot.removeAttribute("aria-label");
-    return plot.appendChild(made);
+    return plot.appendChild(element);
   }
 
   const options = {
@@ -76,7 +75,7 @@
     logLevel: 1, // errors
   };
 
-  function labelled(plot) {
+  function setAriaLabels(plot) {
     const picture = plot.querySelector(".chart-wrapper");
     picture.setAttribute("role", "img");
     picture.setAttribute("aria-label", plot.dataset.label);
@@ -85,59 +84,59 @@
     plot.querySelector("details > summary")?.setAttribute("aria-label", "Save this chart");
   }
 
-  async function paint(plot, kept) {
-    const turn = (kept.turn = (kept.turn ?? 0) + 1);
+  async function render(plot, state) {
+    const version = (state.version = (state.version ?? 0) + 1);
     await load();
-    if (turn !== kept.turn) return kept.result?.view; // a later wish came in between
-    const colour = colours();
-    const spec = narrowed(themed(kept.spec, colour), plot.clientWidth);
-    colour.done();
-    const into = stage(plot);
-    into.style.minHeight = `${into.offsetHeight}px`; // the page stays where it is
-    kept.result?.finalize();
-    kept.result = await window.vegaEmbed(into, spec, {
+    if (version !== state.version) return state.result?.view; // a later call supersedes this one
+    const colour = colourResolver();
+    const spec = adaptToWidth(resolveColours(state.spec, colour), plot.clientWidth);
+    colour.dispose();
+    const element = drawingElement(plot);
+    element.style.minHeight = `${element.offsetHeight}px`; // keeps the scroll position
+    state.result?.finalize();
+    state.result = await window.vegaEmbed(element, spec, {
       ...options,
       downloadFileName: plot.id || "chart",
-      renderer: kept.renderer,
+      renderer: state.renderer,
     });
-    into.style.minHeight = "";
-    labelled(plot);
-    plot.dispatchEvent(new CustomEvent("charted", { bubbles: true, detail: kept.result.view }));
-    return kept.result.view;
+    element.style.minHeight = "";
+    setAriaLabels(plot);
+    plot.dispatchEvent(new CustomEvent("charted", { bubbles: true, detail: state.result.view }));
+    return state.result.view;
   }
 
   async function draw(plot, { spec = null, renderer = "svg" } = {}) {
-    const kept = drawn.get(plot) ?? {};
-    Object.assign(kept, { text: source(plot), renderer });
-    kept.spec = spec ?? JSON.parse(kept.text);
-    drawn.set(plot, kept);
-    if (!kept.spec) return null;
+    const state = drawn.get(plot) ?? {};
+    Object.assign(state, { text: source(plot), renderer });
+    state.spec = spec ?? JSON.parse(state.text);
+    drawn.set(plot, state);
+    if (!state.spec) return null;
     try {
-      return await paint(plot, kept);
+      return await render(plot, state);
     } catch (error) {
-      plot.dataset.failed = "This chart could not be drawn; its data is linked below.";
+      plot.dataset.failed = "This chart could not be rendered.";
       console.warn(error);
       return null;
     }
   }
 
-  function all() {
-    for (const plot of drawn.keys()) if (!plot.isConnected) forget(plot);
+  function drawNew() {
+    for (const plot of drawn.keys()) if (!plot.isConnected) dispose(plot);
     for (const plot of document.querySelectorAll(".plot:not(#society .plot)")) {
       if (drawn.get(plot)?.text !== source(plot)) draw(plot);
     }
   }
 
-  function forget(plot) {
+  function dispose(plot) {
     drawn.get(plot)?.result?.finalize();
     drawn.delete(plot);
   }
 
-  function again() {
-    for (const [plot, kept] of drawn) if (plot.isConnected && kept.spec) paint(plot, kept);
+  function redrawAll() {
+    for (const [plot, state] of drawn) if (plot.isConnected && state.spec) render(plot, state);
   }
 
-  window.Charts = { draw, all, source, view: (plot) => drawn.get(plot)?.result?.view ?? null };
-  document.addEventListener("DOMContentLoaded", all);
-  document.addEventListener("themed", again);
+  window.Charts = { draw, drawNew, source, view: (plot) => drawn.get(plot)?.result?.view ?? null };
+  document.addEventListener("DOMContentLoaded", drawNew);
+  document.addEventListener("themed", redrawAll);
 })();

@@ -1,10 +1,10 @@
-/* What the keyboard can do; `?` lists it. Never while someone types. */
+/* Keyboard shortcuts; `?` lists them. Disabled while the focus is in a text field. */
 (function () {
   "use strict";
-  const PLACES = { r: "runs", s: "society", a: "agents", e: "exchanges", c: "calls" };
-  let going = 0;
+  const TABS = { r: "runs", s: "society", a: "agents", e: "exchanges", c: "calls" };
+  let prefixUntil = 0;
 
-  function typing(target) {
+  function isTextField(target) {
     return target.isContentEditable || target.matches("input:not([type=range]), textarea, select");
   }
 
@@ -14,12 +14,12 @@
     return Boolean(link);
   }
 
-  function turn(step) {
+  function moveBy(step) {
     if (window.Society?.go) { window.Society.stop(); return window.Society.go(step); }
     return follow(step < 0 ? "a[rel=prev]" : "a[rel=next]");
   }
 
-  function row(step) {
+  function focusRow(step) {
     const links = [...document.querySelectorAll("[data-rows] [data-row]")];
     const here = links.indexOf(document.activeElement);
     const to = here < 0 ? 0 : here + step;
@@ -34,44 +34,44 @@
     return Boolean(field);
   }
 
-  function help() {
+  function toggleHelp() {
     const dialog = document.getElementById("keys");
     if (dialog.open) dialog.close();
     else dialog.showModal();
     return true;
   }
 
-  const DOES = {
+  const ACTIONS = {
     "/": search,
-    "?": help,
+    "?": toggleHelp,
     t: () => { window.Theme.next(); return true; },
     b: () => { window.Theme.blur(); return true; },
-    j: () => row(1),
-    k: () => row(-1),
-    ArrowLeft: () => turn(-1),
-    ArrowRight: () => turn(1),
+    j: () => focusRow(1),
+    k: () => focusRow(-1),
+    ArrowLeft: () => moveBy(-1),
+    ArrowRight: () => moveBy(1),
     " ": () => { window.Society?.toggle?.(); return Boolean(window.Society?.toggle); },
   };
 
-  function wished(event) {
-    if (Date.now() < going && PLACES[event.key]) {
-      going = 0;
-      return follow(`a[data-key="${PLACES[event.key]}"]`);
+  function handleKey(event) {
+    if (Date.now() < prefixUntil && TABS[event.key]) {
+      prefixUntil = 0;
+      return follow(`a[data-key="${TABS[event.key]}"]`);
     }
-    if (event.key === "g") { going = Date.now() + 1500; return true; }
-    // own keys of what has the focus go first: a slider moves, a button is pressed, a table scrolls
-    const own = event.target.matches("button, summary, a, input") && event.key === " ";
-    const moves = event.key.startsWith("Arrow") && event.target.matches("input, .scroll");
-    return own || moves || !DOES[event.key] ? false : DOES[event.key]();
+    if (event.key === "g") { prefixUntil = Date.now() + 1500; return true; }
+    // native keys of the focused element take precedence (slider, button, scrolling table)
+    const nativeSpace = event.target.matches("button, summary, a, input") && event.key === " ";
+    const nativeArrow = event.key.startsWith("Arrow") && event.target.matches("input, .scroll");
+    return nativeSpace || nativeArrow || !ACTIONS[event.key] ? false : ACTIONS[event.key]();
   }
 
   document.addEventListener("keydown", (event) => {
-    if (event.ctrlKey || event.metaKey || event.altKey || typing(event.target)) return;
+    if (event.ctrlKey || event.metaKey || event.altKey || isTextField(event.target)) return;
     if (document.querySelector("dialog[open]") && event.key !== "?") return;
-    if (wished(event)) event.preventDefault();
+    if (handleKey(event)) event.preventDefault();
   });
 
   document.addEventListener("click", (event) => {
-    if (event.target.closest("[data-help]")) help();
+    if (event.target.closest("[data-help]")) toggleHelp();
   });
 })();

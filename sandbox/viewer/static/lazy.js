@@ -1,17 +1,17 @@
-/* Parts that take a while are fetched once the page stands. */
+/* Loads slow fragments after the page. */
 (function () {
   "use strict";
 
-  async function fill(part) {
-    const answer = await fetch(part.dataset.load).catch(() => null);
-    if (!answer?.ok) { part.textContent = "This part could not be had."; return; }
-    part.innerHTML = await answer.text();
-    part.removeAttribute("aria-busy");
-    window.Charts.all();
+  async function load(element) {
+    const response = await fetch(element.dataset.load).catch(() => null);
+    if (!response?.ok) { element.textContent = "This part could not be loaded."; return; }
+    element.innerHTML = await response.text();
+    element.removeAttribute("aria-busy");
+    window.Charts.drawNew();
     window.Theme.refresh();
   }
 
   document.addEventListener("DOMContentLoaded", () => {
-    document.querySelectorAll("[data-load]").forEach(fill);
+    document.querySelectorAll("[data-load]").forEach(load);
   });
 })();

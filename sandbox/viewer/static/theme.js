@@ -1,19 +1,19 @@
-/* Light, dark or as the system says; and texts of models blurred until one looks at them.
-   Loaded before the page is painted, so that nothing flashes. */
+/* Theme (light, dark, or system) and blurring of model texts.
+   Loaded synchronously before the first paint, to avoid a flash of the wrong theme. */
 (function () {
   "use strict";
   const root = document.documentElement;
   const themes = ["auto", "light", "dark"];
 
-  function kept(key) {
+  function load(key) {
     try { return localStorage.getItem(key); } catch { return null; }
   }
 
-  function keep(key, value) {
-    try { localStorage.setItem(key, value); } catch { /* private windows forget */ }
+  function store(key, value) {
+    try { localStorage.setItem(key, value); } catch { /* storage may be unavailable in private windows */ }
   }
 
-  function show() {
+  function updateButtons() {
     const blur = root.classList.contains("blurred");
     for (const button of document.querySelectorAll("[data-switch]")) {
       button.hidden = false;
@@ -22,36 +22,36 @@
     }
   }
 
-  function theme(value) {
+  function setTheme(value) {
     if (value === "light" || value === "dark") root.dataset.theme = value;
     else delete root.dataset.theme;
-    keep("theme", value);
-    show();
+    store("theme", value);
+    updateButtons();
     document.dispatchEvent(new Event("themed"));
   }
 
-  function blur(on) {
+  function setBlur(on) {
     root.classList.toggle("blurred", on);
-    keep("blur", on ? "yes" : "no");
-    for (const said of document.querySelectorAll(".said")) {
-      if (on) said.tabIndex = 0;
-      else said.removeAttribute("tabindex");
+    store("blur", on ? "yes" : "no");
+    for (const element of document.querySelectorAll(".model-text")) {
+      if (on) element.tabIndex = 0;
+      else element.removeAttribute("tabindex");
     }
-    show();
+    updateButtons();
   }
 
   window.Theme = {
     next() {
       const now = themes.indexOf(root.dataset.theme || "auto");
-      theme(themes[(now + 1) % themes.length]);
+      setTheme(themes[(now + 1) % themes.length]);
     },
-    blur() { blur(!root.classList.contains("blurred")); },
-    refresh() { blur(root.classList.contains("blurred")); },
+    blur() { setBlur(!root.classList.contains("blurred")); },
+    refresh() { setBlur(root.classList.contains("blurred")); },
   };
 
-  const first = kept("theme");
+  const first = load("theme");
   if (first === "light" || first === "dark") root.dataset.theme = first;
-  root.classList.toggle("blurred", kept("blur") === "yes");
+  root.classList.toggle("blurred", load("blur") === "yes");
   root.classList.add("scripted");
 
   document.addEventListener("DOMContentLoaded", () => {

@@ -1,4 +1,4 @@
-"""Recognize the files that an earlier report wrote."""
+"""Recognizes the files that an earlier report wrote."""
 
 from __future__ import annotations
 
@@ -7,10 +7,10 @@ from pathlib import Path
 from sandbox.viewer.report.rendered_figures import TYPES
 
 
-def foreign(folder: Path) -> str | None:
+def find_unknown_file(folder: Path) -> str | None:
     """Find a file in a folder of figures that no report wrote.
 
-    A report writes every figure in all file types, so a file without its siblings is foreign.
+    A report writes every figure in all file types, so a file without its siblings is unknown.
 
     Returns:
         The first such file name, or None.
