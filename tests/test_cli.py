@@ -287,7 +287,7 @@ def test_the_live_display_on_a_terminal(tmp_path: Path) -> None:
         seen += piece
     os.close(leader)
     assert process.wait(timeout=60) == 0
-    for word in (b"rounds 1/1", b"episodes", b"calls", b"tokens", b"failed", b"left"):
+    for word in (b"rounds 1/1", b"episodes", b"calls", b"tokens", b"failed", b"remaining"):
         assert word in seen
 
 

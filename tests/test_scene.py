@@ -234,7 +234,7 @@ def test_where_people_are_invented_there_are_no_agents(play: Play) -> None:
     reader = read(play("world.scenes=1")[0])
     console = Console(width=100, record=True, file=StringIO())
     console.print(agent_table(agents(reader), declaration_of(reader)))
-    assert "nobody" in console.export_text()
+    assert "no agents found" in console.export_text()
     with pytest.raises(InputError, match="the run has no agents"):
         memory(reader, 0)
 
