@@ -212,7 +212,7 @@ def test_a_copy_that_breaks_off_leaves_nothing_behind(
     make: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     source, _ = make()
-    monkeypatch.setattr("sandbox.study.fork._enter_models", lambda *_: 1 / 0)
+    monkeypatch.setattr("sandbox.study.fork._write_models", lambda *_: 1 / 0)
     with pytest.raises(ZeroDivisionError):
         fork(source, 1, db=str(tmp_path / "new.db"))
     with pytest.raises(ZeroDivisionError):
