@@ -158,7 +158,7 @@ def test_an_agent_shows_its_history_on_every_scale(run: Run, site: Site) -> None
     assert {one.scale for one in found} == {"alignment", "engagement", "honesty", "offence"}
     page = site.page("/r/small/agents/3")
     for scale in ("alignment", "honesty", "offence"):
-        assert f"Its {scale} by round" in page
+        assert f"{scale.capitalize()} by round" in page
 
 
 def test_the_page_of_an_exchange_shows_every_rating(run: Run, site: Site) -> None:
