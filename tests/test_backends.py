@@ -21,7 +21,7 @@ from sandbox.backends.scripted import ScriptedBackend
 from sandbox.config import QUICKSTART, Config, load_config
 from sandbox.engine.limits import Budget
 from sandbox.engine.run import create, prepare, resume
-from sandbox.reading import agents, calls, runs
+from sandbox.reading import calls, memory, runs
 from sandbox.study.compare import compare
 from sandbox.study.estimate import estimate
 from sandbox.study.fork import fork
@@ -240,7 +240,7 @@ def test_reading_a_run_does_not_execute_its_file(
     marker = _unload(file)
     with api.open_run(str(played)) as reader:
         runs.society(reader)
-        agents.memory(reader, 3)
+        memory.memory(reader, 3)
     compare([str(played), str(_another(tmp_path))])
     api.export(str(played), "exchanges", tmp_path / "data")
     assert not marker.exists()

@@ -429,7 +429,7 @@ def test_a_report_in_markdown_has_all_figures_beside_it(
         ("x", {}, "expected a name ending in"),
         ("x.html", {"format": "pdf"}, "format: found 'pdf'; expected one of html, md"),
         ("folder.html", {}, "is a folder"),
-        ("file/x.html", {}, "file is not a folder"),
+        ("file/x.html", {}, "file is not a writable folder"),
     ],
 )
 def test_invalid_arguments_are_refused(

@@ -49,11 +49,11 @@ FIGURES = ("calls", "tokens_in", "tokens_out", "database_bytes")
 
 _BATCHES = 4  # of equal size; the first one has all episodes of the first round
 _POOL = 8  # the most recent sampled answers, from which one is drawn
-_INDEX_START = 64_000  # bytes of the full-text index for its vocabulary and for merging
+_INDEX_START = 80_000  # bytes of the full-text index for its vocabulary and for merging
 _INDEX_PER_CHARACTER = 0.64  # bytes per indexed character, measured with 36 to 5,000 episodes
 _INDEX_ERROR = 0.3  # relative standard error of these bytes: vocabularies differ
 _ROW = 40  # bytes of a row of a summary table
-_PER_ROUND, _PER_AGENT = 75 * _ROW, 2 * _ROW
+_PER_ROUND, _PER_AGENT = 75 * _ROW, 2 * _ROW  # besides a row for each measure of an agent
 
 
 class Sample(NamedTuple):
@@ -196,7 +196,8 @@ def play_sample(
         index, fixed = _INDEX_PER_CHARACTER * _indexed_characters(reader), _fixed_bytes(engine)
     weight = sum(sums["weight"] for sums in by_episode.values())
     bytes_per_weight = (file.stat().st_size - start_bytes - fixed + index) / weight
-    start_bytes += _INDEX_START + _PER_ROUND * config.rounds + _PER_AGENT * len(blueprint.agents)
+    per_agent = _PER_AGENT + _ROW * len(blueprint.world.declaration.measures)
+    start_bytes += _INDEX_START + _PER_ROUND * config.rounds + per_agent * len(blueprint.agents)
     per_round = blueprint.per_round
     strata = [
         (size, np.array([_figures(by_episode[number], bytes_per_weight) for number in numbers]))
@@ -285,7 +286,8 @@ def _fixed_bytes(engine: Engine) -> int:
             int(connection.exec_driver_sql(query).scalar_one())
             for query in (
                 "SELECT sum(length(block)) FROM words_data",
-                "SELECT (SELECT count(*) FROM outcomes) + (SELECT count(*) FROM rater_sums)",
+                "SELECT (SELECT count(*) FROM outcomes) + (SELECT count(*) FROM rater_sums) "
+                "+ (SELECT count(*) FROM agent_sums)",
                 "PRAGMA freelist_count",
                 "PRAGMA page_size",
             )
