@@ -180,11 +180,12 @@ SELECT count(*) FROM calls WHERE (status = 'failed' AND error IS NULL)
     OR (status != 'failed' AND reply IS NULL)
 """
 JOURNAL = """
-SELECT e.id, d.text, r.text,
+SELECT e.id, (SELECT text FROM texts JOIN stage_texts s ON s.text_id = texts.id
+        WHERE s.episode_id = e.id AND s.stage = 'draft'), (SELECT text FROM texts JOIN stage_texts s ON s.text_id = texts.id
+        WHERE s.episode_id = e.id AND s.stage = 'revision'),
     (SELECT sum(rating) FROM ratings WHERE episode_id = e.id),
     (SELECT sum(rating) FROM observations WHERE episode_id = e.id)
-FROM episodes e LEFT JOIN texts d ON d.id = e.draft_id LEFT JOIN texts r ON r.id = e.revision_id
-ORDER BY e.id
+FROM episodes e ORDER BY e.id
 """
 SCORES = ("alignment_before", "engagement_before", "alignment_after", "engagement_after")
 
