@@ -45,7 +45,7 @@ def load_file(path: str) -> ModuleType:
     sys.modules[name] = module  # dataclasses and pydantic look up the module
     try:
         spec.loader.exec_module(module)
-    except Exception as error:  # the file can raise any exception
+    except (Exception, SystemExit) as error:  # the file can raise any exception
         del sys.modules[name]
         raise PluginError(f"{path}: {_reason(error)}") from error
     return module
@@ -100,7 +100,7 @@ def unnamed_file(run: str, kind: str, file: str) -> str:
     )
 
 
-def _reason(error: Exception) -> str:
+def _reason(error: BaseException) -> str:
     line = " ".join(str(error).split())
     if isinstance(error, SyntaxError):
         return f"line {error.lineno}: {error.msg}"

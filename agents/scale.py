@@ -36,6 +36,7 @@ _RESERVED = frozenset(
         "id",
         "label",
         "mean_rating",
+        "missing",
         "missing_ratings",
         "model",
         "models",
@@ -99,6 +100,8 @@ class Scale(_Part):
             raise ValueError(f"another name than {self.name}, which is reserved")
         if not -1e6 <= self.low < self.high <= 1e6:
             raise ValueError("low below high, both between -1,000,000 and 1,000,000")
+        if any(round(end, 2) != end for end in (self.low, self.high)):
+            raise ValueError("at most two decimals for low and high, as ratings have")
         if self.integer and (self.low % 1 or self.high % 1):
             raise ValueError("whole numbers for low and high, or integer: false")
         if self.integer and self.high - self.low >= _MAX_VALUES:

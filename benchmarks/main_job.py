@@ -180,8 +180,10 @@ SELECT count(*) FROM calls WHERE (status = 'failed' AND error IS NULL)
     OR (status != 'failed' AND reply IS NULL)
 """
 JOURNAL = """
-SELECT e.id, (SELECT text FROM texts JOIN stage_texts s ON s.text_id = texts.id
-        WHERE s.episode_id = e.id AND s.stage = 'draft'), (SELECT text FROM texts JOIN stage_texts s ON s.text_id = texts.id
+SELECT e.id,
+    (SELECT text FROM texts JOIN stage_texts s ON s.text_id = texts.id
+        WHERE s.episode_id = e.id AND s.stage = 'draft'),
+    (SELECT text FROM texts JOIN stage_texts s ON s.text_id = texts.id
         WHERE s.episode_id = e.id AND s.stage = 'revision'),
     (SELECT sum(rating) FROM ratings WHERE episode_id = e.id),
     (SELECT sum(rating) FROM observations WHERE episode_id = e.id)

@@ -43,7 +43,7 @@ def pages(database: Path) -> list[tuple[str, str]]:
         ("a round of the map", f"{run}/frames/{middle}.json"),
         ("clusters and influence of a round", f"{run}/advice/{middle}"),
         ("agents", f"{run}/agents"),
-        ("agents, by their rise", f"{run}/agents?order=rise"),
+        ("agents, by their gain", f"{run}/agents?order=alignment_gain"),
         ("an agent", f"{run}/agents/7"),
         ("an agent, where it changed its mind", f"{run}/agents/7?only=changed"),
         ("exchanges", f"{run}/exchanges"),

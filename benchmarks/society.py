@@ -59,8 +59,9 @@ def result(rows: Sequence[RoundScores]) -> Result:
     """Summarise a run."""
     quarter = max(1, len(rows) // 4)
 
-    def mean(some: Sequence[RoundScores], column: str) -> float:
-        return statistics.fmean(getattr(row, column) for row in some)
+    def mean(some: Sequence[RoundScores], measure: str) -> float:
+        means = (row.means[measure] for row in some)
+        return statistics.fmean(value for value in means if value is not None)
 
     drafts, revisions = "draft_alignment", "revision_alignment"
     return Result(

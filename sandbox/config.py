@@ -34,6 +34,7 @@ from sandbox.backends import BUILT_IN, ModelConfig, UnloadedSettings, kind_of
 from sandbox.backends.embedding import EmbedderSetting
 from storage.errors import InputError
 from worlds.base import SettingError, Settings, World, kinds, world_of
+from worlds.observer import observer_form
 
 PRESETS = Path(__file__).resolve().parent.parent / "worlds" / "presets"
 QUICKSTART = PRESETS / "quickstart.yaml"
@@ -138,7 +139,7 @@ class ScaleConfig(_Section):
     integer: bool | None = None
     better: Better | None = None
     subject: Subject | None = None
-    stages: tuple[str, ...] | None = None
+    stages: tuple[str, ...] | None = Field(default=None, min_length=1)
 
 
 class UnloadedWorld(Settings):
@@ -204,12 +205,19 @@ class Config(_Section):
         if isinstance(self.world, UnloadedWorld):
             raise InputError(unnamed_file(self.name, "world", self.world.kind))
         kind = world_of(self.world.kind)
-        known = {scale.name: scale for scale in kind.scales}
-        scales = [_scale(name, given, known.get(name)) for name, given in self.scales.items()]
+        scales = [_scale(name, given, kind) for name, given in self.scales.items()]
         try:
-            return kind(self.world, self.seed, scales)
+            world = kind(self.world, self.seed, scales)
         except ValidationError as error:
-            raise SettingError("scales", _first_error(error)) from None
+            raise SettingError("scales", _error_text(error.errors()[0])) from None
+        except Exception as error:  # the code of a world can raise any exception
+            reason = f"{type(error).__name__}: {error}"
+            raise InputError(f"world {self.world.kind}: cannot be made: {reason}") from error
+        if not hasattr(world, "prompts"):
+            raise InputError(f"world {self.world.kind}: the class World has no prompts")
+        for scale in scales:
+            _try_question(scale, world)
+        return world
 
     def as_json(self) -> str:
         """Return the config as JSON, as it is stored with the run."""
@@ -254,31 +262,50 @@ class Config(_Section):
             raise InputError(explain(error, "the stored config", {}, {})) from None
 
 
-def _scale(name: str, given: ScaleConfig, known: Scale | None) -> Scale:
-    """Make a new scale, or a known one with overrides."""
+def _scale(name: str, given: ScaleConfig, world: type[World]) -> Scale:
+    """Make a new scale, or one of the world's with overrides."""
     key, values = f"scales.{name}", given.model_dump(exclude_none=True)
+    known = next((scale for scale in world.scales if scale.name == name), None)
     if known is None:
         missing = next((key for key in ("low", "high", "ask") if key not in values), None)
         if missing is not None:
             raise SettingError(f"{key}.{missing}", "missing; expected a value")
+        values["subject"] = _subject(key, given.subject, world)
     elif known.rater == "peers":
         extra = next((key for key in ("ask", "subject", "stages") if key in values), None)
         if extra is not None:
             expected = "expected none: peers rate by a prompt template, which `forms:` replaces"
             raise SettingError(f"{key}.{extra}", f"found {values[extra]!r}; {expected}")
+    before = {} if known is None else known.model_dump()
     try:
-        return Scale.model_validate(
-            {**(known.model_dump() if known else {}), "name": name} | values
-        )
+        return Scale.model_validate(before | {"name": name} | values)
     except ValidationError as error:
-        raise SettingError(key, _first_error(error)) from None
+        first = error.errors(include_url=False)[0]
+        expected = f"expected: {_error_text(first)}"
+        if first["loc"]:
+            expected = f"{first['loc'][0]}: found {_short(first['input'])}; {expected}"
+        raise SettingError(key, expected) from None
 
 
-def _first_error(error: ValidationError) -> str:
-    """Describe the first error of pydantic in one line."""
-    first = error.errors(include_url=False)[0]
-    place = "".join(f"{part}: " for part in first["loc"] if isinstance(part, str))
-    return f"{place}found {_short(first['input'])}; expected: {_error_text(first)}"
+def _subject(key: str, wanted: Subject | None, world: type[World]) -> Subject:
+    """The subject of a new scale, which must be one that the world has the observer rate."""
+    rated = [scale.subject for scale in world.scales if scale.rater == "observer"] or ["stage"]
+    if wanted is None:
+        return "stage" if "stage" in rated else rated[0]
+    if wanted not in rated:
+        known = " or ".join(dict.fromkeys(rated))
+        raise SettingError(f"{key}.subject", f"found {wanted}; expected {known}, as the world asks")
+    return wanted
+
+
+def _try_question(scale: Scale, world: World) -> None:
+    """Render the prompt of a scale that the config adds, since its question is a template."""
+    if scale.rater == "peers":
+        return
+    try:
+        observer_form(scale, world.observed, world.example, world.unit).try_out()
+    except ValueError as error:
+        raise SettingError(f"scales.{scale.name}.ask", str(error)) from None
 
 
 def _error_text(error: Any) -> str:
@@ -481,8 +508,8 @@ def _expected_key(key: Sequence[str], data: Any) -> str:
     backend = data.get("backend")
     if isinstance(backend, str) and is_file(backend):
         return f"expected a key of the class Config in {backend}"
-    where = "docs/models.md" if key[0] == "models" or "embedder" in key else "the README"
-    where = "docs/scenes.md or the README" if key[0] == "world" else where
+    where = "docs/models.md" if key[0] == "models" or "embedder" in key else "docs/config.md"
+    where = "docs/scenes.md or docs/config.md" if key[0] == "world" else where
     near = difflib.get_close_matches(key[-1], _known_keys(), 1, 0.75)
     hint = f"; did you mean {near[0]}?" if near else ""
     return f"expected a key that {where} lists{hint}"

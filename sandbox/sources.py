@@ -243,10 +243,11 @@ def _with_range(text: str, shape: Rating) -> str:
 
 
 _RANGE = re.compile(
-    r"(?P<before>.{0,60}?)(?<![\d.])(?P<low>-?\d+)\s*(?:-|\u2013|\u2014|\u2026|\.{2,3}|~|to|and)\s*"
+    r"(?P<before>.{0,60}?)(?<![\d.])(?P<low>-?\d+)\s*(?:\([^)]*\)\s*)?(?:-|\u2013|\u2014|\u2026|\.{2,3}|~|to|and)\s*"
     r"(?P<high>-?\d+)(?P<after>\s*\w*)",
     re.IGNORECASE | re.DOTALL,
 )
+_OUT_OF = re.compile(r"\bout of (?P<high>\d+)\b", re.IGNORECASE)
 _ABOUT_RATING = re.compile(r"rat(?:e|ing)|scale|scor|number|point|between", re.IGNORECASE)
 _ABOUT_LENGTH = re.compile(
     r"\s*(?:words?|sentences?|lines?|characters?|paragraphs?|tokens?|items?)"
@@ -258,13 +259,18 @@ def _check_range(place: str, text: str, shape: Rating) -> None:
 
     Otherwise a rating of 9 on a scale from 1 to 7 would be unparseable every time.
     """
-    for match in _RANGE.finditer(text):
-        ends = (float(match["low"]), float(match["high"]))
-        rating = _ABOUT_RATING.search(match["before"]) and not _ABOUT_LENGTH.match(match["after"])
-        if rating and ends[0] < ends[1] and ends != (shape.low, shape.high):
-            low, high = plain_number(shape.low), plain_number(shape.high)
-            raise InputError(
-                f"{place}: found a rating from {match['low']} to {match['high']}; expected the "
-                f"scale's {low} to {high}, or another range of this scale under `scales:` in "
-                "the config"
-            )
+    ranges = [
+        f"from {match['low']} to {match['high']}"
+        for match in _RANGE.finditer(text)
+        if _ABOUT_RATING.search(match["before"])
+        and not _ABOUT_LENGTH.match(match["after"])
+        and float(match["low"]) < float(match["high"])
+        and (float(match["low"]), float(match["high"])) != (shape.low, shape.high)
+    ]
+    ranges += [match[0] for match in _OUT_OF.finditer(text) if float(match["high"]) != shape.high]
+    if ranges:
+        low, high = plain_number(shape.low), plain_number(shape.high)
+        raise InputError(
+            f"{place}: found a rating {ranges[0]}; expected the scale's {low} to {high}, or "
+            "another range of this scale under `scales:` in the config"
+        )

@@ -349,7 +349,10 @@ def test_a_vllm_that_cannot_embed(tiny: Path, tmp_path: Path) -> None:
         assert not (tmp_path / "run.db").exists()
 
     fails({"model": str(tiny / "none")}, r"memory\.embedder\.model: found .*which does not exist")
-    fails({"model": str(tiny), "extra": {"wrong": 1}}, r"memory\.embedder\.extra\.wrong: not an")
+    fails(
+        {"model": str(tiny), "extra": {"wrong": 1}},
+        r"memory\.embedder\.extra\.wrong: unknown or reserved",
+    )
     fails(
         {"model": str(tiny), "extra": {"max_model_len": 10**6}}, r"embedder\.extra: refused by vLLM"
     )

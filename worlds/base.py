@@ -312,6 +312,7 @@ def world_of(kind: str) -> type[World]:
     if not (isinstance(found, type) and issubclass(found, World)):
         raise PluginError(f"{kind} has no class World(base.World); expected one")
     missing = [name for name in ("settings_type", "stages") if not hasattr(found, name)]
+    missing += sorted(found.__abstractmethods__)
     if missing:
         raise PluginError(f"{kind}: the class World has no {missing[0]}; expected one")
     return found

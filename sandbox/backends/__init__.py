@@ -13,6 +13,7 @@ Importing the module must not import a model library: that belongs in `Backend.s
 from __future__ import annotations
 
 import importlib
+import sys
 from collections.abc import AsyncIterator, Callable, Iterable, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from typing import Annotated, Any, NamedTuple
@@ -84,6 +85,9 @@ def kind_of(name: str) -> Kind:
         raise PluginError(f"{name} defines no class Config that is a subclass of ModelSettings")
     if not callable(make) or make is base.Backend:
         raise PluginError(f"{name} defines no class Backend")
+    methods = [method for method in ("start", "answer", "close") if not hasattr(make, method)]
+    if methods:
+        raise PluginError(f"{name}: the class Backend has no method {methods[0]}")
     return Kind(settings, make)
 
 
@@ -135,10 +139,18 @@ def backend_of(settings: ModelSettings) -> base.Backend:
         raise InputError(
             f"backend: {settings.backend} is not loaded; expected a file that is allowed"
         )
+    name = settings.backend
     try:
-        return kind_of(settings.backend).make(settings)
+        backend: base.Backend = kind_of(name).make(settings)
     except PluginError as error:
-        raise InputError(f"backend: found {settings.backend}; {error}") from None
+        raise InputError(f"backend: found {name}; {error}") from None
+    except InputError:
+        raise
+    except Exception as error:  # the code of a backend can raise any exception
+        raise InputError(f"backend: {name}: {type(error).__name__}: {error}") from error
+    if not hasattr(backend, "model"):
+        raise InputError(f"backend: {name}: the class Backend has no attribute model")
+    return backend
 
 
 def backends_of(
@@ -178,6 +190,20 @@ async def started(backends: Iterable[base.Backend]) -> AsyncIterator[None]:
     """
     async with AsyncExitStack() as stack:
         for backend in {id(backend): backend for backend in backends}.values():
-            stack.push_async_callback(backend.close)
-            await backend.start()
+            stack.push_async_callback(_close, backend)
+            try:
+                await backend.start()
+            except (base.BackendDown, InputError):
+                raise
+            except Exception as error:  # the code of a backend can raise any exception
+                reason = f"{type(error).__name__}: {error}"
+                raise base.BackendDown(f"the backend cannot be started: {reason}") from error
         yield
+
+
+async def _close(backend: base.Backend) -> None:
+    """Close a backend. Everything is stored by then: an exception is printed and loses nothing."""
+    try:
+        await backend.close()
+    except Exception as error:  # the code of a backend can raise any exception
+        print(f"warning: the backend cannot be closed: {error}", file=sys.stderr)

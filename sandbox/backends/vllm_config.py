@@ -19,7 +19,9 @@ from sandbox.backends.base import LanguageModelSettings
 from sandbox.backends.engine_log import EngineLog
 from sandbox.text import install_command
 
-INSTALL = f"{install_command('vllm')} (on a machine with a GPU), or see the README for one without"
+INSTALL = (
+    f"{install_command('vllm')} (on a machine with a GPU), or see docs/models.md for one without"
+)
 
 
 class Thinking(BaseModel):

@@ -14,6 +14,7 @@ from sandbox.engine.calls import Answered, Caller
 from sandbox.engine.limits import Stopped
 from sandbox.engine.scheduler import Planned
 from sandbox.engine.society import Society
+from sandbox.engine.world_faults import reported
 from storage import tables
 from storage.errors import InputError
 from storage.writer import Row, Writer
@@ -60,6 +61,7 @@ class PlayedEpisode:
         self._question, self._question_id = society.question(planned.meeting)
         self._names: set[CallName] = set()
         self._observed_stages = 0
+        self._observed: set[tuple[str, int, int]] = set()
         self._tasks: list[asyncio.Task[None]] = []
         self._ratings: list[Row] = []
         self._observations: list[Row] = []
@@ -140,12 +142,25 @@ class PlayedEpisode:
     def observe(
         self, stage: str, *, agent: Agent | None = None, other: Agent | None = None, **values: Any
     ) -> None:
-        """Start the observer's ratings of a stage on all scales that apply, in the background."""
+        """Start the observer's ratings of a stage on all scales that apply, in the background.
+
+        Raises:
+            RuntimeError: the world does not declare the stage, or the same is observed twice.
+        """
+        self._check_stage(stage)
         turn, self._observed_stages = self._observed_stages, self._observed_stages + 1
         subject: Subject = "stage" if agent is None else "agent" if other is None else "pair"
-        agents = {"agent": _number(agent), "other": _number(other)}
+        subjects = (stage, _number(agent), _number(other))
+        if subjects in self._observed:
+            raise RuntimeError(f"stage {stage} is observed twice for the same agents")
+        self._observed.add(subjects)
         for scale in self._declaration.scales_for(stage, subject):
-            key = {"stage": stage, "scale": scale.name, **agents}
+            key = {
+                "stage": stage,
+                "scale": scale.name,
+                "agent": _number(agent),
+                "other": _number(other),
+            }
             observation = self._observe(key, self._forms[scale.form], turn, values)
             self._tasks.append(asyncio.create_task(observation))
 
@@ -159,14 +174,20 @@ class PlayedEpisode:
         """Record the text of a stage.
 
         Raises:
-            RuntimeError: the world does not declare the stage.
+            RuntimeError: the world does not declare the stage, or it is recorded twice.
+            TypeError: the text is no string.
         """
-        known = [declared.name for declared in self._declaration.stages]
-        if stage not in known:
-            raise RuntimeError(
-                f"found the stage {stage}; expected a declared one: {', '.join(known)}"
-            )
+        self._check_stage(stage)
+        if stage in self._texts:
+            raise RuntimeError(f"stage {stage} is recorded twice")
+        if not isinstance(text, str):
+            raise TypeError(f"the text of stage {stage} is {type(text).__name__}; expected str")
         self._texts[stage] = text
+
+    def _check_stage(self, stage: str) -> None:
+        declared = [known.name for known in self._declaration.stages]
+        if stage not in declared:
+            raise RuntimeError(f"stage {stage} is not declared; expected {', '.join(declared)}")
 
     def remember(self, text: str) -> None:
         """Store a text as the author's memory of the question when the episode ends."""
@@ -245,7 +266,8 @@ class PlayedEpisode:
     async def play(self) -> None:
         """Play to the end, or to the first missing reply, and pass the rows to the writer."""
         try:
-            await self._world.play(self)
+            with reported(self._world.settings.kind, f"play, episode {self.planned.number}"):
+                await self._world.play(self)
         except Unanswered as missing:
             self._failed_at = str(missing)
         if not self._recorded:

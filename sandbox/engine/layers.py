@@ -21,7 +21,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
 from random import Random
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from agents.forms import prompt_hash
 from sandbox.backends.base import (
@@ -189,6 +189,26 @@ def budget(limiter: Limiter, answer: Answer) -> Answer:
     return counted
 
 
+async def _backend_reply(backend: Backend, call: Call) -> Reply:
+    """The reply of a backend, whose code may be a user's own and raise or return anything.
+
+    Raises:
+        CallFailed: it raised an exception that backends do not raise, or returned no reply.
+    """
+    try:
+        reply: Any = await backend.answer(call)
+    except (Unavailable, CallFailed, BackendDown, InputError, TimeoutError):
+        raise
+    except Exception as error:
+        message = " ".join(str(error).split())
+        raise CallFailed(f"the backend raised {type(error).__name__}: {message}") from error
+    if not isinstance(reply, Reply):
+        raise CallFailed(f"the backend returned {type(reply).__name__}; expected Reply")
+    if not isinstance(reply.text, str):
+        raise CallFailed(f"the backend returned a text of {type(reply.text).__name__}")
+    return reply
+
+
 def retry(backend: Backend, settings: ModelSettings, limiter: Limiter, jitter: Random) -> Answer:
     """Send a call to the backend; retry with the same seed while the backend is unavailable.
 
@@ -201,7 +221,7 @@ def retry(backend: Backend, settings: ModelSettings, limiter: Limiter, jitter: R
         for attempt in range(1, tries + 1):
             try:
                 async with asyncio.timeout(timeout):
-                    reply = await backend.answer(call)
+                    reply = await _backend_reply(backend, call)
             except Unavailable as error:
                 problem, wait = str(error), error.after
             except TimeoutError:

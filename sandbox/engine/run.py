@@ -18,6 +18,7 @@ from sqlalchemy.exc import DBAPIError
 from agents.agent import Agent
 from agents.embedding import Embedder
 from agents.forms import Form
+from agents.persona import Persona
 from agents.scale import Declaration
 from sandbox import __version__
 from sandbox.backends import backends_of, started
@@ -33,6 +34,7 @@ from sandbox.engine.roles import check_models
 from sandbox.engine.runner import Runner
 from sandbox.engine.society import extend_questions, write_society
 from sandbox.engine.stopping import pareto_rule
+from sandbox.engine.world_faults import WorldFault, checked, reported
 from sandbox.progress import Progress
 from sandbox.reading.runs import Outcome, outcome, worked
 from sandbox.sources import Question, read_forms, read_pairs, read_personas, read_questions
@@ -89,21 +91,20 @@ def prepare(config: Config, place: str = "", settings: Sequence[str] = ()) -> Bl
     def where(key: str) -> str:
         return place_of_key(key, place or config.name, settings)
 
+    kind = config.world.kind
     try:
         world = config.build_world()
-        _try_scales(config, world)
         if config.stop is not None:
             pareto_rule(config.stop, world)
     except SettingError as error:
         raise InputError(f"{where(error.key)}: {error.key}: {error}") from None
-    forms = read_forms(config.forms, world.forms)
+    with reported(kind, "its prompts"):
+        forms = read_forms(config.forms, world.forms)
     personas = read_personas(config.personas)
     pairs = read_pairs(config.memory.prior) if config.memory.prior else []
     count = config.memory.prior_pairs if config.memory.prior else 0
     try:
-        agents = world.populate(personas)
-        inherited = [list(world.inherit(agent, pairs, count)) for agent in agents]
-        per_round = world.per_round(agents)
+        agents, inherited, per_round = _populate(world, kind, personas, pairs, count)
     except SettingError as error:
         key = f"world.{error.key}"
         raise InputError(f"{where(key)}: {key}: {error}") from None
@@ -116,15 +117,22 @@ def prepare(config: Config, place: str = "", settings: Sequence[str] = ()) -> Bl
     return Blueprint(config, world, agents, questions, inherited, forms, embedder, per_round)
 
 
-def _try_scales(config: Config, world: World) -> None:
-    """Render the prompts of scales that the config adds, since their questions are templates."""
-    for form in world.forms:
-        scale = form.name.removeprefix("observe_")
-        if scale in config.scales and form.name != scale:
-            try:
-                form.try_out()
-            except ValueError as error:
-                raise SettingError(f"scales.{scale}.ask", str(error)) from None
+def _populate(
+    world: World, kind: str, personas: Sequence[Persona], pairs: Sequence[Pair], count: int
+) -> tuple[list[Agent], list[list[Pair]], int]:
+    """Make the agents and their prior memories, and check the meetings of the first round."""
+    with reported(kind, "populate"):
+        agents = world.populate(personas)
+    with reported(kind, "inherit"):
+        inherited = [list(world.inherit(agent, pairs, count)) for agent in agents]
+    with reported(kind, "per_round"):
+        per_round = world.per_round(agents)
+    if per_round < 1:
+        raise WorldFault(f"world {kind}: per_round: found {per_round}; expected at least 1")
+    with reported(kind, "meet, round 0"):
+        meetings = list(world.meet(agents, 0))
+    checked(meetings, kind, 0, per_round, len(agents))
+    return agents, inherited, per_round
 
 
 def create(
@@ -363,6 +371,9 @@ def _run_session(reader: Reader, address: Address, session: _Session) -> Outcome
         values["message"] = "interrupted"
     except BackendDown as error:
         values = {"status": "failed", "message": str(error)}
+    except WorldFault as fault:
+        values = {"status": "failed", "message": str(fault)}
+        raise
     finally:
         with suppress(DBAPIError):
             _update(reader, seconds=runner.clock.seconds(), **values)

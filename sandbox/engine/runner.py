@@ -21,9 +21,11 @@ from sandbox.engine.scheduler import Planned, Scheduler
 from sandbox.engine.society import Society
 from sandbox.engine.state import RunState, read_state
 from sandbox.engine.stopping import pareto_rule
+from sandbox.engine.world_faults import checked, reported
 from sandbox.progress import Clock, Progress
 from storage.reader import Reader
 from storage.writer import Writer
+from worlds.base import Meeting
 
 
 @contextmanager
@@ -165,7 +167,7 @@ class Runner:
         start = next((r for r, count in enumerate(complete) if count < per_round), rounds)
         return Scheduler(
             self.config.schedule,
-            lambda round: self.world.meet(self.society.agents, round),
+            self._meetings,
             per_round,
             start,
             rounds,
@@ -187,6 +189,12 @@ class Runner:
         self._scheduler.horizon = self._stop_rule.horizon
         if self._stop_rule.stopped_after is not None:
             self._scheduler.end = min(self._scheduler.end, self._stop_rule.stopped_after + 1)
+
+    def _meetings(self, round: int) -> Sequence[Meeting]:
+        kind, agents = self.config.world.kind, self.society.agents
+        with reported(kind, f"meet, round {round}"):
+            meetings = list(self.world.meet(agents, round))
+        return checked(meetings, kind, round, self._state.per_round, len(agents))
 
     async def work(self) -> None:
         """Play every episode that is not complete.
