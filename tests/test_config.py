@@ -224,7 +224,7 @@ def test_an_address_without_a_secret_is_shown(address: str) -> None:
 
 def test_an_unknown_key_suggests_the_nearest() -> None:
     _fails(lambda: small("models.social.misbehaves=1"), "did you mean misbehave?", "docs/models.md")
-    _fails(lambda: small("wrold.size=3"), "did you mean world?", "the README")
+    _fails(lambda: small("wrold.size=3"), "did you mean world?", "docs/config.md")
 
 
 def test_errors_name_the_option_that_set_the_key() -> None:
