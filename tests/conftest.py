@@ -113,8 +113,18 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 
 
 def pytest_xdist_auto_num_workers() -> int:
-    """One more than there are cores: many tests wait for processes and clocks."""
-    return (os.cpu_count() or 1) + 1
+    """Two more than there are cores: many tests wait for processes and clocks."""
+    return (os.cpu_count() or 1) + 2
+
+
+SLOWEST_FIRST = ("readme", "recipes", "browser", "faults", "run", "cli", "wheel", "orders")
+"""Files of a few long tests: begun first, so that no worker is left alone with one at the end."""
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Sort the tests of `SLOWEST_FIRST` to the front, and keep the order within files."""
+    places = {f"test_{name}": place for place, name in enumerate(SLOWEST_FIRST)}
+    items.sort(key=lambda item: places.get(item.path.stem, len(places)))
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import shlex
 import shutil
 import subprocess
 import sys
@@ -49,23 +50,44 @@ class Scratch:
         assert done.returncode == 0, f"{script}\n{done.stdout}\n{done.stderr}"
         return done.stdout
 
-    def json(self, arguments: str) -> Any:
-        """Run a verb with --json."""
-        return json.loads(self.bash(f"python run_sim.py {arguments} --json"))
+    def verbs(self, *lines: str) -> list[tuple[int, str, str]]:
+        """Run verbs one after the other in one process; returns status, output and errors."""
+        (self.folder / "verbs.json").write_text(json.dumps([shlex.split(line) for line in lines]))
+        found: list[tuple[int, str, str]] = json.loads(self.bash("python verbs.py"))
+        return [(status, output, errors) for status, output, errors in found]
 
-    def refused(self, arguments: str) -> str:
-        """The one line of a verb that refuses its input."""
-        done = subprocess.run(
-            ["bash", "-c", f"python run_sim.py {arguments}"],
-            cwd=self.folder,
-            env=self._environment,
-            capture_output=True,
-            text=True,
-            timeout=120,
-        )
-        assert done.returncode == 2, done.stdout + done.stderr
-        (line,) = done.stderr.strip().splitlines()
-        return line
+    def json(self, *lines: str) -> list[Any]:
+        """Run verbs with --json."""
+        done = self.verbs(*(f"{line} --json" for line in lines))
+        assert [status for status, _, _ in done] == [0] * len(lines), done
+        return [json.loads(output) for _, output, _ in done]
+
+    def refused(self, *lines: str) -> list[str]:
+        """The one line of each verb that refuses its input."""
+        done = self.verbs(*lines)
+        assert [status for status, _, _ in done] == [2] * len(lines), done
+        assert all(len(errors.strip().splitlines()) == 1 for _, _, errors in done), done
+        return [errors.strip() for _, _, errors in done]
+
+
+VERBS = """\
+import contextlib, io, json, sys
+from pathlib import Path
+from sandbox.cli.main import main
+
+found = []
+for arguments in json.loads(Path("verbs.json").read_text()):
+    sys.argv = ["run_sim.py", *arguments]
+    output, errors = io.StringIO(), io.StringIO()
+    status = 0
+    with contextlib.redirect_stdout(output), contextlib.redirect_stderr(errors):
+        try:
+            main()
+        except SystemExit as ended:
+            status = ended.code or 0
+    found.append([status, output.getvalue(), errors.getvalue()])
+print(json.dumps(found))
+"""
 
 
 @pytest.fixture(scope="module")
@@ -85,6 +107,7 @@ def scratch(tmp_path_factory: pytest.TempPathFactory) -> Scratch:
         apply = ["git", "apply", "--unidiff-zero", "recipe.diff"]
         done = subprocess.run(apply, cwd=folder, capture_output=True, text=True)
         assert done.returncode == 0, f"{diff}\n{done.stderr}"
+    (folder / "verbs.py").write_text(VERBS, encoding="utf-8")
     made = Scratch(folder)
     for commands in COMMANDS:
         made.bash(commands)
@@ -100,30 +123,35 @@ def test_every_recipe_has_an_example() -> None:
 
 def test_a_world_of_two_who_talk_shows_up_with_its_scales(scratch: Scratch) -> None:
     """A pair on -5 to 5 and each agent on 0 to 10: in every place where a run is looked at."""
-    (state,) = scratch.json("status talk")["runs"]
+    status, inspected, episode = scratch.json(
+        "status talk", "inspect talk", "inspect talk episode 3"
+    )
+    (state,) = status["runs"]
     assert (state["status"], state["episodes"]) == ("done", 18)
     assert {form["form"] for form in state["forms"]} >= {f"observe_{name}" for name in SCALES}
     ranges = {score["measure"]: (score["low"], score["high"]) for score in state["scores"]}
     assert ranges == {"talk_warmth": (-5, 5), "talk_openness": (0, 10)}
-    last = scratch.json("inspect talk")["rounds"][-1]
+    last = inspected["rounds"][-1]
     assert -5 <= last["talk_warmth"] <= 5 and 0 <= last["talk_openness"] <= 10
-    episode = scratch.json("inspect talk episode 3")
     rated = {(seen["scale"], seen["agent"], seen["other"]) for seen in episode["observations"]}
     assert rated == {("warmth", 3, 4), ("openness", 3, None), ("openness", 4, None)}
     assert episode["talk"].count("\n") == 3
-    assert "warmth" in scratch.bash("COLUMNS=120 python run_sim.py inspect talk")
+    ((_, shown, _),) = scratch.verbs("inspect talk")
+    assert "warmth" in shown and "openness" in shown
 
 
 def test_the_world_is_compared_reported_and_shown(scratch: Scratch) -> None:
-    scratch.bash("python run_sim.py run talk.yaml --name again --set seed=8")
-    compared = scratch.json("compare talk again")
+    _, compared, _, _ = scratch.json(
+        "run talk.yaml --name again --set seed=8",
+        "compare talk again",
+        "report talk --out talk.html",
+        "view talk --static pages",
+    )
     measures = compared["groups"][0]["measures"]
     assert {"talk_warmth", "talk_openness"} <= set(measures)
-    scratch.bash("python run_sim.py report talk --out talk.html")
     report = (scratch.folder / "talk.html").read_text(encoding="utf-8")
     assert all(f"{name.capitalize()} by round" in report for name in SCALES)
     assert "-5 to 5" in report.replace("\u2212", "-") and "0 to 10" in report
-    scratch.bash("python run_sim.py view talk --static pages")
     society = (scratch.folder / "pages" / "talk.html").read_text(encoding="utf-8")
     assert all(name in society.lower() for name in SCALES)
 
@@ -136,31 +164,34 @@ def test_formats_take_the_world_or_say_why_not(scratch: Scratch) -> None:
     assert len(rows) == 18 and all(-5 <= row["warmth_talk"] <= 5 for row in rows)
     seen = {(one["scale"], one["agent"]) for row in rows for one in row["observations"]}
     assert ("openness", 0) in seen and ("warmth", 0) in seen
-    for name in ("sft", "preference", "kto", "prompts", "rated", "raters", "stable-alignment"):
-        line = scratch.refused(f"export talk --format {name} --out data/no")
-        assert f"{name} does not fit run talk" in line and "talk" in line
-        assert not (scratch.folder / "data" / "no").exists()
+    names = ("sft", "preference", "kto", "prompts", "rated", "raters", "stable-alignment")
+    lines = scratch.refused(*(f"export talk --format {name} --out data/no" for name in names))
+    for name, line in zip(names, lines, strict=True):
+        assert f"{name} does not fit run talk" in line
+    assert not (scratch.folder / "data" / "no").exists()
 
 
 def test_resuming_such_a_run_wants_its_file_named(scratch: Scratch) -> None:
-    assert "--world" in scratch.refused("verify talk")
-    assert scratch.json("verify talk --world talk.py")["agrees"]
-    line = scratch.refused("fork talk --at 0")
-    assert "talk.py" in line and "--world" in line
-    forked = scratch.json("fork talk --at 0 --name forked --world talk.py")
-    assert forked["digest"] == scratch.json("status talk")["runs"][0]["digest"]
+    for line in scratch.refused("verify talk", "fork talk --at 0"):
+        assert "talk.py" in line and "--world" in line
+    verified, forked, status = scratch.json(
+        "verify talk --world talk.py",
+        "fork talk --at 0 --name forked --world talk.py",
+        "status talk",
+    )
+    assert verified["agrees"] and forked["digest"] == status["runs"][0]["digest"]
     talk = scratch.folder / "talk.py"
     text = talk.read_text(encoding="utf-8")
     try:
         talk.write_text("raise SystemExit('this file was run')\n", encoding="utf-8")
-        scratch.bash("python run_sim.py inspect talk; python run_sim.py status talk")
-        scratch.bash("python run_sim.py export talk --format exchanges --explain")
+        scratch.json("inspect talk", "status talk", "export talk --format exchanges --explain")
     finally:
         talk.write_text(text, encoding="utf-8")
 
 
 def test_a_scale_of_a_config_shows_up(scratch: Scratch) -> None:
-    last = scratch.json("inspect honest")["rounds"][-1]
+    (inspected,) = scratch.json("inspect honest")
+    last = inspected["rounds"][-1]
     assert -5 <= last["draft_honesty"] <= 5 and "revision_honesty" in last
     rows = (scratch.folder / "data/honest/sft.jsonl").read_text("utf-8").splitlines()
     ratings = [json.loads(line)["rating"] for line in rows]
@@ -173,7 +204,8 @@ def test_a_format_a_verb_and_a_page_of_ones_own(scratch: Scratch) -> None:
     text = (scratch.folder / "data/lengths/lengths.jsonl").read_text("utf-8")
     stages = {json.loads(line)["stage"] for line in text.splitlines()}
     assert stages == {"draft", "revision", "talk"}
-    counts = scratch.json("words honest")["words"]
+    (found,) = scratch.json("words honest")
+    counts = found["words"]
     assert set(counts) == {"draft", "revision"} and all(count > 100 for count in counts.values())
     code = (
         "from starlette.testclient import TestClient\n"
