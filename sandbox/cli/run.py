@@ -201,7 +201,8 @@ def _summary(reader: Reader, address: Address, outcome: Outcome) -> RenderableTy
     for key, value in rows.items():
         table.add_row(key, style.plain(value))
     shown = society(reader)
-    steps = _next_steps(address, outcome, shown.scored)
+    answers = shown.scored and bool(shown.declaration.answers)
+    steps = _next_steps(address, outcome, answers)
     return Group(society_view(shown), Text(), table, *steps)
 
 
@@ -211,7 +212,7 @@ def _cached(outcome: Outcome) -> str:
     return f" ({share:.0%} from the prefix cache)" if outcome.tokens_cached else ""
 
 
-def _next_steps(address: Address, outcome: Outcome, scored: bool) -> Iterator[RenderableType]:
+def _next_steps(address: Address, outcome: Outcome, answers: bool) -> Iterator[RenderableType]:
     """Suggest commands to run next."""
     from rich.text import Text
 
@@ -220,7 +221,7 @@ def _next_steps(address: Address, outcome: Outcome, scored: bool) -> Iterator[Re
     if not outcome.episodes:
         return
     run = address.typed
-    format = "sft" if scored else "exchanges"
+    format = "sft" if answers else "exchanges"
     yield Text()
     steps = [
         ("read an exchange", command("inspect", run, "episode 0")),

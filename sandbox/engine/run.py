@@ -123,6 +123,8 @@ def _populate(
     """Make the agents and their prior memories, and check the meetings of the first round."""
     with reported(kind, "populate"):
         agents = world.populate(personas)
+        for agent in agents:
+            _ = agent.introduction  # a label that no persona knows is found here
     with reported(kind, "inherit"):
         inherited = [list(world.inherit(agent, pairs, count)) for agent in agents]
     with reported(kind, "per_round"):
