@@ -121,7 +121,16 @@ class Writer:
 
     def text_list(self, texts: Iterable[str]) -> str:
         """Store texts; returns their numbers in the format of the columns `prompt` and `reply`."""
-        return ",".join([str(self.text(text)) for text in texts])
+        cached, use = self._text_ids.get, self._text_ids.move_to_end
+        numbers = []
+        for text in texts:
+            number = cached(text)
+            if number is None:
+                number = self.text(text)
+            else:
+                use(text)
+            numbers.append(str(number))
+        return ",".join(numbers)
 
     def add(self, table: Table, row: Row) -> None:
         """Queue a row for the next commit."""

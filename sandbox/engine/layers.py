@@ -189,14 +189,19 @@ def budget(limiter: Limiter, answer: Answer) -> Answer:
     return counted
 
 
-async def _backend_reply(backend: Backend, call: Call) -> Reply:
+async def _backend_reply(backend: Backend, call: Call, timeout: float | None) -> Reply:
     """The reply of a backend, whose code may be a user's own and raise or return anything.
 
     Raises:
+        TimeoutError: there is none within `timeout` seconds.
         CallFailed: it raised an exception that backends do not raise, or returned no reply.
     """
     try:
-        reply: Any = await backend.answer(call)
+        if timeout is None:
+            reply: Any = await backend.answer(call)
+        else:
+            async with asyncio.timeout(timeout):
+                reply = await backend.answer(call)
     except (Unavailable, CallFailed, BackendDown, InputError, TimeoutError):
         raise
     except Exception as error:
@@ -220,8 +225,7 @@ def retry(backend: Backend, settings: ModelSettings, limiter: Limiter, jitter: R
         started = clock.milliseconds()
         for attempt in range(1, tries + 1):
             try:
-                async with asyncio.timeout(timeout):
-                    reply = await _backend_reply(backend, call)
+                reply = await _backend_reply(backend, call, timeout)
             except Unavailable as error:
                 problem, wait = str(error), error.after
             except TimeoutError:
