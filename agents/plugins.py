@@ -47,7 +47,7 @@ def load_file(path: str) -> ModuleType:
         spec.loader.exec_module(module)
     except (Exception, SystemExit) as error:  # the file can raise any exception
         del sys.modules[name]
-        raise PluginError(f"{path}: {_reason(error)}") from error
+        raise PluginError(f"{path}: {exception_line(error)}") from error
     return module
 
 
@@ -68,7 +68,7 @@ def load_entry_point(group: str, name: str) -> Any:
     try:
         return found.load()
     except Exception as error:
-        raise PluginError(f"{name} ({found.value}): {_reason(error)}") from error
+        raise PluginError(f"{name} ({found.value}): {exception_line(error)}") from error
 
 
 def only_files(allowed: Collection[Path]) -> dict[str, Any]:
@@ -100,7 +100,8 @@ def unnamed_file(run: str, kind: str, file: str) -> str:
     )
 
 
-def _reason(error: BaseException) -> str:
+def exception_line(error: BaseException) -> str:
+    """An exception in one line: its type and its message; of a syntax error the line."""
     line = " ".join(str(error).split())
     if isinstance(error, SyntaxError):
         return f"line {error.lineno}: {error.msg}"

@@ -28,7 +28,7 @@ from pydantic import (
 
 from agents.forms import clean
 from agents.persona import Label
-from agents.plugins import PluginError, is_file, may_load, only_files, unnamed_file
+from agents.plugins import PluginError, exception_line, is_file, may_load, only_files, unnamed_file
 from agents.scale import Better, Scale, Subject
 from sandbox.backends import BUILT_IN, ModelConfig, UnloadedSettings, kind_of
 from sandbox.backends.embedding import EmbedderSetting
@@ -211,7 +211,7 @@ class Config(_Section):
         except ValidationError as error:
             raise SettingError("scales", _error_text(error.errors()[0])) from None
         except Exception as error:  # the code of a world can raise any exception
-            reason = f"{type(error).__name__}: {error}"
+            reason = exception_line(error)
             raise InputError(f"world {self.world.kind}: cannot be made: {reason}") from error
         if not hasattr(world, "prompts"):
             raise InputError(f"world {self.world.kind}: the class World has no prompts")

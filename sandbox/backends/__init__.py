@@ -24,6 +24,7 @@ from pydantic_core import PydanticCustomError
 from agents.plugins import (
     PluginError,
     entry_points,
+    exception_line,
     is_file,
     load_entry_point,
     load_file,
@@ -147,7 +148,7 @@ def backend_of(settings: ModelSettings) -> base.Backend:
     except InputError:
         raise
     except Exception as error:  # the code of a backend can raise any exception
-        raise InputError(f"backend: {name}: {type(error).__name__}: {error}") from error
+        raise InputError(f"backend: {name}: {exception_line(error)}") from error
     if not hasattr(backend, "model"):
         raise InputError(f"backend: {name}: the class Backend has no attribute model")
     return backend
@@ -196,7 +197,7 @@ async def started(backends: Iterable[base.Backend]) -> AsyncIterator[None]:
             except (base.BackendDown, InputError):
                 raise
             except Exception as error:  # the code of a backend can raise any exception
-                reason = f"{type(error).__name__}: {error}"
+                reason = exception_line(error)
                 raise base.BackendDown(f"the backend cannot be started: {reason}") from error
         yield
 
@@ -206,4 +207,4 @@ async def _close(backend: base.Backend) -> None:
     try:
         await backend.close()
     except Exception as error:  # the code of a backend can raise any exception
-        print(f"warning: the backend cannot be closed: {error}", file=sys.stderr)
+        print(f"warning: the backend cannot be closed: {exception_line(error)}", file=sys.stderr)

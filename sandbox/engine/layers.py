@@ -24,6 +24,7 @@ from random import Random
 from typing import Any, NamedTuple
 
 from agents.forms import prompt_hash
+from agents.plugins import exception_line
 from sandbox.backends.base import (
     Backend,
     BackendDown,
@@ -205,8 +206,7 @@ async def _backend_reply(backend: Backend, call: Call, timeout: float | None) ->
     except (Unavailable, CallFailed, BackendDown, InputError, TimeoutError):
         raise
     except Exception as error:
-        message = " ".join(str(error).split())
-        raise CallFailed(f"the backend raised {type(error).__name__}: {message}") from error
+        raise CallFailed(f"the backend raised {exception_line(error)}") from error
     if not isinstance(reply, Reply):
         raise CallFailed(f"the backend returned {type(reply).__name__}; expected Reply")
     if not isinstance(reply.text, str):

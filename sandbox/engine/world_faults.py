@@ -7,6 +7,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
+from agents.plugins import exception_line
 from sandbox.backends.base import BackendDown
 from sandbox.engine.limits import Stopped
 from storage.errors import InputError
@@ -36,10 +37,8 @@ def reported(kind: str, what: str) -> Iterator[None]:
         frame = traceback.extract_tb(error.__traceback__)[-1]
         own = [f for f in traceback.extract_tb(error.__traceback__) if f.filename == kind]
         place = own[-1] if own else frame
-        message = " ".join(str(error).split())
-        raised = f"{type(error).__name__}: {message}" if message else type(error).__name__
         where = f"{Path(place.filename).name}:{place.lineno}"
-        raise WorldFault(f"world {kind}: {what}: {raised} ({where})") from error
+        raise WorldFault(f"world {kind}: {what}: {exception_line(error)} ({where})") from error
 
 
 def checked(
