@@ -65,6 +65,23 @@ runs = Table(
     Column("digest_version", SmallInteger, nullable=False),  # version of the digest's rules
     Column("declaration", Text, nullable=False),  # JSON: stages and scales of the world
     Column("origin", Text),  # JSON: the run that it was forked from; NULL: not a fork
+    Column("stances", Text, nullable=False),  # JSON: the sentences that describe each label
+)
+
+sessions = Table(
+    "sessions",
+    metadata,
+    Column("run_id", ForeignKey("runs.id"), primary_key=True),
+    Column("number", Integer, primary_key=True, autoincrement=False),  # from 0
+    Column("started", String(32), nullable=False),  # ISO 8601, UTC
+    Column("ended", String(32)),  # NULL: under way, or killed
+    Column("status", String(16), nullable=False),  # of the run at its end; running until then
+    Column("message", Text),  # why it ended; NULL: nothing to report
+    Column("calls", Integer, nullable=False),  # new calls
+    Column("code_version", String(64), nullable=False),
+    Column("changes", Text),  # JSON: settings changed at its start, {key: [before, after]}
+    Column("waiting", Text),  # JSON: the roles that wait for a backend, and why; NULL: none
+    sqlite_with_rowid=False,
 )
 
 texts = Table(
@@ -272,6 +289,7 @@ calls = Table(
     Column("distance", Float),  # its cosine distance from the question
     Column("thinking", Text),  # text ids: reasoning before the answer
     Column("expected", Float),  # mean of the labels, weighted by probability
+    Column("raw", Text),  # the response of a server, where it was not wholly understood
     Index("calls_by_episode", "episode_id"),
     Index(
         "calls_not_ok",

@@ -121,6 +121,7 @@ class Reply(NamedTuple):
         cached_tokens: prompt tokens that were in the prefix cache; None if unknown.
         thinking: the thinking of a reasoning model before its reply, if any.
         expected: the expected value of the rating in the reply, if requested.
+        raw: the response of a server, where it was not wholly understood.
     """
 
     text: str
@@ -130,6 +131,7 @@ class Reply(NamedTuple):
     cached_tokens: int | None = None
     thinking: str | None = None
     expected: float | None = None
+    raw: str | None = None
 
 
 class CallFailed(Exception):

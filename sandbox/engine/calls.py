@@ -177,6 +177,7 @@ class Caller:
                 "tokens_out": reply.tokens_out,
                 "cached_tokens": reply.cached_tokens,
                 "expected": reply.expected,
+                "raw": reply.raw and clean(reply.raw),
                 "started": result.started,
                 "took": result.took,
                 "memory_id": past and past.memory_id,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import signal
 import threading
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
@@ -18,7 +19,7 @@ from sqlalchemy.exc import DBAPIError
 from agents.agent import Agent
 from agents.embedding import Embedder
 from agents.forms import Form
-from agents.persona import Persona
+from agents.persona import STANCE, Persona
 from agents.scale import Declaration
 from sandbox import __version__
 from sandbox.backends import backends_of, started
@@ -202,6 +203,7 @@ def _write(engine: Engine, blueprint: Blueprint, backends: Mapping[str, Backend]
         "seconds": 0.0,
         "digest_version": DIGEST_VERSION,
         "declaration": blueprint.world.declaration.model_dump_json(),
+        "stances": json.dumps(STANCE),
     }
     with engine.begin() as connection:
         result = connection.execute(insert(tables.runs).values(row).returning(tables.runs.c.id))

@@ -237,6 +237,7 @@ def _run_row(plan: _Plan) -> dict[str, Any]:
         "code_version": __version__,
         "digest_version": DIGEST_VERSION,
         "declaration": run.declaration,
+        "stances": run.stances,
         "created": datetime.now(UTC).isoformat(timespec="seconds"),
         "seconds": _seconds(plan),
         "origin": json.dumps({"forked_from": _origin(plan)}),
