@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 from sqlalchemy import select
 
-from agents.scale import Declaration, Measure
+from agents.scale import Declaration, Measure, plain_number
 from sandbox.reading.agents import read_agents
 from sandbox.reading.declaration import declaration_of, measure_ids
 from sandbox.reading.records import flat
@@ -172,7 +172,7 @@ def _check_ranges(runs: Sequence[_Run]) -> None:
 
 def _range(ends: tuple[float, float, str]) -> str:
     low, high, better = ends
-    return f"{low:g} to {high:g} ({better} is better)"
+    return f"{plain_number(low)} to {plain_number(high)} ({better} is better)"
 
 
 def _read(stack: ExitStack, name: str) -> _Run:
