@@ -24,6 +24,7 @@ from pydantic import (
     field_validator,
     model_validator,
 )
+from pydantic_core import PydanticCustomError
 
 from agents.forms import clean
 from agents.persona import Label
@@ -187,15 +188,17 @@ class Config(_Section):
         if isinstance(value, Settings):
             return value
         kind = value.get("kind") if isinstance(value, Mapping) else None
+        known = f"one of {', '.join(kinds())}, or the path of a Python file"
+        if kind is None:
+            raise ValueError(f"a mapping with the key kind, {known}")
         if not isinstance(kind, str) or (kind not in kinds() and not is_file(kind)):
-            known = ", ".join(kinds())
-            raise ValueError(f"kind: found {kind!r}, expected one of {known}, or a Python file")
+            raise _error_at("kind", kind, known)
         if is_file(kind) and not may_load(kind, info.context):
             return UnloadedWorld.model_validate(value)
         try:
             return world_of(kind).settings_type.model_validate(value)
         except PluginError as error:
-            raise ValueError(f"kind: found {kind!r}, which cannot be loaded: {error}") from None
+            raise _error_at("kind", kind, f"a world that can be loaded; {error}") from None
 
     def build_world(self) -> World:
         """Make the world of this config.
@@ -262,6 +265,14 @@ class Config(_Section):
             return Config.model_validate_json(text, context=only_files(allow))
         except ValidationError as error:
             raise InputError(explain(error, "the stored config", {}, {})) from None
+
+
+def _error_at(key: str, found: Any, expected: str) -> ValidationError:
+    """Make an error at a key of the section that is validated."""
+    reason = PydanticCustomError("section", "{expected}", {"expected": expected})
+    return ValidationError.from_exception_data(
+        "Settings", [{"type": reason, "loc": (key,), "input": found}]
+    )
 
 
 def _scale(name: str, given: ScaleConfig, world: type[World]) -> Scale:
@@ -531,8 +542,9 @@ def _expected_key(key: Sequence[str], data: Any) -> str:
         return f"expected a key of the class Config in {backend}"
     where = "docs/models.md" if key[0] == "models" or "embedder" in key else "docs/config.md"
     where = "docs/scenes.md or docs/config.md" if key[0] == "world" else where
-    near = difflib.get_close_matches(key[-1], _known_keys(), 1, 0.75)
-    hint = f"; did you mean {near[0]}?" if near else ""
+    known = _known_keys()
+    near = difflib.get_close_matches(key[-1], known, 1, 0.75)
+    hint = f"; did you mean {near[0]}?" if near and key[-1] not in known else ""
     return f"expected a key that {where} lists{hint}"
 
 

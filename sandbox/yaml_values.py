@@ -49,8 +49,9 @@ def parse_yaml(text: str) -> Any:
         mark = error.problem_mark or error.context_mark
         reason = error.problem or error.context or "cannot be parsed"
         raise NotYaml(reason, mark.line + 1 if mark else None) from None
-    except yaml.YAMLError as error:
-        raise NotYaml(" ".join(str(error).split())) from None
+    except yaml.reader.ReaderError as error:
+        line = text.count("\n", 0, error.position) + 1
+        raise NotYaml("found a control character", line) from None
     except RecursionError:
         raise NotYaml("found values nested too deeply") from None
 
