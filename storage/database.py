@@ -18,6 +18,7 @@ from sqlalchemy.pool import NullPool
 
 from storage.errors import InputError
 from storage.migrations import check_readable, migrate, schema_version
+from storage.secrets import hide_secrets
 from storage.tables import runs
 
 RUNS = Path("runs")
@@ -49,20 +50,28 @@ def parse_url(address: str) -> URL:
     """Parse a database URL or the path of an SQLite file.
 
     Raises:
-        InputError: the URL is invalid, or its driver is not installed.
+        InputError: the URL is invalid, or its driver is not installed. The message contains no
+            password.
     """
+    shown = hide_secrets(address)
     if "://" not in address:
-        return URL.create("sqlite", database=str(Path(address).expanduser().absolute()))
+        if shown != address or "\0" in address:
+            raise InputError(
+                f"{shown}: found no path of a file; expected one, or a URL such as "
+                "postgresql+psycopg://user@host/database"
+            )
+        return URL.create("sqlite", database=str(absolute(address)))
     try:
         url = make_url(address)
         url.get_dialect().import_dbapi()
     except ModuleNotFoundError as error:
-        raise InputError(f"{address}: needs a driver that is not installed: {error}") from None
-    except (ArgumentError, NoSuchModuleError, ImportError) as error:
-        raise InputError(f"{address}: not a usable database URL: {error}") from None
+        raise InputError(f"{shown}: needs a driver that is not installed: {error}") from None
+    except (ArgumentError, NoSuchModuleError, ImportError, ValueError) as error:
+        line = hide_secrets(one_line(error))
+        raise InputError(f"{shown}: not a usable database URL: {line}") from None
     if url.get_backend_name() == "sqlite":
         if not url.database or url.database == ":memory:":
-            raise InputError(f"{address}: found a database in memory; expected a file")
+            raise InputError(f"{shown}: found a database in memory; expected a file")
         url = url.set(database=str(Path(url.database).absolute()))
     return url
 
@@ -76,16 +85,37 @@ def parse_run(run: str) -> Address:
     place, _, name = run.partition("#")
     if "://" in place:
         return Address(parse_url(place), name or None)
-    path = Path(place).expanduser()
+    path = _expanded(place)
     by_name = path.suffix != ".db" and os.sep not in place
     if by_name:
         path = RUNS / f"{place}.db"
-    if not path.is_file():
-        raise InputError(f"{run}: no such run; expected a name under {RUNS}/, a file or a URL")
+    if not _is_file(path):
+        raise InputError(
+            f"{hide_secrets(run)}: no such run; expected a name under {RUNS}/, a file or a URL"
+        )
     url = parse_url(str(path))
     if by_name and not name and place in run_names(url):
         name = place  # the file may contain other runs as well
     return Address(url, name or None)
+
+
+def absolute(path: str) -> Path:
+    """The absolute form of a path; ``~`` is the home folder, if there is one."""
+    return _expanded(path).absolute()
+
+
+def _expanded(path: str) -> Path:
+    try:
+        return Path(path).expanduser()
+    except RuntimeError:  # there is no home folder
+        return Path(path)
+
+
+def _is_file(path: Path) -> bool:
+    try:
+        return path.is_file()
+    except (OSError, ValueError):  # a name that is too long, or contains NUL
+        return False
 
 
 def address_of(run: str | Address) -> Address:
@@ -131,8 +161,10 @@ def one_line(error: BaseException) -> str:
 
 
 def place_of(url: URL) -> str:
-    """The name of a database for messages: the path of the file, or the URL without password."""
-    return str(url.database) if is_file(url) else url.render_as_string(hide_password=True)
+    """The name of a database for messages: the path of the file, or the URL without passwords."""
+    if is_file(url):
+        return str(url.database)
+    return hide_secrets(url.render_as_string(hide_password=True))
 
 
 def open_for_reading(url: URL) -> Engine:

@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 
 from sqlalchemy import ColumnElement, false, text
 
+from storage.errors import InputError
 from storage.reader import Reader
 from storage.tables import first_id
 
@@ -32,14 +33,26 @@ class Term(NamedTuple):
         return re.compile(rf"\b{joined}" + (r"\b" if self.phrase else r"\w*"), re.IGNORECASE)
 
 
+MOST_TERMS = 64
+"""Maximum number of different terms in a query."""
+
+
 def terms(query: str) -> list[Term]:
-    """Parse a query into terms; punctuation is ignored."""
+    """Parse a query into its different terms; punctuation is ignored.
+
+    Raises:
+        InputError: there are too many of them: each costs a scan.
+    """
     parsed = []
     for phrase, word in _TERMS.findall(query):
         words = tuple(re.findall(r"\w+", phrase or word))
         if words:
             parsed.append(Term(words, bool(phrase) or len(words) > 1))
-    return parsed
+    different = list(dict.fromkeys(parsed))
+    if len(different) > MOST_TERMS:
+        found = f"found {len(different):,} terms"
+        raise InputError(f"search: {found}; expected at most {MOST_TERMS}")
+    return different
 
 
 def matches_words(

@@ -297,6 +297,10 @@ def resume(
             needs a file that is not allowed.
     """
     session = _Session(watch, budget, accept_changes, backends or {}, layers, allow)
+    names = database.run_names(address.url)  # before the file is opened for writing
+    if address.name is not None and address.name not in names:
+        found = ", ".join(names) or "no run"
+        raise InputError(f"{database.place_of(address.url)}: no run {address.name}; found {found}")
     try:
         with database.writing(address.url) as engine:
             return _resume(engine, address, rounds, session)

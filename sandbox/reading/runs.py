@@ -28,6 +28,7 @@ from storage.copying import forked_from
 from storage.database import Address, address_of
 from storage.model_names import model_usage
 from storage.reader import Reader
+from storage.secrets import hide_values
 
 
 @contextmanager
@@ -419,7 +420,7 @@ def templates(reader: Reader) -> list[PromptTemplate]:
 
 def about(reader: Reader, address: Address) -> About:
     """Config, prompt templates and costs of a run."""
-    config = json.loads(reader.run.config)
+    config = hide_values(json.loads(reader.run.config))
     return About(
         config=yaml.safe_dump(config, sort_keys=False, allow_unicode=True),
         templates=templates(reader),
