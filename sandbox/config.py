@@ -355,6 +355,7 @@ class _Loader(yaml.SafeLoader):
 
 
 def _read_yaml(path: Path) -> dict[str, Any]:
+    """The keys of a config file, without those that begin with x-, which are for anchors."""
     try:
         text = path.read_text(encoding="utf-8")
     except OSError as error:
@@ -373,7 +374,7 @@ def _read_yaml(path: Path) -> dict[str, Any]:
         raise InputError(f"{path}: found keys nested too deeply; expected a YAML config") from None
     if not isinstance(data, dict):
         raise InputError(f"{path}: found {_short(data)}, expected a YAML mapping of config keys")
-    return data
+    return {key: value for key, value in data.items() if not str(key).startswith("x-")}
 
 
 def _resolve_paths(data: dict[str, Any], folder: Path) -> None:
