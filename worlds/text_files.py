@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import csv
 import gzip
-import io
 import re
 import zlib
 from collections.abc import Callable, Iterable, Iterator
@@ -77,13 +76,13 @@ def lines(path: Path) -> Iterator[tuple[int, str]]:
 
 
 def _decoded(path: Path, file: BinaryIO) -> Iterator[str]:
-    """The lines of a file; those of UTF-8 are decoded one by one, so that errors have a line."""
+    """The text of a file; lines of UTF-8 are decoded one by one, so that errors have a line."""
     beginning = file.read(4)
     file.seek(0)
     if beginning.startswith((b"\xff\xfe\0\0", b"\0\0\xfe\xff")):
         raise FileFault(f"{path}: found UTF-32; expected UTF-8")
     if beginning.startswith((b"\xff\xfe", b"\xfe\xff")):
-        yield from io.TextIOWrapper(file, "utf-16", newline="")
+        yield file.read().decode("utf-16")
         return
     for number, line in enumerate(file):
         yield line.decode("utf-8" if number else "utf-8-sig")
