@@ -385,6 +385,7 @@ def _refuse_secrets(data: Mapping[str, Any], path: str, origin: Mapping[Any, str
 
 
 def _read_yaml(path: Path) -> dict[str, Any]:
+    """The keys of a config file, without those that begin with x-, which are for anchors."""
     try:
         with path.open("rb") as file:  # a pipe or a device may have no end
             content = file.read(LONGEST_CONFIG + 1)
@@ -404,7 +405,7 @@ def _read_yaml(path: Path) -> dict[str, Any]:
         raise InputError(f"{path}{line}: not YAML: {error}") from None
     if not isinstance(data, dict):
         raise InputError(f"{path}: found {_short(data)}, expected a YAML mapping of config keys")
-    return data
+    return {key: value for key, value in data.items() if not str(key).startswith("x-")}
 
 
 def _resolve_paths(data: dict[str, Any], folder: Path) -> None:

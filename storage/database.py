@@ -19,6 +19,7 @@ from sqlalchemy.pool import NullPool
 from storage.errors import InputError
 from storage.migrations import check_readable, migrate, schema_version
 from storage.secrets import hide_secrets
+from storage.spacing import spaced
 from storage.tables import runs
 
 RUNS = Path("runs")
@@ -130,6 +131,7 @@ def _connect_writing(connection: Any, _record: Any) -> None:
     connection.isolation_level = None  # transactions begin by the `begin` event, see `_engine`
     for pragma in (*_PRAGMAS, "journal_mode = WAL", "synchronous = NORMAL"):
         connection.execute(f"PRAGMA {pragma}")
+    connection.create_function("spaced", 1, spaced, deterministic=True)  # for the word index
 
 
 def _connect_reading(connection: Any, _record: Any) -> None:

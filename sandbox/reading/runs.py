@@ -69,6 +69,7 @@ class Outcome(Record):
         forms: calls by prompt template.
         digest: of a finished run.
         seconds: of work in all sessions.
+        inputs: a line about each input file; empty for runs of older versions.
     """
 
     run: str
@@ -88,6 +89,7 @@ class Outcome(Record):
     forms: list[FormCalls]
     digest: str | None
     seconds: float
+    inputs: list[str]
     message: str | None = None
 
 
@@ -297,6 +299,7 @@ def _figures(reader: Reader, address: Address) -> dict[str, Any]:
         "forms": forms,
         "digest": run.digest,
         "seconds": round(worked(reader), 3),
+        "inputs": json.loads(run.inputs or "[]"),
         "message": run.message,
     }
 

@@ -234,6 +234,7 @@ def _run_row(plan: _Plan) -> dict[str, Any]:
         "digest_version": DIGEST_VERSION,
         "declaration": run.declaration,
         "stances": run.stances,
+        "inputs": run.inputs,
         "created": datetime.now(UTC).isoformat(timespec="seconds"),
         "seconds": _seconds(plan),
         "origin": json.dumps({"forked_from": _origin(plan)}),
