@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from functools import cached_property
 from hashlib import blake2b
-from typing import Any, Generic, NamedTuple, Protocol, TypeVar
+from typing import Any, Generic, NamedTuple, Protocol, TypeVar, runtime_checkable
 
 from jinja2 import StrictUndefined, TemplateError
 from jinja2.sandbox import SandboxedEnvironment
@@ -70,6 +70,50 @@ class Shape(Protocol[T_co]):
         """Parse a reply; `cut` means that it was truncated by the token limit."""
 
 
+@runtime_checkable
+class JsonShape(Shape[Any], Protocol):
+    """A shape that a server can also ask for as JSON, for servers that constrain nothing else.
+
+    A shape without these two is not constrained on such a server.
+    """
+
+    @property
+    def json_schema(self) -> dict[str, Any]:
+        """The schema of an object with the parts of the reply, in their order."""
+
+    def from_json(self, value: Mapping[str, Any]) -> str:
+        """Write an object as the text that the prompt asks for.
+
+        Raises:
+            ValueError: the object does not fit the schema.
+        """
+
+
+def object_schema(properties: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the JSON schema of an object that has all of these properties and no others.
+
+    It has only keywords that servers with a strict mode accept: no lengths and no patterns.
+    """
+    return {
+        "type": "object",
+        "properties": dict(properties),
+        "required": list(properties),
+        "additionalProperties": False,
+    }
+
+
+def line_of(value: Mapping[str, Any], name: str) -> str:
+    """Return a text of an object on one line.
+
+    Raises:
+        ValueError: there is no such text.
+    """
+    text = value.get(name)
+    if not isinstance(text, str):
+        raise ValueError(f"{name}: found no text")
+    return " ".join(text.split())
+
+
 @dataclass(frozen=True)
 class FreeText:
     """A reply in plain prose. A truncated reply has no value."""
@@ -84,6 +128,9 @@ class FreeText:
             return Parsed(None, Status.EMPTY)
         return Parsed(None, Status.CUT) if cut else Parsed(text, Status.OK)
 
+
+MOST_ENUMERATED = 101
+"""The most ratings that a JSON schema lists one by one; a longer scale is a range."""
 
 BLANK = r"\x00-\x20\x7f-\xa0\u1680\u2000-\u200f\u2028-\u202f\u205f\u3000\ufeff"
 """Characters that a reason must not begin with: control characters and all Unicode spaces."""
@@ -143,6 +190,24 @@ class Rating:
     def regex(self) -> str:
         """A number of the scale, then one line with a reason that does not begin with a space."""
         return rf"Rating: {self._number}\nReason: [^{BLANK}][^\r\n]{{0,600}}"
+
+    @cached_property
+    def json_schema(self) -> dict[str, Any]:
+        """An object with the rating, then the reason."""
+        rating: dict[str, Any] = {"type": "integer" if self.integer else "number"}
+        if self.integer and len(self.labels) <= MOST_ENUMERATED:
+            rating["enum"] = [int(label) for label in self.labels]
+        else:
+            rating |= {"minimum": self.low, "maximum": self.high}
+        return object_schema({"Rating": rating, "Reason": {"type": "string"}})
+
+    def from_json(self, value: Mapping[str, Any]) -> str:
+        """Write an object as a rating and its reason; `parse` checks the range."""
+        rating = value.get("Rating")
+        if isinstance(rating, bool) or not isinstance(rating, int | float):
+            raise ValueError("Rating: found no number")
+        number = int(rating) if rating == rating // 1 else rating
+        return f"Rating: {number}\nReason: {line_of(value, 'Reason')}"
 
     @cached_property
     def _whole(self) -> re.Pattern[str]:

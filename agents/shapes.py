@@ -7,12 +7,13 @@ always ends within `max_tokens`, and a parser that accepts only what the express
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import permutations
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
-from agents.forms import BLANK, Parsed, Status
+from agents.forms import BLANK, Parsed, Status, line_of, object_schema
 
 
 def _words(limit: int) -> str:
@@ -53,6 +54,16 @@ class Choice:
         return rf"{self._first}\nReason: {_words(self.limit)}"
 
     @cached_property
+    def json_schema(self) -> dict[str, Any]:
+        """An object with the option, then the reason."""
+        option = {"type": "string", "enum": list(self.options)}
+        return object_schema({self.title: option, "Reason": {"type": "string"}})
+
+    def from_json(self, value: Mapping[str, Any]) -> str:
+        """Write an object as an option and its reason."""
+        return f"{self.title}: {line_of(value, self.title)}\nReason: {line_of(value, 'Reason')}"
+
+    @cached_property
     def _reply(self) -> re.Pattern[str]:
         return re.compile(rf"({self._first})(?:\r?\nReason:[ \t]*(\S[^\r\n]*))?")
 
@@ -86,6 +97,15 @@ class Line:
         """A line that does not begin with a space."""
         return _words(self.limit)
 
+    @property
+    def json_schema(self) -> dict[str, Any]:
+        """An object with the line."""
+        return object_schema({"line": {"type": "string"}})
+
+    def from_json(self, value: Mapping[str, Any]) -> str:
+        """Write an object as its line."""
+        return line_of(value, "line")
+
     def parse(self, text: str, cut: bool) -> Parsed[str]:
         """Parse the line; a truncated line has no value."""
         text = text.strip()
@@ -117,6 +137,15 @@ class Titled:
     def regex(self) -> str:
         """The titles with their words, one line each."""
         return r"\n".join(rf"{title}: {_words(limit)}" for title, limit in self.fields)
+
+    @property
+    def json_schema(self) -> dict[str, Any]:
+        """An object with the words of each title."""
+        return object_schema({title: {"type": "string"} for title, _ in self.fields})
+
+    def from_json(self, value: Mapping[str, Any]) -> str:
+        """Write an object as its titled lines."""
+        return "\n".join(f"{title}: {line_of(value, title)}" for title, _ in self.fields)
 
     @cached_property
     def _reply(self) -> re.Pattern[str]:
@@ -153,6 +182,19 @@ class Numbers:
         """``none``, or up to `count` numbers."""
         number = f"(?:{'|'.join(map(str, range(self.count, 0, -1)))})"
         return rf"{self.title}: (?:none|{number}(?:, {number}){{0,{self.count - 1}}})"
+
+    @property
+    def json_schema(self) -> dict[str, Any]:
+        """An object with the list of numbers."""
+        number = {"type": "integer", "enum": list(range(1, self.count + 1))}
+        return object_schema({self.title: {"type": "array", "items": number}})
+
+    def from_json(self, value: Mapping[str, Any]) -> str:
+        """Write an object as its numbers, or ``none``."""
+        numbers = value.get(self.title)
+        if not isinstance(numbers, list) or any(type(number) is not int for number in numbers):
+            raise ValueError(f"{self.title}: found no list of whole numbers")
+        return f"{self.title}: {', '.join(map(str, sorted(set(numbers)))) or 'none'}"
 
     def parse(self, text: str, cut: bool) -> Parsed[tuple[int, ...]]:
         """Parse the numbers; the value is sorted, without duplicates."""

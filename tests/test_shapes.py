@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
+from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from agents.forms import Parsed, Status
+from agents.forms import FreeText, JsonShape, Parsed, Rating, Status
 from agents.shapes import Choice, Chosen, Line, Numbers, Titled
 
 VERDICT = Choice("Verdict", ("pass", "refuse"))
@@ -89,3 +91,65 @@ def test_what_the_expression_allows_is_read(shape: Choice | Titled | Numbers | L
         assert len(text) <= shape.max_tokens + 30 or isinstance(shape, Choice)
 
     reads()
+
+
+@pytest.mark.parametrize(
+    ("shape", "value", "text"),
+    [
+        (VERDICT, {"Verdict": "pass", "Reason": "It\n fits."}, "Verdict: pass\nReason: It fits."),
+        (Rating(), {"Rating": 5, "Reason": "Kind."}, "Rating: 5\nReason: Kind."),
+        (Rating(), {"Rating": 5.0, "Reason": "Kind."}, "Rating: 5\nReason: Kind."),
+        (
+            Rating(0, 1, integer=False),
+            {"Rating": 0.25, "Reason": "Kind."},
+            "Rating: 0.25\nReason: Kind.",
+        ),
+        (SEEN, {"Observers": [3, 1, 3]}, "Observers: 1, 3"),
+        (SEEN, {"Observers": []}, "Observers: none"),
+        (Line(60), {"line": " one\nline "}, "one line"),
+        (
+            CAST,
+            {"Name 1": "A", "About 1": "b", "Name 2": "C", "About 2": "d"},
+            "Name 1: A\nAbout 1: b\nName 2: C\nAbout 2: d",
+        ),
+    ],
+)
+def test_an_object_is_written_as_the_text_that_is_read(
+    shape: JsonShape, value: Mapping[str, Any], text: str
+) -> None:
+    assert isinstance(shape, JsonShape)
+    assert list(shape.json_schema["properties"]) == list(value)
+    assert shape.from_json(value) == text
+    assert shape.parse(text, False).status is Status.OK
+
+
+@pytest.mark.parametrize(
+    ("shape", "value"),
+    [
+        (VERDICT, {"Verdict": True, "Reason": "It fits."}),
+        (Rating(), {"Rating": "5", "Reason": "Kind."}),
+        (Rating(), {"Rating": True, "Reason": "Kind."}),
+        (Rating(), {"Rating": 5}),
+        (SEEN, {"Observers": ["1"]}),
+        (Line(60), {}),
+        (CAST, {"Name 1": "A"}),
+    ],
+)
+def test_an_object_that_does_not_fit_is_refused(shape: JsonShape, value: Mapping[str, Any]) -> None:
+    with pytest.raises(ValueError, match="found no"):
+        shape.from_json(value)
+
+
+def test_schemas_name_every_value() -> None:
+    assert Rating().json_schema == {
+        "type": "object",
+        "properties": {
+            "Rating": {"type": "integer", "enum": [1, 2, 3, 4, 5, 6, 7]},
+            "Reason": {"type": "string"},
+        },
+        "required": ["Rating", "Reason"],
+        "additionalProperties": False,
+    }
+    wide = Rating(0, 1000).json_schema["properties"]["Rating"]
+    assert wide == {"type": "integer", "minimum": 0, "maximum": 1000}
+    assert not isinstance(FreeText(), JsonShape)
