@@ -428,9 +428,11 @@ def _resolve_model_paths(sections: list[Any], folder: Path) -> None:
         section = sections.pop()
         if not isinstance(section, dict) or id(section) in seen:
             continue
-        if section.get("backend") == "openai":
-            continue  # names that a server knows are not paths
         seen.add(id(section))
+        if section.get("backend") == "openai":  # names that a server knows are not paths
+            if isinstance(section.get("ca_file"), str):
+                section["ca_file"] = _absolute((), section["ca_file"], folder)
+            continue
         adapters = section.get("adapters")
         for mapping in (section, adapters if isinstance(adapters, dict) else {}):
             for key, value in mapping.items():

@@ -36,6 +36,7 @@ class Journalled(NamedTuple):
     distance: float | None
     thinking: str | None
     expected: float | None
+    raw: str | None
     model: str
 
     @property
@@ -198,5 +199,6 @@ def _journalled(row: Row[Any], texts: dict[int, str]) -> Journalled:
         distance=row.distance,
         thinking=None if row.thinking is None else join_texts(row.thinking, texts),
         expected=row.expected,
+        raw=row.raw,
         model=row.model,
     )

@@ -160,7 +160,11 @@ def test_a_server_that_is_busy_is_asked_again(serving: Server, status: int) -> N
 BAD: list[tuple[Handler, str, int]] = [
     (lambda texts, _: web.Response(status=401, text=f"bad key\n {KEY}"), r"401: bad key \*\*\*", 1),
     (lambda texts, _: web.Response(status=404, text="no such model"), "404: no such model", 1),
-    (lambda texts, _: web.Response(status=302, headers={"Location": "/"}), "answered 302", 1),
+    (
+        lambda texts, _: web.Response(status=302, headers={"Location": "//b/"}),
+        "answered 302",
+        1,
+    ),
     (lambda texts, _: web.Response(status=500, text="broken"), "500: broken", embedding.TRIES),
     (lambda texts, _: web.Response(text="<html>"), "without 2 embeddings", 1),
     (lambda texts, _: web.json_response({"data": []}), "without 2 embeddings", 1),

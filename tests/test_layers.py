@@ -71,6 +71,7 @@ class FakeJournal:
                 cached_tokens=3,
                 thinking="hm",
                 expected=4.5,
+                raw="{}",
                 started=10,
                 took=20,
             )
@@ -95,7 +96,7 @@ SAME = prompt_hash("system", "user")
 
 def test_a_replayed_call_has_all_journalled_values() -> None:
     result, below, counts, _ = _replay(FakeJournal(SAME))
-    assert result == Result(Reply("known", True, 1, 2, 3, "hm", 4.5), None, 10, 20, 7)
+    assert result == Result(Reply("known", True, 1, 2, 3, "hm", 4.5, "{}"), None, 10, 20, 7)
     assert (counts.replayed, below.calls) == (1, [])
 
 

@@ -17,7 +17,8 @@ from pydantic import ValidationError
 from agents.forms import CallName, FreeText, Rating, Status
 from sandbox.backends.addresses import SPARE_CALLS, AdaptiveGate, Address, choose
 from sandbox.backends.base import BackendDown, Call, CallFailed, Reply, Unavailable
-from sandbox.backends.openai import END_OF_THINKING, OpenAIBackend, OpenAIConfig
+from sandbox.backends.openai import OpenAIBackend, OpenAIConfig
+from sandbox.backends.openai.request import END_OF_THINKING
 from sandbox.backends.retries import retry_seconds
 
 KEY = "sk-very-secret-0123456789"
@@ -165,7 +166,7 @@ def test_without_a_key_no_header_is_sent(monkeypatch):
 def test_only_vllm_gets_its_own_fields(owner, settings, fields):
     server = Server(owner)
     ask(server, **settings)
-    assert fields == {"structured_outputs", "priority"} & server.asked[0][1].keys()
+    assert fields == {"structured_outputs", "priority"} & server.asked[-1][1].keys()
 
 
 def test_a_base_model_gets_plain_text():
@@ -323,7 +324,7 @@ def test_the_newer_limit_is_sent_if_a_server_requires_it(settings):
     [
         (400, "'max_tokens' or 'max_completion_tokens' is too large: 160."),
         (400, "Use a shorter prompt instead."),
-        (422, NEWER),
+        (413, NEWER),
     ],
 )
 def test_another_refusal_is_not_retried(status, message):
@@ -381,16 +382,44 @@ def test_an_error_in_the_body_counts_as_its_status(code, error):
         ask(server)
 
 
-@pytest.mark.parametrize("listed", [[1, 2], "<html>", {"models": []}])
-def test_an_address_without_a_list_of_models_is_refused(listed):
+@pytest.mark.parametrize(
+    ("status", "listed"),
+    [
+        (200, [{"id": "tiny"}]),
+        (200, [1, 2]),
+        (200, "<html>"),
+        (200, {"models": []}),
+        (200, {"data": [{"id": "models/tiny"}]}),
+        (200, {"data": [{"id": "openai/*"}]}),
+        (200, {"data": [{"id": "another"}]}),
+        (403, {"error": "no rights to list models"}),
+        (404, {"detail": "Not Found"}),
+        (405, {}),
+        (503, {}),
+    ],
+)
+def test_the_list_of_models_is_advice(status, listed):
     server = Server()
 
     async def models(request):
-        return web.Response(text=json.dumps(listed))
+        return web.Response(text=json.dumps(listed), status=status)
 
     server.models = models
-    with pytest.raises(BackendDown, match=r"/v1/models is no list of models; expected base_url"):
-        ask(server)
+    assert ask(server).text == RATED
+
+
+def test_a_model_that_neither_list_nor_server_has_stops_the_start(caplog):
+    server = Server(owner="someone")
+
+    async def handler(request):
+        error = {"message": "Invalid model name passed in model=large"}
+        return web.json_response({"error": error}, status=400)
+
+    server.handler = handler
+    with pytest.raises(BackendDown, match=r"Invalid model name .*; correct the model"):
+        ask(server, model="large")
+    assert "does not list 'large', but tiny" in caplog.text
+    assert len(server.asked) == 1
 
 
 def test_an_account_without_credit_is_reported():
@@ -444,8 +473,8 @@ def test_a_run_without_any_reply_fails(tmp_path):
     asyncio.run(main())
 
 
-@pytest.mark.parametrize("status", [401, 404, 503])
-def test_a_server_that_does_not_list_its_models_stops_the_start(status):
+@pytest.mark.parametrize("status", [401, 402])
+def test_a_server_that_refuses_the_key_stops_the_start(status):
     server = Server()
     server.listed = status
     with pytest.raises(BackendDown) as caught:
@@ -709,6 +738,6 @@ def test_the_key_is_neither_in_the_config_nor_in_a_repr():
         server = Server()
         async with serving(server), started(server) as backend:
             assert KEY not in backend._config.model_dump_json()
-            assert KEY not in repr(backend._key)
+            assert KEY not in repr(backend._client.key)
 
     asyncio.run(main())

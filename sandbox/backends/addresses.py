@@ -49,15 +49,11 @@ class Address:
     Attributes:
         url: its base URL.
         gate: limits its calls in flight.
-        vllm: whether it is vLLM's server.
-        limit: its name for the limit of a reply's tokens.
     """
 
     def __init__(self, url: str, max_in_flight: int) -> None:
         self.url = url
         self.gate = AdaptiveGate(max_in_flight)
-        self.vllm = False
-        self.limit = "max_tokens"
         self._available_at = 0.0
         self._pause = FIRST_PAUSE
 

@@ -55,21 +55,25 @@ OWN_SAMPLING = frozenset(
         "prompt",
         "structured_outputs",
         "response_format",
+        "regex",
+        "system",
         "output_kind",
     )
 )
 """Parameters of a request that the backend sets for each call."""
 
+_NEVER_DROPPED = frozenset(("model", "messages", "prompt"))
+
 
 def _refuse_own(value: dict[str, Any]) -> dict[str, Any]:
-    for key in value:
-        if key in OWN_SAMPLING:
+    for key, one in value.items():
+        if key in OWN_SAMPLING and (one is not None or key in _NEVER_DROPPED):
             raise ValueError(f"no {key}, which the program sets for each call")
     return value
 
 
 FreeParameters = Annotated[dict[str, Any], AfterValidator(_refuse_own)]
-"""Parameters of a request that a config may set."""
+"""Parameters of a request that a config may set; null drops one that the program sets."""
 
 
 class LanguageModelSettings(ModelSettings):
@@ -80,7 +84,7 @@ class LanguageModelSettings(ModelSettings):
         expected_rating: also store the expected value of each rating, from the log-probabilities
             of the labels (after Liu et al., "G-Eval", arXiv 2303.16634).
         sampling: additional sampling parameters, by the names of vLLM and its server:
-            top_p, top_k, min_p, repetition_penalty, ...
+            top_p, top_k, min_p, repetition_penalty, ...; null drops one that the program sets.
     """
 
     model: str = Field(min_length=1)
@@ -119,7 +123,7 @@ class Reply(NamedTuple):
         cut: truncated: ended by the token limit.
         tokens_in, tokens_out: of prompt and reply, thinking included; None if unknown.
         cached_tokens: prompt tokens that were in the prefix cache; None if unknown.
-        thinking: the thinking of a reasoning model before its reply, if any.
+        thinking: the thinking of a reasoning model, which is no part of `text`.
         expected: the expected value of the rating in the reply, if requested.
         raw: the response of a server, where it was not wholly understood.
     """

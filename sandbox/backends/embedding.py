@@ -7,7 +7,6 @@ invalid input. The engine ends, and its memory is free, before the run is played
 from __future__ import annotations
 
 import asyncio
-import json
 import multiprocessing
 import os
 import random
@@ -15,7 +14,7 @@ import threading
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import Annotated, Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -25,22 +24,20 @@ from pydantic import (
     Discriminator,
     Field,
     Tag,
-    ValidationError,
     field_validator,
 )
 
 from agents.embedding import Embedder, HashedEmbedder
 from sandbox.backends.base import BackendDown
 from sandbox.backends.engine_log import EngineLog, with_progress
-from sandbox.backends.openai import OpenAIConfig
-from sandbox.backends.retries import CONNECT_SECONDS, Key, can_be_retried, pause, retry_seconds
+from sandbox.backends.openai.client import Client
+from sandbox.backends.openai.config import ServerSettings, address_of, endpoint
+from sandbox.backends.openai.response import error_message, parse_body
+from sandbox.backends.retries import can_be_retried, pause, retry_seconds
 from sandbox.backends.vllm import embed_texts
 from sandbox.backends.vllm_config import VllmConfig
 from sandbox.concurrency import run_coroutine
 from storage.errors import InputError
-
-if TYPE_CHECKING:
-    import aiohttp
 
 THRESHOLD = 0.3
 """Default threshold of a model: questions below this cosine distance count as near."""
@@ -102,36 +99,34 @@ class VllmEmbedderConfig(_Settings):
         VllmConfig(backend="vllm", model=self.model, extra=self.extra).check()
 
 
-class OpenAIEmbedderConfig(_Settings):
+class OpenAIEmbedderConfig(_Settings, ServerSettings):
     """Settings of a server with an embedding model at `/v1/embeddings`.
 
     Attributes:
         model: the name of the served model.
         base_url: its address; `/v1` is added to one without a path.
-        api_key_env: the environment variable with the API key, if the server needs one.
     """
 
     backend: Literal["openai"]
     base_url: str
-    api_key_env: str = Field(default="OPENAI_API_KEY", pattern=r"^[A-Za-z_][A-Za-z0-9_]*$")
 
     @field_validator("base_url")
     @classmethod
     def _base_url(cls, value: str) -> str:
-        try:
-            _address(value)
-        except ValidationError as error:
-            message = error.errors(include_url=False)[0]["msg"]
-            raise ValueError(message.removeprefix("Value error, ")) from None
+        address_of(value)
         return value
 
+    def check(self) -> None:
+        """Check the file of certificates.
+
+        Raises:
+            ValueError: it cannot be read.
+        """
+        ServerSettings.check(self)
+
     def address(self) -> str:
-        """Return the base URL, to which the paths of the API are added."""
-        return _address(self.base_url)
-
-
-def _address(base_url: str) -> str:
-    return OpenAIConfig(backend="openai", model="any", base_url=base_url).addresses()[0]
+        """Return the base URL with its query string; see `endpoint`."""
+        return address_of(self.base_url)
 
 
 def _kind(value: Any) -> Any:
@@ -283,63 +278,62 @@ class OpenAIEmbedder(_ModelEmbedder):
     def __init__(self, config: OpenAIEmbedderConfig) -> None:
         super().__init__(f"openai:{config.model}")
         self._config = config
-        self._url = f"{config.address()}/embeddings"
+        self._url = endpoint(config.address(), "embeddings")
 
     def _request(self, texts: Sequence[str]) -> Any:
         try:
-            key = Key.read(self._config.api_key_env)
+            return run_coroutine(self._work(texts))
         except BackendDown as error:
             raise InputError(f"{_PLACE}: {error}") from None
-        return run_coroutine(self._work(texts, key))
 
-    async def _work(self, texts: Sequence[str], key: Key) -> Any:
-        import aiohttp  # here, since it takes long to import
-
+    async def _work(self, texts: Sequence[str]) -> Any:
         limit = asyncio.Semaphore(REQUESTS)
-        timeout = aiohttp.ClientTimeout(total=REPLY_SECONDS, connect=CONNECT_SECONDS)
-        async with aiohttp.ClientSession(timeout=timeout, headers=key.headers()) as session:
+        client = Client(self._config, REPLY_SECONDS)
+        await client.open()
 
-            async def batch(start: int) -> list[Any]:
-                async with limit:
-                    return await self._batch(session, texts[start : start + BATCH], key)
+        async def batch(start: int) -> list[Any]:
+            async with limit:
+                return await self._batch(client, texts[start : start + BATCH])
 
+        try:
             batches = await asyncio.gather(*map(batch, range(0, len(texts), BATCH)))
+        finally:
+            await client.close()
         return [vector for batch in batches for vector in batch]
 
-    async def _batch(
-        self, session: aiohttp.ClientSession, texts: Sequence[str], key: Key
-    ) -> list[Any]:
+    async def _batch(self, client: Client, texts: Sequence[str]) -> list[Any]:
         """Send one request, with retries."""
-        import aiohttp
+        import aiohttp  # here, since it takes long to import
 
         body = {"model": self._config.model, "input": list(texts), "encoding_format": "float"}
         for attempt in range(1, TRIES + 1):
             wait = 0.0
             try:
-                async with session.post(self._url, json=body, allow_redirects=False) as response:
-                    status, content = response.status, await response.read()
-                    wait = retry_seconds(response.headers.get("Retry-After"))
+                response = await client.request("POST", self._url, body)
             except (aiohttp.ClientError, OSError) as error:
-                problem = f"cannot be reached: {key.hide(str(error) or type(error).__name__)}"
+                problem = f"cannot be reached: {client.unreachable(error, self._url)}"
             else:
-                if status == 200:
+                content = parse_body(response.body, response.charset).value
+                if response.status == 200:
                     return self._vectors(content, len(texts))
-                problem = f"answered {status}: {key.hide(content.decode('utf-8', 'replace'))}"
-                if not can_be_retried(status):
+                message = client.hide(error_message(content, response.body))
+                problem = f"answered {response.status}: {message}"
+                if not can_be_retried(response.status):
                     break
+                wait = retry_seconds(response.headers.get("Retry-After"))
             if attempt < TRIES:
                 await asyncio.sleep(max(wait, pause(attempt, _JITTER, FIRST_PAUSE)))
         raise InputError(
             f"{_PLACE}: {self._url} {problem}; expected a server with the model "
-            f"{self._config.model!r}, and its API key, if it needs one, in {key.variable}"
+            f"{self._config.model!r}, and its API key, if it needs one, in {client.key.variable}"
         )
 
-    def _vectors(self, content: bytes, count: int) -> list[Any]:
+    def _vectors(self, content: Any, count: int) -> list[Any]:
         """Parse the vectors of a response, in the order of the texts."""
         try:
-            vectors = {item["index"]: item["embedding"] for item in json.loads(content)["data"]}
+            vectors = {item["index"]: item["embedding"] for item in content["data"]}
             return [vectors[number] for number in range(count)]
-        except (ValueError, RecursionError, KeyError, TypeError):
+        except (KeyError, TypeError):
             raise InputError(
                 f"{_PLACE}: found a response of {self._url} without {count} embeddings; "
                 "expected a server with OpenAI's API"

@@ -157,16 +157,17 @@ class VllmConfig(LanguageModelSettings):
         from vllm.sampling_params import RequestOutputKind, StructuredOutputsParams
 
         thinking = self.thinking
-        return SamplingParams(
-            **self.sampling,
-            seed=seed,
-            max_tokens=max_tokens + (thinking.budget + 64 if thinking else 0),
-            temperature=temperature,
-            logprobs=labels or None,
-            thinking_token_budget=thinking.budget if thinking else None,
-            structured_outputs=StructuredOutputsParams(regex=regex) if regex else None,
-            output_kind=RequestOutputKind.FINAL_ONLY,
-        )
+        own = {
+            "seed": seed,
+            "max_tokens": max_tokens + (thinking.budget + 64 if thinking else 0),
+            "temperature": temperature,
+            "logprobs": labels or None,
+            "thinking_token_budget": thinking.budget if thinking else None,
+            "structured_outputs": StructuredOutputsParams(regex=regex) if regex else None,
+            "output_kind": RequestOutputKind.FINAL_ONLY,
+        }
+        merged = own | self.sampling
+        return SamplingParams(**{key: value for key, value in merged.items() if value is not None})
 
     def adapter_names(self) -> Collection[str]:
         """Return the LoRA adapters that personas may name."""

@@ -24,6 +24,7 @@ from sandbox import __version__
 from sandbox.cli.doctor import doctor
 from sandbox.cli.export import export
 from sandbox.cli.inspect import inspect, status
+from sandbox.cli.messages import show_log
 from sandbox.cli.report import report
 from sandbox.cli.run import resume, run, verify
 from sandbox.cli.study import compare, estimate, fork
@@ -75,6 +76,7 @@ def main() -> None:
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="replace")
+    show_log()
     try:
         _refuse_undecodable(sys.argv)
         status = app(prog_name=command(), standalone_mode=False)

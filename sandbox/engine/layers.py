@@ -158,6 +158,7 @@ def _reply(known: Journalled) -> Reply | None:
         known.cached_tokens,
         known.thinking,
         known.expected,
+        known.raw,
     )
 
 

@@ -88,6 +88,7 @@ class Call(Record):
         reply: None where the call failed; then `error` says why.
         thinking: the reasoning before the answer.
         expected: the expected rating from the probabilities of the labels.
+        raw: the response of the server, where it was not wholly understood.
         recalled: the number of the memory that the prompt shows.
         distance: its cosine distance from the question.
         prompt: the user message.
@@ -102,6 +103,7 @@ class Call(Record):
     reply: str | None
     thinking: str | None
     expected: float | None
+    raw: str | None
     tokens_in: int | None
     tokens_out: int | None
     cached_tokens: int | None
@@ -167,6 +169,7 @@ def _fields(reader: Reader, call: Journalled, episode: int) -> dict[str, Any]:
         "reply": call.reply,
         "thinking": call.thinking,
         "expected": call.expected,
+        "raw": call.raw,
         "tokens_in": call.tokens_in,
         "tokens_out": call.tokens_out,
         "cached_tokens": call.cached_tokens,

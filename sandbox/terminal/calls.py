@@ -12,6 +12,7 @@ from rich.text import Text
 
 from sandbox.reading.calls import Call, CallDetail
 from sandbox.terminal.style import dash, plain, short, table
+from sandbox.text import escape_controls
 
 
 def call_table(rows: Sequence[Call]) -> Table:
@@ -64,7 +65,7 @@ _CELLS: dict[str, Callable[[Call], Text | None]] = {
 
 def _reply(row: Call) -> Text:
     """The reply or the error, after the length of the reasoning and the expected rating."""
-    parts = []
+    parts = [] if row.raw is None else ["not wholly understood"]
     if row.thinking is not None:
         parts.append(f"{len(row.thinking.split()):,} words of thinking")
     if row.expected is not None:
@@ -87,6 +88,9 @@ def call_view(shown: CallDetail) -> RenderableType:
     if shown.thinking is not None:
         parts.append(Panel(plain(shown.thinking), title="thinking"))
     parts.append(Panel(plain(reply), title=f"reply: {shown.status}"))
+    if shown.raw is not None:
+        title = "response, which was not wholly understood"
+        parts.append(Panel(plain(escape_controls(shown.raw)), title=title))
     if shown.expected is not None:
         parts.append(plain(f"expected rating {shown.expected:.2f}"))
     return Group(*parts)

@@ -140,6 +140,7 @@ _CALL_COLUMNS = (
     "error",
     "reply",
     "thinking",
+    "raw",
     "tokens_in",
     "tokens_out",
     "cached_tokens",

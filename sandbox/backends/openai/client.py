@@ -1,0 +1,230 @@
+"""HTTP requests to a server: key, headers, proxies, certificates and redirects."""
+
+from __future__ import annotations
+
+import logging
+import os
+import ssl
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any, NamedTuple
+from urllib.parse import urljoin, urlsplit, urlunsplit
+from urllib.request import getproxies, proxy_bypass
+
+from sandbox.backends.base import BackendDown
+from sandbox.backends.openai.config import VARIABLE, ServerSettings
+from sandbox.backends.retries import CONNECT_SECONDS, Key
+
+if TYPE_CHECKING:
+    import aiohttp
+
+KEEPALIVE_SECONDS = 4.0
+"""Seconds that an idle connection is kept: less than the 5 seconds of vLLM's server."""
+
+MOST_REDIRECTS = 5
+"""Redirects of a request that are followed."""
+
+MOST_RAW = 20_000
+"""Characters of a response that are kept where it was not wholly understood."""
+
+_REDIRECTS = frozenset((301, 302, 307, 308))
+_log = logging.getLogger(__name__)
+
+
+class Response(NamedTuple):
+    """A server's response.
+
+    Attributes:
+        status, headers, body: of the response.
+        charset: the character set that the header Content-Type names, if any.
+        url: the address that answered, after redirects.
+    """
+
+    status: int
+    headers: Mapping[str, str]
+    body: bytes
+    charset: str | None = None
+    url: str = ""
+
+
+class Client:
+    """Sends requests with the key and the headers of a server's settings.
+
+    Proxies are those of the environment (HTTP_PROXY, HTTPS_PROXY, ALL_PROXY, NO_PROXY). A redirect
+    is followed on the same server, or from http to https of the same host: the key goes nowhere
+    else.
+
+    Args:
+        settings: of the server.
+        timeout: seconds that a request may take; None: no limit.
+    """
+
+    def __init__(self, settings: ServerSettings, timeout: float | None = None) -> None:
+        self.key = Key(settings.api_key_env, "")
+        self._settings = settings
+        self._timeout = timeout
+        self._secrets: list[str] = []
+        self._moved: dict[str, str] = {}
+        self._told: set[str] = set()
+        self._proxies: dict[str, str | None] = {}
+        self._session: aiohttp.ClientSession | None = None
+
+    async def open(self) -> None:
+        """Read the key, the variables of headers, and the certificates.
+
+        Raises:
+            BackendDown: a variable is missing or invalid, or there are no certificates.
+        """
+        import aiohttp  # here, since it takes long to import
+
+        self.key = Key.read(self._settings.api_key_env)
+        self._secrets = [self.key.value] if self.key.value else []
+        headers = {**self.key.headers(), **self._read_headers()}
+        connector = aiohttp.TCPConnector(
+            limit=0, keepalive_timeout=KEEPALIVE_SECONDS, ssl=self._certificates()
+        )
+        timeout = aiohttp.ClientTimeout(total=self._timeout, connect=CONNECT_SECONDS)
+        self._session = aiohttp.ClientSession(connector=connector, timeout=timeout, headers=headers)
+
+    def _read_headers(self) -> dict[str, str]:
+        """Return the headers, with the values of variables."""
+        headers = {}
+        for name, text in self._settings.headers.items():
+            for match in VARIABLE.finditer(text):
+                variable = match[1] or match[2]
+                value = "$" if match[3] else os.environ.get(variable, "").strip()
+                if not value or not (value.isascii() and value.isprintable()):
+                    raise BackendDown(
+                        f"openai: headers.{name}: found no usable value in the variable "
+                        f"{variable}; expected it to be set"
+                    )
+                if not match[3]:
+                    self._secrets.append(value)
+            headers[name] = VARIABLE.sub(
+                lambda match: "$" if match[3] else os.environ[match[1] or match[2]].strip(), text
+            )
+        return headers
+
+    def _certificates(self) -> ssl.SSLContext:
+        file = self._settings.ca_file
+        try:
+            return ssl.create_default_context(cafile=None if file is None else str(file))
+        except (OSError, ssl.SSLError):
+            raise BackendDown(
+                f"openai: ca_file: found {file}; expected a PEM file with certificates"
+            ) from None
+
+    async def request(
+        self, method: str, url: str, body: Mapping[str, Any] | None = None
+    ) -> Response:
+        """Send a request, and follow redirects that are safe.
+
+        Raises:
+            aiohttp.ClientError, OSError: there is no response.
+        """
+        target = self._moved.get(url, url)
+        for _ in range(MOST_REDIRECTS):
+            response = await self._send(method, target, body)
+            location = response.headers.get("Location")
+            if response.status not in _REDIRECTS or not location:
+                return response
+            moved = urljoin(target, location)
+            if not _is_safe(target, moved):
+                return response
+            self.tell(f"{_without_query(target)} redirects to {_without_query(moved)}")
+            target = self._moved[url] = moved
+        return response
+
+    async def _send(self, method: str, url: str, body: Mapping[str, Any] | None) -> Response:
+        assert self._session is not None
+        proxy = self._proxy(url)
+        async with self._session.request(
+            method, url, json=body, allow_redirects=False, proxy=proxy
+        ) as response:
+            content = await response.read()
+            return Response(response.status, response.headers, content, response.charset, url)
+
+    def _proxy(self, url: str) -> str | None:
+        """Return the proxy that the environment sets for a URL.
+
+        Raises:
+            BackendDown: it is of a kind that cannot be used.
+        """
+        parts = urlsplit(url)
+        origin = f"{parts.scheme}://{parts.netloc}"
+        if origin not in self._proxies:
+            self._proxies[origin] = proxy = proxy_of(parts.scheme, parts.netloc)
+            password = None if proxy is None else urlsplit(proxy).password
+            if password:
+                self._secrets.append(password)
+        return self._proxies[origin]
+
+    def tell(self, warning: str) -> None:
+        """Log a warning, each once."""
+        warning = self.hide(warning)
+        if warning not in self._told:
+            self._told.add(warning)
+            _log.warning("%s", warning)
+
+    def conceal(self, text: str) -> str:
+        """Return a text without the key and other secrets."""
+        for secret in self._secrets:
+            text = text.replace(secret, "***")
+        return text
+
+    def hide(self, text: str) -> str:
+        """Return a text without secrets, on one line of at most 300 characters."""
+        return self.key.hide(self.conceal(text))
+
+    def unreachable(self, error: BaseException, url: str) -> str:
+        """Word an error without a response, with the proxy that was used."""
+        proxy = self._proxies.get("://".join(urlsplit(url)[:2]))
+        through = "" if proxy is None else f", through the proxy {_without_user(proxy)}"
+        return self.hide(f"{str(error) or type(error).__name__}{through}")
+
+    async def close(self) -> None:
+        """Close the connections."""
+        if self._session is not None:
+            await self._session.close()
+            self._session = None
+
+
+def proxy_of(scheme: str, host: str) -> str | None:
+    """Return the proxy that the environment sets for a scheme and a host; None if there is none.
+
+    Raises:
+        BackendDown: it is no HTTP proxy.
+    """
+    proxies = getproxies()
+    proxy = proxies.get(scheme) or proxies.get("all")
+    if not proxy or proxy_bypass(host):
+        return None
+    proxy = proxy if "://" in proxy else f"http://{proxy}"
+    if not proxy.startswith(("http://", "https://")):
+        kind = proxy.partition("://")[0]
+        raise BackendDown(
+            f"openai: the environment sets a {kind} proxy for {host}; expected an http:// proxy, "
+            "or the host in NO_PROXY"
+        )
+    return proxy
+
+
+def where_to(response: Response) -> str:
+    """Return the address that a response redirects to, without its query string."""
+    return _without_query(urljoin(response.url, response.headers.get("Location", "")))
+
+
+def _is_safe(url: str, moved: str) -> bool:
+    """Whether a redirect stays at its server, or only changes from http to https."""
+    old, new = urlsplit(url), urlsplit(moved)
+    if old.hostname != new.hostname:
+        return False
+    return old[:2] == new[:2] or (old.scheme, new.scheme) == ("http", "https")
+
+
+def _without_query(url: str) -> str:
+    return urlunsplit((*urlsplit(url)[:3], "", ""))
+
+
+def _without_user(url: str) -> str:
+    parts = urlsplit(url)
+    return f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}"
