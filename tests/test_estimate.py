@@ -6,13 +6,14 @@ import os
 import tempfile
 from io import StringIO
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 from conftest import Make, scripted_backends, small
 from rich.console import Console
 from test_run import Stopping
 
+from sandbox.backends.base import Call, CallFailed, Reply
 from sandbox.backends.scripted import ScriptedBackend, ScriptedConfig
 from sandbox.engine.run import prepare
 from sandbox.study.estimate import estimate, given_rates
@@ -141,3 +142,37 @@ def test_the_picture_has_every_figure() -> None:
     text = page.getvalue()
     for words in ("calls", "tokens in", "tokens out", "database bytes", "gpu hours", "480"):
         assert words in text
+
+
+class Refusing(ScriptedBackend):
+    """Refuses every call, or answers with a reply that cannot be read."""
+
+    said: ClassVar[str | None] = None
+
+    async def answer(self, call: Call) -> Reply:
+        if self.said is None:
+            raise CallFailed("System role not supported")
+        return Reply(self.said)
+
+
+@pytest.mark.parametrize(
+    ("said", "failed", "unparsed", "problem"),
+    [
+        (None, 32, 0, "(draft) failed: 'System role not supported'"),
+        ("", 0, 32, "(draft) had a reply that is empty: ''"),
+    ],
+)
+def test_refusals_and_unparseable_replies_are_told_first(
+    said: str | None, failed: int, unparsed: int, problem: str
+) -> None:
+    Refusing.said = said
+    config = small("attempts=1")
+    found = estimate(prepare(config), backends=scripted_backends(config, Refusing))
+    assert (found.sample.failed, found.sample.unparsed) == (failed, unparsed)
+    assert found.problems == [f"32 of 32 calls of the sample {problem}"]
+    assert found.calls.low == found.calls.estimate == found.calls.high
+    assert found.tokens_out.estimate == 0
+    page = StringIO()
+    Console(file=page, width=100).print(estimate_view(found))
+    assert page.getvalue().startswith("warning: 32 of 32 calls of the sample (draft)")
+    assert ("no call got a reply" in page.getvalue()) == (said is None)

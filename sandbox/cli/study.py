@@ -96,3 +96,5 @@ def estimate(
         gpus=gpus,
     )
     show(as_json, figures.as_dict(), lambda: estimate_view(figures))
+    if figures.sample.calls and figures.sample.failed == figures.sample.calls:
+        raise typer.Exit(1)

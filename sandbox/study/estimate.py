@@ -96,6 +96,7 @@ def estimate(
     ranges = {name: _range(totals[:, column]) for column, name in enumerate(FIGURES)}
     return Estimate(
         run=config.name,
+        problems=sample.problems,
         agents=len(blueprint.agents),
         rounds=config.rounds,
         episodes=blueprint.per_round * config.rounds,
@@ -122,7 +123,8 @@ def _totals(sample: Sample, seed: int) -> Numbers:
         means = rows[random.integers(n, size=(_RESAMPLES, n))].mean(1)
         spread = math.sqrt(n / max(n - 1, 1) * (1 + n / size))
         totals += size * np.vstack([mean, mean + spread * (means - mean)])
-    totals[1:, -1] *= random.normal(1, sample.size_error / sample.sums[-1], _RESAMPLES)
+    if sample.sums[-1] > 0:
+        totals[1:, -1] *= random.normal(1, sample.size_error / sample.sums[-1], _RESAMPLES)
     totals[:, -1] += sample.start_bytes
     return totals
 
@@ -143,6 +145,8 @@ def _summary(sample: Sample) -> SampleSummary:
         episodes=sum(sizes),
         of_first_round=sizes[0],
         calls=calls,
+        failed=sample.failed,
+        unparsed=sample.unparsed,
         tokens_in=tokens_in,
         tokens_out=tokens_out,
         seconds=round(sample.seconds, 3),
@@ -159,7 +163,7 @@ def _time(
     elif _is_scripted(config):
         return TimeEstimate(seconds=None, gpu_hours=None, floor_seconds=None, basis=None)
     else:
-        seconds, basis = totals[:, 0] * sample.seconds / sample.sums[0], "sample"
+        seconds, basis = totals[:, 0] * sample.seconds / max(1, sample.sums[0]), "sample"
     floor = None if _is_scripted(config) else round(config.rounds * sample.chain, 1)
     return TimeEstimate(
         seconds=_range(seconds, 1),
@@ -180,7 +184,7 @@ def _notes(config: Config, sample: Sample, rates: Rates | None) -> Iterator[str]
         "other sampled answers"
     )
     calls = int(sample.sums[0])
-    if not sample.unusable:
+    if calls and not sample.failed + sample.unparsed:
         yield (
             f"all {calls:,} replies of the sample were usable; in the run up to {3 / calls:.1%} "
             "may be unusable and requested again (95 % bound)"

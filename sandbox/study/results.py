@@ -106,12 +106,15 @@ class SampleSummary(Record):
     Attributes:
         episodes, of_first_round: the number of sampled episodes, and of those of the first round.
         calls, tokens_in, tokens_out: sums over its calls.
+        failed, unparsed: calls without a reply, and replies that cannot be used.
         seconds: time during which at least one call was in flight.
     """
 
     episodes: int
     of_first_round: int
     calls: int
+    failed: int
+    unparsed: int
     tokens_in: int
     tokens_out: int
     seconds: float
@@ -140,6 +143,7 @@ class Estimate(Record):
 
     Attributes:
         run: its name.
+        problems: calls of the sample that failed, and replies that cannot be used, in words.
         agents, rounds, episodes: their numbers in the whole run.
         sample: what was played.
         calls, tokens_in, tokens_out: of the whole run.
@@ -149,6 +153,7 @@ class Estimate(Record):
     """
 
     run: str
+    problems: list[str]
     agents: int
     rounds: int
     episodes: int

@@ -12,7 +12,7 @@ from __future__ import annotations
 import asyncio
 import math
 from bisect import bisect_right
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from copy import deepcopy
 from dataclasses import replace
 from itertools import pairwise
@@ -26,6 +26,7 @@ from sqlalchemy import Engine, func, select, union_all
 
 from agents.agent import Agent
 from agents.chance import chance
+from agents.forms import UNPARSED, Status
 from agents.memory import Memory
 from sandbox.backends import started
 from sandbox.backends.base import Backend, BackendDown
@@ -36,6 +37,7 @@ from sandbox.engine.run import Blueprint, create
 from sandbox.engine.runner import Runner
 from sandbox.engine.scheduler import Planned
 from sandbox.engine.society import Society
+from sandbox.reading.calls import call
 from storage import database, tables
 from storage.errors import InputError
 from storage.reader import Reader
@@ -65,7 +67,9 @@ class Sample(NamedTuple):
         start_bytes: size of the database before the first call.
         size_error: standard error of its growth in bytes, because pages are partly filled.
         seconds: time during which at least one call was in flight.
-        unusable: the number of calls without a usable reply.
+        failed: the number of calls without a reply.
+        unparsed: the number of replies that cannot be used.
+        problems: what went wrong with both, in words.
         uncounted: the number of calls whose backend reports no token counts.
         chain: mean seconds of the calls of an episode that wait for each other.
     """
@@ -74,7 +78,9 @@ class Sample(NamedTuple):
     start_bytes: int
     size_error: float
     seconds: float
-    unusable: int
+    failed: int
+    unparsed: int
+    problems: list[str]
     uncounted: int
     chain: float
 
@@ -194,13 +200,15 @@ def play_sample(
         by_episode, seconds = _sums_by_episode(reader), _seconds_in_flight(reader)
         page_error = _page_error(engine)
         index, fixed = _INDEX_PER_CHARACTER * _indexed_characters(reader), _fixed_bytes(engine)
+        problems = list(_problems(reader))
     weight = sum(sums["weight"] for sums in by_episode.values())
-    bytes_per_weight = (file.stat().st_size - start_bytes - fixed + index) / weight
+    growth = max(0.0, file.stat().st_size - start_bytes - fixed + index)
+    bytes_per_weight = growth / weight if weight else 0.0
     per_agent = _PER_AGENT + _ROW * len(blueprint.world.declaration.measures)
     start_bytes += _INDEX_START + _PER_ROUND * config.rounds + per_agent * len(blueprint.agents)
     per_round = blueprint.per_round
     strata = [
-        (size, np.array([_figures(by_episode[number], bytes_per_weight) for number in numbers]))
+        (size, np.array([_figures(by_episode.get(number), bytes_per_weight) for number in numbers]))
         for size, numbers in ((per_round, first), (per_round * (config.rounds - 1), later))
         if numbers
     ]
@@ -210,9 +218,11 @@ def play_sample(
         start_bytes=start_bytes,
         size_error=math.hypot(page_error, _INDEX_ERROR * index),
         seconds=seconds,
-        unusable=sum(row["unusable"] for row in sums),
+        failed=sum(row["failed"] for row in sums),
+        unparsed=sum(row["unparsed"] for row in sums),
+        problems=problems,
         uncounted=sum(row["uncounted"] for row in sums),
-        chain=sum(row["chain_end"] - row["first_start"] for row in sums) / len(sums) / 1000,
+        chain=sum(_chain(row) for row in sums) / max(1, len(sums)) / 1000,
     )
 
 
@@ -336,8 +346,11 @@ def _sums_by_episode(reader: Reader) -> dict[int, Any]:
             tokens_in.label("tokens_in"),
             tokens_out.label("tokens_out"),
             (func.sum(100 + func.length(c.c.prompt)) + 4 * tokens_out).label("weight"),
-            func.count().filter(c.c.status != "ok").label("unusable"),
-            func.count().filter(c.c.tokens_out.is_(None)).label("uncounted"),
+            func.count().filter(c.c.status == Status.FAILED).label("failed"),
+            func.count().filter(c.c.status.in_(UNPARSED)).label("unparsed"),
+            func.count()
+            .filter(c.c.tokens_out.is_(None), c.c.status != Status.FAILED)
+            .label("uncounted"),
             func.min(c.c.started).label("first_start"),
             func.max(c.c.started + c.c.took).filter(m.c.role != "observer").label("chain_end"),
         )
@@ -348,7 +361,34 @@ def _sums_by_episode(reader: Reader) -> dict[int, Any]:
     return {row.episode_id - reader.base: row._mapping for row in reader.rows(query)}
 
 
+def _chain(sums: Any) -> float:
+    """Milliseconds of the calls of an episode that wait for each other."""
+    end = sums["chain_end"]
+    return 0.0 if end is None else float(end - sums["first_start"])
+
+
+def _problems(reader: Reader) -> Iterator[str]:
+    """Describe the calls that failed and the replies that cannot be used, with one of each."""
+    c, f = tables.calls, tables.forms
+    total = reader.scalar(select(func.count()).where(reader.belongs_to_run(c.c.id)))
+    query = (
+        select(f.c.name, c.c.status, func.count().label("count"), func.max(c.c.id).label("last"))
+        .join(f, f.c.id == c.c.form_id)
+        .where(reader.belongs_to_run(c.c.id), c.c.status != Status.OK)
+        .group_by(f.c.name, c.c.status)
+        .order_by(func.count().desc(), f.c.name)
+    )
+    for row in reader.rows(query):
+        last = call(reader, row.last - reader.base)
+        example = (last.error or last.reply or last.raw or "")[:160]
+        kind = "failed" if row.status == Status.FAILED else f"had a reply that is {row.status}"
+        yield f"{row.count:,} of {total:,} calls of the sample ({row.name}) {kind}: {example!r}"
+
+
 def _figures(sums: Any, bytes_per_weight: float) -> list[float]:
+    """The figures of an episode; zeros for one that sent no call."""
+    if sums is None:
+        return [0.0] * len(FIGURES)
     database_bytes = sums["weight"] * bytes_per_weight
     return [sums["calls"], sums["tokens_in"], sums["tokens_out"], database_bytes]
 

@@ -109,7 +109,11 @@ def estimate_view(estimate: Estimate) -> RenderableType:
     if time.floor_seconds is not None:
         rows.add_row("seconds, at least", f"{time.floor_seconds:,.0f}", "")
     notes = (plain(f"note: {note}", "yellow") for note in estimate.notes)
-    return Group(plain(head, "bold"), plain(sample), Text(), rows, Text(), *notes)
+    problems = [plain(f"warning: {problem}", "red") for problem in estimate.problems]
+    if estimate.sample.failed and estimate.sample.failed == estimate.sample.calls:
+        problems.append(plain("no call got a reply: the figures say nothing about a run", "red"))
+    shown = (plain(head, "bold"), plain(sample), Text(), rows, Text())
+    return Group(*problems, *shown, *notes)
 
 
 def _range_cells(figure: Range, digits: int) -> tuple[str, str]:

@@ -19,7 +19,14 @@ from sandbox.backends.base import BackendDown, Call, CallFailed, Reply, Unavaila
 from sandbox.backends.expected_rating import expected_rating
 from sandbox.backends.openai.client import MOST_RAW, Client, Response, where_to
 from sandbox.backends.openai.config import OpenAIConfig, endpoint
-from sandbox.backends.openai.constrain import BY_OWNER, Constraint, Probe, probe_call, written
+from sandbox.backends.openai.constrain import (
+    BY_OWNER,
+    Constraint,
+    Probe,
+    described,
+    probe_call,
+    written,
+)
 from sandbox.backends.openai.logprobs import tokens_of, without_thinking
 from sandbox.backends.openai.models import ModelList, model_list
 from sandbox.backends.openai.request import (
@@ -120,7 +127,7 @@ class OpenAIBackend:
         if constrain == "auto" and (kind is None or doubtful):
             habits.constraint = await self._find_constraint(address, kind)
         if constrain == "auto":
-            _log.info("%s: replies are constrained by: %s", address.url, habits.constraint)
+            _log.info("%s %s", address.url, described(habits.constraint))
 
     async def list_models(self, address: Address) -> ModelList | None:
         """List the models of an address; None if it has no list.
@@ -317,6 +324,11 @@ class OpenAIBackend:
         usage = usage_of(content)
         limit = answered.body.get("max_tokens", answered.body.get("max_completion_tokens"))
         cut = said.is_truncated(usage.tokens_out, limit)
+        if said.reason is None:
+            self._client.tell(
+                f"{address.url} does not tell why a reply ended: one below its limit of tokens "
+                "counts as complete"
+            )
         as_json = "response_format" in answered.body
         text = written(call.shape, said.text, cut) if as_json else said.text
         unclear = (*answered.content.unclear, *said.unclear)

@@ -32,6 +32,13 @@ class Constraint(StrEnum):
     JSON_SCHEMA = "json_schema"
 
 
+def described(kind: Constraint) -> str:
+    """Say how a server constrains replies."""
+    if kind is Constraint.NONE:
+        return "does not constrain replies to their form: some may be unparseable"
+    return f"constrains replies to their form ({kind})"
+
+
 FIELDS = frozenset(("structured_outputs", "regex", "response_format"))
 """The fields of a request that constrain its reply."""
 

@@ -203,7 +203,7 @@ def understand(content: Mapping[str, Any]) -> Said:
     if message.get("tool_calls") or message.get("function_call"):
         problems.append("a call of a tool in place of a reply")
     if reason is not None and reason not in COMPLETE | TRUNCATED:
-        problems.append(f"a reply that ended with {reason!r:.40} counts as truncated")
+        problems.append(f"a reply that ended with {reason!r:.40}, which counts as truncated")
     if not split.text.strip() and not thinking and not problems:
         problems.append("no text")
     return Said(split.text, "\n\n".join(thinking) or None, reason, choice, tuple(problems))
