@@ -93,10 +93,18 @@ class OpenAIBackend:
         """The name of the model in the journal."""
         return self._config.model
 
-    @property
-    def habits(self) -> Mapping[str, Habits]:
-        """What is known about the requests that each address takes, by its base URL."""
-        return self._habits
+    async def open(self) -> list[Address]:
+        """Prepare requests, without sending any, and return the addresses.
+
+        Raises:
+            BackendDown: a variable, the certificates or a proxy cannot be used.
+        """
+        await self._client.open()
+        return self._addresses
+
+    def habits(self, address: Address) -> Habits:
+        """Return what is known about the requests that an address takes."""
+        return self._habits[address.url]
 
     async def start(self) -> None:
         """Check every address, and find out how its replies can be constrained.
@@ -104,8 +112,7 @@ class OpenAIBackend:
         Raises:
             BackendDown: an address cannot be reached, refuses the key, or does not have the model.
         """
-        await self._client.open()
-        checks = [self._check_address(address) for address in self._addresses]
+        checks = [self._check_address(address) for address in await self.open()]
         for error in await asyncio.gather(*checks, return_exceptions=True):
             if error is not None:
                 raise error
@@ -198,7 +205,7 @@ class OpenAIBackend:
         for attempt in range(1, _PROBE_ATTEMPTS + 1):
             before, habits.constraint = habits.constraint, kind
             try:
-                return await self._ask(call, address, fixed=True)
+                return await self.ask_at(call, address)
             except CallFailed:
                 return None
             except Unavailable as error:
@@ -208,6 +215,13 @@ class OpenAIBackend:
             finally:
                 habits.constraint = before
         return None
+
+    async def ask_at(self, call: Call, address: Address) -> Reply:
+        """Answer a call at an address, outside its limit of concurrent calls.
+
+        It raises what `answer` raises.
+        """
+        return await self._ask(call, address, fixed=True)
 
     async def answer(self, call: Call) -> Reply:
         """Answer one call.

@@ -179,7 +179,10 @@ class Client:
         """Word an error without a response, with the proxy that was used."""
         proxy = self._proxies.get("://".join(urlsplit(url)[:2]))
         through = "" if proxy is None else f", through the proxy {_without_user(proxy)}"
-        return self.hide(f"{str(error) or type(error).__name__}{through}")
+        text = str(error) or type(error).__name__
+        if "CERTIFICATE_VERIFY_FAILED" in text:
+            through += "; a certificate that the system does not know belongs in ca_file"
+        return self.hide(f"{text}{through}")
 
     async def close(self) -> None:
         """Close the connections."""

@@ -42,9 +42,11 @@ _UNSUPPORTED = re.compile(
 )
 _SYSTEM = re.compile(
     r"(?:system|developer)\b.{0,60}\b(?:role|message|instruction|prompt)"
-    r"|\brole\b.{0,60}\b(?:system|developer)"
-    r"|roles? must alternate|only .{0,40}roles? are supported",
+    r"|\brole\b.{0,60}\b(?:system|developer)",
     re.IGNORECASE | re.DOTALL,
+)
+_ROLES = re.compile(
+    r"roles? must alternate|only .{0,40}roles? (?:are|is) (?:supported|allowed)", re.IGNORECASE
 )
 _CONSTRAINT_WORDS = re.compile(
     r"response_format|json_schema|json schema|structured|guided|grammar|regex|schema",
@@ -193,7 +195,8 @@ def learn(habits: Habits, refused: Refusal, body: Mapping[str, Any], fixed: bool
         What was learned, as the end of a sentence about the server; None if nothing.
     """
     unsupported = _UNSUPPORTED.search(refused.message) is not None
-    if unsupported and _SYSTEM.search(refused.message) and "messages" in body:
+    about_roles = unsupported and _SYSTEM.search(refused.message)
+    if "messages" in body and (about_roles or _ROLES.search(refused.message)):
         return _drop(habits, "system", "a system message: it is put before the user's message")
     named = [(refused.position(name), name) for name in body if refused.position(name) >= 0]
     for _, name in sorted(named):

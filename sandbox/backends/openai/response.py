@@ -257,7 +257,7 @@ def _part(part: Any, depth: int) -> tuple[str, str, list[str]]:
     text, thoughts, unclear = _parts(inner, depth + 1)
     if kind in _THOUGHTS or part.get("thought") is True:
         return "", text + thoughts, unclear
-    if kind in _TEXT_PARTS or (not kind and ("text" in part or "parts" in part)):
+    if kind in _TEXT_PARTS or (not kind and inner):
         return text, thoughts, unclear
     if kind == "refusal":
         return "", "", ["a refusal in place of a reply"]
