@@ -118,6 +118,9 @@ def hide_values(value: Any, name: str = "") -> Any:
     return hide_secrets(value) if isinstance(value, str) else value
 
 
+_VARIABLE = re.compile(r"\$(?:[A-Za-z_]|\{[A-Za-z_])")
+
+
 def hide_all(value: Any) -> Any:
     """Return data with all its texts replaced: the values of HTTP headers can all be secret."""
     if isinstance(value, dict):
@@ -128,8 +131,12 @@ def hide_all(value: Any) -> Any:
 
 
 def secret_key(value: Any, key: tuple[str, ...] = ()) -> tuple[str, ...] | None:
-    """Return the key of the first secret in plain data; None if there is none."""
-    if key and is_secret(key[-1]) and isinstance(value, str) and value:
+    """Return the key of the first secret in plain data; None if there is none.
+
+    A header whose value names an environment variable (``$NAME``) contains none.
+    """
+    from_variable = "headers" in key[:-1] and _VARIABLE.search(str(value)) is not None
+    if key and is_secret(key[-1]) and isinstance(value, str) and value and not from_variable:
         return key
     if isinstance(value, str) and hide_secrets(value) != value:
         return key

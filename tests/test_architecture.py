@@ -37,7 +37,7 @@ ALLOWED: dict[str, tuple[str, ...]] = {
         "sandbox.text",
         "sandbox.yaml_values",
     ),
-    "sandbox.backends": (*NEUTRAL, "agents", "storage.errors"),
+    "sandbox.backends": (*NEUTRAL, "agents", "storage.errors", "storage.secrets"),
     "sandbox.reading": (*NEUTRAL, "agents", "storage"),
     "sandbox.datasets": (*NEUTRAL, "agents", "storage", "sandbox.reading"),
     "sandbox.engine": (*NEUTRAL, *PLAYING, "sandbox.reading"),

@@ -11,6 +11,7 @@ from contextlib import asynccontextmanager
 
 import pytest
 from aiohttp import web
+from conftest import small
 from pydantic import ValidationError
 from test_openai import KEY, RATED, Server, ask, body_of, call, config_of, serving, started
 
@@ -23,6 +24,7 @@ from sandbox.backends.openai.constrain import Constraint, Probe, written
 from sandbox.backends.openai.examine import examine_server
 from sandbox.backends.openai.response import parse_body
 from sandbox.backends.openai.thinking import split_thoughts
+from storage.errors import InputError
 
 WORDS = "I would wait a day."
 
@@ -827,3 +829,10 @@ def test_the_doctor_names_what_is_wrong():
     assert found["models"].found == "tiny; large is not among them"
     trait = found["chat/completions with large"]
     assert trait.needed and trait.found is None and "no such model" in trait.advice
+
+
+def test_a_config_may_name_the_variable_of_a_header():
+    model = "models.social={backend: openai, model: m, base_url: http://h, headers: %s}"
+    small(model % "{X-Api-Key: $MY_KEY, Authorization: 'Token ${MY_KEY}'}")
+    with pytest.raises(InputError, match=r"models\.social\.headers"):
+        small(model % "{X-Api-Key: hunter2}")

@@ -10,13 +10,14 @@ from urllib.parse import parse_qsl, urlsplit
 from pydantic import BaseModel, Field, field_validator, model_validator
 
 from sandbox.backends.base import FreeParameters, LanguageModelSettings
+from storage.secrets import is_secret
 
 VARIABLE = re.compile(r"\$(?:\{([A-Za-z_][A-Za-z0-9_]*)\}|([A-Za-z_][A-Za-z0-9_]*)|(\$))")
 """``$NAME`` or ``${NAME}`` in the value of a header; ``$$`` is a dollar sign."""
 
 _HEADER_NAME = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]+")
 _OWN_HEADERS = frozenset(("host", "content-type", "content-length", "transfer-encoding"))
-_SECRET = re.compile("key|token|secret|passw|auth|cookie|credential|signature|^sig$", re.IGNORECASE)
+_SECRET_QUERIES = frozenset(("sig", "signature", "code"))  # besides those of `is_secret`
 _ADDRESS = "an address such as http://localhost:8000/v1"
 
 
@@ -42,7 +43,7 @@ class ServerSettings(BaseModel):
                 raise ValueError("names of headers that the program does not set itself")
             if not (text.isascii() and text.isprintable()):
                 raise ValueError("values of printable ASCII characters")
-            if _SECRET.search(name) and not VARIABLE.search(text):
+            if is_secret(name) and not VARIABLE.search(text):
                 raise ValueError(
                     f"no secret, which would be stored: the NAME of a variable, {name}: $MY_KEY"
                 )
@@ -153,7 +154,7 @@ def address_of(text: str) -> str:
         raise ValueError(_ADDRESS)
     if "@" in parts.netloc:
         raise ValueError("an address without a user or password: a key belongs in api_key_env")
-    if any(_SECRET.search(name) for name, _ in query):
+    if any(is_secret(name) or name.lower() in _SECRET_QUERIES for name, _ in query):
         raise ValueError(
             "an address without a key, which would be stored: headers: {NAME: $MY_KEY}, or "
             "api_key_env"
