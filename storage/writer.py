@@ -8,7 +8,7 @@ from collections import OrderedDict
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-from sqlalchemy import Connection, Engine, Table, bindparam, delete, func, insert, select
+from sqlalchemy import Connection, Engine, Table, bindparam, delete, func, insert, select, update
 
 from storage import tables
 from storage.summaries import Summaries
@@ -35,6 +35,11 @@ _ORDER = (
 _CACHED_TEXTS = 100_000  # texts whose ids are cached, so that they are stored once
 _CACHED_FIRST = 20_000  # of these, the first texts of the run: forms, personas, questions
 
+_refer = (
+    update(tables.calls)
+    .where(tables.calls.c.id == bindparam("key"))
+    .values(memory_id=bindparam("memory"), distance=bindparam("near"))
+)
 _delete_calls = delete(tables.calls).where(tables.calls.c.id == bindparam("key"))
 
 
@@ -71,6 +76,7 @@ class Writer:
         self._file_checked = 0.0
         self._complete: list[int] = []
         self._deleted_calls: list[Row] = []
+        self._referring: list[Row] = []
         self._text_ids: OrderedDict[str, int] = OrderedDict()
         self._next = dict.fromkeys((tables.texts, tables.calls, tables.memories), 0)
 
@@ -148,6 +154,10 @@ class Writer:
         """Delete a journalled call with the next commit, so that it is requested again."""
         self._deleted_calls.append({"key": call_id})
 
+    def refer(self, call_id: int, memory_id: int, distance: float | None) -> None:
+        """Store, with the next commit, which memory the prompt of a journalled call shows."""
+        self._referring.append({"key": call_id, "memory": memory_id, "near": distance})
+
     def commit(self) -> None:
         """Write all queued rows in one transaction.
 
@@ -179,6 +189,8 @@ class Writer:
             for deleted in self._deleted_calls:
                 self._summaries.add_calls(connection, deleted["key"], deleted["key"], -1)
             connection.execute(_delete_calls, self._deleted_calls)
+        if self._referring:
+            connection.execute(_refer, self._referring)
         for table, rows in self._queue.items():
             if rows:
                 connection.exec_driver_sql(self._insert[table], rows)
@@ -193,3 +205,4 @@ class Writer:
             rows.clear()
         self._complete.clear()
         self._deleted_calls.clear()
+        self._referring.clear()

@@ -15,7 +15,7 @@ import threading
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -83,6 +83,10 @@ class VllmEmbedderConfig(_Settings):
         extra: additional engine arguments, by vLLM's names (dtype, max_model_len, convert, ...).
     """
 
+    transport: ClassVar[tuple[str, ...]] = tuple(
+        key for key in VllmConfig.transport if key.startswith("extra.")
+    )
+
     backend: Literal["vllm"]
     extra: dict[str, Any] = Field(default_factory=dict)
 
@@ -110,6 +114,8 @@ class OpenAIEmbedderConfig(_Settings):
         base_url: its address; `/v1` is added to one without a path.
         api_key_env: the environment variable with the API key, if the server needs one.
     """
+
+    transport: ClassVar[tuple[str, ...]] = ("base_url", "api_key_env")
 
     backend: Literal["openai"]
     base_url: str

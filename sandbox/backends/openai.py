@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, NamedTuple
 from urllib.parse import urlsplit
 
 from pydantic import Field, field_validator, model_validator
@@ -66,6 +66,8 @@ class OpenAIConfig(LanguageModelSettings):
         priority: send the priority of each call; for a vLLM started with
             `--scheduling-policy priority`.
     """
+
+    transport: ClassVar[tuple[str, ...]] = ("base_url", "api_key_env", "max_in_flight", "priority")
 
     backend: Literal["openai"]
     base_url: str | tuple[str, ...]

@@ -31,6 +31,11 @@ def roles_of(config: Config, agents: Sequence[Agent]) -> list[str]:
     return roles
 
 
+def role_key(role: str) -> str:
+    """Return the config key of a role's model."""
+    return f"models.{role}" if role in ("social", "observer") else f"models.groups.{role}.model"
+
+
 def check_models(config: Config, agents: Sequence[Agent], where: Callable[[str], str]) -> None:
     """Check the settings of every model before a run is created.
 
@@ -56,7 +61,7 @@ def check_models(config: Config, agents: Sequence[Agent], where: Callable[[str],
         if name not in roles:
             raise InputError(f"{where(key)}: {key}: found no agent in it; expected at least one")
     for role, model in settings.items():
-        key = f"models.{role}" if role in ("social", "observer") else f"models.groups.{role}.model"
+        key = role_key(role)
         try:
             model.check()
         except ValueError as error:

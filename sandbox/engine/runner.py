@@ -294,6 +294,8 @@ class Runner:
             await episode.play()
             on_played()
             await episode.finish_observations()
+            for call_id in journal.superfluous(planned.number):
+                self._writer.delete_call(call_id)
         except Stopped:
             await episode.drain()
             raise
