@@ -26,7 +26,7 @@ from sandbox.datasets import ExportReport
 from sandbox.datasets import export as export_readers
 from sandbox.engine.layers import Layer
 from sandbox.engine.limits import UNLIMITED, Budget
-from sandbox.engine.run import Blueprint, Change, Watch, prepare
+from sandbox.engine.run import Blueprint, Change, Interrupted, Watch, prepare
 from sandbox.engine.run import create as create_run
 from sandbox.engine.run import resume as resume_run
 from sandbox.reading.runs import Outcome, open_run
@@ -46,6 +46,7 @@ __all__ = [
     "Comparison",
     "Estimate",
     "ExportReport",
+    "Interrupted",
     "Outcome",
     "Verdict",
     "Watch",
@@ -166,7 +167,7 @@ def resume(
     Raises:
         InputError: there is no such run, another process is writing it, something has changed, it
             needs a file that is not allowed, or a setting changes what is said.
-        KeyboardInterrupt: a second signal stopped the run at once; it can be resumed.
+        Interrupted: a second signal stopped the run at once; a KeyboardInterrupt.
     """
     retry = [*([Status.FAILED] if retry_failed else []), *(UNPARSED if retry_unparsed else [])]
     return resume_run(

@@ -68,9 +68,8 @@ def rewind(connection: Connection, reader: Reader, round: int, statuses: Collect
     )
     add_up_again(connection, run.id, round)
     earlier = round if run.asked_again_from is None else min(round, run.asked_again_from)
-    values = {"status": "interrupted", "message": None, "digest": None}
     query = update(r).where(r.c.id == run.id)
-    connection.execute(query.values(asked_again_from=earlier, **values))
+    connection.execute(query.values(asked_again_from=earlier, digest=None))
     return int(deleted.rowcount)
 
 

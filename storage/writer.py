@@ -74,6 +74,7 @@ class Writer:
         self._insert = {table: _insert_statement(engine, table) for table in _ORDER}
         self._summaries = Summaries(engine, run_id)
         self._file_checked = 0.0
+        self._closed = False
         self._complete: list[int] = []
         self._deleted_calls: list[Row] = []
         self._referring: list[Row] = []
@@ -165,6 +166,8 @@ class Writer:
             sqlalchemy.exc.DBAPIError: the transaction failed; the rows are still queued.
             FileNotFoundError: the database file was deleted or moved.
         """
+        if self._closed:
+            raise RuntimeError("the session has ended: nothing more is written")
         self._check_file_exists()
         with self._engine.begin() as connection:
             self._write(connection)
@@ -178,6 +181,14 @@ class Writer:
         self._file_checked = time.monotonic()
         if not os.path.exists(str(path)):
             raise FileNotFoundError(f"{path} is gone")
+
+    def close(self) -> None:
+        """Write all queued rows, and nothing more after that."""
+        try:
+            if any(self._queue.values()):
+                self.commit()
+        finally:
+            self._closed = True
 
     def flush(self, connection: Connection) -> None:
         """Write all queued rows within a transaction of the caller."""

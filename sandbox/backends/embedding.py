@@ -36,7 +36,7 @@ from sandbox.backends.openai import OpenAIConfig
 from sandbox.backends.retries import CONNECT_SECONDS, Key, can_be_retried, pause, retry_seconds
 from sandbox.backends.vllm import embed_texts
 from sandbox.backends.vllm_config import VllmConfig
-from sandbox.concurrency import run_coroutine
+from sandbox.interrupts import run_coroutine
 from storage.errors import InputError
 
 if TYPE_CHECKING:

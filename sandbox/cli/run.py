@@ -148,17 +148,20 @@ def play(
     from sandbox.text import command
 
     with Display() as display:
-        outcome = api.resume(
-            address,
-            settings=settings,
-            rounds=rounds,
-            retry_failed=retry_failed,
-            retry_unparsed=retry_unparsed,
-            budget=budget or api.UNLIMITED,
-            accept_changes=accept_changes,
-            watch=display.watch,
-            allow=allow,
-        )
+        try:
+            outcome = api.resume(
+                address,
+                settings=settings,
+                rounds=rounds,
+                retry_failed=retry_failed,
+                retry_unparsed=retry_unparsed,
+                budget=budget or api.UNLIMITED,
+                accept_changes=accept_changes,
+                watch=display.watch,
+                allow=allow,
+            )
+        except api.Interrupted as interrupted:
+            outcome = interrupted.outcome
     with api.open_run(address) as reader:
         show(as_json, outcome.as_dict(), lambda: _summary(reader, address, outcome))
         if outcome.calls_failed:
@@ -166,14 +169,14 @@ def play(
     if outcome.status == "done" and outcome.calls_failed == outcome.calls > 0:
         raise typer.Exit(1)
     if outcome.status == "done" and not display.shown:
-        left = (
-            "no call to request again" if retry_failed or retry_unparsed else "nothing left to do"
-        )
+        retry = retry_failed or retry_unparsed
+        left = "no call to request again" if retry else "nothing left to do"
         print(f"already done: there is {left}", file=sys.stderr)
     if outcome.status != "done":
         stopped = f"{outcome.status}: {outcome.message}".removeprefix("interrupted: ")
         again = command("resume", address.typed, *_named(address))
-        print(f"{stopped}; resume with: {again}", file=sys.stderr)
+        moved = _if_moved(address) if outcome.status == "failed" else ""
+        print(f"{stopped}; resume with: {again}{moved}", file=sys.stderr)
         raise typer.Exit(130 if outcome.status == "interrupted" else 1)
 
 
@@ -185,6 +188,17 @@ def _tell_inputs(address: Address) -> None:
     with open_run(address) as reader:
         for line in outcome(reader, address).inputs:
             print(printable(line), file=sys.stderr)
+
+
+def _if_moved(address: Address) -> str:
+    """How to name another address of the models that a server has; empty without one."""
+    from sandbox import api
+    from sandbox.config import Config
+
+    with api.open_run(address) as reader:
+        keys = Config.from_json(reader.run.config).addresses()
+    named = " ".join(f"--set {key}=URL" for key in keys)
+    return f" (at another address: {named})" if named else ""
 
 
 def _named(address: Address) -> Iterator[str]:

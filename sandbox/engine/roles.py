@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 
 from agents.agent import Agent
 from agents.chance import chance
-from sandbox.config import Config
+from sandbox.config import Config, role_key
 from storage.errors import InputError
 
 
@@ -29,11 +29,6 @@ def roles_of(config: Config, agents: Sequence[Agent]) -> list[str]:
         for number in chosen:
             roles[number] = name
     return roles
-
-
-def role_key(role: str) -> str:
-    """Return the config key of a role's model."""
-    return f"models.{role}" if role in ("social", "observer") else f"models.groups.{role}.model"
 
 
 def check_models(config: Config, agents: Sequence[Agent], where: Callable[[str], str]) -> None:

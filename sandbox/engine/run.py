@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
-import signal
-import threading
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import replace
@@ -25,7 +22,6 @@ from sandbox import __version__
 from sandbox.backends import backends_of, started
 from sandbox.backends.base import Backend, BackendDown
 from sandbox.backends.embedding import check_embedder, embedder_of
-from sandbox.concurrency import run_coroutine
 from sandbox.config import Config, place_of_key
 from sandbox.engine.changes import refuse_changes
 from sandbox.engine.journal import Journal
@@ -38,6 +34,7 @@ from sandbox.engine.settings import differences, resumed
 from sandbox.engine.society import extend_questions, write_society
 from sandbox.engine.stopping import pareto_rule
 from sandbox.engine.world_faults import WorldFault, checked, reported
+from sandbox.interrupts import run_coroutine
 from sandbox.progress import Progress
 from sandbox.reading.runs import Outcome, outcome, worked
 from sandbox.sources import Question, read_forms, read_pairs, read_personas, read_questions
@@ -299,8 +296,16 @@ class Change(NamedTuple):
 NO_CHANGE = Change()
 
 
-class Interrupted(Exception):
-    """The run was interrupted at once, without waiting for calls in flight; it can be resumed."""
+class Interrupted(KeyboardInterrupt):
+    """The run was interrupted at once, without waiting for calls in flight; it can be resumed.
+
+    Attributes:
+        outcome: the outcome of the run.
+    """
+
+    def __init__(self, outcome: Outcome) -> None:
+        super().__init__(f"{outcome.run}: interrupted; `resume` continues it")
+        self.outcome = outcome
 
 
 def resume(
@@ -334,7 +339,7 @@ def resume(
     Raises:
         InputError: there is no such run, another process is writing it, it has changed, it needs
             a file that is not allowed, or a setting changes what is said.
-        KeyboardInterrupt: a second signal stopped the run at once; it can be resumed.
+        Interrupted: a second signal stopped the run at once.
     """
     session = _Session(watch, budget, accept_changes, backends or {}, layers, allow, change)
     names = database.run_names(address.url)  # before the file is opened for writing
@@ -405,30 +410,44 @@ def _run_session(reader: Reader, address: Address, session: _Session, changed: C
     row = begin(reader, changed)
     reader = Reader.find(reader.engine, reader.run.name, str(address))
     runner = _runner(reader, config, backends, session)
-    values: dict[str, Any] = {"status": "interrupted", "message": "stopped before its end"}
+    values: Mapping[str, Any] = {"status": "interrupted", "message": "stopped before its end"}
     try:
-        run_coroutine(play(runner, session.watch))
-        values = {
+        values = _played(reader, runner, session.watch)
+    except WorldFault as fault:
+        values = {"status": "failed", "message": str(fault)}
+        raise
+    finally:
+        with suppress(DBAPIError):
+            row.end(reader, {**values, "seconds": runner.clock.seconds()})
+    now = Reader.find(reader.engine, reader.run.name, str(address))
+    result = outcome(now, address, runner.progress.counts.replayed)
+    result = replace(result, status=values["status"], message=values["message"])
+    if values == _AT_ONCE:
+        raise Interrupted(result)
+    return result
+
+
+_AT_ONCE = {"status": "interrupted", "message": "interrupted at once"}
+
+
+def _played(reader: Reader, runner: Runner, watch: Watch | None) -> Mapping[str, Any]:
+    """Play a run; return columns of the run that say how it ended."""
+    try:
+        run_coroutine(play(runner, watch), runner.interrupt)
+        return {
             "status": "done",
             "message": runner.ended_early,
             "digest": digest(reader),
             "digest_version": DIGEST_VERSION,
         }
     except Stopped as stopped:
-        values["message"] = str(stopped)
-    except (Interrupted, KeyboardInterrupt):
-        values["message"] = "interrupted"
+        return {"status": "interrupted", "message": str(stopped)}
+    except KeyboardInterrupt:
+        with suppress(DBAPIError, OSError):
+            runner.close()
+        return _AT_ONCE
     except BackendDown as error:
-        values = {"status": "failed", "message": str(error)}
-    except WorldFault as fault:
-        values = {"status": "failed", "message": str(fault)}
-        raise
-    finally:
-        with suppress(DBAPIError):
-            row.end(reader, values | {"seconds": runner.clock.seconds()})
-    now = Reader.find(reader.engine, reader.run.name, str(address))
-    result = outcome(now, address, runner.progress.counts.replayed)
-    return replace(result, status=values["status"], message=values["message"])
+        return {"status": "failed", "message": str(error)}
 
 
 def _runner(
@@ -463,42 +482,11 @@ async def play(runner: Runner, watch: Watch | None) -> None:
     Args:
         runner: the run.
         watch: called once with the run's progress, when the backends are ready.
-
-    Raises:
-        Interrupted: the process got a second signal.
     """
     async with started(runner.backends.values()):
         if watch is not None:
             watch(runner.progress)
-        task = asyncio.current_task()
-        assert task is not None
-        with _stoppable(runner, task):
-            try:
-                await runner.work()
-            except asyncio.CancelledError:
-                raise Interrupted from None
-            finally:
-                await runner.flush()
-
-
-@contextmanager
-def _stoppable(runner: Runner, task: asyncio.Task[Any]) -> Iterator[None]:
-    """Handle Ctrl-C and SIGTERM: the first waits for calls in flight, a second stops at once."""
-    loop = asyncio.get_running_loop()
-    signals = (signal.SIGINT, signal.SIGTERM)
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-
-    def stop() -> None:
-        if runner.progress.stopping:
-            task.cancel()
-        runner.stop("interrupted")
-
-    for number in signals:
-        loop.add_signal_handler(number, stop)
-    try:
-        yield
-    finally:
-        for number in signals:
-            loop.remove_signal_handler(number)
+        try:
+            await runner.work()
+        finally:
+            await runner.flush()

@@ -69,16 +69,16 @@ class SessionRow(NamedTuple):
 def begin(reader: Reader, changed: Changed) -> SessionRow:
     """Store the start of a session, with everything that it changes, in one transaction."""
     run_id, changes = reader.run.id, changed.settings
+    r = tables.runs
+    running = update(r).where(r.c.id == run_id).values(status="running", message=None)
     with reader.engine.begin() as connection:
+        connection.execute(running)  # writes first: SQLite does not wait to make a reader a writer
         _mark_killed(connection, run_id)
         if changed.again is not None:
             deleted = rewind(connection, reader, changed.again, changed.retry)
             changes = changes | {"calls to request again": [None, deleted]}
         if changed.settings:
             _store_config(connection, run_id, changed.config)
-        r = tables.runs
-        running = update(r).where(r.c.id == run_id).values(status="running", message=None)
-        connection.execute(running)
         return _insert(connection, run_id, changes)
 
 

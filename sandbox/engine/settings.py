@@ -16,8 +16,7 @@ from pydantic import ValidationError
 
 from agents.plugins import only_files
 from sandbox.backends.base import transport_of
-from sandbox.config import Config, apply_setting, explain, redacted
-from sandbox.engine.roles import role_key
+from sandbox.config import Config, apply_setting, explain, redacted, role_key
 from sandbox.reading.records import flat
 from storage.errors import InputError
 
