@@ -66,11 +66,13 @@ def resumed(config: Config, settings: Sequence[str], allow: Collection[Path] = (
 
 def _refuse(config: Config, changes: Changes, origin: Mapping[tuple[str, ...], str]) -> None:
     allowed = transport_keys(config)
-    for key in changes:
-        parts = key.split(".")
+    for changed in changes:
+        parts = changed.split(".")
         if any(".".join(parts[:length]) in allowed for length in range(1, len(parts) + 1)):
             continue
-        place = next((text for at, text in origin.items() if _overlap(at, parts)), f"--set {key}")
+        given = max(origin, key=lambda at: _common(at, parts))
+        place = origin[given]
+        key = changed if parts[: len(given)] == list(given) else ".".join(given)
         if key == "rounds":
             raise InputError(f"{place}: expected --rounds, which raises the number of rounds")
         raise InputError(
@@ -79,9 +81,10 @@ def _refuse(config: Config, changes: Changes, origin: Mapping[tuple[str, ...], s
         )
 
 
-def _overlap(key: Sequence[str], other: Sequence[str]) -> bool:
-    length = min(len(key), len(other))
-    return list(key[:length]) == list(other[:length])
+def _common(key: Sequence[str], other: Sequence[str]) -> int:
+    """Return how many parts two keys have in common from their beginning."""
+    pairs = enumerate(zip(key, other, strict=False))
+    return next((number for number, (a, b) in pairs if a != b), min(len(key), len(other)))
 
 
 def _check(old: Config, new: Config) -> None:
