@@ -242,7 +242,7 @@ def test_secrets_are_not_in_the_history() -> None:
 
 
 def test_a_killed_session_is_in_the_history(tmp_path: Path) -> None:
-    slow = "models.social.latency={first_token: 0.03, per_token: 0.001, capacity: 8}"
+    slow = "models.social.latency={first_token: 0.3, per_token: 0, capacity: 4}"
     create(prepare(small("name=run", slow)), str(tmp_path / "runs" / "run.db"))
     command = [sys.executable, str(ROOT / "run_sim.py"), "resume", "run"]
     process = subprocess.Popen(command, cwd=tmp_path, stderr=subprocess.DEVNULL)
