@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 
 from agents.memory import Memory
-from agents.persona import Label, Persona
+from agents.persona import STANCE, Label, Persona
 
 
 @dataclass
@@ -22,6 +23,7 @@ class Agent:
         node: the name of its node in a graph file; None without one.
         community: its group of agents with similar profiles; None in worlds without groups.
         memory: what it remembers.
+        stances: the sentences that describe each label, as its run keeps them.
     """
 
     number: int
@@ -33,8 +35,9 @@ class Agent:
     node: str | None = None
     community: int | None = None
     memory: Memory = field(default_factory=Memory)
+    stances: Mapping[Label, str] = field(default_factory=lambda: STANCE)
 
     @cached_property
     def introduction(self) -> str:
         """The persona and its label in the second person, as prompts show them."""
-        return self.persona.introduction(self.label)
+        return self.persona.introduction(self.label, self.stances)

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 Label = Literal["good", "bad", "neutral"]
 
-STANCE: dict[Label, str] = {
+STANCE: Mapping[Label, str] = {
     "good": (
         "You want people to be better off for having asked you. You are honest, you think of "
         "everyone who could be hurt, and you look for a way that truly helps."
@@ -20,7 +21,8 @@ STANCE: dict[Label, str] = {
     "neutral": "",
 }
 """The sentences that describe a label in prompts. Prior memories alone hardly change the behaviour
-of an aligned model, so the starting demographic is also stated."""
+of an aligned model, so the starting demographic is also stated. A run keeps the sentences that it
+was started with, so that rewording them changes no older run."""
 
 
 class Persona(BaseModel):
@@ -57,16 +59,20 @@ class Persona(BaseModel):
                     raise ValueError(f"{name}, or a free description in place of these fields")
         return self
 
-    def introduction(self, label: Label) -> str:
+    def introduction(self, label: Label, stances: Mapping[Label, str] = STANCE) -> str:
         """The persona and its label in the second person, as prompts show them.
 
         The label comes first, because all prompts with this label share it as a common prefix,
         which the prefix cache of an engine can reuse.
+
+        Args:
+            label: the starting demographic.
+            stances: the sentences that describe each label.
         """
         age = f", {self.age} years old" if self.age else ""
         place = f", from {self.place}" if self.place else ""
         parts = (
-            STANCE[label],
+            stances[label],
             f"You are {self.name}{age}{place}.",
             self.occupation and f"Occupation: {self.occupation}.",
             self.values and f"You value {' and '.join(self.values)}.",

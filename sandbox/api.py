@@ -19,13 +19,14 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
+from agents.forms import UNPARSED, Status
 from sandbox.backends.base import Backend
 from sandbox.config import QUICKSTART, Config, load_config
 from sandbox.datasets import ExportReport
 from sandbox.datasets import export as export_readers
 from sandbox.engine.layers import Layer
 from sandbox.engine.limits import UNLIMITED, Budget
-from sandbox.engine.run import Blueprint, Watch, prepare
+from sandbox.engine.run import Blueprint, Change, Interrupted, Watch, prepare
 from sandbox.engine.run import create as create_run
 from sandbox.engine.run import resume as resume_run
 from sandbox.reading.runs import Outcome, open_run
@@ -45,6 +46,7 @@ __all__ = [
     "Comparison",
     "Estimate",
     "ExportReport",
+    "Interrupted",
     "Outcome",
     "Verdict",
     "Watch",
@@ -135,7 +137,10 @@ def run(
 def resume(
     run: str | Address,
     *,
+    settings: SettingValues = (),
     rounds: int | None = None,
+    retry_failed: bool = False,
+    retry_unparsed: bool = False,
     budget: Budget = UNLIMITED,
     accept_changes: bool = False,
     watch: Watch | None = None,
@@ -147,7 +152,11 @@ def resume(
 
     Args:
         run: the run.
+        settings: config keys to set that do not change what is said: an address, a timeout, calls
+            in flight.
         rounds: raise the total number of rounds to this.
+        retry_failed: request calls again that got no reply, and play what depends on them again.
+        retry_unparsed: the same for calls whose reply could not be used.
         budget: limits on calls, tokens and hours, for this call of `resume`.
         accept_changes: resume although files or the program have changed since the run started.
         watch: called once with the run's `sandbox.progress.Progress` before it starts.
@@ -156,12 +165,15 @@ def resume(
         allow: files with Python code that the run's config names and that may be loaded.
 
     Raises:
-        InputError: there is no such run, another process is writing it, something has changed, or
-            it needs a file that is not allowed.
+        InputError: there is no such run, another process is writing it, something has changed, it
+            needs a file that is not allowed, or a setting changes what is said.
+        Interrupted: a second signal stopped the run at once; a KeyboardInterrupt.
     """
+    retry = [*([Status.FAILED] if retry_failed else []), *(UNPARSED if retry_unparsed else [])]
     return resume_run(
         address_of(run),
         watch,
+        change=Change(_assignments(settings), [status.value for status in retry]),
         rounds=rounds,
         budget=budget,
         accept_changes=accept_changes,

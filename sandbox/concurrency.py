@@ -1,14 +1,10 @@
-"""Helpers for asyncio: a priority semaphore, and running coroutines from synchronous code."""
+"""A semaphore with priorities for asyncio."""
 
 from __future__ import annotations
 
 import asyncio
 import heapq
-from collections.abc import Coroutine
-from concurrent.futures import ThreadPoolExecutor
-from typing import Any, TypeVar
-
-T = TypeVar("T")
+from typing import Any
 
 Priority = int | tuple[int, ...]
 """Dispatch priority; lower runs first. All callers of one gate use the same type."""
@@ -62,13 +58,3 @@ class Gate:
             if not admitted.done():
                 self.inside += 1
                 admitted.set_result(None)
-
-
-def run_coroutine(work: Coroutine[Any, Any, T]) -> T:
-    """Run a coroutine and return its result; in a thread if a loop is running (in a notebook)."""
-    try:
-        asyncio.get_running_loop()
-    except RuntimeError:
-        return asyncio.run(work)
-    with ThreadPoolExecutor(1) as pool:
-        return pool.submit(asyncio.run, work).result()

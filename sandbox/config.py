@@ -109,6 +109,11 @@ class Models(_Section):
         return [("social", self.social), ("observer", self.observer), *groups]
 
 
+def role_key(role: str) -> str:
+    """Return the config key of a role's model."""
+    return f"models.{role}" if role in ("social", "observer") else f"models.groups.{role}.model"
+
+
 class Schedule(_Section):
     """The order of episodes, and limits of concurrency."""
 
@@ -227,6 +232,11 @@ class Config(_Section):
     def as_json(self) -> str:
         """Return the config as JSON, as it is stored with the run."""
         return self.model_dump_json()
+
+    def addresses(self) -> list[str]:
+        """List the keys with the address of a model's server."""
+        models = [(role_key(role), settings) for role, settings in self.models.roles()]
+        return [f"{key}.base_url" for key, settings in models if hasattr(settings, "base_url")]
 
     def files(self) -> list[Path]:
         """List the files with Python code that the config names."""

@@ -259,14 +259,16 @@ def _sessions(connection: Connection) -> None:
     for statement in (
         f"ALTER TABLE runs ADD COLUMN stances TEXT NOT NULL DEFAULT '{json.dumps(_STANCES)}'",
         "ALTER TABLE runs ADD COLUMN inputs TEXT",
+        "ALTER TABLE runs ADD COLUMN asked_again_from INTEGER",
         "ALTER TABLE calls ADD COLUMN raw TEXT",
         _table(
             sqlite,
             "sessions",
             "run_id INTEGER NOT NULL REFERENCES runs (id), number INTEGER NOT NULL, "
             "started VARCHAR(32) NOT NULL, ended VARCHAR(32), status VARCHAR(16) NOT NULL, "
-            "message TEXT, calls INTEGER NOT NULL, code_version VARCHAR(64) NOT NULL, "
-            "changes TEXT, waiting TEXT",
+            "message TEXT, calls INTEGER NOT NULL, "
+            f"first_call {'INTEGER' if sqlite else 'BIGINT'} NOT NULL, "
+            "code_version VARCHAR(64) NOT NULL, changes TEXT, waiting TEXT",
             "run_id, number",
         ),
     ):

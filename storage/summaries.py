@@ -8,7 +8,7 @@ rows, so `rebuild` can recreate them.
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 from sqlalchemy import Connection, Engine, Table, TextClause, delete, select, text
 
@@ -201,12 +201,25 @@ def create_word_index(connection: Connection) -> None:
     connection.exec_driver_sql("CREATE INDEX words_found ON words USING gin (words)")
 
 
+_FORGET_SQLITE = """
+INSERT INTO words (words, rowid, question, stages, ratings, observations, scene, replies)
+SELECT 'delete', e.id, {texts} FROM episodes e WHERE e.id = :key"""
+"""An index without content deletes a row if it is given the row's texts once more."""
+
+_FORGET_POSTGRESQL = "DELETE FROM words WHERE episode_id = :key"
+
+
 def _index_words(engine: Engine) -> str:
-    sqlite = engine.dialect.name == "sqlite"
-    texts = [each.format(**_SQLITE if sqlite else _POSTGRESQL) for each in _EPISODE_TEXTS]
-    if sqlite:
-        return _WORDS_SQLITE.format(texts=", ".join(f"spaced({each})" for each in texts))
-    return _WORDS_POSTGRESQL.format(texts=", ".join(texts))
+    return _with_texts(engine, _WORDS_SQLITE, _WORDS_POSTGRESQL)
+
+
+def _with_texts(engine: Engine, sqlite: str, postgresql: str) -> str:
+    """Put the texts of an episode into the statement for the dialect of a database."""
+    is_sqlite = engine.dialect.name == "sqlite"
+    texts = [each.format(**_SQLITE if is_sqlite else _POSTGRESQL) for each in _EPISODE_TEXTS]
+    if is_sqlite:
+        return sqlite.format(texts=", ".join(f"spaced({each})" for each in texts))
+    return postgresql.format(texts=", ".join(texts))
 
 
 class Summaries:
@@ -225,6 +238,7 @@ class Summaries:
             _compiled(engine, statement.replace("IN :episodes", f"IN {episodes}"))
             for statement in (_COMPLETE, _SCORES, _GAINS, _OUTCOMES, _RATERS, _AGENTS)
         ]
+        self._sum_statements = self._episode_statements[-2:]
         self._word_statement = _compiled(engine, _index_words(engine))
         self._call_statement = _compiled(engine, _CALLS)
 
@@ -240,6 +254,12 @@ class Summaries:
             connection.exec_driver_sql(statement, values)
         connection.exec_driver_sql(self._word_statement, [{"key": number} for number in ids])
 
+    def add_to_sums(self, connection: Connection, ids: Sequence[int]) -> None:
+        """Add complete episodes to the sums by rater and by agent."""
+        values = {"episodes": json.dumps(list(ids))}
+        for statement in self._sum_statements:
+            connection.exec_driver_sql(statement, values)
+
 
 def _compiled(engine: Engine, statement: str) -> str:
     """Compile a statement to the parameter style of the driver."""
@@ -252,11 +272,59 @@ def summarise(connection: Connection, run_id: int) -> None:
     first, last = tables.first_id(run_id), tables.first_id(run_id + 1) - 1
     summaries = Summaries(connection.engine, run_id)
     summaries.add_calls(connection, first, last)
+    for ids in _complete_episodes(connection, run_id):
+        summaries.complete_episodes(connection, ids)
+
+
+def _complete_episodes(
+    connection: Connection, run_id: int, first: int = 0
+) -> Iterator[Sequence[int]]:
+    """Yield the ids of complete episodes from an id on, in batches."""
     e = tables.episodes
-    query = select(e.c.id).where(e.c.run_id == run_id, e.c.observed).order_by(e.c.id)
-    ids = connection.scalars(query).all()
+    query = select(e.c.id).where(e.c.run_id == run_id, e.c.observed, e.c.id >= first)
+    ids = connection.scalars(query.order_by(e.c.id)).all()
     for start in range(0, len(ids), _BATCH):
-        summaries.complete_episodes(connection, ids[start : start + _BATCH])
+        yield ids[start : start + _BATCH]
+
+
+def forget_words(connection: Connection, run_id: int, first: int) -> None:
+    """Remove episodes from the index of words, before any of their rows is deleted.
+
+    Args:
+        connection: a transaction.
+        run_id: the run.
+        first: the id of the first episode to remove.
+    """
+    engine = connection.engine
+    statement = _compiled(engine, _with_texts(engine, _FORGET_SQLITE, _FORGET_POSTGRESQL))
+    for ids in _complete_episodes(connection, run_id, first):
+        connection.exec_driver_sql(statement, [{"key": number} for number in ids])
+
+
+def add_up_again(connection: Connection, run_id: int, round: int) -> None:
+    """Recompute the sums of a run after its episodes from a round on were deleted.
+
+    Args:
+        connection: a transaction.
+        run_id: the run.
+        round: the first round whose episodes were deleted.
+    """
+    o = tables.outcomes
+    connection.execute(delete(o).where(o.c.run_id == run_id, o.c.round >= round))
+    for table in (tables.rater_sums, tables.agent_sums):
+        connection.execute(delete(table).where(table.c.run_id == run_id))
+    summaries = Summaries(connection.engine, run_id)
+    for ids in _complete_episodes(connection, run_id):
+        summaries.add_to_sums(connection, ids)
+    count_calls_again(connection, run_id)
+
+
+def count_calls_again(connection: Connection, run_id: int) -> None:
+    """Recompute the sums of a run's calls."""
+    s = tables.call_sums
+    connection.execute(delete(s).where(s.c.run_id == run_id))
+    first, last = tables.first_id(run_id), tables.first_id(run_id + 1) - 1
+    Summaries(connection.engine, run_id).add_calls(connection, first, last)
 
 
 def rebuild(connection: Connection) -> None:

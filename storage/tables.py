@@ -65,6 +65,7 @@ runs = Table(
     Column("digest_version", SmallInteger, nullable=False),  # version of the digest's rules
     Column("declaration", Text, nullable=False),  # JSON: stages and scales of the world
     Column("origin", Text),  # JSON: the run that it was forked from; NULL: not a fork
+    Column("asked_again_from", Integer),  # first round played again; NULL: no retry under way
     Column("stances", Text, nullable=False),  # JSON: the sentences that describe each label
     Column("inputs", Text),  # JSON: a line about each input file; NULL: not known
 )
@@ -78,7 +79,8 @@ sessions = Table(
     Column("ended", String(32)),  # NULL: under way, or killed
     Column("status", String(16), nullable=False),  # of the run at its end; running until then
     Column("message", Text),  # why it ended; NULL: nothing to report
-    Column("calls", Integer, nullable=False),  # new calls
+    Column("calls", Integer, nullable=False),  # new calls; 0 while it is under way
+    Column("first_call", Id, nullable=False),  # its calls have this id or a higher one
     Column("code_version", String(64), nullable=False),
     Column("changes", Text),  # JSON: settings changed at its start, {key: [before, after]}
     Column("waiting", Text),  # JSON: the roles that wait for a backend, and why; NULL: none

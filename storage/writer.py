@@ -8,7 +8,7 @@ from collections import OrderedDict
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-from sqlalchemy import Connection, Engine, Table, bindparam, delete, func, insert, select
+from sqlalchemy import Connection, Engine, Table, bindparam, delete, func, insert, select, update
 
 from storage import tables
 from storage.summaries import Summaries
@@ -35,6 +35,11 @@ _ORDER = (
 _CACHED_TEXTS = 100_000  # texts whose ids are cached, so that they are stored once
 _CACHED_FIRST = 20_000  # of these, the first texts of the run: forms, personas, questions
 
+_refer = (
+    update(tables.calls)
+    .where(tables.calls.c.id == bindparam("key"))
+    .values(memory_id=bindparam("memory"), distance=bindparam("near"))
+)
 _delete_calls = delete(tables.calls).where(tables.calls.c.id == bindparam("key"))
 
 
@@ -69,8 +74,10 @@ class Writer:
         self._insert = {table: _insert_statement(engine, table) for table in _ORDER}
         self._summaries = Summaries(engine, run_id)
         self._file_checked = 0.0
+        self._closed = False
         self._complete: list[int] = []
         self._deleted_calls: list[Row] = []
+        self._referring: list[Row] = []
         self._text_ids: OrderedDict[str, int] = OrderedDict()
         self._next = dict.fromkeys((tables.texts, tables.calls, tables.memories), 0)
 
@@ -148,6 +155,10 @@ class Writer:
         """Delete a journalled call with the next commit, so that it is requested again."""
         self._deleted_calls.append({"key": call_id})
 
+    def refer(self, call_id: int, memory_id: int, distance: float | None) -> None:
+        """Store, with the next commit, which memory the prompt of a journalled call shows."""
+        self._referring.append({"key": call_id, "memory": memory_id, "near": distance})
+
     def commit(self) -> None:
         """Write all queued rows in one transaction.
 
@@ -155,6 +166,8 @@ class Writer:
             sqlalchemy.exc.DBAPIError: the transaction failed; the rows are still queued.
             FileNotFoundError: the database file was deleted or moved.
         """
+        if self._closed:
+            raise RuntimeError("the session has ended: nothing more is written")
         self._check_file_exists()
         with self._engine.begin() as connection:
             self._write(connection)
@@ -169,6 +182,14 @@ class Writer:
         if not os.path.exists(str(path)):
             raise FileNotFoundError(f"{path} is gone")
 
+    def close(self) -> None:
+        """Write all queued rows, and nothing more after that."""
+        try:
+            if any(self._queue.values()):
+                self.commit()
+        finally:
+            self._closed = True
+
     def flush(self, connection: Connection) -> None:
         """Write all queued rows within a transaction of the caller."""
         self._write(connection)
@@ -179,6 +200,8 @@ class Writer:
             for deleted in self._deleted_calls:
                 self._summaries.add_calls(connection, deleted["key"], deleted["key"], -1)
             connection.execute(_delete_calls, self._deleted_calls)
+        if self._referring:
+            connection.execute(_refer, self._referring)
         for table, rows in self._queue.items():
             if rows:
                 connection.exec_driver_sql(self._insert[table], rows)
@@ -193,3 +216,4 @@ class Writer:
             rows.clear()
         self._complete.clear()
         self._deleted_calls.clear()
+        self._referring.clear()

@@ -11,7 +11,14 @@ from pathlib import Path
 import pytest
 from conftest import ROOT
 
-NEUTRAL = ("sandbox", "sandbox.text", "sandbox.files", "sandbox.progress", "sandbox.concurrency")
+NEUTRAL = (
+    "sandbox",
+    "sandbox.text",
+    "sandbox.files",
+    "sandbox.progress",
+    "sandbox.concurrency",
+    "sandbox.interrupts",
+)
 """The version, and modules that know nothing of runs; every part of `sandbox` may import them."""
 
 PLAYING = ("agents", "worlds", "storage", "sandbox.backends", "sandbox.config", "sandbox.sources")
@@ -26,6 +33,7 @@ ALLOWED: dict[str, tuple[str, ...]] = {
     "sandbox.files": ("storage.errors",),
     "sandbox.progress": (),
     "sandbox.concurrency": (),
+    "sandbox.interrupts": (),
     "sandbox.doctor": NEUTRAL,
     "sandbox.sources": ("agents", "worlds", "storage.errors"),
     "sandbox.config": (

@@ -3,17 +3,25 @@
 from __future__ import annotations
 
 from collections.abc import Collection
-from typing import Annotated, Any, NamedTuple, Protocol
+from typing import Annotated, Any, ClassVar, NamedTuple, Protocol
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
 from agents.forms import CallName, Shape
 
 
+def transport_of(settings: type) -> set[str]:
+    """Collect the keys in `transport` of a class of settings and of its bases."""
+    return {key for cls in settings.__mro__ for key in vars(cls).get("transport", ())}
+
+
 class ModelSettings(BaseModel):
     """Settings that all backends have.
 
     Attributes:
+        transport: the keys that do not change what a model says, such as an address; `resume` can
+            set them. A subclass lists its own; those of its bases count too. A key within a
+            mapping is written with a dot.
         backend: the name of the backend, or the path of its file.
         max_tokens: limit of a reply in free text; other reply shapes have their own limits.
         temperature: sampling temperature; 0 is greedy.
@@ -22,6 +30,8 @@ class ModelSettings(BaseModel):
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+    transport: ClassVar[tuple[str, ...]] = ("timeout", "retries")
 
     backend: str
     max_tokens: int = Field(default=512, ge=1)

@@ -14,7 +14,7 @@ import threading
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -36,7 +36,7 @@ from sandbox.backends.openai.response import error_message, parse_body
 from sandbox.backends.retries import can_be_retried, pause, retry_seconds
 from sandbox.backends.vllm import embed_texts
 from sandbox.backends.vllm_config import VllmConfig
-from sandbox.concurrency import run_coroutine
+from sandbox.interrupts import run_coroutine
 from storage.errors import InputError
 
 THRESHOLD = 0.3
@@ -80,6 +80,10 @@ class VllmEmbedderConfig(_Settings):
         extra: additional engine arguments, by vLLM's names (dtype, max_model_len, convert, ...).
     """
 
+    transport: ClassVar[tuple[str, ...]] = tuple(
+        key for key in VllmConfig.transport if key.startswith("extra.")
+    )
+
     backend: Literal["vllm"]
     extra: dict[str, Any] = Field(default_factory=dict)
 
@@ -106,6 +110,8 @@ class OpenAIEmbedderConfig(_Settings, ServerSettings):
         model: the name of the served model.
         base_url: its address; `/v1` is added to one without a path.
     """
+
+    transport: ClassVar[tuple[str, ...]] = ("base_url",)
 
     backend: Literal["openai"]
     base_url: str

@@ -11,7 +11,7 @@ import warnings
 from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
@@ -38,6 +38,30 @@ class Thinking(BaseModel):
     budget: int = Field(default=1024, ge=1)
 
 
+_ENGINE_RESOURCES = (
+    "gpu_memory_utilization",
+    "kv_cache_memory_bytes",
+    "tensor_parallel_size",
+    "pipeline_parallel_size",
+    "data_parallel_size",
+    "distributed_executor_backend",
+    "disable_custom_all_reduce",
+    "max_model_len",
+    "max_num_seqs",
+    "max_num_batched_tokens",
+    "max_parallel_loading_workers",
+    "enable_prefix_caching",
+    "enable_chunked_prefill",
+    "enforce_eager",
+    "block_size",
+    "swap_space",
+    "cpu_offload_gb",
+    "download_dir",
+)
+"""Engine arguments about memory, devices and scheduling: they decide whether and how fast a model
+runs on a machine, not what it is asked or how it samples."""
+
+
 class VllmConfig(LanguageModelSettings):
     """Settings of the vLLM backend.
 
@@ -51,6 +75,11 @@ class VllmConfig(LanguageModelSettings):
         extra: additional engine arguments, by vLLM's own names (tensor_parallel_size, quantization,
             gpu_memory_utilization, max_model_len, ...).
     """
+
+    transport: ClassVar[tuple[str, ...]] = (
+        "restarts",
+        *(f"extra.{name}" for name in _ENGINE_RESOURCES),
+    )
 
     backend: Literal["vllm"]
     chat: bool = True

@@ -51,7 +51,7 @@ def _server(base_url: str, model: str | None, api_key_env: str | None) -> list[T
     from pydantic import ValidationError
 
     from sandbox.backends.openai.examine import examine_server
-    from sandbox.concurrency import run_coroutine
+    from sandbox.interrupts import run_coroutine
 
     try:
         work = examine_server(base_url, model, api_key_env or "OPENAI_API_KEY")

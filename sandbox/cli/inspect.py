@@ -13,12 +13,14 @@ from sandbox.cli.options import AsJson, Run, show
 from storage.errors import InputError
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     from rich.console import RenderableType
 
     from sandbox.datasets.ids import Origin
     from sandbox.reading.runs import RunState, Unreadable
+    from sandbox.reading.sessions import Session
+    from storage.database import Address
     from storage.reader import Reader
 
 
@@ -31,6 +33,7 @@ class Subject(StrEnum):
     EPISODE = "episode"
     CALLS = "calls"
     CALL = "call"
+    SESSIONS = "sessions"
 
 
 _NUMBERED = (Subject.AGENT, Subject.MEMORY, Subject.EPISODE, Subject.CALL)
@@ -52,9 +55,27 @@ def status(
         if not matches:
             raise InputError(f"{run}: no such run; expected one of those that `status` lists")
         rows: list[RunState | Unreadable] = [*matches]
+        history = {state.run: _history(address._replace(name=state.run)) for state in matches}
     else:
+        history = {}
         rows = [row for file in sorted(database.RUNS.glob("*.db")) for row in _states_of(file)]
-    show(as_json, {"runs": [row.as_dict() for row in rows]}, lambda: _status_table(rows))
+    data = [
+        row.as_dict() | _as_dicts(history[row.run]) if row.run in history else row.as_dict()
+        for row in rows
+    ]
+    show(as_json, {"runs": data}, lambda: _status_table(rows, history))
+
+
+def _history(address: Address) -> list[Session]:
+    from sandbox.reading.runs import open_run
+    from sandbox.reading.sessions import sessions
+
+    with open_run(address) as reader:
+        return sessions(reader, address)
+
+
+def _as_dicts(history: Sequence[Session]) -> dict[str, Any]:
+    return {"sessions": [session.as_dict() for session in history]}
 
 
 def _states_of(file: Path) -> Sequence[RunState | Unreadable]:
@@ -70,8 +91,13 @@ def _states_of(file: Path) -> Sequence[RunState | Unreadable]:
         return [Unreadable(run=file.stem, db=str(file), message=database.one_line(error))]
 
 
-def _status_table(rows: Sequence[RunState | Unreadable]) -> RenderableType:
-    from sandbox.terminal.runs import status_table
+def _status_table(
+    rows: Sequence[RunState | Unreadable], history: Mapping[str, Sequence[Session]]
+) -> RenderableType:
+    from rich.console import Group
+    from rich.text import Text
+
+    from sandbox.terminal.runs import session_table, status_table
     from sandbox.terminal.style import plain
     from sandbox.text import command
     from storage.database import RUNS, Address, parse_url
@@ -79,7 +105,9 @@ def _status_table(rows: Sequence[RunState | Unreadable]) -> RenderableType:
     if not rows:
         return plain(f"no runs under {RUNS}/; start one with: {command('run')}")
     names = [Address(parse_url(row.db), row.run).typed.strip("'") for row in rows]
-    return status_table(list(zip(names, rows, strict=True)))
+    states = status_table(list(zip(names, rows, strict=True)))
+    only = next(iter(history.values())) if len(history) == 1 else []
+    return Group(states, Text(), session_table(only)) if only else states
 
 
 def inspect(
@@ -104,11 +132,15 @@ def inspect(
     ] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Show a society: `agents`, `agent ID`, `memory ID`, `episode ID`, `calls` or `call ID`.
+    """Show a society: `agents`, `agent ID`, `memory ID`, `episode ID`, `calls`, `call ID`, ...
+
+    `sessions` lists when the run was started and resumed, and what changed.
 
     RUN can also be the id of an exported row, to show the exchange that the row comes from.
     """
     from sandbox.reading.runs import open_run
+    from sandbox.terminal.runs import session_table
+    from storage.database import parse_run
 
     row = _origin(run) if subject is None else None
     if row is not None:
@@ -119,6 +151,10 @@ def inspect(
     given = {"search": search, "round": round, "failures": failures or None, "limit": limit}
     _refuse_idle_options(subject, {name for name, value in given.items() if value is not None})
     limit = limit or _LIMIT
+    if subject is Subject.SESSIONS:
+        history = _history(parse_run(run))
+        show(as_json, _as_dicts(history), lambda: session_table(history))
+        return
     with open_run(run) as reader:
         if row is not None:
             _warn_if_changed(reader, row)

@@ -70,6 +70,26 @@ def _options(
 
 
 def main() -> None:
+    """Run the command line, and end the process even if a thread hangs."""
+    try:
+        _main()
+    except SystemExit as end:
+        if end.code == 130:
+            _end_now_if_hanging()
+        raise
+
+
+def _end_now_if_hanging() -> None:
+    """End an interrupted process in which a world's or a backend's code does not return."""
+    from sandbox.interrupts import hanging
+
+    if hanging():
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(130)
+
+
+def _main() -> None:
     """Run the command line; the only place where errors become exit statuses."""
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     _open_missing_streams()
@@ -134,12 +154,11 @@ def _explain(error: Exception) -> NoReturn:
     from sqlalchemy.exc import DBAPIError
 
     from sandbox.engine.limits import Stopped
-    from sandbox.engine.run import Interrupted
     from storage.database import one_line
 
     if isinstance(error, DBAPIError):
         _fail(f"the database cannot be used: {one_line(error)}", 2)
-    if isinstance(error, Stopped | Interrupted):
+    if isinstance(error, Stopped):
         _fail("interrupted", 130)
     if isinstance(error, OSError):
         _fail(_of_system(error), 1)

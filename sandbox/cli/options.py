@@ -43,6 +43,22 @@ AcceptChanges = Annotated[
         help="continue although files or the program have changed since the run started",
     ),
 ]
+RetryFailed = Annotated[
+    bool,
+    typer.Option("--retry-failed", help="request calls without a reply again"),
+]
+RetryUnparsed = Annotated[
+    bool,
+    typer.Option("--retry-unparsed", help="request calls with an unparseable reply again"),
+]
+Transport = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--set",
+        metavar="A.B=VALUE",
+        help="set a config key that does not change what is said, such as an address; repeatable",
+    ),
+]
 MaxCalls = Annotated[int | None, typer.Option(min=0, metavar="N", help="stop after N calls")]
 MaxTokens = Annotated[int | None, typer.Option(min=0, metavar="N", help="stop after N tokens")]
 MaxHours = Annotated[float | None, typer.Option(min=0, metavar="N", help="stop after N hours")]

@@ -20,10 +20,13 @@ from sandbox.cli.options import (
     MaxHours,
     MaxTokens,
     Name,
+    RetryFailed,
+    RetryUnparsed,
     Rounds,
     Run,
     Set,
     TotalRounds,
+    Transport,
     WorldFile,
     plugin_files,
     show,
@@ -62,7 +65,10 @@ def run(
 
 def resume(
     run: Run,
+    set_: Transport = None,
     rounds: TotalRounds = None,
+    retry_failed: RetryFailed = False,
+    retry_unparsed: RetryUnparsed = False,
     accept_changes: AcceptChanges = False,
     max_calls: MaxCalls = None,
     max_tokens: MaxTokens = None,
@@ -71,7 +77,7 @@ def resume(
     world: WorldFile = None,
     as_json: AsJson = False,
 ) -> None:
-    """Resume a run that was stopped, or extend one with --rounds."""
+    """Resume a run that was stopped, extend it with --rounds, or repeat calls that failed."""
     from sandbox import api
     from storage.database import parse_run
 
@@ -79,7 +85,10 @@ def resume(
     play(
         parse_run(run),
         as_json,
+        settings=set_ or (),
         rounds=rounds,
+        retry_failed=retry_failed,
+        retry_unparsed=retry_unparsed,
         budget=budget,
         accept_changes=accept_changes,
         allow=plugin_files(backend, world),
@@ -110,7 +119,10 @@ def play(
     address: Address,
     as_json: bool,
     *,
+    settings: Sequence[str] = (),
     rounds: int | None = None,
+    retry_failed: bool = False,
+    retry_unparsed: bool = False,
     budget: Budget | None = None,
     accept_changes: bool = False,
     allow: Sequence[Path] = (),
@@ -120,7 +132,10 @@ def play(
     Args:
         address: the run.
         as_json: print the outcome as JSON.
+        settings: config keys to set that do not change what is said.
         rounds: raise the total number of rounds to this.
+        retry_failed: request calls without a reply again.
+        retry_unparsed: request calls with an unparseable reply again.
         budget: limits on calls, tokens and hours; None: unlimited.
         accept_changes: resume although files or the program have changed since the run started.
         allow: files with Python code that the run's config names and that may be loaded.
@@ -133,14 +148,20 @@ def play(
     from sandbox.text import command
 
     with Display() as display:
-        outcome = api.resume(
-            address,
-            rounds=rounds,
-            budget=budget or api.UNLIMITED,
-            accept_changes=accept_changes,
-            watch=display.watch,
-            allow=allow,
-        )
+        try:
+            outcome = api.resume(
+                address,
+                settings=settings,
+                rounds=rounds,
+                retry_failed=retry_failed,
+                retry_unparsed=retry_unparsed,
+                budget=budget or api.UNLIMITED,
+                accept_changes=accept_changes,
+                watch=display.watch,
+                allow=allow,
+            )
+        except api.Interrupted as interrupted:
+            outcome = interrupted.outcome
     with api.open_run(address) as reader:
         show(as_json, outcome.as_dict(), lambda: _summary(reader, address, outcome))
         if outcome.calls_failed:
@@ -148,11 +169,14 @@ def play(
     if outcome.status == "done" and outcome.calls_failed == outcome.calls > 0:
         raise typer.Exit(1)
     if outcome.status == "done" and not display.shown:
-        print("already done: there is nothing left to do", file=sys.stderr)
+        retry = retry_failed or retry_unparsed
+        left = "no call to request again" if retry else "nothing left to do"
+        print(f"already done: there is {left}", file=sys.stderr)
     if outcome.status != "done":
         stopped = f"{outcome.status}: {outcome.message}".removeprefix("interrupted: ")
         again = command("resume", address.typed, *_named(address))
-        print(f"{stopped}; resume with: {again}", file=sys.stderr)
+        moved = _if_moved(address) if outcome.status == "failed" else ""
+        print(f"{stopped}; resume with: {again}{moved}", file=sys.stderr)
         raise typer.Exit(130 if outcome.status == "interrupted" else 1)
 
 
@@ -164,6 +188,17 @@ def _tell_inputs(address: Address) -> None:
     with open_run(address) as reader:
         for line in outcome(reader, address).inputs:
             print(printable(line), file=sys.stderr)
+
+
+def _if_moved(address: Address) -> str:
+    """How to name another address of the models that a server has; empty without one."""
+    from sandbox import api
+    from sandbox.config import Config
+
+    with api.open_run(address) as reader:
+        keys = Config.from_json(reader.run.config).addresses()
+    named = " ".join(f"--set {key}=URL" for key in keys)
+    return f" (at another address: {named})" if named else ""
 
 
 def _named(address: Address) -> Iterator[str]:
@@ -186,7 +221,10 @@ def _failures(reader: Reader, address: Address, outcome: Outcome) -> str:
     failed = f"{outcome.calls_failed:,} of {outcome.calls:,} calls got no reply"
     error = printable(last_error(reader))
     look = command("inspect", address.typed, "calls --failures")
-    return f"{failed}, the last one: {error}; list them with: {look}"
+    again = command("resume", address.typed, "--retry-failed")
+    return (
+        f"{failed}, the last one: {error}; list them with: {look}; request them again with: {again}"
+    )
 
 
 def _summary(reader: Reader, address: Address, outcome: Outcome) -> RenderableType:

@@ -131,6 +131,8 @@ class Caller:
         if result.call_id is not None:
             reply = result.reply
             text, cut = (None, False) if reply is None else (reply.text, reply.cut)
+            if past is not None and self.journal.rewound:
+                self._writer.refer(result.call_id, past.memory_id, past.distance)
             return Answered(_parse(form, text, cut), result.call_id)
         answered = self._record(call, form, prompt, past, model.model_id, result)
         if not self.journal.copy:

@@ -59,13 +59,23 @@ class Journal:
     Args:
         reader: the run to read them from.
         copy: write replayed calls again (into another database).
-        accept_changes: request a call again if its prompt has changed.
+        accept_changes: request a call again if its prompt has changed, and delete the calls of an
+            episode that it no longer makes.
+        rewound: memories have been written again, and have other ids than the calls refer to.
     """
 
-    def __init__(self, reader: Reader, *, copy: bool = False, accept_changes: bool = False) -> None:
+    def __init__(
+        self,
+        reader: Reader,
+        *,
+        copy: bool = False,
+        accept_changes: bool = False,
+        rewound: bool = False,
+    ) -> None:
         self._reader = reader
         self.copy = copy
         self.accept_changes = accept_changes
+        self.rewound = rewound
         self._with_calls = reader.episodes_with_calls(incomplete_only=not copy)
         self._calls: dict[int, dict[tuple[object, ...], Journalled]] = {}
 
@@ -80,6 +90,12 @@ class Journal:
         self._calls.pop(episode, None)
 
     def find(self, name: CallName) -> Journalled | None:
-        """Return the journalled call of this name, if there is one."""
+        """Return the journalled call of this name, if there is one, the first time it is asked."""
         calls = self._calls.get(name.episode)
-        return calls.get((name.form, name.agent, name.turn, name.attempt)) if calls else None
+        return calls.pop((name.form, name.agent, name.turn, name.attempt), None) if calls else None
+
+    def superfluous(self, episode: int) -> list[int]:
+        """List the calls of an episode, played to its end, that it no longer makes."""
+        if not self.accept_changes:
+            return []
+        return [call.call_id for call in self._calls.get(episode, {}).values()]

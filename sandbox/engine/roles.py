@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 
 from agents.agent import Agent
 from agents.chance import chance
-from sandbox.config import Config
+from sandbox.config import Config, role_key
 from storage.errors import InputError
 
 
@@ -56,7 +56,7 @@ def check_models(config: Config, agents: Sequence[Agent], where: Callable[[str],
         if name not in roles:
             raise InputError(f"{where(key)}: {key}: found no agent in it; expected at least one")
     for role, model in settings.items():
-        key = f"models.{role}" if role in ("social", "observer") else f"models.groups.{role}.model"
+        key = role_key(role)
         try:
             model.check()
         except ValueError as error:

@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
-import signal
-import threading
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import replace
@@ -25,7 +22,6 @@ from sandbox import __version__
 from sandbox.backends import backends_of, started
 from sandbox.backends.base import Backend, BackendDown
 from sandbox.backends.embedding import check_embedder, embedder_of
-from sandbox.concurrency import run_coroutine
 from sandbox.config import Config, place_of_key
 from sandbox.engine.changes import refuse_changes
 from sandbox.engine.journal import Journal
@@ -33,18 +29,23 @@ from sandbox.engine.layers import Layer
 from sandbox.engine.limits import UNLIMITED, Budget, Stopped
 from sandbox.engine.roles import check_models
 from sandbox.engine.runner import Runner
+from sandbox.engine.sessions import Changed, begin
+from sandbox.engine.settings import differences, resumed
 from sandbox.engine.society import extend_questions, write_society
 from sandbox.engine.stopping import pareto_rule
 from sandbox.engine.world_faults import WorldFault, checked, reported
+from sandbox.interrupts import run_coroutine
 from sandbox.progress import Progress
 from sandbox.reading.runs import Outcome, outcome, worked
 from sandbox.sources import Question, read_forms, read_pairs, read_personas, read_questions
 from storage import database, tables
+from storage.copying import forked_from
 from storage.database import Address
 from storage.digest import VERSION as DIGEST_VERSION
 from storage.digest import digest
 from storage.errors import InputError
 from storage.reader import Reader
+from storage.rewinding import first_round_with
 from storage.writer import Writer
 from worlds.base import Pair, SettingError, World
 
@@ -218,7 +219,7 @@ def _write(engine: Engine, blueprint: Blueprint, backends: Mapping[str, Backend]
         "seconds": 0.0,
         "digest_version": DIGEST_VERSION,
         "declaration": blueprint.world.declaration.model_dump_json(),
-        "stances": json.dumps(STANCE),
+        "stances": json.dumps(dict(STANCE)),
         "inputs": json.dumps(blueprint.notes, ensure_ascii=False),
     }
     with engine.begin() as connection:
@@ -278,14 +279,40 @@ def _write_measures(connection: Connection, run_id: int, declaration: Declaratio
         connection.execute(insert(tables.measures), rows)
 
 
-class Interrupted(Exception):
-    """The run was interrupted at once, without waiting for calls in flight; it can be resumed."""
+class Change(NamedTuple):
+    """What to change in a stored run before it is played on.
+
+    Attributes:
+        settings: settings that do not change what is said, each ``a.b=value``; see
+            `sandbox.engine.settings`.
+        retry: statuses of calls to request again. The run is played again from the first round
+            with such a call; all other calls are replayed where their prompts are the same.
+    """
+
+    settings: Sequence[str] = ()
+    retry: Collection[str] = ()
+
+
+NO_CHANGE = Change()
+
+
+class Interrupted(KeyboardInterrupt):
+    """The run was interrupted at once, without waiting for calls in flight; it can be resumed.
+
+    Attributes:
+        outcome: the outcome of the run.
+    """
+
+    def __init__(self, outcome: Outcome) -> None:
+        super().__init__(f"{outcome.run}: interrupted; `resume` continues it")
+        self.outcome = outcome
 
 
 def resume(
     address: Address,
     watch: Watch | None = None,
     *,
+    change: Change = NO_CHANGE,
     rounds: int | None = None,
     budget: Budget = UNLIMITED,
     accept_changes: bool = False,
@@ -298,6 +325,7 @@ def resume(
     Args:
         address: the run.
         watch: called once with the run's progress, when its backends are ready.
+        change: what to change before the run is played on.
         rounds: raise the total number of rounds to this.
         budget: limits of this session.
         accept_changes: continue although something has changed since the run was started.
@@ -309,10 +337,11 @@ def resume(
         The outcome; its status says whether the run is done.
 
     Raises:
-        InputError: there is no such run, another process is writing it, it has changed, or it
-            needs a file that is not allowed.
+        InputError: there is no such run, another process is writing it, it has changed, it needs
+            a file that is not allowed, or a setting changes what is said.
+        Interrupted: a second signal stopped the run at once.
     """
-    session = _Session(watch, budget, accept_changes, backends or {}, layers, allow)
+    session = _Session(watch, budget, accept_changes, backends or {}, layers, allow, change)
     names = database.run_names(address.url)  # before the file is opened for writing
     if address.name is not None and address.name not in names:
         found = ", ".join(names) or "no run"
@@ -334,76 +363,111 @@ class _Session(NamedTuple):
     backends: Mapping[str, Backend]
     layers: Sequence[Layer]
     allow: Collection[Path]
+    change: Change
 
 
 def _resume(engine: Engine, address: Address, rounds: int | None, session: _Session) -> Outcome:
     name = Reader.find(engine, address.name, str(address)).run.name
     with database.claim(engine, name):
         reader = Reader.find(engine, name, str(address))
+        before = Config.from_json(reader.run.config, session.allow)
+        new = resumed(before, session.change.settings, session.allow)
         extended = rounds is not None and rounds != reader.run.rounds
-        if reader.run.status == "done" and not extended:
+        again = first_round_with(reader, session.change.retry, _forked_at(reader))
+        if reader.run.status == "done" and not extended and again is None:
             return outcome(reader, address)
-        Config.from_json(reader.run.config, session.allow).refuse_unloaded(session.backends)
+        new.refuse_unloaded(session.backends)
         if rounds is not None and extended:
-            _extend(reader, rounds)
+            new = new.model_copy(update={"rounds": rounds})
+            _extend(reader, new, before)
             reader = Reader.find(engine, name, str(address))
-        return _run_session(reader, address, session)
+        changed = Changed(new, differences(before, new), again, session.change.retry)
+        return _run_session(reader, address, session, changed)
 
 
-def _extend(reader: Reader, rounds: int) -> None:
+def _forked_at(reader: Reader) -> int:
+    """The last round that was copied from another run, which is never played again; else -1."""
+    origin = forked_from(reader)
+    return -1 if origin is None else int(origin["round"])
+
+
+def _extend(reader: Reader, new: Config, before: Config) -> None:
     """Raise the number of rounds; the result is the same as with that number from the start."""
     run = reader.run
-    if rounds < run.rounds:
-        raise InputError(f"--rounds: found {rounds}; expected at least the run's {run.rounds}")
-    config = Config.from_json(run.config).model_copy(update={"rounds": rounds})
-    extend_questions(reader, config)
-    _update(reader, rounds=rounds, config=config.as_json(), status="interrupted", digest=None)
+    if new.rounds < run.rounds:
+        raise InputError(f"--rounds: found {new.rounds}; expected at least the run's {run.rounds}")
+    extend_questions(reader, new)
+    config = before.model_copy(update={"rounds": new.rounds})
+    _update(reader, rounds=new.rounds, config=config.as_json(), status="interrupted", digest=None)
 
 
-def _run_session(reader: Reader, address: Address, session: _Session) -> Outcome:
+def _run_session(reader: Reader, address: Address, session: _Session, changed: Changed) -> Outcome:
     """Play a run until it is done or has to stop, and store the outcome."""
-    config = Config.from_json(reader.run.config, session.allow)
+    config = changed.config
     backends = backends_of(config.models.roles(), session.backends)
     if not session.accept_changes:
         refuse_changes(reader, config, backends)
-    writer = Writer(reader.engine, reader.run.id)
-    writer.open()
-    journal = Journal(reader, accept_changes=session.accept_changes)
-    runner = Runner.load(
-        reader,
-        writer,
-        backends,
-        journal,
-        budget=session.budget,
-        before=worked(reader),
-        layers=session.layers,
-        config=config,
-    )
-    _update(reader, status="running", message=None)
-    values: dict[str, Any] = {"status": "interrupted", "message": "stopped before its end"}
+    row = begin(reader, changed)
+    reader = Reader.find(reader.engine, reader.run.name, str(address))
+    runner = _runner(reader, config, backends, session)
+    values: Mapping[str, Any] = {"status": "interrupted", "message": "stopped before its end"}
     try:
-        run_coroutine(play(runner, session.watch))
-        values = {
+        values = _played(reader, runner, session.watch)
+    except WorldFault as fault:
+        values = {"status": "failed", "message": str(fault)}
+        raise
+    finally:
+        with suppress(DBAPIError):
+            row.end(reader, {**values, "seconds": runner.clock.seconds()})
+    now = Reader.find(reader.engine, reader.run.name, str(address))
+    result = outcome(now, address, runner.progress.counts.replayed)
+    result = replace(result, status=values["status"], message=values["message"])
+    if values == _AT_ONCE:
+        raise Interrupted(result)
+    return result
+
+
+_AT_ONCE = {"status": "interrupted", "message": "interrupted at once"}
+
+
+def _played(reader: Reader, runner: Runner, watch: Watch | None) -> Mapping[str, Any]:
+    """Play a run; return columns of the run that say how it ended."""
+    try:
+        run_coroutine(play(runner, watch), runner.interrupt)
+        return {
             "status": "done",
             "message": runner.ended_early,
             "digest": digest(reader),
             "digest_version": DIGEST_VERSION,
         }
     except Stopped as stopped:
-        values["message"] = str(stopped)
-    except (Interrupted, KeyboardInterrupt):
-        values["message"] = "interrupted"
+        return {"status": "interrupted", "message": str(stopped)}
+    except KeyboardInterrupt:
+        with suppress(DBAPIError, OSError):
+            runner.close()
+        return _AT_ONCE
     except BackendDown as error:
-        values = {"status": "failed", "message": str(error)}
-    except WorldFault as fault:
-        values = {"status": "failed", "message": str(fault)}
-        raise
-    finally:
-        with suppress(DBAPIError):
-            _update(reader, seconds=runner.clock.seconds(), **values)
-    now = Reader.find(reader.engine, reader.run.name, str(address))
-    result = outcome(now, address, runner.progress.counts.replayed)
-    return replace(result, status=values["status"], message=values["message"])
+        return {"status": "failed", "message": str(error)}
+
+
+def _runner(
+    reader: Reader, config: Config, backends: Mapping[str, Backend], session: _Session
+) -> Runner:
+    """Make the runner of a session from the stored state of the run."""
+    writer = Writer(reader.engine, reader.run.id)
+    writer.open()
+    rewound = reader.run.asked_again_from is not None
+    accept = session.accept_changes or rewound
+    return Runner.load(
+        reader,
+        writer,
+        backends,
+        Journal(reader, accept_changes=accept, rewound=rewound),
+        budget=session.budget,
+        before=worked(reader),
+        layers=session.layers,
+        config=config,
+    )
 
 
 def _update(reader: Reader, **values: Any) -> None:
@@ -418,42 +482,11 @@ async def play(runner: Runner, watch: Watch | None) -> None:
     Args:
         runner: the run.
         watch: called once with the run's progress, when the backends are ready.
-
-    Raises:
-        Interrupted: the process got a second signal.
     """
     async with started(runner.backends.values()):
         if watch is not None:
             watch(runner.progress)
-        task = asyncio.current_task()
-        assert task is not None
-        with _stoppable(runner, task):
-            try:
-                await runner.work()
-            except asyncio.CancelledError:
-                raise Interrupted from None
-            finally:
-                await runner.flush()
-
-
-@contextmanager
-def _stoppable(runner: Runner, task: asyncio.Task[Any]) -> Iterator[None]:
-    """Handle Ctrl-C and SIGTERM: the first waits for calls in flight, a second stops at once."""
-    loop = asyncio.get_running_loop()
-    signals = (signal.SIGINT, signal.SIGTERM)
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-
-    def stop() -> None:
-        if runner.progress.stopping:
-            task.cancel()
-        runner.stop("interrupted")
-
-    for number in signals:
-        loop.add_signal_handler(number, stop)
-    try:
-        yield
-    finally:
-        for number in signals:
-            loop.remove_signal_handler(number)
+        try:
+            await runner.work()
+        finally:
+            await runner.flush()

@@ -89,6 +89,7 @@ class Runner:
         self._tasks: set[asyncio.Task[None]] = set()
         self._wake = asyncio.Event()
         self._failure: BaseException | None = None
+        self._working = False
         self.progress = Progress(
             self.config.name,
             len(self.society.agents),
@@ -205,6 +206,7 @@ class Runner:
             Stopped: the budget is spent, or `stop` was called.
             asyncio.CancelledError: the caller cancelled it.
         """
+        self._working = True
         try:
             with _rare_garbage_collection():
                 self._start_ready_episodes()
@@ -294,6 +296,8 @@ class Runner:
             await episode.play()
             on_played()
             await episode.finish_observations()
+            for call_id in journal.superfluous(planned.number):
+                self._writer.delete_call(call_id)
         except Stopped:
             await episode.drain()
             raise
@@ -319,6 +323,16 @@ class Runner:
         if error is not None and not isinstance(error, Stopped):
             self._failure = self._failure or error
         self._wake.set()
+
+    def interrupt(self) -> bool:
+        """Stop because of a signal; returns False if `work` has not begun, and need not end."""
+        if self._working:
+            self.stop("interrupted")
+        return self._working
+
+    def close(self) -> None:
+        """Write what is waiting to be written, and nothing more, even if a task does not end."""
+        self._writer.close()
 
     def stop(self, reason: str) -> None:
         """Send no further call; `work` ends once the calls in flight are journalled."""

@@ -11,7 +11,7 @@ from sqlalchemy import func, select
 
 from agents.agent import Agent
 from agents.memory import Memory
-from agents.persona import Persona
+from agents.persona import Label, Persona
 from agents.scale import Declaration, Measure
 from sandbox.reading.declaration import declaration_of, measure_ids
 from sandbox.reading.exchanges import ExchangeRow, exchange_rows
@@ -103,10 +103,11 @@ def read_agents(reader: Reader, keep: int | None = None) -> list[Agent]:
     """
     a = tables.agents
     query = select(a).where(a.c.run_id == reader.run.id).order_by(a.c.number)
-    return [_agent(row, keep) for row in reader.rows(query)]
+    stances = json.loads(reader.run.stances)
+    return [_agent(row, stances, keep) for row in reader.rows(query)]
 
 
-def _agent(row: Any, keep: int | None = None) -> Agent:
+def _agent(row: Any, stances: Mapping[Label, str], keep: int | None = None) -> Agent:
     return Agent(
         row.number,
         row.label,
@@ -117,6 +118,7 @@ def _agent(row: Any, keep: int | None = None) -> Agent:
         row.node,
         row.community,
         Memory(keep),
+        stances,
     )
 
 
@@ -129,7 +131,7 @@ def read_agent(reader: Reader, number: int) -> Agent:
     a = tables.agents
     row = reader.first(select(a).where(a.c.run_id == reader.run.id, a.c.number == number))
     if row is not None:
-        return _agent(row)
+        return _agent(row, json.loads(reader.run.stances))
     count = reader.scalar(select(func.count()).where(a.c.run_id == reader.run.id))
     if not count:
         raise NotThere(f"agent {number}: the run has no agents; its scenes invent their characters")

@@ -20,6 +20,7 @@ from sandbox.backends.embedding import embedder_of
 from sandbox.config import Config, apply_setting, parse_config, redacted
 from sandbox.engine.changes import refuse_changes
 from sandbox.engine.run import new_run
+from sandbox.engine.settings import differences
 from sandbox.engine.society import add_questions, missing_questions
 from sandbox.reading.agents import read_agents
 from sandbox.reading.records import flat
@@ -165,14 +166,6 @@ def _check_round(reader: Reader, at: int, rounds: int) -> None:
         )
 
 
-def _differences(old: Config, new: Config) -> dict[str, list[Any]]:
-    """Keys whose values differ, except for the name: [before, after]."""
-    before, after = flat(json.loads(old.as_json())), flat(json.loads(new.as_json()))
-    keys = [key for key in before | after if key != "name"]
-    pairs = {key: [before.get(key), after.get(key)] for key in keys}
-    return {key: pair for key, pair in pairs.items() if pair[0] != pair[1]}
-
-
 def _check_past(config: Config, new: Mapping[str, Any]) -> None:
     old = flat(json.loads(config.as_json()))
     scales = {key for key in old | dict(new) if key.startswith("scales.")}
@@ -251,7 +244,7 @@ def _origin(plan: _Plan) -> dict[str, Any]:
         "run": run.name,
         "digest": run.digest,
         "round": plan.at,
-        "changed": _differences(plan.old, plan.new),
+        "changed": differences(plan.old, plan.new),
     }
     earlier = forked_from(plan.source)
     return origin if earlier is None else origin | {"forked_from": earlier}

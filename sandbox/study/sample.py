@@ -30,13 +30,13 @@ from agents.forms import UNPARSED, Status
 from agents.memory import Memory
 from sandbox.backends import started
 from sandbox.backends.base import Backend, BackendDown
-from sandbox.concurrency import run_coroutine
 from sandbox.config import Config
 from sandbox.engine.journal import Journal
 from sandbox.engine.run import Blueprint, create
 from sandbox.engine.runner import Runner
 from sandbox.engine.scheduler import Planned
 from sandbox.engine.society import Society
+from sandbox.interrupts import run_coroutine
 from sandbox.reading.calls import call
 from storage import database, tables
 from storage.errors import InputError

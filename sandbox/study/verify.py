@@ -9,11 +9,11 @@ from pathlib import Path
 from typing import NamedTuple
 
 from sandbox.backends.base import Call, Reply
-from sandbox.concurrency import run_coroutine
 from sandbox.config import Config
 from sandbox.engine.journal import Journal
 from sandbox.engine.run import Watch, play
 from sandbox.engine.runner import Runner
+from sandbox.interrupts import run_coroutine
 from sandbox.reading.runs import Outcome, outcome
 from storage import database
 from storage.copying import copy_start
@@ -77,7 +77,7 @@ def verify(
         writer.open()
         no_models = dict.fromkeys(dict(config.models.roles()), NoModel())
         runner = Runner.load(reader, writer, no_models, Journal(source, copy=True), config=config)
-        run_coroutine(play(runner, watch))
+        run_coroutine(play(runner, watch), runner.interrupt)
         replayed = runner.progress.counts.replayed
         return Verdict(outcome(source, address, replayed), digest(source), digest(reader))
 

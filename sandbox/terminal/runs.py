@@ -11,6 +11,7 @@ from rich.text import Text
 from agents.scale import Declaration, Scale
 from sandbox.reading.metrics import FormCalls, RoundScores
 from sandbox.reading.runs import RunState, ScaleScore, Society, Unreadable
+from sandbox.reading.sessions import Session
 from sandbox.terminal.style import SCRIPTED, change, dash, number, plain, table
 from sandbox.text import duration, printable
 
@@ -109,6 +110,23 @@ def status_table(runs: Sequence[tuple[str, RunState | Unreadable]]) -> Renderabl
     if only.forms:
         parts += [Text(), form_table(only.forms)]
     return Group(*parts)
+
+
+def session_table(sessions: Sequence[Session]) -> Table:
+    """The history of a run: a line for each session."""
+    figures = ("session", "calls", "lasted")
+    rows = table("session", "started (UTC)", "lasted", "calls", "end", "changed", right=figures)
+    for one in sessions:
+        end = f"{one.status}: {one.message}" if one.message else one.status
+        rows.add_row(
+            str(one.number),
+            one.started[:19].replace("T", " "),
+            dash() if one.seconds is None else Text(duration(one.seconds)),
+            f"{one.calls:,}",
+            plain(end),
+            plain("; ".join(one.changed)),
+        )
+    return rows
 
 
 def score_table(scores: Sequence[ScaleScore]) -> Table:

@@ -15,6 +15,7 @@ from sandbox.reading.figures import Figure, ratings, scores
 from sandbox.reading.metrics import outcomes
 from sandbox.reading.recall import Recall, recall
 from sandbox.reading.records import Page
+from sandbox.reading.sessions import sessions
 from sandbox.text import escape_controls
 from sandbox.viewer import comparison
 from sandbox.viewer.addresses import Links, Query
@@ -285,8 +286,9 @@ class Pages:
     def about(self, key: str, query: Query) -> str:
         """Config, scales, prompt templates and costs of a run, and commands for it."""
         reader = self._catalog.open(key)
-        shown = runs.about(reader, self._catalog.entry(key).address)
-        return self._page(key, "about", "about.html", reader, about=shown)
+        address = self._catalog.entry(key).address
+        shown, history = runs.about(reader, address), sessions(reader, address)
+        return self._page(key, "about", "about.html", reader, about=shown, sessions=history)
 
     def search(self, key: str, query: Query) -> str:
         """Search results: exchanges, agents and prior memories."""

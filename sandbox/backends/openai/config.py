@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 from urllib.parse import parse_qsl, urlsplit
 
 from pydantic import BaseModel, Field, field_validator, model_validator
@@ -30,6 +30,8 @@ class ServerSettings(BaseModel):
             environment variable, so that no secret is stored.
         ca_file: a PEM file with the certificates to trust, in place of the system's.
     """
+
+    transport: ClassVar[tuple[str, ...]] = ("api_key_env", "headers", "ca_file")
 
     api_key_env: str = Field(default="OPENAI_API_KEY", pattern=r"^[A-Za-z_][A-Za-z0-9_]*$")
     headers: dict[str, str] = Field(default_factory=dict)
@@ -90,6 +92,8 @@ class OpenAIConfig(LanguageModelSettings, ServerSettings):
         priority: send the priority of each call; for a vLLM started with
             `--scheduling-policy priority`.
     """
+
+    transport: ClassVar[tuple[str, ...]] = ("base_url", "max_in_flight", "priority")
 
     backend: Literal["openai"]
     base_url: str | tuple[str, ...]

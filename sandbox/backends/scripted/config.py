@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import ClassVar, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -24,6 +24,8 @@ class Latency(BaseModel):
 
 class ScriptedConfig(ModelSettings):
     """Settings of the scripted backend."""
+
+    transport: ClassVar[tuple[str, ...]] = ("latency",)
 
     backend: Literal["scripted"]
     misbehave: float = Field(default=0.0, ge=0, le=1, description="share of calls with a mishap")

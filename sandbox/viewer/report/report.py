@@ -20,6 +20,7 @@ from sandbox.reading.figures import biases, figures
 from sandbox.reading.map import Advice, advice, last_round
 from sandbox.reading.metrics import EPISODE, Outcomes, calls_by_form, outcomes
 from sandbox.reading.runs import Overview, about, overview
+from sandbox.reading.sessions import sessions
 from sandbox.text import short
 from sandbox.viewer import filters
 from sandbox.viewer.app import STATIC
@@ -134,6 +135,7 @@ def template_values(reader: Reader, address: Address) -> tuple[Row, list[Rendere
         "influence": tables.influence(results.raters, agents),
         "neighbours": _neighbours(reader, last) if last is not None and here.labels else None,
         "costs": tables.costs(costs),
+        "history": tables.history(sessions(reader, address)),
         "examples": selected,
         "methods": methods(declared, scenes),
     }

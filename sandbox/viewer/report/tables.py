@@ -21,7 +21,9 @@ from sandbox.reading.figures import capitalized
 from sandbox.reading.influence import Influence
 from sandbox.reading.metrics import EPISODE, FormCalls, Outcomes
 from sandbox.reading.runs import Overview
+from sandbox.reading.sessions import Session
 from sandbox.reading.statistics import clustered, student
+from sandbox.text import duration
 from sandbox.viewer.filters import decimal, integer, signed
 from storage import tables
 from storage.reader import Reader
@@ -393,6 +395,24 @@ def _rater(rater: Influence, agent: Mapping[str, Any]) -> list[Cell]:
         integer(rater.ratings),
     )
     return [Cell(f"{agent['name']} #{rater.agent}"), Cell(agent["label"]), *map(Cell, numbers)]
+
+
+def history(sessions: Sequence[Session]) -> Table:
+    """How often a run was stopped and resumed, and which settings changed; no value is shown."""
+    rows = [
+        [
+            Cell(str(one.number)),
+            Cell(f"{one.started[:16].replace('T', ' ')} UTC"),
+            Cell(one.status),
+            Cell(", ".join(one.changes) or "none"),
+            Cell("unknown" if one.seconds is None else duration(one.seconds)),
+            Cell(integer(one.calls)),
+        ]
+        for one in sessions
+    ]
+    about = "A session is one process that worked on the run; calls are those that it added."
+    columns = ["Session", "started", "end", "changed settings", "lasted", "calls"]
+    return Table("sessions", "Sessions", about, columns, rows, 4)
 
 
 def costs(calls: Sequence[FormCalls]) -> Table:
