@@ -98,7 +98,9 @@ def export(
     from sandbox import api
     from sandbox.datasets.choices import parse_shares, parse_weights
     from sandbox.terminal.datasets import export_view
+    from sandbox.text import printable
 
+    notes: list[str] = []
     choices = {
         "ratings": ratings,
         "scale": scale,
@@ -111,7 +113,7 @@ def export(
         "near_duplicates": near_duplicates,
         "near_questions": near_questions,
         "splits": parse_shares("--splits", splits),
-        "keep_out": _questions(keep_out),
+        "keep_out": _questions(keep_out, notes),
         "max_per_question": max_per_question,
         "max_per_agent": max_per_agent,
         "rows": rows,
@@ -125,20 +127,17 @@ def export(
     report = api.export(
         runs, format, out and out.expanduser(), overwrite=overwrite, choices=choices
     )
+    for note in notes:
+        print(printable(f"kept out: {note}"), file=sys.stderr)
     show(as_json, report.as_dict(), lambda: export_view(report.as_dict(), explain))
 
 
-def _questions(paths: list[Path] | None) -> list[str] | None:
+def _questions(paths: list[Path] | None, notes: list[str]) -> list[str] | None:
     if not paths:
         return None
     from sandbox.sources import read_questions
-    from sandbox.text import printable
 
-    notes: list[str] = []
     try:
-        questions = [q.text for path in paths for q in read_questions(path, notes=notes)]
+        return [question.text for path in paths for question in read_questions(path, notes=notes)]
     except InputError as error:
         raise InputError(f"keep_out: {str(error).removeprefix('questions: ')}") from None
-    for note in notes:
-        print(printable(f"kept out: {note}"), file=sys.stderr)
-    return questions
