@@ -23,7 +23,7 @@ ALLOWED: dict[str, tuple[str, ...]] = {
     "sandbox": (),
     "sandbox.text": (),
     "sandbox.files": ("storage.errors",),
-    "sandbox.progress": (),
+    "sandbox.progress": ("sandbox.text",),
     "sandbox.concurrency": (),
     "sandbox.doctor": NEUTRAL,
     "sandbox.sources": ("agents", "worlds", "storage.errors"),

@@ -33,7 +33,7 @@ from agents.embedding import Embedder, HashedEmbedder
 from sandbox.backends.base import BackendDown
 from sandbox.backends.engine_log import EngineLog, with_progress
 from sandbox.backends.openai import OpenAIConfig
-from sandbox.backends.retries import CONNECT_SECONDS, Key, can_be_retried, pause, retry_seconds
+from sandbox.backends.retries import CONNECT_SECONDS, Key, can_be_retried, pause, seconds_asked
 from sandbox.backends.vllm import embed_texts
 from sandbox.backends.vllm_config import VllmConfig
 from sandbox.concurrency import run_coroutine
@@ -53,6 +53,9 @@ REQUESTS = 4
 
 TRIES = 6
 """Attempts of a request before it counts as failed."""
+
+LONGEST_PAUSE = 600.0
+"""The longest pause that a server's request for one is granted, in seconds."""
 
 FIRST_PAUSE = 0.5
 """Seconds between the first two attempts; later pauses are longer."""
@@ -318,7 +321,7 @@ class OpenAIEmbedder(_ModelEmbedder):
             try:
                 async with session.post(self._url, json=body, allow_redirects=False) as response:
                     status, content = response.status, await response.read()
-                    wait = retry_seconds(response.headers.get("Retry-After"))
+                    wait = min(LONGEST_PAUSE, seconds_asked(response.headers, content))
             except (aiohttp.ClientError, OSError) as error:
                 problem = f"cannot be reached: {key.hide(str(error) or type(error).__name__)}"
             else:

@@ -16,7 +16,7 @@ from urllib.parse import urlsplit
 from pydantic import Field, field_validator, model_validator
 
 from agents.forms import Rating
-from sandbox.backends.addresses import Address, choose
+from sandbox.backends.addresses import Address, choose, seconds_until_free
 from sandbox.backends.base import (
     BackendDown,
     Call,
@@ -27,7 +27,7 @@ from sandbox.backends.base import (
     Unavailable,
 )
 from sandbox.backends.expected_rating import LABELS_SHOWN, expected_rating
-from sandbox.backends.retries import CONNECT_SECONDS, Key, can_be_retried, retry_seconds
+from sandbox.backends.retries import CONNECT_SECONDS, Key, can_be_retried, seconds_asked
 
 if TYPE_CHECKING:
     import aiohttp
@@ -42,7 +42,8 @@ END_OF_THINKING = 64
 """Tokens between the end of a thinking budget and the answer."""
 
 _REFUSED = frozenset((400, 413, 422))
-_OVERLOADED = frozenset((408, 429, 503, 504))
+_LIMITED = 429  # too many requests
+_OVERLOADED = frozenset((408, 503, 504, 529))
 _NEWER_LIMIT = "max_completion_tokens"  # OpenAI's newer models; many servers know only max_tokens
 _ABORTED = frozenset(("abort", "error"))  # the reply is incomplete
 _MIN_LOGPROB = -700.0  # servers write -9999 or less for a probability of about 0
@@ -118,15 +119,17 @@ def _address(text: str) -> str:
 
 
 class Response(NamedTuple):
-    """A server's response: the status, the header Retry-After, and the body."""
+    """A server's response: the status, the seconds to wait that it asks for, and the body."""
 
     status: int
-    retry_after: str | None
+    after: float
     body: bytes
 
 
 class OpenAIBackend:
     """Answers calls with one or more servers."""
+
+    keeps_timeout = True
 
     def __init__(self, config: OpenAIConfig) -> None:
         self._config = config
@@ -175,6 +178,8 @@ class OpenAIBackend:
                 f"expected `model:` to be {expected}"
             )
         address.vllm = self._config.constrain == "vllm" or "vllm" in served.values()
+        if not address.vllm:
+            address.gate.begin_narrow()
 
     async def _models(self, address: Address) -> Any:
         import aiohttp
@@ -196,8 +201,10 @@ class OpenAIBackend:
     ) -> Response:
         assert self._session is not None
         async with self._session.request(method, url, json=body, allow_redirects=False) as response:
-            retry_after = response.headers.get("Retry-After")
-            return Response(response.status, retry_after, await response.read())
+            content = await response.read()
+            failed = response.status >= 400
+            after = seconds_asked(response.headers, content) if failed else 0.0
+            return Response(response.status, after, content)
 
     async def answer(self, call: Call) -> Reply:
         """Answer one call.
@@ -211,13 +218,22 @@ class OpenAIBackend:
 
         address = await self._enter(call)
         try:
-            async with address.request():
-                response = await self._send(call, address)
-        except (aiohttp.ClientError, OSError) as error:
-            raise Unavailable(f"{address.url}: {self._key.hide(_error_text(error))}") from None
-        address.reached()
-        self._check_status(address, response)
-        return self._reply(call, self._content(address, response))
+            try:
+                async with address.request(self._config.timeout):
+                    response = await self._send(call, address)
+            except (aiohttp.ClientError, OSError) as error:
+                raise Unavailable(f"{address.url}: {self._key.hide(_error_text(error))}") from None
+            self._check_status(address, response)
+            reply = self._reply(call, self._content(address, response))
+        except Unavailable as error:
+            address.failed(str(error), error.after)
+            error.after = seconds_until_free(self._addresses)
+            raise
+        except CallFailed:
+            address.answered()
+            raise
+        address.answered()
+        return reply
 
     async def _send(self, call: Call, address: Address) -> Response:
         """Send a call; send it again if the server requires the newer name of the limit."""
@@ -233,10 +249,8 @@ class OpenAIBackend:
         """Choose an address, and wait until its gate admits the call."""
         while True:
             address = choose(self._addresses, call.name.episode)
-            await address.gate.enter(call.priority)
-            if not address.seconds_paused():
+            if await address.enter(call.priority):
                 return address
-            address.gate.leave()
 
     def _body(self, call: Call, address: Address) -> dict[str, Any]:
         config = self._config
@@ -277,13 +291,17 @@ class OpenAIBackend:
         status = response.status
         if status == 200:
             address.gate.succeeded()
+            address.pace.answered()
             return
-        if status in _OVERLOADED:
+        if status == _LIMITED:
+            address.limited(response.after)
+        elif status in _OVERLOADED:
             address.gate.overloaded()
         message = self._key.hide(_error_message(response.body)) or "no reason given"
         if can_be_retried(status):
             problem = f"{address.url} answered {status}: {message}"
-            raise Unavailable(problem, retry_seconds(response.retry_after))
+            busy = status == _LIMITED or status in _OVERLOADED
+            raise Unavailable(problem, response.after, busy=busy)
         if status in _REFUSED:
             raise CallFailed(message)
         raise BackendDown(self._down_message(address, response))
