@@ -8,7 +8,7 @@ from collections import OrderedDict
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-from sqlalchemy import Connection, Engine, Table, bindparam, delete, func, insert, select
+from sqlalchemy import Connection, Engine, Table, bindparam, delete, func, insert, select, update
 
 from storage import tables
 from storage.summaries import Summaries
@@ -168,6 +168,18 @@ class Writer:
         self._file_checked = time.monotonic()
         if not os.path.exists(str(path)):
             raise FileNotFoundError(f"{path} is gone")
+
+    def store_waiting(self, waiting: str | None) -> None:
+        """Store what the latest session waits for, at once; None: nothing.
+
+        Raises:
+            sqlalchemy.exc.DBAPIError: the transaction failed.
+        """
+        s = tables.sessions
+        latest = select(func.max(s.c.number)).where(s.c.run_id == self.run_id).scalar_subquery()
+        of_session = (s.c.run_id == self.run_id, s.c.number == latest)
+        with self._engine.begin() as connection:
+            connection.execute(update(s).where(*of_session).values(waiting=waiting))
 
     def flush(self, connection: Connection) -> None:
         """Write all queued rows within a transaction of the caller."""

@@ -24,7 +24,7 @@ ALLOWED: dict[str, tuple[str, ...]] = {
     "sandbox.text": (),
     "sandbox.yaml_values": (),
     "sandbox.files": ("storage.errors",),
-    "sandbox.progress": (),
+    "sandbox.progress": ("sandbox.text",),
     "sandbox.concurrency": (),
     "sandbox.doctor": NEUTRAL,
     "sandbox.sources": ("agents", "worlds", "storage.errors"),

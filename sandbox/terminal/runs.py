@@ -28,6 +28,7 @@ def society_view(shown: Society) -> RenderableType:
         plain(f"models: {models}"),
         plain(f"digest {shown.digest or '-'}", "dim"),
     ]
+    lines += [warned(text) for text in shown.warnings]
     if shown.scripted:
         lines.append(Text(SCRIPTED, style="italic"))
     legend = plain(_legend(shown.declaration), "dim")
@@ -100,15 +101,24 @@ def status_table(runs: Sequence[tuple[str, RunState | Unreadable]]) -> Renderabl
     states = table("run", "status", *figures, right=figures)
     for name, state in runs:
         states.add_row(plain(name), *_state(state))
+    parts: list[RenderableType] = [states]
+    for name, state in runs:
+        if isinstance(state, RunState):
+            parts += [plain(f"{name}: {row.words()}", "yellow") for row in state.waiting]
+            parts += [warned(text, f"{name}: ") for text in state.warnings]
     only = runs[0][1] if len(runs) == 1 else None
     if not isinstance(only, RunState):
-        return states
-    parts: list[RenderableType] = [states]
+        return Group(*parts)
     if only.scores:
         parts += [Text(), score_table(only.scores)]
     if only.forms:
         parts += [Text(), form_table(only.forms)]
     return Group(*parts)
+
+
+def warned(text: str, before: str = "") -> Text:
+    """A warning, on lines of its own."""
+    return plain(f"{before}warning: {printable(text)}", "yellow")
 
 
 def score_table(scores: Sequence[ScaleScore]) -> Table:
