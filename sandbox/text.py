@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import sys
+from datetime import datetime
 from pathlib import Path
 
 LONGEST = 60_000
@@ -41,6 +42,13 @@ def duration(seconds: float) -> str:
     if whole < 86400:
         return f"{whole // 3600} h {whole % 3600 // 60:02} min"
     return f"{whole // 86400} d {whole % 86400 // 3600:02} h"
+
+
+def clock_time(seconds: float) -> str:
+    """Format a time, in seconds since 1970, as the local time; with the date if not of today."""
+    then = datetime.fromtimestamp(seconds)
+    is_today = then.date() == datetime.now().date()
+    return then.strftime("%H:%M:%S" if is_today else "%Y-%m-%d %H:%M")
 
 
 def printable(text: object) -> str:

@@ -190,6 +190,18 @@ class Writer:
         finally:
             self._closed = True
 
+    def store_waiting(self, waiting: str | None) -> None:
+        """Store what the latest session waits for, at once; None: nothing.
+
+        Raises:
+            sqlalchemy.exc.DBAPIError: the transaction failed.
+        """
+        s = tables.sessions
+        latest = select(func.max(s.c.number)).where(s.c.run_id == self.run_id).scalar_subquery()
+        of_session = (s.c.run_id == self.run_id, s.c.number == latest)
+        with self._engine.begin() as connection:
+            connection.execute(update(s).where(*of_session).values(waiting=waiting))
+
     def flush(self, connection: Connection) -> None:
         """Write all queued rows within a transaction of the caller."""
         self._write(connection)

@@ -31,7 +31,7 @@ ALLOWED: dict[str, tuple[str, ...]] = {
     "sandbox.text": (),
     "sandbox.yaml_values": (),
     "sandbox.files": ("storage.errors",),
-    "sandbox.progress": (),
+    "sandbox.progress": ("sandbox.text",),
     "sandbox.concurrency": (),
     "sandbox.interrupts": (),
     "sandbox.doctor": NEUTRAL,

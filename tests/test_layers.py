@@ -23,6 +23,7 @@ from sandbox.backends.base import (
 )
 from sandbox.concurrency import Gate
 from sandbox.engine import layers
+from sandbox.engine.health import PROBE, Health
 from sandbox.engine.layers import Answer, Result
 from sandbox.engine.limits import Budget, Limiter, Stopped
 from sandbox.engine.run import create, prepare, resume
@@ -194,8 +195,8 @@ class Flaky:
 
 def _retry(backend: Flaky, limiter: Limiter | None = None, **settings: Any) -> Result:
     limiter = limiter or Limiter(Budget(), Clock())
-    model = ModelSettings(backend="flaky", **settings)
-    answer = layers.retry(backend, model, limiter, random.Random(1))
+    health = Health(backend, ModelSettings(backend="flaky", **settings))
+    answer = layers.retry(health, limiter, random.Random(1))
     return asyncio.run(_await(answer(call())))
 
 
@@ -210,16 +211,24 @@ def test_a_retry_sends_the_same_call() -> None:
     backend = Flaky(Unavailable("busy"), None)
     result = _retry(backend, timeout=0.01)
     assert (result.reply, result.error) == (Reply("hello"), None)
-    assert backend.calls == [call()] * 3
+    assert [one for one in backend.calls if one.name.form != PROBE] == [call()] * 3
     assert result.took >= 10
 
 
 @pytest.mark.usefixtures("short_pauses")
-def test_the_number_of_retries_is_limited() -> None:
-    backend = Flaky(*[Unavailable("busy")] * 9)
-    with pytest.raises(BackendDown, match=r"call 0/0/draft/1/0.0: busy, 3 times"):
-        _retry(backend, retries=2)
-    assert len(backend.calls) == 3
+def test_a_silent_backend_is_waited_for_until_the_patience_ends() -> None:
+    backend = Flaky(*[Unavailable("away")] * 99_999)
+    with pytest.raises(BackendDown, match=r"away; no call was answered for 0 s \(patience: 0 s\)"):
+        _retry(backend, retries=2, patience=0.3)
+    assert backend.calls.count(call()) > 9
+    assert _retry(Flaky(*[Unavailable("away")] * 30), retries=2).reply == Reply("hello")
+
+
+def test_no_patience_stops_at_the_first_failure() -> None:
+    backend = Flaky(Unavailable("away"))
+    with pytest.raises(BackendDown, match="away"):
+        _retry(backend, patience=0)
+    assert backend.calls == [call()]
 
 
 def test_a_refused_call_is_not_retried() -> None:
@@ -233,8 +242,8 @@ def test_a_pause_ends_when_the_run_is_stopped() -> None:
 
     async def main() -> None:
         settings = ModelSettings(backend="flaky")
-        backend = Flaky(Unavailable("busy", after=3600))
-        answer = layers.retry(backend, settings, limiter, random.Random(1))
+        backend = Flaky(Unavailable("busy", after=600))
+        answer = layers.retry(Health(backend, settings), limiter, random.Random(1))
         asyncio.get_running_loop().call_later(0.01, limiter.stop, "interrupted")
         await asyncio.wait_for(answer(call()), 5)
 

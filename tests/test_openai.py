@@ -15,11 +15,20 @@ from conftest import ROOT
 from pydantic import ValidationError
 
 from agents.forms import CallName, FreeText, Rating, Status
-from sandbox.backends.addresses import SPARE_CALLS, AdaptiveGate, Address, choose
-from sandbox.backends.base import BackendDown, Call, CallFailed, Reply, Unavailable
+from sandbox.backends.addresses import (
+    FAILURES_IN_A_ROW,
+    FIRST_REST,
+    FIRST_WIDTH,
+    SPARE_CALLS,
+    AdaptiveGate,
+    Address,
+    choose,
+)
+from sandbox.backends.base import BackendDown, Call, CallFailed, Reply, Resting, Unavailable
 from sandbox.backends.openai import OpenAIBackend, OpenAIConfig
 from sandbox.backends.openai.request import END_OF_THINKING
-from sandbox.backends.retries import retry_seconds
+from sandbox.backends.pace import SLOWEST, Pace
+from sandbox.backends.retries import LONGEST_WAIT, retry_seconds, seconds_asked
 
 KEY = "sk-very-secret-0123456789"
 RATED = "Rating: 5\nReason: because."
@@ -263,7 +272,7 @@ def test_retry_after_is_respected(status):
     server.says(status, f"busy, {KEY}", {"Retry-After": "17"})
     with pytest.raises(Unavailable) as caught:
         ask(server)
-    assert caught.value.after == 17
+    assert 16 < caught.value.after <= 17
     assert str(status) in str(caught.value)
     assert KEY not in str(caught.value)
 
@@ -508,37 +517,105 @@ def test_a_key_with_a_line_break_is_not_shown(monkeypatch):
     assert "sk-" not in str(caught.value)
 
 
-def test_a_dropped_connection_pauses_the_address():
-    async def drop(request):
-        request.transport.abort()
-        return web.Response()
+async def drop(request):
+    request.transport.abort()
+    return web.Response()
 
+
+def test_an_address_rests_after_several_dropped_connections_in_a_row():
     async def main():
         server = Server()
         async with serving(server), started(server) as backend:
             server.handler = drop
-            with pytest.raises(Unavailable):
+            for _ in range(FAILURES_IN_A_ROW):
+                with pytest.raises(Unavailable) as caught:
+                    await backend.answer(call())
+                assert not isinstance(caught.value, Resting)
+            with pytest.raises(Resting, match=r"127\.0\.0\.1") as caught:
                 await backend.answer(call())
-            with pytest.raises(Unavailable, match="cannot be reached") as caught:
-                await backend.answer(call())
-            assert 4 < caught.value.after <= 5
-            assert len(server.asked) == 1
+            assert 0 < caught.value.after <= FIRST_REST
+            assert len(server.asked) == FAILURES_IN_A_ROW
 
     asyncio.run(main())
 
 
-def test_a_reachable_address_replaces_an_unreachable_one():
+def test_a_success_between_dropped_connections_keeps_an_address_in_use():
+    async def main():
+        server = Server()
+        async with serving(server), started(server) as backend:
+            for _ in range(FAILURES_IN_A_ROW):
+                server.handler = drop
+                with pytest.raises(Unavailable):
+                    await backend.answer(call())
+                server.handler = server.rate
+                assert (await backend.answer(call())).text == RATED
+
+    asyncio.run(main())
+
+
+def test_an_answer_ends_a_rest_unless_the_server_asked_for_it():
+    address = Address("http://a/v1", 1)
+    for _ in range(FAILURES_IN_A_ROW):
+        address.failed("gone")
+    assert address.seconds_resting() > 0
+    address.answered()
+    assert address.seconds_resting() == 0
+    address.failed("quota", 600)
+    address.answered()
+    assert 599 < address.seconds_resting() <= 600
+
+
+def test_another_address_is_tried_after_a_failure():
     async def main():
         dead, alive = Server(), Server()
         async with serving(alive), serving(dead) as runner, started(dead, alive) as backend:
             await runner.cleanup()
-            with pytest.raises(Unavailable):
+            with pytest.raises(Unavailable) as caught:
                 await backend.answer(call(episode=0))
+            assert caught.value.after == 0
             for episode in range(4):
                 assert (await backend.answer(call(episode))).text == RATED
         assert len(alive.asked) == 4
 
     asyncio.run(main())
+
+
+def test_a_long_wait_for_one_address_keeps_no_call_from_another():
+    async def main():
+        full, free = Server(), Server()
+        full.says(429, "quota", {"Retry-After": "600"})
+        async with serving(full), serving(free), started(full, free) as backend:
+            with pytest.raises(Unavailable, match="quota") as caught:
+                await backend.answer(call(episode=0))
+            assert caught.value.after == 0
+            assert (await backend.answer(call(episode=0))).text == RATED
+
+    asyncio.run(main())
+
+
+def test_the_time_in_the_queue_of_an_address_is_not_that_of_a_reply():
+    async def main():
+        server = Server()
+
+        async def slow(request):
+            await asyncio.sleep(0.3)
+            return await server.rate(request)
+
+        server.handler = slow
+        async with serving(server), started(server, max_in_flight=1, timeout=1) as backend:
+            await asyncio.gather(*(backend.answer(call()) for _ in range(6)))
+
+    asyncio.run(main())
+
+
+def test_a_reply_that_takes_too_long_is_unavailable():
+    async def hang(request):
+        await asyncio.sleep(30)
+
+    server = Server()
+    server.handler = hang
+    with pytest.raises(Unavailable, match=r"no reply within 0.2 seconds"):
+        ask(server, timeout=0.2)
 
 
 def test_an_episode_stays_at_one_address():
@@ -649,32 +726,109 @@ def test_the_gate_halves_once_a_second_and_grows_back(monkeypatch):
     assert gate.width == 8
 
 
-@pytest.mark.parametrize("status", [429, 503])
+@pytest.mark.parametrize("status", [408, 503, 504, 529])
 def test_an_overloaded_server_gets_fewer_calls(status):
     async def main():
         server = Server()
         async with serving(server), started(server, max_in_flight=8) as backend:
             server.says(status)
-            with pytest.raises(Unavailable):
+            with pytest.raises(Unavailable) as caught:
                 await backend.answer(call())
+            assert caught.value.busy
             assert backend._addresses[0].gate.width == 4
 
     asyncio.run(main())
 
 
-def test_pauses_double_up_to_a_minute(monkeypatch):
+def test_a_server_that_is_not_vllm_gets_few_calls_at_first():
+    async def main():
+        server = Server(owner="someone")
+        async with serving(server), started(server, max_in_flight=99) as backend:
+            gate = backend._addresses[0].gate
+            assert gate.width == FIRST_WIDTH
+            for _ in range(4):
+                await backend.answer(call())
+            assert gate.width == FIRST_WIDTH + 4
+
+    asyncio.run(main())
+
+
+def test_a_rate_limit_is_learned():
+    """A bucket of 5 requests that is filled at 40 a second: few requests are refused."""
+    refused = 0
+
+    async def main():
+        server, tokens, filled = Server(owner="someone"), 5.0, time.monotonic()
+
+        async def limited(request):
+            nonlocal tokens, filled, refused
+            now = time.monotonic()
+            tokens, filled = min(5.0, tokens + 40 * (now - filled)), now
+            if tokens < 1:
+                refused += 1
+                error = {"error": {"message": "Rate limit reached. Please try again in 25ms."}}
+                return web.json_response(error, status=429)
+            tokens -= 1
+            return await server.rate(request)
+
+        async def one(backend):
+            while True:
+                try:
+                    return await backend.answer(call())
+                except Unavailable as error:
+                    await asyncio.sleep(error.after + 0.05)
+
+        server.handler = limited
+        async with serving(server), started(server, constrain="none") as backend:
+            await asyncio.gather(*(one(backend) for _ in range(300)))
+            assert 5 < backend._addresses[0].pace.rate < 60
+        assert len(server.asked) == 300 + refused
+
+    asyncio.run(main())
+    assert 0 < refused < 75
+
+
+def test_a_pace_falls_with_refusals_and_recovers(monkeypatch):
     now = 100.0
     monkeypatch.setattr(time, "monotonic", lambda: now)
-    address, pauses = Address("http://a/v1", 1), []
-    for _ in range(6):
-        address.failed()
-        address.failed()
-        pauses.append(address.seconds_paused())
-        now += pauses[-1]
-    assert pauses == [5, 10, 20, 40, 60, 60]
-    address.reached()
-    address.failed()
-    assert address.seconds_paused() == 5
+    pace = Pace()
+    for _ in range(20):
+        pace.answered()
+        now += 0.1
+    pace.refused()
+    assert pace.rate is None, "one refusal is no limit"
+    for _ in range(5):
+        pace.refused()
+    assert pace.rate == pytest.approx(0.7 * 10, rel=0.1), "refusals within a second are one"
+    first = pace.rate
+    for _ in range(60):
+        now += 1
+        for _ in range(5):
+            pace.refused()
+    assert pace.rate == SLOWEST
+    now += 100
+    for _ in range(9):
+        now += 1
+        pace.answered()
+    assert first < pace.rate <= 10, "it soon does again what the server could do"
+
+
+def test_rests_double_up_to_a_limit(monkeypatch):
+    now = 100.0
+    monkeypatch.setattr(time, "monotonic", lambda: now)
+    address, rests = Address("http://a/v1", 1), []
+    for _ in range(FAILURES_IN_A_ROW - 1):
+        address.failed("gone")
+    for _ in range(5):
+        address.failed("gone")
+        address.failed("gone")
+        rests.append(address.seconds_resting())
+        now += rests[-1]
+    assert rests == [2, 4, 8, 15, 15]
+    address.answered()
+    for _ in range(FAILURES_IN_A_ROW):
+        address.failed("gone")
+    assert address.seconds_resting() == 2
 
 
 def test_a_busy_address_is_avoided():
@@ -690,9 +844,48 @@ def test_retry_after_is_seconds_or_a_date():
     assert retry_seconds("2.5") == 2.5
     assert retry_seconds("Wed, 01 Jan 2025 00:00:30 GMT", now) == 30
     assert retry_seconds("Wed, 01 Jan 2020 00:00:30 GMT", now) == 0
-    assert retry_seconds("1e9") == 600
+    assert retry_seconds("1e9") == LONGEST_WAIT
     for nonsense in (None, "", "soon", "nan", "inf", "1e400", "-3"):
         assert retry_seconds(nonsense) == 0
+
+
+@pytest.mark.parametrize(
+    ("words", "seconds"),
+    [
+        ("Please try again in 333ms.", 0.333),
+        ("Rate limit reached: try again in 1m30s. Visit the site.", 90),
+        ("Retry after 5 seconds", 5),
+        ("please wait 1 minute and 5 seconds", 65),
+        ('"retryDelay": "34s"', 34),
+        ("try again in 2 days", 172_800),
+        ("try again later", 0),
+        ("gpt-4: 10 minutes of audio", 0),
+    ],
+)
+def test_a_wait_in_the_words_of_an_error_is_found(words, seconds):
+    assert seconds_asked({}, words.encode()) == pytest.approx(seconds)
+    assert seconds_asked({"Retry-After": "7"}, words.encode()) == 7
+
+
+@pytest.mark.parametrize(
+    ("reset", "seconds"),
+    [
+        ("1s", 1),
+        ("6m0s", 360),
+        ("20ms", 0.02),
+        ("30", 30),
+        ("2025-01-01T00:00:40Z", 40),
+        ("1735689650", 50),
+        ("1735689650000", 50),
+        ("soon", 0),
+        ("", 0),
+    ],
+)
+def test_a_limit_of_which_nothing_is_left_tells_when_it_is_full_again(reset, seconds):
+    now = datetime(2025, 1, 1, tzinfo=UTC)
+    left, full = "x-ratelimit-remaining-requests", "x-ratelimit-reset-requests"
+    assert seconds_asked({left: "0", full: reset}, b"", now) == pytest.approx(seconds)
+    assert seconds_asked({left: "3", full: reset}, b"", now) == 0
 
 
 @pytest.mark.parametrize(

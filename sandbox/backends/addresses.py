@@ -8,11 +8,24 @@ import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
-from sandbox.backends.base import Unavailable
+from sandbox.backends.base import Resting, Unavailable
+from sandbox.backends.pace import Pace
 from sandbox.concurrency import Gate
 
-FIRST_PAUSE, LONGEST_PAUSE = 5.0, 60.0
-"""First and longest pause of an unreachable address, in seconds; the pause doubles each time."""
+FAILURES_IN_A_ROW = 3
+"""An address rests after this many failures without a success between them."""
+
+FIRST_REST, LONGEST_REST = 2.0, 15.0
+"""The first and the longest rest of an address, in seconds; a rest doubles each time."""
+
+LONG_WAIT = 5.0
+"""An address rests for as long as its server asks, if that is at least this many seconds."""
+
+DOUBT = 1.0
+"""Seconds after a failure in which an address is used only if all others fail or rest too."""
+
+FIRST_WIDTH = 16
+"""Calls in flight to a server that may have a limit, at first; each success admits one more."""
 
 SPARE_CALLS = 8
 """Calls that an address may have on top of twice those of the least busy address."""
@@ -29,14 +42,22 @@ class AdaptiveGate(Gate):
         super().__init__(float(width))
         self._max_width = float(width)
         self._halved = -math.inf
+        self._untried = False
+
+    def begin_narrow(self) -> None:
+        """Begin with `FIRST_WIDTH`; until the first overload, each success admits one more."""
+        self.width = min(self._max_width, float(FIRST_WIDTH))
+        self._untried = True
 
     def succeeded(self) -> None:
         """Report a success: widen the gate a little."""
-        self.width = min(self._max_width, self.width + 1 / self.width)
+        step = 1.0 if self._untried else 1 / self.width
+        self.width = min(self._max_width, self.width + step)
         self.admit()
 
     def overloaded(self) -> None:
         """Report an overload: halve the width, unless that was done within the last second."""
+        self._untried = False
         now = time.monotonic()
         if now - self._halved >= 1:
             self._halved = now
@@ -44,50 +65,101 @@ class AdaptiveGate(Gate):
 
 
 class Address:
-    """One server: its gate, and whether it is paused after a failure.
+    """One server: its limits, and whether it rests after failures.
 
     Attributes:
         url: its base URL.
         gate: limits its calls in flight.
+        pace: limits its requests a second.
+        problem: why it rests, or rested last.
     """
 
     def __init__(self, url: str, max_in_flight: int) -> None:
         self.url = url
         self.gate = AdaptiveGate(max_in_flight)
+        self.pace = Pace()
+        self.problem = ""
         self._available_at = 0.0
-        self._pause = FIRST_PAUSE
+        self._doubted_until = 0.0
+        self._asked_to_rest = False
+        self._rest = FIRST_REST
+        self._failures = 0
 
-    def seconds_paused(self) -> float:
+    def seconds_resting(self) -> float:
         """Return the seconds until it is used again; 0 if it is in use."""
         return max(0.0, self._available_at - time.monotonic())
 
-    def failed(self) -> None:
-        """Report that it is unreachable. Failures during a pause count as the same failure."""
-        if not self.seconds_paused():
-            self._available_at = time.monotonic() + self._pause
-            self._pause = min(LONGEST_PAUSE, 2 * self._pause)
+    def is_doubted(self) -> bool:
+        """Whether it has just failed to answer."""
+        return time.monotonic() < self._doubted_until
 
-    def reached(self) -> None:
-        """Report that it answered."""
-        self._pause = FIRST_PAUSE
+    async def enter(self, priority: int) -> bool:
+        """Wait until a request may be sent; false if the address has begun to rest meanwhile."""
+        await self.gate.enter(priority)
+        try:
+            await self.pace.turn()
+        except asyncio.CancelledError:
+            self.gate.leave()
+            raise
+        if self.seconds_resting():
+            self.gate.leave()
+            return False
+        return True
 
     @asynccontextmanager
-    async def request(self) -> AsyncIterator[None]:
-        """Leave the gate after a request, and record overloads and failures."""
-        import aiohttp  # here, since it takes long to import
+    async def request(self, timeout: float | None) -> AsyncIterator[None]:
+        """Leave the gate after a request.
 
+        Raises:
+            Unavailable: there is no reply within `timeout` seconds.
+        """
+        limit = asyncio.timeout(timeout)
         try:
-            yield
-        except asyncio.CancelledError:  # mostly the timeout of the call
+            async with limit:
+                yield
+        except TimeoutError:
             self.gate.overloaded()
-            raise
-        except (aiohttp.ClientError, OSError) as error:
-            if isinstance(error, TimeoutError):
-                self.gate.overloaded()
-            self.failed()
-            raise
+            if not limit.expired():
+                raise
+            raise Unavailable(f"{self.url}: no reply within {timeout:g} seconds") from None
         finally:
             self.gate.leave()
+
+    def answered(self) -> None:
+        """Report that it answered: it no longer rests, unless it asked for that."""
+        self._failures = 0
+        self._doubted_until = 0.0
+        self._rest = FIRST_REST
+        if not self._asked_to_rest:
+            self._available_at = 0.0
+
+    def limited(self, after: float) -> None:
+        """Report that it refused a request for its rate, and in how many seconds it takes one."""
+        self.pace.refused()
+        if after < LONG_WAIT:
+            self.pace.hold(after)
+
+    def failed(self, problem: str, after: float = 0.0) -> None:
+        """Report that it did not answer a request; several in a row let it rest.
+
+        Failures during a rest count as part of the failure that began it.
+
+        Args:
+            problem: what happened, for those who wait.
+            after: the seconds to wait that the server asks for.
+        """
+        self._failures += 1
+        self._doubted_until = time.monotonic() + DOUBT
+        if after >= LONG_WAIT:
+            self._begin_rest(problem, max(after, self.seconds_resting()), asked=True)
+        elif self._failures >= FAILURES_IN_A_ROW and not self.seconds_resting():
+            self._begin_rest(problem, max(after, self._rest), asked=False)
+            self._rest = min(LONGEST_REST, 2 * self._rest)
+
+    def _begin_rest(self, problem: str, seconds: float, *, asked: bool) -> None:
+        self.problem = problem
+        self._available_at = time.monotonic() + seconds
+        self._asked_to_rest = asked
 
 
 def choose(addresses: list[Address], episode: int) -> Address:
@@ -98,16 +170,23 @@ def choose(addresses: list[Address], episode: int) -> Address:
         episode: the number of the call's episode.
 
     Raises:
-        Unavailable: all addresses are paused.
+        Resting: all addresses rest.
     """
     first = episode % len(addresses)
     available = [
-        address for address in addresses[first:] + addresses[:first] if not address.seconds_paused()
+        address
+        for address in addresses[first:] + addresses[:first]
+        if not address.seconds_resting()
     ]
     if not available:
-        pause = min(address.seconds_paused() for address in addresses)
-        names = ", ".join(address.url for address in addresses)
-        raise Unavailable(f"{names} cannot be reached", pause)
+        problems = "; ".join(dict.fromkeys(address.problem for address in addresses))
+        raise Resting(problems, seconds_until_free(addresses))
+    available = [address for address in available if not address.is_doubted()] or available
     least_busy = min(available, key=lambda address: address.gate.load())
     overloaded = available[0].gate.load() > 2 * least_busy.gate.load() + SPARE_CALLS
     return least_busy if overloaded else available[0]
+
+
+def seconds_until_free(addresses: list[Address]) -> float:
+    """Return the seconds until the first of some addresses is in use again."""
+    return min(address.seconds_resting() for address in addresses)

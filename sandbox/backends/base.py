@@ -26,18 +26,21 @@ class ModelSettings(BaseModel):
         max_tokens: limit of a reply in free text; other reply shapes have their own limits.
         temperature: sampling temperature; 0 is greedy.
         timeout: seconds that a reply may take; null for no limit.
-        retries: number of retries of a call without a reply before the run stops.
+        retries: how often a call that fails while others are answered is repeated before it
+            becomes a failed call.
+        patience: seconds that a run waits for a backend that answers nothing before it stops.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
-    transport: ClassVar[tuple[str, ...]] = ("timeout", "retries")
+    transport: ClassVar[tuple[str, ...]] = ("timeout", "retries", "patience")
 
     backend: str
     max_tokens: int = Field(default=512, ge=1)
     temperature: float = Field(default=1.0, ge=0, le=2)
     timeout: float | None = Field(default=None, gt=0)
     retries: int = Field(default=5, ge=0, le=100)
+    patience: float = Field(default=900.0, ge=0)
 
     def check(self) -> None:
         """Check what can be checked before the backend starts, such as a model's folder.
@@ -157,11 +160,17 @@ class Unavailable(Exception):
 
     Attributes:
         after: the least seconds to wait, if the server asked for a pause.
+        busy: the server has too much to do, which says nothing about this call.
     """
 
-    def __init__(self, problem: str, after: float = 0.0) -> None:
+    def __init__(self, problem: str, after: float = 0.0, *, busy: bool = False) -> None:
         super().__init__(problem)
         self.after = after
+        self.busy = busy
+
+
+class Resting(Unavailable):
+    """The call was not sent, since every address rests: this is no attempt."""
 
 
 class BackendDown(Exception):
@@ -169,7 +178,11 @@ class BackendDown(Exception):
 
 
 class Backend(Protocol):
-    """Answers calls. Slow work, such as loading a model, belongs in `start`."""
+    """Answers calls. Slow work, such as loading a model, belongs in `start`.
+
+    A backend with a true attribute `keeps_timeout` limits the time of a reply itself, so that the
+    time which a call waits in the backend's own queue does not count.
+    """
 
     @property
     def model(self) -> str:

@@ -33,7 +33,7 @@ from sandbox.backends.engine_log import EngineLog, with_progress
 from sandbox.backends.openai.client import Client
 from sandbox.backends.openai.config import ServerSettings, address_of, endpoint
 from sandbox.backends.openai.response import error_message, parse_body
-from sandbox.backends.retries import can_be_retried, pause, retry_seconds
+from sandbox.backends.retries import can_be_retried, pause, seconds_asked
 from sandbox.backends.vllm import embed_texts
 from sandbox.backends.vllm_config import VllmConfig
 from sandbox.interrupts import run_coroutine
@@ -50,6 +50,9 @@ REQUESTS = 4
 
 TRIES = 6
 """Attempts of a request before it counts as failed."""
+
+LONGEST_PAUSE = 600.0
+"""The longest pause that a server's request for one is granted, in seconds."""
 
 FIRST_PAUSE = 0.5
 """Seconds between the first two attempts; later pauses are longer."""
@@ -326,7 +329,7 @@ class OpenAIEmbedder(_ModelEmbedder):
                 problem = f"answered {response.status}: {message}"
                 if not can_be_retried(response.status):
                     break
-                wait = retry_seconds(response.headers.get("Retry-After"))
+                wait = min(LONGEST_PAUSE, seconds_asked(response.headers, response.body))
             if attempt < TRIES:
                 await asyncio.sleep(max(wait, pause(attempt, _JITTER, FIRST_PAUSE)))
         raise InputError(

@@ -186,11 +186,16 @@ class Caller:
                 "distance": past and past.distance,
             },
         )
-        self._count(status, reply)
+        self._count(name.form, status, reply, result.error or text or "")
         return Answered(parsed, call_id)
 
-    def _count(self, status: Status, reply: Reply) -> None:
-        counts = self.counts
+    def _count(self, form: str, status: Status, reply: Reply, example: str) -> None:
+        counts, of_form = self.counts, self.counts.forms[form]
+        of_form.calls += 1
+        if status is Status.FAILED or status in UNPARSED:
+            of_form.failed += status is Status.FAILED
+            of_form.unparsed += status in UNPARSED
+            of_form.example = example
         counts.calls += 1
         counts.failed += status is Status.FAILED
         counts.unparsed += status in UNPARSED

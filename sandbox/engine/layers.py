@@ -19,6 +19,7 @@ it again.
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Awaitable, Callable, Sequence
 from random import Random
 from typing import Any, NamedTuple
@@ -30,15 +31,16 @@ from sandbox.backends.base import (
     BackendDown,
     Call,
     CallFailed,
-    ModelSettings,
     Reply,
+    Resting,
     Unavailable,
 )
 from sandbox.backends.retries import pause
 from sandbox.concurrency import Gate
+from sandbox.engine.health import Health, Refusals, Trouble
 from sandbox.engine.journal import Journal
 from sandbox.engine.limits import Limiter
-from sandbox.progress import Counts
+from sandbox.progress import Counts, Wait
 from storage.errors import InputError
 from storage.reader import Journalled
 
@@ -69,8 +71,7 @@ Layer = Callable[[Answer], Answer]
 
 
 def layered(
-    backend: Backend,
-    settings: ModelSettings,
+    health: Health,
     journal: Journal,
     delete: Callable[[int], None],
     gate: Gate,
@@ -78,13 +79,12 @@ def layered(
     jitter: Random,
     layers: Sequence[Layer] = (),
 ) -> Answer:
-    """Wrap a backend in all layers, outermost first.
+    """Wrap the backend of a role in all layers, outermost first.
 
     The budget is checked after a call has passed the gate, since it may be spent by then.
 
     Args:
-        backend: answers the calls.
-        settings: the backend's timeout and number of retries.
+        health: the backend with its settings; roles that share these share it.
         journal: the calls of earlier sessions.
         delete: deletes a call from the journal, by its row.
         gate: limits the calls in flight.
@@ -104,7 +104,7 @@ def layered(
                 counts,
                 budget(
                     limiter,
-                    retry(backend, settings, limiter, jitter),
+                    retry(health, limiter, jitter),
                 ),
             ),
         ),
@@ -195,7 +195,7 @@ async def _backend_reply(backend: Backend, call: Call, timeout: float | None) ->
     """The reply of a backend, whose code may be a user's own and raise or return anything.
 
     Raises:
-        TimeoutError: there is none within `timeout` seconds.
+        Unavailable: there is none for now, or within `timeout` seconds.
         CallFailed: it raised an exception that backends do not raise, or returned no reply.
     """
     try:
@@ -204,8 +204,11 @@ async def _backend_reply(backend: Backend, call: Call, timeout: float | None) ->
         else:
             async with asyncio.timeout(timeout):
                 reply = await backend.answer(call)
-    except (Unavailable, CallFailed, BackendDown, InputError, TimeoutError):
+    except (Unavailable, CallFailed, BackendDown, InputError):
         raise
+    except TimeoutError:
+        within = "" if timeout is None else f" within {timeout:g} seconds"
+        raise Unavailable(f"no reply{within}") from None
     except Exception as error:
         raise CallFailed(f"the backend raised {exception_line(error)}") from error
     if not isinstance(reply, Reply):
@@ -215,29 +218,60 @@ async def _backend_reply(backend: Backend, call: Call, timeout: float | None) ->
     return reply
 
 
-def retry(backend: Backend, settings: ModelSettings, limiter: Limiter, jitter: Random) -> Answer:
-    """Send a call to the backend; retry with the same seed while the backend is unavailable.
+def retry(health: Health, limiter: Limiter, jitter: Random) -> Answer:
+    """Send a call to the backend; send it again, with the same seed, until it is answered.
 
-    Raises BackendDown after `settings.retries` retries, and Stopped during a pause.
+    A call that the backend cannot answer, though it answers others, becomes a failed call; see
+    `sandbox.engine.health`.
+
+    Raises BackendDown if the backend is silent for longer than its `patience`, or refuses one
+    call after the other; and Stopped during a pause.
     """
-    clock, timeout, tries = limiter.clock, settings.timeout, settings.retries + 1
+    backend, clock, waits = health.backend, limiter.clock, limiter.counts.waits
+    timeout = None if getattr(backend, "keeps_timeout", False) else health.settings.timeout
+    refusals = Refusals(backend.model)
 
     async def sent(call: Call) -> Result:
-        started = clock.milliseconds()
-        for attempt in range(1, tries + 1):
+        started, trouble = clock.milliseconds(), Trouble(health.answers)
+
+        def failed(reason: str) -> Result:
+            return Result(None, reason, started, clock.milliseconds() - started)
+
+        while True:
             try:
                 reply = await _backend_reply(backend, call, timeout)
             except Unavailable as error:
-                problem, wait = str(error), error.after
-            except TimeoutError:
-                problem, wait = f"no reply within {timeout:g} seconds", 0.0
+                if await health.failed(call, trouble, error):
+                    return failed(f"{error}, {trouble.failures} times, while others were answered")
+                problem, seconds = str(error), _pause(error, trouble, health, jitter)
             except CallFailed as failure:
-                took = clock.milliseconds() - started
-                return Result(None, str(failure) or "failed", started, took)
+                refusals.refused(str(failure))
+                return failed(str(failure) or "failed")
             else:
+                health.answered(trouble.failures)
+                refusals.answered()
                 return Result(reply, None, started, clock.milliseconds() - started)
-            if attempt < tries:
-                await limiter.pause(max(wait, pause(attempt, jitter)))
-        raise BackendDown(f"call {call.name}: {problem}, {tries} times")
+            waits[call.name] = Wait(problem, time.time(), seconds)
+            try:
+                await limiter.pause(seconds)
+            finally:
+                del waits[call.name]
 
     return sent
+
+
+def _pause(error: Unavailable, trouble: Trouble, health: Health, jitter: Random) -> float:
+    """The seconds until a call is sent again; a last time when the patience ends."""
+    if isinstance(error, Resting):
+        return error.after + jitter.uniform(0, _SPREAD)
+    answers_others = trouble.seen == health.answers
+    attempt = min(trouble.failures, _ALIVE) if error.busy or answers_others else trouble.failures
+    return max(error.after, min(pause(attempt, jitter), health.seconds_left()))
+
+
+_SPREAD = 0.25
+"""Calls that wait for a resting address are sent again within this many seconds of its rest."""
+
+_ALIVE = 4
+"""The pause of a call doubles until this attempt while its backend answers others, or is busy; the
+limits of the server's address do the rest."""

@@ -6,13 +6,16 @@ import asyncio
 import gc
 import random
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 
-from sandbox.backends.base import Backend
+from sqlalchemy.exc import DBAPIError
+
+from sandbox.backends.base import Backend, ModelSettings
 from sandbox.concurrency import Gate
 from sandbox.config import Config
 from sandbox.engine.calls import Caller, RoleModel
 from sandbox.engine.episode import PlayedEpisode
+from sandbox.engine.health import Health
 from sandbox.engine.journal import Journal
 from sandbox.engine.layers import Layer, layered
 from sandbox.engine.limits import UNLIMITED, Budget, Limiter, Stopped
@@ -22,10 +25,12 @@ from sandbox.engine.society import Society
 from sandbox.engine.state import RunState, read_state
 from sandbox.engine.stopping import pareto_rule
 from sandbox.engine.world_faults import checked, reported
-from sandbox.progress import Clock, Progress
+from sandbox.progress import Clock, Progress, waiting_json
 from storage.reader import Reader
 from storage.writer import Writer
 from worlds.base import Meeting
+
+_TELL_SECONDS = 2.0
 
 
 @contextmanager
@@ -131,11 +136,17 @@ class Runner:
     def _make_caller(self, journal: Journal, layers: Sequence[Layer]) -> Caller:
         gate = Gate(self.config.schedule.max_in_flight)
         jitter = random.Random(self.config.seed)
+        shared: dict[tuple[int, str], Health] = {}
+
+        def health(role: str, settings: ModelSettings) -> Health:
+            backend = self.backends[role]
+            key = (id(backend), settings.model_dump_json())
+            return shared.setdefault(key, Health(backend, settings))
+
         models = {
             role: RoleModel(
                 layered(
-                    self.backends[role],
-                    settings,
+                    health(role, settings),
                     journal,
                     self._writer.delete_call,
                     gate,
@@ -207,6 +218,7 @@ class Runner:
             asyncio.CancelledError: the caller cancelled it.
         """
         self._working = True
+        telling = asyncio.create_task(self._tell_waiting())
         try:
             with _rare_garbage_collection():
                 self._start_ready_episodes()
@@ -216,7 +228,26 @@ class Runner:
                     await self._wait_for_progress()
                     self._start_ready_episodes()
         finally:
+            telling.cancel()
             await self._cancel()
+            await asyncio.gather(telling, return_exceptions=True)
+
+    async def _tell_waiting(self) -> None:
+        """Store every few seconds what the session waits for, for those who look at the run."""
+        told = None
+        try:
+            while not self._caller.journal.copy:
+                await asyncio.sleep(_TELL_SECONDS)
+                waiting = waiting_json(self._limiter.counts.waiting())
+                if waiting != told:
+                    self._writer.store_waiting(waiting)
+                    told = waiting
+        except DBAPIError:
+            pass  # the next commit of a call reports that the database cannot be written
+        finally:
+            if told is not None:
+                with suppress(DBAPIError):
+                    self._writer.store_waiting(None)
 
     def _start_ready_episodes(self) -> None:
         while not self._limiter.stopping and len(self._tasks) < 2 * self._max_in_flight:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 
@@ -15,7 +16,8 @@ class ParetoRule:
 
     After Liu et al. (arXiv 2305.16960), who multiply alignment and engagement: at Pareto optimality
     neither gains without the other losing. The means are those of the last rated stage in a round,
-    over the ratings that could be parsed. The ratings of round r decide whether round r + 2 is
+    over the ratings that could be parsed; a round in which one of the scales has no rating is
+    neither a rise nor the lack of one. The ratings of round r decide whether round r + 2 is
     played: so a round can start while the observer still rates the previous one, and every
     schedule stops at the same round.
 
@@ -58,11 +60,11 @@ class ParetoRule:
             self._next += 1
 
     def _evaluate(self, round: int) -> None:
-        product = 1.0
         scores: Mapping[str, list[float]] = self._scores.pop(round, {})
-        for total, count in scores.values():
-            product *= total / count
-        if scores and product > self._best:
+        if any(name not in scores or not scores[name][1] for name in self.names):
+            return
+        product = math.prod(total / count for total, count in scores.values())
+        if product > self._best:
             self._best = product
             self._rounds_without_rise = 0
         else:

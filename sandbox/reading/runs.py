@@ -12,7 +12,9 @@ from typing import Any
 import yaml
 from sqlalchemy import URL, Engine, func, select
 
+from agents.forms import UNPARSED, Status
 from agents.scale import Better, Declaration, Scale
+from sandbox.progress import Waiting, mostly_missing, parse_waiting, warning
 from sandbox.reading.declaration import declaration_of
 from sandbox.reading.metrics import (
     EPISODE,
@@ -27,7 +29,7 @@ from storage import database, tables
 from storage.copying import forked_from
 from storage.database import Address, address_of
 from storage.model_names import model_usage
-from storage.reader import Reader
+from storage.reader import Reader, join_texts, parse_text_list
 from storage.secrets import hide_values
 
 
@@ -70,6 +72,7 @@ class Outcome(Record):
         digest: of a finished run.
         seconds: of work in all sessions.
         inputs: a line about each input file; empty for runs of older versions.
+        warnings: about prompt templates most of whose replies are missing.
     """
 
     run: str
@@ -91,6 +94,7 @@ class Outcome(Record):
     seconds: float
     inputs: list[str]
     message: str | None = None
+    warnings: Sequence[str] = ()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -120,8 +124,10 @@ class RunState(Outcome):
     Attributes:
         episodes_total: the number of episodes that it will have.
         scores: a score for each scale, the main one first; empty before a round is complete.
+        waiting: what calls wait for, while it is played.
     """
 
+    waiting: list[Waiting]
     episodes_total: int
     scores: list[ScaleScore]
 
@@ -175,7 +181,7 @@ class Overview(RunState):
     @property
     def mark(self) -> str:
         """A text that changes whenever the run has progressed."""
-        return f"{self.status} {self.episodes} {self.calls}"
+        return f"{self.status} {self.episodes} {self.calls} {self.waiting or ''}".strip()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -187,6 +193,7 @@ class Society(Record):
         models: the names of the models by role.
         rounds: see `RoundScores`.
         forms: see `FormCalls`.
+        warnings: about prompt templates most of whose replies are missing.
         declaration: the stages and scales that it records.
     """
 
@@ -201,6 +208,7 @@ class Society(Record):
     models: Mapping[str, str]
     rounds: list[RoundScores]
     forms: list[FormCalls]
+    warnings: Sequence[str]
     declaration: Declaration = field(metadata=PAGES_ONLY)
 
     @property
@@ -251,7 +259,7 @@ class About(Record):
 
 def society(reader: Reader) -> Society:
     """Status, models and agents of a run, scores by round, and calls by prompt template."""
-    run, m = reader.run, tables.models
+    run, m, forms = reader.run, tables.models, calls_by_form(reader)
     models = select(m.c.role, m.c.name).where(m.c.run_id == run.id)
     return Society(
         run=run.name,
@@ -264,7 +272,8 @@ def society(reader: Reader) -> Society:
         agents=labels(reader),
         models={row.role: row.name for row in reader.rows(models)},
         rounds=scores_by_round(reader),
-        forms=calls_by_form(reader),
+        forms=forms,
+        warnings=warnings(reader, forms),
         declaration=declaration_of(reader),
     )
 
@@ -301,17 +310,57 @@ def _figures(reader: Reader, address: Address) -> dict[str, Any]:
         "seconds": round(worked(reader), 3),
         "inputs": json.loads(run.inputs or "[]"),
         "message": run.message,
+        "warnings": warnings(reader, forms),
     }
 
 
 def _state(reader: Reader, address: Address) -> dict[str, Any]:
+    status = status_now(reader, address.url)
     return {
         **_figures(reader, address),
-        "status": status_now(reader, address.url),
+        "status": status,
+        "waiting": _waiting(reader) if status == "running" else [],
         "calls_replayed": 0,
         "episodes_total": reader.run.rounds * reader.run.per_round,
         "scores": _scores(reader),
     }
+
+
+def _waiting(reader: Reader) -> list[Waiting]:
+    """What the calls of the latest session wait for."""
+    s = tables.sessions
+    query = select(s.c.waiting).where(s.c.run_id == reader.run.id)
+    return parse_waiting(reader.scalar(query.order_by(s.c.number.desc()).limit(1)))
+
+
+def warnings(reader: Reader, forms: Sequence[FormCalls]) -> list[str]:
+    """Warn about each prompt template most of whose replies are missing, with an example."""
+    return [
+        warning(form.form, form.calls, form.failed, form.unparsed, _example(reader, form))
+        for form in forms
+        if mostly_missing(form.calls, form.failed + form.unparsed)
+    ]
+
+
+def _example(reader: Reader, form: FormCalls) -> str:
+    """The latest error of a prompt template, or its latest reply that could not be parsed."""
+    c, f = tables.calls, tables.forms
+    failed = form.failed >= form.unparsed
+    statuses = [Status.FAILED] if failed else list(UNPARSED)
+    query = (
+        select(c.c.error, c.c.reply)
+        .join(f, f.c.id == c.c.form_id)
+        .where(
+            reader.belongs_to_run(c.c.id),
+            f.c.run_id == reader.run.id,
+            f.c.name == form.form,
+            c.c.status.in_([status.value for status in statuses]),
+        )
+    )
+    row = reader.first(query.order_by(c.c.id.desc()).limit(1))
+    if row is None or failed or row.reply is None:
+        return "" if row is None else row.error or ""
+    return join_texts(row.reply, reader.texts(parse_text_list(row.reply)))
 
 
 def _episodes(reader: Reader) -> dict[str, int]:

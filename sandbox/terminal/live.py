@@ -15,7 +15,7 @@ from rich.table import Table
 from rich.text import Text
 
 from sandbox.progress import Progress
-from sandbox.text import duration
+from sandbox.text import duration, printable
 
 _PLAIN_SECONDS = 5.0
 
@@ -27,6 +27,7 @@ class Rates:
         self.progress = progress
         self._started = time.monotonic()
         self._episodes = progress.episodes
+        self._warned: set[str] = set()
 
     def _per_second(self, count: int) -> float:
         return count / max(1e-6, time.monotonic() - self._started)
@@ -65,6 +66,17 @@ class Rates:
             parts.append(f"remaining {duration(left)}")
         return parts
 
+    def waits(self) -> list[str]:
+        """What calls wait for, a line for each reason."""
+        return [printable(row.words()) for row in self.progress.counts.waiting()[:3]]
+
+    def new_warnings(self) -> list[str]:
+        """The warnings that have not been returned before."""
+        found = self.progress.counts.warnings()
+        new = [f"warning: {printable(found[name])}" for name in found if name not in self._warned]
+        self._warned.update(found)
+        return new
+
     def _left(self) -> float | None:
         done = self.progress.episodes - self._episodes
         rate = self._per_second(done)
@@ -81,6 +93,7 @@ class Display:
         self._stop = threading.Event()
         self._thread: threading.Thread | None = None
         self._rates: Rates | None = None
+        self._warnings: list[str] = []
 
     @property
     def shown(self) -> bool:
@@ -107,6 +120,7 @@ class Display:
     def _picture(self) -> Group:
         assert self._rates is not None
         progress = self._rates.progress
+        self._warnings += self._rates.new_warnings()
         head = Table.grid(padding=(0, 1))
         head.add_row(
             Text(progress.run, style="bold"),
@@ -117,12 +131,14 @@ class Display:
             Text("   ".join(part), style="dim")
             for part in (self._rates.work(), self._rates.state())
         ]
+        lines += [Text(line, style="yellow") for line in (*self._warnings, *self._rates.waits())]
         return Group(head, *lines)
 
     def _lines(self) -> None:
         assert self._rates is not None
         while not self._stop.wait(_PLAIN_SECONDS):
-            print(self._rates.words(), file=sys.stderr, flush=True)
+            lines = [self._rates.words(), *self._rates.waits(), *self._rates.new_warnings()]
+            print("\n".join(lines), file=sys.stderr, flush=True)
 
     def __exit__(
         self,
@@ -136,4 +152,5 @@ class Display:
         elif self._rates is not None and not self._quiet:
             if self._thread is not None:
                 self._thread.join()
-            print(self._rates.words(), file=sys.stderr, flush=True)
+            lines = [self._rates.words(), *self._rates.new_warnings()]
+            print("\n".join(lines), file=sys.stderr, flush=True)

@@ -29,6 +29,7 @@ def society_view(shown: Society) -> RenderableType:
         plain(f"models: {models}"),
         plain(f"digest {shown.digest or '-'}", "dim"),
     ]
+    lines += [warned(text) for text in shown.warnings]
     if shown.scripted:
         lines.append(Text(SCRIPTED, style="italic"))
     legend = plain(_legend(shown.declaration), "dim")
@@ -101,10 +102,14 @@ def status_table(runs: Sequence[tuple[str, RunState | Unreadable]]) -> Renderabl
     states = table("run", "status", *figures, right=figures)
     for name, state in runs:
         states.add_row(plain(name), *_state(state))
+    parts: list[RenderableType] = [states]
+    for name, state in runs:
+        if isinstance(state, RunState):
+            parts += [plain(f"{name}: {row.words()}", "yellow") for row in state.waiting]
+            parts += [warned(text, f"{name}: ") for text in state.warnings]
     only = runs[0][1] if len(runs) == 1 else None
     if not isinstance(only, RunState):
-        return states
-    parts: list[RenderableType] = [states]
+        return Group(*parts)
     if only.scores:
         parts += [Text(), score_table(only.scores)]
     if only.forms:
@@ -127,6 +132,11 @@ def session_table(sessions: Sequence[Session]) -> Table:
             plain("; ".join(one.changed)),
         )
     return rows
+
+
+def warned(text: str, before: str = "") -> Text:
+    """A warning, on lines of its own."""
+    return plain(f"{before}warning: {printable(text)}", "yellow")
 
 
 def score_table(scores: Sequence[ScaleScore]) -> Table:

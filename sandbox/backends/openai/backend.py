@@ -14,7 +14,7 @@ from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 from agents.forms import Rating
-from sandbox.backends.addresses import Address, choose
+from sandbox.backends.addresses import Address, choose, seconds_until_free
 from sandbox.backends.base import BackendDown, Call, CallFailed, Reply, Unavailable
 from sandbox.backends.expected_rating import expected_rating
 from sandbox.backends.openai.client import MOST_RAW, Client, Response, where_to
@@ -48,7 +48,7 @@ from sandbox.backends.openai.response import (
     understand,
     usage_of,
 )
-from sandbox.backends.retries import can_be_retried, retry_seconds
+from sandbox.backends.retries import can_be_retried, seconds_asked
 
 START_SECONDS = 30.0
 """Timeout of listing the models of an address, in seconds."""
@@ -59,7 +59,8 @@ PROBE_SECONDS = 120.0
 _PROBE_ATTEMPTS = 3
 _LONGEST_PROBE_PAUSE = 10.0
 _MOST_LESSONS = 10  # refusals of one call that may teach something
-_OVERLOADED = frozenset((408, 429, 503, 504))
+_LIMITED = 429  # too many requests
+_OVERLOADED = frozenset((408, 503, 504, 529))
 _PROBED = (Constraint.VLLM, Constraint.SGLANG, Constraint.JSON_SCHEMA)
 
 _NO_MODEL = re.compile(
@@ -81,6 +82,8 @@ class _Answered(NamedTuple):
 
 class OpenAIBackend:
     """Answers calls with one or more servers."""
+
+    keeps_timeout = True
 
     def __init__(self, config: OpenAIConfig) -> None:
         self._config = config
@@ -122,6 +125,8 @@ class OpenAIBackend:
         listed = await self.list_models(address)
         habits, constrain = self._habits[address.url], self._config.constrain
         habits.priority = listed is not None and "vllm" in listed.owners.values()
+        if constrain != "vllm" and not habits.priority:
+            address.gate.begin_narrow()
         if constrain != "auto":
             habits.constraint = Constraint(constrain)
         known = [] if listed is None else [BY_OWNER.get(one) for one in listed.owners.values()]
@@ -221,7 +226,7 @@ class OpenAIBackend:
 
         It raises what `answer` raises.
         """
-        return await self._ask(call, address, fixed=True)
+        return self._reply(call, address, await self._sent(call, address, fixed=True))
 
     async def answer(self, call: Call) -> Reply:
         """Answer one call.
@@ -232,32 +237,34 @@ class OpenAIBackend:
             BackendDown: the server refuses the key, or does not have the model.
         """
         address = await self._enter(call)
-        return await self._ask(call, address, fixed=self._config.constrain != "auto", inside=True)
+        try:
+            async with address.request(self._config.timeout):
+                answered = await self._sent(call, address, self._config.constrain != "auto")
+            self._adapt(address, answered.response)
+            reply = self._reply(call, address, answered)
+        except Unavailable as error:
+            address.failed(str(error), error.after)
+            error.after = seconds_until_free(self._addresses)
+            raise
+        except CallFailed:
+            address.answered()
+            raise
+        address.answered()
+        return reply
 
-    async def _ask(self, call: Call, address: Address, fixed: bool, inside: bool = False) -> Reply:
-        """Send a call to an address, and read its reply.
+    async def _sent(self, call: Call, address: Address, fixed: bool) -> _Answered:
+        """Send a call to an address; see `_send`.
 
-        Args:
-            call: the call.
-            address: where it goes.
-            fixed: whether it must be constrained as it is now.
-            inside: whether the gate of the address admitted it.
+        Raises:
+            Unavailable: there is no response.
         """
         import aiohttp
 
         try:
-            if inside:
-                async with address.request():
-                    answered = await self._send(call, address, fixed)
-            else:
-                answered = await self._send(call, address, fixed)
+            return await self._send(call, address, fixed)
         except (aiohttp.ClientError, OSError) as error:
             problem = self._client.unreachable(error, address.url)
             raise Unavailable(f"{address.url}: {problem}") from None
-        if inside:
-            address.reached()
-        self._check_status(address, answered.response, answered.content, inside)
-        return self._reply(call, address, answered)
 
     async def _send(self, call: Call, address: Address, fixed: bool) -> _Answered:
         """Send a call; send it again without what the server refuses."""
@@ -284,26 +291,29 @@ class OpenAIBackend:
         """Choose an address, and wait until its gate admits the call."""
         while True:
             address = choose(self._addresses, call.name.episode)
-            await address.gate.enter(call.priority)
-            if not address.seconds_paused():
+            if await address.enter(call.priority):
                 return address
-            address.gate.leave()
 
-    def _check_status(
-        self, address: Address, response: Response, content: Content, counted: bool
-    ) -> None:
-        """Raise the error that a status stands for; adapt the gate of the address."""
+    def _adapt(self, address: Address, response: Response) -> None:
+        """Adapt the limits of an address to the status of a response."""
+        if response.status == 200:
+            address.gate.succeeded()
+            address.pace.answered()
+        elif response.status == _LIMITED:
+            address.limited(seconds_asked(response.headers, response.body))
+        elif response.status in _OVERLOADED:
+            address.gate.overloaded()
+
+    def _check_status(self, address: Address, response: Response, content: Content) -> None:
+        """Raise the error that a status stands for."""
         status = response.status
         if status == 200:
-            if counted:
-                address.gate.succeeded()
             return
-        if status in _OVERLOADED and counted:
-            address.gate.overloaded()
         message = self._message(content, response)
         if can_be_retried(status):
             problem = f"{address.url} answered {status}: {message}"
-            raise Unavailable(problem, retry_seconds(response.headers.get("Retry-After")))
+            busy = status == _LIMITED or status in _OVERLOADED
+            raise Unavailable(problem, seconds_asked(response.headers, response.body), busy=busy)
         if status in REFUSED and not _NO_MODEL.search(message):
             raise CallFailed(message)
         raise BackendDown(self._down_message(address, response))
@@ -331,6 +341,7 @@ class OpenAIBackend:
 
     def _reply(self, call: Call, address: Address, answered: _Answered) -> Reply:
         """Read a reply; keep the response where it is not wholly understood."""
+        self._check_status(address, answered.response, answered.content)
         content = self._choices(address, answered)
         said = understand(content)
         if said.reason in ABORTED:
