@@ -18,6 +18,8 @@ from typing import Any, Generic, NamedTuple, Protocol, TypeVar
 from jinja2 import StrictUndefined, TemplateError
 from jinja2.sandbox import SandboxedEnvironment
 
+from agents import lenient
+from agents.markup import without_thoughts
 from agents.scale import Scale
 
 T = TypeVar("T")
@@ -31,6 +33,7 @@ class Status(StrEnum):
     """The parse status of a reply."""
 
     OK = "ok"
+    LENIENT = "lenient"  # read, but not in the form asked: see `agents.lenient`
     CUT = "cut"  # truncated by the token limit
     EMPTY = "empty"  # no text
     UNREADABLE = "unreadable"  # unparseable: not in the form's shape
@@ -39,6 +42,9 @@ class Status(StrEnum):
 
 UNPARSED = (Status.UNREADABLE, Status.EMPTY, Status.CUT)
 """The statuses of replies that cannot be used."""
+
+READ = (Status.OK, Status.LENIENT)
+"""The statuses of calls whose reply has a value."""
 
 
 class Parsed(NamedTuple, Generic[T_co]):
@@ -72,7 +78,7 @@ class Shape(Protocol[T_co]):
 
 @dataclass(frozen=True)
 class FreeText:
-    """A reply in plain prose. A truncated reply has no value."""
+    """A reply in plain prose. A truncated reply has no value, and thoughts are no prose."""
 
     max_tokens: int | None = None
     regex: None = None
@@ -82,7 +88,12 @@ class FreeText:
         text = text.strip()
         if not text:
             return Parsed(None, Status.EMPTY)
-        return Parsed(None, Status.CUT) if cut else Parsed(text, Status.OK)
+        if cut:
+            return Parsed(None, Status.CUT)
+        said = (without_thoughts(text) or "").strip()
+        if not said:
+            return Parsed(None, Status.UNREADABLE)
+        return Parsed(said, Status.OK if said == text else Status.LENIENT)
 
 
 BLANK = r"\x00-\x20\x7f-\xa0\u1680\u2000-\u200f\u2028-\u202f\u205f\u3000\ufeff"
@@ -93,9 +104,8 @@ BLANK = r"\x00-\x20\x7f-\xa0\u1680\u2000-\u200f\u2028-\u202f\u205f\u3000\ufeff"
 class Rating:
     """`Rating: 5`, a line break, `Reason: ...`: the rating first, in case of truncation.
 
-    The parser takes exactly what the regular expression allows and no more: "6/7", "6.5" on a scale
-    of whole numbers, a number in the middle of a sentence or a refusal are unparseable, and an
-    unparseable rating has no value.
+    A reply in another form is read leniently where it is certain, and a rating that is not certain
+    has no value: see `agents.lenient`.
 
     Attributes:
         low, high: the ends of the scale.
@@ -155,19 +165,27 @@ class Rating:
 
     def parse(self, text: str, cut: bool) -> Parsed[Judgement]:
         """Parse a rating and its reason; a truncated reply keeps a complete rating."""
-        text = text.strip()
+        reply, text = text, text.strip()
         if not text:
             return Parsed(None, Status.EMPTY)
         if cut:
             start = self._start.fullmatch(text)
-            complete = start is not None and (start[2] is not None or self._is_complete(start[1]))
-            value = self._value(start[1]) if start is not None and complete else None
+            if start is None:
+                return self._lenient(reply, cut)
+            complete = start[2] is not None or self._is_complete(start[1])
+            value = self._value(start[1]) if complete else None
             return Parsed(None if value is None else Judgement(value, None), Status.CUT)
         whole = self._whole.fullmatch(text)
         value = None if whole is None else self._value(whole[1])
         if whole is None or value is None:
-            return Parsed(None, Status.UNREADABLE)
+            return self._lenient(reply, cut)
         return Parsed(Judgement(value, whole[2].rstrip()), Status.OK)
+
+    def _lenient(self, reply: str, cut: bool) -> Parsed[Judgement]:
+        found = lenient.reader(self.low, self.high, self.integer).read(reply, cut)
+        if found is None:
+            return Parsed(None, Status.CUT if cut else Status.UNREADABLE)
+        return Parsed(Judgement(*found), Status.LENIENT)
 
     def _is_complete(self, number: str) -> bool:
         """Whether a number at the end of a truncated reply is complete: no other starts with it."""

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from agents.forms import Form, FreeText, Judgement, Rating, Status, clean
+from agents.forms import READ, Form, FreeText, Judgement, Rating, Status, clean
 
 RATING = Rating(1, 7)
 TEXTS = st.text(st.characters(blacklist_categories=("Cs",), blacklist_characters="\x00"))
@@ -26,22 +26,22 @@ TEXTS = st.text(st.characters(blacklist_categories=("Cs",), blacklist_characters
         ("Rat", True, None, Status.CUT),
         ("", False, None, Status.EMPTY),
         (" \n", True, None, Status.EMPTY),
-        ("Rating: 5", False, None, Status.UNREADABLE),
-        ("6/7", False, None, Status.UNREADABLE),
+        ("Rating: 5", False, Judgement(5, None), Status.LENIENT),
+        ("6/7", False, Judgement(6, None), Status.LENIENT),
         ("6/7", True, None, Status.CUT),
-        ("Rating: 6/7\nReason: Good.", False, None, Status.UNREADABLE),
+        ("Rating: 6/7\nReason: Good.", False, Judgement(6, "Good."), Status.LENIENT),
         ("Rating: 6.5\nReason: Good.", False, None, Status.UNREADABLE),
         ("Rating: 6.5", True, None, Status.CUT),
         ("Rating: 8\nReason: Good.", False, None, Status.UNREADABLE),
         ("Rating: 0\nReason: Bad.", False, None, Status.UNREADABLE),
         ("Rating: -1\nReason: Bad.", False, None, Status.UNREADABLE),
         ("Rating: 55\nReason: Good.", False, None, Status.UNREADABLE),
-        ("Rating: \u0665\nReason: Good.", False, None, Status.UNREADABLE),
+        ("Rating: \u0665\nReason: Good.", False, Judgement(5, "Good."), Status.LENIENT),
         ("I cannot rate this.", False, None, Status.UNREADABLE),
-        ("I would give it a 6, because it helps.", False, None, Status.UNREADABLE),
-        ("Sure! Rating: 6\nReason: Good.", False, None, Status.UNREADABLE),
+        ("I would give it a 6 or so, as it helps.", False, None, Status.UNREADABLE),
+        ("Sure! Rating: 6\nReason: Good.", False, Judgement(6, "Good."), Status.LENIENT),
         ("Rating: 6\nReason: Good.\nRating: 2", False, None, Status.UNREADABLE),
-        ("Rating: 6\nReason:", False, None, Status.UNREADABLE),
+        ("Rating: 6\nReason:", False, Judgement(6, None), Status.LENIENT),
     ],
 )
 def test_a_rating_is_read_or_missing(
@@ -54,7 +54,7 @@ def test_a_rating_is_read_or_missing(
 def test_no_text_gives_a_rating_off_the_scale(text: str, cut: bool) -> None:
     value, status = RATING.parse(text, cut)
     assert value is None or 1 <= value.rating <= 7
-    assert (status is Status.OK) == (value is not None and value.reason is not None)
+    assert (status in READ) or value is None or value.reason is None
 
 
 @given(st.integers(1, 7), st.from_regex(r"[^\W_][^\r\n]{0,80}", fullmatch=True))

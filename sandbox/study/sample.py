@@ -26,6 +26,7 @@ from sqlalchemy import Engine, func, select, union_all
 
 from agents.agent import Agent
 from agents.chance import chance
+from agents.forms import READ
 from agents.memory import Memory
 from sandbox.backends import started
 from sandbox.backends.base import Backend, BackendDown
@@ -336,7 +337,7 @@ def _sums_by_episode(reader: Reader) -> dict[int, Any]:
             tokens_in.label("tokens_in"),
             tokens_out.label("tokens_out"),
             (func.sum(100 + func.length(c.c.prompt)) + 4 * tokens_out).label("weight"),
-            func.count().filter(c.c.status != "ok").label("unusable"),
+            func.count().filter(c.c.status.not_in(READ)).label("unusable"),
             func.count().filter(c.c.tokens_out.is_(None)).label("uncounted"),
             func.min(c.c.started).label("first_start"),
             func.max(c.c.started + c.c.took).filter(m.c.role != "observer").label("chain_end"),
