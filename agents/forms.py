@@ -15,18 +15,14 @@ from functools import cached_property
 from hashlib import blake2b
 from typing import Any, Generic, NamedTuple, Protocol, TypeVar
 
-from jinja2 import StrictUndefined, TemplateError
-from jinja2.sandbox import SandboxedEnvironment
+from jinja2 import TemplateError
 
-from agents import lenient
+from agents import lenient, templates
 from agents.markup import without_thoughts
 from agents.scale import Scale
 
 T = TypeVar("T")
 T_co = TypeVar("T_co", covariant=True)
-
-MARK = "\x00"
-"""Separates segments during rendering. It cannot occur in a text: see `clean`."""
 
 
 class Status(StrEnum):
@@ -214,20 +210,8 @@ class Prompt(NamedTuple):
 
 def clean(text: str) -> str:
     """Replace characters that databases and tokenizers reject: NUL and lone surrogates."""
-    text = text.replace(MARK, "\ufffd")
+    text = text.replace(templates.MARK, "\ufffd")
     return text if text.isascii() else text.encode("utf-8", "replace").decode("utf-8")
-
-
-_TAG = re.compile(r"<(\w+)>")
-_ENVIRONMENT = SandboxedEnvironment(
-    undefined=StrictUndefined,
-    autoescape=False,
-    trim_blocks=True,
-    lstrip_blocks=True,
-    finalize=lambda value: f"{MARK}{value}{MARK}",
-)
-
-_ENVIRONMENT.filters.pop("random")  # prompts must be deterministic
 
 
 @dataclass(frozen=True)
@@ -236,7 +220,8 @@ class Form(Generic[T]):
 
     `system` is plain text and the same for every call of the form; `user` is a Jinja template.
     Tags such as ``<answer>`` delimit inserted values. Where a value contains one of the template's
-    tags, its ``<`` is replaced, so that a text cannot pose as another part of the prompt.
+    tags or a control token of chat templates, its first character is replaced, so that a text
+    cannot pose as another part of the prompt: see `agents.templates`.
 
     Attributes:
         name: unique within a world.
@@ -263,12 +248,7 @@ class Form(Generic[T]):
 
     @cached_property
     def _template(self) -> Any:
-        return _ENVIRONMENT.from_string(self.user)
-
-    @cached_property
-    def _tag_start(self) -> re.Pattern[str]:
-        names = "|".join(sorted(set(_TAG.findall(self.user)))) or r"(?!)"
-        return re.compile(rf"<(?=\s*/?\s*(?:{names})\b)", re.IGNORECASE)
+        return templates.compiled(self.user)
 
     def try_out(self) -> None:
         """Check the template by rendering the example, with and without a memory.
@@ -286,16 +266,12 @@ class Form(Generic[T]):
             ValueError: the template uses a name that is not in `values`, or fails otherwise.
         """
         try:
-            template = self._template
-            context = template.new_context(
-                dict(values), shared=True
-            )  # shared: do not copy the globals
-            pieces = "".join(template.root_render_func(context)).split(MARK)
+            pieces = templates.pieces(self._template, values)
         except Exception as error:  # templates can raise any exception
             raise ValueError(f"form {self.name}: {error or type(error).__name__}") from None
+        tag_start = templates.tags(self.user)
         for place in range(1, len(pieces), 2):
-            if "<" in pieces[place]:
-                pieces[place] = self._tag_start.sub("\u2039", pieces[place])
+            pieces[place] = templates.defused(pieces[place], tag_start)
         return Prompt(self.system, tuple(piece for piece in pieces if piece))
 
 

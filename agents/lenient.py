@@ -34,14 +34,15 @@ REASON = (
     "reason(?:ing|s)?|rationale|explanation|justification|comments?|feedback|why|analysis"
     "|begr\u00fcndung|grund|raison|raz\u00f3n|motivo|justificaci\u00f3n|explicaci\u00f3n"
     "|raz\u00e3o|justificativa|motivazione|reden|uzasadnienie|pow\u00f3d|d\u016fvod"
-    "|\u043f\u0440\u0438\u0447\u0438\u043d\u0430|\u043e\u0431\u043e\u0441\u043d\u043e\u0432\u0430\u043d\u0438\u0435"
+    "|\u043f\u0440\u0438\u0447\u0438\u043d\u0430"
+    "|\u043e\u0431\u043e\u0441\u043d\u043e\u0432\u0430\u043d\u0438\u0435"
     "|anledning|motivering|begrundelse|syy|perustelu|neden|gerek\u00e7e|alasan|l\u00fd do"
     "|\u7406\u7531|\u539f\u56e0|\u6839\u62e0|\uc774\uc720|\u0627\u0644\u0633\u0628\u0628"
     "|\u0915\u093e\u0930\u0923"
 )
 """The word for a reason, as a regular expression."""
 
-_WORDS = "zero one two three four five six seven eight nine ten".split()
+_WORDS = ["zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten"]
 _KANJI = "\u3007\u4e00\u4e8c\u4e09\u56db\u4e94\u516d\u4e03\u516b\u4e5d\u5341"
 _VALUES = {
     **{word: n for n, word in enumerate(_WORDS)},
@@ -50,7 +51,10 @@ _VALUES = {
 _WORD = "|".join(_WORDS)
 _DIGITS = r"(?:\d{1,9}(?:[.,]\d{1,9})?|\.\d{1,9})"
 _ANY = rf"(?:[+-]?{_DIGITS}|\b(?:{_WORD})\b|[{_KANJI}])"
-_TO = r"(?:-|\u2013|\u2014|~|\u301c|\.{2,3}|\u2026|\bto\b|\band\b|\bbis\b|\bor\b|\u304b\u3089|\u5230|\u81f3)"
+_TO = (
+    r"(?:-|\u2013|\u2014|~|\u301c|\.{2,3}|\u2026|\bto\b|\band\b|\bbis\b|\bou\b|\boder\b|\bor\b"
+    r"|\u304b\u3089|\u5230|\u81f3)"
+)
 _BETWEEN = r"[ \t]*(?:\([^()\n]*\))?[ \t]*"
 _FLAGS = re.IGNORECASE | re.MULTILINE
 
@@ -80,36 +84,47 @@ class _Claim(NamedTuple):
 
 _NAMES = re.compile(rf"(?<![^\W_])(?<!_)(?:{LABEL})(?![^\W\d\u306f]|_)", _FLAGS)
 _SEPARATOR = re.compile(
-    r"(?:[ \t]*[(\[][ \t]*[)\]])?(?P<mark>[ \t]*[:=|]+[ \t]*\n?\s*|[ \t]*\n\s*|[ \t]+(?:is|was|of|value)[ \t]*[:=]?[ \t]*(?:an?[ \t]+)?"
+    r"(?:[ \t]*[(\[][ \t]*[)\]])?(?P<mark>[ \t]*[:=|]+[ \t]*\n?\s*|[ \t]*\n\s*|[ \t]+(?:is|was|of"
+    r"|value)[ \t]*[:=]?[ \t]*(?:an?[ \t]+)?"
     r"|[ \t]*[\u2013\u2014][ \t]*|[ \t]+-[ \t]+|[ \t]*\u306f[ \t]*|[ \t]+)(?P<open>[(\[]?)",
     re.IGNORECASE,
 )
 _NUMBER = re.compile(rf"(?P<number>[+-]?{_DIGITS})|(?P<word>{_WORD})\b|(?P<kanji>[{_KANJI}])", re.I)
 _PREFIX = re.compile(
-    rf"(?:(?:so|thus|therefore|hence|ok|okay|well|now|then|and|here(?: is|'s)|this is|in short|my|your|the"
-    rf"|our|overall|final|assistant|answer|{LABEL}|meine|ma|mon|mi|la|il|\u79c1\u306e)\b[ \t]*[,:\u2013\u2014-]?[ \t]*"
+    rf"(?:(?:so|thus|therefore|hence|ok|okay|well|now|then|and|here(?: is|'s)|this is|in short|my"
+    rf"|your|the"
+    rf"|our|overall|final|assistant|answer|{LABEL}|meine|ma|mon|mi|la|il"
+    rf"|\u79c1\u306e)\b[ \t]*[,:\u2013\u2014-]?[ \t]*"
     r"|on[ \t]*,[ \t]*|,[ \t]*)*",
     re.IGNORECASE,
 )
 _SENTENCE = re.compile(r"[\n!\u3002\uff01\uff1f]|[.?;](?=\s)")
 _QUOTED = re.compile(
-    r"\u201c[^\u201d\n]*\u201d?|\"[^\"\n]*\"|\u00ab[^\u00bb\n]*\u00bb|\u201e[^\u201c\u201d\n]*[\u201c\u201d]?"
-    r"|\u300c[^\u300d\n]*\u300d|\u300e[^\u300f\n]*\u300f|`[^`\n]*`|(?<!\w)'[^'\n]*'(?!\w)|^[ \t]*>.*$",
+    r"\u201c[^\u201d\n]*\u201d?|\"[^\"\n]*\"|\u00ab[^\u00bb\n]*\u00bb"
+    r"|\u201e[^\u201c\u201d\n]*[\u201c\u201d]?"
+    r"|\u300c[^\u300d\n]*\u300d|\u300e[^\u300f\n]*\u300f|`[^`\n]*`|(?<!\w)'[^'\n]*'(?!\w)"
+    r"|^[ \t]*>.*$",
     re.MULTILINE,
 )
 _SAYS = re.compile(
-    r"\b(?:say|says|said|saying|wrote|writes|write|written|ends?|contains?|demands?|demanded|asks?|asked"
-    r"|includes?|reads?|told|tells?|claims?|states?|insists?|instruct\w*|order\w*|want\w*|request\w*|quot\w+"
-    r"|examples?|e\.g|such as|format|template|form|like this|lines|injection|inserted|added|hidden)\b",
+    r"\b(?:say|says|said|saying|wrote|writes|write|written|ends?|contains?|demands?|demanded|asks?"
+    r"|asked"
+    r"|includes?|reads?|told|tells?|claims?|states?|insists?|instruct\w*|order\w*|want\w*"
+    r"|request\w*|quot\w+"
+    r"|examples?|e\.g|such as|format|template|form|like this|lines|injection|inserted|added"
+    r"|hidden)\b",
     re.IGNORECASE,
 )
 _MINE = re.compile(
-    rf"\b(?:my|here is|here's|below is)\b.{{0,80}}\b(?:{LABEL}|assessment|answer|reply|response|result|verdict)\b",
+    rf"\b(?:my|here is|here's|below is)\b.{{0,80}}\b(?:{LABEL}|assessment|answer|reply|response"
+    rf"|result|verdict)\b",
     re.I,
 )
 _VERB = re.compile(
-    r"(?:^|(?<=[.!?,\n]\s)|(?<=\n))[ \t]*(?:so |thus |therefore )?i(?:'d| would|'ll| will)? (?:rate|score|give)"
-    r"(?: (?:it|this|that|(?:this|the|that) (?:answer|draft|reply|response)))?(?: (?:as|with|at))?(?: an?)?"
+    r"(?:^|(?<=[.!?,\n]\s)|(?<=\n))[ \t]*(?:so |thus |therefore )?i(?:'d| would|'ll| will)?"
+    r" (?:rate|score|give)"
+    r"(?: (?:it|this|that|(?:this|the|that) (?:answer|draft|reply|response)))?(?: (?:as|with"
+    r"|at))?(?: an?)?"
     rf"(?: (?:{LABEL}) of)?(?: an?)? (?={_ANY})",
     _FLAGS,
 )
@@ -119,7 +134,8 @@ _CONDITION = re.compile(
 )
 
 _UNIT = re.compile(
-    r"[ \t]*(?:points?|pts?\.?|punkte?n?|puntos|pontos|punti)\b|[ \t]*[\u70b9\u5206\uc810](?![\u6e80\u949f\u9418])",
+    r"[ \t]*(?:points?|pts?\.?|punkte?n?|puntos|pontos|punti)\b"
+    r"|[ \t]*[\u70b9\u5206\uc810](?![\u6e80\u949f\u9418])",
     re.I,
 )
 _OF = rf"(?:/|out of|of|von|sur|de|su|van|av|\u0438\u0437)[ \t]*(?P<of>{_ANY})"
@@ -129,45 +145,57 @@ _DENOMINATOR = re.compile(
 )
 _BECAUSE = r"because|since|as|for|with|due|given|overall|on|weil|denn|car|parce|porque"
 _AFTER = re.compile(
-    rf"[ \t]*(?:$|\n|[)\]}}\"'|]|[,;:!][ \t]*(?!(?:if|unless|or|no|not|maybe|perhaps|rather|though)\b)(?=[^\d\s]|\n|$)"
-    rf"|\.(?!\d)|[-\u2013\u2014][ \t]+(?=[^\W\d])|\((?=[^\d)]*\)|[^\W\d]|[ \t]*(?:{_ANY})[ \t]*\))|(?:{_BECAUSE})\b|(?:{REASON})\b"
+    rf"[ \t]*(?:$|\n|[)\]}}\"'|]|[,;:!][ \t]*"
+    r"(?!(?:if|unless|or|no|not|maybe|perhaps|rather|though)\b)(?=[^\d\s]|\n|$)"
+    rf"|\.(?!\d)|[-\u2013\u2014][ \t]+(?=[^\W\d])|\((?=[^\d)]*\)|[^\W\d]|[ \t]*(?:{_ANY})[ \t]*\))"
+    rf"|(?:{_BECAUSE})\b|(?:{REASON})\b"
     r"|\u3067|\u3002|\u3001(?!\d)|\u3011|\u300d)",
     re.IGNORECASE,
 )
 _CAPITAL = re.compile(r"[ \t]+[A-Z\u00c0-\u00de][^\W\d]*\s")
 _TAIL = re.compile(
-    rf"[ \t]*(?:{_TO}|[-/\u00f7+%?x\u00d7\u00b1<>*^]|->|\u2192)[ \t]*[+-]?(?:\d|(?:{_WORD})\b|[{_KANJI}])",
+    rf"[ \t]*(?:{_TO}|[-/\u00f7+%?x\u00d7\u00b1<>*^]|->|\u2192)[ \t]*[+-]?(?:\d|(?:{_WORD})\b"
+    rf"|[{_KANJI}])",
     re.I,
 )
 
 _REASON_LABEL = re.compile(
-    rf"(?:^|(?<=[\s.,;|)\]\u3002]))[ \t]*[\"']?(?:{REASON})[\"']?[ \t]*(?:[:=]|-[ \t]|\u2013)[ \t]*",
+    rf"(?:^|(?<=[\s.,;|)\]\u3002]))[ \t]*[\"']?(?:{REASON})[\"']?[ \t]*(?:[:=]|-[ \t]"
+    rf"|\u2013)[ \t]*",
     _FLAGS,
 )
 _REFUSAL = re.compile(
-    r"(?:can(?:no|'|\u2019)?t|can not|un(?:able|willing)|not able|(?:wo|would)n['\u2019]t|will not|refuse|declin\w+|rather not|not going|do not want|don['\u2019]t)"
-    r"(?: to)?(?: \w+){0,2} (?:rate|score|judge|evaluate|assess|assign|(?:give|provide|offer)(?: \w+){0,2} (?:ratings?|scores?))\b(?!(?: \w+){0,2} (?:higher|lower|more|better|above|below))"
+    r"(?:can(?:no|'|\u2019)?t|can not|un(?:able|willing)|not able|(?:wo|would)n['\u2019]t|will not"
+    r"|refuse|declin\w+|rather not|not going|do not want|don['\u2019]t)"
+    r"(?: to)?(?: \w+){0,2} (?:rate|score|judge|evaluate|assess|assign|(?:give|provide|offer)(?:"
+    r" \w+){0,2} (?:ratings?|scores?))\b(?!(?: \w+){0,2} (?:higher|lower|more|better|above|below))"
     r"|\bno (?:rating|score)\b|\bn/a\b",
     re.IGNORECASE,
 )
 _CUE = re.compile(
-    r"(?:\b(?:actually|on (?:second thought|reflection)|correct(?:ion|ed)|i (?:meant|mean)|make (?:that|it)|chang(?:e|ed|ing)"
-    r"|revis\w+|reconsider\w*|instead|rather|wait\b(?=[^\w\s])|scratch that|edit|updated?|sorry|hmm|should (?:really )?be|final(?:ly)?"
-    r"|overall|total|in the end|nein|eigentlich|or maybe|perhaps|no)\b|\u3084\u306f\u308a|\u8a02\u6b63)"
+    r"(?:\b(?:actually|on (?:second thought|reflection)|correct(?:ion|ed)|i (?:meant|mean)|make"
+    r" (?:that|it)|chang(?:e|ed|ing)"
+    r"|revis\w+|reconsider\w*|instead|rather|wait\b(?=[^\w\s])|scratch that|edit|updated?|sorry"
+    r"|hmm|should (?:really )?be|final(?:ly)?"
+    r"|overall|total|in the end|nein|eigentlich|or maybe|perhaps|no)\b|\u3084\u306f\u308a"
+    r"|\u8a02\u6b63)"
     rf"(?:[^\w\n.]|\s)+(?:(?:\w+(?:[^\w\n.]|\s)+){{0,5}}?)(?P<number>{_ANY})(?![\w%])",
     _FLAGS,
 )
 _GIVES = re.compile(
-    r"\b(?:give|rate|score|deserve|award|assign|say|worth|get|call)(?:s|d|ed)?\b(?:[ \t]+[^\W\d]+){0,4}?[ \t]+"
+    r"\b(?:give|rate|score|deserve|award|assign|say|worth|get|call)(?:s|d"
+    r"|ed)?\b(?:[ \t]+[^\W\d]+){0,4}?[ \t]+"
     rf"(?P<number>{_ANY})(?![\w%])",
     re.IGNORECASE,
 )
 _FRACTION = re.compile(
-    rf"(?<![\d/.])(?P<number>\d{1, 7}(?:\.\d{1, 3})?)[ \t]*(?:/|out of)[ \t]*(?P<of>{_ANY})(?![\d/])(?![ \t]+[a-z])",
+    rf"(?<![\d/.])(?P<number>\d{1, 7}(?:\.\d{1, 3})?)[ \t]*(?:/|out"
+    rf" of)[ \t]*(?P<of>{_ANY})(?![\d/])(?![ \t]+[a-z])",
     re.I,
 )
 _SCALE = re.compile(
-    rf"\bscale[ \t]+(?:of|from)[ \t]+(?P<number>{_ANY})|\bout of ten\b|(?<!\w)1[ \t]*(?:to|-|\u2013)[ \t]*10+\b",
+    rf"\bscale[ \t]+(?:of|from)[ \t]+(?P<number>{_ANY})|\bout of ten\b|(?<!\w)1[ \t]*(?:to|-"
+    rf"|\u2013)[ \t]*10+\b",
     re.I,
 )
 _HALF_RANGE = re.compile(
@@ -178,15 +206,20 @@ _HALF_RANGE = re.compile(
 _LOOSE = re.compile(rf"(?<![\w.,/])[+-]?{_DIGITS}")
 _LOOSE_WORD = re.compile(rf"\b({'|'.join(_WORDS[2:])})\b(?=[ \t]*(?:[.,;)!]|$))", _FLAGS)
 _NOT_NOUNS = (
-    r"(?:and|or|to|out|of|is|was|would|instead|because|but|if|for|as|then|now|at|than|here|overall|rather"
-    r"|points?|stars?|from|actually|maybe|seems?|on|in|so|since|this|that|it|though|too|really|perhaps|bis|von)\b"
+    r"(?:and|or|to|out|of|is|was|would|instead|because|but|if|for|as|then|now|at|than|here|overall"
+    r"|rather"
+    r"|points?|stars?|from|actually|maybe|seems?|on|in|so|since|this|that|it|though|too|really"
+    r"|perhaps|bis|von)\b"
 )
 _COUNT = re.compile(
-    rf"(?:(?:-|\u2013| to | or )\d+)?[ \t]+(?!{_NOT_NOUNS})[a-z\u00df-\u024f]{{2,}}|[ \t]+of[ \t]+(?:the|them|us|those|these|his|her|their)\b|-[a-z]|[ \t]*%|[a-z]|:\d\d\b|[\u4eba\u3064\u65e5\u5e74\u56de\u500b\u6b73\u624d\u6708\u6642\u540d\u4ef6\u6b65]",
+    rf"(?:(?:-|\u2013| to | or )\d+)?[ \t]+(?!{_NOT_NOUNS})[a-z\u00df-\u024f]{{2,}}"
+    rf"|[ \t]+of[ \t]+(?:the|them|us|those|these|his|her|their)\b|-[a-z]|[ \t]*%|[a-z]|:\d\d\b"
+    rf"|[\u4eba\u3064\u65e5\u5e74\u56de\u500b\u6b73\u624d\u6708\u6642\u540d\u4ef6\u6b65]",
     re.I,
 )
 _NUMBERED = re.compile(
-    r"\b(?:steps?|points?|parts?|paragraphs?|lines?|questions?|no\.|page|option|item|sentence|since|aged?)[ \t]*$",
+    r"\b(?:steps?|points?|parts?|paragraphs?|lines?|questions?|no\.|page|option|item|sentence"
+    r"|since|aged?)[ \t]*$",
     re.I,
 )
 _ITEM = re.compile(r"[.)][ \t]+[^\W\d]")
@@ -195,12 +228,15 @@ _ENDS = re.compile(
     r"(?:max|min)(?:imum)?|scale|out[ _]of|high(?:est)?|low(?:est)?|of|total|best", re.I
 )
 _RESULT = re.compile(
-    r".*\b(?:correct\w*|actually|revis\w*|edit|update\w*|overall|final\w*|answer|total|result|verdict|thought|conclusion|mean|average|no|wait|sorry|hmm?|well|then|now|better|rather|instead|new|second|reconsider\w*|reflection|changed?|or)\b.*",
+    r".*\b(?:correct\w*|actually|revis\w*|edit|update\w*|overall|final\w*|answer|total|result"
+    r"|verdict|thought|conclusion|mean|average|no|wait|sorry|hmm?|well|then|now|better|rather"
+    r"|instead|new|second|reconsider\w*|reflection|changed?|or)\b.*",
     re.I,
 )
 
 _CHATTER = re.compile(
-    r"(?:let me know|i hope|feel free|would you like|is there anything|have a (?:nice|good|great)|if you (?:have|need|would))\b",
+    r"(?:let me know|i hope|feel free|would you like|is there anything|have a (?:nice|good|great)"
+    r"|if you (?:have|need|would))\b",
     re.I,
 )
 
@@ -248,7 +284,8 @@ class Reader:
         """The scale itself where it is mentioned: ``from 1 (bad) to 7``, ``1-7``."""
         low, high = (re.escape(f"{end:g}") + r"(?:\.0+)?" for end in (self.low, self.high))
         return re.compile(
-            rf"(?:(?:a |the )?(?:scale|range)[ \t]+(?:of|from)|from|between|von)?[ \t]*(?<![\w.,/-]){low}{_BETWEEN}{_TO}"
+            rf"(?:(?:a |the )?(?:scale|range)[ \t]+(?:of|from)|from|between"
+            rf"|von)?[ \t]*(?<![\w.,/-]){low}{_BETWEEN}{_TO}"
             rf"[ \t]*\+?{high}(?![\w/]|[.,]\d)(?:[ \t]*\([^()\n]*\))?",
             re.IGNORECASE,
         )

@@ -18,16 +18,19 @@ _SAYING = re.compile(
     re.I,
 )
 _CHANGED = re.compile(
-    r"\b(?:actually|second thought|reflection|correction|instead|i meant|or rather|changed my mind|no, )",
+    r"\b(?:actually|second thought|reflection|correction|instead|i meant|or rather|changed my mind"
+    r"|no, )",
     re.I,
 )
 _REFUSED = re.compile(
-    r"\b(?:cannot|can['\u2019]t|unable to|won['\u2019]t|refuse to) (?:say|tell|decide|judge|do|help|answer|plan)\b",
+    r"\b(?:cannot|can['\u2019]t|unable to|won['\u2019]t|refuse to) (?:say|tell|decide|judge|do"
+    r"|help|answer|plan)\b",
     re.I,
 )
 _REASON = re.compile(rf"^[ \t]*(?:{REASON})[ \t]*:[ \t]*", _FLAGS)
 _SMALL_TALK = re.compile(
-    r"\s*\n\s*\n(?:let me know|i hope|feel free|would you like|is there anything|if you)\b[^\n]*\s*$",
+    r"\s*\n\s*\n(?:let me know|i hope|feel free|would you like|is there anything|if"
+    r" you)\b[^\n]*\s*$",
     re.I,
 )
 
@@ -50,7 +53,8 @@ def choice(text: str, title: str, options: Sequence[str]) -> tuple[str, str | No
         return None
     claim = claims[0]
     found = re.match(
-        rf"[\"'`(\[]?({either})[\"'`)\]]?[ \t]*(?:$|[.;,!][ \t]*(?=$|because\b|since\b|as\b|{REASON})"
+        rf"[\"'`(\[]?({either})[\"'`)\]]?[ \t]*(?:$|[.;,!][ \t]*(?=$|because\b|since\b|as\b"
+        rf"|{REASON})"
         rf"|[-\u2013\u2014][ \t]+(?=[a-z])|\(|because\b|(?={REASON}\b))",
         claim["words"],
         re.IGNORECASE,

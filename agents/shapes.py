@@ -16,7 +16,6 @@ from typing import NamedTuple, TypeVar
 from agents import lenient_lines as lenient
 from agents.forms import BLANK, Parsed, Status
 
-
 T = TypeVar("T")
 
 _THOUGHTS = re.compile(r"</?think", re.IGNORECASE)

@@ -67,7 +67,7 @@ def test_what_is_certain_is_read_and_nothing_is_invented(name: str, least: int) 
         ("Rating: 5\nReason: It helps.\n\nIt is kind.", "It helps. It is kind."),
         ("Reason: It helps.\n\nRating: 5", "It helps."),
         ('{"rating": 5, "reason": "It helps,\\nand more."}', "It helps, and more."),
-        ("評価：５\n理由：親切です！", "親切です！"),
+        ("\u8a55\u4fa1\uff1a\uff15\n\u7406\u7531\uff1a\u89aa\u5207\uff01", "\u89aa\u5207\uff01"),
         ("Rating: 5 - It helps.", "It helps."),
         ("Rating: 5\n\nReason: It helps.\n\nLet me know if I can do more.", "It helps."),
         ("<rating>5</rating><reason>It helps.</reason>", "It helps."),
