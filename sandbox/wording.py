@@ -15,7 +15,7 @@ _WORDS = {
         )
     )
 } | {"twenty": 20, "hundred": 100, "a hundred": 100, "one hundred": 100}  # fmt: skip
-_N = rf"(?:[+-]?\d+(?:\.\d+)?|{'|'.join(sorted(_WORDS, key=len, reverse=True))})(?![\w%]*[\d.]\d)"
+_N = rf"(?:[+-]?\d+(?:\.\d+)?|{'|'.join(sorted(_WORDS, key=len, reverse=True))})(?!\d|[.,]\d)"
 _TO = (
     r"(?:-|\u2013|\u2014|\u2026|\.{2,3}|~|\u301c|\uff5e|\bto\b|\band\b|\bthrough\b|\bthru\b|\bbis\b"
     r"|\bund\b|\bjusqu'\u00e0\b|\b\u00e0\b|\ba\b|\bhasta\b|\bal?\b|\u304b\u3089|\u5230|\u81f3)"
