@@ -89,13 +89,15 @@ _SEPARATOR = re.compile(
     r"|[ \t]*[\u2013\u2014][ \t]*|[ \t]+-[ \t]+|[ \t]*\u306f[ \t]*|[ \t]+)(?P<open>[(\[]?)",
     re.IGNORECASE,
 )
+_GIVEN = re.compile(
+    r"[ \t]+(?:that )?i (?:would )?(?:give|choose|assign)(?: (?:it|this))?(?=[ \t]+is\b)",
+    re.IGNORECASE,
+)
 _NUMBER = re.compile(rf"(?P<number>[+-]?{_DIGITS})|(?P<word>{_WORD})\b|(?P<kanji>[{_KANJI}])", re.I)
 _PREFIX = re.compile(
-    rf"(?:(?:so|thus|therefore|hence|ok|okay|well|now|then|and|here(?: is|'s)|this is|in short|my"
-    rf"|your|the"
-    rf"|our|overall|final|assistant|answer|{LABEL}|meine|ma|mon|mi|la|il"
-    rf"|\u79c1\u306e)\b[ \t]*[,:\u2013\u2014-]?[ \t]*"
-    r"|on[ \t]*,[ \t]*|,[ \t]*)*",
+    rf"(?:(?:so|thus|therefore|hence|ok|okay|well|now|then|and|here|is|here's|this|in short|my|your"
+    rf"|the|our|overall|final|assistant|answer|{LABEL}|meine|ma|mon|mi|la|il|\u79c1\u306e)\b"
+    r"|on(?=[ \t]*,)|[,:\u2013\u2014 \t-])*",
     re.IGNORECASE,
 )
 _SENTENCE = re.compile(r"[\n!\u3002\uff01\uff1f]|[.?;](?=\s)")
@@ -117,7 +119,7 @@ _SAYS = re.compile(
 )
 _MINE = re.compile(
     rf"\b(?:my|here is|here's|below is)\b.{{0,80}}\b(?:{LABEL}|assessment|answer|reply|response"
-    rf"|result|verdict)\b",
+    rf"|result|verdict)\b|\bi(?:'d| would|'ll| will)? (?:say|give|rate|answer|reply)\b[^.]*:$",
     re.I,
 )
 _VERB = re.compile(
@@ -138,18 +140,22 @@ _UNIT = re.compile(
     r"|[ \t]*[\u70b9\u5206\uc810](?![\u6e80\u949f\u9418])",
     re.I,
 )
-_OF = rf"(?:/|out of|of|von|sur|de|su|van|av|\u0438\u0437)[ \t]*(?P<of>{_ANY})"
+_OF = (
+    r"(?:/|out of|of|von|sur|de|su|van|av|\u0438\u0437)(?: a (?:possible|maximum of|total"
+    r" of))?[ \t]*"
+    rf"(?P<of>{_ANY})"
+)
 _DENOMINATOR = re.compile(
     rf"[ \t]*(?:{_OF})(?![\w/]|[.,]\d)|[ \t]*\([ \t]*(?:{_OF.replace('<of>', '<of2>')})[ \t]*\)",
     re.I,
 )
 _BECAUSE = r"because|since|as|for|with|due|given|overall|on|weil|denn|car|parce|porque"
 _AFTER = re.compile(
-    rf"[ \t]*(?:$|\n|[)\]}}\"'|]|[,;:!][ \t]*"
+    rf"[ \t]*(?:$|\n|[)\]}}|]|[,;:!][ \t]*"
     r"(?!(?:if|unless|or|no|not|maybe|perhaps|rather|though)\b)(?=[^\d\s]|\n|$)"
     rf"|\.(?!\d)|[-\u2013\u2014][ \t]+(?=[^\W\d])|\((?=[^\d)]*\)|[^\W\d]|[ \t]*(?:{_ANY})[ \t]*\))"
     rf"|(?:{_BECAUSE})\b|(?:{REASON})\b"
-    r"|\u3067|\u3002|\u3001(?!\d)|\u3011|\u300d)",
+    r"|\u3067(?:\u3059|\u3057\u305f)|\u3060\u3002|\u3002|\u3001(?!\d)|\u3011|\u300d)",
     re.IGNORECASE,
 )
 _CAPITAL = re.compile(r"[ \t]+[A-Z\u00c0-\u00de][^\W\d]*\s")
@@ -179,22 +185,25 @@ _CUE = re.compile(
     r"|hmm|should (?:really )?be|final(?:ly)?"
     r"|overall|total|in the end|nein|eigentlich|or maybe|perhaps|no)\b|\u3084\u306f\u308a"
     r"|\u8a02\u6b63)"
-    rf"(?:[^\w\n.]|\s)+(?:(?:\w+(?:[^\w\n.]|\s)+){{0,5}}?)(?P<number>{_ANY})(?![\w%])",
+    rf"[^\w.]+(?:(?:\w+[^\w.]+){{0,5}}?)(?P<number>{_ANY})(?![\w%])",
     _FLAGS,
 )
 _GIVES = re.compile(
-    r"\b(?:give|rate|score|deserve|award|assign|say|worth|get|call)(?:s|d"
-    r"|ed)?\b(?:[ \t]+[^\W\d]+){0,4}?[ \t]+"
+    r"(?:\b(?:give|rate|score|deserve|award|assign|say|worth|get|call)(?:s|d"
+    r"|ed)?\b(?:[ \t]+[^\W\d]+){0,4}?[ \t]+|\b(?:would|could|should|might|may|must"
+    r"|will)[ \t]+(?:\w+[ \t]+)?"
+    r"be(?:[ \t]+an?)?[ \t]+)"
     rf"(?P<number>{_ANY})(?![\w%])",
     re.IGNORECASE,
 )
 _FRACTION = re.compile(
-    rf"(?<![\d/.])(?P<number>\d{1, 7}(?:\.\d{1, 3})?)[ \t]*(?:/|out"
+    rf"(?<![\d/.])(?P<number>\d{{1,7}}(?:\.\d{{1,3}})?)[ \t]*(?:/|out"
     rf" of)[ \t]*(?P<of>{_ANY})(?![\d/])(?![ \t]+[a-z])",
     re.I,
 )
 _SCALE = re.compile(
-    rf"\bscale[ \t]+(?:of|from)[ \t]+(?P<number>{_ANY})|\bout of ten\b|(?<!\w)1[ \t]*(?:to|-"
+    rf"\bscale[ \t]+(?:of|from)[ \t]+{_ANY}|(?P<high>{_ANY})[ -]?points?[ -]scale|\bout of ten\b"
+    rf"|(?<!\w)1[ \t]*(?:to|-"
     rf"|\u2013)[ \t]*10+\b",
     re.I,
 )
@@ -209,7 +218,9 @@ _NOT_NOUNS = (
     r"(?:and|or|to|out|of|is|was|would|instead|because|but|if|for|as|then|now|at|than|here|overall"
     r"|rather"
     r"|points?|stars?|from|actually|maybe|seems?|on|in|so|since|this|that|it|though|too|really"
-    r"|perhaps|bis|von)\b"
+    r"|perhaps|bis|von|without|with|by|under|after|before|except|when|while|unless|only|otherwise"
+    r"|again|more|less|not|no|should|could|might|will|can|has|had|are|were|be|into|per|versus|vs"
+    r"|against|given|due|i|he|she|they|you|we)\b"
 )
 _COUNT = re.compile(
     rf"(?:(?:-|\u2013| to | or )\d+)?[ \t]+(?!{_NOT_NOUNS})[a-z\u00df-\u024f]{{2,}}"
@@ -223,14 +234,15 @@ _NUMBERED = re.compile(
     re.I,
 )
 _ITEM = re.compile(r"[.)][ \t]+[^\W\d]")
-_OTHER_LABEL = re.compile(r"(?:^|\n)[ \t]*([^\W\d][\w'-]*(?: [\w'-]+){0,2}?)[ \t]*[:=][ \t]*$")
+_OTHER_LABEL = re.compile(r"(?:^|\n)[ \t]*([^\W\d][\w'-]*)[ \t]*[:=][ \t]*$")
 _ENDS = re.compile(
     r"(?:max|min)(?:imum)?|scale|out[ _]of|high(?:est)?|low(?:est)?|of|total|best", re.I
 )
 _RESULT = re.compile(
     r".*\b(?:correct\w*|actually|revis\w*|edit|update\w*|overall|final\w*|answer|total|result"
     r"|verdict|thought|conclusion|mean|average|no|wait|sorry|hmm?|well|then|now|better|rather"
-    r"|instead|new|second|reconsider\w*|reflection|changed?|or)\b.*",
+    r"|instead|new|second|reconsider\w*|reflection|changed?|or|kidding|joke|honestly|truth"
+    r"|really)\b.*",
     re.I,
 )
 
@@ -345,6 +357,7 @@ class _Reply:
                     yield _Claim(None, False, *name.span())
                     continue
             place = name.end() + (other.end() if other else 0)
+            place += self._length(_GIVEN, place)
             if re.match(
                 r"[ \t]+on(?:[ \t]+a scale(?: of| from)?)?[ \t]*(?=:)", self.line[place:], re.I
             ):
@@ -356,6 +369,10 @@ class _Reply:
             if self.scale.low < 0 and mark["mark"].strip() in ("-", "\u2013", "\u2014"):
                 continue
             yield from self._number(name.start(), mark.end(), own, "\n" in mark[0])
+
+    def _length(self, pattern: re.Pattern[str], place: int) -> int:
+        found = pattern.match(self.line, place)
+        return len(found[0]) if found else 0
 
     def _verbs(self) -> Iterator[_Claim]:
         for verb in _VERB.finditer(self.line):
@@ -446,8 +463,9 @@ class _Reply:
         )
 
     def _other_scale(self, rest: str, claim: _Claim) -> bool:
-        if _SCALE.search(rest):
-            return True
+        for other in _SCALE.finditer(rest):
+            if other["high"] is None or self.scale.number(other["high"]) != self.scale.high:
+                return True
         for found in _FRACTION.finditer(rest):
             limit, number = self.scale.number(found["of"]), self.scale.number(found["number"])
             if limit == self.scale.high and number == claim.value:

@@ -49,6 +49,9 @@ _UNSEEN = dict.fromkeys(
 """Characters without width; those that join letters stay."""
 
 
+_WHOLE = re.compile(r"[\"\u201c]([^\"\u201c\u201d]*)[\"\u201d]")
+
+
 def plain(text: str, label: str, signed: bool = False) -> str | None:
     """The lines of a reply without markup; None if nothing can be relied on in it.
 
@@ -71,7 +74,9 @@ def plain(text: str, label: str, signed: bool = False) -> str | None:
     for step in (_without_fences, _json_lines, _table_lines):
         said = step(said)
     said = _tag_lines(said, label)
-    return _without_marks(said, label, signed).strip()
+    said = _without_marks(said, label, signed).strip()
+    quoted = _WHOLE.fullmatch(said)
+    return quoted[1].strip() if quoted else said
 
 
 _FENCE = re.compile(r"^[ \t]*(?:```|~~~)[\w-]*[ \t]*$", re.MULTILINE)

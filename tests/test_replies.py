@@ -103,6 +103,11 @@ def test_no_reply_takes_long(part: str) -> None:
     text = (part * 4_000)[:3_900]
     start = time.perf_counter()
     for shape in (Rating(), *SHAPES.values()):
-        for reply in (text, f"Rating: 5\n{text}", f"{text}\nRating: 5"):
+        for reply in (
+            text,
+            f"Rating: 5\n{text}",
+            f"{text}\nRating: 5",
+            f"Rating: 5\nactually{text}.",
+        ):
             shape.parse(reply, False)
     assert time.perf_counter() - start < 10
