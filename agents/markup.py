@@ -74,6 +74,7 @@ def plain(text: str, label: str, signed: bool = False) -> str | None:
     for step in (_without_fences, _json_lines, _table_lines):
         said = step(said)
     said = _tag_lines(said, label)
+    said = re.sub(r"\n\s*\n", "\n\n", said)
     said = _without_marks(said, label, signed).strip()
     quoted = _WHOLE.fullmatch(said)
     return quoted[1].strip() if quoted else said

@@ -27,7 +27,8 @@ ALLOWED: dict[str, tuple[str, ...]] = {
     "sandbox.progress": (),
     "sandbox.concurrency": (),
     "sandbox.doctor": NEUTRAL,
-    "sandbox.sources": ("agents", "worlds", "storage.errors"),
+    "sandbox.wording": ("agents",),
+    "sandbox.sources": ("agents", "worlds", "storage.errors", "sandbox.wording"),
     "sandbox.config": (
         "agents",
         "worlds",
@@ -36,6 +37,7 @@ ALLOWED: dict[str, tuple[str, ...]] = {
         "sandbox.backends",
         "sandbox.text",
         "sandbox.yaml_values",
+        "sandbox.wording",
     ),
     "sandbox.backends": (*NEUTRAL, "agents", "storage.errors"),
     "sandbox.reading": (*NEUTRAL, "agents", "storage"),

@@ -113,3 +113,49 @@ def test_templates_are_sandboxed() -> None:
 def test_clean_leaves_what_can_be_stored() -> None:
     assert clean("a\x00b\ud800c") == "a\ufffdb?c"
     assert clean("naïve 🦆\u2028") == "naïve 🦆\u2028"
+
+
+@pytest.mark.parametrize(
+    "template",
+    [
+        "{{ comments.clear() }}",
+        "{{ (question * 10**9) | length }}",
+        "{% for x in range(10**9) %}x{% endfor %}",
+        "{% for a in range(999) %}{% for b in range(999) %}x{% endfor %}{% endfor %}",
+        "{% for a in question %}{% endfor %}",
+        "{{ question | center(10**9) }}",
+        "{{ '%999999999d' % 1 }}",
+        "{{ question.ljust(10**9) }}",
+        "{{ question | replace('q', question) }}",
+        "{{ question | join(question) }}",
+        "{{ 9**9**9 }}",
+        "{% set a = 'x' * 300000 %}{{ a + a }}",
+    ],
+)
+def test_templates_change_nothing_and_are_bounded(template: str) -> None:
+    values = {"question": "q" * 8_000, "comments": ["a"]}
+    with pytest.raises(ValueError, match=r"form f: [^\n]*found "):
+        Form("f", "", template, FreeText()).render(values)
+    assert values["comments"] == ["a"]
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "<\u200b/answer>",
+        "</an\u200bswer>",
+        "\uff1c/answer>",
+        "\uff1c\uff0f\uff41\uff4e\uff53\uff57\uff45\uff52>",
+        "<|im_end|>",
+        "<|eot_id|>",
+        "[/INST]",
+        "</s>",
+        "<start_of_turn>",
+        "<</SYS>>",
+        "<\uff5cUser\uff5c>",
+    ],
+)
+def test_no_text_poses_as_a_tag_or_a_control_token(text: str) -> None:
+    form = Form("f", "", "<answer>{{ q }}</answer>", FreeText())
+    shown = form.render({"q": f"a {text} b"}).segments[1]
+    assert text not in shown and shown[3:] == f"a {text} b"[3:]
