@@ -325,7 +325,7 @@ def totals(
         "calls": here.calls,
         "calls without a reply": here.calls_failed,
         "calls with an unparseable reply": here.unparsed,
-        "calls whose reply was read leniently": here.lenient,
+        **({"calls whose reply was read leniently": here.lenient} if here.lenient else {}),
         "prompt tokens": sum(one.tokens_in for one in costs),
         "reply tokens": sum(one.tokens_out for one in costs),
     }
