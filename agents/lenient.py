@@ -59,6 +59,9 @@ _BETWEEN = r"[ \t]*(?:\([^()\n]*\))?[ \t]*"
 _FLAGS = re.IGNORECASE | re.MULTILINE
 
 
+_MOST_LABELS = 20  # a reply that repeats itself
+
+
 class Scored(NamedTuple):
     """A rating read leniently, with its reason (None where there is none)."""
 
@@ -339,10 +342,11 @@ class _Reply:
 
     def claim(self) -> _Claim | None:
         """The one claim of the reply; None if there is none, or if claims differ."""
+        if len(_NAMES.findall(self.line)) > _MOST_LABELS:
+            return None
         claims = [*self._labelled(), *self._verbs()]
         if not claims:
-            bare = self._bare()
-            return bare
+            return self._bare()
         values = {claim.value for claim in claims}
         own = [claim for claim in claims if claim.own]
         return own[0] if own and len(values) == 1 else None
