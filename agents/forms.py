@@ -15,22 +15,21 @@ from functools import cached_property
 from hashlib import blake2b
 from typing import Any, Generic, NamedTuple, Protocol, TypeVar, runtime_checkable
 
-from jinja2 import StrictUndefined, TemplateError
-from jinja2.sandbox import SandboxedEnvironment
+from jinja2 import TemplateError
 
+from agents import lenient, templates
+from agents.markup import without_thoughts
 from agents.scale import Scale
 
 T = TypeVar("T")
 T_co = TypeVar("T_co", covariant=True)
-
-MARK = "\x00"
-"""Separates segments during rendering. It cannot occur in a text: see `clean`."""
 
 
 class Status(StrEnum):
     """The parse status of a reply."""
 
     OK = "ok"
+    LENIENT = "lenient"  # read, but not in the form asked: see `agents.lenient`
     CUT = "cut"  # truncated by the token limit
     EMPTY = "empty"  # no text
     UNREADABLE = "unreadable"  # unparseable: not in the form's shape
@@ -39,6 +38,9 @@ class Status(StrEnum):
 
 UNPARSED = (Status.UNREADABLE, Status.EMPTY, Status.CUT)
 """The statuses of replies that cannot be used."""
+
+READ = (Status.OK, Status.LENIENT)
+"""The statuses of calls whose reply has a value."""
 
 
 class Parsed(NamedTuple, Generic[T_co]):
@@ -116,7 +118,7 @@ def line_of(value: Mapping[str, Any], name: str) -> str:
 
 @dataclass(frozen=True)
 class FreeText:
-    """A reply in plain prose. A truncated reply has no value."""
+    """A reply in plain prose. A truncated reply has no value, and thoughts are no prose."""
 
     max_tokens: int | None = None
     regex: None = None
@@ -126,7 +128,12 @@ class FreeText:
         text = text.strip()
         if not text:
             return Parsed(None, Status.EMPTY)
-        return Parsed(None, Status.CUT) if cut else Parsed(text, Status.OK)
+        if cut:
+            return Parsed(None, Status.CUT)
+        said = (without_thoughts(text) or "").strip()
+        if not said:
+            return Parsed(None, Status.UNREADABLE)
+        return Parsed(said, Status.OK if said == text else Status.LENIENT)
 
 
 MOST_ENUMERATED = 101
@@ -140,9 +147,8 @@ BLANK = r"\x00-\x20\x7f-\xa0\u1680\u2000-\u200f\u2028-\u202f\u205f\u3000\ufeff"
 class Rating:
     """`Rating: 5`, a line break, `Reason: ...`: the rating first, in case of truncation.
 
-    The parser takes exactly what the regular expression allows and no more: "6/7", "6.5" on a scale
-    of whole numbers, a number in the middle of a sentence or a refusal are unparseable, and an
-    unparseable rating has no value.
+    A reply in another form is read leniently where it is certain, and a rating that is not certain
+    has no value: see `agents.lenient`.
 
     Attributes:
         low, high: the ends of the scale.
@@ -220,19 +226,27 @@ class Rating:
 
     def parse(self, text: str, cut: bool) -> Parsed[Judgement]:
         """Parse a rating and its reason; a truncated reply keeps a complete rating."""
-        text = text.strip()
+        reply, text = text, text.strip()
         if not text:
             return Parsed(None, Status.EMPTY)
         if cut:
             start = self._start.fullmatch(text)
-            complete = start is not None and (start[2] is not None or self._is_complete(start[1]))
-            value = self._value(start[1]) if start is not None and complete else None
+            if start is None:
+                return self._lenient(reply, cut)
+            complete = start[2] is not None or self._is_complete(start[1])
+            value = self._value(start[1]) if complete else None
             return Parsed(None if value is None else Judgement(value, None), Status.CUT)
         whole = self._whole.fullmatch(text)
         value = None if whole is None else self._value(whole[1])
         if whole is None or value is None:
-            return Parsed(None, Status.UNREADABLE)
+            return self._lenient(reply, cut)
         return Parsed(Judgement(value, whole[2].rstrip()), Status.OK)
+
+    def _lenient(self, reply: str, cut: bool) -> Parsed[Judgement]:
+        found = lenient.reader(self.low, self.high, self.integer).read(reply, cut)
+        if found is None:
+            return Parsed(None, Status.CUT if cut else Status.UNREADABLE)
+        return Parsed(Judgement(*found), Status.LENIENT)
 
     def _is_complete(self, number: str) -> bool:
         """Whether a number at the end of a truncated reply is complete: no other starts with it."""
@@ -261,20 +275,8 @@ class Prompt(NamedTuple):
 
 def clean(text: str) -> str:
     """Replace characters that databases and tokenizers reject: NUL and lone surrogates."""
-    text = text.replace(MARK, "\ufffd")
+    text = text.replace(templates.MARK, "\ufffd")
     return text if text.isascii() else text.encode("utf-8", "replace").decode("utf-8")
-
-
-_TAG = re.compile(r"<(\w+)>")
-_ENVIRONMENT = SandboxedEnvironment(
-    undefined=StrictUndefined,
-    autoescape=False,
-    trim_blocks=True,
-    lstrip_blocks=True,
-    finalize=lambda value: f"{MARK}{value}{MARK}",
-)
-
-_ENVIRONMENT.filters.pop("random")  # prompts must be deterministic
 
 
 @dataclass(frozen=True)
@@ -283,7 +285,8 @@ class Form(Generic[T]):
 
     `system` is plain text and the same for every call of the form; `user` is a Jinja template.
     Tags such as ``<answer>`` delimit inserted values. Where a value contains one of the template's
-    tags, its ``<`` is replaced, so that a text cannot pose as another part of the prompt.
+    tags or a control token of chat templates, its first character is replaced, so that a text
+    cannot pose as another part of the prompt: see `agents.templates`.
 
     Attributes:
         name: unique within a world.
@@ -310,12 +313,7 @@ class Form(Generic[T]):
 
     @cached_property
     def _template(self) -> Any:
-        return _ENVIRONMENT.from_string(self.user)
-
-    @cached_property
-    def _tag_start(self) -> re.Pattern[str]:
-        names = "|".join(sorted(set(_TAG.findall(self.user)))) or r"(?!)"
-        return re.compile(rf"<(?=\s*/?\s*(?:{names})\b)", re.IGNORECASE)
+        return templates.compiled(self.user)
 
     def try_out(self) -> None:
         """Check the template by rendering the example, with and without a memory.
@@ -333,16 +331,12 @@ class Form(Generic[T]):
             ValueError: the template uses a name that is not in `values`, or fails otherwise.
         """
         try:
-            template = self._template
-            context = template.new_context(
-                dict(values), shared=True
-            )  # shared: do not copy the globals
-            pieces = "".join(template.root_render_func(context)).split(MARK)
+            pieces = templates.pieces(self._template, values)
         except Exception as error:  # templates can raise any exception
             raise ValueError(f"form {self.name}: {error or type(error).__name__}") from None
+        tag_start = templates.tags(self.user)
         for place in range(1, len(pieces), 2):
-            if "<" in pieces[place]:
-                pieces[place] = self._tag_start.sub("\u2039", pieces[place])
+            pieces[place] = templates.defused(pieces[place], tag_start)
         return Prompt(self.system, tuple(piece for piece in pieces if piece))
 
 

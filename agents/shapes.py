@@ -1,7 +1,8 @@
 """Shapes of replies other than prose and ratings: a choice, a line, titled lines, numbers.
 
 Each has a regular expression that bounds the length of the reply, so that constrained decoding
-always ends within `max_tokens`, and a parser that accepts only what the expression allows.
+always ends within `max_tokens`, and a parser. Replies in another form are read leniently where they
+are certain: see `agents.lenient_lines`.
 """
 
 from __future__ import annotations
@@ -11,9 +12,14 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import permutations
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
+from agents import lenient_lines as lenient
 from agents.forms import BLANK, Parsed, Status, line_of, object_schema
+
+T = TypeVar("T")
+
+_THOUGHTS = re.compile(r"</?think", re.IGNORECASE)
 
 
 def _words(limit: int) -> str:
@@ -21,8 +27,12 @@ def _words(limit: int) -> str:
     return rf"[^{BLANK}][^\r\n]{{0,{limit - 1}}}"
 
 
+def _lenient(value: T | None) -> Parsed[T]:
+    return Parsed(value, Status.UNREADABLE if value is None else Status.LENIENT)
+
+
 class Chosen(NamedTuple):
-    """The chosen option, with its reason (None if it was truncated)."""
+    """The chosen option, with its reason (None if it was truncated or there is none)."""
 
     option: str
     reason: str | None
@@ -73,8 +83,11 @@ class Choice:
         if not text:
             return Parsed(None, Status.EMPTY)
         found = self._reply.match(text) if cut else self._reply.fullmatch(text)
+        if cut and found is None:
+            return Parsed(None, Status.CUT)
         if found is None or (found[2] is None and not cut):
-            return Parsed(None, Status.CUT if cut else Status.UNREADABLE)
+            chosen = lenient.choice(text, self.title, self.options)
+            return _lenient(None if chosen is None else Chosen(*chosen))
         option = found[1].removeprefix(f"{self.title}: ")
         if cut:
             return Parsed(Chosen(option, None), Status.CUT)
@@ -113,8 +126,8 @@ class Line:
             return Parsed(None, Status.EMPTY)
         if cut:
             return Parsed(None, Status.CUT)
-        if "\n" in text or "\r" in text:
-            return Parsed(None, Status.UNREADABLE)
+        if "\n" in text or "\r" in text or _THOUGHTS.search(text):
+            return _lenient(lenient.line(text))
         return Parsed(text, Status.OK)
 
 
@@ -161,7 +174,7 @@ class Titled:
             return Parsed(None, Status.CUT)
         found = self._reply.fullmatch(text)
         if found is None:
-            return Parsed(None, Status.UNREADABLE)
+            return _lenient(lenient.titled(text, [title for title, _ in self.fields]))
         return Parsed(tuple(words.strip() for words in found.groups()), Status.OK)
 
 
@@ -204,7 +217,7 @@ class Numbers:
         if cut:
             return Parsed(None, Status.CUT)
         if re.fullmatch(self.regex, text) is None:
-            return Parsed(None, Status.UNREADABLE)
+            return _lenient(lenient.numbers(text, self.title, self.count))
         return Parsed(
             tuple(sorted({int(number) for number in re.findall(r"\d+", text)})), Status.OK
         )

@@ -171,9 +171,9 @@ def main() -> int:
 
 OFF_SCALE = """
 SELECT (SELECT count(*) FROM ratings WHERE rating NOT BETWEEN 1 AND 7
-        OR (rating IS NOT NULL AND status NOT IN ('ok', 'cut')))
+        OR (rating IS NOT NULL AND status NOT IN ('ok', 'cut', 'lenient')))
      + (SELECT count(*) FROM observations WHERE rating NOT BETWEEN 1 AND 7
-        OR (rating IS NOT NULL AND status NOT IN ('ok', 'cut')))
+        OR (rating IS NOT NULL AND status NOT IN ('ok', 'cut', 'lenient')))
 """
 TEXTLESS = """
 SELECT count(*) FROM calls WHERE (status = 'failed' AND error IS NULL)

@@ -33,6 +33,7 @@ from agents.scale import Better, Scale, Subject
 from sandbox.backends import BUILT_IN, ModelConfig, UnloadedSettings, kind_of
 from sandbox.backends.embedding import EmbedderSetting
 from sandbox.text import short
+from sandbox.wording import other_range
 from sandbox.yaml_values import LONGEST_CONFIG, NotYaml, parse_yaml
 from storage.errors import InputError
 from storage.secrets import HIDDEN, hide_secrets, hide_values, is_secret, secret_key
@@ -329,6 +330,10 @@ def _try_question(scale: Scale, world: World) -> None:
         observer_form(scale, world.observed, world.example, world.unit).try_out()
     except ValueError as error:
         raise SettingError(f"scales.{scale.name}.ask", str(error)) from None
+    other = other_range(scale.question, scale.low, scale.high)
+    if other is not None:
+        expected = f"expected the scale's {scale.range}, or another low and high"
+        raise SettingError(f"scales.{scale.name}.ask", f"found a rating {other}; {expected}")
 
 
 def _error_text(error: Any) -> str:

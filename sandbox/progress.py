@@ -130,6 +130,7 @@ class Counts:
     replayed: int = 0
     failed: int = 0
     unparsed: int = 0
+    lenient: int = 0
     tokens_in: int = 0
     tokens_out: int = 0
     tokens_cached: int = 0

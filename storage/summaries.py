@@ -155,7 +155,8 @@ _EPISODE_TEXTS = (
     UNION ALL SELECT text_id FROM notes WHERE episode_id = :key
 ) s JOIN texts t ON t.id = s.id)""",
     """(SELECT {join}(t.text, ' ') FROM (
-    SELECT {parts} AS part FROM calls c {reply} WHERE c.episode_id = :key AND c.status <> 'ok'
+    SELECT {parts} AS part FROM calls c {reply}
+        WHERE c.episode_id = :key AND c.status NOT IN ('ok', 'lenient')
     UNION ALL SELECT {parts} FROM calls c {thinking} WHERE c.episode_id = :key
 ) s JOIN texts t ON t.id = ((e.run_id - 1) * 4294967296 + s.part))""",
 )

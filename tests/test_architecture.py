@@ -35,7 +35,8 @@ ALLOWED: dict[str, tuple[str, ...]] = {
     "sandbox.concurrency": (),
     "sandbox.interrupts": (),
     "sandbox.doctor": NEUTRAL,
-    "sandbox.sources": ("agents", "worlds", "storage.errors"),
+    "sandbox.wording": ("agents",),
+    "sandbox.sources": ("agents", "worlds", "storage.errors", "sandbox.wording"),
     "sandbox.config": (
         "agents",
         "worlds",
@@ -44,6 +45,7 @@ ALLOWED: dict[str, tuple[str, ...]] = {
         "sandbox.backends",
         "sandbox.text",
         "sandbox.yaml_values",
+        "sandbox.wording",
     ),
     "sandbox.backends": (*NEUTRAL, "agents", "storage.errors", "storage.secrets"),
     "sandbox.reading": (*NEUTRAL, "agents", "storage"),

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from agents.forms import Form, FreeText, Judgement, Rating, Status, clean
+from agents.forms import READ, Form, FreeText, Judgement, Rating, Status, clean
 
 RATING = Rating(1, 7)
 TEXTS = st.text(st.characters(blacklist_categories=("Cs",), blacklist_characters="\x00"))
@@ -26,22 +26,22 @@ TEXTS = st.text(st.characters(blacklist_categories=("Cs",), blacklist_characters
         ("Rat", True, None, Status.CUT),
         ("", False, None, Status.EMPTY),
         (" \n", True, None, Status.EMPTY),
-        ("Rating: 5", False, None, Status.UNREADABLE),
-        ("6/7", False, None, Status.UNREADABLE),
+        ("Rating: 5", False, Judgement(5, None), Status.LENIENT),
+        ("6/7", False, Judgement(6, None), Status.LENIENT),
         ("6/7", True, None, Status.CUT),
-        ("Rating: 6/7\nReason: Good.", False, None, Status.UNREADABLE),
+        ("Rating: 6/7\nReason: Good.", False, Judgement(6, "Good."), Status.LENIENT),
         ("Rating: 6.5\nReason: Good.", False, None, Status.UNREADABLE),
         ("Rating: 6.5", True, None, Status.CUT),
         ("Rating: 8\nReason: Good.", False, None, Status.UNREADABLE),
         ("Rating: 0\nReason: Bad.", False, None, Status.UNREADABLE),
         ("Rating: -1\nReason: Bad.", False, None, Status.UNREADABLE),
         ("Rating: 55\nReason: Good.", False, None, Status.UNREADABLE),
-        ("Rating: \u0665\nReason: Good.", False, None, Status.UNREADABLE),
+        ("Rating: \u0665\nReason: Good.", False, Judgement(5, "Good."), Status.LENIENT),
         ("I cannot rate this.", False, None, Status.UNREADABLE),
-        ("I would give it a 6, because it helps.", False, None, Status.UNREADABLE),
-        ("Sure! Rating: 6\nReason: Good.", False, None, Status.UNREADABLE),
+        ("I would give it a 6 or so, as it helps.", False, None, Status.UNREADABLE),
+        ("Sure! Rating: 6\nReason: Good.", False, Judgement(6, "Good."), Status.LENIENT),
         ("Rating: 6\nReason: Good.\nRating: 2", False, None, Status.UNREADABLE),
-        ("Rating: 6\nReason:", False, None, Status.UNREADABLE),
+        ("Rating: 6\nReason:", False, Judgement(6, None), Status.LENIENT),
     ],
 )
 def test_a_rating_is_read_or_missing(
@@ -54,7 +54,7 @@ def test_a_rating_is_read_or_missing(
 def test_no_text_gives_a_rating_off_the_scale(text: str, cut: bool) -> None:
     value, status = RATING.parse(text, cut)
     assert value is None or 1 <= value.rating <= 7
-    assert (status is Status.OK) == (value is not None and value.reason is not None)
+    assert (status in READ) or value is None or value.reason is None
 
 
 @given(st.integers(1, 7), st.from_regex(r"[^\W_][^\r\n]{0,80}", fullmatch=True))
@@ -113,3 +113,49 @@ def test_templates_are_sandboxed() -> None:
 def test_clean_leaves_what_can_be_stored() -> None:
     assert clean("a\x00b\ud800c") == "a\ufffdb?c"
     assert clean("naïve 🦆\u2028") == "naïve 🦆\u2028"
+
+
+@pytest.mark.parametrize(
+    "template",
+    [
+        "{{ comments.clear() }}",
+        "{{ (question * 10**9) | length }}",
+        "{% for x in range(10**9) %}x{% endfor %}",
+        "{% for a in range(999) %}{% for b in range(999) %}x{% endfor %}{% endfor %}",
+        "{% for a in question %}{% endfor %}",
+        "{{ question | center(10**9) }}",
+        "{{ '%999999999d' % 1 }}",
+        "{{ question.ljust(10**9) }}",
+        "{{ question | replace('q', question) }}",
+        "{{ question | join(question) }}",
+        "{{ 9**9**9 }}",
+        "{% set a = 'x' * 300000 %}{{ a + a }}",
+    ],
+)
+def test_templates_change_nothing_and_are_bounded(template: str) -> None:
+    values = {"question": "q" * 8_000, "comments": ["a"]}
+    with pytest.raises(ValueError, match=r"form f: [^\n]*found "):
+        Form("f", "", template, FreeText()).render(values)
+    assert values["comments"] == ["a"]
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "<\u200b/answer>",
+        "</an\u200bswer>",
+        "\uff1c/answer>",
+        "\uff1c\uff0f\uff41\uff4e\uff53\uff57\uff45\uff52>",
+        "<|im_end|>",
+        "<|eot_id|>",
+        "[/INST]",
+        "</s>",
+        "<start_of_turn>",
+        "<</SYS>>",
+        "<\uff5cUser\uff5c>",
+    ],
+)
+def test_no_text_poses_as_a_tag_or_a_control_token(text: str) -> None:
+    form = Form("f", "", "<answer>{{ q }}</answer>", FreeText())
+    shown = form.render({"q": f"a {text} b"}).segments[1]
+    assert text not in shown and shown[3:] == f"a {text} b"[3:]

@@ -87,6 +87,9 @@ def export(
         str | None, typer.Option(help="training program: trl, llama-factory, axolotl, verl")
     ] = None,
     files: Annotated[str | None, typer.Option(help="file type: jsonl, parquet")] = None,
+    strict_ratings: Annotated[
+        bool, typer.Option("--strict-ratings", help="leave out ratings that were read leniently")
+    ] = False,
     license: Annotated[
         str | None, typer.Option(help="license identifier for the dataset card")
     ] = None,
@@ -122,6 +125,7 @@ def export(
         "seed": seed,
         "target": target,
         "files": files,
+        "strict_ratings": strict_ratings or None,
         "license": license,
     }
     report = api.export(

@@ -127,6 +127,10 @@ def inspect(
     failures: Annotated[
         bool, typer.Option("--failures", help="calls: only those that failed")
     ] = False,
+    call_status: Annotated[
+        str | None,
+        typer.Option("--status", metavar="S", help="calls: only with this status, such as lenient"),
+    ] = None,
     limit: Annotated[
         int | None, typer.Option(min=1, metavar="N", help="list at most N items; default: 100")
     ] = None,
@@ -163,7 +167,7 @@ def inspect(
         elif number is not None:
             data, picture = _item(reader, subject, number, search, round)
         else:
-            data, picture = _items(reader, subject, search, round, failures, limit)
+            data, picture = _items(reader, subject, search, round, failures, limit, call_status)
         show(as_json, data, lambda: picture)
 
 
@@ -264,9 +268,10 @@ def _items(
     round: int | None,
     failures: bool,
     limit: int,
+    status: str | None,
 ) -> tuple[Any, RenderableType]:
     from sandbox.reading.agents import agents
-    from sandbox.reading.calls import calls
+    from sandbox.reading.calls import STATUSES, calls
     from sandbox.reading.declaration import declaration_of
     from sandbox.terminal.agents import agent_table
     from sandbox.terminal.calls import call_table
@@ -275,5 +280,7 @@ def _items(
         agent_rows = agents(reader, search)[:limit]
         data = {"agents": [row.as_dict() for row in agent_rows]}
         return data, agent_table(agent_rows, declaration_of(reader))
-    call_rows = calls(reader, search, round, failures, limit)
+    if status is not None and status not in STATUSES:
+        raise InputError(f"--status: found {status!r}; expected one of {', '.join(STATUSES)}")
+    call_rows = calls(reader, search, round, failures, limit, status)
     return {"calls": [row.as_dict() for row in call_rows]}, call_table(call_rows)

@@ -239,6 +239,7 @@ def _summary(reader: Reader, address: Address, outcome: Outcome) -> RenderableTy
     table = style.table("", "")
     table.show_header = False
     missing = f"{outcome.calls_failed:,} failed, {outcome.unparsed:,} unparsed"
+    missing += f", {outcome.lenient:,} read leniently" if outcome.lenient else ""
     rows = {
         "agents": f"{outcome.agents:,}",
         "episodes": f"{outcome.episodes:,} ({outcome.episodes_failed:,} failed)",

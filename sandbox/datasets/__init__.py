@@ -38,6 +38,7 @@ _COMMON_CHOICES = frozenset(
     {
         "near_duplicates",
         "near_questions",
+        "strict_ratings",
         "tokenizer",
         "max_tokens",
         "splits",

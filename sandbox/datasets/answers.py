@@ -6,12 +6,13 @@ from collections.abc import Iterator, Sequence
 from itertools import pairwise
 from typing import Any, NamedTuple
 
+from agents.forms import Status
 from agents.scale import Declaration, Stage
 from sandbox.datasets.choices import Choices
 from sandbox.datasets.format import ROLES, Columns, Removed, Row, Settings
 from sandbox.datasets.schema import Schema, goodness, number_type, typed
 from sandbox.datasets.source import SourcedExchange
-from storage.exchanges import Exchange
+from storage.exchanges import Exchange, GivenRating, Observation
 
 ANSWER, INSTRUCTION = "answer", "instruction"
 """Kinds of rows: answers to questions, and answers to instructions drawn from scenes."""
@@ -21,6 +22,7 @@ INSTRUCTION_FORM = "answer"
 
 NO_TEXT = "no such text"
 NO_RATING = "no readable rating"
+LENIENT_RATING = "rating read leniently"
 NOT_SCORED = "not scored by the observer"
 NOT_EXPECTED = "the backend told no expected rating"
 
@@ -266,15 +268,21 @@ def _rated(
             return NOT_SCORED if rated is None else only_rated_by_peers([rated])
         mean = _peers(exchange, choices)
         if mean is None:
-            return NO_RATING if exchange.mean_rating is None else NOT_EXPECTED
+            return NOT_EXPECTED if exchange.mean_rating is not None else no_rating(exchange.ratings)
         return mean, "peers", None
     seen = exchange.observation(stage, str(choices.scale))
     if seen is None:
         return NOT_SCORED
     if seen.rating is None:
-        return NO_RATING
+        return no_rating([seen])
     rating = seen.expected if choices.ratings == "observer-expected" else seen.rating
     return NOT_EXPECTED if rating is None else (float(rating), seen.model, seen.reason)
+
+
+def no_rating(given: Sequence[GivenRating | Observation]) -> str:
+    """The rule that removes an answer without a rating; lenient ones may be left out by choice."""
+    lenient = any(one.rating is None and one.status == Status.LENIENT for one in given)
+    return LENIENT_RATING if lenient else NO_RATING
 
 
 def _peers(exchange: Exchange, choices: Choices) -> float | None:

@@ -169,6 +169,7 @@ def _chosen(result: FormatResult) -> str:
     common = {
         "near_duplicates",
         "near_questions",
+        "strict_ratings",
         "tokenizer",
         "max_tokens",
         "rows",
@@ -357,6 +358,9 @@ def _failures(source: Source, survey: Survey) -> Lines:
     yield f"| exchanges | {survey.exchanges:,} |"
     for form, count in sorted(survey.failed.items()):
         yield f"| exchanges that failed at `{form}` | {count:,} |"
+    for who, count in sorted(survey.lenient.items()):
+        if count:
+            yield f"| ratings of {who} that were read leniently | {count:,} |"
     for (who, status), count in sorted(survey.missing.items()):
         yield f"| ratings of {who} that are {status} | {count:,} |"
     yield ""

@@ -49,6 +49,7 @@ class Choices:
         seed: the seed of sampling; by default the seed of the first run.
         target: the training framework that reads the files.
         files: the file format.
+        strict_ratings: leave out ratings that were read leniently, and the rows that rest on them.
         license: a license identifier such as apache-2.0, for the dataset card.
     """
 
@@ -72,6 +73,7 @@ class Choices:
     seed: int | None = None
     target: Target | None = None
     files: Files | None = None
+    strict_ratings: bool | None = None
     license: str | None = None
 
     def __post_init__(self) -> None:
@@ -82,6 +84,10 @@ class Choices:
                 raise InputError(f"{name}: found {value!r}; {expected}")
         for name, (low, high, whole) in _NUMBERS.items():
             check_number(name, getattr(self, name), low, high, whole)
+        if not isinstance(self.strict_ratings, bool | None):
+            raise InputError(
+                f"strict_ratings: found {self.strict_ratings!r}; expected true or false"
+            )
         _check_splits(self.splits)
         if self.license is not None and not re.fullmatch(r"[\w.+-]{1,80}", self.license, re.ASCII):
             expected = "expected an identifier such as apache-2.0"

@@ -6,12 +6,13 @@ import heapq
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 import numpy.typing as npt
 from sqlalchemy import Connection, select
 
+from agents.forms import Status
 from agents.scale import Declaration
 from sandbox.datasets.ids import row_id
 from sandbox.datasets.schema import RunSchema, Schema
@@ -19,8 +20,17 @@ from sandbox.reading.declaration import declaration_of
 from storage import tables
 from storage.copying import forked_from
 from storage.errors import InputError
-from storage.exchanges import Exchange, exchanges, exchanges_of, snapshot
+from storage.exchanges import (
+    Exchange,
+    GivenRating,
+    Observation,
+    exchanges,
+    exchanges_of,
+    snapshot,
+)
 from storage.reader import Reader
+
+Rated = TypeVar("Rated", GivenRating, Observation)
 
 SCRIPTED = "scripted"
 """The model name of the scripted backend, which generates texts without a language model."""
@@ -77,10 +87,24 @@ class SourcedExchange(NamedTuple):
         run = self.origin.reader.run
         return row_id(run.name, run.digest, self.exchange.episode, *parts)
 
+    def strictly_rated(self) -> SourcedExchange:
+        """The same without the ratings that were read leniently; their status stays."""
+        exchange = self.exchange
+        return self._replace(
+            exchange=exchange._replace(
+                ratings=tuple(map(_strict, exchange.ratings)),
+                observations=tuple(map(_strict, exchange.observations)),
+            )
+        )
+
     @property
     def scripted(self) -> bool:
         """Whether any text or rating is from the scripted backend, not from a language model."""
         return SCRIPTED in self.exchange.models
+
+
+def _strict(given: Rated) -> Rated:
+    return given._replace(rating=None) if given.status == Status.LENIENT else given
 
 
 Ints = npt.NDArray[np.int64]

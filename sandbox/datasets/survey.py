@@ -16,6 +16,7 @@ import krippendorff
 import numpy as np
 import numpy.typing as npt
 
+from agents.forms import Status
 from agents.scale import Scale
 from sandbox.datasets.schema import Schema
 from sandbox.datasets.source import Origin, SourcedExchange
@@ -88,6 +89,7 @@ class Survey:
         exchanges: the number of exchanges.
         failed: the number of failed ones, by the step without a usable reply.
         missing: the number of unreadable ratings, by rater and status.
+        lenient: the number of ratings that were read leniently, by rater.
         raters: the number of ratings by each agent, by the index of its run and its number.
         ratings: how often each rating was given, by rater (and stage) and scale.
         observed: how often a mean of the peers' ratings and the observer's rating of the same text
@@ -107,6 +109,7 @@ class Survey:
         self.exchanges = 0
         self.failed: Counter[str] = Counter()
         self.missing: Counter[tuple[str, str]] = Counter()
+        self.lenient: Counter[str] = Counter()
         self.raters: Counter[tuple[int, int]] = Counter()
         self.ratings: dict[tuple[str, str], Counter[float]] = {}
         self.observed: Counter[tuple[float, float]] = Counter()
@@ -166,6 +169,7 @@ class Survey:
     def _add_rating(
         self, who: str, name: str, scale: Scale | None, rating: float | None, status: str
     ) -> None:
+        self.lenient[who.partition(",")[0]] += status == Status.LENIENT
         if rating is None:
             self.missing[who.partition(",")[0], status] += 1
         elif scale is not None:

@@ -157,7 +157,7 @@ class Caller:
         if past is not None:
             writer.cache_text(past.answer, past.text_id)
         call_id = writer.base + writer.new_id(tables.calls)
-        status = parsed.status if parsed.value is None else Status.OK
+        status = _status(parsed)
         writer.add(
             tables.calls,
             {
@@ -199,6 +199,7 @@ class Caller:
         counts.calls += 1
         counts.failed += status is Status.FAILED
         counts.unparsed += status in UNPARSED
+        counts.lenient += status is Status.LENIENT
         counts.tokens_in += reply.tokens_in or 0
         counts.tokens_out += reply.tokens_out or 0
         counts.tokens_cached += reply.cached_tokens or 0
@@ -225,6 +226,13 @@ def _priority(round: int, depth: int) -> int:
 
 def _parse(form: Form[T], text: str | None, cut: bool) -> Parsed[T]:
     return Parsed(None, Status.FAILED) if text is None else form.reply.parse(text, cut)
+
+
+def _status(parsed: Parsed[Any]) -> Status:
+    """The status of a call: a truncated reply that has a value is ok."""
+    if parsed.value is None or parsed.status is Status.LENIENT:
+        return parsed.status
+    return Status.OK
 
 
 def _pieces(reply: str, parsed: Parsed[Any]) -> tuple[str, ...]:

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 from sqlalchemy import ColumnElement, Select, select
 
 from agents.chance import seed_of
-from agents.forms import CallName, Status, prompt_hash
+from agents.forms import READ, CallName, Status, prompt_hash
 from sandbox.reading.records import PAGES_ONLY, Record
 from storage import tables
 from storage.errors import NotThere
@@ -203,6 +203,7 @@ def calls(
     round: int | None = None,
     failures: bool = False,
     limit: int | None = None,
+    status: str | None = None,
 ) -> list[Call]:
     """List calls in the order of the journal.
 
@@ -212,23 +213,23 @@ def calls(
         round: only calls of this round.
         failures: only calls without a usable reply.
         limit: the maximum number; None: all.
+        status: only calls with this status.
     """
     searched = terms(search or "")
     matches = (
         call
-        for call in _stream(reader, round, failures)
+        for call in _stream(reader, round, NOT_OK if failures else status)
         if all(term.pattern.search(call.reply or call.error or "") for term in searched)
     )
     return list(islice(matches, limit))
 
 
-def _stream(reader: Reader, round: int | None, failures: bool) -> Iterator[Call]:
+def _stream(reader: Reader, round: int | None, status: str | None) -> Iterator[Call]:
     c = tables.calls
     query = select(c.c.id, c.c.episode_id).where(reader.belongs_to_run(c.c.id)).order_by(c.c.id)
     if round is not None:
         query = query.where(_in_round(reader, round))
-    if failures:
-        query = query.where(c.c.status != "ok")
+    query = query.where(*_with_status(status))
     rows = reader.rows(query)
     while batch := list(islice(rows, _BATCH)):
         yield from _with_texts(reader, [(row.id, row.episode_id) for row in batch])
@@ -322,11 +323,18 @@ def _conditions(reader: Reader, wanted: CallFilter) -> list[ColumnElement[bool]]
     low = reader.base if wanted.after is None else reader.base + wanted.after + 1
     high = first_id(reader.run.id + 1) if wanted.before is None else reader.base + wanted.before
     conditions.append(_order(wanted).between(low, high - 1))
-    if wanted.status not in (None, "ok"):
-        conditions.append(c.c.status != "ok")  # makes the planner use the partial index
-    if wanted.status not in (None, NOT_OK):
-        conditions.append(c.c.status == wanted.status)
-    return conditions
+    return [*conditions, *_with_status(wanted.status)]
+
+
+def _with_status(status: str | None) -> Iterator[ColumnElement[bool]]:
+    """The conditions for a status; `NOT_OK` is that of replies without a value."""
+    column = tables.calls.c.status
+    if status not in (None, "ok"):
+        yield column != "ok"  # makes the planner use the partial index
+    if status == NOT_OK:
+        yield column.not_in(READ)
+    elif status is not None:
+        yield column == status
 
 
 def _order(wanted: CallFilter) -> ColumnElement[Any]:

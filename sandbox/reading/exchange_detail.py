@@ -8,6 +8,7 @@ from itertools import pairwise
 
 from sqlalchemy import select
 
+from agents.forms import READ
 from agents.scale import Declaration
 from sandbox.reading.calls import Call, calls_of
 from sandbox.reading.declaration import declaration_of
@@ -121,6 +122,6 @@ def text_parts(exchange: Exchange) -> Iterator[tuple[str, str | None]]:
 def unused_texts(calls: Iterable[Journalled]) -> Iterator[tuple[str, str | None]]:
     """Model texts that are not part of an exchange: unusable replies, and reasoning."""
     for call in calls:
-        if call.status != "ok":
+        if call.status not in READ:
             yield f"{call.form}, {call.status}", call.reply
         yield f"{call.form}, reasoning", call.thinking

@@ -127,8 +127,8 @@ class FormCalls(Record):
 
     Attributes:
         form: its name.
-        calls, failed, unparsed: the number of calls, of those without a reply, and of those whose
-            reply could not be parsed.
+        calls, failed, unparsed, lenient: the number of calls, of those without a reply, of those
+            whose reply could not be parsed, and of those whose reply was read leniently.
         tokens_in, tokens_out: of prompts and replies, where the backend reports them.
         tokens_cached: tokens of prompts from the prefix cache; None where no backend reports them.
         prefix_share: their share of prompt tokens, among calls whose backend reports them; None
@@ -139,6 +139,7 @@ class FormCalls(Record):
     calls: int
     failed: int
     unparsed: int
+    lenient: int
     tokens_in: int
     tokens_out: int
     tokens_cached: int | None
@@ -155,6 +156,7 @@ def calls_by_form(reader: Reader) -> list[FormCalls]:
             func.sum(c.c.calls).label("calls"),
             func.sum(c.c.calls).filter(c.c.status == Status.FAILED.value).label("failed"),
             func.sum(c.c.calls).filter(c.c.status.in_(unparsed)).label("unparsed"),
+            func.sum(c.c.calls).filter(c.c.status == Status.LENIENT.value).label("lenient"),
             func.sum(c.c.tokens_in).label("tokens_in"),
             func.sum(c.c.tokens_out).label("tokens_out"),
             func.sum(c.c.cached_tokens).label("tokens_cached"),
@@ -177,6 +179,7 @@ def _form_calls(row: Any) -> FormCalls:
         calls=int(row.calls),
         failed=int(row.failed or 0),
         unparsed=int(row.unparsed or 0),
+        lenient=int(row.lenient or 0),
         tokens_in=int(row.tokens_in),
         tokens_out=int(row.tokens_out),
         tokens_cached=cached,

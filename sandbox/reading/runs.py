@@ -64,8 +64,8 @@ class Outcome(Record):
         agents: the number of agents.
         rounds: the number of rounds in the config.
         episodes, episodes_failed: the number of complete episodes, and of those that failed.
-        calls, calls_failed, unparsed: the number of calls in the journal, of those without a reply,
-            and of those whose reply could not be parsed.
+        calls, calls_failed, unparsed, lenient: the number of calls in the journal, of those without
+            a reply, of those whose reply could not be parsed, and of those read leniently.
         calls_replayed: the number of calls that were replayed in the latest session.
         tokens_in, tokens_out, tokens_cached: sums over all calls.
         forms: calls by prompt template.
@@ -86,6 +86,7 @@ class Outcome(Record):
     calls_replayed: int
     calls_failed: int
     unparsed: int
+    lenient: int
     tokens_in: int
     tokens_out: int
     tokens_cached: int
@@ -302,6 +303,7 @@ def _figures(reader: Reader, address: Address) -> dict[str, Any]:
         "calls": sum(form.calls for form in forms),
         "calls_failed": sum(form.failed for form in forms),
         "unparsed": sum(form.unparsed for form in forms),
+        "lenient": sum(form.lenient for form in forms),
         "tokens_in": sum(form.tokens_in for form in forms),
         "tokens_out": sum(form.tokens_out for form in forms),
         "tokens_cached": sum(form.tokens_cached or 0 for form in forms),

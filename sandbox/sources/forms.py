@@ -11,6 +11,7 @@ import yaml
 
 from agents.forms import Form, Rating, clean
 from agents.scale import plain_number
+from sandbox.wording import other_range
 from storage.errors import InputError
 
 
@@ -64,7 +65,7 @@ def _overridden(path: Path, known: dict[str, Form[Any]], name: Any, parts: Any) 
     texts = {key: clean(parts.get(key, getattr(form, key))) for key in ("system", "user")}
     if isinstance(form.reply, Rating):
         texts = {key: _with_range(text, form.reply) for key, text in texts.items()}
-        _check_range(f"forms: {path}: {name}", " ".join(texts.values()), form.reply)
+        _check_range(f"forms: {path}: {name}", "\n".join(texts.values()), form.reply)
     try:
         overridden = Form(name, texts["system"], texts["user"], form.reply, form.example)
         overridden.try_out()
@@ -80,35 +81,15 @@ def _with_range(text: str, shape: Rating) -> str:
     return text
 
 
-_RANGE = re.compile(
-    r"(?P<before>.{0,60}?)(?<![\d.])(?P<low>-?\d+)\s*(?:\([^)]*\)\s*)?(?:-|\u2013|\u2014|\u2026|\.{2,3}|~|to|and)\s*"
-    r"(?P<high>-?\d+)(?P<after>\s*\w*)",
-    re.IGNORECASE | re.DOTALL,
-)
-_OUT_OF = re.compile(r"\bout of (?P<high>\d+)\b", re.IGNORECASE)
-_ABOUT_RATING = re.compile(r"rat(?:e|ing)|scale|scor|number|point|between", re.IGNORECASE)
-_ABOUT_LENGTH = re.compile(
-    r"\s*(?:words?|sentences?|lines?|characters?|paragraphs?|tokens?|items?)"
-)
-
-
 def _check_range(place: str, text: str, shape: Rating) -> None:
     """Refuse a rating prompt that mentions another range than that of its scale.
 
-    Otherwise a rating of 9 on a scale from 1 to 7 would be unparseable every time.
+    Otherwise a rating of 9 on a scale from 1 to 7 would be missing every time.
     """
-    ranges = [
-        f"from {match['low']} to {match['high']}"
-        for match in _RANGE.finditer(text)
-        if _ABOUT_RATING.search(match["before"])
-        and not _ABOUT_LENGTH.match(match["after"])
-        and float(match["low"]) < float(match["high"])
-        and (float(match["low"]), float(match["high"])) != (shape.low, shape.high)
-    ]
-    ranges += [match[0] for match in _OUT_OF.finditer(text) if float(match["high"]) != shape.high]
-    if ranges:
+    found = other_range(text, shape.low, shape.high)
+    if found is not None:
         low, high = plain_number(shape.low), plain_number(shape.high)
         raise InputError(
-            f"{place}: found a rating {ranges[0]}; expected the scale's {low} to {high}, or "
-            "another range of this scale under `scales:` in the config"
+            f"{place}: found a rating {found}; expected the scale's {low} to {high}, or another "
+            "range of this scale (low, high) under `scales:` in the config"
         )

@@ -10,6 +10,7 @@ from rich.panel import Panel
 from rich.table import Table
 from rich.text import Text
 
+from agents.forms import READ
 from sandbox.reading.calls import Call, CallDetail
 from sandbox.terminal.style import dash, plain, short, table
 from sandbox.text import escape_controls
@@ -37,7 +38,7 @@ def call_table(rows: Sequence[Call]) -> Table:
 def _status_cell(row: Call) -> Text:
     if row.status == "ok":
         return Text("ok, cut" if row.cut else "ok")
-    return Text(row.status, style="red")
+    return Text(row.status, style="yellow" if row.status in READ else "red")
 
 
 def _tokens_cell(row: Call) -> Text:

@@ -85,6 +85,9 @@ def form_table(rows: Sequence[FormCalls]) -> RenderableType:
             dash() if row.prefix_share is None else Text(f"{row.prefix_share:.0%}"),
         )
     words = "prefix share: share of tokens in from the prefix cache; -: not reported"
+    lenient = sum(row.lenient for row in rows)
+    if lenient:
+        words += f"\n{lenient:,} read leniently: not in the form asked, but certain"
     return Group(templates, Text(words, style="dim"))
 
 

@@ -32,13 +32,14 @@ _REFUSED = "I cannot say anything about that.\nPlease ask somebody else."
 
 
 def _damaged_rating(kind: Mishap, text: str, high: float) -> str:
+    """A reply that no reader can be sure of: another scale, a refusal, two numbers."""
     first, _, reason = text.partition("\nReason: ")
     number = first.removeprefix("Rating: ")
     if kind == "fraction":
-        return f"Rating: {number}/{high:g}\nReason: {reason}"
+        return f"Rating: {number}/{high + 3:g}\nReason: {reason}"
     if kind == "refusal":
         return "I cannot rate this."
-    return f"I would give it a {number}, because of this: {reason}"
+    return f"I would give it a {number} or a bit more, because of this: {reason}"
 
 
 def _injected(text: str) -> str:

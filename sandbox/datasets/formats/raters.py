@@ -7,12 +7,12 @@ from typing import Any
 
 from agents.scale import Declaration
 from sandbox.datasets.answers import (
-    NO_RATING,
     NO_TEXT,
     completion,
     form_of,
     lineage_columns,
     needs_answers,
+    no_rating,
     peer_stage,
     prompt,
 )
@@ -103,7 +103,7 @@ def _row(
     if text is None:
         return Removed(kind, NO_TEXT, name)
     if given.rating is None:
-        return Removed(kind, NO_RATING, name)
+        return Removed(kind, no_rating([given]), name)
     data = {
         "prompt": prompt(exchange.question),
         "response": completion(text),

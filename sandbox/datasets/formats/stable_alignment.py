@@ -22,6 +22,7 @@ from sandbox.datasets.answers import (
     answer,
     needs_answers,
     needs_ratings,
+    no_rating,
     peer_stage,
 )
 from sandbox.datasets.choices import Choices
@@ -184,7 +185,7 @@ def _comment(
     if sourced.exchange.texts.get(stage) is None:
         return NO_TEXT
     if given.rating is None:
-        return NO_RATING
+        return no_rating([given])
     if given.reason is None:
         return NO_REASON
     origin = _origin(sourced, name, stage=stage, rater=given.rater)
@@ -202,7 +203,7 @@ def _realigned(
         return NO_RATING
     before, after = (exchange.score(stage, scale.name) for stage in (first, last))
     if before is None or after is None:
-        return NO_RATING
+        return no_rating(exchange.observations)
     if goodness(after, scale) <= goodness(before, scale):
         return f"{scale.name} did not {'rise' if scale.better == 'high' else 'fall'}"
     scored = score(after, scale)

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 from sqlalchemy import func, select
 
-from agents.forms import Status
+from agents.forms import READ, Status
 from agents.scale import Declaration, Measure, Scale
 from sandbox.datasets.survey import Survey
 from sandbox.reading.declaration import measure_ids
@@ -31,7 +31,7 @@ from storage.reader import Reader
 LISTED = 15
 """The number of raters that a report lists."""
 
-_MISSING = [status.value for status in Status if status is not Status.OK]
+_MISSING = [status.value for status in Status if status not in READ]
 
 
 class Cell(NamedTuple):
@@ -327,6 +327,7 @@ def totals(
         "calls": here.calls,
         "calls without a reply": here.calls_failed,
         "calls with an unparseable reply": here.unparsed,
+        **({"calls whose reply was read leniently": here.lenient} if here.lenient else {}),
         "prompt tokens": sum(one.tokens_in for one in costs),
         "reply tokens": sum(one.tokens_out for one in costs),
     }

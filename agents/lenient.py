@@ -1,0 +1,531 @@
+"""Reading a rating that is not in the form asked, as a careful person would.
+
+One principle: exactly one number is tied to the label, and everything else in the reply agrees with
+it; otherwise the value is missing. Whatever leaves a doubt (a range, another scale, a quotation, a
+refusal, a correction, a second number) makes it missing, since a wrong rating is worse than none.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from functools import cached_property, lru_cache
+from typing import NamedTuple
+
+from agents.markup import plain, same_width
+
+LABEL = (
+    "rating|score|rate|grade|bewertung|wertung|einstufung|punktzahl|note|\u00e9valuation|evaluation"
+    "|calificaci\u00f3n|puntuaci\u00f3n|valoraci\u00f3n|evaluaci\u00f3n|nota|avalia\u00e7\u00e3o"
+    "|classifica\u00e7\u00e3o|pontua\u00e7\u00e3o|valutazione|voto|punteggio|beoordeling|cijfer"
+    "|ocena|\u043e\u0446\u0435\u043d\u043a\u0430|\u0440\u0435\u0439\u0442\u0438\u043d\u0433"
+    "|\u043e\u0446\u0456\u043d\u043a\u0430|hodnocen\u00ed|betyg|vurdering|bed\u00f8mmelse|arvosana"
+    "|puan|de\u011ferlendirme|skor|peringkat|penilaian|\u0111\u00e1nh gi\u00e1|\u0111i\u1ec3m"
+    "|\u8a55\u4fa1|\u8a55\u70b9|\u70b9\u6570|\u30b9\u30b3\u30a2|\u63a1\u70b9|\u8bc4\u5206"
+    "|\u8a55\u5206|\u8bc4\u7ea7|\u5f97\u5206|\u5206\u6570|\u5206\u6578|\u6253\u5206"
+    "|\ud3c9\uc810|\ud3c9\uac00|\uc810\uc218|\u0627\u0644\u062a\u0642\u064a\u064a\u0645"
+    "|\u062a\u0642\u064a\u064a\u0645|\u0930\u0947\u091f\u093f\u0902\u0917"
+    "|\u03b2\u03b1\u03b8\u03bc\u03bf\u03bb\u03bf\u03b3\u03af\u03b1|\u05d3\u05d9\u05e8\u05d5\u05d2"
+)
+"""The word for a rating in the languages of models, as a regular expression."""
+
+REASON = (
+    "reason(?:ing|s)?|rationale|explanation|justification|comments?|feedback|why|analysis"
+    "|begr\u00fcndung|grund|raison|raz\u00f3n|motivo|justificaci\u00f3n|explicaci\u00f3n"
+    "|raz\u00e3o|justificativa|motivazione|reden|uzasadnienie|pow\u00f3d|d\u016fvod"
+    "|\u043f\u0440\u0438\u0447\u0438\u043d\u0430"
+    "|\u043e\u0431\u043e\u0441\u043d\u043e\u0432\u0430\u043d\u0438\u0435"
+    "|anledning|motivering|begrundelse|syy|perustelu|neden|gerek\u00e7e|alasan|l\u00fd do"
+    "|\u7406\u7531|\u539f\u56e0|\u6839\u62e0|\uc774\uc720|\u0627\u0644\u0633\u0628\u0628"
+    "|\u0915\u093e\u0930\u0923"
+)
+"""The word for a reason, as a regular expression."""
+
+_WORDS = ["zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten"]
+_KANJI = "\u3007\u4e00\u4e8c\u4e09\u56db\u4e94\u516d\u4e03\u516b\u4e5d\u5341"
+_VALUES = {
+    **{word: n for n, word in enumerate(_WORDS)},
+    **{char: n for n, char in enumerate(_KANJI)},
+}
+_WORD = "|".join(_WORDS)
+_DIGITS = r"(?:\d{1,9}(?:[.,]\d{1,9})?|\.\d{1,9})"
+_ANY = rf"(?:[+-]?{_DIGITS}|\b(?:{_WORD})\b|[{_KANJI}])"
+_TO = (
+    r"(?:-|\u2013|\u2014|~|\u301c|\.{2,3}|\u2026|\bto\b|\band\b|\bbis\b|\bou\b|\boder\b|\bor\b"
+    r"|\u304b\u3089|\u5230|\u81f3)"
+)
+_BETWEEN = r"[ \t]*(?:\([^()\n]*\))?[ \t]*"
+_FLAGS = re.IGNORECASE | re.MULTILINE
+
+
+_MOST_LABELS = 20  # a reply that repeats itself
+
+
+class Scored(NamedTuple):
+    """A rating read leniently, with its reason (None where there is none)."""
+
+    rating: float
+    reason: str | None
+
+
+class _Claim(NamedTuple):
+    """A number tied to a label.
+
+    Attributes:
+        value: None where the number is not certain.
+        own: said by the rater as the rating, and not about somebody else's.
+        start, end: its place, with the label and what belongs to the number.
+        inline: it stands alone, without a label.
+    """
+
+    value: float | None
+    own: bool
+    start: int
+    end: int
+
+
+_NAMES = re.compile(rf"(?<![^\W_])(?<!_)(?:{LABEL})(?![^\W\d\u306f]|_)", _FLAGS)
+_SEPARATOR = re.compile(
+    r"(?:[ \t]*[(\[][ \t]*[)\]])?(?P<mark>[ \t]*[:=|]+[ \t]*\n?\s*|[ \t]*\n\s*|[ \t]+(?:is|was|of"
+    r"|value)[ \t]*[:=]?[ \t]*(?:an?[ \t]+)?"
+    r"|[ \t]*[\u2013\u2014][ \t]*|[ \t]+-[ \t]+|[ \t]*\u306f[ \t]*|[ \t]+)(?P<open>[(\[]?)",
+    re.IGNORECASE,
+)
+_GIVEN = re.compile(
+    r"[ \t]+(?:that )?i (?:would )?(?:give|choose|assign)(?: (?:it|this))?(?=[ \t]+is\b)",
+    re.IGNORECASE,
+)
+_NUMBER = re.compile(rf"(?P<number>[+-]?{_DIGITS})|(?P<word>{_WORD})\b|(?P<kanji>[{_KANJI}])", re.I)
+_PREFIX = re.compile(
+    rf"(?:(?:so|thus|therefore|hence|ok|okay|well|now|then|and|here|is|here's|this|in short|my|your"
+    rf"|the|our|overall|final|assistant|answer|{LABEL}|meine|ma|mon|mi|la|il|\u79c1\u306e)\b"
+    r"|on(?=[ \t]*,)|[,:\u2013\u2014 \t-])*",
+    re.IGNORECASE,
+)
+_SENTENCE = re.compile(r"[\n!\u3002\uff01\uff1f]|[.?;](?=\s)")
+_QUOTED = re.compile(
+    r"\u201c[^\u201d\n]*\u201d?|\"[^\"\n]*\"|\u00ab[^\u00bb\n]*\u00bb"
+    r"|\u201e[^\u201c\u201d\n]*[\u201c\u201d]?"
+    r"|\u300c[^\u300d\n]*\u300d|\u300e[^\u300f\n]*\u300f|`[^`\n]*`|(?<!\w)'[^'\n]*'(?!\w)"
+    r"|^[ \t]*>.*$",
+    re.MULTILINE,
+)
+_SAYS = re.compile(
+    r"\b(?:say|says|said|saying|wrote|writes|write|written|ends?|contains?|demands?|demanded|asks?"
+    r"|asked"
+    r"|includes?|reads?|told|tells?|claims?|states?|insists?|instruct\w*|order\w*|want\w*"
+    r"|request\w*|quot\w+"
+    r"|examples?|e\.g|such as|format|template|form|like this|lines|injection|inserted|added"
+    r"|hidden)\b",
+    re.IGNORECASE,
+)
+_MINE = re.compile(
+    rf"\b(?:my|here is|here's|below is)\b.{{0,80}}\b(?:{LABEL}|assessment|answer|reply|response"
+    rf"|result|verdict)\b|\bi(?:'d| would|'ll| will)? (?:say|give|rate|answer|reply)\b[^.]*:$",
+    re.I,
+)
+_VERB = re.compile(
+    r"(?:^|(?<=[.!?,\n]\s)|(?<=\n))[ \t]*(?:so |thus |therefore )?i(?:'d| would|'ll| will)?"
+    r" (?:rate|score|give)"
+    r"(?: (?:it|this|that|(?:this|the|that) (?:answer|draft|reply|response)))?(?: (?:as|with"
+    r"|at))?(?: an?)?"
+    rf"(?: (?:{LABEL}) of)?(?: an?)? (?={_ANY})",
+    _FLAGS,
+)
+_CONDITION = re.compile(
+    r"\b(?:if|unless|would have|could|might|had|but|not|never|n't|otherwise|were|provided)\b|n't\b",
+    re.I,
+)
+
+_UNIT = re.compile(
+    r"[ \t]*(?:points?|pts?\.?|punkte?n?|puntos|pontos|punti)\b"
+    r"|[ \t]*[\u70b9\u5206\uc810](?![\u6e80\u949f\u9418])",
+    re.I,
+)
+_OF = (
+    r"(?:/|out of|of|von|sur|de|su|van|av|\u0438\u0437)(?: a (?:possible|maximum of|total"
+    r" of))?[ \t]*"
+    rf"(?P<of>{_ANY})"
+)
+_DENOMINATOR = re.compile(
+    rf"[ \t]*(?:{_OF})(?![\w/]|[.,]\d)|[ \t]*\([ \t]*(?:{_OF.replace('<of>', '<of2>')})[ \t]*\)",
+    re.I,
+)
+_BECAUSE = r"because|since|as|for|with|due|given|overall|on|weil|denn|car|parce|porque"
+_AFTER = re.compile(
+    rf"[ \t]*(?:$|\n|[)\]}}|]|[,;:!][ \t]*"
+    r"(?!(?:if|unless|or|no|not|maybe|perhaps|rather|though)\b)(?=[^\d\s]|\n|$)"
+    rf"|\.(?!\d)|[-\u2013\u2014][ \t]+(?=[^\W\d])|\((?=[^\d)]*\)|[^\W\d]|[ \t]*(?:{_ANY})[ \t]*\))"
+    rf"|(?:{_BECAUSE})\b|(?:{REASON})\b"
+    r"|\u3067(?:\u3059|\u3057\u305f)|\u3060\u3002|\u3002|\u3001(?!\d)|\u3011|\u300d)",
+    re.IGNORECASE,
+)
+_CAPITAL = re.compile(r"[ \t]+[A-Z\u00c0-\u00de][^\W\d]*\s")
+_TAIL = re.compile(
+    rf"[ \t]*(?:{_TO}|[-/\u00f7+%?x\u00d7\u00b1<>*^]|->|\u2192)[ \t]*[+-]?(?:\d|(?:{_WORD})\b"
+    rf"|[{_KANJI}])",
+    re.I,
+)
+
+_REASON_LABEL = re.compile(
+    rf"(?:^|(?<=[\s.,;|)\]\u3002]))[ \t]*[\"']?(?:{REASON})[\"']?[ \t]*(?:[:=]|-[ \t]"
+    rf"|\u2013)[ \t]*",
+    _FLAGS,
+)
+_REFUSAL = re.compile(
+    r"(?:can(?:no|'|\u2019)?t|can not|un(?:able|willing)|not able|(?:wo|would)n['\u2019]t|will not"
+    r"|refuse|declin\w+|rather not|not going|do not want|don['\u2019]t)"
+    r"(?: to)?(?: \w+){0,2} (?:rate|score|judge|evaluate|assess|assign|(?:give|provide|offer)(?:"
+    r" \w+){0,2} (?:ratings?|scores?))\b(?!(?: \w+){0,2} (?:higher|lower|more|better|above|below))"
+    r"|\bno (?:rating|score)\b|\bn/a\b",
+    re.IGNORECASE,
+)
+_CUE = re.compile(
+    r"(?:\b(?:actually|on (?:second thought|reflection)|correct(?:ion|ed)|i (?:meant|mean)|make"
+    r" (?:that|it)|chang(?:e|ed|ing)"
+    r"|revis\w+|reconsider\w*|instead|rather|wait\b(?=[^\w\s])|scratch that|edit|updated?|sorry"
+    r"|hmm|should (?:really )?be|final(?:ly)?"
+    r"|overall|total|in the end|nein|eigentlich|or maybe|perhaps|no)\b|\u3084\u306f\u308a"
+    r"|\u8a02\u6b63)"
+    rf"[^\w.]+(?:(?:\w+[^\w.]+){{0,5}}?)(?P<number>{_ANY})(?![\w%])",
+    _FLAGS,
+)
+_GIVES = re.compile(
+    r"(?:\b(?:give|rate|score|deserve|award|assign|say|worth|get|call)(?:s|d"
+    r"|ed)?\b(?:[ \t]+[^\W\d]+){0,4}?[ \t]+|\b(?:would|could|should|might|may|must"
+    r"|will)[ \t]+(?:\w+[ \t]+)?"
+    r"be(?:[ \t]+an?)?[ \t]+)"
+    rf"(?P<number>{_ANY})(?![\w%])",
+    re.IGNORECASE,
+)
+_FRACTION = re.compile(
+    rf"(?<![\d/.])(?P<number>\d{{1,7}}(?:\.\d{{1,3}})?)[ \t]*(?:/|out"
+    rf" of)[ \t]*(?P<of>{_ANY})(?![\d/])(?![ \t]+[a-z])",
+    re.I,
+)
+_SCALE = re.compile(
+    rf"\bscale[ \t]+(?:of|from)[ \t]+{_ANY}|(?P<high>{_ANY})[ -]?points?[ -]scale|\bout of ten\b"
+    rf"|(?<!\w)1[ \t]*(?:to|-"
+    rf"|\u2013)[ \t]*10+\b",
+    re.I,
+)
+_HALF_RANGE = re.compile(
+    rf"(?<![\w.])(?P<number>{_ANY}){_BETWEEN}{_TO}[ \t]*(?P<of>{_ANY})(?![\w%])(?![ \t]+[a-z])",
+    re.I,
+)
+
+_LOOSE = re.compile(rf"(?<![\w.,/])[+-]?{_DIGITS}")
+_LOOSE_WORD = re.compile(rf"\b({'|'.join(_WORDS[2:])})\b(?=[ \t]*(?:[.,;)!]|$))", _FLAGS)
+_NOT_NOUNS = (
+    r"(?:and|or|to|out|of|is|was|would|instead|because|but|if|for|as|then|now|at|than|here|overall"
+    r"|rather"
+    r"|points?|stars?|from|actually|maybe|seems?|on|in|so|since|this|that|it|though|too|really"
+    r"|perhaps|bis|von|without|with|by|under|after|before|except|when|while|unless|only|otherwise"
+    r"|again|more|less|not|no|should|could|might|will|can|has|had|are|were|be|into|per|versus|vs"
+    r"|against|given|due|i|he|she|they|you|we)\b"
+)
+_COUNT = re.compile(
+    rf"(?:(?:-|\u2013| to | or )\d+)?[ \t]+(?!{_NOT_NOUNS})[a-z\u00df-\u024f]{{2,}}"
+    rf"|[ \t]+of[ \t]+(?:the|them|us|those|these|his|her|their)\b|-[a-z]|[ \t]*%|[a-z]|:\d\d\b"
+    rf"|[\u4eba\u3064\u65e5\u5e74\u56de\u500b\u6b73\u624d\u6708\u6642\u540d\u4ef6\u6b65]",
+    re.I,
+)
+_NUMBERED = re.compile(
+    r"\b(?:steps?|points?|parts?|paragraphs?|lines?|questions?|no\.|page|option|item|sentence"
+    r"|since|aged?)[ \t]*$",
+    re.I,
+)
+_ITEM = re.compile(r"[.)][ \t]+[^\W\d]")
+_OTHER_LABEL = re.compile(r"(?:^|\n)[ \t]*([^\W\d][\w'-]*)[ \t]*[:=][ \t]*$")
+_ENDS = re.compile(
+    r"(?:max|min)(?:imum)?|scale|out[ _]of|high(?:est)?|low(?:est)?|of|total|best", re.I
+)
+_RESULT = re.compile(
+    r".*\b(?:correct\w*|actually|revis\w*|edit|update\w*|overall|final\w*|answer|total|result"
+    r"|verdict|thought|conclusion|mean|average|no|wait|sorry|hmm?|well|then|now|better|rather"
+    r"|instead|new|second|reconsider\w*|reflection|changed?|or|kidding|joke|honestly|truth"
+    r"|really)\b.*",
+    re.I,
+)
+
+_CHATTER = re.compile(
+    r"(?:let me know|i hope|feel free|would you like|is there anything|have a (?:nice|good|great)"
+    r"|if you (?:have|need|would))\b",
+    re.I,
+)
+
+
+@lru_cache(maxsize=64)
+def reader(low: float, high: float, integer: bool) -> Reader:
+    """The reader for a scale; see `Reader`."""
+    return Reader(low, high, integer)
+
+
+@dataclass(frozen=True)
+class Reader:
+    """Reads ratings on one scale.
+
+    Attributes:
+        low, high: the ends of the scale.
+        integer: whole numbers only; otherwise at most two decimals.
+    """
+
+    low: float
+    high: float
+    integer: bool
+
+    def read(self, text: str, cut: bool = False) -> Scored | None:
+        """Read a reply; None where it leaves a doubt.
+
+        Args:
+            text: the reply.
+            cut: it was truncated: the rating counts only on a line that is complete, and the reason
+                is missing.
+        """
+        words = plain(text, f"{LABEL}|{REASON}", self.low < 0)
+        if not words:
+            return None
+        said = _Reply(words + ("\n" if text.endswith(("\n", "\r")) else ""), self)
+        claim = said.claim()
+        if claim is None or claim.value is None or not said.agrees(claim):
+            return None
+        if cut:
+            return Scored(claim.value, None) if "\n" in said.text[claim.end :] else None
+        return Scored(claim.value, said.reason(claim))
+
+    @cached_property
+    def span(self) -> re.Pattern[str]:
+        """The scale itself where it is mentioned: ``from 1 (bad) to 7``, ``1-7``."""
+        low, high = (re.escape(f"{end:g}") + r"(?:\.0+)?" for end in (self.low, self.high))
+        return re.compile(
+            rf"(?:(?:a |the )?(?:scale|range)[ \t]+(?:of|from)|from|between"
+            rf"|von)?[ \t]*(?<![\w.,/-]){low}{_BETWEEN}{_TO}"
+            rf"[ \t]*\+?{high}(?![\w/]|[.,]\d)(?:[ \t]*\([^()\n]*\))?",
+            re.IGNORECASE,
+        )
+
+    def value(self, number: str) -> float | None:
+        """The value of a number on this scale; None if it is not one of the scale."""
+        found = self.number(number)
+        if found is None or not self.low <= found <= self.high:
+            return None
+        if self.integer and found != int(found):
+            return None
+        if round(found, 2) != found:
+            return None
+        return int(found) if found == int(found) else found
+
+    def number(self, text: str) -> float | None:
+        """A number in digits, in words or with a decimal comma; None where it is ambiguous."""
+        if text.lower() in _VALUES:
+            return _VALUES[text.lower()]
+        if text.startswith("+") and self.low >= 0:
+            return None
+        whole, comma, part = text.partition(",")
+        if comma:
+            listed = not self.integer and whole.strip("+-0") and self.low <= int(part) <= self.high
+            if len(part) > 2 or listed:
+                return None
+        return float(f"{whole}.{part}" if comma else text)
+
+
+class _Reply:
+    """A reply without markup, and the questions that a careful reader asks of it."""
+
+    def __init__(self, text: str, scale: Reader) -> None:
+        self.text = text
+        self.scale = scale
+        narrow = same_width(text)
+        self.line = scale.span.sub(lambda span: " " * len(span[0]), narrow)
+        self.quotes = [span.span() for span in _QUOTED.finditer(self.line)]
+
+    def claim(self) -> _Claim | None:
+        """The one claim of the reply; None if there is none, or if claims differ."""
+        if len(_NAMES.findall(self.line)) > _MOST_LABELS:
+            return None
+        claims = [*self._labelled(), *self._verbs()]
+        if not claims:
+            return self._bare()
+        values = {claim.value for claim in claims}
+        own = [claim for claim in claims if claim.own]
+        return own[0] if own and len(values) == 1 else None
+
+    def _labelled(self) -> Iterator[_Claim]:
+        for name in _NAMES.finditer(self.line):
+            if other := re.match(
+                r"[ \t]*\([^()\n]*\d[^()\n]*\)|[ \t]+out of[ \t]+\w+", self.line[name.end() :]
+            ):
+                limit = re.search(rf"out of[ \t]+({_ANY})", other[0], re.I)
+                if limit is None or self.scale.number(limit[1]) != self.scale.high:
+                    yield _Claim(None, False, *name.span())
+                    continue
+            place = name.end() + (other.end() if other else 0)
+            place += self._length(_GIVEN, place)
+            if re.match(
+                r"[ \t]+on(?:[ \t]+a scale(?: of| from)?)?[ \t]*(?=:)", self.line[place:], re.I
+            ):
+                place = self.line.index(":", place)
+            own = self._is_own(name.start())
+            mark = _SEPARATOR.match(self.line, place)
+            if mark is None or (mark["mark"].isspace() and not own):
+                continue
+            if self.scale.low < 0 and mark["mark"].strip() in ("-", "\u2013", "\u2014"):
+                continue
+            yield from self._number(name.start(), mark.end(), own, "\n" in mark[0])
+
+    def _length(self, pattern: re.Pattern[str], place: int) -> int:
+        found = pattern.match(self.line, place)
+        return len(found[0]) if found else 0
+
+    def _verbs(self) -> Iterator[_Claim]:
+        for verb in _VERB.finditer(self.line):
+            end = _SENTENCE.search(self.line, verb.end())
+            sentence = self.line[verb.start() : end.start() if end else None]
+            certain = not _CONDITION.search(sentence)
+            for claim in self._number(verb.start(), verb.end(), True, False):
+                yield claim if certain else claim._replace(value=None)
+
+    def _bare(self) -> _Claim | None:
+        """A reply that starts with its number, as the words before it in the prompt invite."""
+        if not re.match(r"[+-]?\.?\d", self.line):
+            return None
+        claim = next(self._number(0, 0, True, True), None)
+        if claim is None or claim.value is None:
+            return None
+        after = self.line[claim.end :]
+        certain = re.match(
+            r"[ \t]*(?:$|\n|\.[ \t]*(?:$|\n)|[,;:\u2013\u2014-][ \t]*[^\W\d]|because\b)", after
+        )
+        plain_number = _UNIT.search(self.line[: claim.end]) is None
+        return claim if certain and plain_number else None
+
+    def _number(self, start: int, place: int, own: bool, below: bool) -> Iterator[_Claim]:
+        """The claim whose number is at a place; `below` the line of its label."""
+        found = _NUMBER.match(self.line, place)
+        if found is None:
+            return
+        value, end = self.scale.value(found[0]), found.end()
+        if found["word"] and not re.match(
+            rf"[ \t]*(?:$|\n|[.,;)|]|\(|{_OF})", self.line[end:], re.I
+        ):
+            return
+        unit = _UNIT.match(self.line, end)
+        end = unit.end() if unit else end
+        limit = _DENOMINATOR.match(self.line, end)
+        if limit is not None:
+            end = limit.end()
+            if self.scale.number(limit["of"] or limit["of2"]) != self.scale.high:
+                value = None
+        if re.match(r"[ \t]*%", self.line[end:]) and (self.scale.low, self.scale.high) == (0, 100):
+            end = self.line.index("%", end) + 1
+        yield _Claim(value if self._ends_well(end, below) else None, own, start, end)
+
+    def _ends_well(self, end: int, below: bool) -> bool:
+        rest = self.line[end:]
+        if _TAIL.match(rest) or (below and _ITEM.match(rest)):
+            return False
+        unit = _UNIT.match(rest)
+        rest = rest[unit.end() :] if unit else rest
+        return bool(_AFTER.match(rest) or _CAPITAL.match(rest))
+
+    def _is_own(self, start: int) -> bool:
+        """Whether a label is the rater's own, by what precedes it."""
+        if any(first <= start < last for first, last in self.quotes):
+            return False
+        before = self.line[:start]
+        breaks = [found.end() for found in _SENTENCE.finditer(before)]
+        begins = breaks[-1] if breaks else 0
+        if not _PREFIX.fullmatch(before[begins:].strip() and before[begins:].lstrip()):
+            return False
+        earlier = [line for line in before[:begins].split("\n") if line.strip()]
+        if not earlier or before[begins - 1 : begins] != "\n":
+            return True
+        introduction = earlier[-1].strip()
+        if re.search(r"[.!?\u3002]$", introduction) or _MINE.search(introduction):
+            return True
+        return not _SAYS.search(introduction)
+
+    def agrees(self, claim: _Claim) -> bool:
+        """Whether nothing else in the reply speaks against a claim."""
+        rest = self.line[: claim.start] + " " * (claim.end - claim.start) + self.line[claim.end :]
+        if _REFUSAL.search(rest) or self._other_scale(rest, claim):
+            return False
+        if any(map(self._is_another(rest, claim), (*_CUE.finditer(rest), *_GIVES.finditer(rest)))):
+            return False
+        label = _REASON_LABEL.search(rest)
+        spoken = rest if label is None else self._without_reason(rest, label, claim)
+        weighed = rest if label is None or label.start() > claim.start else spoken
+        ranges = _HALF_RANGE.finditer(weighed)
+        return not any((*ranges, *self._others(spoken, claim)))
+
+    def _is_another(self, rest: str, claim: _Claim) -> Callable[[re.Match[str]], bool]:
+        """Whether a phrase gives another rating than a claim."""
+        return lambda phrase: (
+            self.scale.number(phrase["number"]) != claim.value
+            and not self._is_count(rest, *phrase.span("number"))
+        )
+
+    def _other_scale(self, rest: str, claim: _Claim) -> bool:
+        for other in _SCALE.finditer(rest):
+            if other["high"] is None or self.scale.number(other["high"]) != self.scale.high:
+                return True
+        for found in _FRACTION.finditer(rest):
+            limit, number = self.scale.number(found["of"]), self.scale.number(found["number"])
+            if limit == self.scale.high and number == claim.value:
+                continue
+            if limit == self.scale.high or limit in (5, 10, 20, 100):
+                return True
+        return False
+
+    @staticmethod
+    def _without_reason(rest: str, label: re.Match[str], claim: _Claim) -> str:
+        """All but the reason, whose numbers count something."""
+        if label.start() < claim.start:
+            return rest[: label.start()] + " " * (claim.start - label.start()) + rest[claim.start :]
+        return rest[: label.start()]
+
+    def _others(self, rest: str, claim: _Claim) -> Iterator[bool]:
+        """Whether each number outside the reason could be another rating."""
+        for found in _LOOSE.finditer(rest):
+            if self.scale.number(found[0]) != claim.value:
+                yield not self._is_count(rest, *found.span())
+        line_end = rest.find("\n", claim.end)
+        line = rest[claim.end : None if line_end < 0 else line_end]
+        for found in _LOOSE_WORD.finditer(line):
+            yield _VALUES[found[1].lower()] != claim.value
+
+    def _is_count(self, text: str, start: int, end: int) -> bool:
+        """Whether a number counts something, or marks an item, and so is no rating."""
+        number, after = self.scale.number(text[start:end]), text[end:]
+        before = text[max(0, start - 40) : start]
+        if other := _OTHER_LABEL.search(before):
+            if _ENDS.fullmatch(other[1].replace("_", " ")):
+                return number in (self.scale.low, self.scale.high)
+            return not _RESULT.fullmatch(other[1])
+        if _COUNT.match(after) or (number is not None and number >= 1000):
+            return True
+        if re.search(r"(?:^|\n)[ \t]*$", before):
+            return bool(_ITEM.match(after))
+        return bool(_NUMBERED.search(before))
+
+    def reason(self, claim: _Claim) -> str | None:
+        """The reason: what follows its label, or else what follows the rating."""
+        label = _REASON_LABEL.search(self.line)
+        if label is None:
+            found = self.text[claim.end :]
+        elif label.start() < claim.start:
+            found = self.text[label.end() : claim.start]
+        else:
+            found = self.text[label.end() :]
+        paragraphs = [paragraph.strip() for paragraph in re.split(r"\n\s*\n", found)]
+        while len(paragraphs) > 1 and self._is_over(paragraphs[-1]):
+            paragraphs.pop()
+        words = " ".join(" ".join(paragraphs).split()).strip("|>").lstrip(".,;:!)]-\u2013\u2014} ")
+        words = words.rstrip(" }]|") if label is None or "{" in self.line else words
+        return words if re.search(r"\w", words) else None
+
+    def _is_over(self, paragraph: str) -> bool:
+        """Whether a last paragraph is small talk, or says the rating once more."""
+        again = _NAMES.match(paragraph) or re.match(r"(?:my|final|overall) ", paragraph, re.I)
+        return bool(_CHATTER.match(paragraph) or (again and len(paragraph) < 40))

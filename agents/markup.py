@@ -1,0 +1,236 @@
+"""Replies without their markup: thoughts, Markdown, JSON, XML and tables become plain lines.
+
+`plain` turns what a model wrapped around its words into lines such as ``Rating: 5``, and keeps the
+words. `same_width` gives a copy for matching in which digits, punctuation and spaces of all scripts
+are those of ASCII; its places are those of the text.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import unicodedata
+from collections.abc import Callable, Iterator
+from typing import Any
+
+LONGEST = 4_000
+"""Characters of the longest reply that is read leniently, so that reading takes no time."""
+
+_THOUGHTS = "think|thinking|thought|thoughts"
+_PAIRS = re.compile(
+    rf"<({_THOUGHTS})>.*?</\1>|\[THINK\].*?\[/THINK\]|\u25c1think\u25b7.*?\u25c1/think\u25b7",
+    re.DOTALL | re.IGNORECASE,
+)
+_OPEN = re.compile(rf"<(?:{_THOUGHTS})>|\[THINK\]|\u25c1think\u25b7", re.IGNORECASE)
+_CLOSE = re.compile(rf"</(?:{_THOUGHTS})>|\[/THINK\]|\u25c1/think\u25b7", re.IGNORECASE)
+_CHANNEL = "<|channel|>"
+_FINAL = re.compile(r"<\|channel\|>final[^<]*<\|message\|>")
+
+
+def without_thoughts(text: str) -> str | None:
+    """The text after the thoughts of a reasoning model; None if the thoughts never end."""
+    if "<" not in text and "[" not in text and "\u25c1" not in text:
+        return text
+    if _CHANNEL in text:
+        finals = list(_FINAL.finditer(text))
+        return text[finals[-1].end() :] if finals else None
+    text = _PAIRS.sub("\n", text)
+    closed = list(_CLOSE.finditer(text))  # the prompt may have opened them
+    text = text[closed[-1].end() :] if closed else text
+    return None if _OPEN.search(text) else text
+
+
+_BREAKS = re.compile(r"\r\n?|[\x0b\x0c\x85\u2028\u2029]")
+_CONTROL_TOKEN = re.compile(r"<\|[^|<>]{1,40}\|>|</?s>\s*$|<(?:end|start)_of_turn>\s*$")
+_STRUCK = re.compile(r"(?<!~)~~(?!~)\S|<(?:s|del|strike)>\S", re.IGNORECASE)
+_UNSEEN = dict.fromkeys(
+    map(ord, "\u00ad\u200b\u200e\u200f\u2060\ufe0e\ufe0f\ufeff\u20e3\u202a\u202b\u202c\u202d\u202e")
+)
+"""Characters without width; those that join letters stay."""
+
+
+_WHOLE = re.compile(r"[\"\u201c]([^\"\u201c\u201d]*)[\"\u201d]")
+
+
+def plain(text: str, label: str, signed: bool = False) -> str | None:
+    """The lines of a reply without markup; None if nothing can be relied on in it.
+
+    Args:
+        text: the reply.
+        label: a regular expression for the labels that matter.
+        signed: a dash before a number may be its sign, and is never the mark of a list.
+
+    Returns:
+        None where thoughts never end, where words are struck out, or for a reply that is longer
+        than `LONGEST`.
+    """
+    said = without_thoughts(text) if len(text) <= LONGEST else None
+    if said is None:
+        return None
+    said = _CONTROL_TOKEN.sub("", said)
+    if _STRUCK.search(said):
+        return None
+    said = _BREAKS.sub("\n", said).translate(_UNSEEN)
+    for step in (_without_fences, _json_lines, _table_lines):
+        said = step(said)
+    said = _tag_lines(said, label)
+    said = re.sub(r"\n\s*\n", "\n\n", said)
+    said = _without_marks(said, label, signed).strip()
+    quoted = _WHOLE.fullmatch(said)
+    return quoted[1].strip() if quoted else said
+
+
+_FENCE = re.compile(r"^[ \t]*(?:```|~~~)[\w-]*[ \t]*$", re.MULTILINE)
+_QUOTED_LINES = re.compile(r"(?:[ \t]*(?:>.*)?(?:\n|$))+")
+
+
+def _without_fences(text: str) -> str:
+    """Remove the lines of fences, and the marks of a reply that is wholly a block quotation."""
+    text = _FENCE.sub("", text).strip()
+    if text.startswith(">") and _QUOTED_LINES.fullmatch(text):
+        text = re.sub(r"^[ \t]*>[ \t]?", "", text, flags=re.MULTILINE)
+    return text
+
+
+_OBJECT = re.compile(r"^[ \t]*[\[{]", re.MULTILINE)
+_DECODER = json.JSONDecoder(
+    object_pairs_hook=tuple, parse_int=str, parse_float=str, parse_constant=str, strict=False
+)
+
+
+def _json_lines(text: str) -> str:
+    """Replace JSON that starts a line by a line for each of its values."""
+    found = _OBJECT.search(text)
+    if found is None:
+        return text
+    start = found.end() - 1
+    try:
+        value, end = _DECODER.raw_decode(text, start)
+    except (ValueError, RecursionError):
+        return text
+    lines = "\n".join(_lines_of(value))
+    return f"{text[:start]}{lines}\n{_json_lines(text[end:].lstrip(','))}"
+
+
+def _lines_of(value: Any, key: str = "") -> Iterator[str]:
+    """Objects are tuples of pairs, so that a repeated key is seen twice."""
+    if isinstance(value, tuple):
+        for name, inner in value:
+            yield from _lines_of(inner, name)
+    elif isinstance(value, list) and any(isinstance(inner, tuple | list) for inner in value):
+        for inner in value:
+            yield from _lines_of(inner, key)
+    else:
+        shown = ", ".join(map(str, value)) if isinstance(value, list) else str(value)
+        yield f"{key}: {shown}" if key else shown
+
+
+_RULE = re.compile(r"(?=[^-]*-)[ \t|:-]+")
+_NUMERIC = re.compile(r"[\W_]*\d[\d.,/ ]*[\W_]*")
+
+
+def _table_lines(text: str) -> str:
+    """Replace a table by lines `title: cell`, titles in its first row or its first column."""
+    if "|" not in text:
+        return text
+    given = text.split("\n")
+    ruled = {n for n, line in enumerate(given) if "|" in line and _RULE.fullmatch(line)}
+    lines: list[str] = []
+    rows: list[str] = []
+    for number, line in enumerate([*given, ""]):
+        inside = "|" in line and (line.strip().startswith("|") or rows or number + 1 in ruled)
+        if inside:
+            rows.append(line)
+            continue
+        lines += _rows(rows)
+        rows = []
+        lines.append(line)
+    return "\n".join(lines)
+
+
+def _rows(rows: list[str]) -> list[str]:
+    cells = [
+        [cell.strip() for cell in row.strip().strip("|").split("|")]
+        for row in rows
+        if not _RULE.fullmatch(row)
+    ]
+    ruled = len(cells) < len(rows)
+    if not cells:
+        return []
+    if ruled and not any(map(_NUMERIC.fullmatch, cells[0])):
+        titles = cells[0]
+        return [
+            f"{title}: {cell}"
+            for row in cells[1:]
+            for title, cell in zip(titles, row, strict=False)
+        ]
+    return [": ".join(row) for row in cells]
+
+
+_TAG = re.compile(r"<(/?)([^\W\d][\w-]*)(?:\s[^<>]*)?/?>")
+
+
+def _tag_lines(text: str, label: str) -> str:
+    """Replace the tags of labels by labels, and remove all others."""
+    known = re.compile(label, re.IGNORECASE)
+
+    def replaced(tag: re.Match[str]) -> str:
+        if not known.fullmatch(tag[2]):
+            return "\n" if tag[2].lower() == "br" else ""
+        return "\n" if tag[1] else f"{tag[2]}: "
+
+    text = re.sub(r"(?m)(?<=>)[ \t]*(?=<\w)", "\n", text)  # tags side by side are lines
+    return _TAG.sub(replaced, text)
+
+
+_EMPHASIS = re.compile(
+    r"\*\*+|(?<!\d)\*(?=\S)|(?<=[^\s\d])\*|(?<=\d)\*(?![ \t]*\d)|__+(?=\S)|(?<=\S)__+|\b_|_\b"
+)
+_HEADING = re.compile(r"^[ \t]*#{1,6}[ \t]+(.*?)[ \t]*#*$", re.MULTILINE)
+_RULER = re.compile(r"^[ \t]*(?:-[ \t]*){3,}$|^[ \t]*(?:\*[ \t]*){3,}$", re.MULTILINE)
+_BULLET = re.compile(r"^[ \t]*(?:[-*+\u2022\u25cf\u30fb][ \t]+)+", re.MULTILINE)
+_SIGNED_BULLET = re.compile(r"^[ \t]*(?:[-*+\u2022\u25cf\u30fb][ \t]+)+(?!\d)", re.MULTILINE)
+_ITEM = re.compile(r"^[ \t]*\d{1,2}[.)][ \t]+(?=[^\W\d])", re.MULTILINE)
+_CODE_LINE = re.compile(r"^([ \t]*)`([^`\n]+)`([ \t]*)$", re.MULTILINE)
+_WRAPPED = re.compile(r"([\"'`$\u201c]|\\boxed\{)([+-]?[\d.,/ ]+)([\"'`$\u201d}])")
+_KEY = re.compile(r"([\"'\u201c])([^\W\d]\w*)([\"'\u201d])[ \t]*:")
+
+
+def _without_marks(text: str, label: str, signed: bool) -> str:
+    """Remove emphasis, headings, marks of lists, code marks and quotation marks around a value."""
+    text = _RULER.sub("", text)
+    text = _BULLET.sub("", text) if not signed else _SIGNED_BULLET.sub("", text)
+    text = _EMPHASIS.sub("", text)
+    text = _HEADING.sub(_heading(label), text)
+    text = _CODE_LINE.sub(r"\1\2\3", text)
+    text = _WRAPPED.sub(r"\2", text)
+    text = _KEY.sub(r"\2:", text)
+    text = re.sub(r"^[ \t]*\{[ \t]*(?=[^\W\d])", "", text, flags=re.MULTILINE)
+    text = re.sub(rf"^[ \t]*[\u3010\[\(]({label})[\u3011\]\)]", r"\1: ", text, flags=re.M | re.I)
+    return _ITEM.sub("", text)
+
+
+def _heading(label: str) -> Callable[[re.Match[str]], str]:
+    alone = re.compile(rf"(?:{label})\W*", re.IGNORECASE)
+    return lambda heading: f"{heading[1]}:" if alone.fullmatch(heading[1]) else heading[1]
+
+
+_DASHES = "\u2010\u2011\u2012\u2212\ufe63\uff0d"
+
+
+def same_width(text: str) -> str:
+    """The text with the digits, spaces and punctuation of ASCII, character by character."""
+    return text if text.isascii() else "".join(map(_narrow, text))
+
+
+def _narrow(char: str) -> str:
+    if char < "\x80":
+        return char
+    if char in _DASHES:
+        return "-"
+    if "\uff01" <= char <= "\uff5e":
+        return chr(ord(char) - 0xFEE0)
+    category = unicodedata.category(char)
+    if category == "Nd":
+        return str(unicodedata.decimal(char))
+    return " " if category == "Zs" else char
