@@ -13,6 +13,7 @@ import json
 import os
 import signal
 import sys
+import warnings
 from typing import Annotated, Any, NoReturn
 
 import typer
@@ -26,7 +27,7 @@ from sandbox.cli.run import resume, run, verify
 from sandbox.cli.study import compare, estimate, fork
 from sandbox.cli.view import view
 from sandbox.text import command, printable
-from storage.errors import InputError
+from storage.errors import IncompleteWarning, InputError, StorageFault
 
 app = typer.Typer(
     help="Simulate societies of language-model agents that answer, rate each other and revise.",
@@ -67,6 +68,7 @@ def _options(
 def main() -> None:
     """Run the command line; the only place where errors become exit statuses."""
     signal.signal(signal.SIGTERM, signal.default_int_handler)
+    warnings.showwarning = _note
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="replace")
@@ -84,6 +86,17 @@ def main() -> None:
         _explain(error)
     else:
         sys.exit(status)
+
+
+_show_warning = warnings.showwarning
+
+
+def _note(message: Warning | str, category: type[Warning], *place: Any, **more: Any) -> None:
+    """Print a warning about a database as one line; any other as Python does."""
+    if issubclass(category, IncompleteWarning):
+        print(printable(f"note: {message}"), file=sys.stderr)
+    else:
+        _show_warning(message, category, *place, **more)
 
 
 _UsageError: Any = typer.BadParameter.__mro__[1]  # of the click that typer bundles
@@ -107,6 +120,8 @@ def _explain(error: Exception) -> NoReturn:
     from sandbox.engine.run import Interrupted
     from storage.database import one_line
 
+    if isinstance(error, StorageFault):
+        _fail(str(error), 1)
     if isinstance(error, DBAPIError):
         _fail(f"the database cannot be used: {one_line(error)}", 2)
     if isinstance(error, Stopped | Interrupted):

@@ -43,7 +43,7 @@ from storage import database, tables
 from storage.database import Address
 from storage.digest import VERSION as DIGEST_VERSION
 from storage.digest import digest
-from storage.errors import InputError
+from storage.errors import InputError, StorageFault
 from storage.reader import Reader
 from storage.writer import Writer
 from worlds.base import Pair, SettingError, World
@@ -167,7 +167,7 @@ def new_run(address: Address) -> Iterator[Engine]:
         InputError: the name is taken, or the database cannot be used.
     """
     url = address.url
-    if not database.is_file(url) or Path(str(url.database)).exists():
+    if database.exists(url):
         _refuse_taken(address)  # before the file is opened for writing
     try:
         with database.writing(url) as engine:
@@ -379,7 +379,7 @@ def _run_session(reader: Reader, address: Address, session: _Session) -> Outcome
         values = {"status": "failed", "message": str(fault)}
         raise
     finally:
-        with suppress(DBAPIError):
+        with suppress(DBAPIError, StorageFault):
             _update(reader, seconds=runner.clock.seconds(), **values)
     now = Reader.find(reader.engine, reader.run.name, str(address))
     result = outcome(now, address, runner.progress.counts.replayed)

@@ -279,7 +279,7 @@ class Runner:
             on_played: called before the observations are waited for.
         """
         journal = self._caller.journal
-        journal.open(planned.number)
+        await journal.open(planned.number)
         episode = PlayedEpisode(
             planned,
             self.world,

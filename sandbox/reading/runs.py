@@ -304,6 +304,7 @@ def _state(reader: Reader, address: Address) -> dict[str, Any]:
     return {
         **_figures(reader, address),
         "status": status_now(reader, address.url),
+        "message": _message(reader, address.url),
         "calls_replayed": 0,
         "episodes_total": reader.run.rounds * reader.run.per_round,
         "scores": _scores(reader),
@@ -439,8 +440,17 @@ def worked(reader: Reader) -> float:
     return max(float(reader.run.seconds), int(last or 0) / 1000)
 
 
+def _message(reader: Reader, url: URL) -> str | None:
+    """Why the run stopped, and what of its database is missing; None: nothing to report."""
+    parts = (reader.run.message, database.missing_part(url))
+    return "; ".join(part for part in parts if part) or None
+
+
 def status_now(reader: Reader, url: URL) -> str:
     """The status of a run; `killed` if it is stored as running but no process writes it."""
     status = str(reader.run.status)
-    without_writer = database.is_file(url) and not database.is_being_written(url)
-    return "killed" if status == "running" and without_writer else status
+    if status != "running":
+        return status
+    with reader.engine.connect() as connection:
+        written = database.is_being_written(connection, url, reader.run.name)
+    return "killed" if written is False else status
