@@ -75,7 +75,7 @@ class ServerLock:
             return
         if not self._alive():
             self._take()
-        connection.execute(_ENTER, self._values)
+        connection.scalar(_ENTER, self._values)
         if holder(connection, self._run) != self._process:
             raise Unreachable(f"{self._run}: the session with the lock for writing has ended")
 
@@ -94,7 +94,7 @@ class ServerLock:
                     raise Unreachable(f"{self._run}: the server still holds the former lock")
                 raise Taken(f"{self._run}: another process is writing this run")
             self._process = session.scalar(text("SELECT pg_backend_pid()"))
-            session.execute(_WAIT, self._values)
+            session.scalar(_WAIT, self._values)
         except BaseException:
             session.invalidate()
             session.close()
@@ -106,7 +106,7 @@ class ServerLock:
         session, self._session = self._session, None
         if session is not None:
             with suppress(SQLAlchemyError, StorageFault):
-                session.execute(_RELEASE, self._values)
+                session.scalar(_RELEASE, self._values)
             with suppress(SQLAlchemyError, StorageFault):
                 session.invalidate()
                 session.close()
