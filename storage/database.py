@@ -154,7 +154,16 @@ def address_of(run: str | Address) -> Address:
     return run if isinstance(run, Address) else parse_run(run)
 
 
+_opened: list[str] = []
+
+
+def last_opened() -> str | None:
+    """The name of the database that this process opened last; None: none."""
+    return _opened[-1] if _opened else None
+
+
 def _engine(url: URL, write: bool) -> Engine:
+    _opened[:] = [place_of(url)]
     if not is_file(url):
         engine = create_engine(url, pool_pre_ping=True, connect_args=_server_settings(url))
     elif write:

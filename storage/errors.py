@@ -2,6 +2,12 @@
 
 from __future__ import annotations
 
+import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from traceback import extract_tb
+
 
 class InputError(Exception):
     """Raised for invalid user input. The message is one line: ``place: found X; expected Y``."""
@@ -33,3 +39,34 @@ class Taken(StorageFault):
 
 class IncompleteWarning(UserWarning):
     """Issued when a database can be read, but not all of it."""
+
+
+DECODING_ERRORS = (
+    ArithmeticError,
+    AssertionError,
+    AttributeError,
+    LookupError,
+    MemoryError,
+    RecursionError,
+    TypeError,
+    ValueError,
+    zlib.error,
+)
+"""What code raises that decodes damaged rows; no sound row causes one of them."""
+
+
+def damage(error: BaseException, place: str) -> Damaged:
+    """A fault for one of `DECODING_ERRORS`: one line, with the place in the code for a report."""
+    words = " ".join(str(error).split())[:200]
+    frames = extract_tb(error.__traceback__)
+    where = f" ({Path(frames[-1].filename).name}:{frames[-1].lineno})" if frames else ""
+    return Damaged(f"{place}: the database is damaged: {type(error).__name__}: {words}{where}")
+
+
+@contextmanager
+def damage_reported(place: str) -> Iterator[None]:
+    """Raise `Damaged` for what fails because stored rows cannot be decoded."""
+    try:
+        yield
+    except DECODING_ERRORS as error:
+        raise damage(error, place) from error

@@ -148,12 +148,19 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--kills", type=int, default=6, help="how often runs are killed in all")
+    parser.addoption("--damaged", type=int, default=30, help="how many files are damaged")
 
 
 @pytest.fixture
 def kills(request: pytest.FixtureRequest) -> int:
     """How often runs are killed in all."""
     return int(request.config.getoption("--kills"))
+
+
+@pytest.fixture
+def damaged(request: pytest.FixtureRequest) -> int:
+    """How many files are damaged."""
+    return int(request.config.getoption("--damaged"))
 
 
 @pytest.fixture(scope="module")

@@ -211,7 +211,7 @@ def test_a_commit_whose_answer_is_lost_is_written_once(
         def lose(connection: Any) -> None:
             if committed:
                 end(connection)
-            connection.close()
+            connection.dbapi_connection.close()
             raise psycopg.OperationalError("the connection was lost")
 
         monkeypatch.setattr(engine.dialect, "do_commit", lose)

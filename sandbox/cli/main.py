@@ -27,7 +27,13 @@ from sandbox.cli.run import resume, run, verify
 from sandbox.cli.study import compare, estimate, fork
 from sandbox.cli.view import view
 from sandbox.text import command, printable
-from storage.errors import IncompleteWarning, InputError, StorageFault
+from storage.errors import (
+    DECODING_ERRORS,
+    IncompleteWarning,
+    InputError,
+    StorageFault,
+    damage,
+)
 
 app = typer.Typer(
     help="Simulate societies of language-model agents that answer, rate each other and revise.",
@@ -118,7 +124,7 @@ def _explain(error: Exception) -> NoReturn:
 
     from sandbox.engine.limits import Stopped
     from sandbox.engine.run import Interrupted
-    from storage.database import one_line
+    from storage.database import last_opened, one_line
 
     if isinstance(error, StorageFault):
         _fail(str(error), 1)
@@ -126,6 +132,8 @@ def _explain(error: Exception) -> NoReturn:
         _fail(f"the database cannot be used: {one_line(error)}", 2)
     if isinstance(error, Stopped | Interrupted):
         _fail("interrupted", 130)
+    if isinstance(error, DECODING_ERRORS) and (place := last_opened()) is not None:
+        _fail(str(damage(error, place)), 1)
     raise error
 
 

@@ -209,7 +209,9 @@ def _write(engine: Engine, blueprint: Blueprint, backends: Mapping[str, Backend]
         result = connection.execute(insert(tables.runs).values(row).returning(tables.runs.c.id))
         run_id = result.scalar_one()
         _write_forms_and_models(connection, run_id, blueprint, backends)
-        _write_measures(connection, run_id, blueprint.world.declaration)
+        measures = measure_rows(run_id, blueprint.world.declaration)
+        if measures:
+            connection.execute(insert(tables.measures), measures)
         writer = Writer(engine, run_id)
         write_society(
             writer,
@@ -243,8 +245,9 @@ def _write_forms_and_models(
     connection.execute(insert(tables.models), models)
 
 
-def _write_measures(connection: Connection, run_id: int, declaration: Declaration) -> None:
-    rows = [
+def measure_rows(run_id: int, declaration: Declaration) -> list[dict[str, Any]]:
+    """The rows of the table `measures` of a run, without their ids."""
+    return [
         {
             "run_id": run_id,
             "name": measure.name,
@@ -258,8 +261,6 @@ def _write_measures(connection: Connection, run_id: int, declaration: Declaratio
         }
         for measure in declaration.measures
     ]
-    if rows:
-        connection.execute(insert(tables.measures), rows)
 
 
 class Interrupted(Exception):

@@ -27,8 +27,8 @@ from sandbox.viewer.addresses import Links, Query
 from sandbox.viewer.catalog import RunCatalog
 from sandbox.viewer.guard import AccessMiddleware
 from sandbox.viewer.pages import Pages
-from storage.database import one_line
-from storage.errors import InputError, NotThere, StorageFault
+from storage.database import last_opened, one_line
+from storage.errors import DECODING_ERRORS, InputError, NotThere, StorageFault, damage
 
 STATIC = Path(__file__).parent / "static"
 
@@ -187,6 +187,8 @@ def _status_and_message(error: Exception) -> tuple[int, str]:
         return 503, str(error)
     if isinstance(error, DBAPIError):
         return 503, f"The database cannot be read: {one_line(error)}"
+    if isinstance(error, DECODING_ERRORS):
+        return 503, str(damage(error, last_opened() or ""))
     status = error.status_code if isinstance(error, HTTPException) else 500
     return status, "There is no such page." if status == 404 else "This page cannot be shown."
 
@@ -208,7 +210,7 @@ def application(catalog: RunCatalog, token: str | None = None) -> AccessMiddlewa
     async def handle_error(request: Request, error: Exception) -> Response:
         return site.error(request, error)
 
-    handled = (InputError, StorageFault, DBAPIError, HTTPException, Exception)
+    handled = (InputError, StorageFault, DBAPIError, HTTPException, *DECODING_ERRORS, Exception)
     app = Starlette(
         routes=site.routes(),
         exception_handlers=dict.fromkeys(handled, handle_error),
