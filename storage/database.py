@@ -18,7 +18,15 @@ from sqlalchemy.exc import ArgumentError, DBAPIError, NoSuchModuleError
 from sqlalchemy.pool import NullPool
 
 from storage import files
-from storage.errors import Damaged, Gone, IncompleteWarning, InputError, Unreachable
+from storage.errors import (
+    Damaged,
+    Gone,
+    IncompleteWarning,
+    InputError,
+    Unreachable,
+    damage,
+    damage_reported,
+)
 from storage.files import FileState
 from storage.locks import ServerLock, holder
 from storage.migrations import check_readable, migrate, schema_version
@@ -203,6 +211,8 @@ _CANNOT_OPEN = 14
 def _translate(url: URL, context: Any) -> None:
     """Raise a fault of the database in place of the driver's error, where it is one."""
     error, place = context.original_exception, place_of(url)
+    if isinstance(error, UnicodeDecodeError):
+        raise damage(error, place)
     if isinstance(error, sqlite3.Error):
         code = getattr(error, "sqlite_errorcode", 0) & 0xFF
         if code in _DAMAGE or "decode to UTF-8" in str(error):
@@ -235,7 +245,8 @@ def open_for_reading(url: URL) -> Engine:
     """
     engine = _engine(url, write=False)
     try:
-        check_readable(engine, place_of(url))
+        with damage_reported(place_of(url)):
+            check_readable(engine, place_of(url))
     except (DBAPIError, Unreachable, Gone) as error:
         raise InputError(f"{place_of(url)}: cannot be read: {one_line(error)}") from None
     missing = missing_part(url)
@@ -263,9 +274,9 @@ def run_names(url: URL) -> list[str]:
     """
     engine = _engine(url, write=False)
     try:
-        if schema_version(engine, place_of(url)) is None:
-            return []
-        with engine.connect() as connection:
+        with damage_reported(place_of(url)), engine.connect() as connection:
+            if schema_version(engine, place_of(url)) is None:
+                return []
             return list(connection.scalars(select(runs.c.name).order_by(runs.c.id)))
     except (DBAPIError, Unreachable, Gone) as error:
         raise InputError(f"{place_of(url)}: cannot be read: {one_line(error)}") from None
@@ -331,7 +342,8 @@ def _check_existing(url: URL, path: Path) -> None:
     place = place_of(url)
     state = files.file_state(path)
     engine = _engine(url, write=False)
-    schema_version(engine, place)
+    with damage_reported(place):
+        schema_version(engine, place)
     if state is not FileState.CLOSED:
         with engine.connect() as connection:
             found = str(connection.exec_driver_sql("PRAGMA quick_check(1)").scalar())

@@ -18,7 +18,7 @@ from contextlib import closing, contextmanager, suppress
 from enum import Enum
 from pathlib import Path
 
-from storage.errors import Gone, InputError
+from storage.errors import Gone, InputError, damage
 
 _PRAGMAS = ("busy_timeout = 30000", "cache_size = -65536", "temp_store = MEMORY")
 _WRITING = ("journal_mode = WAL", "synchronous = NORMAL")
@@ -100,6 +100,7 @@ def connect_reading(path: Path) -> sqlite3.Connection:
 
     Raises:
         sqlite3.Error: it cannot be opened.
+        Damaged: it is damaged.
     """
     written = is_written(path)
     if not written:
@@ -121,6 +122,7 @@ def connect_writing(path: Path) -> sqlite3.Connection:
 
     Raises:
         sqlite3.Error: it cannot be opened.
+        Damaged: it is damaged.
     """
     return _connect(path, "mode=rw", *_WRITING)
 
@@ -135,6 +137,9 @@ def _connect(path: Path, how: str, *pragmas: str) -> sqlite3.Connection:
     try:
         for pragma in (*pragmas, *_PRAGMAS, "schema_version"):
             connection.execute(f"PRAGMA {pragma}").fetchall()
+    except UnicodeDecodeError as error:  # in the message of an error about its schema
+        connection.close()
+        raise damage(error, str(path)) from None
     except sqlite3.Error:
         connection.close()
         raise

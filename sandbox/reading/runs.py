@@ -26,6 +26,7 @@ from sandbox.reading.records import PAGES_ONLY, Record
 from storage import database, tables
 from storage.copying import forked_from
 from storage.database import Address, address_of
+from storage.errors import damage_reported
 from storage.model_names import model_usage
 from storage.reader import Reader
 
@@ -325,10 +326,12 @@ def states(url: URL) -> list[RunState]:
 
     Raises:
         InputError: the database cannot be read.
+        Damaged: its rows cannot be read.
     """
     engine = database.open_for_reading(url)
     try:
-        return [_state_of(engine, Address(url, name)) for name in database.run_names(url)]
+        with damage_reported(database.place_of(url)):
+            return [_state_of(engine, Address(url, name)) for name in database.run_names(url)]
     finally:
         engine.dispose()
 
