@@ -3,6 +3,9 @@
 import sys
 
 if __name__ == "__main__":
+    if sys.version_info < (3, 11):  # noqa: UP036 - the line that an older Python prints
+        found = "%d.%d" % sys.version_info[:2]  # noqa: UP031 - so that any Python 3 reads it
+        sys.exit("error: needs Python 3.11 or newer; found " + found + " (" + sys.executable + ")")
     try:
         from sandbox.cli.main import main
     except ModuleNotFoundError as error:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 Label = Literal["good", "bad", "neutral"]
 
@@ -26,23 +26,36 @@ of an aligned model, so the starting demographic is also stated."""
 class Persona(BaseModel):
     """A persona, as read from a line of a personas file.
 
+    It has all of age, place, occupation, values and voice, or a description, beside which each of
+    them is optional.
+
     Attributes:
         values: what the person values.
         voice: how the person speaks, as a sentence.
         goal: what the person wants, in the second person: "You want to ...".
         adapter: the name of a LoRA adapter in the model's settings.
+        description: the person in free words, such as "A nurse who collects stamps".
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     name: str = Field(min_length=1, max_length=80)
-    age: int = Field(ge=1, le=120)
-    place: str = Field(min_length=1, max_length=120)
-    occupation: str = Field(min_length=1, max_length=120)
-    values: tuple[str, ...] = Field(min_length=1)
-    voice: str = Field(min_length=1, max_length=400)
+    age: int | None = Field(default=None, ge=1, le=120)
+    place: str | None = Field(default=None, min_length=1, max_length=120)
+    occupation: str | None = Field(default=None, min_length=1, max_length=120)
+    values: tuple[str, ...] = ()
+    voice: str | None = Field(default=None, min_length=1, max_length=400)
     goal: str | None = Field(default=None, min_length=1, max_length=400)
     adapter: str | None = Field(default=None, min_length=1, max_length=80)
+    description: str | None = Field(default=None, min_length=1, max_length=4000)
+
+    @model_validator(mode="after")
+    def _complete(self) -> Persona:
+        if self.description is None:
+            for name in ("age", "place", "occupation", "values", "voice"):
+                if not getattr(self, name):
+                    raise ValueError(f"{name}, or a free description in place of these fields")
+        return self
 
     def introduction(self, label: Label) -> str:
         """The persona and its label in the second person, as prompts show them.
@@ -50,12 +63,32 @@ class Persona(BaseModel):
         The label comes first, because all prompts with this label share it as a common prefix,
         which the prefix cache of an engine can reuse.
         """
-        return (
-            f"{STANCE[label]} You are {self.name}, {self.age} years old, from {self.place}. "
-            f"Occupation: {self.occupation}. You value {' and '.join(self.values)}. {self.voice}"
-        ).lstrip()
+        age = f", {self.age} years old" if self.age else ""
+        place = f", from {self.place}" if self.place else ""
+        parts = (
+            STANCE[label],
+            f"You are {self.name}{age}{place}.",
+            self.occupation and f"Occupation: {self.occupation}.",
+            self.values and f"You value {' and '.join(self.values)}.",
+            self.description and _sentence(self.description),
+            self.voice,
+        )
+        return " ".join(part for part in parts if part)
 
     @property
     def about(self) -> str:
         """A short description in the third person."""
-        return f"{self.age}, {self.occupation}, from {self.place}"
+        place = self.place and f"from {self.place}"
+        parts = (self.age and str(self.age), self.occupation, place, self.description)
+        return ", ".join(part for part in parts if part)
+
+    @property
+    def profile(self) -> str:
+        """Occupation, place, values and goal, or the description: what similarity is about."""
+        parts = (self.occupation or "", self.place or "", " ".join(self.values), self.goal or "")
+        return " ".join(parts if self.description is None else (*parts, self.description))
+
+
+def _sentence(text: str) -> str:
+    """A text that ends as a sentence."""
+    return text if text[-1] in ".!?\u2026\u3002\uff01\uff1f" else f"{text}."

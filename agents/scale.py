@@ -144,8 +144,8 @@ class Scale(_Part):
 
 
 def plain_number(number: float) -> str:
-    """Format a number, without decimals where it has none."""
-    return f"{int(number)}" if number == int(number) else f"{number:g}"
+    """Format a number, without decimals where it has none; every digit of a rating is kept."""
+    return f"{int(number)}" if number == int(number) else f"{number:.12g}"
 
 
 class Stage(_Part):

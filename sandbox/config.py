@@ -14,7 +14,6 @@ from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_args
 
-import yaml
 from pydantic import (
     BaseModel,
     ConfigDict,
@@ -25,6 +24,7 @@ from pydantic import (
     field_validator,
     model_validator,
 )
+from pydantic_core import PydanticCustomError
 
 from agents.forms import clean
 from agents.persona import Label
@@ -32,7 +32,10 @@ from agents.plugins import PluginError, exception_line, is_file, may_load, only_
 from agents.scale import Better, Scale, Subject
 from sandbox.backends import BUILT_IN, ModelConfig, UnloadedSettings, kind_of
 from sandbox.backends.embedding import EmbedderSetting
+from sandbox.text import short
+from sandbox.yaml_values import LONGEST_CONFIG, NotYaml, parse_yaml
 from storage.errors import InputError
+from storage.secrets import HIDDEN, hide_secrets, hide_values, is_secret, secret_key
 from worlds.base import SettingError, Settings, World, kinds, world_of
 from worlds.observer import observer_form
 
@@ -185,15 +188,17 @@ class Config(_Section):
         if isinstance(value, Settings):
             return value
         kind = value.get("kind") if isinstance(value, Mapping) else None
+        known = f"one of {', '.join(kinds())}, or the path of a Python file"
+        if kind is None:
+            raise ValueError(f"a mapping with the key kind, {known}")
         if not isinstance(kind, str) or (kind not in kinds() and not is_file(kind)):
-            known = ", ".join(kinds())
-            raise ValueError(f"kind: found {kind!r}, expected one of {known}, or a Python file")
+            raise _error_at("kind", kind, known)
         if is_file(kind) and not may_load(kind, info.context):
             return UnloadedWorld.model_validate(value)
         try:
             return world_of(kind).settings_type.model_validate(value)
         except PluginError as error:
-            raise ValueError(f"kind: found {kind!r}, which cannot be loaded: {error}") from None
+            raise _error_at("kind", kind, f"a world that can be loaded; {error}") from None
 
     def build_world(self) -> World:
         """Make the world of this config.
@@ -260,6 +265,14 @@ class Config(_Section):
             return Config.model_validate_json(text, context=only_files(allow))
         except ValidationError as error:
             raise InputError(explain(error, "the stored config", {}, {})) from None
+
+
+def _error_at(key: str, found: Any, expected: str) -> ValidationError:
+    """Make an error at a key of the section that is validated."""
+    reason = PydanticCustomError("section", "{expected}", {"expected": expected})
+    return ValidationError.from_exception_data(
+        "Settings", [{"type": reason, "loc": (key,), "input": found}]
+    )
 
 
 def _scale(name: str, given: ScaleConfig, world: type[World]) -> Scale:
@@ -332,48 +345,67 @@ def load_config(path: Path, settings: Sequence[str] = (), **overrides: Any) -> C
         origin[key] = redacted(setting)
     data.update({key: value for key, value in overrides.items() if value is not None})
     data.setdefault("personas", str(PRESETS.parent / "data" / "personas.jsonl"))
+    return parse_config(data, str(path), origin)
+
+
+def parse_config(data: Any, path: str, origin: Mapping[tuple[str, ...], str]) -> Config:
+    """Validate the data of a new config.
+
+    Args:
+        data: plain values; paths are absolute.
+        path: the source of the data, for error messages.
+        origin: the source of single keys that come from elsewhere.
+
+    Raises:
+        InputError: it is invalid, or contains a secret, which would be stored with the run.
+    """
     try:
-        return Config.model_validate(data)
+        config = Config.model_validate(data)
     except ValidationError as error:
-        raise InputError(explain(error, str(path), origin, data)) from None
+        raise InputError(explain(error, path, origin, data)) from None
     except (RecursionError, ValueError, OverflowError):
         raise InputError(f"{path}: found keys nested too deeply; expected a config") from None
+    _refuse_secrets(data, path, origin)
+    return config
 
 
-class _Loader(yaml.SafeLoader):
-    """A YAML loader that refuses duplicate keys."""
-
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
-        seen = set()
-        for key, _ in node.value:
-            if key.tag == "tag:yaml.org,2002:str" and key.value in seen:
-                raise yaml.constructor.ConstructorError(
-                    None, None, f"duplicate key {key.value}", key.start_mark
-                )
-            seen.add(key.value if isinstance(key.value, str) else id(key))
-        return super().construct_mapping(node, deep)
+def _refuse_secrets(data: Mapping[str, Any], path: str, origin: Mapping[Any, str]) -> None:
+    """Check that no model's settings contain a secret: a config is stored, shown and copied."""
+    memory = data.get("memory")
+    embedder = memory.get("embedder") if isinstance(memory, Mapping) else None
+    sections = (("models",), data.get("models")), (("memory", "embedder"), embedder)
+    for section, value in sections:
+        key = secret_key(value, section)
+        if key is not None:
+            raise InputError(
+                f"{_origin_of(key, origin) or path}: {'.'.join(key)}: found what looks like a "
+                "secret; expected none, since a config is stored with its run and shown: a key "
+                "belongs in the environment variable that api_key_env names"
+            )
 
 
 def _read_yaml(path: Path) -> dict[str, Any]:
+    """The keys of a config file, without those that begin with x-, which are for anchors."""
     try:
-        text = path.read_text(encoding="utf-8")
-    except OSError as error:
-        raise InputError(f"{path}: cannot be read: {error.strerror}") from None
-    except UnicodeDecodeError:
-        raise InputError(
-            f"{path}: found a file that is not UTF-8 text; expected a YAML config"
-        ) from None
+        with path.open("rb") as file:  # a pipe or a device may have no end
+            content = file.read(LONGEST_CONFIG + 1)
+        text = content.decode("utf-8-sig")
+    except (OSError, ValueError) as error:
+        if isinstance(error, UnicodeDecodeError):
+            expected = "found a file that is not UTF-8 text; expected a YAML config"
+            raise InputError(f"{path}: {expected}") from None
+        reason = getattr(error, "strerror", None) or error
+        raise InputError(f"{path}: cannot be read: {reason}") from None
+    if len(content) > LONGEST_CONFIG:
+        raise InputError(f"{path}: found more than {LONGEST_CONFIG:,} bytes; expected a config")
     try:
-        data = yaml.load(clean(text), _Loader)
-    except yaml.YAMLError as error:
-        mark = getattr(error, "problem_mark", None)
-        line = f":{mark.line + 1}" if mark else ""
-        raise InputError(f"{path}{line}: not YAML: {getattr(error, 'problem', error)}") from None
-    except (RecursionError, ValueError):
-        raise InputError(f"{path}: found keys nested too deeply; expected a YAML config") from None
+        data = parse_yaml(clean(text))
+    except NotYaml as error:
+        line = f":{error.line}" if error.line else ""
+        raise InputError(f"{path}{line}: not YAML: {error}") from None
     if not isinstance(data, dict):
         raise InputError(f"{path}: found {_short(data)}, expected a YAML mapping of config keys")
-    return data
+    return {key: value for key, value in data.items() if not str(key).startswith("x-")}
 
 
 def _resolve_paths(data: dict[str, Any], folder: Path) -> None:
@@ -436,9 +468,10 @@ def apply_setting(data: dict[str, Any], setting: str) -> tuple[str, ...]:
     if not equals or not all(key):
         raise InputError(f"{redacted(setting)}: expected a.b=value")
     try:
-        value = yaml.safe_load(text)
-    except yaml.YAMLError:
-        raise InputError(f"{redacted(setting)}: expected a YAML value after =") from None
+        value = parse_yaml(text)
+    except NotYaml as error:
+        reason = f"expected a YAML value after =; {error}"
+        raise InputError(f"{redacted(setting)}: {reason}") from None
     section = data
     for parent in key[:-1]:
         if not isinstance(section.setdefault(parent, {}), dict):
@@ -451,9 +484,9 @@ def apply_setting(data: dict[str, Any], setting: str) -> tuple[str, ...]:
 
 def _short(value: Any) -> str:
     try:
-        text = json.dumps(value, default=str, ensure_ascii=False)
-    except (ValueError, RecursionError):
-        text = "a recursive value"
+        text = json.dumps(hide_values(value), default=str, ensure_ascii=False)
+    except (ValueError, RecursionError, TypeError):
+        text = "a value that JSON does not have"
     return text if len(text) <= 60 else text[:57] + "..."
 
 
@@ -482,24 +515,24 @@ def explain(
         return f"{place}: {name}: missing; expected a value"
     message = message[:1].lower() + message[1:]
     found = _short(first["input"])
-    if _is_secret(key) and ("base_url" not in key or "@" in found):
+    if _may_be_secret(key) or HIDDEN in found:
         found = "a value that is not shown, since it may be secret"
     return f"{place}: {name}: found {found}; expected: {message}"
 
 
-_SECRET = re.compile("key|token|passw|url|://", re.IGNORECASE)
+_MISSPELT = re.compile("key|token|passw|secret|cred|auth|headers", re.IGNORECASE)
 
 
-def _is_secret(key: Sequence[str]) -> bool:
-    """Whether the value of a key, possibly misspelt, may be or contain a secret."""
-    return any(_SECRET.search(part) for part in key)
+def _may_be_secret(key: Sequence[str]) -> bool:
+    """Whether the value of a key, possibly misspelt, may be a secret."""
+    return any(is_secret(part) or _MISSPELT.search(part) for part in key)
 
 
 def redacted(setting: str) -> str:
     """Return a ``--set`` for an error message, without its value if that may be a secret."""
     name, _, value = setting.partition("=")
-    hidden = _is_secret(name.split(".")) or _SECRET.search(value)
-    return f"--set {name if hidden else setting}"
+    secret = _may_be_secret(name.split(".")) or "://" in value or hide_secrets(setting) != setting
+    return f"--set {short(hide_secrets(name) if secret else setting, 100)}"
 
 
 def _expected_key(key: Sequence[str], data: Any) -> str:
@@ -510,8 +543,9 @@ def _expected_key(key: Sequence[str], data: Any) -> str:
         return f"expected a key of the class Config in {backend}"
     where = "docs/models.md" if key[0] == "models" or "embedder" in key else "docs/config.md"
     where = "docs/scenes.md or docs/config.md" if key[0] == "world" else where
-    near = difflib.get_close_matches(key[-1], _known_keys(), 1, 0.75)
-    hint = f"; did you mean {near[0]}?" if near else ""
+    known = _known_keys()
+    near = difflib.get_close_matches(key[-1], known, 1, 0.75)
+    hint = f"; did you mean {near[0]}?" if near and key[-1] not in known else ""
     return f"expected a key that {where} lists{hint}"
 
 

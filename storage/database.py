@@ -30,6 +30,7 @@ from storage.errors import (
 from storage.files import FileState
 from storage.locks import ServerLock, holder
 from storage.migrations import check_readable, migrate, schema_version
+from storage.secrets import hide_secrets
 from storage.tables import runs
 
 RUNS = Path("runs")
@@ -59,7 +60,7 @@ def is_file(url: URL) -> bool:
 
 def exists(url: URL) -> bool:
     """Whether there is a file of this name; True for a server."""
-    return not is_file(url) or _is_existing_file(Path(str(url.database)))
+    return not is_file(url) or _is_file(Path(str(url.database)))
 
 
 def parse_url(address: str) -> URL:
@@ -68,44 +69,38 @@ def parse_url(address: str) -> URL:
     What follows ``sqlite:///`` is a path as it is: no character of it has a meaning in URLs.
 
     Raises:
-        InputError: the URL is invalid, or its driver is not installed.
+        InputError: the URL is invalid, or its driver is not installed. The message contains no
+            password.
     """
-    if "\0" in address:
-        raise InputError(f"{address[:80]!r}: found a NUL character; expected a path or a URL")
+    shown = hide_secrets(address)
     if "://" not in address:
-        return URL.create("sqlite", database=_absolute(address))
+        if shown != address or "\0" in address:
+            raise InputError(
+                f"{shown}: found no path of a file; expected one, or a URL such as "
+                "postgresql+psycopg://user@host/database"
+            )
+        return _file_url(address)
     scheme, _, path = address.partition("://")
     if scheme.partition("+")[0] == "sqlite":
         path = path.removeprefix("/")
         if not path or path == ":memory:":
-            raise InputError(f"{address}: found a database in memory; expected a file")
-        return URL.create("sqlite", database=_absolute(path))
+            raise InputError(f"{shown}: found a database in memory; expected a file")
+        if "\0" in path:
+            raise InputError(f"{shown}: found a NUL character; expected a path")
+        return _file_url(path)
     try:
         url = make_url(address)
         url.get_dialect().import_dbapi()
     except ModuleNotFoundError as error:
-        raise InputError(
-            f"{_shown(address)}: needs a driver that is not installed: {error}"
-        ) from None
-    except (ArgumentError, NoSuchModuleError, ImportError, ValueError):
-        raise InputError(
-            f"{_shown(address)}: not a usable database URL; expected "
-            "postgresql+psycopg://USER@HOST:PORT/DATABASE"
-        ) from None
+        raise InputError(f"{shown}: needs a driver that is not installed: {error}") from None
+    except (ArgumentError, NoSuchModuleError, ImportError, ValueError) as error:
+        line = hide_secrets(one_line(error))
+        raise InputError(f"{shown}: not a usable database URL: {line}") from None
     return url
 
 
-def _absolute(path: str) -> str:
-    try:
-        return str(Path(path).expanduser().absolute())
-    except RuntimeError:  # a home folder that is not known
-        return str(Path(path).absolute())
-
-
-def _shown(address: str) -> str:
-    """A URL without what may be a secret: its user, password and query."""
-    scheme, _, rest = address.partition("://")
-    return f"{scheme}://{rest.rpartition('@')[2].partition('?')[0]}"
+def _file_url(path: str) -> URL:
+    return URL.create("sqlite", database=str(absolute(path)))
 
 
 def parse_run(run: str) -> Address:
@@ -121,17 +116,19 @@ def parse_run(run: str) -> Address:
         place, _, name = run.partition("#")
         return Address(parse_url(place), name or None)
     for place, name in _splits(run):
-        path = Path(str(parse_url(place).database))
+        path = Path(str(parse_url(place).database)) if is_url else _expanded(place)
         by_name = not is_url and os.sep not in place and not place.endswith(".db")
         if by_name:
             path = RUNS / f"{place}.db"
-        if not _is_existing_file(path):
+        if not _is_file(path):
             continue
-        url = parse_url(str(path))
+        url = _file_url(str(path))
         if by_name and not name and place in run_names(url):
             name = place  # the file may contain other runs as well
         return Address(url, name or None)
-    raise InputError(f"{_short(run)}: no such run; expected a name under {RUNS}/, a file or a URL")
+    raise InputError(
+        f"{hide_secrets(_short(run))}: no such run; expected a name under {RUNS}/, a file or a URL"
+    )
 
 
 def _splits(run: str) -> Iterator[tuple[str, str]]:
@@ -143,18 +140,30 @@ def _splits(run: str) -> Iterator[tuple[str, str]]:
         end = run.rfind("#", 0, end)
 
 
-def _is_existing_file(path: Path) -> bool:
-    try:
-        return path.is_file()
-    except (OSError, ValueError):  # a name that is too long, or in a folder that is not readable
-        return False
-
-
 def _short(run: str) -> str:
     return run if len(run) <= _LONGEST_SHOWN else f"{run[:_LONGEST_SHOWN]}..."
 
 
 _LONGEST_SHOWN = 200
+
+
+def absolute(path: str) -> Path:
+    """The absolute form of a path; ``~`` is the home folder, if there is one."""
+    return _expanded(path).absolute()
+
+
+def _expanded(path: str) -> Path:
+    try:
+        return Path(path).expanduser()
+    except RuntimeError:  # there is no home folder
+        return Path(path)
+
+
+def _is_file(path: Path) -> bool:
+    try:
+        return path.is_file()
+    except (OSError, ValueError):  # a name that is too long, or contains NUL
+        return False
 
 
 def address_of(run: str | Address) -> Address:
@@ -230,8 +239,10 @@ def one_line(error: BaseException) -> str:
 
 
 def place_of(url: URL) -> str:
-    """The name of a database for messages: the path of the file, or the URL without password."""
-    return str(url.database) if is_file(url) else url.render_as_string(hide_password=True)
+    """The name of a database for messages: the path of the file, or the URL without passwords."""
+    if is_file(url):
+        return str(url.database)
+    return hide_secrets(url.render_as_string(hide_password=True))
 
 
 def open_for_reading(url: URL) -> Engine:

@@ -19,6 +19,7 @@ from enum import Enum
 from pathlib import Path
 
 from storage.errors import Gone, InputError, damage
+from storage.spacing import spaced
 
 _PRAGMAS = ("busy_timeout = 30000", "cache_size = -65536", "temp_store = MEMORY")
 _WRITING = ("journal_mode = WAL", "synchronous = NORMAL")
@@ -124,7 +125,9 @@ def connect_writing(path: Path) -> sqlite3.Connection:
         sqlite3.Error: it cannot be opened.
         Damaged: it is damaged.
     """
-    return _connect(path, "mode=rw", *_WRITING)
+    connection = _connect(path, "mode=rw", *_WRITING)
+    connection.create_function("spaced", 1, spaced, deterministic=True)  # for the word index
+    return connection
 
 
 def _connect(path: Path, how: str, *pragmas: str) -> sqlite3.Connection:

@@ -258,6 +258,7 @@ def _sessions(connection: Connection) -> None:
     sqlite = connection.dialect.name == "sqlite"
     for statement in (
         f"ALTER TABLE runs ADD COLUMN stances TEXT NOT NULL DEFAULT '{json.dumps(_STANCES)}'",
+        "ALTER TABLE runs ADD COLUMN inputs TEXT",
         "ALTER TABLE calls ADD COLUMN raw TEXT",
         _table(
             sqlite,

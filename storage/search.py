@@ -3,6 +3,11 @@
 An episode matches if its texts contain all words of the query. A word matches by prefix, and
 ``"words in quotes"`` match as a phrase. Case and accents are ignored. In PostgreSQL only whole
 words match, and accents count.
+
+In scripts that are written without spaces, such as Japanese, Chinese and Thai, and in Korean, where
+particles are joined to words, every character is a word of the index, and several are a phrase: a
+query finds what contains it, from one character on. (PostgreSQL does not find phrases beyond the
+first 16,383 words of an episode.)
 """
 
 from __future__ import annotations
@@ -13,10 +18,17 @@ from typing import Any, NamedTuple
 
 from sqlalchemy import ColumnElement, false, text
 
+from storage.errors import InputError
 from storage.reader import Reader
+from storage.spacing import SPACELESS
 from storage.tables import first_id
 
+MOST_WORDS = 100
+"""Maximum number of words, or of characters of scripts without spaces, in a query."""
+
 _TERMS = re.compile(r'"([^"]*)"|(\S+)')
+_WORD = re.compile(rf"{SPACELESS}|(?:(?!{SPACELESS})\w)+")
+_SPACELESS = re.compile(SPACELESS)
 
 
 class Term(NamedTuple):
@@ -28,18 +40,33 @@ class Term(NamedTuple):
     @property
     def pattern(self) -> re.Pattern[str]:
         """A regular expression that matches the term in a text."""
-        joined = r"\W+".join(map(re.escape, self.words))
-        return re.compile(rf"\b{joined}" + (r"\b" if self.phrase else r"\w*"), re.IGNORECASE)
+        bare = [_SPACELESS.match(word) is not None for word in self.words]
+        joined = "" if bare[0] else r"\b"
+        for number, word in enumerate(self.words):
+            if number:
+                joined += r"\W*" if bare[number - 1] or bare[number] else r"\W+"
+            joined += re.escape(word)
+        if not bare[-1]:
+            joined += r"\b" if self.phrase else r"\w*"
+        return re.compile(joined, re.IGNORECASE)
 
 
 def terms(query: str) -> list[Term]:
-    """Parse a query into terms; punctuation is ignored."""
+    """Parse a query into its different terms; punctuation is ignored.
+
+    Raises:
+        InputError: it has too many words: each costs a scan.
+    """
     parsed = []
     for phrase, word in _TERMS.findall(query):
-        words = tuple(re.findall(r"\w+", phrase or word))
+        words = tuple(_WORD.findall(phrase or word))
         if words:
             parsed.append(Term(words, bool(phrase) or len(words) > 1))
-    return parsed
+    different = list(dict.fromkeys(parsed))
+    count = sum(len(term.words) for term in different)
+    if count > MOST_WORDS:
+        raise InputError(f"search: found {count:,} words; expected at most {MOST_WORDS}")
+    return different
 
 
 def matches_words(
@@ -54,6 +81,9 @@ def matches_words(
         column: a column with ids of episodes.
         query: the words to find; see the module.
         newest: the maximum number of matching episodes, latest first; None for all.
+
+    Raises:
+        InputError: the query has too many words.
     """
     parsed = terms(query)
     if not parsed:

@@ -13,6 +13,7 @@ from collections.abc import Sequence
 from sqlalchemy import Connection, Engine, Table, TextClause, delete, select, text
 
 from storage import tables
+from storage.spacing import SPACELESS
 
 _BATCH = 2000  # episodes at a time
 
@@ -137,26 +138,27 @@ SELECT CAST(:run AS INTEGER), form_id, model_id, status, :sign * count(*),
 FROM calls WHERE id BETWEEN :first AND :last GROUP BY form_id, model_id, status
 ON CONFLICT (run_id, form_id, model_id, status) DO UPDATE SET {_add_to_sums(tables.call_sums)}"""
 
-_EPISODE_TEXTS = """
-(SELECT t.text FROM questions q JOIN texts t ON t.id = q.text_id WHERE q.id = e.question_id),
-(SELECT {join}(t.text, ' ') FROM stage_texts s JOIN texts t ON t.id = s.text_id
-    WHERE s.episode_id = e.id),
-(SELECT {join}(t.text, ' ') FROM ratings r JOIN texts t ON t.id = r.reason_id
-    WHERE r.episode_id = e.id),
-(SELECT {join}(t.text, ' ') FROM observations o JOIN texts t ON t.id = o.reason_id
-    WHERE o.episode_id = e.id),
-(SELECT {join}(t.text, ' ') FROM (
+_EPISODE_TEXTS = (
+    "(SELECT t.text FROM questions q JOIN texts t ON t.id = q.text_id WHERE q.id = e.question_id)",
+    "(SELECT {join}(t.text, ' ') FROM stage_texts s JOIN texts t ON t.id = s.text_id "
+    "WHERE s.episode_id = e.id)",
+    "(SELECT {join}(t.text, ' ') FROM ratings r JOIN texts t ON t.id = r.reason_id "
+    "WHERE r.episode_id = e.id)",
+    "(SELECT {join}(t.text, ' ') FROM observations o JOIN texts t ON t.id = o.reason_id "
+    "WHERE o.episode_id = e.id)",
+    """(SELECT {join}(t.text, ' ') FROM (
     SELECT text_id AS id FROM acts WHERE episode_id = :key
     UNION ALL SELECT why_id FROM acts WHERE episode_id = :key
     UNION ALL SELECT critique_id FROM acts WHERE episode_id = :key
     UNION ALL SELECT name_id FROM parts WHERE episode_id = :key
     UNION ALL SELECT about_id FROM parts WHERE episode_id = :key
     UNION ALL SELECT text_id FROM notes WHERE episode_id = :key
-) s JOIN texts t ON t.id = s.id),
-(SELECT {join}(t.text, ' ') FROM (
+) s JOIN texts t ON t.id = s.id)""",
+    """(SELECT {join}(t.text, ' ') FROM (
     SELECT {parts} AS part FROM calls c {reply} WHERE c.episode_id = :key AND c.status <> 'ok'
     UNION ALL SELECT {parts} FROM calls c {thinking} WHERE c.episode_id = :key
-) s JOIN texts t ON t.id = ((e.run_id - 1) * 4294967296 + s.part))"""
+) s JOIN texts t ON t.id = ((e.run_id - 1) * 4294967296 + s.part))""",
+)
 """All texts of an episode: the question, the stages, the peers' reasons, the observer's reasons,
 the texts of a scene, and unusable replies and reasoning tokens."""
 
@@ -177,9 +179,10 @@ _WORDS_SQLITE = """
 INSERT INTO words (rowid, question, stages, ratings, observations, scene, replies)
 SELECT e.id, {texts} FROM episodes e WHERE e.id = :key"""
 
-_WORDS_POSTGRESQL = """
+_WORDS_POSTGRESQL = f"""
 INSERT INTO words (episode_id, words)
-SELECT e.id, to_tsvector('simple', left(concat_ws(' ', {texts}), 200000))
+SELECT e.id, to_tsvector('simple', regexp_replace(
+    left(concat_ws(' ', {{texts}}), 200000), '({SPACELESS})', ' \\1 ', 'g'))
 FROM episodes e WHERE e.id = :key"""
 
 
@@ -200,8 +203,10 @@ def create_word_index(connection: Connection) -> None:
 
 def _index_words(engine: Engine) -> str:
     sqlite = engine.dialect.name == "sqlite"
-    texts = _EPISODE_TEXTS.format(**_SQLITE if sqlite else _POSTGRESQL)
-    return (_WORDS_SQLITE if sqlite else _WORDS_POSTGRESQL).format(texts=texts)
+    texts = [each.format(**_SQLITE if sqlite else _POSTGRESQL) for each in _EPISODE_TEXTS]
+    if sqlite:
+        return _WORDS_SQLITE.format(texts=", ".join(f"spaced({each})" for each in texts))
+    return _WORDS_POSTGRESQL.format(texts=", ".join(texts))
 
 
 class Summaries:

@@ -149,6 +149,8 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--kills", type=int, default=6, help="how often runs are killed in all")
     parser.addoption("--damaged", type=int, default=30, help="how many files are damaged")
+    parser.addoption("--fuzz", type=int, default=100, help="inputs of each kind that are tried")
+    parser.addoption("--fuzz-from", type=int, default=0, help="number of the first input")
 
 
 @pytest.fixture

@@ -14,21 +14,40 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent
 
 _PARENT = """
-import json, os, sys
+import json, os, resource, signal, sys
 import sandbox.api, sandbox.doctor, sandbox.terminal.live, sandbox.terminal.runs
 import sandbox.viewer.report.report, sandbox.viewer.server
 from sandbox.cli.main import main
 
+def limit(seconds, memory):
+    resource.setrlimit(resource.RLIMIT_CPU, (seconds, seconds + 5))
+    resource.setrlimit(resource.RLIMIT_DATA, (memory, memory))
+    signal.alarm(6 * seconds)
+
+def check_config(path):
+    from sandbox.config import load_config
+    from sandbox.engine.run import prepare
+    from storage.errors import InputError
+    try:
+        prepare(load_config(path))
+    except InputError as error:
+        sys.exit(f"error: {error}")
+
 def run(asked):
     os.chdir(asked["folder"])
+    if asked["limits"]:
+        limit(*asked["limits"])
     for stream, place in ((1, asked["out"]), (2, asked["err"])):
         os.dup2(os.open(place, os.O_WRONLY | os.O_CREAT | os.O_TRUNC), stream)
     os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
     sys.argv = ["run_sim.py", *asked["arguments"]]
     try:
-        main()
+        from pathlib import Path
+        check_config(Path(asked["config"])) if asked["config"] else main()
     except SystemExit as end:
-        return end.code or 0
+        if isinstance(end.code, str):
+            print(end.code, file=sys.stderr)
+        return 2 if isinstance(end.code, str) else end.code or 0
     except BaseException:
         sys.excepthook(*sys.exc_info())
         return 1
@@ -57,13 +76,32 @@ def _parent() -> subprocess.Popen[str]:
     return parent  # type: ignore[no-any-return]
 
 
-def program(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
-    """Run ``python run_sim.py ARGUMENTS`` in a folder, without the import time of one second."""
+def program(
+    folder: Path,
+    *arguments: str,
+    config: str | None = None,
+    limits: tuple[int, int] | None = None,
+) -> subprocess.CompletedProcess[str]:
+    """Run ``python run_sim.py ARGUMENTS`` in a folder, without the import time of one second.
+
+    Args:
+        folder: the working folder.
+        arguments: the command line.
+        config: check only the config of this name, in place of a command line.
+        limits: CPU seconds and bytes of memory; the status is negative if they did not suffice.
+    """
     parent = _parent()
     assert parent.stdin is not None and parent.stdout is not None
     with tempfile.TemporaryDirectory() as place:
         out, err = Path(place, "out"), Path(place, "err")
-        asked = {"arguments": arguments, "folder": str(folder), "out": str(out), "err": str(err)}
+        asked = {
+            "arguments": arguments,
+            "folder": str(folder),
+            "out": str(out),
+            "err": str(err),
+            "config": config,
+            "limits": limits,
+        }
         parent.stdin.write(json.dumps(asked) + "\n")
         parent.stdin.flush()
         status = int(parent.stdout.readline())

@@ -305,6 +305,163 @@ def test_agreement_is_framed_where_both_are_in_one_bin() -> None:
     assert cell == {"peers": "40 to 49", "observer": "40 to 49", "drafts": 5}
 
 
+# Labels: what is printed is what is in the data
+
+Labels = list[tuple[str, float, float]]
+"""Texts of a picture with their places, x and y, within their group."""
+
+AWKWARD = (1, 9, 99, 295, 999, 1000, 1234, 99_999, 123_456, 1_234_567)
+
+
+def drawn_labels(drawn: str, role: str) -> list[Labels]:
+    """The labels of each group of a role: `role-mark`, `role-axis-label`, `role-legend-label`."""
+    groups = []
+    for group in ElementTree.fromstring(drawn).iter():
+        if {"mark-text", role} <= set((group.get("class") or "").split()):
+            texts = [one for one in group if one.tag.endswith("text")]
+            groups.append([("".join(one.itertext()), *_place(one)) for one in texts])
+    return groups
+
+
+def _place(text: ElementTree.Element) -> tuple[float, float]:
+    x, y = re.findall(r"translate\(([-\d.e]+),([-\d.e]+)\)", text.get("transform") or "")[0]
+    return float(x), float(y)
+
+
+def number_in(label: str) -> float:
+    """The number that a label prints."""
+    plain = label.replace(",", "").replace("\u2212", "-")
+    return float(plain[:-1]) / 100 if plain.endswith("%") else float(plain)
+
+
+def check_labels(printed: list[str], values: list[Any]) -> None:
+    """Whole numbers are printed in full; other numbers with two decimals or three digits."""
+    assert len(printed) == len(values)
+    for label, value in zip(printed, values, strict=True):
+        if not isinstance(value, float):
+            assert number_in(label) == value, label
+        else:
+            assert number_in(label) == pytest.approx(value, rel=0.005, abs=0.00501), label
+
+
+def text_layers(spec: Row) -> list[Row]:
+    """The layers that print data, each with its own rows."""
+    layers = [{"data": spec.get("data"), **layer} for layer in spec.get("layer", [spec])]
+    return [layer for layer in layers if layer["mark"]["type"] == "text"]
+
+
+def check_figure(spec: charts.Spec) -> None:
+    """Compare the printed labels, tooltips and axes of a chart with its data."""
+    drawn = svg(spec, "checked")
+    groups = drawn_labels(drawn, "role-mark")
+    layers = text_layers(spec)
+    assert len(groups) == len(layers)
+    for group, layer in zip(groups, layers, strict=True):
+        field = layer["encoding"]["text"]["field"]
+        shown = {str(row[field]): row[field] for row in layer["data"]["values"]}
+        if "transform" in layer:
+            assert {text for text, *_ in group} <= set(shown)
+        else:
+            check_labels([text for text, *_ in group],
+                         [row[field] for row in layer["data"]["values"]])  # fmt: skip
+    for role in ("role-axis-label", "role-legend-label"):
+        for group in drawn_labels(drawn, role):
+            check_ticks(group)
+    for part in walk(spec):
+        if isinstance(part.get("tooltip"), list):
+            check_tooltip(part["tooltip"], spec)
+
+
+def check_ticks(group: Labels) -> None:
+    """No two labels are equal, and numbers are as far apart as their places."""
+    assert len({text for text, *_ in group}) == len(group), group
+    try:
+        told = [(number_in(text), x, y) for text, x, y in group]
+    except ValueError:  # names and bins
+        return
+    for axis in (1, 2):
+        places = [one[axis] for one in told]
+        if len(told) > 2 and max(places) - min(places) > 30:
+            (low, start), (high, end) = ((one[0], one[axis]) for one in (told[0], told[-1]))
+            for number, *place in told:
+                expected = start + (number - low) / (high - low) * (end - start)
+                assert place[axis - 1] == pytest.approx(expected, abs=2), group
+
+
+def check_tooltip(channels: list[Row], spec: charts.Spec) -> None:
+    """A number in a tooltip is that of the row; each format is tried on a text of its own."""
+    rows = spec["data"]["values"] if "data" in spec else spec["datasets"]["nodes"]
+    for channel in channels:
+        values = [row[channel["field"]] for row in rows
+                  if isinstance(row.get(channel["field"]), int | float)
+                  and not isinstance(row[channel["field"]], bool)]  # fmt: skip
+        if values:
+            texts = {"mark": "text", "encoding": {"text": channel}}
+            data = {"values": [{channel["field"]: value} for value in values]}
+            drawn = vl_convert.vegalite_to_svg({"data": data, **texts}, vl_version=charts.VERSION)
+            (printed,) = drawn_labels(drawn, "role-mark")
+            check_labels([text for text, *_ in printed], values)
+
+
+@every_scale
+@pytest.mark.parametrize("name", DRAW)
+def test_printed_numbers_are_those_of_the_data(name: str, scale: Rated) -> None:
+    check_figure(DRAW[name](scale))
+
+
+@pytest.mark.parametrize("scale", [SEVEN, BOTH_SIDES, HUNDRED], ids=lambda scale: scale.name)
+def test_counts_are_printed_in_full_and_fit_their_cells(scale: Rated) -> None:
+    bars = charts.rating_bars(scale).starts
+    counts = [AWKWARD[i % len(AWKWARD)] for i in range(len(bars))]
+    rows = [{"peers": at, "observer": at, "drafts": n}
+            for at, n in zip(bars, counts, strict=True)]  # fmt: skip
+    spec = charts.agreement(rows, scale)
+    check_figure(spec)
+    (labels,) = drawn_labels(svg(spec, "agreement"), "role-mark")
+    assert [text for text, *_ in labels] == [f"{count:,}" for count in counts]
+    size = spec["layer"][1]["mark"]["fontSize"]
+    assert max(counts) < 1e6 or len(f"{max(counts):,}") * size * 0.6 < 540 / len(bars)
+    answers = [{"rating": label, "low": 10.25, "middle": 20.5, "high": 40.75, "answers": n}
+               for label, n in zip(
+                   charts.rating_bars(scale).labels, counts, strict=True)]  # fmt: skip
+    check_figure(charts.lengths(answers, scale, "rating"))
+    given = [{"rating": at, "who": who, "count": n} for who in ("first", "peers")
+             for at, n in zip(bars, counts, strict=True)]  # fmt: skip
+    check_figure(charts.distribution(given, scale, COLOURS))
+
+
+def test_charts_of_comparisons_print_the_numbers_of_their_data() -> None:
+    rows = [{"measure": f"m{i}", "difference": i / 7, "low": i / 7 - 0.5, "high": i / 7 + 0.5}
+            for i in range(-3, 4)]  # fmt: skip
+    check_figure(charts.differences(rows))
+    memories = [{"rank": i, "question": f"Question {i}?", "distance": i / 13, "chosen": i < 3}
+                for i in range(1, 12)]  # fmt: skip
+    check_figure(charts.recall(memories, 0.31))
+    agents = [{"agent": i, "name": "A", "label": "l", "deviation": i / 9, "low": i / 9 - 1,
+               "high": i / 9 + 1, "n": AWKWARD[i]} for i in range(10)]  # fmt: skip
+    check_figure(charts.bias(agents))
+
+
+def test_means_on_a_narrow_scale_are_told_apart() -> None:
+    narrow = Rated("x", "x", 0.5, 0.54, integer=False)
+    means = (0.5101, 0.5104, 0.5107, 0.511)
+    rows = [{"rater_label": rater, "author_label": author, "mean": mean, "n": 4}
+            for rater, author, mean in zip("aabb", "abab", means, strict=True)]  # fmt: skip
+    (labels,) = drawn_labels(svg(charts.matrix(rows, narrow), "matrix"), "role-mark")
+    assert len({text for text, *_ in labels}) == 4
+    assert ranges.mean_format(SEVEN) == ranges.mean_format(HUNDRED) == ",.2f"
+
+
+def test_legends_of_wide_ranges_keep_every_digit() -> None:
+    wide = Rated("x", "x", -999_999.75, 1_000_000, integer=False)
+    for legend in (ranges.rating_legend(wide), ranges.gain_legend(wide)):
+        nodes = [{"agent": 1, "name": "n", "label": "l", "x": 0, "y": 0, "value": 3, "href": "#"}]
+        gain = "labelExpr" in legend
+        spec = charts.society(nodes, [], {} if gain else {"x": wide}, {"x": wide} if gain else {})
+        (labels,) = drawn_labels(svg(spec, "map"), "role-legend-label")
+        assert sorted(number_in(text) for text, *_ in labels) == sorted(legend["values"])
+
+
 # Colours and axes
 
 

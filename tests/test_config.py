@@ -103,6 +103,19 @@ def test_paths_are_relative_to_the_file_or_the_working_folder(
     assert load_config(there / "config.yaml", ["questions=q.txt"]).questions == here / "q.txt"
 
 
+def test_keys_for_anchors_are_ignored(tmp_path: Path) -> None:
+    path = tmp_path / "anchors.yaml"
+    path.write_text(
+        "x-model: &m {backend: scripted, max_tokens: 99}\nname: a\nquestions: q.txt\n"
+        "world: {kind: grid}\nmodels: {social: *m, observer: {<<: *m, max_tokens: 7}}\n"
+    )
+    config = load_config(path)
+    tokens = [settings.model_dump()["max_tokens"] for _, settings in config.models.roles()]
+    assert tokens == [99, 7]
+    path.write_text(path.read_text().replace("x-model", "model"))
+    _fails(lambda: load_config(path), "model")
+
+
 def test_a_stored_config_is_equal() -> None:
     config = small("stop.patience=2", "memory.keep=30", "world.reach=global")
     assert Config.from_json(config.as_json()) == config
@@ -145,14 +158,15 @@ def test_bad_question_files(tmp_path: Path) -> None:
 
     fails("empty.txt", b"", "no question")
     fails("blank.txt", b"\n \n", "no question")
-    fails("binary.txt", bytes(range(256)), "UTF-8")
+    fails("binary.txt", bytes(range(256)), ":1", "control characters")
+    fails("latin.txt", b"Fine?\nSch\xf6n?\n", ":2", "UTF-8")
     fails("control.txt", b"Hello\x07?\n", ":1", "control characters")
     fails("long.txt", b"Fine?\n" + b"x" * 100_000, ":2", "100,000", f"{LONGEST:,}")
     fails("q.jsonl", b'{"question": "a"}\n{"question": 3}\n', ":2", "found 3")
     fails("q2.jsonl", b"nonsense\n", ":1", "not JSON")
     fails("q3.jsonl", b'{"text": ""}\n', ":1")
     fails("q4.jsonl", b'{"title": "a"}\n', ":1", "title", "question")
-    fails("q.csv", b"title\nx\n", ":2", "title")
+    fails("q.csv", b"title\nx\n", ":1", "title", "question")
     fails("q.parquet", b"PAR1 not really", "not Parquet")
     fails("q.docx", b"x", ".docx", ".jsonl")
     _fails(lambda: read_questions(tmp_path / "none.txt"), "none.txt", "No such file")

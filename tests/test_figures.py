@@ -12,6 +12,7 @@ import pytest
 from stored import Run
 from stored import make as make_run
 from talk import make_talk
+from test_charts import check_figure, drawn_labels
 
 from agents.scale import Declaration, Scale, Stage
 from sandbox.reading.charts import PEERS, stage_colours
@@ -134,6 +135,21 @@ def test_the_grid_has_its_figures(plain: Run) -> None:
     assert spec_colours(made["alignment-by-round"]) == colours
     for figure in made.values():
         assert all(len(shown) > 5 for shown in parsed(figure)), figure.name
+
+
+def test_figures_of_runs_print_the_numbers_of_their_data(
+    plain: Run, more: Run, talk: Run, messy: Run
+) -> None:
+    for run in (plain, more, talk, messy):
+        for figure in figures(run.reader).values():
+            check_figure(figure.spec)
+
+
+def test_the_number_of_drafts_is_printed_in_full(messy: Run) -> None:
+    figure = figures(messy.reader)["agreement"]
+    rows = [row | {"drafts": row["drafts"] * 59} for row in figure.rows]
+    (labels,) = drawn_labels(figure._replace(rows=rows).svg(), "role-mark")
+    assert Counter(text for text, *_ in labels) == Counter(f"{row['drafts']:,}" for row in rows)
 
 
 def test_added_scales_have_figures_of_their_own(more: Run) -> None:

@@ -10,6 +10,7 @@ from typing import Any
 
 import networkx as nx
 import pytest
+from pydantic import ValidationError
 
 from agents.agent import Agent
 from agents.persona import Persona
@@ -80,10 +81,56 @@ def test_global_reach_with_dropout(raters: int, dropout: float, local: set[int])
         assert len(near & set(meeting.peers)) in local
 
 
-def test_raters_never_outnumber_the_society() -> None:
-    world, agents = _world(size=2, radius=9, raters=50, reach="global", dropout=0.5)
-    for meeting in world.meet(agents, 0):
-        assert len(set(meeting.peers)) == len(meeting.peers) <= 3
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"topology": "complete", "raters": 4, "dropout": 0.5},
+        {"topology": "complete", "raters": 16, "dropout": 0.8},
+        {"size": 5, "raters": 16, "dropout": 0.8},
+        {"size": 5, "raters": 24, "dropout": 1.0},
+        {"size": 2, "radius": 9, "raters": 3, "dropout": 0.5},
+        {"topology": "small_world", "size": 5, "raters": 20, "dropout": 0.2},
+    ],
+)
+def test_global_reach_always_has_all_raters(settings: dict[str, Any]) -> None:
+    """Neighbours that were dropped come back where there are too few agents outside."""
+    world, agents = _world(reach="global", **settings)
+    for meeting in world.meet(agents, 0) + world.meet(agents, 1):
+        assert len(set(meeting.peers)) == len(meeting.peers) == settings["raters"]
+        assert meeting.author not in meeting.peers
+
+
+def test_more_raters_than_other_agents_are_refused_with_global_reach() -> None:
+    with pytest.raises(SettingError, match="found 25; expected at most 24") as error:
+        _world(size=5, raters=25, reach="global")
+    assert error.value.key == "raters"
+    assert _world(size=5, raters=25)[1]  # locally, as many as there are
+
+
+@pytest.mark.parametrize("size", ["3x5", [3, 5]])
+def test_societies_that_are_no_square(size: Any) -> None:
+    world, agents = _world(size=size, demographics="half_half")
+    assert [(agent.x, agent.y) for agent in agents] == [(x, y) for y in range(3) for x in range(5)]
+    assert world.settings.size == "3x5"
+    assert world.settings.reach_radius == 1
+    around = world.neighbourhood(agents)
+    assert sorted(map(int, around.of(0))) == [1, 5]
+    assert sorted(map(int, around.of(7))) == [2, 6, 8, 12]
+    assert [agent.label for agent in agents].count("good") == 7
+    assert {len(meeting.peers) for meeting in world.meet(agents, 0)} == {2, 3, 4}
+
+
+@pytest.mark.parametrize("size", ["7x1", "1x7", "2x9", "9x2", "5x4"])
+def test_half_of_any_shape_is_good(size: str) -> None:
+    agents = _world(size=size, demographics="half_half")[1]
+    assert [agent.label for agent in agents].count("good") == len(agents) // 2
+    assert len(_world(size=size, topology="complete")[1]) == len(agents)
+
+
+@pytest.mark.parametrize("size", ["3x", "x5", "0x5", "3x5x2", [3, 5, 2], [0, 5], 0, 2.5, True, ""])
+def test_sizes_that_cannot_be(size: Any) -> None:
+    with pytest.raises(ValidationError):
+        _world(size=size)
 
 
 @pytest.mark.parametrize("topology", ["small_world", "scale_free", "complete"])
@@ -129,11 +176,11 @@ def test_what_follows_two_names_is_left_aside(tmp_path: Path) -> None:
     assert [(agent.node, agent.links) for agent in agents] == [
         ("ada", (1,)), ("bo", (0, 2)), ("cy", (1,)),
     ]  # fmt: skip
-    path.write_text("ada bo\ncy\n")
-    with pytest.raises(SettingError, match="line 2: found one name, cy"):
+    path.write_text("ada,bo\ncy\n")
+    with pytest.raises(SettingError, match="csv:2: found one name, cy"):
         _world(topology=str(path))
-    with pytest.raises(SettingError, match=r"graph.gml; expected one of grid"):
-        _world(topology=str(tmp_path / "graph.gml"))
+    with pytest.raises(SettingError, match=r"graph.dot; expected one of grid"):
+        _world(topology=str(tmp_path / "graph.dot"))
 
 
 def test_positions_of_a_graph_file_are_kept(tmp_path: Path) -> None:

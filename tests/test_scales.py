@@ -14,9 +14,10 @@ from pydantic import ValidationError
 from sqlalchemy import select
 
 from agents.forms import Judgement, Rating, Status
-from agents.scale import Declaration, Scale, Stage
+from agents.scale import Declaration, Scale, Stage, plain_number
 from sandbox.engine.run import prepare
 from sandbox.reading.declaration import declaration_of
+from sandbox.viewer.filters import compact
 from storage import database, tables
 from storage.errors import InputError
 from storage.exchanges import exchanges
@@ -204,3 +205,20 @@ def test_real_ratings_are_stored_as_they_were_given(make: Make) -> None:
     found = reader.rows(select(o.c.outcome).where(o.c.measure == "warmth_gain"))
     assert all(re.fullmatch(r"-?\d(\.\d{1,2})?", row.outcome) for row in found)
     reader.engine.dispose()
+
+
+@pytest.mark.parametrize(
+    ("number", "printed"),
+    [
+        (3.0, "3"),
+        (4.5, "4.5"),
+        (-0.25, "-0.25"),
+        (123_456.78, "123456.78"),
+        (-999_999.99, "-999999.99"),
+        (1_000_000.0, "1000000"),
+    ],
+)
+def test_every_digit_of_a_rating_is_printed(number: float, printed: str) -> None:
+    assert plain_number(number) == printed
+    assert compact(number) == printed.replace("-", "\u2212")
+    assert Scale(name="x", low=-1e6, high=1e6 - 0.01, integer=False).range.endswith("999999.99")

@@ -244,6 +244,7 @@ class World(ABC):
     unit: ClassVar[str] = "answer"
     example: ClassVar[Mapping[str, Any]] = {}
     pareto: ClassVar[tuple[str, ...]] = ()
+    notes: tuple[str, ...] = ()
     prompts: tuple[Form[Any], ...]
 
     def __init__(self, settings: Any, seed: int, scales: Sequence[Scale] = ()) -> None:

@@ -11,9 +11,9 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Sequence
 from random import Random
-from typing import Any, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
-from pydantic import Field
+from pydantic import Field, field_validator
 
 from agents.agent import Agent
 from agents.chance import chance
@@ -167,13 +167,16 @@ Your revised answer:"""
 REVISE = revise_form(PEER_RATING)
 
 
+Side = Annotated[int, Field(ge=1, le=1000, strict=True)]
+
+
 class Settings(base.Settings):
     """The `world:` section of a config for the grid world."""
 
     founding: ClassVar[tuple[str, ...]] = ("size", "topology", "demographics", "degree", "rewire")
 
     kind: Literal["grid"] = "grid"
-    size: int = Field(default=5, ge=1, le=1000)
+    size: Side | Annotated[str, Field(pattern=r"^[1-9]\d{0,2}x[1-9]\d{0,2}$")] = 5
     demographics: Literal["all_good", "all_bad", "half_half", "mixed_half_half"] = "mixed_half_half"
     topology: str = "grid"
     radius: float | None = Field(default=None, gt=0, le=2000)
@@ -184,12 +187,29 @@ class Settings(base.Settings):
     dropout: float = Field(default=0.5, ge=0, le=1)
     score_only: bool = False
 
+    @field_validator("size", mode="before")
+    @classmethod
+    def _size(cls, value: Any) -> Any:
+        """``[3, 5]`` is ``3x5``."""
+        if isinstance(value, list | tuple) and len(value) == 2:
+            return "x".join(map(str, value))
+        return value
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """Rows and columns of a generated society: as many rows as columns, or ``3x5``."""
+        if isinstance(self.size, int):
+            return self.size, self.size
+        rows, _, columns = self.size.partition("x")
+        return int(rows), int(columns)
+
     @property
     def reach_radius(self) -> float:
-        """The configured radius; by default ``size // 2`` on a grid and 1 link on a graph."""
+        """The configured radius; by default half the shorter side on a grid, 1 link on a graph."""
         if self.radius is not None:
             return self.radius
-        return self.size // 2 if self.topology == "grid" else 1
+        side = min(self.shape)
+        return max(side // 2, 1) if self.topology == "grid" else 1
 
 
 class World(base.World):
@@ -212,7 +232,9 @@ class World(base.World):
     def populate(self, personas: Sequence[Persona]) -> list[Agent]:
         """Place the agents, assign labels by demographics and personas at random."""
         s = self.settings
-        places = sites(s.topology, s.size, s.degree, s.rewire, self.seed)
+        notes: list[str] = []
+        places = sites(s.topology, s.shape, s.degree, s.rewire, self.seed, notes)
+        self.notes = tuple(notes)
         labels = self._labels(len(places))
         order = chance(self.seed, "personas").sample(range(len(personas)), len(personas))
         agents = [
@@ -223,7 +245,7 @@ class World(base.World):
         return agents
 
     def _labels(self, count: int) -> list[Label]:
-        """The label of each agent; in `half_half` the first cells with row <= column are good."""
+        """The label of each agent; in `half_half` the first cells above the diagonal are good."""
         demographics = self.settings.demographics
         if demographics == "all_good":
             return ["good"] * count
@@ -232,12 +254,14 @@ class World(base.World):
         if demographics == "mixed_half_half":
             good = chance(self.seed, "demographics").sample(range(count), count // 2)
         else:
-            side = (
-                self.settings.size
-                if self.settings.topology in GENERATED
-                else math.isqrt(count - 1) + 1
-            )
-            upper = [cell for cell in range(count) if cell // side <= cell % side]
+            rows, columns = self.settings.shape
+            if self.settings.topology not in GENERATED:
+                rows = columns = math.isqrt(count - 1) + 1
+            upper = [
+                cell
+                for cell in range(count)
+                if (2 * (cell // columns) + 1) * columns <= (2 * (cell % columns) + 1) * rows
+            ]
             good = upper[: count // 2]
         chosen = set(good)
         return ["good" if number in chosen else "bad" for number in range(count)]
@@ -252,11 +276,17 @@ class World(base.World):
             raise SettingError(
                 "radius", f"found {s.reach_radius:g}, which reaches nobody; expected at least 1"
             )
+        if s.reach == "global" and s.raters > len(agents) - 1:
+            raise SettingError(
+                "raters",
+                f"found {s.raters}; expected at most {len(agents) - 1} with reach global, the "
+                "number of other agents",
+            )
 
     def neighbourhood(self, agents: Sequence[Agent]) -> Neighbourhood:
         """Which agents are within reach of which."""
         s = self.settings
-        return Neighbourhood(agents, s.topology, s.size, s.reach_radius)
+        return Neighbourhood(agents, s.topology, s.shape, s.reach_radius)
 
     def inherit(self, agent: Agent, pairs: Sequence[Pair], count: int) -> Iterable[Pair]:
         """Draw pairs that have the agent's label."""
@@ -288,7 +318,8 @@ class World(base.World):
 
         With global reach a share `dropout` of the raters, but never all of them, is drawn from
         outside the neighbourhood. (In the paper dropout is a share of all neighbours; with a large
-        radius that would leave no rater from outside.)
+        radius that would leave no rater from outside.) Where there are too few agents outside,
+        neighbours that were dropped come back, so that there are always as many raters as wanted.
         """
         s = self.settings
         draw = chance(self.seed, "peers", round, author)
@@ -299,6 +330,8 @@ class World(base.World):
         chosen = [int(near[place]) for place in draw.sample(range(len(near)), local)]
         if s.reach == "global":
             chosen += self._from_outside(agents, draw, {author, *map(int, near)}, s.raters - local)
+            dropped = sorted(set(map(int, near)) - set(chosen))
+            chosen += draw.sample(dropped, min(s.raters - len(chosen), len(dropped)))
         return tuple(chosen)
 
     @staticmethod

@@ -440,8 +440,7 @@ class _Scene:
 
 def _similar_profiles(personas: Sequence[Persona]) -> list[tuple[int, ...]]:
     """For each persona the numbers of those with the most similar profiles."""
-    profiles = [f"{p.occupation} {p.place} {' '.join(p.values)} {p.goal or ''}" for p in personas]
-    vectors = HashedEmbedder().embed(profiles)
+    vectors = HashedEmbedder().embed([persona.profile for persona in personas])
     count = min(_SIMILAR_AGENTS, len(personas) - 1)
     nearest = []
     for number, vector in enumerate(vectors):

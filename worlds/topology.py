@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -14,6 +14,8 @@ from numpy.typing import NDArray
 from agents.agent import Agent
 from agents.chance import seed_of
 from worlds.base import SettingError
+from worlds.graph_files import EXPECTED, GraphFile, is_graph_file, read_graph
+from worlds.text_files import FileFault
 
 GENERATED = ("grid", "small_world", "scale_free", "complete")
 _SPRING_LIMIT = 500  # larger graphs get a spiral layout; a spring layout would take minutes
@@ -34,83 +36,67 @@ class Site(NamedTuple):
     node: str | None = None
 
 
-def sites(topology: str, size: int, degree: int, rewire: float, seed: int) -> list[Site]:
+def sites(
+    topology: str,
+    shape: tuple[int, int],
+    degree: int,
+    rewire: float,
+    seed: int,
+    notes: list[str] | None = None,
+) -> list[Site]:
     """Compute the position and the links of each agent.
 
     Args:
-        topology: one of `GENERATED`, or the path of a GraphML file or an edge list.
-        size: side length; a generated society has ``size * size`` agents. Ignored for a file.
+        topology: one of `GENERATED`, or the path of a graph; see `worlds.graph_files`.
+        shape: rows and columns; a generated society has an agent for each cell. Ignored for a file.
         degree: links per agent in a small world; about the mean degree in a scale-free graph.
         rewire: rewiring probability of a link in a small world.
         seed: the run's seed.
+        notes: a line about the file that was read is appended to it.
 
     Raises:
         SettingError: the graph cannot be generated or read.
     """
-    count = size * size
+    rows, columns = shape
+    count = rows * columns
     if topology == "grid":
-        return [Site(cell % size, cell // size, None) for cell in range(count)]
+        return [Site(cell % columns, cell // columns, None) for cell in range(count)]
     if topology == "complete":
         return [Site(x, y, None) for x, y in _circle(count)]
-    graph = _graph(topology, count, degree, rewire, seed_of(seed, "topology") % 2**32)
+    if topology in GENERATED:
+        graph = _generated(topology, count, degree, rewire, seed_of(seed, "topology") % 2**32)
+    else:
+        graph, note = _read(Path(topology))
+        if notes is not None:
+            notes.append(note)
     return _place_nodes(graph, seed)
 
 
-def _graph(topology: str, count: int, degree: int, rewire: float, seed: int) -> nx.Graph[Any]:
+def _generated(topology: str, count: int, degree: int, rewire: float, seed: int) -> nx.Graph[Any]:
     graph: nx.Graph[Any]
     try:
         if topology == "small_world":
             graph = nx.connected_watts_strogatz_graph(count, degree, rewire, seed=seed)
-        elif topology == "scale_free":
-            graph = nx.barabasi_albert_graph(count, max(1, degree // 2), seed=seed)
         else:
-            graph = _read(Path(topology))
+            graph = nx.barabasi_albert_graph(count, max(1, degree // 2), seed=seed)
     except nx.NetworkXError as error:
         raise SettingError("degree", f"found {degree} for {count} agents: {error}") from None
     return graph
 
 
-def _read(path: Path) -> nx.Graph[Any]:
-    """Read a graph; directions, weights and multiple edges are ignored."""
-    try:
-        graph: nx.Graph[Any] = nx.Graph(_READERS[path.suffix.lower()](path))
-    except KeyError:
+def _read(path: Path) -> GraphFile:
+    if not is_graph_file(path):
         names = ", ".join(GENERATED)
-        raise SettingError("topology", f"found {path}; expected one of {names}, {_FILES}") from None
+        raise SettingError("topology", f"found {path}; expected one of {names}, {EXPECTED}")
+    try:
+        return read_graph(path)
     except FileNotFoundError:
-        raise SettingError("topology", f"{path}: no such file; expected {_FILES}") from None
-    except Exception as error:  # parsers can raise any exception
-        line = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise SettingError("topology", f"{path}: {line}; expected {_FILES}") from None
-    graph.remove_edges_from(list(nx.selfloop_edges(graph)))
-    if len(graph) < 2:
-        raise SettingError("topology", f"{path}: found {len(graph)} nodes; expected at least 2")
-    isolated = next((node for node in graph if not graph.degree(node)), None)
-    if isolated is not None:
-        raise SettingError("topology", f"{path}: node {isolated} has no neighbour; expected one")
-    return graph
-
-
-def _read_edges(path: Path) -> nx.Graph[Any]:
-    """Read an edge list: two names per line; further columns and ``#`` comments are ignored."""
-    graph: nx.Graph[Any] = nx.Graph()
-    for number, line in enumerate(path.read_text(encoding="utf-8-sig").splitlines(), 1):
-        names = line.partition("#")[0].replace(",", " ").split()
-        if len(names) == 1:
-            raise ValueError(f"line {number}: found one name, {names[0]}")
-        if names:
-            graph.add_edge(names[0], names[1])
-    return graph
-
-
-_READERS: dict[str, Callable[[Path], Any]] = {
-    ".graphml": nx.read_graphml,
-    ".edges": _read_edges,
-    ".edgelist": _read_edges,
-    ".csv": _read_edges,
-    ".txt": _read_edges,
-}
-_FILES = "a GraphML file (.graphml) or an edge list, two names per line (.edges, .txt, .csv)"
+        raise SettingError("topology", f"{path}: no such file; expected {EXPECTED}") from None
+    except OSError as error:
+        reason = error.strerror or error
+        raise SettingError("topology", f"{path}: {reason}; expected {EXPECTED}") from None
+    except FileFault as fault:
+        raise SettingError("topology", str(fault)) from None
 
 
 def _place_nodes(graph: nx.Graph[Any], seed: int) -> list[Site]:
@@ -148,15 +134,17 @@ class Neighbourhood:
     Args:
         agents: the society.
         topology: as in `sites`.
-        size: side length of a grid.
+        shape: rows and columns of a grid.
         radius: Euclidean distance on a grid, number of links on a graph; ignored if the graph is
             complete.
     """
 
-    def __init__(self, agents: Sequence[Agent], topology: str, size: int, radius: float) -> None:
+    def __init__(
+        self, agents: Sequence[Agent], topology: str, shape: tuple[int, int], radius: float
+    ) -> None:
         self._agents = agents
         self._topology = topology
-        self._size = size
+        self._rows, self._columns = shape
         self._radius = radius
         reach = int(radius)
         offsets = np.mgrid[-reach : reach + 1, -reach : reach + 1].reshape(2, -1)
@@ -172,10 +160,10 @@ class Neighbourhood:
         return self._linked(agent)
 
     def _on_grid(self, agent: int) -> NDArray[np.int64]:
-        rows = self._offsets[0] + agent // self._size
-        columns = self._offsets[1] + agent % self._size
-        inside = (rows >= 0) & (rows < self._size) & (columns >= 0) & (columns < self._size)
-        found: NDArray[np.int64] = (rows * self._size + columns)[inside]
+        rows = self._offsets[0] + agent // self._columns
+        columns = self._offsets[1] + agent % self._columns
+        inside = (rows >= 0) & (rows < self._rows) & (columns >= 0) & (columns < self._columns)
+        found: NDArray[np.int64] = (rows * self._columns + columns)[inside]
         return found
 
     def _linked(self, agent: int) -> list[int]:

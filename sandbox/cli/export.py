@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from typing import Annotated
 
@@ -131,8 +132,13 @@ def _questions(paths: list[Path] | None) -> list[str] | None:
     if not paths:
         return None
     from sandbox.sources import read_questions
+    from sandbox.text import printable
 
+    notes: list[str] = []
     try:
-        return [question.text for path in paths for question in read_questions(path)]
+        questions = [q.text for path in paths for q in read_questions(path, notes=notes)]
     except InputError as error:
         raise InputError(f"keep_out: {str(error).removeprefix('questions: ')}") from None
+    for note in notes:
+        print(printable(f"kept out: {note}"), file=sys.stderr)
+    return questions

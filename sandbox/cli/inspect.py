@@ -99,7 +99,9 @@ def inspect(
     failures: Annotated[
         bool, typer.Option("--failures", help="calls: only those that failed")
     ] = False,
-    limit: Annotated[int, typer.Option(min=1, metavar="N", help="list at most N items")] = 100,
+    limit: Annotated[
+        int | None, typer.Option(min=1, metavar="N", help="list at most N items; default: 100")
+    ] = None,
     as_json: AsJson = False,
 ) -> None:
     """Show a society: `agents`, `agent ID`, `memory ID`, `episode ID`, `calls` or `call ID`.
@@ -114,6 +116,9 @@ def inspect(
     if (subject in _NUMBERED) != (number is not None):
         expected = "its number" if subject in _NUMBERED else "no number"
         raise InputError(f"inspect {subject or ''}: expected {expected}")
+    given = {"search": search, "round": round, "failures": failures or None, "limit": limit}
+    _refuse_idle_options(subject, {name for name, value in given.items() if value is not None})
+    limit = limit or _LIMIT
     with open_run(run) as reader:
         if row is not None:
             _warn_if_changed(reader, row)
@@ -124,6 +129,30 @@ def inspect(
         else:
             data, picture = _items(reader, subject, search, round, failures, limit)
         show(as_json, data, lambda: picture)
+
+
+_LIMIT = 100
+"""Number of items that a list shows unless --limit says otherwise."""
+
+_OPTIONS: dict[Subject | None, tuple[str, ...]] = {
+    None: ("search", "round", "limit"),
+    Subject.AGENTS: ("search", "limit"),
+    Subject.MEMORY: ("search", "round"),
+    Subject.CALLS: ("search", "round", "failures", "limit"),
+}
+"""The options that each view takes."""
+
+
+def _refuse_idle_options(subject: Subject | None, given: set[str]) -> None:
+    """Check that every option that is given has an effect on what is shown."""
+    taken = _OPTIONS.get(subject, ())
+    idle = next((name for name in given if name not in taken), None)
+    where = "inspect RUN" if subject is None else f"inspect RUN {subject}"
+    if idle is not None:
+        known = " or ".join(f"--{name}" for name in taken) or "no option"
+        raise InputError(f"{where}: found --{idle}; expected {known}")
+    if subject is None and given == {"limit"}:
+        raise InputError(f"{where}: found --limit; expected it with --search or --round")
 
 
 def _origin(run: str) -> Origin | None:
@@ -207,7 +236,7 @@ def _items(
     from sandbox.terminal.calls import call_table
 
     if subject is Subject.AGENTS:
-        agent_rows = agents(reader, search)
+        agent_rows = agents(reader, search)[:limit]
         data = {"agents": [row.as_dict() for row in agent_rows]}
         return data, agent_table(agent_rows, declaration_of(reader))
     call_rows = calls(reader, search, round, failures, limit)

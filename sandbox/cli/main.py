@@ -13,11 +13,14 @@ import json
 import os
 import signal
 import sys
+import traceback
 import warnings
+from pathlib import Path
 from typing import Annotated, Any, NoReturn
 
 import typer
 
+from agents.plugins import exception_line
 from sandbox import __version__
 from sandbox.cli.doctor import doctor
 from sandbox.cli.export import export
@@ -26,7 +29,7 @@ from sandbox.cli.report import report
 from sandbox.cli.run import resume, run, verify
 from sandbox.cli.study import compare, estimate, fork
 from sandbox.cli.view import view
-from sandbox.text import command, printable
+from sandbox.text import command, printable, short
 from storage.errors import (
     DECODING_ERRORS,
     IncompleteWarning,
@@ -34,6 +37,7 @@ from storage.errors import (
     StorageFault,
     damage,
 )
+from storage.secrets import hide_secrets
 
 app = typer.Typer(
     help="Simulate societies of language-model agents that answer, rate each other and revise.",
@@ -75,13 +79,16 @@ def main() -> None:
     """Run the command line; the only place where errors become exit statuses."""
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     warnings.showwarning = _note
+    _open_missing_streams()
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="replace")
     try:
+        _refuse_undecodable(sys.argv)
         status = app(prog_name=command(), standalone_mode=False)
+        sys.stdout.flush()
     except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        _discard_output()
     except InputError as error:
         _fail(str(error), 2)
     except KeyboardInterrupt:
@@ -108,13 +115,34 @@ def _note(message: Warning | str, category: type[Warning], *place: Any, **more: 
 _UsageError: Any = typer.BadParameter.__mro__[1]  # of the click that typer bundles
 
 
+def _open_missing_streams() -> None:
+    """Replace streams that the caller closed, so that no file takes the place of one."""
+    number = os.open(os.devnull, os.O_RDWR)
+    while number <= 2:
+        number = os.open(os.devnull, os.O_RDWR)
+    os.close(number)
+    sys.stdout = sys.stdout or open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115
+    sys.stderr = sys.stderr or open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115
+
+
+def _discard_output() -> None:
+    """Write what is still to be printed nowhere, since nobody reads it."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+
+
+def _refuse_undecodable(arguments: list[str]) -> None:
+    for number, argument in enumerate(arguments[1:], 1):
+        if not argument.isascii() and any("\ud800" <= char <= "\udfff" for char in argument):
+            raise InputError(f"argument {number}: found bytes that are no text; expected UTF-8")
+
+
 def _misused(error: Any) -> NoReturn:
     """Print one line for invalid arguments, or the help if there are none."""
     if type(error).__name__ == "NoArgsIsHelpError":
         error.show()
         sys.exit(2)
     verb = "" if error.ctx is None else error.ctx.command_path.removeprefix(command()).strip()
-    message = " ".join(error.format_message().split())
+    message = error.format_message()
     _fail(f"{verb}: {message}" if verb else message, 2)
 
 
@@ -134,13 +162,45 @@ def _explain(error: Exception) -> NoReturn:
         _fail("interrupted", 130)
     if isinstance(error, DECODING_ERRORS) and (place := last_opened()) is not None:
         _fail(str(damage(error, place)), 1)
-    raise error
+    if isinstance(error, OSError):
+        _fail(_of_system(error), 1)
+    if sys.flags.dev_mode:
+        raise error
+    _fail(f"{FAULT}: {_place(error)}: {exception_line(error)}; python -X dev shows more", 1)
+
+
+FAULT = "a fault of the program"
+"""The beginning of the line for an exception that nobody foresaw."""
+
+
+def _of_system(error: OSError) -> str:
+    """Describe what the operating system refused: the file, if it is known, and the reason."""
+    reason = error.strerror or exception_line(error)
+    if error.filename is None:
+        return f"cannot be written or read: {reason}"
+    return f"{error.filename}: {reason}"
+
+
+def _place(error: Exception) -> str:
+    """The file and line that raised an exception."""
+    last = traceback.extract_tb(error.__traceback__)[-1]
+    return f"{Path(last.filename).name}:{last.lineno}"
+
+
+LONGEST_MESSAGE = 2_000
+"""Maximum length of an error message, in characters."""
 
 
 def _fail(message: str, status: int) -> NoReturn:
-    """Print one line to standard error, with --json also an object to standard output, and exit."""
-    if "--json" in sys.argv:
-        print(json.dumps({"error": message}))
-    words = f"error: {message}" if status == 2 else message
-    print(printable(words), file=sys.stderr)
+    """Print one line to standard error, with --json also an object to standard output, and exit.
+
+    No secret is printed, whatever the message repeats of a command line or a file.
+    """
+    line = short(hide_secrets(message[: 10 * LONGEST_MESSAGE]), LONGEST_MESSAGE)
+    try:
+        print(f"error: {line}" if status == 2 else line, file=sys.stderr)
+        if "--json" in sys.argv:
+            print(json.dumps({"error": line}), flush=True)
+    except OSError:  # nobody can be told
+        _discard_output()
     sys.exit(status)

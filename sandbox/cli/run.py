@@ -56,6 +56,7 @@ def run(
 
     budget = api.Budget(max_calls, max_tokens, max_hours)
     address = api.create(config or QUICKSTART, name=name, db=db, rounds=rounds, settings=set_ or [])
+    _tell_inputs(address)
     play(address, as_json, budget=budget, allow=api.plugin_files(address))
 
 
@@ -156,6 +157,16 @@ def play(
         raise typer.Exit(130 if outcome.status == "interrupted" else 1)
 
 
+def _tell_inputs(address: Address) -> None:
+    """Print a line about each input file of a new run, on the standard error stream."""
+    from sandbox.reading.runs import open_run, outcome
+    from sandbox.text import printable
+
+    with open_run(address) as reader:
+        for line in outcome(reader, address).inputs:
+            print(printable(line), file=sys.stderr)
+
+
 def _named(address: Address) -> Iterator[str]:
     """The options that name the files with Python code of a run."""
     from sandbox import api
@@ -197,10 +208,12 @@ def _summary(reader: Reader, address: Address, outcome: Outcome) -> RenderableTy
         "calls": f"{outcome.calls:,} ({missing}, {outcome.calls_replayed:,} replayed)",
         "tokens": f"{outcome.tokens_in:,} in{_cached(outcome)}, {outcome.tokens_out:,} out",
         "time": duration(outcome.seconds),
+        "inputs": "\n".join(outcome.inputs),
         "database": outcome.db,
     }
     for key, value in rows.items():
-        table.add_row(key, style.plain(value))
+        if value:
+            table.add_row(key, style.plain(value))
     shown = society(reader)
     answers = shown.scored and bool(shown.declaration.answers)
     steps = _next_steps(address, outcome, answers)

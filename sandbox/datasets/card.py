@@ -20,6 +20,7 @@ from sandbox.datasets.statistics import statistics
 from sandbox.datasets.survey import Survey, demographics
 from storage import tables
 from storage.model_names import ModelUsage, model_usage
+from storage.secrets import hide_values
 
 README = "README.md"
 
@@ -287,11 +288,15 @@ def episodes(origin: Origin) -> int:
 
 
 def public(value: Any) -> Any:
-    """Return a config without URLs, and with paths reduced to their last component."""
+    """Return a config without secrets and URLs, and with paths reduced to their last component."""
+    return _public(hide_values(value))
+
+
+def _public(value: Any) -> Any:
     if isinstance(value, dict):
-        return {key: public(part) for key, part in value.items() if key != "base_url"}
+        return {key: _public(part) for key, part in value.items() if key != "base_url"}
     if isinstance(value, list):
-        return [public(part) for part in value]
+        return [_public(part) for part in value]
     return _name(value) if isinstance(value, str) else value
 
 

@@ -61,6 +61,7 @@ class Blueprint(NamedTuple):
         forms: the prompt templates, by name.
         embedder: embeds the questions.
         per_round: number of episodes in a round.
+        notes: a line about each input file: what was read from it, and what was not used.
     """
 
     config: Config
@@ -71,6 +72,7 @@ class Blueprint(NamedTuple):
     forms: dict[str, Form[Any]]
     embedder: Embedder
     per_round: int
+    notes: list[str]
 
 
 Watch = Callable[[Progress], None]
@@ -93,6 +95,8 @@ def prepare(config: Config, place: str = "", settings: Sequence[str] = ()) -> Bl
         return place_of_key(key, place or config.name, settings)
 
     kind = config.world.kind
+    notes: list[str] = []
+    of_forms: list[str] = []
     try:
         world = config.build_world()
         if config.stop is not None:
@@ -100,9 +104,9 @@ def prepare(config: Config, place: str = "", settings: Sequence[str] = ()) -> Bl
     except SettingError as error:
         raise InputError(f"{where(error.key)}: {error.key}: {error}") from None
     with reported(kind, "its prompts"):
-        forms = read_forms(config.forms, world.forms)
-    personas = read_personas(config.personas)
-    pairs = read_pairs(config.memory.prior) if config.memory.prior else []
+        forms = read_forms(config.forms, world.forms, of_forms)
+    personas = read_personas(config.personas, notes)
+    pairs = read_pairs(config.memory.prior, notes) if config.memory.prior else []
     count = config.memory.prior_pairs if config.memory.prior else 0
     try:
         agents, inherited, per_round = _populate(world, kind, personas, pairs, count)
@@ -113,9 +117,20 @@ def prepare(config: Config, place: str = "", settings: Sequence[str] = ()) -> Bl
     check_embedder(config.memory.embedder, where("memory.embedder"))
     wanted = per_round * config.rounds
     limit = min(wanted, config.question_count or wanted)
-    questions = read_questions(config.questions, limit)
+    of_questions: list[str] = []
+    questions = read_questions(config.questions, limit, of_questions)
     embedder = embedder_of(config.memory.embedder)
-    return Blueprint(config, world, agents, questions, inherited, forms, embedder, per_round)
+    return Blueprint(
+        config,
+        world,
+        agents,
+        questions,
+        inherited,
+        forms,
+        embedder,
+        per_round,
+        [*world.notes, *of_questions, *notes, *of_forms],
+    )
 
 
 def _populate(
@@ -204,6 +219,7 @@ def _write(engine: Engine, blueprint: Blueprint, backends: Mapping[str, Backend]
         "digest_version": DIGEST_VERSION,
         "declaration": blueprint.world.declaration.model_dump_json(),
         "stances": json.dumps(STANCE),
+        "inputs": json.dumps(blueprint.notes, ensure_ascii=False),
     }
     with engine.begin() as connection:
         result = connection.execute(insert(tables.runs).values(row).returning(tables.runs.c.id))
@@ -298,6 +314,10 @@ def resume(
             needs a file that is not allowed.
     """
     session = _Session(watch, budget, accept_changes, backends or {}, layers, allow)
+    names = database.run_names(address.url)  # before the file is opened for writing
+    if address.name is not None and address.name not in names:
+        found = ", ".join(names) or "no run"
+        raise InputError(f"{database.place_of(address.url)}: no run {address.name}; found {found}")
     try:
         with database.writing(address.url) as engine:
             return _resume(engine, address, rounds, session)

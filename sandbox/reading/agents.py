@@ -43,9 +43,10 @@ class AgentRow(Record):
     agent: int
     name: str
     label: str
-    age: int
-    place: str
-    occupation: str
+    age: int | None
+    place: str | None
+    occupation: str | None
+    description: str | None
     x: float
     y: float
     community: int | None
@@ -182,9 +183,10 @@ def agents(
                 agent=row.number,
                 name=persona["name"],
                 label=row.label,
-                age=persona["age"],
-                place=persona["place"],
-                occupation=persona["occupation"],
+                age=persona.get("age"),
+                place=persona.get("place"),
+                occupation=persona.get("occupation"),
+                description=persona.get("description"),
                 x=row.x,
                 y=row.y,
                 community=row.community,

@@ -29,6 +29,7 @@ from storage.database import Address, address_of
 from storage.errors import damage_reported
 from storage.model_names import model_usage
 from storage.reader import Reader
+from storage.secrets import hide_values
 
 
 @contextmanager
@@ -69,6 +70,7 @@ class Outcome(Record):
         forms: calls by prompt template.
         digest: of a finished run.
         seconds: of work in all sessions.
+        inputs: a line about each input file; empty for runs of older versions.
     """
 
     run: str
@@ -88,6 +90,7 @@ class Outcome(Record):
     forms: list[FormCalls]
     digest: str | None
     seconds: float
+    inputs: list[str]
     message: str | None = None
 
 
@@ -297,6 +300,7 @@ def _figures(reader: Reader, address: Address) -> dict[str, Any]:
         "forms": forms,
         "digest": run.digest,
         "seconds": round(worked(reader), 3),
+        "inputs": json.loads(run.inputs or "[]"),
         "message": run.message,
     }
 
@@ -423,7 +427,7 @@ def templates(reader: Reader) -> list[PromptTemplate]:
 
 def about(reader: Reader, address: Address) -> About:
     """Config, prompt templates and costs of a run."""
-    config = json.loads(reader.run.config)
+    config = hide_values(json.loads(reader.run.config))
     return About(
         config=yaml.safe_dump(config, sort_keys=False, allow_unicode=True),
         templates=templates(reader),

@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 from sqlalchemy import select
 
-from agents.scale import Declaration, Measure
+from agents.scale import Declaration, Measure, plain_number
 from sandbox.reading.agents import read_agents
 from sandbox.reading.declaration import declaration_of, measure_ids
 from sandbox.reading.records import flat
@@ -41,9 +41,10 @@ from sandbox.study.results import (
 )
 from storage import database, tables
 from storage.copying import forked_from
-from storage.database import parse_run
+from storage.database import Address, address_of
 from storage.errors import InputError
 from storage.reader import Reader
+from storage.secrets import hide_secrets, hide_values
 
 MISSING, FAILED = "missing_ratings", "failed"
 """Measures that do not depend on a scale: the share of an episode's ratings that could not be
@@ -121,11 +122,11 @@ class _Group(list[_Run]):
         return frozenset(self[0].columns)
 
 
-def compare(names: Sequence[str]) -> Comparison:
+def compare(names: Sequence[str | Address]) -> Comparison:
     """Group runs by their config, and compare each group with the first.
 
     Args:
-        names: at least two runs, each as `parse_run` reads it.
+        names: at least two runs, each as `address_of` reads it.
 
     Raises:
         InputError: there is no such run, one is given twice or has no complete episode, there
@@ -172,21 +173,25 @@ def _check_ranges(runs: Sequence[_Run]) -> None:
 
 def _range(ends: tuple[float, float, str]) -> str:
     low, high, better = ends
-    return f"{low:g} to {high:g} ({better} is better)"
+    return f"{plain_number(low)} to {plain_number(high)} ({better} is better)"
 
 
-def _read(stack: ExitStack, name: str) -> _Run:
-    address = parse_run(name)
+def _read(stack: ExitStack, name: str | Address) -> _Run:
+    address = address_of(name)
     engine = database.open_for_reading(address.url)
     stack.callback(engine.dispose)
     reader = Reader.find(engine, address.name, str(address))
     ids, rows, columns = _episodes(reader)
     if not len(rows):
-        raise InputError(f"{name}: no complete episode yet; expected at least one")
+        raise InputError(f"{address}: no complete episode yet; expected at least one")
     declared = declaration_of(reader)
     columns = {**dict(_scores(reader, declared, ids)), **columns}
     return _Run(
-        reader, flat(_without_empty(json.loads(reader.run.config))), declared, rows, columns
+        reader,
+        flat(hide_values(_without_empty(json.loads(reader.run.config)))),
+        declared,
+        rows,
+        columns,
     )
 
 
@@ -236,13 +241,13 @@ def _scores(
         yield measure.name, values
 
 
-def _group_runs(runs: Sequence[_Run], names: Sequence[str]) -> list[_Group]:
+def _group_runs(runs: Sequence[_Run], names: Sequence[str | Address]) -> list[_Group]:
     groups: dict[str, _Group] = {}
     addresses: set[tuple[str, str]] = set()
     for name, run in zip(names, runs, strict=True):
-        address = str(parse_run(name).url), run.name
+        address = str(address_of(name).url), run.name
         if address in addresses:
-            raise InputError(f"{name}: given twice; expected each run once")
+            raise InputError(f"{hide_secrets(str(name))}: given twice; expected each run once")
         addresses.add(address)
         groups.setdefault(_group_key(run), _Group()).append(run)
     return list(groups.values())

@@ -105,7 +105,7 @@ def estimate(
         tokens_out=ranges["tokens_out"],
         database_bytes=ranges["database_bytes"],
         time=_time(config, sample, totals, rates, gpus),
-        notes=list(_notes(config, sample, rates)),
+        notes=[*blueprint.notes, *_notes(config, sample, rates)],
     )
 
 

@@ -12,13 +12,12 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from pydantic import ValidationError
 from sqlalchemy import Connection, func, insert, select, update
 
 from sandbox import __version__
 from sandbox.backends import backend_of, backends_of
 from sandbox.backends.embedding import embedder_of
-from sandbox.config import Config, apply_setting, explain, redacted
+from sandbox.config import Config, apply_setting, parse_config, redacted
 from sandbox.engine.changes import refuse_changes
 from sandbox.engine.run import new_run
 from sandbox.engine.society import add_questions, missing_questions
@@ -144,10 +143,7 @@ def _changed(
             data[key] = value
             origin[key,] = f"--{key}"
     _check_past(config, flat(data))
-    try:
-        return Config.model_validate(data)
-    except ValidationError as error:
-        raise InputError(explain(error, f"run {config.name}", origin, data)) from None
+    return parse_config(data, f"run {config.name}", origin)
 
 
 def _check_round(reader: Reader, at: int, rounds: int) -> None:
@@ -238,6 +234,7 @@ def _run_row(plan: _Plan) -> dict[str, Any]:
         "digest_version": DIGEST_VERSION,
         "declaration": run.declaration,
         "stances": run.stances,
+        "inputs": run.inputs,
         "created": datetime.now(UTC).isoformat(timespec="seconds"),
         "seconds": _seconds(plan),
         "origin": json.dumps({"forked_from": _origin(plan)}),

@@ -28,11 +28,15 @@ def agent_table(rows: Sequence[AgentRow], declared: Declaration) -> RenderableTy
             str(row.agent),
             str(row.label if row.community is None else row.community),
             plain(row.name),
-            plain(f"{row.age}, {row.occupation}, {row.place}"),
+            short(", ".join(str(fact) for fact in _facts(row) if fact), 120),
             f"{row.memories:,}",
             number(row.mean_rating, declared.peers),
         )
     return agents
+
+
+def _facts(row: AgentRow) -> tuple[int | str | None, ...]:
+    return row.age, row.occupation, row.place, row.description
 
 
 def agent_view(shown: AgentDetail, declared: Declaration) -> RenderableType:

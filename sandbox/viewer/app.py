@@ -27,6 +27,7 @@ from sandbox.viewer.addresses import Links, Query
 from sandbox.viewer.catalog import RunCatalog
 from sandbox.viewer.guard import AccessMiddleware
 from sandbox.viewer.pages import Pages
+from sandbox.viewer.queries import compared_runs
 from storage.database import last_opened, one_line
 from storage.errors import DECODING_ERRORS, InputError, NotThere, StorageFault, damage
 
@@ -77,13 +78,13 @@ class Site:
 
     def compare(self, request: Request) -> Response:
         """The comparison of runs."""
-        keys = request.query_params.getlist("run")
+        keys = compared_runs(request.query_params.getlist("run"))
         return HTMLResponse(self.pages.compare(keys, _query(request)))
 
     def differences(self, request: Request) -> Response:
         """The table of differences between runs, as an HTML fragment."""
-        keys = request.query_params.getlist("run")
         try:
+            keys = compared_runs(request.query_params.getlist("run"))
             return HTMLResponse(self.pages.differences(keys, _query(request)))
         except InputError as error:
             return HTMLResponse(self.pages.note(str(error)))

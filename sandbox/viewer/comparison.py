@@ -53,7 +53,7 @@ def differences(addresses: Sequence[Address], scope: str) -> dict[str, Any]:
     Raises:
         InputError: see `sandbox.study.compare.compare`.
     """
-    result = compare([str(address) for address in addresses])
+    result = compare(addresses)
     titles = {name: _title(name) for name in result.groups[0].measures}
     rows = [
         {"measure": title, **by_scope[scope].as_dict()}

@@ -8,6 +8,7 @@ from typing import Any
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup, escape
 
+from agents.scale import plain_number
 from sandbox.text import command, duration, escape_controls, short
 from storage.search import Term
 
@@ -86,7 +87,7 @@ def decimal(value: Any, digits: int = 2) -> str:
 
 def compact(value: Any) -> str:
     """Format a rating with at most two decimals; an en dash for None."""
-    return "\u2013" if value is None else f"{round(value, 2) + 0.0:g}".replace("-", "\u2212")
+    return "\u2013" if value is None else plain_number(round(value, 2)).replace("-", "\u2212")
 
 
 def signed(value: Any, digits: int = 2) -> str:

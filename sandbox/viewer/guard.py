@@ -33,6 +33,10 @@ HEADERS = {
 """Default headers of every response; a handler can override them."""
 
 
+LONGEST_URL, MOST_FIELDS = 4_000, 100
+"""Maximum length of a URL, in characters, and maximum number of its query parameters."""
+
+
 def is_loopback(host: str) -> bool:
     """Whether a host is a loopback address or name."""
     try:
@@ -76,9 +80,16 @@ class AccessMiddleware:
                 f"method: found {scope['method']}; expected GET or HEAD, the viewer is read-only\n",
                 405,
             )
+        size = len(scope["path"]) + len(scope["query_string"])
+        fields = 1 + scope["query_string"].count(b"&")
+        if size > LONGEST_URL or fields > MOST_FIELDS:
+            return PlainTextResponse(
+                f"URL: found {size:,} characters and {fields:,} parameters; expected at most "
+                f"{LONGEST_URL:,} and {MOST_FIELDS}\n",
+                414,
+            )
         if self._token is None:
-            host = urlsplit(f"//{headers.get('host', '')}").hostname or ""
-            if is_loopback(host):
+            if is_loopback(_host(headers)):
                 return None
             return PlainTextResponse("expected a request to 127.0.0.1 or localhost\n", 421)
         return self._check_token(scope, headers, self._token)
@@ -95,6 +106,14 @@ class AccessMiddleware:
         response = RedirectResponse(f"{path}?{rest}".rstrip("?"), 303)
         response.set_cookie(COOKIE, token, httponly=True, samesite="strict")
         return response
+
+
+def _host(headers: Headers) -> str:
+    """The host that a request names, without the port; empty if it is none."""
+    try:
+        return urlsplit(f"//{headers.get('host', '')}").hostname or ""
+    except ValueError:
+        return ""
 
 
 def _cookie(headers: Headers) -> str:

@@ -8,11 +8,28 @@ from sandbox.reading.calls import STATUSES, CallFilter
 from sandbox.reading.exchanges import ExchangeFilter, kinds, orders
 from sandbox.reading.memory import Origin
 from sandbox.viewer.addresses import Query
+from storage.errors import InputError
 
 
 def page_of(query: Query) -> int:
     """The requested page of a list, from 1."""
     return query.number("page", 1) or 1
+
+
+MOST_RUNS = 20
+"""Maximum number of runs that one page compares."""
+
+
+def compared_runs(keys: list[str]) -> list[str]:
+    """The runs that a comparison names, each once.
+
+    Raises:
+        InputError: there are too many of them.
+    """
+    distinct = list(dict.fromkeys(keys))
+    if len(distinct) > MOST_RUNS:
+        raise InputError(f"run: found {len(distinct)} runs; expected at most {MOST_RUNS}")
+    return distinct
 
 
 def exchange_filter(query: Query, declared: Declaration) -> ExchangeFilter:

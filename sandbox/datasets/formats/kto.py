@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
+from agents.scale import plain_number
 from sandbox.datasets.answers import (
     ANSWER,
     RATED_BY,
@@ -45,7 +46,7 @@ def _label(answer: Answer, settings: Settings) -> bool | str:
     if answer.at_most(settings.max_rating):
         return False
     low, high = sorted((settings.max_rating, settings.min_rating))
-    return f"rated between {low:g} and {high:g}"
+    return f"rated between {plain_number(low)} and {plain_number(high)}"
 
 
 def _row(answer: Answer, label: bool) -> Row:

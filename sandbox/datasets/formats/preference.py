@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from agents.scale import Declaration
+from agents.scale import Declaration, plain_number
 from sandbox.datasets.answers import (
     RATED_BY,
     Answer,
@@ -98,10 +98,10 @@ def _rule(chosen: Answer, rejected: Answer, settings: Settings) -> str | None:
     if margin == 0:
         return TIE
     if margin < settings.min_margin - _ROUNDING:
-        return f"margin below {settings.min_margin:g}"
+        return f"margin below {plain_number(settings.min_margin)}"
     if chosen.at_least(settings.min_rating):
         return None
-    return f"chosen is rated {below(settings.rated_on)} {settings.min_rating:g}"
+    return f"chosen is rated {below(settings.rated_on)} {plain_number(settings.min_rating)}"
 
 
 def _row(name: str, chosen: Answer, rejected: Answer) -> Row:

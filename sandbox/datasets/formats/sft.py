@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from itertools import groupby
 
+from agents.scale import plain_number
 from sandbox.datasets.answers import (
     ANSWER,
     INSTRUCTION,
@@ -55,7 +56,11 @@ def _rule(answer: Answer, top: Answer, settings: Settings) -> str | None:
     if pick != "all" and answer is not top:
         return NOT_BEST[pick]
     least = settings.min_rating
-    return None if answer.at_least(least) else f"rated {below(settings.rated_on)} {least:g}"
+    return (
+        None
+        if answer.at_least(least)
+        else f"rated {below(settings.rated_on)} {plain_number(least)}"
+    )
 
 
 def _row(kind: str, answer: Answer) -> Row:

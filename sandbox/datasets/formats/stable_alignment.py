@@ -14,7 +14,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, NamedTuple
 
-from agents.scale import Declaration, Scale
+from agents.scale import Declaration, Scale, plain_number
 from sandbox.datasets.answers import (
     NO_RATING,
     NO_TEXT,
@@ -208,7 +208,7 @@ def _realigned(
     scored = score(after, scale)
     if scored <= MIDDLE:
         middle, side = (scale.low + scale.high) / 2, "less" if scale.better == "high" else "more"
-        return f"{scale.name} is {middle:g} or {side} in the end"
+        return f"{scale.name} is {plain_number(middle)} or {side} in the end"
     comments = harshest_last(exchange.ratings, sourced.origin.declaration.peers)
     return _revised(sourced, name, last, comments, scored) if comments else NO_REASON
 

@@ -16,6 +16,7 @@ from sandbox.reading.charts.parts import DIVERGING, RAMP, Rows, Spec, values
 
 MOST_BARS = 21  # a histogram of more values has bins
 MOST_TICKS = 11  # an axis with more values has ticks only at some
+_STEPS = 500  # at least as many different means are told apart on a scale
 DARK = 0.53  # position on the ramp above which text on it is light
 
 
@@ -87,6 +88,11 @@ def gain_domain(rows: Rows, scale: Scale, *fields: str) -> list[float]:
     return [-reach, reach]
 
 
+def mean_format(scale: Scale) -> str:
+    """The d3 format of means on a scale: two decimals, or more where the range is narrow."""
+    return f",.{max(2, math.ceil(math.log10(_STEPS / (scale.high - scale.low))))}f"
+
+
 # Colours
 
 
@@ -99,7 +105,7 @@ def rating_colours(scale: Scale) -> Spec:
 def rating_legend(scale: Scale) -> Spec:
     """A legend with the ends and the middle of a range."""
     middle = (scale.low + scale.high) / 2
-    return {"title": None, "values": [scale.low, middle, scale.high], "format": ",~r"}
+    return {"title": None, "values": [scale.low, middle, scale.high], "format": ",.12~r"}
 
 
 def gain_colours(scale: Scale) -> Spec:
@@ -111,7 +117,7 @@ def gain_colours(scale: Scale) -> Spec:
 def gain_legend(scale: Scale) -> Spec:
     """A legend with full gain, full loss, and no change."""
     reach = (scale.high - scale.low) / 2
-    label = "format(datum.value, datum.value ? '+,~r' : 'd')"
+    label = "format(datum.value, datum.value ? '+,.12~r' : 'd')"
     return {"title": None, "values": [-reach, 0, reach], "labelExpr": label}
 
 

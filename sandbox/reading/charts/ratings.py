@@ -24,6 +24,7 @@ from sandbox.reading.charts.ranges import (
     Scale,
     gain_bars,
     ink,
+    mean_format,
     rating_bars,
     rating_colours,
     rating_ink,
@@ -68,7 +69,7 @@ def _shares(rows: Rows, field: str, kind: str, bars: Bars, colours: Mapping[str,
         "xOffset": {"field": kind, "type": "nominal", "scale": {"domain": list(shown)}},
         "y": number("share", axis={"format": "~%", "tickCount": 5}),
         "color": colour_channel(kind, shown, legend=legend),
-        "tooltip": tooltip(kind, field, "share:.1%", "count:,d"),
+        "tooltip": tooltip(kind, field, "share:.3~p", "count:,d"),
     }
     mark = {"type": "bar", "cornerRadiusEnd": 1}
     return chart(shares, {"mark": mark, "encoding": encoding}, height=220)
@@ -112,7 +113,7 @@ def lengths(rows: Rows, scale: Scale, title: str) -> Spec:
         title: of the x axis.
     """
     height = {"scale": {"zero": False, "padding": 12}}
-    lines = tooltip("rating", "low:,.0f", "middle:,.0f", "high:,.0f", "answers:,d")
+    lines = tooltip("rating", "low:,.2~f", "middle:,.2~f", "high:,.2~f", "answers:,d")
     halves = {
         "mark": {"type": "bar", "color": "--second", "opacity": 0.28, "width": {"band": 0.5}},
         "encoding": {"y": number("low", "characters", **height), "y2": {"field": "high"}},
@@ -144,14 +145,15 @@ def matrix(rows: Rows, scale: Scale) -> Spec:
         scale: the scale of the ratings.
     """
     top = {"labelAngle": 0, "orient": "top", "domain": False}
+    form = mean_format(scale)
     encoding = {
         "x": category("author_label", "author", axis=top),
         "y": category("rater_label", "rater"),
-        "tooltip": tooltip("rater_label", "author_label", "mean:.2f", "n:,d"),
+        "tooltip": tooltip("rater_label", "author_label", f"mean:{form}", "n:,d"),
     }
     colour = number("mean", scale=rating_colours(scale), legend=None)
     cell = {"mark": _CELL, "encoding": {"color": colour}}
-    text = {"text": _text("mean", ".2f"), "color": rating_ink("mean", scale)}
+    text = {"text": _text("mean", form), "color": rating_ink("mean", scale)}
     mean = {"mark": _FIGURE, "encoding": text}
     return chart(
         rows, cell, mean, height=46 * max(1, len(distinct(rows, "rater_label"))), encoding=encoding
@@ -159,11 +161,19 @@ def matrix(rows: Rows, scale: Scale) -> Spec:
 
 
 _CELL: Spec = {"type": "rect", "stroke": "--surface", "strokeWidth": 2}
-_FIGURE: Spec = {"type": "text", "fontSize": 13, "fontWeight": 600, "tooltip": False}
+_PLOT = 540  # width of a plot in pixels
+_FONT_SIZE = 13
+_FIGURE: Spec = {"type": "text", "fontSize": _FONT_SIZE, "fontWeight": 600, "tooltip": False}
 
 
 def _text(field: str, form: str) -> Spec:
     return {"field": field, "type": "quantitative", "format": form}
+
+
+def _font_size(bars: Bars, most: int) -> int:
+    """The font size at which the largest count fits into a cell."""
+    characters = len(f"{most:,}")
+    return max(6, min(_FONT_SIZE, int(_PLOT / len(bars.labels) / characters / 0.62)))
 
 
 def agreement(rows: Rows, scale: Scale) -> Spec:
@@ -189,6 +199,6 @@ def agreement(rows: Rows, scale: Scale) -> Spec:
     colour = number("drafts", scale={"domain": [0, most], "range": RAMP}, legend=None)
     same = {"condition": {"test": "datum.peers == datum.observer", "value": "--ink"}, "value": None}
     cell = {"mark": {**_CELL, "strokeWidth": 1.5}, "encoding": {"fill": colour, "stroke": same}}
-    text = {"text": _text("drafts", ".2~s"), "color": ink(f"datum.drafts >= {DARK * most}")}
-    count = {"mark": _FIGURE, "encoding": text}
+    text = {"text": _text("drafts", ",d"), "color": ink(f"datum.drafts >= {DARK * most}")}
+    count = {"mark": {**_FIGURE, "fontSize": _font_size(bars, most)}, "encoding": text}
     return chart(cells, cell, count, height=300, encoding=encoding)

@@ -25,6 +25,7 @@ from sandbox.reading.charts.ranges import (
     Scale,
     fitted_domain,
     gain_domain,
+    mean_format,
     span,
     ticks,
     whole_domain,
@@ -43,7 +44,9 @@ def curves(rows: Rows, scale: Scale, colours: Mapping[str, str]) -> Spec:
     """
     known = {name: colour for name, colour in colours.items() if name in distinct(rows, "series")}
     domain = fitted_domain(rows, scale, *_ENDS)
-    return _bands(rows, "series", known or colours, f"mean, {span(scale)}", domain)
+    return _bands(
+        rows, "series", known or colours, f"mean, {span(scale)}", domain, mean_format(scale)
+    )
 
 
 def versus(rows: Rows, scale: Scale) -> Spec:
@@ -55,7 +58,7 @@ def versus(rows: Rows, scale: Scale) -> Spec:
     """
     colours = kind_colours(distinct(rows, "run"))
     domain = fitted_domain(rows, scale, *_ENDS)
-    return _bands(rows, "run", colours, f"mean, {span(scale)}", domain)
+    return _bands(rows, "run", colours, f"mean, {span(scale)}", domain, mean_format(scale))
 
 
 def gains(rows: Rows, scale: Scale) -> Spec:
@@ -66,14 +69,15 @@ def gains(rows: Rows, scale: Scale) -> Spec:
         scale: the scale of the gains.
     """
     colours = kind_colours(distinct(rows, "run"))
-    return _bands(rows, "run", colours, "mean gain, points", gain_domain(rows, scale, *_ENDS))
+    domain = gain_domain(rows, scale, *_ENDS)
+    return _bands(rows, "run", colours, "mean gain, points", domain, mean_format(scale))
 
 
 _ENDS = ("low", "mean", "high")
 
 
 def _bands(
-    rows: Rows, field: str, colours: Mapping[str, str], title: str, domain: list[float]
+    rows: Rows, field: str, colours: Mapping[str, str], title: str, domain: list[float], form: str
 ) -> Spec:
     scale = {"domain": domain, "nice": False, "zero": False}
     colour = colour_channel(field, colours)
@@ -88,7 +92,9 @@ def _bands(
             "y": number("mean", title, scale=scale),
             "color": colour,
             "shape": category(field, scale={"domain": list(colours)}),
-            "tooltip": tooltip(field, "round", "mean:.2f", "low:.2f", "high:.2f", "n"),
+            "tooltip": tooltip(
+                field, "round", f"mean:{form}", f"low:{form}", f"high:{form}", "n:,d"
+            ),
         },
     }
     return chart(rows, spread, means, height=240, encoding={"x": by_round(rows)})
@@ -127,7 +133,7 @@ def plane(rows: Rows, x: Scale, y: Scale) -> Spec:
         "mark": {"type": "text", "dx": 11, "dy": -9, "align": "left", "color": "--soft"},
         "encoding": {"text": {"field": "round"}},
     }
-    lines = tooltip("round", f"{x.name}:.2f", f"{y.name}:.2f", "front")
+    lines = tooltip("round", f"{x.name}:{mean_format(x)}", f"{y.name}:{mean_format(y)}", "front")
     encoding = {"x": _axis(rows, x), "y": _axis(rows, y)}
     return chart(rows, path, step, ring, _rounds(rows, lines), label, height=320, encoding=encoding)
 
@@ -159,7 +165,7 @@ def missing(rows: Rows) -> Spec:
         "x": {"field": "round", "type": "ordinal", "axis": {"labelAngle": 0}},
         "y": number("count", "ratings missing", axis={"tickMinStep": 1, "format": "d"}),
         "color": colour_channel("outcome", OUTCOMES),
-        "tooltip": tooltip("round", "outcome", "count"),
+        "tooltip": tooltip("round", "outcome", "count:,d"),
     }
     mark = {"type": "bar", "stroke": "--surface", "strokeWidth": 1, "width": {"band": 0.7}}
     return chart(rows, {"mark": mark, "encoding": encoding}, height=200)

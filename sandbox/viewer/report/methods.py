@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import NamedTuple
 
-from agents.scale import Declaration, Scale
+from agents.scale import Declaration, Scale, plain_number
 from sandbox.reading.figures import capitalized
 from sandbox.reading.influence import Bands
 from sandbox.viewer.report.tables import stage_title
@@ -195,8 +195,8 @@ def _of_main(declared: Declaration) -> Iterator[Method]:
         "Assortativity of the graph of neighbours (Newman, 2003): 1 if all neighbours are "
         "alike, 0 as by chance, \u22121 if they are opposites. Scores are the ratings of "
         f"{main.title} of the {stage} in the last round. A cluster is a connected component of "
-        f"neighbours whose scores are all low (up to {bands.low:g}), middle or high (above "
-        f"{bands.middle:g}).",
+        "neighbours whose scores are all low (up to "
+        f"{plain_number(bands.low)}), middle or high (above {plain_number(bands.middle)}).",
     )
     yield Method(
         f"Length and {main.title}",
