@@ -122,7 +122,8 @@ def differences(source: Reader, replay: Reader, config: Config) -> Iterator[Diff
 def _of_run(source: Reader, config: Config) -> Iterator[Difference]:
     """The columns of `runs` that follow from the config and the program."""
     run = source.run
-    expected = {
+    expected: dict[str, object] = {
+        "name": config.name,
         "world": config.world.kind,
         "seed": config.seed,
         "rounds": config.rounds,
