@@ -1,25 +1,36 @@
-"""Open databases: addresses of runs, connection settings of SQLite, and locks for writing."""
+"""Open databases: addresses of runs, their engines, and locks for writing."""
 
 from __future__ import annotations
 
 import os
+import shlex
 import sqlite3
 import time
-import zlib
+import warnings
 from collections.abc import Iterator
-from contextlib import ExitStack, closing, contextmanager, suppress
+from contextlib import ExitStack, contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from filelock import FileLock, Timeout
-from sqlalchemy import URL, Engine, create_engine, event, make_url, select, text
+from sqlalchemy import URL, Connection, Engine, create_engine, event, make_url, select
 from sqlalchemy.exc import ArgumentError, DBAPIError, NoSuchModuleError
 from sqlalchemy.pool import NullPool
 
-from storage.errors import InputError
+from storage import files
+from storage.errors import (
+    Damaged,
+    Gone,
+    IncompleteWarning,
+    InputError,
+    Unreachable,
+    damage,
+    damage_reported,
+)
+from storage.files import FileState
+from storage.locks import ServerLock, holder
 from storage.migrations import check_readable, migrate, schema_version
 from storage.secrets import hide_secrets
-from storage.spacing import spaced
 from storage.tables import runs
 
 RUNS = Path("runs")
@@ -39,7 +50,7 @@ class Address(NamedTuple):
     def typed(self) -> str:
         """The shortest RUN argument that names this run, quoted where a shell needs it."""
         default = RUNS.absolute() / f"{self.name}.db"
-        return str(self.name) if str(self.url.database) == str(default) else f"'{self}'"
+        return str(self.name) if str(self.url.database) == str(default) else shlex.quote(str(self))
 
 
 def is_file(url: URL) -> bool:
@@ -47,8 +58,15 @@ def is_file(url: URL) -> bool:
     return url.get_backend_name() == "sqlite" and bool(url.database)
 
 
+def exists(url: URL) -> bool:
+    """Whether there is a file of this name; True for a server."""
+    return not is_file(url) or _is_file(Path(str(url.database)))
+
+
 def parse_url(address: str) -> URL:
     """Parse a database URL or the path of an SQLite file.
+
+    What follows ``sqlite:///`` is a path as it is: no character of it has a meaning in URLs.
 
     Raises:
         InputError: the URL is invalid, or its driver is not installed. The message contains no
@@ -61,7 +79,15 @@ def parse_url(address: str) -> URL:
                 f"{shown}: found no path of a file; expected one, or a URL such as "
                 "postgresql+psycopg://user@host/database"
             )
-        return URL.create("sqlite", database=str(absolute(address)))
+        return _file_url(address)
+    scheme, _, path = address.partition("://")
+    if scheme.partition("+")[0] == "sqlite":
+        path = path.removeprefix("/")
+        if not path or path == ":memory:":
+            raise InputError(f"{shown}: found a database in memory; expected a file")
+        if "\0" in path:
+            raise InputError(f"{shown}: found a NUL character; expected a path")
+        return _file_url(path)
     try:
         url = make_url(address)
         url.get_dialect().import_dbapi()
@@ -70,34 +96,55 @@ def parse_url(address: str) -> URL:
     except (ArgumentError, NoSuchModuleError, ImportError, ValueError) as error:
         line = hide_secrets(one_line(error))
         raise InputError(f"{shown}: not a usable database URL: {line}") from None
-    if url.get_backend_name() == "sqlite":
-        if not url.database or url.database == ":memory:":
-            raise InputError(f"{shown}: found a database in memory; expected a file")
-        url = url.set(database=str(Path(url.database).absolute()))
     return url
+
+
+def _file_url(path: str) -> URL:
+    return URL.create("sqlite", database=str(absolute(path)))
 
 
 def parse_run(run: str) -> Address:
     """Parse RUN: a name under runs/, the path of a database file, or a URL, each with ``#name``.
 
+    A ``#`` may be part of a path: the longest part of RUN that is a file is the path.
+
     Raises:
         InputError: there is no such file, or the URL is invalid.
     """
-    place, _, name = run.partition("#")
-    if "://" in place:
+    scheme, is_url, _ = run.partition("://")
+    if is_url and scheme.partition("+")[0] != "sqlite":
+        place, _, name = run.partition("#")
         return Address(parse_url(place), name or None)
-    path = _expanded(place)
-    by_name = path.suffix != ".db" and os.sep not in place
-    if by_name:
-        path = RUNS / f"{place}.db"
-    if not _is_file(path):
-        raise InputError(
-            f"{hide_secrets(run)}: no such run; expected a name under {RUNS}/, a file or a URL"
-        )
-    url = parse_url(str(path))
-    if by_name and not name and place in run_names(url):
-        name = place  # the file may contain other runs as well
-    return Address(url, name or None)
+    for place, name in _splits(run):
+        path = Path(str(parse_url(place).database)) if is_url else _expanded(place)
+        by_name = not is_url and os.sep not in place and not place.endswith(".db")
+        if by_name:
+            path = RUNS / f"{place}.db"
+        if not _is_file(path):
+            continue
+        url = _file_url(str(path))
+        if by_name and not name and place in run_names(url):
+            name = place  # the file may contain other runs as well
+        return Address(url, name or None)
+    raise InputError(
+        f"{hide_secrets(_short(run))}: no such run; expected a name under {RUNS}/, a file or a URL"
+    )
+
+
+def _splits(run: str) -> Iterator[tuple[str, str]]:
+    """A run as place and name: all of it is a place, or the name follows one of its ``#``."""
+    yield run, ""
+    end = run.rfind("#")
+    while end >= 0:
+        yield run[:end], run[end + 1 :]
+        end = run.rfind("#", 0, end)
+
+
+def _short(run: str) -> str:
+    return run if len(run) <= _LONGEST_SHOWN else f"{run[:_LONGEST_SHOWN]}..."
+
+
+_LONGEST_SHOWN = 200
 
 
 def absolute(path: str) -> Path:
@@ -124,41 +171,70 @@ def address_of(run: str | Address) -> Address:
     return run if isinstance(run, Address) else parse_run(run)
 
 
-_PRAGMAS = ("busy_timeout = 30000", "cache_size = -65536", "temp_store = MEMORY")
+_opened: list[str] = []
 
 
-def _connect_writing(connection: Any, _record: Any) -> None:
-    connection.isolation_level = None  # transactions begin by the `begin` event, see `_engine`
-    for pragma in (*_PRAGMAS, "journal_mode = WAL", "synchronous = NORMAL"):
-        connection.execute(f"PRAGMA {pragma}")
-    connection.create_function("spaced", 1, spaced, deterministic=True)  # for the word index
-
-
-def _connect_reading(connection: Any, _record: Any) -> None:
-    connection.isolation_level = None
-    for pragma in _PRAGMAS:
-        connection.execute(f"PRAGMA {pragma}")
+def last_opened() -> str | None:
+    """The name of the database that this process opened last; None: none."""
+    return _opened[-1] if _opened else None
 
 
 def _engine(url: URL, write: bool) -> Engine:
+    _opened[:] = [place_of(url)]
     if not is_file(url):
-        return create_engine(url)
-    if write:
-        engine = create_engine(url, paramstyle="named")  # rows are dicts, see `Writer`
-        event.listen(engine, "connect", _connect_writing)
+        engine = create_engine(url, pool_pre_ping=True, connect_args=_server_settings(url))
+    elif write:
+        path = files.real_path(url.database)
+        connect = partial(files.connect_writing, path)
+        engine = create_engine(url, paramstyle="named", creator=connect)  # see `Writer`
     else:
-        uri = f"{Path(str(url.database)).as_uri()}?mode=ro"
-        engine = create_engine(
-            "sqlite+pysqlite://", poolclass=NullPool, creator=lambda: sqlite3.connect(uri, uri=True)
-        )
-        event.listen(engine, "connect", _connect_reading)
-    event.listen(engine, "begin", lambda connection: connection.exec_driver_sql("BEGIN"))
+        connect = partial(files.connect_reading, files.real_path(url.database))
+        engine = create_engine("sqlite+pysqlite://", poolclass=NullPool, creator=connect)
+    if is_file(url):
+        event.listen(engine, "begin", lambda connection: connection.exec_driver_sql("BEGIN"))
+    event.listen(engine, "handle_error", partial(_translate, url))
     return engine
+
+
+def _server_settings(url: URL) -> dict[str, Any]:
+    """Settings by which both ends of a connection notice within a minute that it was cut."""
+    if url.get_driver_name() not in ("psycopg", "psycopg2"):
+        return {}
+    probes = {"keepalives_idle": 30, "keepalives_interval": 10, "keepalives_count": 3}
+    server = {f"tcp_{name}": value for name, value in probes.items()}
+    settings = {
+        "connect_timeout": 10,
+        **probes,
+        "tcp_user_timeout": 60_000,
+        "options": " ".join(f"-c {name}={value}" for name, value in server.items()),
+    }
+    return {name: value for name, value in settings.items() if name not in url.query}
+
+
+_DAMAGE = {1, 11, 20}
+"""SQLite's codes ERROR (such as a table that is not there), CORRUPT and MISMATCH."""
+
+_CANNOT_OPEN = 14
+
+
+def _translate(url: URL, context: Any) -> None:
+    """Raise a fault of the database in place of the driver's error, where it is one."""
+    error, place = context.original_exception, place_of(url)
+    if isinstance(error, UnicodeDecodeError):
+        raise damage(error, place)
+    if isinstance(error, sqlite3.Error):
+        code = getattr(error, "sqlite_errorcode", 0) & 0xFF
+        if code in _DAMAGE or "decode to UTF-8" in str(error):
+            raise Damaged(f"{place}: the database is damaged: {one_line(error)}")
+        if code == _CANNOT_OPEN and not files.real_path(url.database).exists():
+            raise Gone(f"{place} is gone: there is no such file any more")
+    elif not is_file(url) and (context.is_disconnect or context.connection is None):
+        raise Unreachable(f"{place}: cannot be reached: {one_line(error)}")
 
 
 def one_line(error: BaseException) -> str:
     """The first line of an error's message, without the text that SQLAlchemy adds."""
-    cause = getattr(error, "orig", None) or error
+    cause = getattr(error, "orig", None) or getattr(error, "strerror", None) or error
     return (str(cause).strip() or type(cause).__name__).splitlines()[0]
 
 
@@ -170,17 +246,34 @@ def place_of(url: URL) -> str:
 
 
 def open_for_reading(url: URL) -> Engine:
-    """Open an existing database read-only.
+    """Open an existing database read-only; nothing is written, not even beside the file.
+
+    Issues an `IncompleteWarning` if a part of it is missing: see `missing_part`.
 
     Raises:
         InputError: it does not exist, is not a database of runs, or has another schema version.
+        Damaged: it is damaged.
     """
     engine = _engine(url, write=False)
     try:
-        check_readable(engine, place_of(url))
-    except DBAPIError as error:
+        with damage_reported(place_of(url)):
+            check_readable(engine, place_of(url))
+    except (DBAPIError, Unreachable, Gone) as error:
         raise InputError(f"{place_of(url)}: cannot be read: {one_line(error)}") from None
+    missing = missing_part(url)
+    if missing is not None:
+        warnings.warn(missing, IncompleteWarning, stacklevel=2)
     return engine
+
+
+def missing_part(url: URL) -> str | None:
+    """What of a database cannot be read, in one line; None if there is nothing."""
+    if not is_file(url):
+        return None
+    path = files.real_path(url.database)
+    if files.is_written(path):
+        return None
+    return files.what_is_missing(path, files.file_state(path))
 
 
 def run_names(url: URL) -> list[str]:
@@ -188,14 +281,15 @@ def run_names(url: URL) -> list[str]:
 
     Raises:
         InputError: it does not exist, is not a database of runs, or has a newer schema version.
+        Damaged: it is damaged.
     """
     engine = _engine(url, write=False)
     try:
-        if schema_version(engine, place_of(url)) is None:
-            return []
-        with engine.connect() as connection:
+        with damage_reported(place_of(url)), engine.connect() as connection:
+            if schema_version(engine, place_of(url)) is None:
+                return []
             return list(connection.scalars(select(runs.c.name).order_by(runs.c.id)))
-    except DBAPIError as error:
+    except (DBAPIError, Unreachable, Gone) as error:
         raise InputError(f"{place_of(url)}: cannot be read: {one_line(error)}") from None
     finally:
         engine.dispose()
@@ -206,88 +300,87 @@ def writing(url: URL) -> Iterator[Engine]:
     """Open a database for writing; create it if it is missing, migrate it to the current schema.
 
     An SQLite file is locked as a whole, by a lock file beside it that the operating system releases
-    when the process ends. A file that is not a database of runs is not changed. On exit the WAL is
-    merged into the file, unless a reader still has it open. On a server each run is locked on its
-    own: see `claim`.
+    when the process ends. A file that is not a database of runs is not changed. One that was not
+    closed is checked first. On exit the log is merged into the file, unless a reader still has it
+    open. On a server each run is locked on its own: see `claim`.
 
     Raises:
         InputError: it cannot be opened or written, is not a database of runs, has a newer schema
             version, or another process is writing it.
+        Damaged: it is damaged.
+        Gone: the file was deleted or replaced meanwhile.
     """
     place = place_of(url)
     with ExitStack() as stack:
         try:
             if is_file(url):
-                Path(str(url.database)).parent.mkdir(parents=True, exist_ok=True)
-                stack.enter_context(_file_lock(url))
-                stack.enter_context(_remove_new_file_on_failure(Path(str(url.database))))
-                _check_existing(url)
+                stack.enter_context(_writable_file(url))
             engine = _engine(url, write=True)
-            stack.callback(_close, url, engine)
+            stack.callback(engine.dispose)
+            if is_file(url):
+                presence = files.Presence(files.real_path(url.database))
+                stack.callback(_close, presence, engine)
+                event.listen(engine, "begin", lambda _: presence.check())
             migrate(engine, place)
-        except (DBAPIError, OSError) as error:
-            raise InputError(f"{place}: cannot be written: {one_line(error)}") from None
+        except (DBAPIError, OSError, Unreachable) as error:
+            raise InputError(f"{_short(place)}: cannot be written: {one_line(error)}") from None
         yield engine
 
 
 @contextmanager
-def _file_lock(url: URL) -> Iterator[None]:
-    lock = FileLock(f"{url.database}.lock", timeout=0.5)
-    try:
-        lock.acquire()
-    except Timeout:
-        message = f"{place_of(url)}: another process is writing it; wait for it or stop it"
-        raise InputError(message) from None
-    try:
-        yield
-    finally:
-        Path(lock.lock_file).unlink(missing_ok=True)
-        lock.release()
+def _writable_file(url: URL) -> Iterator[None]:
+    """Lock a file, check it, and create it if it is missing; a new one is deleted on an error."""
+    path, place = files.real_path(url.database), place_of(url)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with files.locked(path, place):
+        existed = path.exists()
+        if existed:
+            _check_existing(url, path)
+        else:
+            path.touch()
+        try:
+            yield
+        except BaseException:
+            if not existed:
+                path.unlink(missing_ok=True)
+            raise
 
 
-@contextmanager
-def _remove_new_file_on_failure(path: Path) -> Iterator[None]:
-    """Delete a file that did not exist before, if the block raises."""
-    existed = path.exists()
-    try:
-        yield
-    except BaseException:
-        if not existed:
-            path.unlink(missing_ok=True)
-        raise
+def _check_existing(url: URL, path: Path) -> None:
+    """Check a file read-only: opening it for writing changes its header."""
+    if not path.stat().st_size:
+        return
+    place = place_of(url)
+    state = files.file_state(path)
+    engine = _engine(url, write=False)
+    with damage_reported(place):
+        schema_version(engine, place)
+    if state is not FileState.CLOSED:
+        with engine.connect() as connection:
+            found = str(connection.exec_driver_sql("PRAGMA quick_check(1)").scalar())
+        if found != "ok":
+            raise Damaged(f"{place}: the database is damaged: {found.splitlines()[-1]}")
+    missing = files.what_is_missing(path, state)
+    if missing is not None:
+        warnings.warn(missing, IncompleteWarning, stacklevel=2)
 
 
-def _check_existing(url: URL) -> None:
-    """Check the schema version read-only: opening a file for writing changes its header."""
-    path = Path(str(url.database))
-    if path.exists() and path.stat().st_size:
-        engine = _engine(url, write=False)
-        schema_version(engine, place_of(url))
-        engine.dispose()
-
-
-def _close(url: URL, engine: Engine) -> None:
+def _close(presence: files.Presence, engine: Engine) -> None:
     engine.dispose()
-    if is_file(url):
-        for _ in range(_CLOSE_ATTEMPTS):
-            if _merge_wal(url):
-                return
-            time.sleep(_CLOSE_WAIT)
+    for _ in range(_CLOSE_ATTEMPTS):
+        if not presence.same or files.merge_log(presence.path):
+            return
+        time.sleep(_CLOSE_WAIT)
 
 
 _CLOSE_ATTEMPTS, _CLOSE_WAIT = 80, 0.025  # two seconds: readers have the file open only briefly
 
 
-def _merge_wal(url: URL) -> bool:
-    """Merge the WAL into the file; returns False while a reader has it open."""
-    with suppress(sqlite3.Error), closing(sqlite3.connect(str(url.database))) as connection:
-        return bool(connection.execute("PRAGMA journal_mode = DELETE").fetchone()[0] == "delete")
-    return False
-
-
 @contextmanager
 def claim(engine: Engine, run: str) -> Iterator[None]:
     """Lock one run of a PostgreSQL server for writing; an SQLite file is locked already.
+
+    Every transaction of the engine then makes sure that the lock is held: see `storage.locks`.
 
     Raises:
         InputError: another process has the lock.
@@ -295,26 +388,23 @@ def claim(engine: Engine, run: str) -> Iterator[None]:
     if engine.dialect.name != "postgresql":
         yield
         return
-    key = zlib.crc32(run.encode()) - 2**31
-    with engine.connect() as connection:
-        query = text("SELECT pg_try_advisory_lock(7304, :key)")
-        if not connection.scalar(query, {"key": key}):
-            raise InputError(f"{run}: another process is writing this run; wait for it or stop it")
-        connection.commit()
-        try:
-            yield
-        finally:
-            connection.execute(text("SELECT pg_advisory_unlock(7304, :key)"), {"key": key})
-            connection.commit()
-
-
-def is_being_written(url: URL) -> bool:
-    """Whether a process is writing this SQLite file; False for a server, where it is unknown."""
-    path = Path(f"{url.database}.lock")
-    if not is_file(url) or not path.exists():
-        return False
+    lock = ServerLock(engine, run)
+    event.listen(engine, "begin", lock.enter)
     try:
-        with FileLock(path, blocking=False):
-            return False
-    except Timeout:
-        return True
+        yield
+    finally:
+        event.remove(engine, "begin", lock.enter)
+        lock.release()
+
+
+def is_being_written(connection: Connection, url: URL, run: str) -> bool | None:
+    """Whether a process is writing a run, or the file that it is in; None where it is unknown.
+
+    Args:
+        connection: to the database.
+        url: its address.
+        run: the name of the run.
+    """
+    if is_file(url):
+        return files.is_written(files.real_path(url.database))
+    return None if connection.dialect.name != "postgresql" else holder(connection, run) is not None

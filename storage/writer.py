@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import os
-import time
 from collections import OrderedDict
-from collections.abc import Iterable, Sequence
-from typing import Any
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any, NamedTuple
 
 from sqlalchemy import Connection, Engine, Table, bindparam, delete, func, insert, select, update
+from sqlalchemy import text as sql
 
 from storage import tables
+from storage.errors import Unreachable
 from storage.summaries import Summaries
 from storage.tables import first_id
 
@@ -52,6 +52,17 @@ def _insert_statement(engine: Engine, table: Table) -> str:
     return str(insert(table).compile(engine, column_keys=columns))
 
 
+_TRANSACTION = sql("SELECT CAST(txid_current() AS TEXT)")
+_STATUS = sql("SELECT txid_status(CAST(:transaction AS BIGINT))")
+
+
+class _Sent(NamedTuple):
+    """The lengths of the queues when a transaction began, and its number on a server."""
+
+    lengths: list[int]
+    transaction: str | None = None
+
+
 class Writer:
     """Queues rows of one run and commits them in groups.
 
@@ -73,8 +84,8 @@ class Writer:
         self._queue: dict[Table, list[Row]] = {table: [] for table in _ORDER}
         self._insert = {table: _insert_statement(engine, table) for table in _ORDER}
         self._summaries = Summaries(engine, run_id)
-        self._file_checked = 0.0
         self._closed = False
+        self._doubtful: _Sent | None = None
         self._complete: list[int] = []
         self._deleted_calls: list[Row] = []
         self._referring: list[Row] = []
@@ -162,25 +173,54 @@ class Writer:
     def commit(self) -> None:
         """Write all queued rows in one transaction.
 
+        When the connection to a server was lost while a transaction was ended, the next commit asks
+        the server what became of it, so that no row is written twice.
+
         Raises:
             sqlalchemy.exc.DBAPIError: the transaction failed; the rows are still queued.
-            FileNotFoundError: the database file was deleted or moved.
+            StorageFault: the same; see `storage.errors`.
         """
         if self._closed:
             raise RuntimeError("the session has ended: nothing more is written")
-        self._check_file_exists()
-        with self._engine.begin() as connection:
-            self._write(connection)
-        self._clear()
+        self._settle()
+        sent = _Sent(self._lengths())
+        try:
+            with self._engine.begin() as connection:
+                if connection.dialect.name == "postgresql":
+                    sent = sent._replace(transaction=connection.scalar(_TRANSACTION))
+                self._write(connection)
+        except Unreachable:
+            self._doubtful = sent
+            raise
+        self._forget(sent)
 
-    def _check_file_exists(self) -> None:
-        """Check once a second: SQLite goes on writing to a deleted file, and all of it is lost."""
-        path = self._engine.url.database
-        if self._engine.dialect.name != "sqlite" or time.monotonic() < self._file_checked + 1:
-            return
-        self._file_checked = time.monotonic()
-        if not os.path.exists(str(path)):
-            raise FileNotFoundError(f"{path} is gone")
+    def _settle(self) -> None:
+        """Forget the rows of a transaction whose end is unknown, if it was committed after all."""
+        doubtful = self._doubtful
+        if doubtful is not None and doubtful.transaction is not None:
+            with self._engine.connect() as connection:
+                values = {"transaction": doubtful.transaction}
+                status = connection.scalar(_STATUS, values)
+            if status == "in progress":
+                raise Unreachable("the server has not ended the former transaction yet")
+            if status == "committed":
+                self._forget(doubtful)
+        self._doubtful = None
+
+    def _lengths(self) -> list[int]:
+        return [len(rows) for rows in self._rows()]
+
+    def _rows(self) -> Iterator[list[Any]]:
+        """All lists of what waits to be written."""
+        yield from self._queue.values()
+        yield self._complete
+        yield self._deleted_calls
+        yield self._referring
+
+    def _forget(self, sent: _Sent) -> None:
+        """Remove what was written; rows that were queued afterwards stay."""
+        for rows, length in zip(self._rows(), sent.lengths, strict=True):
+            del rows[:length]
 
     def close(self) -> None:
         """Write all queued rows, and nothing more after that."""
@@ -195,6 +235,7 @@ class Writer:
 
         Raises:
             sqlalchemy.exc.DBAPIError: the transaction failed.
+            StorageFault: the same.
         """
         s = tables.sessions
         latest = select(func.max(s.c.number)).where(s.c.run_id == self.run_id).scalar_subquery()
@@ -205,7 +246,7 @@ class Writer:
     def flush(self, connection: Connection) -> None:
         """Write all queued rows within a transaction of the caller."""
         self._write(connection)
-        self._clear()
+        self._forget(_Sent(self._lengths()))
 
     def _write(self, connection: Connection) -> None:
         if self._deleted_calls:
@@ -222,10 +263,3 @@ class Writer:
             self._summaries.add_calls(connection, calls[0]["id"], calls[-1]["id"])
         if self._complete:
             self._summaries.complete_episodes(connection, self._complete)
-
-    def _clear(self) -> None:
-        for rows in self._queue.values():
-            rows.clear()
-        self._complete.clear()
-        self._deleted_calls.clear()
-        self._referring.clear()

@@ -9,7 +9,9 @@ import socket
 import subprocess
 import tempfile
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
+from typing import NamedTuple
 
 import pytest
 from hypothesis import settings
@@ -79,9 +81,23 @@ def missing(reason: str, what: str = "") -> None:
     pytest.skip(reason)
 
 
+class PostgreSQL(NamedTuple):
+    """A server of one's own: the URL of its database, and how it is stopped and started."""
+
+    url: str
+    stop: Callable[[], None]
+    start: Callable[[], None]
+
+
 @pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+def server(postgresql: PostgreSQL) -> str:
     """The URL of an empty database."""
+    return postgresql.url
+
+
+@pytest.fixture(scope="module")
+def postgresql(tmp_path_factory: pytest.TempPathFactory) -> Iterator[PostgreSQL]:
+    """A server with an empty database."""
     programs = _programs()
     if programs is None:
         missing("PostgreSQL is not installed: apt-get install postgresql")
@@ -105,11 +121,14 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 
     call("initdb", "-D", str(data), "-U", user, "--auth=trust", "--encoding=UTF8", "--no-sync")
     options = f"-p {port} -h 127.0.0.1 -k {folder}"
-    call("pg_ctl", "-D", str(data), "-o", options, "-l", str(folder / "log"), "-w", "start")
+    log = str(folder / "log")
+    start = partial(call, "pg_ctl", "-D", str(data), "-o", options, "-l", log, "-w", "start")
+    stop = partial(call, "pg_ctl", "-D", str(data), "-m", "immediate", "stop")
+    start()
     try:
-        yield f"postgresql+psycopg://{user}@127.0.0.1:{port}/postgres"
+        yield PostgreSQL(f"postgresql+psycopg://{user}@127.0.0.1:{port}/postgres", stop, start)
     finally:
-        call("pg_ctl", "-D", str(data), "-m", "immediate", "stop")
+        stop()
 
 
 def pytest_xdist_auto_num_workers() -> int:
@@ -129,6 +148,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--kills", type=int, default=6, help="how often runs are killed in all")
+    parser.addoption("--damaged", type=int, default=30, help="how many files are damaged")
     parser.addoption("--fuzz", type=int, default=100, help="inputs of each kind that are tried")
     parser.addoption("--fuzz-from", type=int, default=0, help="number of the first input")
 
@@ -137,6 +157,12 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 def kills(request: pytest.FixtureRequest) -> int:
     """How often runs are killed in all."""
     return int(request.config.getoption("--kills"))
+
+
+@pytest.fixture
+def damaged(request: pytest.FixtureRequest) -> int:
+    """How many files are damaged."""
+    return int(request.config.getoption("--damaged"))
 
 
 @pytest.fixture(scope="module")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import re
 import shutil
@@ -118,6 +119,29 @@ def test_only_an_earlier_copy_is_replaced(calm: Run, tmp_path: Path) -> None:
         copied(out, calm, most=1, overwrite=True)
     assert (out / "notes.txt").read_text() == "mine"
     assert (out / "small-exchanges-14.html").is_file()
+
+
+@pytest.mark.parametrize("manifest", ["list", "hashes", "link", "changed", "no manifest"])
+def test_a_manifest_alone_makes_no_file_a_copy(calm: Run, tmp_path: Path, manifest: str) -> None:
+    out = tmp_path / "out"
+    out.mkdir()
+    (out / "thesis.tex").write_text("mine")
+    digest = hashlib.sha256(b"mine").hexdigest()
+    if manifest == "list":
+        (out / "copy.json").write_text('["thesis.tex", "copy.json"]')
+    elif manifest == "hashes":
+        (out / "copy.json").write_text(json.dumps({"thesis.tex": digest}))
+    elif manifest == "link":
+        (out / "index.html").symlink_to(out / "thesis.tex")
+        (out / "copy.json").write_text(json.dumps({"index.html": digest, "thesis.tex": digest}))
+    elif manifest == "changed":
+        (out / "thesis.tex").unlink()
+        copied(out, calm, most=1)
+        (out / "index.html").write_text("mine")
+    before = {path.name: path.read_bytes() for path in out.glob("*.*") if path.is_file()}
+    with pytest.raises(InputError, match="which no copy wrote; expected an earlier copy"):
+        copied(out, calm, most=1, overwrite=True)
+    assert {path.name: path.read_bytes() for path in out.glob("*.*") if path.is_file()} == before
 
 
 def test_a_run_with_nothing_played_is_copied(tmp_path: Path) -> None:

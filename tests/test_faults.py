@@ -32,7 +32,7 @@ from sandbox.engine.health import PROBE
 from sandbox.engine.limits import Budget
 from sandbox.engine.run import create, prepare, resume
 from sandbox.study.verify import verify
-from storage.errors import InputError
+from storage.errors import Gone, IncompleteWarning, InputError
 
 LATENCY = "models.social.latency={first_token: 0.004, per_token: 0.0001, capacity: 16}"
 CONFIGS = {
@@ -184,7 +184,7 @@ def test_a_permanently_locked_database_stops_the_run(
 ) -> None:
     calm = resume(create(prepare(small()), str(tmp_path / "calm.db")))
     address = create(prepare(small(LATENCY)), str(tmp_path / "run.db"))
-    monkeypatch.setattr("storage.database._PRAGMAS", ("busy_timeout = 100",))
+    monkeypatch.setattr("storage.files._PRAGMAS", ("busy_timeout = 100",))
     stop = threading.Event()
 
     def lock() -> None:
@@ -204,19 +204,53 @@ def test_a_permanently_locked_database_stops_the_run(
     assert outcome.message is not None
     assert "locked" in outcome.message
     assert _ask(tmp_path / "run.db", INCOMPLETE) == 0
-    assert resume(address).digest == calm.digest
+    with pytest.warns(IncompleteWarning, match="it was not closed"):  # but by the other process
+        assert resume(address).digest == calm.digest
 
 
-def test_a_deleted_database_stops_the_run(tmp_path: Path) -> None:
+@pytest.mark.parametrize("replaced", [False, True])
+def test_a_deleted_database_stops_the_run(tmp_path: Path, replaced: bool) -> None:
     slow = LATENCY.replace("16", "1")
-    address = create(prepare(small(slow)), str(tmp_path / "run.db"))
-    thread = threading.Timer(1.0, (tmp_path / "run.db").unlink)
+    path = tmp_path / "run.db"
+    address = create(prepare(small(slow)), str(path))
+
+    def lose() -> None:
+        path.unlink()
+        if replaced:
+            path.write_bytes(b"something else")
+
+    thread = threading.Timer(1.0, lose)
     thread.start()
-    outcome = resume(address)
+    with pytest.raises(Gone, match="is gone: it was deleted or replaced"):
+        resume(address)
     thread.join()
-    assert outcome.status == "failed"
-    assert outcome.message is not None
-    assert "is gone" in outcome.message
+    assert path.exists() == replaced, "nothing is made in its place"
+    if replaced:
+        assert path.read_bytes() == b"something else"
+
+
+def test_a_deleted_database_is_told_in_one_line(tmp_path: Path) -> None:
+    slow = ["--set", LATENCY.replace("16", "1")]
+    command = [sys.executable, str(ROOT / "run_sim.py"), "run", "--name", "lost", *slow]
+    process = subprocess.Popen(
+        command, cwd=tmp_path, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True
+    )
+    path = tmp_path / "runs" / "lost.db"
+    _wait_for_calls(path)
+    path.unlink()
+    _, err = process.communicate(timeout=60)
+    assert process.returncode == 1, err
+    assert err.splitlines()[-1] == (
+        f"{path} is gone: it was deleted or replaced while it was written"
+    )
+    assert "Traceback" not in err
+    assert not path.exists()
+
+
+def _wait_for_calls(path: Path) -> None:
+    """Wait until a run that is being played has calls."""
+    while not (_exists(path) and _ask(path, "SELECT count(*) FROM calls")):
+        time.sleep(0.05)
 
 
 def test_jumps_of_the_system_clock_have_no_effect(

@@ -1,20 +1,44 @@
-"""Runs in a PostgreSQL server that the test starts."""
+"""Runs in a PostgreSQL server that the test starts, stops and restarts."""
 
 from __future__ import annotations
 
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
 import pytest
-from conftest import Make, scripted_backends, small
+from conftest import Make, PostgreSQL, scripted_backends, small
+from sqlalchemy import create_engine, text
 
 from sandbox.backends.base import Call, CallFailed, Reply
 from sandbox.backends.scripted import ScriptedBackend
 from sandbox.engine.run import Change, create, prepare, resume
 from sandbox.reading.exchanges import found_exchanges
-from sandbox.reading.runs import open_run, society, states
+from sandbox.reading.runs import Outcome, open_run, society, states
 from sandbox.reading.sessions import sessions
 from sandbox.study.verify import verify
 from storage import database
-from storage.database import parse_run, parse_url
-from storage.errors import InputError
+from storage.database import Address, parse_run, parse_url
+from storage.errors import InputError, Taken, Unreachable
+from storage.reader import Reader
+from storage.writer import Writer
+
+SLOW = "models.social.latency={first_token: 0.02, per_token: 0.0001, capacity: 8}"
+DUPLICATES = (
+    "SELECT count(*) FROM (SELECT 1 FROM calls "
+    "GROUP BY episode_id, form_id, agent, turn, attempt HAVING count(*) > 1) twice"
+)
+
+
+def _ask(url: str, query: str, **values: Any) -> Any:
+    engine = create_engine(url, isolation_level="AUTOCOMMIT")
+    try:
+        with engine.connect() as connection:
+            return connection.scalar(text(query), values)
+    finally:
+        engine.dispose()
 
 
 def test_a_run_in_postgresql_is_the_run_in_sqlite(server: str, make: Make) -> None:
@@ -69,3 +93,165 @@ def test_failed_calls_of_a_run_in_a_server_can_be_requested_again(server: str) -
                 for run in (reader, other)
             ]
             assert found[0] == found[1]
+
+
+@contextmanager
+def _played(url: str, name: str, *settings: str) -> Iterator[Callable[[], Any]]:
+    """Play a run in a thread; yields when it has calls, with what waits for its result."""
+    address = create(prepare(small(SLOW, f"name={name}", *settings)), url)
+    results: list[Any] = []
+
+    def play() -> None:
+        try:
+            results.append(resume(address))
+        except Exception as error:
+            results.append(error)
+
+    thread = threading.Thread(target=play)
+    thread.start()
+    while _state(address).calls < 20:
+        assert thread.is_alive(), results
+        time.sleep(0.05)
+
+    def result() -> Any:
+        thread.join(60)
+        assert not thread.is_alive()
+        return results[0]
+
+    yield result
+    result()
+
+
+def _state(address: Address) -> Any:
+    return next(row for row in states(address.url) if row.run == address.name)
+
+
+def _calm(make: Make, name: str) -> Outcome:
+    return make(f"name={name}", name=f"calm-{name}")[1]
+
+
+@pytest.mark.parametrize("away", [0.0, 2.0])
+def test_a_server_that_is_restarted_is_waited_for(
+    postgresql: PostgreSQL, make: Make, away: float
+) -> None:
+    name = f"restarted-{away:.0f}"
+    with _played(postgresql.url, name) as result:
+        postgresql.stop()
+        time.sleep(away)
+        postgresql.start()
+        outcome = result()
+    assert not isinstance(outcome, Exception), outcome
+    calm = _calm(make, name)
+    assert (outcome.status, outcome.digest, outcome.calls) == ("done", calm.digest, calm.calls)
+    assert _ask(postgresql.url, DUPLICATES) == 0
+    assert verify(parse_run(f"{postgresql.url}#{name}")).agrees
+
+
+def test_a_server_that_stays_away_stops_the_run(
+    postgresql: PostgreSQL, make: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("sandbox.engine.journal._PATIENCE_SECONDS", 1.0)
+    with _played(postgresql.url, "away") as result:
+        postgresql.stop()
+        error = result()
+    assert isinstance(error, Unreachable)
+    assert "cannot be reached" in str(error)
+    assert len(str(error).splitlines()) == 1
+    postgresql.start()
+    address = parse_run(f"{postgresql.url}#away")
+    assert _state(address).status == "killed"
+    outcome = resume(address)
+    assert (outcome.status, outcome.digest) == ("done", _calm(make, "away").digest)
+    assert _ask(postgresql.url, DUPLICATES) == 0
+
+
+END = (
+    "SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity "
+    "WHERE pid <> pg_backend_pid() AND backend_type = 'client backend'"
+)
+END_LOCK = "SELECT count(pg_terminate_backend(pid)) FROM pg_locks WHERE locktype = 'advisory'"
+
+
+@pytest.mark.parametrize("query", [END, END_LOCK])
+def test_sessions_that_somebody_ends_are_opened_again(server: str, make: Make, query: str) -> None:
+    name = f"ended-{len(query)}"
+    with _played(server, name) as result:
+        for _ in range(5):
+            _ask(server, query)
+            time.sleep(0.1)
+        outcome = result()
+    assert not isinstance(outcome, Exception), outcome
+    calm = _calm(make, name)
+    assert (outcome.status, outcome.digest, outcome.calls) == ("done", calm.digest, calm.calls)
+    assert _ask(server, DUPLICATES) == 0
+
+
+def test_who_loses_the_lock_to_another_writes_no_more(server: str) -> None:
+    """The former writer stops, whatever it was about to write, and the other one is alone."""
+    address = create(prepare(small("name=lost")), server)
+    with database.writing(address.url) as first, database.claim(first, "lost"):
+        with first.begin() as connection:
+            connection.execute(text("UPDATE runs SET message = 'ours' WHERE name = 'lost'"))
+        assert _ask(server, END_LOCK) == 1
+        with database.writing(address.url) as second, database.claim(second, "lost"):
+            with (
+                pytest.raises(Taken, match="lost: another process is writing"),
+                first.begin() as connection,
+            ):
+                connection.execute(text("UPDATE runs SET message = 'late' WHERE name = 'lost'"))
+            assert _ask(server, "SELECT message FROM runs WHERE name = 'lost'") == "ours"
+            with second.begin() as connection:
+                connection.execute(text("UPDATE runs SET message = 'new' WHERE name = 'lost'"))
+        with first.begin() as connection:  # free again
+            connection.execute(text("UPDATE runs SET message = 'again' WHERE name = 'lost'"))
+    assert _ask(server, "SELECT message FROM runs WHERE name = 'lost'") == "again"
+
+
+def test_a_transaction_in_flight_ends_before_another_process_writes(server: str) -> None:
+    address = create(prepare(small("name=fence")), server)
+    order: list[str] = []
+
+    def take() -> None:
+        with database.writing(address.url) as second, database.claim(second, "fence"):
+            order.append("second")
+
+    with database.writing(address.url) as first, database.claim(first, "fence"):
+        with first.begin() as connection:
+            connection.execute(text("UPDATE runs SET message = 'in flight' WHERE name = 'fence'"))
+            ended = "classid = 7304 AND locktype = 'advisory'"
+            _ask(server, f"SELECT pg_terminate_backend(pid) FROM pg_locks WHERE {ended}")
+            thread = threading.Thread(target=take)
+            thread.start()
+            time.sleep(1)
+            order.append("first")
+        thread.join(10)
+    assert order == ["first", "second"]
+
+
+@pytest.mark.parametrize("committed", [True, False])
+def test_a_commit_whose_answer_is_lost_is_written_once(
+    server: str, monkeypatch: pytest.MonkeyPatch, committed: bool
+) -> None:
+    import psycopg
+
+    address = create(prepare(small(f"name=doubt-{committed}")), server)
+    with database.writing(address.url) as engine, database.claim(engine, str(address.name)):
+        writer = Writer(engine, Reader.find(engine, address.name, "").run.id)
+        writer.open()
+        number = writer.text(f"once {committed}")
+        end = engine.dialect.do_commit
+
+        def lose(connection: Any) -> None:
+            if committed:
+                end(connection)
+            connection.dbapi_connection.close()
+            raise psycopg.OperationalError("the connection was lost")
+
+        monkeypatch.setattr(engine.dialect, "do_commit", lose)
+        with pytest.raises(Unreachable):
+            writer.commit()
+        monkeypatch.undo()
+        later = writer.text(f"later {committed}")
+        writer.commit()
+        found = Reader.find(engine, address.name, "").texts([number, later])
+    assert found == {number: f"once {committed}", later: f"later {committed}"}

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from sandbox.cli.options import AsJson, Run, show
-from storage.errors import InputError
+from storage.errors import InputError, StorageFault
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -87,7 +87,7 @@ def _states_of(file: Path) -> Sequence[RunState | Unreadable]:
 
     try:
         return states(database.parse_url(str(file)))
-    except (InputError, DBAPIError) as error:
+    except (InputError, StorageFault, DBAPIError) as error:
         return [Unreadable(run=file.stem, db=str(file), message=database.one_line(error))]
 
 

@@ -14,6 +14,7 @@ import os
 import signal
 import sys
 import traceback
+import warnings
 from pathlib import Path
 from typing import Annotated, Any, NoReturn
 
@@ -29,8 +30,14 @@ from sandbox.cli.report import report
 from sandbox.cli.run import resume, run, verify
 from sandbox.cli.study import compare, estimate, fork
 from sandbox.cli.view import view
-from sandbox.text import command, short
-from storage.errors import InputError
+from sandbox.text import command, printable, short
+from storage.errors import (
+    DECODING_ERRORS,
+    IncompleteWarning,
+    InputError,
+    StorageFault,
+    damage,
+)
 from storage.secrets import hide_secrets
 
 app = typer.Typer(
@@ -92,6 +99,7 @@ def _end_now_if_hanging() -> None:
 def _main() -> None:
     """Run the command line; the only place where errors become exit statuses."""
     signal.signal(signal.SIGTERM, signal.default_int_handler)
+    warnings.showwarning = _note
     _open_missing_streams()
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
@@ -113,6 +121,17 @@ def _main() -> None:
         _explain(error)
     else:
         sys.exit(status)
+
+
+_show_warning = warnings.showwarning
+
+
+def _note(message: Warning | str, category: type[Warning], *place: Any, **more: Any) -> None:
+    """Print a warning about a database as one line; any other as Python does."""
+    if issubclass(category, IncompleteWarning):
+        print(printable(f"note: {message}"), file=sys.stderr)
+    else:
+        _show_warning(message, category, *place, **more)
 
 
 _UsageError: Any = typer.BadParameter.__mro__[1]  # of the click that typer bundles
@@ -154,12 +173,16 @@ def _explain(error: Exception) -> NoReturn:
     from sqlalchemy.exc import DBAPIError
 
     from sandbox.engine.limits import Stopped
-    from storage.database import one_line
+    from storage.database import last_opened, one_line
 
+    if isinstance(error, StorageFault):
+        _fail(str(error), 1)
     if isinstance(error, DBAPIError):
         _fail(f"the database cannot be used: {one_line(error)}", 2)
     if isinstance(error, Stopped):
         _fail("interrupted", 130)
+    if isinstance(error, DECODING_ERRORS) and (place := last_opened()) is not None:
+        _fail(str(damage(error, place)), 1)
     if isinstance(error, OSError):
         _fail(_of_system(error), 1)
     if sys.flags.dev_mode:

@@ -109,6 +109,7 @@ def verify(
         "agrees": verdict.agrees,
         "digest_of_tables": verdict.of_tables,
         "digest_of_replay": verdict.of_replay,
+        "differences": [difference._asdict() for difference in verdict.differences],
     }
     show(as_json, data, lambda: _verdict(verdict))
     if not verdict.agrees:
@@ -299,4 +300,5 @@ def _verdict(verdict: Verdict) -> RenderableType:
     for what, digest in (("tables", verdict.of_tables), ("replay", verdict.of_replay)):
         colour = "green" if digest == outcome.digest else "red"
         table.add_row(f"digest of the {what}", Text(digest, style=colour))
-    return Group(table, Text("agrees" if verdict.agrees else "DIFFERS", style="bold"))
+    lines = [style.plain(str(difference)) for difference in verdict.differences]
+    return Group(table, *lines, Text("agrees" if verdict.agrees else "DIFFERS", style="bold"))

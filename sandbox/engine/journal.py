@@ -3,24 +3,54 @@
 from __future__ import annotations
 
 import asyncio
+import time
+from collections.abc import Callable
+from typing import TypeVar
 
 from sqlalchemy.exc import DBAPIError
 
 from agents.forms import CallName
 from sandbox.backends.base import BackendDown
 from storage.database import one_line
+from storage.errors import Unreachable
 from storage.reader import Journalled, Reader
 from storage.writer import Writer
 
 _GROUP_SECONDS = 0.005  # how long a commit waits for further replies
+_PATIENCE_SECONDS = 600.0  # how long a server of databases may be away
+_PAUSE_SECONDS = 0.5  # before the first further attempt; doubled up to half a minute
+
+T = TypeVar("T")
+
+
+async def patiently(action: Callable[[], T]) -> T:
+    """Repeat what fails because a database server is away, as a restart or a cut network does.
+
+    Raises:
+        Unreachable: it is still away after ten minutes.
+    """
+    until, pause = time.monotonic() + _PATIENCE_SECONDS, _PAUSE_SECONDS
+    while True:
+        try:
+            return action()
+        except Unreachable:
+            if time.monotonic() + pause > until:
+                raise
+        await asyncio.sleep(pause)
+        pause = min(2 * pause, 30.0)
 
 
 class GroupCommit:
-    """Group commit: one transaction for all replies that arrive within a few milliseconds."""
+    """Group commit: one transaction for all replies that arrive within a few milliseconds.
+
+    While the server of the database is away, rows wait in the writer and calls in flight go on.
+    """
 
     def __init__(self, writer: Writer) -> None:
         self._writer = writer
         self._group: list[asyncio.Future[None]] = []
+        self._turn = asyncio.Lock()
+        self._commits: set[asyncio.Task[None]] = set()
 
     def written(self, hurry: bool) -> asyncio.Future[None]:
         """Return a future that is done once all pending rows are committed.
@@ -30,17 +60,23 @@ class GroupCommit:
         """
         loop = asyncio.get_running_loop()
         if not self._group:
-            loop.call_later(0 if hurry else _GROUP_SECONDS, self._commit)
+            loop.call_later(0 if hurry else _GROUP_SECONDS, self._start)
         waiting = loop.create_future()
         self._group.append(waiting)
         return waiting
 
-    def _commit(self) -> None:
+    def _start(self) -> None:
         group, self._group = self._group, []
+        commit = asyncio.create_task(self._commit(group))
+        self._commits.add(commit)
+        commit.add_done_callback(self._commits.discard)
+
+    async def _commit(self, group: list[asyncio.Future[None]]) -> None:
         failure: Exception | None = None
         try:
-            self._writer.commit()
-        except (DBAPIError, FileNotFoundError) as error:
+            async with self._turn:
+                await patiently(self._writer.commit)
+        except (DBAPIError, Unreachable) as error:
             failure = BackendDown(f"the database cannot be written: {one_line(error)}")
         except Exception as error:  # any error must reach those that wait
             failure = error
@@ -79,10 +115,10 @@ class Journal:
         self._with_calls = reader.episodes_with_calls(incomplete_only=not copy)
         self._calls: dict[int, dict[tuple[object, ...], Journalled]] = {}
 
-    def open(self, episode: int) -> None:
+    async def open(self, episode: int) -> None:
         """Load the calls of an episode, if it has any."""
         if episode in self._with_calls:
-            rows = self._reader.journal(episode)
+            rows = await patiently(lambda: self._reader.journal(episode))
             self._calls[episode] = {row.key: row for row in rows}
 
     def close(self, episode: int) -> None:

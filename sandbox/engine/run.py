@@ -43,7 +43,7 @@ from storage.copying import forked_from
 from storage.database import Address
 from storage.digest import VERSION as DIGEST_VERSION
 from storage.digest import digest
-from storage.errors import InputError
+from storage.errors import InputError, StorageFault
 from storage.reader import Reader
 from storage.rewinding import first_round_with
 from storage.writer import Writer
@@ -183,7 +183,7 @@ def new_run(address: Address) -> Iterator[Engine]:
         InputError: the name is taken, or the database cannot be used.
     """
     url = address.url
-    if not database.is_file(url) or Path(str(url.database)).exists():
+    if database.exists(url):
         _refuse_taken(address)  # before the file is opened for writing
     try:
         with database.writing(url) as engine:
@@ -226,7 +226,9 @@ def _write(engine: Engine, blueprint: Blueprint, backends: Mapping[str, Backend]
         result = connection.execute(insert(tables.runs).values(row).returning(tables.runs.c.id))
         run_id = result.scalar_one()
         _write_forms_and_models(connection, run_id, blueprint, backends)
-        _write_measures(connection, run_id, blueprint.world.declaration)
+        measures = measure_rows(run_id, blueprint.world.declaration)
+        if measures:
+            connection.execute(insert(tables.measures), measures)
         writer = Writer(engine, run_id)
         write_society(
             writer,
@@ -260,8 +262,9 @@ def _write_forms_and_models(
     connection.execute(insert(tables.models), models)
 
 
-def _write_measures(connection: Connection, run_id: int, declaration: Declaration) -> None:
-    rows = [
+def measure_rows(run_id: int, declaration: Declaration) -> list[dict[str, Any]]:
+    """The rows of the table `measures` of a run, without their ids."""
+    return [
         {
             "run_id": run_id,
             "name": measure.name,
@@ -275,8 +278,6 @@ def _write_measures(connection: Connection, run_id: int, declaration: Declaratio
         }
         for measure in declaration.measures
     ]
-    if rows:
-        connection.execute(insert(tables.measures), rows)
 
 
 class Change(NamedTuple):
@@ -417,7 +418,7 @@ def _run_session(reader: Reader, address: Address, session: _Session, changed: C
         values = {"status": "failed", "message": str(fault)}
         raise
     finally:
-        with suppress(DBAPIError):
+        with suppress(DBAPIError, StorageFault):
             row.end(reader, {**values, "seconds": runner.clock.seconds()})
     now = Reader.find(reader.engine, reader.run.name, str(address))
     result = outcome(now, address, runner.progress.counts.replayed)
@@ -443,7 +444,7 @@ def _played(reader: Reader, runner: Runner, watch: Watch | None) -> Mapping[str,
     except Stopped as stopped:
         return {"status": "interrupted", "message": str(stopped)}
     except KeyboardInterrupt:
-        with suppress(DBAPIError, OSError):
+        with suppress(DBAPIError, StorageFault):
             runner.close()
         return _AT_ONCE
     except BackendDown as error:

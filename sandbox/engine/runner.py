@@ -26,6 +26,7 @@ from sandbox.engine.state import RunState, read_state
 from sandbox.engine.stopping import pareto_rule
 from sandbox.engine.world_faults import checked, reported
 from sandbox.progress import Clock, Progress, waiting_json
+from storage.errors import StorageFault
 from storage.reader import Reader
 from storage.writer import Writer
 from worlds.base import Meeting
@@ -242,11 +243,11 @@ class Runner:
                 if waiting != told:
                     self._writer.store_waiting(waiting)
                     told = waiting
-        except DBAPIError:
+        except (DBAPIError, StorageFault):
             pass  # the next commit of a call reports that the database cannot be written
         finally:
             if told is not None:
-                with suppress(DBAPIError):
+                with suppress(DBAPIError, StorageFault):
                     self._writer.store_waiting(None)
 
     def _start_ready_episodes(self) -> None:
@@ -312,7 +313,7 @@ class Runner:
             on_played: called before the observations are waited for.
         """
         journal = self._caller.journal
-        journal.open(planned.number)
+        await journal.open(planned.number)
         episode = PlayedEpisode(
             planned,
             self.world,

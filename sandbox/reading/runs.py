@@ -28,6 +28,7 @@ from sandbox.reading.records import PAGES_ONLY, Record
 from storage import database, tables
 from storage.copying import forked_from
 from storage.database import Address, address_of
+from storage.errors import damage_reported
 from storage.model_names import model_usage
 from storage.reader import Reader, join_texts, parse_text_list
 from storage.secrets import hide_values
@@ -321,6 +322,7 @@ def _state(reader: Reader, address: Address) -> dict[str, Any]:
     return {
         **_figures(reader, address),
         "status": status,
+        "message": _message(reader, address.url),
         "waiting": _waiting(reader) if status == "running" else [],
         "calls_replayed": 0,
         "episodes_total": reader.run.rounds * reader.run.per_round,
@@ -379,10 +381,12 @@ def states(url: URL) -> list[RunState]:
 
     Raises:
         InputError: the database cannot be read.
+        Damaged: its rows cannot be read.
     """
     engine = database.open_for_reading(url)
     try:
-        return [_state_of(engine, Address(url, name)) for name in database.run_names(url)]
+        with damage_reported(database.place_of(url)):
+            return [_state_of(engine, Address(url, name)) for name in database.run_names(url)]
     finally:
         engine.dispose()
 
@@ -494,8 +498,17 @@ def worked(reader: Reader) -> float:
     return max(float(reader.run.seconds), int(last or 0) / 1000)
 
 
+def _message(reader: Reader, url: URL) -> str | None:
+    """Why the run stopped, and what of its database is missing; None: nothing to report."""
+    parts = (reader.run.message, database.missing_part(url))
+    return "; ".join(part for part in parts if part) or None
+
+
 def status_now(reader: Reader, url: URL) -> str:
     """The status of a run; `killed` if it is stored as running but no process writes it."""
     status = str(reader.run.status)
-    without_writer = database.is_file(url) and not database.is_being_written(url)
-    return "killed" if status == "running" and without_writer else status
+    if status != "running":
+        return status
+    with reader.engine.connect() as connection:
+        written = database.is_being_written(connection, url, reader.run.name)
+    return "killed" if written is False else status

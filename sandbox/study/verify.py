@@ -1,10 +1,11 @@
-"""Verify a run: replay its journal without a model, and compare the digests."""
+"""Verify a run: replay its journal without a model, and compare digests and every table."""
 
 from __future__ import annotations
 
 import tempfile
 from collections.abc import Collection
 from contextlib import ExitStack
+from itertools import chain, islice
 from pathlib import Path
 from typing import NamedTuple
 
@@ -15,29 +16,39 @@ from sandbox.engine.run import Watch, play
 from sandbox.engine.runner import Runner
 from sandbox.interrupts import run_coroutine
 from sandbox.reading.runs import Outcome, outcome
+from sandbox.study.differences import Difference, differences, file_problems
 from storage import database
 from storage.copying import copy_start
 from storage.database import Address
 from storage.digest import VERSION, digest
-from storage.errors import InputError
+from storage.errors import InputError, damage_reported
 from storage.reader import Reader
 from storage.writer import Writer
 
+_LISTED = 20  # differences that a verdict lists
+
 
 class Verdict(NamedTuple):
-    """The result of `verify`: the run's outcome, and digests that should equal its stored digest.
+    """The result of `verify`.
 
-    `of_tables` is computed from the current tables, `of_replay` from a replay of the journal.
+    Attributes:
+        outcome: the run's outcome, with its stored digest.
+        of_tables: the digest computed from the current tables.
+        of_replay: the digest of the replay of the journal.
+        differences: values that differ from those of the replay, and what is wrong with the file;
+            the first 20.
     """
 
     outcome: Outcome
     of_tables: str
     of_replay: str
+    differences: tuple[Difference, ...] = ()
 
     @property
     def agrees(self) -> bool:
         """Whether the run is unchanged since it ended, and its journal reproduces it."""
-        return self.outcome.digest == self.of_tables == self.of_replay
+        same = self.outcome.digest == self.of_tables == self.of_replay
+        return same and not self.differences
 
 
 def verify(
@@ -53,8 +64,10 @@ def verify(
     Raises:
         InputError: the run is not finished, a call of the replay is not in the journal, or the run
             needs a file that is not allowed.
+        Damaged: stored rows cannot be read.
     """
     with ExitStack() as stack:
+        stack.enter_context(damage_reported(database.place_of(address.url)))
         original = database.open_for_reading(address.url)
         stack.callback(original.dispose)
         source = Reader.find(original, address.name, str(address))
@@ -79,7 +92,13 @@ def verify(
         runner = Runner.load(reader, writer, no_models, Journal(source, copy=True), config=config)
         run_coroutine(play(runner, watch), runner.interrupt)
         replayed = runner.progress.counts.replayed
-        return Verdict(outcome(source, address, replayed), digest(source), digest(reader))
+        found = chain(file_problems(source), differences(source, reader, config))
+        return Verdict(
+            outcome(source, address, replayed),
+            digest(source),
+            digest(reader),
+            tuple(islice(found, _LISTED)),
+        )
 
 
 class NoModel:

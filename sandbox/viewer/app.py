@@ -28,8 +28,8 @@ from sandbox.viewer.catalog import RunCatalog
 from sandbox.viewer.guard import AccessMiddleware
 from sandbox.viewer.pages import Pages
 from sandbox.viewer.queries import compared_runs
-from storage.database import one_line
-from storage.errors import InputError, NotThere
+from storage.database import last_opened, one_line
+from storage.errors import DECODING_ERRORS, InputError, NotThere, StorageFault, damage
 
 STATIC = Path(__file__).parent / "static"
 
@@ -182,12 +182,14 @@ def _attachment(name: str) -> dict[str, str]:
 
 def _status_and_message(error: Exception) -> tuple[int, str]:
     """The HTTP status for an exception, and a one-line message."""
-    if isinstance(error, KeyError):
-        return 404, f"There is no run {error.args[0]} here."
     if isinstance(error, InputError):
         return 404 if isinstance(error, NotThere) else 400, str(error)
+    if isinstance(error, StorageFault):
+        return 503, str(error)
     if isinstance(error, DBAPIError):
         return 503, f"The database cannot be read: {one_line(error)}"
+    if isinstance(error, DECODING_ERRORS):
+        return 503, str(damage(error, last_opened() or ""))
     status = error.status_code if isinstance(error, HTTPException) else 500
     return status, "There is no such page." if status == 404 else "This page cannot be shown."
 
@@ -209,7 +211,7 @@ def application(catalog: RunCatalog, token: str | None = None) -> AccessMiddlewa
     async def handle_error(request: Request, error: Exception) -> Response:
         return site.error(request, error)
 
-    handled = (KeyError, InputError, DBAPIError, HTTPException, Exception)
+    handled = (InputError, StorageFault, DBAPIError, HTTPException, *DECODING_ERRORS, Exception)
     app = Starlette(
         routes=site.routes(),
         exception_handlers=dict.fromkeys(handled, handle_error),

@@ -12,7 +12,7 @@ from sqlalchemy.exc import DBAPIError
 
 from storage import database
 from storage.database import Address
-from storage.errors import InputError
+from storage.errors import InputError, NotThere, StorageFault
 from storage.reader import Reader
 
 
@@ -66,7 +66,7 @@ class RunCatalog:
         for address in self._given or (Address(database.parse_url(str(f)), None) for f in files):
             try:
                 names = [address.name] if address.name else self._names_in(address.url)
-            except (InputError, DBAPIError) as error:
+            except (InputError, StorageFault, DBAPIError) as error:
                 name = Path(str(address.url.database)).stem
                 yield Entry(name, address, database.one_line(error))
                 continue
@@ -88,11 +88,11 @@ class RunCatalog:
         """The run with this key.
 
         Raises:
-            KeyError: there is no such run.
+            NotThere: there is no such run.
         """
         entry = next((entry for entry in self.entries() if entry.key == key), None)
         if entry is None:
-            raise KeyError(key)
+            raise NotThere(f"There is no run {key} here.")
         return entry
 
     def reader(self, entry: Entry) -> Reader:

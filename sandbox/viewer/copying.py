@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import re
 import shutil
@@ -153,7 +154,8 @@ def copy(
     try:
         with new_folder(out, overwrite, find_unknown_file, "copy") as folder:
             names = list(_write(folder, Pages(catalog, links), links, catalog, progress))
-            (folder / MANIFEST).write_text(json.dumps(sorted([*names, MANIFEST])))
+            written = {name: _hash(folder / name) for name in sorted(names)}
+            (folder / MANIFEST).write_text(json.dumps(written, indent=0))
     except OSError as error:
         raise InputError(
             f"--static: {out}: {error.strerror or error}; expected a writable folder"
@@ -214,11 +216,38 @@ def _frames(reader: Reader, key: str, links: Links) -> list[dict[str, Any]]:
     return [*(frame_data(frame(reader, round), key, links) for round in rounds), newest]
 
 
+def _hash(file: Path) -> str:
+    with file.open("rb") as content:
+        return hashlib.file_digest(content, "sha256").hexdigest()
+
+
 def find_unknown_file(folder: Path) -> str | None:
-    """Find a file in a folder that the manifest of an earlier copy does not list; None if none."""
+    """Find a file in a folder that no earlier copy wrote, or that was changed; None if none.
+
+    A manifest alone does not make a file one of a copy: its name has to be one that a copy can
+    have, and its content has to be the one that was written.
+    """
     try:
-        known = set(json.loads((folder / MANIFEST).read_text()))
-    except (OSError, ValueError):
-        known = set()
-    names = (path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file())
-    return next((name for name in sorted(names) if name not in known), None)
+        known = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError):
+        known = None
+    if not isinstance(known, dict):
+        known = {}
+    paths = (path for path in folder.rglob("*") if path.is_symlink() or not path.is_dir())
+    for path in sorted(paths):
+        name = path.relative_to(folder).as_posix()
+        if name == MANIFEST and known and not path.is_symlink():
+            continue
+        if not (_is_copied(name, path) and known.get(name) == _hash(path)):
+            return name
+    return None
+
+
+def _is_copied(name: str, path: Path) -> bool:
+    """Whether a copy can have a file of this name."""
+    if path.is_symlink() or not path.is_file():
+        return False
+    below_static = name.removeprefix("static/")
+    if below_static != name:
+        return below_static == "vega.js" or (STATIC / below_static).is_file()
+    return "/" not in name and name.endswith(".html")

@@ -28,7 +28,7 @@ from sandbox.viewer.queries import (
     memory_origin,
     page_of,
 )
-from storage.errors import InputError
+from storage.errors import InputError, StorageFault, damage_reported
 from storage.exchanges import Exchange, exchange
 from storage.reader import Reader
 from storage.search import terms
@@ -107,8 +107,9 @@ class Pages:
         row: Row = {"key": entry.key, "here": None, "problem": None}
         row["file"] = Path(str(entry.address.url.database)).name
         try:
-            return row | {"here": runs.overview(self._catalog.reader(entry), entry.address)}
-        except InputError as error:
+            with damage_reported(str(entry.address)):
+                return row | {"here": runs.overview(self._catalog.reader(entry), entry.address)}
+        except (InputError, StorageFault) as error:
             return row | {"problem": str(error)}
 
     def pulse(self, key: str) -> Row:
