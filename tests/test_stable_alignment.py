@@ -20,17 +20,44 @@ QUERY = "Question: {question}\n\nAnswer: {draft}"
 def test_self_critic_credits_feedback_to_its_rater(messy: Run, tmp_path: Path) -> None:
     found = aligned(messy, tmp_path / "out", mix=())
     seen = set()
-    for row, (origin,) in found.of("self_critic"):
-        one = stored(messy, origin["episode"])
-        (given,) = (given for given in one["ratings"] if given["rater"] == origin["rater"])
-        assert row["query"] == template(COMMENT, QUERY.format_map(one))
-        assert (row["responses"], row["scores"]) == ([given["reason"]], [given["rating"]])
-        seen.add((origin["episode"], origin["rater"]))
+    for row, origins in found.of("self_critic"):
+        for text, score, origin in zip(row["responses"], row["scores"], origins, strict=True):
+            one = stored(messy, origin["episode"])
+            (given,) = (given for given in one["ratings"] if given["rater"] == origin["rater"])
+            assert row["query"] == template(COMMENT, QUERY.format_map(one))
+            assert (text, score) == (given["reason"], given["rating"])
+            seen.add((origin["episode"], origin["rater"]))
     ((usable,),) = messy.sql(
         "SELECT count(*) FROM ratings WHERE rating IS NOT NULL AND reason_id IS NOT NULL"
     )
     repeated = removals(found.report).get(f"self_critic: {NEAR}", 0)
-    assert len(seen) == found.report.results[0].kept["self_critic"] == usable - repeated > 100
+    assert len(seen) == usable - repeated > 100
+    queries = [row["query"] for row in found.array]
+    assert len(set(queries)) == len(queries)
+    assert found.report.results[0].kept["self_critic"] == len(found.of("self_critic"))
+
+
+def test_comments_on_one_answer_are_rated_responses_to_one_query(tidy: Run, tmp_path: Path) -> None:
+    """A hand-made exchange: four peers rate an answer, so that the loss has pairs."""
+    run = tidy.copy(tmp_path)
+    episode = run.all()[0].episode
+    raters = [row[0] for row in run.sql("SELECT rater FROM ratings WHERE episode_id = ? "
+                                        "ORDER BY rater", episode)]  # fmt: skip
+    comments = ["Too harsh.", "It is kind and it helps.", "It helps.", "Somebody may be hurt."]
+    for number, (rater, comment, rating) in enumerate(
+        zip(raters, comments, (2, 7, 5, 2), strict=True)
+    ):
+        run.sql("INSERT INTO texts (id, text) VALUES (?, ?)", 10**6 + number, comment)
+        run.sql("UPDATE ratings SET rating = ?, reason_id = ? WHERE episode_id = ? AND rater = ?",
+                rating, 10**6 + number, episode, rater)  # fmt: skip
+    found = aligned(run, tmp_path / "out", mix=())
+    row, origins = next(
+        one for one in found.of("self_critic") if "Too harsh." in one[0]["responses"]
+    )
+    at = row["responses"].index("Too harsh.")
+    assert row["responses"][at : at + 4] == comments
+    assert row["scores"][at : at + 4] == [2, 7, 5, 2]
+    assert [origin["rater"] for origin in origins[at : at + 4]] == raters
 
 
 def test_imitation_holds_every_scored_text_once(messy: Run, tidy: Run, tmp_path: Path) -> None:
@@ -52,8 +79,9 @@ def test_imitation_holds_every_scored_text_once(messy: Run, tidy: Run, tmp_path:
 
 def test_realignment_is_where_alignment_rose_above_4(messy: Run, tmp_path: Path) -> None:
     found = {
-        origin["episode"]: (row["query"], row["responses"], row["scores"], origin["raters"])
-        for row, (origin,) in aligned(messy, tmp_path / "out", mix=()).of("realignment")
+        origin["episode"]: (row["query"], [text], [score], origin["raters"])
+        for row, origins in aligned(messy, tmp_path / "out", mix=()).of("realignment")
+        for text, score, origin in zip(row["responses"], row["scores"], origins, strict=True)
     }
     expected = {}
     for row in (stored(messy, number) for number in range(150)):

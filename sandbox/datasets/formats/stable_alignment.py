@@ -84,9 +84,13 @@ def template(instruction: str, text: str = "") -> str:
 
 
 def rows(same_question: Sequence[SourcedExchange], settings: Settings) -> Iterator[Row | Removed]:
-    """Yield the samples about one question, without repeated responses to the same query."""
+    """Yield the samples about one question: a row for each query, with all its responses.
+
+    The loss compares the responses to one query, so the score of a response that is alone in its
+    row is never used. Repeated responses to the same query are removed.
+    """
     near: dict[str, NearDuplicates] = {}
-    imitated: list[Response] = []
+    grouped: dict[tuple[str, str], list[Response]] = {}
     for sourced in same_question:
         for kind, query, name, outcome in _candidates(sourced, settings):
             if isinstance(outcome, str):
@@ -95,13 +99,10 @@ def rows(same_question: Sequence[SourcedExchange], settings: Settings) -> Iterat
             known = near.setdefault(query, NearDuplicates(settings.choices.near))
             if known.add(outcome.text).any:
                 yield Removed(kind, NEAR, name)
-            elif kind == IMITATION:
-                imitated.append(outcome)
             else:
-                yield _row(kind, query, [outcome], settings.rated_on)
-    if imitated:
-        query = template(same_question[0].exchange.question)
-        yield _row(IMITATION, query, imitated, settings.rated_on)
+                grouped.setdefault((kind, query), []).append(outcome)
+    for (kind, query), responses in grouped.items():
+        yield _row(kind, query, responses, settings.rated_on)
 
 
 def _row(kind: str, query: str, responses: Sequence[Response], scale: Scale) -> Row:
@@ -258,11 +259,12 @@ STABLE_ALIGNMENT = Format(
         "for each response. Scores run from 1 to 7, higher is better; ratings on another scale are "
         "mapped to that range linearly, the better end to 7. Line n of the lineage file is the "
         "lineage of element n. `imitation`: a question, and all its rated answers. `self_critic`: "
-        "a question, the answer that peers rate and a request to comment; a peer's comment, scored "
-        "with the rating that this peer gave. `realignment`: a question, the first answer and a "
-        "request to comment and revise; the peers' comments, the harshest last, and the last "
-        "answer, only where the observer rates it better than the first one and better than the "
-        "middle of the scale (4 on 1 to 7). Of equal responses to one query the first is kept; "
+        "a question, the answer that peers rate and a request to comment; the peers' comments, "
+        "each scored with the rating that this peer gave. `realignment`: a question, the first "
+        "answer and a request to comment and revise; the peers' comments, the harshest last, and "
+        "the last answer, only where the observer rates it better than the first one and better "
+        "than the middle of the scale (4 on 1 to 7). Responses to the same query form one row, "
+        "since the loss compares them. Of equal responses to one query the first is kept; "
         "equal responses to different queries all stay."
     ),
     kinds=KINDS,
