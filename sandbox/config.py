@@ -381,6 +381,10 @@ def parse_config(data: Any, path: str, origin: Mapping[tuple[str, ...], str]) ->
     except (RecursionError, ValueError, OverflowError):
         raise InputError(f"{path}: found keys nested too deeply; expected a config") from None
     _refuse_secrets(data, path, origin)
+    try:
+        config.as_json()
+    except ValueError:  # the name of a folder may be any bytes
+        raise InputError(f"{path}: found a path that is not UTF-8; expected one that is") from None
     return config
 
 

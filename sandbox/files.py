@@ -49,10 +49,12 @@ def check_new_file(out: Path, overwrite: bool) -> None:
     """Check that a file can be created at a path, or may be replaced.
 
     Raises:
-        InputError: it is a folder, or exists and may not be replaced.
+        InputError: it is a folder or a device, or exists and may not be replaced.
     """
     if out.is_dir():
         raise InputError(f"out: {out} is a folder; expected a file")
+    if out.exists() and not out.is_file():
+        raise InputError(f"out: {out} is a device or a pipe; expected a file")
     if out.exists() and not overwrite:
         raise InputError(f"out: {out} exists; expected a new file, or --overwrite")
     above = next(path for path in out.absolute().parents if path.exists())

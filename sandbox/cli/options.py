@@ -75,6 +75,10 @@ WorldFile = Annotated[
 ]
 
 
+_NARROWEST = 40
+"""Columns that output has at least, whatever COLUMNS says: narrower tables show nothing."""
+
+
 def plugin_files(backends: list[Path] | None, world: Path | None) -> list[Path]:
     """List the files that the options --backend and --world name."""
     return [*(backends or []), *([world] if world else [])]
@@ -95,4 +99,7 @@ def show(as_json: bool, data: Any, picture: Callable[[], RenderableType]) -> Non
 
     from sandbox.terminal.style import show as show_view
 
-    show_view(Console(), picture())
+    console = Console()
+    if console.width < _NARROWEST:
+        console.width = _NARROWEST
+    show_view(console, picture())
