@@ -27,6 +27,8 @@ FREE = {
     "runs.message": "words for the reader",
     "runs.code_version": "a record of the program that played it",
     "runs.created": "a time",
+    "runs.inputs": "a record of what was read",
+    "runs.asked_again_from": "null in a run that is done",
     "runs.seconds": "a time",
     "runs.origin": "a record of the run that it was forked from",
     "runs.embedder": "what the vectors were made with; the vectors are stored",

@@ -11,18 +11,18 @@ from collections.abc import Iterable
 SLOWEST = 0.1
 """The lowest rate, in requests a second."""
 
-WINDOW, WINDOW_REQUESTS = 5.0, 10
-"""The latest seconds tell what a server can do, or more of them, until there are some requests."""
+WINDOW = 5.0
+"""Seconds that tell what a server can do; more of them for a rate with fewer than `FEWEST`."""
 
-REFUSED, SHARE = 4, 0.15
-"""A server has a limit if it refused so many requests, and such a share of all, in the window."""
+FEWEST = 20
+"""The fewest requests that tell anything: fewer may be refused by chance."""
 
-DECREASE, HEADROOM, GROWTH, FAST_GROWTH = 0.7, 0.8, 1.02, 1.1
-"""At its limit the rate is `DECREASE` times what the server can do. Each second with an answer and
-without a refusal in the window doubles it up to `HEADROOM` times what the server could do, and then
-multiplies it by `GROWTH`, or by `FAST_GROWTH` if the limit was not reached for `FREE` seconds."""
+TOO_MANY, FEW = 0.25, 0.08
+"""The share of refused requests from which a server has a limit; below the second, none is near."""
 
-FREE = 30.0
+DECREASE, GROWTH = 0.8, 1.1
+"""At its limit the rate becomes `DECREASE` times what the server answered. Each second with few
+refusals multiplies it by `GROWTH`; in between it stays, so it settles where few are refused."""
 
 
 class Pace:
@@ -34,7 +34,6 @@ class Pace:
 
     def __init__(self) -> None:
         self.rate: float | None = None
-        self._known = 1.0  # what the server could do when it last refused a request
         self._next = 0.0
         self._raised = self._lowered = 0.0
         self._answers: deque[float] = deque(maxlen=1000)
@@ -56,34 +55,35 @@ class Pace:
         self._next = max(self._next, time.monotonic() + seconds)
 
     def answered(self) -> None:
-        """Report an answer: raise the rate a little, at most once a second."""
+        """Report an answer: raise the rate a little if few are refused, at most once a second."""
         now = time.monotonic()
         self._answers.append(now)
-        if self.rate is None or now < self._raised + 1 or self._latest(self._refusals):
+        if self.rate is None or now < self._raised + 1:
             return
-        self._raised = now
-        enough = HEADROOM * self._known
-        grown = self.rate * (GROWTH if now < self._lowered + FREE else FAST_GROWTH)
-        self.rate = max(grown, min(2 * self.rate, enough))
-        self._next = min(self._next, now + 1 / self.rate)
+        answered, refused = self._latest(self._answers), self._latest(self._refusals)
+        if len(refused) < FEW * (len(answered) + len(refused)):
+            self._raised = now
+            self.rate *= GROWTH
+            self._next = min(self._next, now + 1 / self.rate)
 
     def refused(self) -> None:
-        """Report a refusal: lower the rate if there are many, at most once a second."""
+        """Report a refusal: lower the rate if too many of enough requests are refused."""
         now = time.monotonic()
         self._refusals.append(now)
-        latest = self._latest(self._answers)
-        refused = sum(then > self._lowered for then in self._latest(self._refusals))
-        if now < self._lowered + 1 or refused < max(REFUSED, SHARE * (refused + len(latest))):
+        answered, refused = self._latest(self._answers), self._latest(self._refusals)
+        count = len(answered) + len(refused)
+        if count < FEWEST or len(refused) < TOO_MANY * count:
             return
-        if latest and latest[-1] > self._lowered:  # else it is away
-            self._known = len(latest) / max(1.0, now - latest[0])
+        seconds = now - min(refused[0], *answered[:1])
+        if seconds < 1:
+            return
+        possible = max(1, len(answered)) / seconds
         self._lowered = now
-        rate = self._known if self.rate is None else min(self.rate, self._known)
-        self.rate = max(SLOWEST, DECREASE * rate)
+        self.rate = max(SLOWEST, DECREASE * min(possible, self.rate or possible))
         self._next = max(self._next, now + 1 / self.rate)
 
     def _latest(self, times: Iterable[float]) -> list[float]:
-        """The times that are in the window."""
-        seconds = max(WINDOW, WINDOW_REQUESTS / (self.rate or math.inf))
-        since = time.monotonic() - seconds
+        """The times that are in the window, and after the rate was last lowered."""
+        seconds = max(WINDOW, FEWEST / (self.rate or math.inf))
+        since = max(time.monotonic() - seconds, self._lowered)
         return [then for then in times if then > since]

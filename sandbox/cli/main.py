@@ -126,10 +126,16 @@ def _main() -> None:
 _show_warning = warnings.showwarning
 
 
+_noted: set[str] = set()
+
+
 def _note(message: Warning | str, category: type[Warning], *place: Any, **more: Any) -> None:
-    """Print a warning about a database as one line; any other as Python does."""
+    """Print a warning about a database as one line, once; any other as Python does."""
     if issubclass(category, IncompleteWarning):
-        print(printable(f"note: {message}"), file=sys.stderr)
+        line = printable(f"note: {message}")
+        if line not in _noted:
+            _noted.add(line)
+            print(line, file=sys.stderr)
     else:
         _show_warning(message, category, *place, **more)
 

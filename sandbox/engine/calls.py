@@ -133,7 +133,7 @@ class Caller:
             text, cut = (None, False) if reply is None else (reply.text, reply.cut)
             if past is not None and self.journal.rewound:
                 self._writer.refer(result.call_id, past.memory_id, past.distance)
-            return Answered(_parse(form, text, cut), result.call_id)
+            return Answered(_parse(form, text, cut, result.status), result.call_id)
         answered = self._record(call, form, prompt, past, model.model_id, result)
         if not self.journal.copy:
             await self._group.written(hurry=self.counts.in_flight == 0)
@@ -153,7 +153,7 @@ class Caller:
         reply = _NO_REPLY if result.reply is None else result.reply
         text = None if result.reply is None else clean(reply.text)
         thinking = reply.thinking and clean(reply.thinking)
-        parsed = _parse(form, text, reply.cut)
+        parsed = _parse(form, text, reply.cut, result.status)
         if past is not None:
             writer.cache_text(past.answer, past.text_id)
         call_id = writer.base + writer.new_id(tables.calls)
@@ -224,8 +224,14 @@ def _priority(round: int, depth: int) -> int:
     return 1000 * round + min(depth, 999)
 
 
-def _parse(form: Form[T], text: str | None, cut: bool) -> Parsed[T]:
-    return Parsed(None, Status.FAILED) if text is None else form.reply.parse(text, cut)
+def _parse(form: Form[T], text: str | None, cut: bool, known: str | None) -> Parsed[T]:
+    """Parse a reply; one that an older version could not read stays so when it is replayed."""
+    if text is None:
+        return Parsed(None, Status.FAILED)
+    parsed = form.reply.parse(text, cut)
+    if parsed.status is Status.LENIENT and known in UNPARSED:
+        return Parsed(None, Status(known))
+    return parsed
 
 
 def _status(parsed: Parsed[Any]) -> Status:

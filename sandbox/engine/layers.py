@@ -54,6 +54,7 @@ class Result(NamedTuple):
         started: when the call was sent, in milliseconds on the run's clock.
         took: latency, in milliseconds.
         call_id: the row of a call that is journalled already; None otherwise.
+        status: how the reply of a replayed call was read; None for a new one.
     """
 
     reply: Reply | None
@@ -61,6 +62,7 @@ class Result(NamedTuple):
     started: int
     took: int
     call_id: int | None = None
+    status: str | None = None
 
 
 Answer = Callable[[Call], Awaitable[Result]]
@@ -142,7 +144,7 @@ def replay(
             return await answer(call)
         counts.replayed += 1
         call_id = None if journal.copy else known.call_id
-        return Result(_reply(known), known.error, known.started, known.took, call_id)
+        return Result(_reply(known), known.error, known.started, known.took, call_id, known.status)
 
     return replayed
 
