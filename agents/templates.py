@@ -19,7 +19,7 @@ from jinja2.sandbox import ImmutableSandboxedEnvironment
 MARK = "\x00"
 """Separates segments during rendering. It cannot occur in a text: see `agents.forms.clean`."""
 
-LONGEST = 400_000
+LONGEST = 10_000_000
 """Characters of the longest prompt, and of any text that a template makes."""
 
 _BOUNDED = "items of a loop"  # the name of a filter that no template can write

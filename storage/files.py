@@ -240,7 +240,7 @@ def _is_file(descriptor: int, path: Path) -> bool:
 
 
 def _refuse_hard_links(path: Path, place: str) -> None:
-    if path.exists() and path.stat().st_nlink > 1:
+    if path.is_file() and path.stat().st_nlink > 1:
         raise InputError(
             f"{place}: found a file with {path.stat().st_nlink} names (hard links), each of which "
             "another process may write; expected one: copy it to a file of its own"

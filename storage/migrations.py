@@ -260,6 +260,7 @@ def _sessions(connection: Connection) -> None:
         f"ALTER TABLE runs ADD COLUMN stances TEXT NOT NULL DEFAULT '{json.dumps(_STANCES)}'",
         "ALTER TABLE runs ADD COLUMN inputs TEXT",
         "ALTER TABLE runs ADD COLUMN asked_again_from INTEGER",
+        "ALTER TABLE runs ADD COLUMN asked_again INTEGER",
         "ALTER TABLE calls ADD COLUMN raw TEXT",
         _table(
             sqlite,

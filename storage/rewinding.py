@@ -68,9 +68,11 @@ def rewind(connection: Connection, reader: Reader, round: int, statuses: Collect
     )
     add_up_again(connection, run.id, round)
     earlier = round if run.asked_again_from is None else min(round, run.asked_again_from)
+    count = int(deleted.rowcount)
     query = update(r).where(r.c.id == run.id)
-    connection.execute(query.values(asked_again_from=earlier, digest=None))
-    return int(deleted.rowcount)
+    again = (run.asked_again or 0) + count
+    connection.execute(query.values(asked_again_from=earlier, asked_again=again, digest=None))
+    return count
 
 
 def finish(connection: Connection, reader: Reader) -> None:
@@ -88,4 +90,5 @@ def finish(connection: Connection, reader: Reader) -> None:
     stale = delete(c).where(c.c.episode_id.between(first, last), c.c.episode_id.not_in(played))
     connection.execute(stale)
     count_calls_again(connection, run.id)
-    connection.execute(update(r).where(r.c.id == run.id).values(asked_again_from=None))
+    query = update(r).where(r.c.id == run.id)
+    connection.execute(query.values(asked_again_from=None, asked_again=None))

@@ -66,6 +66,7 @@ runs = Table(
     Column("declaration", Text, nullable=False),  # JSON: stages and scales of the world
     Column("origin", Text),  # JSON: the run that it was forked from; NULL: not a fork
     Column("asked_again_from", Integer),  # first round played again; NULL: no retry under way
+    Column("asked_again", Integer),  # number of calls that are requested again; NULL: the same
     Column("stances", Text, nullable=False),  # JSON: the sentences that describe each label
     Column("inputs", Text),  # JSON: a line about each input file; NULL: not known
 )

@@ -155,24 +155,23 @@ class Refusing(ScriptedBackend):
         return Reply(self.said)
 
 
-@pytest.mark.parametrize(
-    ("said", "failed", "unparsed", "problem"),
-    [
-        (None, 32, 0, "(draft) failed: 'System role not supported'"),
-        ("", 0, 32, "(draft) had a reply that is empty: ''"),
-    ],
-)
-def test_refusals_and_unparseable_replies_are_told_first(
-    said: str | None, failed: int, unparsed: int, problem: str
-) -> None:
-    Refusing.said = said
+def test_unparseable_replies_are_told_first() -> None:
     config = small("attempts=1")
+    Refusing.said = ""
     found = estimate(prepare(config), backends=scripted_backends(config, Refusing))
-    assert (found.sample.failed, found.sample.unparsed) == (failed, unparsed)
-    assert found.problems == [f"32 of 32 calls of the sample {problem}"]
+    assert (found.sample.failed, found.sample.unparsed) == (0, 32)
+    problem = "32 of 32 calls of the sample (draft) had a reply that is empty: ''"
+    assert found.problems == [problem]
     assert found.calls.low == found.calls.estimate == found.calls.high
     assert found.tokens_out.estimate == 0
     page = StringIO()
     Console(file=page, width=100).print(estimate_view(found))
-    assert page.getvalue().startswith("warning: 32 of 32 calls of the sample (draft)")
-    assert ("no call got a reply" in page.getvalue()) == (said is None)
+    assert page.getvalue().startswith(f"warning: {problem[:40]}")
+
+
+def test_a_sample_whose_calls_are_all_refused_ends_with_the_reason() -> None:
+    config = small()
+    Refusing.said = None
+    words = "refused 12 calls in a row, and answered none: System role not supported$"
+    with pytest.raises(InputError, match=words):
+        estimate(prepare(config), backends=scripted_backends(config, Refusing))

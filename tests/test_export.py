@@ -419,6 +419,7 @@ def test_a_fork_with_another_model_keeps_who_said_what(tmp_path: Path) -> None:
     }
 
 
+@pytest.mark.filterwarnings("ignore::storage.errors.IncompleteWarning")
 def test_a_snapshot_stays_as_it_was(tidy: Run, tmp_path: Path) -> None:
     run = tidy.copy(tmp_path)
     run.sql("PRAGMA journal_mode = WAL")

@@ -78,7 +78,6 @@ def test_a_run_in_which_all_calls_are_refused_stops(
     assert outcome.message is not None
     assert f"refused {refused} calls in a row" in outcome.message
     assert "is not known" in outcome.message
-    assert "--retry-failed" in outcome.message
 
 
 def test_a_form_whose_replies_are_mostly_missing_is_warned_about(tmp_path: Path) -> None:

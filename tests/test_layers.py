@@ -66,6 +66,7 @@ class FakeJournal:
                 prompt_hash=digest,
                 reply=reply,
                 cut=True,
+                status="ok" if reply else "failed",
                 error=None if reply else "broken",
                 tokens_in=1,
                 tokens_out=2,
@@ -97,7 +98,7 @@ SAME = prompt_hash("system", "user")
 
 def test_a_replayed_call_has_all_journalled_values() -> None:
     result, below, counts, _ = _replay(FakeJournal(SAME))
-    assert result == Result(Reply("known", True, 1, 2, 3, "hm", 4.5, "{}"), None, 10, 20, 7)
+    assert result == Result(Reply("known", True, 1, 2, 3, "hm", 4.5, "{}"), None, 10, 20, 7, "ok")
     assert (counts.replayed, below.calls) == (1, [])
 
 

@@ -142,12 +142,18 @@ def test_the_pareto_rule(products: list[int], patience: int, last: int | None) -
     assert rule.stopped_after == last
 
 
-def test_a_round_without_ratings_counts_as_no_rise() -> None:
+def test_a_round_without_ratings_is_not_judged() -> None:
     rule = ParetoRule(1, FINALS)
-    rule.mark_complete(1)
+    rule.score(0, "after", "quality", 4)
+    rule.score(0, "after", "interest", 4)
+    rule.score(1, "after", "quality", 2)  # nothing for the other scale
+    for round in (1, 0, 2):
+        rule.mark_complete(round)
     assert rule.stopped_after is None
-    rule.mark_complete(0)
-    assert rule.stopped_after == 1
+    rule.score(3, "after", "quality", 4)
+    rule.score(3, "after", "interest", 4)
+    rule.mark_complete(3)
+    assert rule.stopped_after == 4
 
 
 def test_the_gate_admits_the_lowest_priority_first() -> None:

@@ -28,6 +28,7 @@ FREE = {
     "runs.code_version": "a record of the program that played it",
     "runs.created": "a time",
     "runs.inputs": "a record of what was read",
+    "runs.asked_again": "null in a run that is done",
     "runs.asked_again_from": "null in a run that is done",
     "runs.seconds": "a time",
     "runs.origin": "a record of the run that it was forked from",

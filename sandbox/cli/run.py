@@ -175,7 +175,8 @@ def play(
         print(f"already done: there is {left}", file=sys.stderr)
     if outcome.status != "done":
         stopped = f"{outcome.status}: {outcome.message}".removeprefix("interrupted: ")
-        again = command("resume", address.typed, *_named(address))
+        failed = ("--retry-failed",) if outcome.calls_failed and outcome.status == "failed" else ()
+        again = command("resume", address.typed, *failed, *_named(address))
         moved = _if_moved(address) if outcome.status == "failed" else ""
         print(f"{stopped}; resume with: {again}{moved}", file=sys.stderr)
         raise typer.Exit(130 if outcome.status == "interrupted" else 1)

@@ -131,7 +131,7 @@ class Caller:
         if result.call_id is not None:
             reply = result.reply
             text, cut = (None, False) if reply is None else (reply.text, reply.cut)
-            if past is not None and self.journal.rewound:
+            if past is not None and self.journal.asked_again is not None:
                 self._writer.refer(result.call_id, past.memory_id, past.distance)
             return Answered(_parse(form, text, cut, result.status), result.call_id)
         answered = self._record(call, form, prompt, past, model.model_id, result)

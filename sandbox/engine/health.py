@@ -166,10 +166,16 @@ class Health:
 
 
 class Refusals:
-    """Counts equal refusals in a row of one role, so that a run in which nothing works stops."""
+    """Counts equal refusals in a row of one role, so that a run in which nothing works stops.
 
-    def __init__(self, model: str) -> None:
+    Args:
+        model: the name of the model.
+        asked_again: number of calls that failed in earlier sessions, and may do so again.
+    """
+
+    def __init__(self, model: str, asked_again: int = 0) -> None:
         self._model = model
+        self._asked_again = asked_again
         self._answered = False
         self._words = ""
         self._count = 0
@@ -188,10 +194,11 @@ class Refusals:
         words = _VARYING.sub("#", reason)[:_COMPARED]
         self._count = self._count + 1 if words == self._words else 1
         self._words = words
-        if self._count >= (LATER_REFUSALS if self._answered else FIRST_REFUSALS):
+        most = LATER_REFUSALS if self._answered else FIRST_REFUSALS
+        if self._count >= most + self._asked_again:
             raise BackendDown(
                 f"the model {self._model} refused {self._count} calls in a row, and answered none: "
-                f"{reason} (correct the cause; --retry-failed sends the failed calls again)"
+                f"{reason}"
             )
 
 

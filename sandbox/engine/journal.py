@@ -97,7 +97,8 @@ class Journal:
         copy: write replayed calls again (into another database).
         accept_changes: request a call again if its prompt has changed, and delete the calls of an
             episode that it no longer makes.
-        rewound: memories have been written again, and have other ids than the calls refer to.
+        asked_again: number of calls that were deleted to be requested again, by taking the run
+            back; None if it was not: memories then have other ids than the calls refer to.
     """
 
     def __init__(
@@ -106,12 +107,12 @@ class Journal:
         *,
         copy: bool = False,
         accept_changes: bool = False,
-        rewound: bool = False,
+        asked_again: int | None = None,
     ) -> None:
         self._reader = reader
         self.copy = copy
         self.accept_changes = accept_changes
-        self.rewound = rewound
+        self.asked_again = asked_again
         self._with_calls = reader.episodes_with_calls(incomplete_only=not copy)
         self._calls: dict[int, dict[tuple[object, ...], Journalled]] = {}
 

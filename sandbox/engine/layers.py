@@ -106,7 +106,7 @@ def layered(
                 counts,
                 budget(
                     limiter,
-                    retry(health, limiter, jitter),
+                    retry(health, limiter, jitter, journal.asked_again or 0),
                 ),
             ),
         ),
@@ -220,7 +220,7 @@ async def _backend_reply(backend: Backend, call: Call, timeout: float | None) ->
     return reply
 
 
-def retry(health: Health, limiter: Limiter, jitter: Random) -> Answer:
+def retry(health: Health, limiter: Limiter, jitter: Random, asked_again: int = 0) -> Answer:
     """Send a call to the backend; send it again, with the same seed, until it is answered.
 
     A call that the backend cannot answer, though it answers others, becomes a failed call; see
@@ -231,7 +231,7 @@ def retry(health: Health, limiter: Limiter, jitter: Random) -> Answer:
     """
     backend, clock, waits = health.backend, limiter.clock, limiter.counts.waits
     timeout = None if getattr(backend, "keeps_timeout", False) else health.settings.timeout
-    refusals = Refusals(backend.model)
+    refusals = Refusals(backend.model, asked_again)
 
     async def sent(call: Call) -> Result:
         started, trouble = clock.milliseconds(), Trouble(health.answers)

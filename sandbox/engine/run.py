@@ -457,13 +457,13 @@ def _runner(
     """Make the runner of a session from the stored state of the run."""
     writer = Writer(reader.engine, reader.run.id)
     writer.open()
-    rewound = reader.run.asked_again_from is not None
-    accept = session.accept_changes or rewound
+    again = reader.run.asked_again
+    accept = session.accept_changes or again is not None
     return Runner.load(
         reader,
         writer,
         backends,
-        Journal(reader, accept_changes=accept, rewound=rewound),
+        Journal(reader, accept_changes=accept, asked_again=again),
         budget=session.budget,
         before=worked(reader),
         layers=session.layers,
