@@ -235,12 +235,22 @@ class Rating:
                 return self._lenient(reply, cut)
             complete = start[2] is not None or self._is_complete(start[1])
             value = self._value(start[1]) if complete else None
+            if start[2] and not self._is_agreed(text, start[2]):
+                value = None
             return Parsed(None if value is None else Judgement(value, None), Status.CUT)
         whole = self._whole.fullmatch(text)
         value = None if whole is None else self._value(whole[1])
         if whole is None or value is None:
             return self._lenient(reply, cut)
+        if not self._is_agreed(text, whole[2]):
+            return Parsed(None, Status.UNREADABLE)
         return Parsed(Judgement(value, whole[2].rstrip()), Status.OK)
+
+    def _is_agreed(self, text: str, reason: str) -> bool:
+        """Whether a careful reader takes the rating at the start of a text as its only one."""
+        if not lenient.may_differ(reason):
+            return True
+        return lenient.reader(self.low, self.high, self.integer).read(text) is not None
 
     def _lenient(self, reply: str, cut: bool) -> Parsed[Judgement]:
         found = lenient.reader(self.low, self.high, self.integer).read(reply, cut)

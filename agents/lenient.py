@@ -26,7 +26,7 @@ LABEL = (
     "|\u8a55\u5206|\u8bc4\u7ea7|\u5f97\u5206|\u5206\u6570|\u5206\u6578|\u6253\u5206"
     "|\ud3c9\uc810|\ud3c9\uac00|\uc810\uc218|\u0627\u0644\u062a\u0642\u064a\u064a\u0645"
     "|\u062a\u0642\u064a\u064a\u0645|\u0930\u0947\u091f\u093f\u0902\u0917"
-    "|\u03b2\u03b1\u03b8\u03bc\u03bf\u03bb\u03bf\u03b3\u03af\u03b1|\u05d3\u05d9\u05e8\u05d5\u05d2"
+    "|\u0e04\u0e30\u0e41\u0e19\u0e19|\u03b2\u03b1\u03b8\u03bc\u03bf\u03bb\u03bf\u03b3\u03af\u03b1|\u05d3\u05d9\u05e8\u05d5\u05d2"
 )
 """The word for a rating in the languages of models, as a regular expression."""
 
@@ -38,7 +38,7 @@ REASON = (
     "|\u043e\u0431\u043e\u0441\u043d\u043e\u0432\u0430\u043d\u0438\u0435"
     "|anledning|motivering|begrundelse|syy|perustelu|neden|gerek\u00e7e|alasan|l\u00fd do"
     "|\u7406\u7531|\u539f\u56e0|\u6839\u62e0|\uc774\uc720|\u0627\u0644\u0633\u0628\u0628"
-    "|\u0915\u093e\u0930\u0923"
+    "|\u0915\u093e\u0930\u0923|\u0e40\u0e2b\u0e15\u0e38\u0e1c\u0e25"
 )
 """The word for a reason, as a regular expression."""
 
@@ -87,13 +87,16 @@ class _Claim(NamedTuple):
 
 _NAMES = re.compile(rf"(?<![^\W_])(?<!_)(?:{LABEL})(?![^\W\d\u306f]|_)", _FLAGS)
 _SEPARATOR = re.compile(
-    r"(?:[ \t]*[(\[][ \t]*[)\]])?(?P<mark>[ \t]*[:=|]+[ \t]*\n?\s*|[ \t]*\n\s*|[ \t]+(?:is|was|of"
+    r"(?:[ \t]*[(\[][ \t]*[)\]])?(?P<mark>[ \t]*(?:[=-]+>|[:=|]+|\u2192)[ \t]*\n?\s*"
+    r"|[ \t]*\n\s*|[ \t]+(?:is|was|of"
     r"|value)[ \t]*[:=]?[ \t]*(?:an?[ \t]+)?"
     r"|[ \t]*[\u2013\u2014][ \t]*|[ \t]+-[ \t]+|[ \t]*\u306f[ \t]*|[ \t]+)(?P<open>[(\[]?)",
     re.IGNORECASE,
 )
 _GIVEN = re.compile(
-    r"[ \t]+(?:that )?i (?:would )?(?:give|choose|assign)(?: (?:it|this))?(?=[ \t]+is\b)",
+    r"[ \t]+for (?:this|the|that|your) (?:answer|draft|reply|response|text|comment|post)"
+    r"(?=[ \t]*(?:[:=]|is\b))"
+    r"|[ \t]+(?:that )?i (?:would )?(?:give|choose|assign)(?: (?:it|this))?(?=[ \t]+is\b)",
     re.IGNORECASE,
 )
 _NUMBER = re.compile(rf"(?P<number>[+-]?{_DIGITS})|(?P<word>{_WORD})\b|(?P<kanji>[{_KANJI}])", re.I)
@@ -154,7 +157,7 @@ _DENOMINATOR = re.compile(
 )
 _BECAUSE = r"because|since|as|for|with|due|given|overall|on|weil|denn|car|parce|porque"
 _AFTER = re.compile(
-    rf"[ \t]*(?:$|\n|[)\]}}|]|[,;:!][ \t]*"
+    rf"[ \t]*(?:[\u2b50\u2605\U0001f31f]?[ \t]*(?:$|\n)|[)\]}}|]|[,;:!][ \t]*"
     r"(?!(?:if|unless|or|no|not|maybe|perhaps|rather|though)\b)(?=[^\d\s]|\n|$)"
     rf"|\.(?!\d)|[-\u2013\u2014][ \t]+(?=[^\W\d])|\((?=[^\d)]*\)|[^\W\d]|[ \t]*(?:{_ANY})[ \t]*\))"
     rf"|(?:{_BECAUSE})\b|(?:{REASON})\b"
@@ -169,7 +172,7 @@ _TAIL = re.compile(
 )
 
 _REASON_LABEL = re.compile(
-    rf"(?:^|(?<=[\s.,;|)\]\u3002]))[ \t]*[\"']?(?:{REASON})[\"']?[ \t]*(?:[:=]|-[ \t]"
+    rf"(?:^|(?<=[\s.,;|)\]\u3002]))[ \t]*[\"']?(?:{REASON})[\"']?[ \t]*(?:[=-]*>|[:=\u2192]|-[ \t]"
     rf"|\u2013)[ \t]*",
     _FLAGS,
 )
@@ -181,63 +184,110 @@ _REFUSAL = re.compile(
     r"|\bno (?:rating|score)\b|\bn/a\b",
     re.IGNORECASE,
 )
-_CUE = re.compile(
-    r"(?:\b(?:actually|on (?:second thought|reflection)|correct(?:ion|ed)|i (?:meant|mean)|make"
-    r" (?:that|it)|chang(?:e|ed|ing)"
-    r"|revis\w+|reconsider\w*|instead|rather|wait\b(?=[^\w\s])|scratch that|edit|updated?|sorry"
-    r"|hmm|should (?:really )?be|final(?:ly)?"
-    r"|overall|total|in the end|nein|eigentlich|or maybe|perhaps|no)\b|\u3084\u306f\u308a"
-    r"|\u8a02\u6b63)"
-    rf"[^\w.]+(?:(?:\w+[^\w.]+){{0,5}}?)(?P<number>{_ANY})(?![\w%])",
-    _FLAGS,
-)
-_GIVES = re.compile(
-    r"(?:\b(?:give|rate|score|deserve|award|assign|say|worth|get|call)(?:s|d"
-    r"|ed)?\b(?:[ \t]+[^\W\d]+){0,4}?[ \t]+|\b(?:would|could|should|might|may|must"
-    r"|will)[ \t]+(?:\w+[ \t]+)?"
-    r"be(?:[ \t]+an?)?[ \t]+)"
-    rf"(?P<number>{_ANY})(?![\w%])",
+_RETRACTED = re.compile(
+    r"(?:^|[.;!?,\n][ \t]*|\bplease )(?:ignore|disregard|discard)\b[^.\n]*\b(?:rating|score|number"
+    r"|above)\b|\bscratch that\b|\bchang\w+ my (?:mind|rating|score)\b|\bi (?:mistyped|misread)\b"
+    r"|\bat random\b",
     re.IGNORECASE,
 )
+_POINTS = r"(?:points?|pts?\b|stars?|marks?|punkt\w*|puntos|pontos|punti)"
+_NOT_NOUNS = (
+    rf"(?:{_POINTS}|and|or|to|out|of|is|was|would|instead|because|but|if|for|as|then|now|at|than"
+    r"|here|overall|rather|from|actually|maybe|seems?|on|in|so|since|this|that|it|though|too|really"
+    r"|perhaps|bis|von|without|with|by|under|after|before|except|when|while|unless|only|otherwise"
+    r"|again|more|less|not|no|should|could|might|will|can|has|had|are|were|be|into|per|versus|vs"
+    r"|against|given|due|scale|i|he|she|they|you|we|my|just|also|feels?|fits|sur|de|weil|denn)\b"
+)
 _FRACTION = re.compile(
-    rf"(?<![\d/.])(?P<number>\d{{1,7}}(?:\.\d{{1,3}})?)[ \t]*(?:/|out"
-    rf" of)[ \t]*(?P<of>{_ANY})(?![\d/])(?![ \t]+[a-z])",
+    rf"(?<![\d/.])(?P<number>{_ANY})(?:[ \t]+{_POINTS})?[ \t]*"
+    rf"(?:/|out of|von|sur|su|van|\u0438\u0437)[ \t]*(?:a (?:possible|maximum of|total of) )?(?P<of>{_ANY})(?![\d/])"
+    rf"(?![ \t]+(?!{_NOT_NOUNS})[a-z])",
     re.I,
 )
 _SCALE = re.compile(
-    rf"\bscale[ \t]+(?:of|from)[ \t]+{_ANY}|(?P<high>{_ANY})[ -]?points?[ -]scale|\bout of ten\b"
-    rf"|(?<!\w)1[ \t]*(?:to|-"
-    rf"|\u2013)[ \t]*10+\b",
+    rf"\bscale[ \t]+(?:of|from)[ \t]+{_ANY}|(?P<high>{_ANY})[ -]?points?[ -]scale|\bout of ten\b",
     re.I,
 )
-_HALF_RANGE = re.compile(
-    rf"(?<![\w.])(?P<number>{_ANY}){_BETWEEN}{_TO}[ \t]*(?P<of>{_ANY})(?![\w%])(?![ \t]+[a-z])",
+_LOOSE = re.compile(
+    rf"(?<![\w.,/$\u20ac\u00a3\u00a5#:])(?<!\w[-'\u2019])(?P<minus>minus )?"
+    rf"(?P<number>[+-]?{_DIGITS}|\b(?:{_WORD})\b)",
     re.I,
-)
-
-_LOOSE = re.compile(rf"(?<![\w.,/])[+-]?{_DIGITS}")
-_LOOSE_WORD = re.compile(rf"\b({'|'.join(_WORDS[2:])})\b(?=[ \t]*(?:[.,;)!]|$))", _FLAGS)
-_NOT_NOUNS = (
-    r"(?:and|or|to|out|of|is|was|would|instead|because|but|if|for|as|then|now|at|than|here|overall"
-    r"|rather"
-    r"|points?|stars?|from|actually|maybe|seems?|on|in|so|since|this|that|it|though|too|really"
-    r"|perhaps|bis|von|without|with|by|under|after|before|except|when|while|unless|only|otherwise"
-    r"|again|more|less|not|no|should|could|might|will|can|has|had|are|were|be|into|per|versus|vs"
-    r"|against|given|due|i|he|she|they|you|we)\b"
 )
 _COUNT = re.compile(
-    rf"(?:(?:-|\u2013| to | or )\d+)?[ \t]+(?!{_NOT_NOUNS})[a-z\u00df-\u024f]{{2,}}"
-    rf"|[ \t]+of[ \t]+(?:the|them|us|those|these|his|her|their)\b|-[a-z]|[ \t]*%|[a-z]|:\d\d\b"
-    rf"|[\u4eba\u3064\u65e5\u5e74\u56de\u500b\u6b73\u624d\u6708\u6642\u540d\u4ef6\u6b65]",
+    rf"(?:(?:-|\u2013| to | or | and )(?:\d+|{_WORD}))?"
+    rf"(?:[ \t]+(?!{_NOT_NOUNS})[a-z\u00df-\u024f]{{2,}}"
+    r"|[ \t]+of[ \t]+(?:the|them|us|those|these|his|her|their|its|my|your|its)\b|-[a-z]|[ \t]*%"
+    r"|[a-z\u00b0]|:\d\d\b)"
+    rf"|[ \t]+(?:of|out of)[ \t]+{_ANY}[ \t]+(?:(?!{_NOT_NOUNS})[a-z]|points (?:are|is|were|was)\b)"
+    r"|[ \t]+points?[ \t]+(?:less|more|fewer|off|lower|higher|short)\b"
+    r"|[\u4eba\u3064\u65e5\u5e74\u56de\u500b\u6b73\u624d\u6708\u6642\u540d\u4ef6\u6b65]",
     re.I,
 )
 _NUMBERED = re.compile(
-    r"\b(?:steps?|points?|parts?|paragraphs?|lines?|questions?|no\.|page|option|item|sentence"
-    r"|since|aged?)[ \t]*$",
+    r"\b(?:steps?|points?|parts?|paragraphs?|lines?|questions?|no\.|pages?|options?|items?"
+    r"|sentences?|chapters?|sections?|version|since|until|aged?|number)[ \t]*"
+    r"(?:\d+(?:,| and| or| to|-|\u2013)[ \t]*)*$",
     re.I,
 )
+_NAMED = re.compile(r"[a-z,][ \t]+(?!Rating|Score|Final|Overall)[A-Z][a-z]{2,}[ \t]$")
+_MEASURED = re.compile(
+    r"\b(?:lose|loses|lost|miss|misses|minus|cover|covers|covered|make|makes|made|raise|raises"
+    r"|list|lists|has|have|had|includes?|contains?|addresses|first|last|other|the|these|those|all"
+    r"|main|key|good|in|of|with)[ \t]+$",
+    re.I,
+)
+"""What comes before points that are no score, as in `makes three points`."""
+_PRONOUN = re.compile(
+    r"\b(?:the|these|those|all|any|other|others|next|first|last|only|of|in|into|both|no|at|by|each"
+    r"|every|this|that|which|another|some)[ \t]+$",
+    re.I,
+)
+"""What comes before a number in words that stands for its noun, as in `the two`."""
+
+_ONE = re.compile(rf"[ \t]+(?!{_POINTS}|out of\b)[a-z]", re.I)
+"""What follows `one` where it is a pronoun."""
+
+_A = r"(?:an? |the )?(?:rating of |score of |full |perfect |solid |strong |clear |higher )*$"
+_UNDER = re.compile(
+    rf"\b(?:(?:less|lower|worse) than|(?:falls?|fell|fall|just|stops?) short of|below|under|not"
+    rf" (?:quite|yet|really)|(?:almost|nearly) ?|close to|short of|from reaching|to reach) {_A}",
+    re.I,
+)
+_OVER = re.compile(rf"\b(?:(?:more|higher|better) than|above|over|beyond) {_A}", re.I)
+_APART = re.compile(
+    rf"\b(?:not|rather than|instead of|isn['\u2019]t|no|for|from|to (?:be|get|earn|make it)"
+    rf"|(?:worthy|worth) of) (?:an? |the ){_A}|\b(?:rather than|instead of) {_A}",
+    re.I,
+)
+_RANGE = re.compile(
+    rf"(?P<between>\bbetween (?:an? )?)?(?<![\w.,/])(?P<low>{_ANY}){_BETWEEN}{_TO}[ \t]*(?:an? )?"
+    rf"(?P<high>{_ANY})(?![\w%/])",
+    re.I,
+)
+_RATED = re.compile(
+    rf"\b(?:i|i'd|my|me|an?|it['\u2019]?s?|should|really|{LABEL})\b|(?:^|[:=])[ \t]*$", re.I
+)
+_UNREAL = re.compile(
+    r"\b(?:if(?! (?:i|you|we|anything|asked|pressed|pushed)\b)|unless|had (?:it|the|there|they|this"
+    r"|he|she)|(?:could|might) (?:have|be|reach|become)"
+    r"|needs?|requires?|would (?:need|require|take))\b"
+    r"|\bwould (?:have been|be|reach|become)\b.*\b(?:with|without|were)\b",
+    re.I,
+)
+_TOO = re.compile(
+    r"[ \t]+(?:would be|is|seems|feels) (?:too|reserved|only for|out of reach)\b", re.I
+)
+_TOLD = re.compile(
+    r"\b(?:draft|text|author|writer|user|answer|reply|post|article|question|speaker|response|person"
+    r"|he|she|they|it)[ \t]+(?:\w+[ \t]+){0,2}?(?:says?|said|claims?|claimed|asks?|asked|tells?"
+    r"|told|calls?|called|demands?|demanded|wants?|wanted|gives?|gave|rates?|rated)\b",
+    re.I,
+)
+_TURN = re.compile(r"[\n!?\u3002]|[.;](?=\s|$)|\b(?:but|so|yet|however|though|and i)\b", re.I)
 _ITEM = re.compile(r"[.)][ \t]+[^\W\d]")
-_OTHER_LABEL = re.compile(r"(?:^|\n)[ \t]*([^\W\d][\w'-]*)[ \t]*[:=][ \t]*$")
+_OTHER_LABEL = re.compile(
+    rf"(?:^|\n)[ \t]*(?!(?:{REASON})\b)([^\W\d][\w'-]*)[ \t]*[:=][ \t]*$", re.I
+)
 _ENDS = re.compile(
     r"(?:max|min)(?:imum)?|scale|out[ _]of|high(?:est)?|low(?:est)?|of|total|best", re.I
 )
@@ -254,6 +304,31 @@ _CHATTER = re.compile(
     r"|if you (?:have|need|would))\b",
     re.I,
 )
+
+
+_DIGIT = "0"
+_SIMPLE = str.maketrans(
+    {
+        **{chr(code): " " for code in range(128) if not chr(code).isalnum()},
+        **{chr(code): chr(code).lower() for code in range(ord("A"), ord("Z") + 1)},
+        **{str(digit): f" {_DIGIT} " for digit in range(10)},
+    }
+)
+_HINTS = frozenset(
+    f"{_DIGIT} {' '.join(_WORDS)} rating ratings score scores rate judge evaluate assess assign"
+    " ignore disregard discard scratch change changed changing mistyped misread random".split()
+)
+_FOREIGN_DIGIT = re.compile(rf"[^\W\D\x00-\x7f]|[{_KANJI}][\u70b9\u5206]")
+
+
+def may_differ(reason: str) -> bool:
+    """Whether a reason has a number or a word that could speak against the rating before it.
+
+    Every reply in the form asked is put to this question, so it must cost next to nothing.
+    """
+    if not _HINTS.isdisjoint(reason.translate(_SIMPLE).split()):
+        return True
+    return not reason.isascii() and _FOREIGN_DIGIT.search(reason) is not None
 
 
 @lru_cache(maxsize=64)
@@ -382,6 +457,7 @@ class _Reply:
         for verb in _VERB.finditer(self.line):
             end = _SENTENCE.search(self.line, verb.end())
             sentence = self.line[verb.start() : end.start() if end else None]
+            sentence = re.split(r"\b(?:because|since|as)\b", sentence, maxsplit=1, flags=re.I)[0]
             certain = not _CONDITION.search(sentence)
             for claim in self._number(verb.start(), verb.end(), True, False):
                 yield claim if certain else claim._replace(value=None)
@@ -394,7 +470,8 @@ class _Reply:
         if claim is None or claim.value is None:
             return None
         after = self.line[claim.end :]
-        certain = re.match(
+        full = re.search(r"[^\d\s.,-]", self.line[: claim.end])  # of the scale
+        certain = full or re.match(
             r"[ \t]*(?:$|\n|\.[ \t]*(?:$|\n)|[,;:\u2013\u2014-][ \t]*[^\W\d]|because\b)", after
         )
         plain_number = _UNIT.search(self.line[: claim.end]) is None
@@ -419,7 +496,9 @@ class _Reply:
                 value = None
         if re.match(r"[ \t]*%", self.line[end:]) and (self.scale.low, self.scale.high) == (0, 100):
             end = self.line.index("%", end) + 1
-        yield _Claim(value if self._ends_well(end, below) else None, own, start, end)
+        yield _Claim(
+            value if self._ends_well(end, below and limit is None) else None, own, start, end
+        )
 
     def _ends_well(self, end: int, below: bool) -> bool:
         rest = self.line[end:]
@@ -449,22 +528,32 @@ class _Reply:
     def agrees(self, claim: _Claim) -> bool:
         """Whether nothing else in the reply speaks against a claim."""
         rest = self.line[: claim.start] + " " * (claim.end - claim.start) + self.line[claim.end :]
-        if _REFUSAL.search(rest) or self._other_scale(rest, claim):
+        if _RETRACTED.search(rest) or any(map(self._refuses, _REFUSAL.finditer(rest))):
             return False
-        if any(map(self._is_another(rest, claim), (*_CUE.finditer(rest), *_GIVES.finditer(rest)))):
+        if self._other_scale(rest, claim):
             return False
-        label = _REASON_LABEL.search(rest)
-        spoken = rest if label is None else self._without_reason(rest, label, claim)
-        weighed = rest if label is None or label.start() > claim.start else spoken
-        ranges = _HALF_RANGE.finditer(weighed)
-        return not any((*ranges, *self._others(spoken, claim)))
+        rest = _RANGE.sub(self._without_weighing(claim), rest)
+        return all(self._is_apart(rest, found, claim) for found in _LOOSE.finditer(rest))
 
-    def _is_another(self, rest: str, claim: _Claim) -> Callable[[re.Match[str]], bool]:
-        """Whether a phrase gives another rating than a claim."""
-        return lambda phrase: (
-            self.scale.number(phrase["number"]) != claim.value
-            and not self._is_count(rest, *phrase.span("number"))
-        )
+    def _without_weighing(self, claim: _Claim) -> Callable[[re.Match[str]], str]:
+        """Replaces a range around the claim, such as the rater weighed before."""
+
+        def replaced(found: re.Match[str]) -> str:
+            low, high = self.scale.number(found["low"]), self.scale.number(found["high"])
+            weighed = found["between"] or found.start() < claim.start
+            if not weighed or low is None or high is None or claim.value is None:
+                return found[0]
+            return " " * len(found[0]) if low <= claim.value <= high else found[0]
+
+        return replaced
+
+    def _refuses(self, refusal: re.Match[str]) -> bool:
+        """Whether a refusal is the rater's own, and not what the rated text does."""
+        before = _TURN.split(self.line[: refusal.start()])[-1]
+        before = _REASON_LABEL.sub("", before)
+        if re.search(r"\b(?:some|no)thing (?:that )?i $", before, re.I):
+            return False
+        return bool(not before.strip() or re.search(r"\b(?:i|we|ai|model)\b", before, re.I))
 
     def _other_scale(self, rest: str, claim: _Claim) -> bool:
         for other in _SCALE.finditer(rest):
@@ -474,40 +563,62 @@ class _Reply:
             limit, number = self.scale.number(found["of"]), self.scale.number(found["number"])
             if limit == self.scale.high and number == claim.value:
                 continue
+            if number is None or limit is None or number > limit:
+                continue
             if limit == self.scale.high or limit in (5, 10, 20, 100):
                 return True
         return False
 
-    @staticmethod
-    def _without_reason(rest: str, label: re.Match[str], claim: _Claim) -> str:
-        """All but the reason, whose numbers count something."""
-        if label.start() < claim.start:
-            return rest[: label.start()] + " " * (claim.start - label.start()) + rest[claim.start :]
-        return rest[: label.start()]
+    def _is_apart(self, rest: str, found: re.Match[str], claim: _Claim) -> bool:
+        """Whether a number beside the claim agrees with it, or is no rating given."""
+        number = self.scale.number(found["number"])
+        if found["minus"] and number is not None:
+            number = -number
+        start, end = found.span("number")
+        if number == claim.value or self._is_count(rest, start, end):
+            return True
+        if start >= claim.end and not _SENTENCE.search(rest, claim.end, start):
+            return False
+        turns = [turn.end() for turn in _TURN.finditer(rest, 0, start)]
+        before = rest[turns[-1] if turns else 0 : start]
+        turn = _TURN.search(rest, end)
+        after = rest[end : turn.start() if turn else None]
+        if self._is_compared(before, number, claim):
+            return True
+        beyond = number is not None and not self.scale.low <= number <= self.scale.high
+        if beyond and not _RATED.search(before):
+            return True
+        return bool(_UNREAL.search(before + after) or _TOO.match(after) or _TOLD.search(before))
 
-    def _others(self, rest: str, claim: _Claim) -> Iterator[bool]:
-        """Whether each number outside the reason could be another rating."""
-        for found in _LOOSE.finditer(rest):
-            if self.scale.number(found[0]) != claim.value:
-                yield not self._is_count(rest, *found.span())
-        line_end = rest.find("\n", claim.end)
-        line = rest[claim.end : None if line_end < 0 else line_end]
-        for found in _LOOSE_WORD.finditer(line):
-            yield _VALUES[found[1].lower()] != claim.value
+    def _is_compared(self, before: str, number: float | None, claim: _Claim) -> bool:
+        """Whether a number is one that the claim is set against, on the right side of it."""
+        if number is None or claim.value is None:
+            return False
+        if _UNDER.search(before):
+            return claim.value < number
+        if _OVER.search(before):
+            return claim.value > number
+        return bool(_APART.search(before))
 
     def _is_count(self, text: str, start: int, end: int) -> bool:
         """Whether a number counts something, or marks an item, and so is no rating."""
-        number, after = self.scale.number(text[start:end]), text[end:]
-        before = text[max(0, start - 40) : start]
+        said, after = text[start:end], text[end:]
+        number, before = self.scale.number(said), text[max(0, start - 40) : start]
         if other := _OTHER_LABEL.search(before):
             if _ENDS.fullmatch(other[1].replace("_", " ")):
                 return number in (self.scale.low, self.scale.high)
             return not _RESULT.fullmatch(other[1])
         if _COUNT.match(after) or (number is not None and number >= 1000):
             return True
+        if said.isalpha() and _PRONOUN.search(before):
+            return True
+        if said.lower() == "one" and _ONE.match(after) and not re.search(r"\ba $", before, re.I):
+            return True
+        if re.match(rf"[ \t]+{_POINTS}", after, re.I) and _MEASURED.search(before):
+            return True
         if re.search(r"(?:^|\n)[ \t]*$", before):
             return bool(_ITEM.match(after))
-        return bool(_NUMBERED.search(before))
+        return bool(_NUMBERED.search(before) or _NAMED.search(before))
 
     def reason(self, claim: _Claim) -> str | None:
         """The reason: what follows its label, or else what follows the rating."""

@@ -71,8 +71,7 @@ def plain(text: str, label: str, signed: bool = False) -> str | None:
     if _STRUCK.search(said):
         return None
     said = _BREAKS.sub("\n", said).translate(_UNSEEN)
-    for step in (_without_fences, _json_lines, _table_lines):
-        said = step(said)
+    said = _table_lines(_json_lines(_without_fences(said)), label)
     said = _tag_lines(said, label)
     said = re.sub(r"\n\s*\n", "\n\n", said)
     said = _without_marks(said, label, signed).strip()
@@ -129,10 +128,11 @@ _RULE = re.compile(r"(?=[^-]*-)[ \t|:-]+")
 _NUMERIC = re.compile(r"[\W_]*\d[\d.,/ ]*[\W_]*")
 
 
-def _table_lines(text: str) -> str:
+def _table_lines(text: str, label: str) -> str:
     """Replace a table by lines `title: cell`, titles in its first row or its first column."""
     if "|" not in text:
         return text
+    known = re.compile(rf"\W*(?:{label})\W*", re.IGNORECASE)
     given = text.split("\n")
     ruled = {n for n, line in enumerate(given) if "|" in line and _RULE.fullmatch(line)}
     lines: list[str] = []
@@ -142,13 +142,13 @@ def _table_lines(text: str) -> str:
         if inside:
             rows.append(line)
             continue
-        lines += _rows(rows)
+        lines += _rows(rows, known)
         rows = []
         lines.append(line)
     return "\n".join(lines)
 
 
-def _rows(rows: list[str]) -> list[str]:
+def _rows(rows: list[str], known: re.Pattern[str]) -> list[str]:
     cells = [
         [cell.strip() for cell in row.strip().strip("|").split("|")]
         for row in rows
@@ -157,7 +157,8 @@ def _rows(rows: list[str]) -> list[str]:
     ruled = len(cells) < len(rows)
     if not cells:
         return []
-    if ruled and not any(map(_NUMERIC.fullmatch, cells[0])):
+    upright = len(cells[0]) == 2 and any(known.fullmatch(row[0]) for row in cells[1:])
+    if ruled and not upright and not any(map(_NUMERIC.fullmatch, cells[0])):
         titles = cells[0]
         return [
             f"{title}: {cell}"
@@ -193,21 +194,40 @@ _SIGNED_BULLET = re.compile(r"^[ \t]*(?:[-*+\u2022\u25cf\u30fb][ \t]+)+(?!\d)", 
 _ITEM = re.compile(r"^[ \t]*\d{1,2}[.)][ \t]+(?=[^\W\d])", re.MULTILINE)
 _CODE_LINE = re.compile(r"^([ \t]*)`([^`\n]+)`([ \t]*)$", re.MULTILINE)
 _WRAPPED = re.compile(r"([\"'`$\u201c]|\\boxed\{)([+-]?[\d.,/ ]+)([\"'`$\u201d}])")
+_COMMAND = re.compile(r"\\(?:boxed|text|textbf|mathbf|mathrm)\{([^{}\n]*)\}")
+_PICTURES = re.compile(
+    r"^[ \t]*(?![\u2716-\u2718\u274c])[\u2190-\u2bff\U0001f300-\U0001faff][ \t]+(?=\**[^\W\d])",
+    re.MULTILINE,
+)
+"""A symbol at the start of a line; one that crosses out stays."""
 _KEY = re.compile(r"([\"'\u201c])([^\W\d]\w*)([\"'\u201d])[ \t]*:")
 
 
 def _without_marks(text: str, label: str, signed: bool) -> str:
     """Remove emphasis, headings, marks of lists, code marks and quotation marks around a value."""
-    text = _RULER.sub("", text)
+    text = _PICTURES.sub("", _COMMAND.sub(r"\1", _RULER.sub("", text)))
     text = _BULLET.sub("", text) if not signed else _SIGNED_BULLET.sub("", text)
     text = _EMPHASIS.sub("", text)
     text = _HEADING.sub(_heading(label), text)
     text = _CODE_LINE.sub(r"\1\2\3", text)
     text = _WRAPPED.sub(r"\2", text)
+    text = _unwrapped(text, label)
     text = _KEY.sub(r"\2:", text)
     text = re.sub(r"^[ \t]*\{[ \t]*(?=[^\W\d])", "", text, flags=re.MULTILINE)
     text = re.sub(rf"^[ \t]*[\u3010\[\(]({label})[\u3011\]\)]", r"\1: ", text, flags=re.M | re.I)
     return _ITEM.sub("", text)
+
+
+def _unwrapped(text: str, label: str) -> str:
+    """Remove the brackets or quotation marks around each line, where every line has them."""
+    wrapped = re.compile(
+        rf"[ \t]*(?:\[(?P<a>(?:{label})\b[^\n\[\]]*)\]|\((?P<b>(?:{label})\b[^\n()]*)\)"
+        rf"|[\"\u201c](?P<c>(?:{label})\b[^\n\"\u201c\u201d]*)[\"\u201d])[ \t]*,?",
+        re.IGNORECASE,
+    )
+    given = [line for line in text.split("\n") if line.strip()]
+    inner = [found[found.lastgroup or 0] for line in given if (found := wrapped.fullmatch(line))]
+    return "\n".join(inner) if len(inner) == len(given) else text
 
 
 def _heading(label: str) -> Callable[[re.Match[str]], str]:
