@@ -187,7 +187,7 @@ _REFUSAL = re.compile(
 _RETRACTED = re.compile(
     r"(?:^|[.;!?,\n][ \t]*|\bplease )(?:ignore|disregard|discard)\b[^.\n]*\b(?:rating|score|number"
     r"|above)\b|\bscratch that\b|\bchang\w+ my (?:mind|rating|score)\b|\bi (?:mistyped|misread)\b"
-    r"|\bat random\b",
+    r"|\bi (?:put|picked|chose|took|wrote)\b[^.\n]*\bat random\b",
     re.IGNORECASE,
 )
 _POINTS = r"(?:points?|pts?\b|stars?|marks?|punkt\w*|puntos|pontos|punti)"
@@ -200,10 +200,13 @@ _NOT_NOUNS = (
 )
 _FRACTION = re.compile(
     rf"(?<![\d/.])(?P<number>{_ANY})(?:[ \t]+{_POINTS})?[ \t]*"
-    rf"(?:/|out of|von|sur|su|van|\u0438\u0437)[ \t]*(?:a (?:possible|maximum of|total of) )?(?P<of>{_ANY})(?![\d/])"
+    rf"(?:/|out of|von|sur|su|van|\u0438\u0437)"
+    rf"[ \t]*(?:a (?:possible|maximum of|total of) )?(?P<of>{_ANY})(?![\d/])"
     rf"(?![ \t]+(?!{_NOT_NOUNS})[a-z])",
     re.I,
 )
+_USUAL_ENDS = (5, 10, 20, 100)
+"""The upper ends of the scales that models know best."""
 _SCALE = re.compile(
     rf"\bscale[ \t]+(?:of|from)[ \t]+{_ANY}|(?P<high>{_ANY})[ -]?points?[ -]scale|\bout of ten\b",
     re.I,
@@ -215,10 +218,11 @@ _LOOSE = re.compile(
 )
 _COUNT = re.compile(
     rf"(?:(?:-|\u2013| to | or | and )(?:\d+|{_WORD}))?"
-    rf"(?:[ \t]+(?!{_NOT_NOUNS})[a-z\u00df-\u024f]{{2,}}"
+    rf"(?:[ \t]+(?:(?:more|further|in the) )?(?!{_NOT_NOUNS})[a-z\u00df-\u024f]{{2,}}"
     r"|[ \t]+of[ \t]+(?:the|them|us|those|these|his|her|their|its|my|your|its)\b|-[a-z]|[ \t]*%"
     r"|[a-z\u00b0]|:\d\d\b)"
-    rf"|[ \t]+(?:of|out of)[ \t]+{_ANY}[ \t]+(?:(?!{_NOT_NOUNS})[a-z]|points (?:are|is|were|was)\b)"
+    rf"|(?:[ \t]+(?:of|out of|in)[ \t]+|/){_ANY}[ \t]+"
+    rf"(?:(?!{_NOT_NOUNS})[a-z]|points (?:are|is|were|was)\b)"
     r"|[ \t]+points?[ \t]+(?:less|more|fewer|off|lower|higher|short)\b"
     r"|[\u4eba\u3064\u65e5\u5e74\u56de\u500b\u6b73\u624d\u6708\u6642\u540d\u4ef6\u6b65]",
     re.I,
@@ -254,8 +258,10 @@ _UNDER = re.compile(
     re.I,
 )
 _OVER = re.compile(rf"\b(?:(?:more|higher|better) than|above|over|beyond) {_A}", re.I)
+_NOT = re.compile(r"(?:n['\u2019]t|\b(?:no|not|never|hardly|cannot))\b", re.I)
 _APART = re.compile(
-    rf"\b(?:not|rather than|instead of|isn['\u2019]t|no|for|from|to (?:be|get|earn|make it)"
+    rf"(?:n['\u2019]t|\bnot|\bnever) (?:\w+ ){{1,4}}?(?:an? )(?:\w+ )?$"
+    rf"|\b(?:not|rather than|instead of|isn['\u2019]t|no|for|from|to (?:be|get|earn|make it)"
     rf"|(?:worthy|worth) of) (?:an? |the ){_A}|\b(?:rather than|instead of) {_A}",
     re.I,
 )
@@ -528,10 +534,16 @@ class _Reply:
     def agrees(self, claim: _Claim) -> bool:
         """Whether nothing else in the reply speaks against a claim."""
         rest = self.line[: claim.start] + " " * (claim.end - claim.start) + self.line[claim.end :]
+        high = self.scale.high
         if _RETRACTED.search(rest) or any(map(self._refuses, _REFUSAL.finditer(rest))):
             return False
-        if self._other_scale(rest, claim):
+        if any(self.scale.number(other["high"] or "0") != high for other in _SCALE.finditer(rest)):
             return False
+        for share in _FRACTION.finditer(rest):
+            limit, number = self.scale.number(share["of"]), self.scale.number(share["number"])
+            if not self._is_share(share) and (limit, number) != (high, claim.value):
+                return False
+        rest = _FRACTION.sub(lambda share: " " * len(share[0]), rest)
         rest = _RANGE.sub(self._without_weighing(claim), rest)
         return all(self._is_apart(rest, found, claim) for found in _LOOSE.finditer(rest))
 
@@ -555,19 +567,12 @@ class _Reply:
             return False
         return bool(not before.strip() or re.search(r"\b(?:i|we|ai|model)\b", before, re.I))
 
-    def _other_scale(self, rest: str, claim: _Claim) -> bool:
-        for other in _SCALE.finditer(rest):
-            if other["high"] is None or self.scale.number(other["high"]) != self.scale.high:
-                return True
-        for found in _FRACTION.finditer(rest):
-            limit, number = self.scale.number(found["of"]), self.scale.number(found["number"])
-            if limit == self.scale.high and number == claim.value:
-                continue
-            if number is None or limit is None or number > limit:
-                continue
-            if limit == self.scale.high or limit in (5, 10, 20, 100):
-                return True
-        return False
+    def _is_share(self, found: re.Match[str]) -> bool:
+        """Whether a fraction is none of a scale, as in `two thirds`, `24/7`, `3 out of 4`."""
+        number, limit = self.scale.number(found["number"]), self.scale.number(found["of"])
+        if number is None or limit is None or number > limit:
+            return True
+        return limit not in (self.scale.high, *_USUAL_ENDS)
 
     def _is_apart(self, rest: str, found: re.Match[str], claim: _Claim) -> bool:
         """Whether a number beside the claim agrees with it, or is no rating given."""
@@ -594,10 +599,10 @@ class _Reply:
         """Whether a number is one that the claim is set against, on the right side of it."""
         if number is None or claim.value is None:
             return False
-        if _UNDER.search(before):
-            return claim.value < number
-        if _OVER.search(before):
-            return claim.value > number
+        for pattern, above in ((_UNDER, False), (_OVER, True)):
+            if found := pattern.search(before):
+                negated = _NOT.search(before, 0, found.start()) is not None
+                return (claim.value > number) == (above != negated)
         return bool(_APART.search(before))
 
     def _is_count(self, text: str, start: int, end: int) -> bool:
@@ -618,6 +623,8 @@ class _Reply:
             return True
         if re.search(r"(?:^|\n)[ \t]*$", before):
             return bool(_ITEM.match(after))
+        if re.search(r"[.:;,][ \t]*\(?$", before) and re.match(r"\)[ \t]+[^\W\d]", after):
+            return True
         return bool(_NUMBERED.search(before) or _NAMED.search(before))
 
     def reason(self, claim: _Claim) -> str | None:
