@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -11,6 +12,7 @@ from typing import Any
 import pytest
 
 from agents.forms import Judgement, Parsed, Rating, Status
+from agents.lenient import may_differ, reader
 from agents.shapes import Choice, Chosen, Line, Numbers, Titled
 
 REPLIES = Path(__file__).parent / "data" / "replies"
@@ -48,7 +50,7 @@ def wrong(corpus: list[dict[str, Any]]) -> Iterator[str]:
             yield f"{row['reply']!r}: read {found}, expected {row['value']}"
 
 
-@pytest.mark.parametrize(("name", "least"), [("ratings", 300), ("others", 60), ("unseen", 60)])
+@pytest.mark.parametrize(("name", "least"), [("ratings", 300), ("others", 60), ("more", 600)])
 def test_what_is_certain_is_read_and_nothing_is_invented(name: str, least: int) -> None:
     corpus = rows(name)
     certain = [row for row in corpus if row["value"] is not None]
@@ -96,18 +98,54 @@ def test_a_truncated_reply_is_read_only_where_the_rating_is_complete(
     assert Rating().parse(reply, True) == Parsed(value, status)
 
 
+@pytest.mark.parametrize("name", ["ratings", "more"])
+def test_the_quick_look_at_a_reason_misses_nothing(name: str) -> None:
+    for row in rows(name):
+        strict = re.fullmatch(r"Rating: -?[\d.]+\nReason: (.+)", row["reply"].strip())
+        if strict and not may_differ(strict[1]) and row["value"] is not None:
+            assert reader(*row["scale"]).read(row["reply"]) is not None, row["reply"]
+
+
 @pytest.mark.parametrize(
-    "part", ["| - ", "5", "my ", "Rating: ", "no ", "1 ", "(", '"', "<a>", "{"]
+    ("reply", "value"),
+    [
+        ("Rating: 5\nReason: I would rather rate it 3, beca", None),
+        ("Rating: 5\nReason: It would be a 6 if it nam", Judgement(5, None)),
+        ("Rating: 5\nReason: It names 3 ri", Judgement(5, None)),
+    ],
+)
+def test_a_truncated_reason_is_held_to_its_rating(reply: str, value: Judgement | None) -> None:
+    assert Rating().parse(reply, True) == Parsed(value, Status.CUT)
+
+
+@pytest.mark.parametrize(
+    "part",
+    [
+        "| - ",
+        "5",
+        "my ",
+        "Rating: ",
+        "no ",
+        "1 ",
+        "(",
+        '"',
+        "<a>",
+        "{",
+        "would be 3 ",
+        "not a 3 ",
+        "3/4 ",
+    ],
 )
 def test_no_reply_takes_long(part: str) -> None:
     text = (part * 4_000)[:3_900]
-    start = time.perf_counter()
+    start = time.process_time()  # other programs do not count
     for shape in (Rating(), *SHAPES.values()):
         for reply in (
             text,
             f"Rating: 5\n{text}",
             f"{text}\nRating: 5",
             f"Rating: 5\nactually{text}.",
+            f"Rating: 5\nReason: {text}",
         ):
             shape.parse(reply, False)
-    assert time.perf_counter() - start < 10
+    assert time.process_time() - start < 30
