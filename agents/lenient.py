@@ -290,6 +290,8 @@ _TOLD = re.compile(
     re.I,
 )
 _TURN = re.compile(r"[\n!?\u3002]|[.;](?=\s|$)|\b(?:but|so|yet|however|though|and i)\b", re.I)
+_CLAUSE = 200
+"""Characters to each side of a number in which its clause may begin and end."""
 _ITEM = re.compile(r"[.)][ \t]+[^\W\d]")
 _OTHER_LABEL = re.compile(
     rf"(?:^|\n)[ \t]*(?!(?:{REASON})\b)([^\W\d][\w'-]*)[ \t]*[:=][ \t]*$", re.I
@@ -584,10 +586,8 @@ class _Reply:
             return True
         if start >= claim.end and not _SENTENCE.search(rest, claim.end, start):
             return False
-        turns = [turn.end() for turn in _TURN.finditer(rest, 0, start)]
-        before = rest[turns[-1] if turns else 0 : start]
-        turn = _TURN.search(rest, end)
-        after = rest[end : turn.start() if turn else None]
+        before = _TURN.split(rest[max(0, start - _CLAUSE) : start])[-1]
+        after = _TURN.split(rest[end : end + _CLAUSE], maxsplit=1)[0]
         if self._is_compared(before, number, claim):
             return True
         beyond = number is not None and not self.scale.low <= number <= self.scale.high
