@@ -16,7 +16,7 @@ from typing import NamedTuple
 from agents.markup import plain, same_width
 
 LABEL = (
-    "rating|score|rate|grade|bewertung|wertung|einstufung|punktzahl|note|\u00e9valuation|evaluation"
+    "rating|ratng|raing|ratin|raiting|ratting|ratign|score|rate|grade|bewertung|wertung|einstufung|punktzahl|note|\u00e9valuation|evaluation"
     "|calificaci\u00f3n|puntuaci\u00f3n|valoraci\u00f3n|evaluaci\u00f3n|nota|avalia\u00e7\u00e3o"
     "|classifica\u00e7\u00e3o|pontua\u00e7\u00e3o|valutazione|voto|punteggio|beoordeling|cijfer"
     "|ocena|\u043e\u0446\u0435\u043d\u043a\u0430|\u0440\u0435\u0439\u0442\u0438\u043d\u0433"
@@ -31,7 +31,7 @@ LABEL = (
 """The word for a rating in the languages of models, as a regular expression."""
 
 REASON = (
-    "reason(?:ing|s)?|rationale|explanation|justification|comments?|feedback|why|analysis"
+    "reason(?:ing|s)?|reson|reasn|resaon|raeson|rationale|explanation|justification|comments?|feedback|why|analysis"
     "|begr\u00fcndung|grund|raison|raz\u00f3n|motivo|justificaci\u00f3n|explicaci\u00f3n"
     "|raz\u00e3o|justificativa|motivazione|reden|uzasadnienie|pow\u00f3d|d\u016fvod"
     "|\u043f\u0440\u0438\u0447\u0438\u043d\u0430"
@@ -44,7 +44,17 @@ REASON = (
 
 _WORDS = ["zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten"]
 _KANJI = "\u3007\u4e00\u4e8c\u4e09\u56db\u4e94\u516d\u4e03\u516b\u4e5d\u5341"
+_FOREIGN = (
+    "eins zwei drei vier f\u00fcnf sechs sieben acht neun zehn",
+    "- deux trois quatre cinq six sept huit neuf dix",
+    "uno dos tres cuatro cinco seis siete ocho nueve diez",
+    "- due tre quattro cinque sei sette otto nove dieci",
+    "um dois tr\u00eas quatro cinco seis sete oito nove dez",
+    "\u00e9\u00e9n twee drie vier vijf zes zeven acht negen tien",
+)
+"""One to ten in other languages, but for words that are articles too."""
 _VALUES = {
+    **{word: n for words in _FOREIGN for n, word in enumerate(words.split(), 1) if word != "-"},
     **{word: n for n, word in enumerate(_WORDS)},
     **{char: n for n, char in enumerate(_KANJI)},
 }
@@ -99,7 +109,11 @@ _GIVEN = re.compile(
     r"|[ \t]+(?:that )?i (?:would )?(?:give|choose|assign)(?: (?:it|this))?(?=[ \t]+is\b)",
     re.IGNORECASE,
 )
-_NUMBER = re.compile(rf"(?P<number>[+-]?{_DIGITS})|(?P<word>{_WORD})\b|(?P<kanji>[{_KANJI}])", re.I)
+_NUMBER = re.compile(
+    rf"(?P<number>(?:minus )?[+-]?{_DIGITS})|(?P<word>(?:minus )?(?:{'|'.join(_VALUES)}))\b"
+    rf"|(?P<kanji>[{_KANJI}])",
+    re.I,
+)
 _PREFIX = re.compile(
     rf"(?:(?:so|thus|therefore|hence|ok|okay|well|now|then|and|here|is|here's|this|in short|my|your"
     rf"|the|our|overall|final|assistant|answer|{LABEL}|meine|ma|mon|mi|la|il|\u79c1\u306e)\b"
@@ -141,6 +155,7 @@ _CONDITION = re.compile(
     re.I,
 )
 
+_STARS = re.compile(r"[ \t]*(?:stars?|points?)\b", re.I)
 _UNIT = re.compile(
     r"[ \t]*(?:points?|pts?\.?|punkte?n?|puntos|pontos|punti)\b"
     r"|[ \t]*[\u70b9\u5206\uc810](?![\u6e80\u949f\u9418])",
@@ -156,8 +171,13 @@ _DENOMINATOR = re.compile(
     re.I,
 )
 _BECAUSE = r"because|since|as|for|with|due|given|overall|on|weil|denn|car|parce|porque"
+_SMILES = (
+    "\u2b50\u2605\u2705\u2714\u2639\u2764\U0001f31f\U0001f44d\U0001f44e\U0001f44f\U0001f389"
+    "\U0001f600-\U0001f64f"
+)
+"""Pictures that may follow a rating."""
 _AFTER = re.compile(
-    rf"[ \t]*(?:[\u2b50\u2605\U0001f31f]?[ \t]*(?:$|\n)|[)\]}}|]|[,;:!][ \t]*"
+    rf"[ \t]*(?:[{_SMILES}]?[ \t]*(?:$|\n)|[)\]}}|]|[,;:!][ \t]*"
     r"(?!(?:if|unless|or|no|not|maybe|perhaps|rather|though)\b)(?=[^\d\s]|\n|$)"
     rf"|\.(?!\d)|[-\u2013\u2014][ \t]+(?=[^\W\d])|\((?=[^\d)]*\)|[^\W\d]|[ \t]*(?:{_ANY})[ \t]*\))"
     rf"|(?:{_BECAUSE})\b|(?:{REASON})\b"
@@ -185,8 +205,11 @@ _REFUSAL = re.compile(
     re.IGNORECASE,
 )
 _RETRACTED = re.compile(
-    r"(?:^|[.;!?,\n][ \t]*|\bplease )(?:ignore|disregard|discard)\b[^.\n]*\b(?:rating|score|number"
-    r"|above)\b|\bscratch that\b|\bchang\w+ my (?:mind|rating|score)\b|\bi (?:mistyped|misread)\b"
+    r"(?:^|[.;!?\n][ \t]*|\bplease )(?:ignore|disregard|discard|forget)\b"
+    r"[^.\n]*\b(?:rating|score|number|above|it|that)\b"
+    r"|\b(?:rating|score|number)(?: \w+){0,3} (?:is|was) (?:\w+ ){0,2}"
+    r"(?:mistake|typo|error|wrong|invalid|void)\b|\bscratch that\b"
+    r"|\bchang\w+ my (?:mind|rating|score)\b|\bi (?:mistyped|misread|retract|withdraw)\b"
     r"|\bi (?:put|picked|chose|took|wrote)\b[^.\n]*\bat random\b",
     re.IGNORECASE,
 )
@@ -212,8 +235,8 @@ _SCALE = re.compile(
     re.I,
 )
 _LOOSE = re.compile(
-    rf"(?<![\w.,/$\u20ac\u00a3\u00a5#:])(?<!\w[-'\u2019])(?P<minus>minus )?"
-    rf"(?P<number>[+-]?{_DIGITS}|\b(?:{_WORD})\b)",
+    rf"(?<![\w.,/$\u20ac\u00a3\u00a5#:])(?<!\w[-'\u2019])"
+    rf"(?P<number>(?:minus )?(?:[+-]?{_DIGITS}|\b(?:{_WORD})\b))",
     re.I,
 )
 _COUNT = re.compile(
@@ -324,7 +347,8 @@ _SIMPLE = str.maketrans(
 )
 _HINTS = frozenset(
     f"{_DIGIT} {' '.join(_WORDS)} rating ratings score scores rate judge evaluate assess assign"
-    " ignore disregard discard scratch change changed changing mistyped misread random".split()
+    " number ignore disregard discard forget retract withdraw scratch change changed changing"
+    " mistyped misread random".split()
 )
 _FOREIGN_DIGIT = re.compile(rf"[^\W\D\x00-\x7f]|[{_KANJI}][\u70b9\u5206]")
 
@@ -388,9 +412,14 @@ class Reader:
             re.IGNORECASE,
         )
 
-    def value(self, number: str) -> float | None:
-        """The value of a number on this scale; None if it is not one of the scale."""
-        found = self.number(number)
+    def value(self, number: str, comma: bool = False) -> float | None:
+        """The value of a number on this scale; None if it is not one of the scale.
+
+        Args:
+            number: the number, in digits or words.
+            comma: a comma is a decimal point for certain, and separates no list.
+        """
+        found = self.number(number, comma)
         if found is None or not self.low <= found <= self.high:
             return None
         if self.integer and found != int(found):
@@ -399,18 +428,27 @@ class Reader:
             return None
         return int(found) if found == int(found) else found
 
-    def number(self, text: str) -> float | None:
+    def number(self, text: str, comma: bool = False) -> float | None:
         """A number in digits, in words or with a decimal comma; None where it is ambiguous."""
+        positive = text.lower().removeprefix("minus ")
+        if positive != text.lower():
+            found = self.number(positive)
+            return None if found is None else -found
         if text.lower() in _VALUES:
             return _VALUES[text.lower()]
         if text.startswith("+") and self.low >= 0:
             return None
-        whole, comma, part = text.partition(",")
-        if comma:
-            listed = not self.integer and whole.strip("+-0") and self.low <= int(part) <= self.high
+        whole, found_comma, part = text.partition(",")
+        if found_comma:
+            listed = (
+                not comma
+                and not self.integer
+                and whole.strip("+-0")
+                and self.low <= int(part) <= self.high
+            )
             if len(part) > 2 or listed:
                 return None
-        return float(f"{whole}.{part}" if comma else text)
+        return float(f"{whole}.{part}" if found_comma else text)
 
 
 class _Reply:
@@ -490,7 +528,8 @@ class _Reply:
         found = _NUMBER.match(self.line, place)
         if found is None:
             return
-        value, end = self.scale.value(found[0]), found.end()
+        english = re.match(r"(?:rat|score|grade|evaluation|i\b|[\d+.-])", self.line[start:], re.I)
+        value, end = self.scale.value(found[0], not english), found.end()
         if found["word"] and not re.match(
             rf"[ \t]*(?:$|\n|[.,;)|]|\(|{_OF})", self.line[end:], re.I
         ):
@@ -500,6 +539,7 @@ class _Reply:
         limit = _DENOMINATOR.match(self.line, end)
         if limit is not None:
             end = limit.end()
+            end += self._length(_STARS, end)
             if self.scale.number(limit["of"] or limit["of2"]) != self.scale.high:
                 value = None
         if re.match(r"[ \t]*%", self.line[end:]) and (self.scale.low, self.scale.high) == (0, 100):
@@ -579,8 +619,6 @@ class _Reply:
     def _is_apart(self, rest: str, found: re.Match[str], claim: _Claim) -> bool:
         """Whether a number beside the claim agrees with it, or is no rating given."""
         number = self.scale.number(found["number"])
-        if found["minus"] and number is not None:
-            number = -number
         start, end = found.span("number")
         if number == claim.value or self._is_count(rest, start, end):
             return True

@@ -41,7 +41,9 @@ def without_thoughts(text: str) -> str | None:
 
 
 _BREAKS = re.compile(r"\r\n?|[\x0b\x0c\x85\u2028\u2029]")
-_CONTROL_TOKEN = re.compile(r"<\|[^|<>]{1,40}\|>|</?s>\s*$|<(?:end|start)_of_turn>\s*$")
+_CONTROL_TOKEN = re.compile(
+    r"\A\s*\[/INST\]|<\|[^|<>]{1,40}\|>|</?s>\s*$|<(?:end|start)_of_turn>\s*$"
+)
 _STRUCK = re.compile(r"(?<!~)~~(?!~)\S|<(?:s|del|strike)>\S", re.IGNORECASE)
 _UNSEEN = dict.fromkeys(
     map(ord, "\u00ad\u200b\u200e\u200f\u2060\ufe0e\ufe0f\ufeff\u20e3\u202a\u202b\u202c\u202d\u202e")
@@ -205,7 +207,10 @@ _KEY = re.compile(r"([\"'\u201c])([^\W\d]\w*)([\"'\u201d])[ \t]*:")
 
 def _without_marks(text: str, label: str, signed: bool) -> str:
     """Remove emphasis, headings, marks of lists, code marks and quotation marks around a value."""
-    text = _PICTURES.sub("", _COMMAND.sub(r"\1", _RULER.sub("", text)))
+    text = _PICTURES.sub("", _RULER.sub("", text))
+    for _ in range(3):  # commands in commands
+        text = _COMMAND.sub(r"\1", text)
+    text = re.sub(r"^[ \t]*\$\$?([^$\n]+)\$\$?[ \t]*$", r"\1", text, flags=re.MULTILINE)
     text = _BULLET.sub("", text) if not signed else _SIGNED_BULLET.sub("", text)
     text = _EMPHASIS.sub("", text)
     text = _HEADING.sub(_heading(label), text)
