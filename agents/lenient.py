@@ -284,7 +284,7 @@ _OVER = re.compile(rf"\b(?:(?:more|higher|better) than|above|over|beyond) {_A}",
 _NOT = re.compile(r"(?:n['\u2019]t|\b(?:no|not|never|hardly|cannot))\b", re.I)
 _APART = re.compile(
     rf"(?:n['\u2019]t|\bnot|\bnever) (?:\w+ ){{1,4}}?(?:an? )(?:\w+ )?$"
-    rf"|\b(?:not|rather than|instead of|isn['\u2019]t|no|for|from|to (?:be|get|earn|make it)"
+    rf"|\b(?:not|neither|nor|rather than|instead of|isn['\u2019]t|no|for|from|to (?:be|get|earn|make it)"
     rf"|(?:worthy|worth) of) (?:an? |the ){_A}|\b(?:rather than|instead of) {_A}",
     re.I,
 )
@@ -658,7 +658,7 @@ class _Reply:
         if said.lower() == "one" and _ONE.match(after) and not re.search(r"\ba $", before, re.I):
             return True
         if re.match(rf"[ \t]+{_POINTS}", after, re.I) and _MEASURED.search(before):
-            return True
+            return number != self.scale.high
         if re.search(r"(?:^|\n)[ \t]*$", before):
             return bool(_ITEM.match(after))
         if re.search(r"[.:;,][ \t]*\(?$", before) and re.match(r"\)[ \t]+[^\W\d]", after):
