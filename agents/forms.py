@@ -17,7 +17,7 @@ from typing import Any, Generic, NamedTuple, Protocol, TypeVar, runtime_checkabl
 
 from jinja2 import TemplateError
 
-from agents import lenient, templates
+from agents import beside, lenient, templates
 from agents.markup import without_thoughts
 from agents.scale import Scale
 
@@ -248,7 +248,7 @@ class Rating:
 
     def _is_agreed(self, text: str, reason: str) -> bool:
         """Whether a careful reader takes the rating at the start of a text as its only one."""
-        if not lenient.may_differ(reason):
+        if not beside.may_differ(reason):
             return True
         return lenient.reader(self.low, self.high, self.integer).read(text) is not None
 

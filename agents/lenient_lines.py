@@ -8,8 +8,8 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 
-from agents.lenient import REASON
 from agents.markup import plain, same_width
+from agents.numbers import REASON
 
 _FLAGS = re.IGNORECASE | re.MULTILINE
 _MINE = r"(?:(?:my|the|your|final|so,?) )*"

@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from agents.beside import may_differ
 from agents.forms import READ, Form, FreeText, Judgement, Rating, Status, clean
-from agents.lenient import may_differ
 
 RATING = Rating(1, 7)
 TEXTS = st.text(st.characters(blacklist_categories=("Cs",), blacklist_characters="\x00"))

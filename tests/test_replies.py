@@ -11,8 +11,9 @@ from typing import Any
 
 import pytest
 
+from agents.beside import may_differ
 from agents.forms import Judgement, Parsed, Rating, Status
-from agents.lenient import may_differ, reader
+from agents.lenient import reader
 from agents.shapes import Choice, Chosen, Line, Numbers, Titled
 
 REPLIES = Path(__file__).parent / "data" / "replies"
