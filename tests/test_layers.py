@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import random
+import time
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 from types import SimpleNamespace
@@ -19,6 +20,7 @@ from sandbox.backends.base import (
     CallFailed,
     ModelSettings,
     Reply,
+    Resting,
     Unavailable,
 )
 from sandbox.concurrency import Gate
@@ -74,6 +76,7 @@ class FakeJournal:
                 thinking="hm",
                 expected=4.5,
                 raw="{}",
+                status="ok",
                 started=10,
                 took=20,
             )
@@ -230,6 +233,39 @@ def test_no_patience_stops_at_the_first_failure() -> None:
     with pytest.raises(BackendDown, match="away"):
         _retry(backend, patience=0)
     assert backend.calls == [call()]
+
+
+class RestsAtOnce(Flaky):
+    """Answers only probes, and rests after each failure, as an address that failed before."""
+
+    free_at = 0.0
+
+    async def answer(self, call: Call) -> Reply:
+        if (rest := self.free_at - time.monotonic()) > 0:
+            raise Resting("resting", rest)
+        if call.name.form == PROBE:
+            return Reply("yes")
+        self.free_at = time.monotonic() + 0.05
+        raise Unavailable("list index out of range")
+
+
+@pytest.mark.usefixtures("short_pauses")
+def test_calls_that_cannot_be_answered_do_not_hide_that_others_can(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(layers, "_SPREAD", 0.001)
+    settings = ModelSettings(backend="flaky", retries=2, patience=20)
+    health = Health(RestsAtOnce(), settings)
+    answer = layers.retry(health, Limiter(Budget(), Clock()), random.Random(1))
+
+    async def both() -> list[Result]:
+        return await asyncio.gather(answer(call(0)), answer(call(1)))
+
+    for result in asyncio.run(both()):
+        assert result.reply is None
+        assert result.error is not None
+        assert result.error.startswith("list index out of range, ")
+        assert result.error.endswith("times, while others were answered")
 
 
 def test_a_refused_call_is_not_retried() -> None:

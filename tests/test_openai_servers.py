@@ -66,6 +66,13 @@ PARTS = [
     ),
     ([{"type": "thinking", "thinking": "Hm."}, {"type": "text", "text": WORDS}], "Hm."),
     ([{"type": "reasoning", "text": "Hm."}, {"type": "text", "text": WORDS}], "Hm."),
+    (
+        [
+            {"type": "reasoning", "summary": [{"type": "summary_text", "text": "Hm."}]},
+            {"type": "output_text", "text": WORDS},
+        ],
+        "Hm.",
+    ),
     ([{"type": "redacted_thinking", "data": "x"}, {"type": "text", "text": WORDS}], None),
     ([{"type": "text", "text": {"value": WORDS}}], None),
 ]
@@ -111,6 +118,12 @@ def test_thoughts_are_kept_wherever_they_are(message, thinking):
         (f"[THINK]Hm.[/THINK]{WORDS}", WORDS, "Hm."),
         (f"\u25c1think\u25b7Hm.\u25c1/think\u25b7{WORDS}", WORDS, "Hm."),
         (f"<seed:think>Hm.</seed:think>{WORDS}", WORDS, "Hm."),
+        (
+            "<|begin_of_thought|>Hm.<|end_of_thought|>\n\n"
+            f"<|begin_of_solution|>{WORDS}<|end_of_solution|>",
+            WORDS,
+            "Hm.",
+        ),
         (
             "<|channel|>analysis<|message|>Hm.<|end|><|start|>assistant"
             f"<|channel|>final<|message|>{WORDS}<|return|>",
@@ -371,6 +384,15 @@ def test_a_seed_is_shortened_for_a_server_with_narrow_seeds(error, caplog):
         (422, "Only user and assistant roles are supported!"),
         (400, "Unsupported value: 'messages[0].role' does not support 'system' with this model."),
         (500, "Jinja error: System role not supported"),
+        (
+            422,
+            [
+                {
+                    "loc": ["body", "messages", 0, "role"],
+                    "msg": "Input should be 'user' or 'assistant'",
+                }
+            ],
+        ),
     ],
 )
 def test_a_system_message_is_put_before_the_users(status, message, caplog):

@@ -78,6 +78,7 @@ class Health:
         self._silent_since: float | None = None
         self._recent: deque[int] = deque(maxlen=RECENT)
         self._probing = False
+        self._owed = False
         self._next_probe = 0.0
 
     def answered(self, failures: int = 0) -> None:
@@ -111,6 +112,16 @@ class Health:
             return True
         self._check_patience(error)
         return False
+
+    async def before_retry(self, call: Call) -> None:
+        """Send a probe that was due while the backend rested, before the calls that may fail.
+
+        Without it, calls that cannot be answered would each time let the backend rest again, and
+        nobody would learn that it answers others.
+        """
+        if self._owed:
+            self._owed = False
+            await self._probe(call)
 
     def _check_patience(self, error: Unavailable) -> None:
         """Begin to count the silence of the backend, or end the session."""
@@ -156,7 +167,7 @@ class Health:
             async with asyncio.timeout(self._probe_seconds):
                 await self.backend.answer(probe)
         except Resting:
-            pass
+            self._owed = True
         except Exception:  # the backend's code may be a user's own
             self._next_probe = time.monotonic() + PROBE_SECONDS
         else:

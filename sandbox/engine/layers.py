@@ -258,6 +258,7 @@ def retry(health: Health, limiter: Limiter, jitter: Random, asked_again: int = 0
                 await limiter.pause(seconds)
             finally:
                 del waits[call.name]
+            await health.before_retry(call)
 
     return sent
 

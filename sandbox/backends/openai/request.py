@@ -195,8 +195,10 @@ def learn(habits: Habits, refused: Refusal, body: Mapping[str, Any], fixed: bool
         What was learned, as the end of a sentence about the server; None if nothing.
     """
     unsupported = _UNSUPPORTED.search(refused.message) is not None
-    about_roles = unsupported and _SYSTEM.search(refused.message)
-    if "messages" in body and (about_roles or _ROLES.search(refused.message)):
+    about_roles = (unsupported and _SYSTEM.search(refused.message)) or _ROLES.search(
+        refused.message
+    )
+    if "messages" in body and (about_roles or refused.fields >= {"messages", "role"}):
         return _drop(habits, "system", "a system message: it is put before the user's message")
     named = [(refused.position(name), name) for name in body if refused.position(name) >= 0]
     for _, name in sorted(named):

@@ -45,7 +45,9 @@ ABORTED = frozenset(("abort", "aborted", "error", "cancelled", "canceled"))
 
 _REASONS = ("finish_reason", "native_finish_reason", "done_reason", "stop_reason")
 _TEXT_PARTS = frozenset(("text", "output_text", "input_text"))
-_THOUGHTS = frozenset(("thinking", "reasoning", "thought", "summary", "reasoning_text"))
+_THOUGHTS = frozenset(
+    ("thinking", "reasoning", "thought", "thoughts", "summary", "reasoning_text", "summary_text")
+)
 _NO_PARTS = frozenset(("redacted_thinking", "reasoning.encrypted"))
 
 

@@ -14,10 +14,11 @@ _MARKS = (
     ("[THINK]", "[/THINK]"),
     ("\u25c1think\u25b7", "\u25c1/think\u25b7"),
     ("<|START_THINKING|>", "<|END_THINKING|>"),
+    ("<|begin_of_thought|>", "<|end_of_thought|>"),
     ("<|channel>thought", "<channel|>"),
     ("<unused94>thought", "<unused95>"),
 )
-"""How thoughts begin and end: DeepSeek, Qwen, Seed, Magistral, Kimi, Command, Gemma and others."""
+"""How thoughts begin and end: DeepSeek, Qwen, Seed, Kimi, Command, OpenThinker and others."""
 
 _PAIRS = tuple(
     (
@@ -34,7 +35,9 @@ _CHANNEL = re.compile(
     re.DOTALL,
 )
 _BARE_CHANNELS = re.compile(r"\Aanalysis(?=\S)(.*?)assistantfinal(.*)\Z", re.DOTALL)
-_ANSWER_MARKS = re.compile(r"</?\|?(?:START_RESPONSE|END_RESPONSE)\|?>")
+_ANSWER_MARKS = re.compile(
+    r"</?\|?(?:START_RESPONSE|END_RESPONSE|begin_of_solution|end_of_solution)\|?>"
+)
 
 
 class Split(NamedTuple):
