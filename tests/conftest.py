@@ -141,15 +141,20 @@ SLOWEST_FIRST = ("readme", "recipes", "browser", "faults", "run", "cli", "wheel"
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Sort the tests of `SLOWEST_FIRST` to the front, and keep the order within files."""
+    """Sort the tests of `SLOWEST_FIRST` to the front; skip long tests unless they are wanted."""
     places = {f"test_{name}": place for place, name in enumerate(SLOWEST_FIRST)}
     items.sort(key=lambda item: places.get(item.path.stem, len(places)))
+    skip = pytest.mark.skip(reason="takes long: --long runs it")
+    for item in items:
+        if item.get_closest_marker("long") and not item.config.getoption("--long"):
+            item.add_marker(skip)
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--long", action="store_true", help="run the tests marked `long` as well")
     parser.addoption("--kills", type=int, default=6, help="how often runs are killed in all")
-    parser.addoption("--damaged", type=int, default=30, help="how many files are damaged")
-    parser.addoption("--fuzz", type=int, default=100, help="inputs of each kind that are tried")
+    parser.addoption("--damaged", type=int, default=6, help="how many files are damaged")
+    parser.addoption("--fuzz", type=int, default=15, help="inputs of each kind that are tried")
     parser.addoption("--fuzz-from", type=int, default=0, help="number of the first input")
 
 

@@ -1,6 +1,6 @@
 """Damaged files: every verb and every page says so in one line, or shows what is right.
 
-The number of damaged copies is ``pytest --damaged N`` (default 30; 300 for a thorough test).
+The number of damaged copies is ``pytest --damaged N`` (default 6; 300 for a thorough test).
 """
 
 from __future__ import annotations

@@ -67,6 +67,7 @@ def test_a_dangling_link_names_the_new_file(tmp_path: Path) -> None:
     assert (tmp_path / "real.db").stat().st_size > 0
 
 
+@pytest.mark.long
 def test_odd_characters_in_a_path(tmp_path: Path) -> None:
     folder = tmp_path / ODD
     folder.mkdir()
@@ -273,6 +274,7 @@ def test_a_log_that_cannot_be_read(ours: Path) -> None:
     assert seen["codes"] == [200]
 
 
+@pytest.mark.long
 def test_a_killed_run_that_was_moved_without_its_log(ours: Path, tmp_path: Path) -> None:
     calls = calls_in(ours)
     alone = tmp_path / "alone" / "run.db"

@@ -19,6 +19,7 @@ from sandbox.progress import LONG_WAIT, Counts, Wait, parse_waiting, waiting_jso
 from sandbox.reading.runs import Outcome
 
 
+@pytest.mark.long
 def test_a_disturbed_run_has_the_digest_of_an_undisturbed_one(tmp_path: Path) -> None:
     """Dropped connections, statuses 429 and 500, and a server that is away for a while."""
     script = [sys.executable, str(ROOT / "benchmarks" / "faults.py"), "--rounds=1", "--away=4"]

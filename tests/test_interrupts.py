@@ -44,12 +44,16 @@ from sandbox import api
 
 SETTINGS = {settings!r}
 
+
 def work():
     print(api.run(name="run", settings=SETTINGS).status, flush=True)
 
 threading.Thread(target=work).start()
 time.sleep(600)
 """
+
+HANGING = ("spin", "thread", "deaf", "start", "close")
+"""Ways in which code hangs, each of which takes the five seconds until it is left behind."""
 
 SCRIPT = """\
 from sandbox import api
@@ -210,7 +214,10 @@ def test_two_signals_in_a_notebook_stop_at_once(tmp_path: Path, calm: str) -> No
     assert _resumed(tmp_path, *quick) == calm
 
 
-@pytest.mark.parametrize("how", ["sleep", "spin", "thread", "deaf", "start", "close"])
+@pytest.mark.parametrize(
+    "how",
+    ["sleep", *(pytest.param(how, marks=pytest.mark.long) for how in HANGING)],
+)
 def test_code_that_hangs_is_left_behind(tmp_path: Path, how: str, calm: str) -> None:
     backend = tmp_path / "own.py"
     backend.write_text(BACKEND, encoding="utf-8")

@@ -76,7 +76,6 @@ class FakeJournal:
                 thinking="hm",
                 expected=4.5,
                 raw="{}",
-                status="ok",
                 started=10,
                 took=20,
             )

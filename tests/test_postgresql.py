@@ -147,6 +147,7 @@ def test_a_server_that_is_restarted_is_waited_for(
     assert verify(parse_run(f"{postgresql.url}#{name}")).agrees
 
 
+@pytest.mark.long
 def test_a_server_that_stays_away_stops_the_run(
     postgresql: PostgreSQL, make: Make, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -87,6 +87,7 @@ def test_unchanged_runs_agree(played: dict[str, Run], tmp_path: Path) -> None:
         assert verdict.agrees, verdict.differences
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     ("table", "column"), COLUMNS, ids=[f"{t.name}.{c.name}" for t, c in COLUMNS]
 )
