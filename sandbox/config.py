@@ -541,7 +541,7 @@ def explain(
     return f"{place}: {name}: found {found}; expected: {message}"
 
 
-_MISSPELT = re.compile("key|token|passw|secret|cred|auth|headers", re.IGNORECASE)
+_MISSPELT = re.compile("key|token(?!s)|passw|secret|cred|auth|headers", re.IGNORECASE)
 
 
 def _may_be_secret(key: Sequence[str]) -> bool:

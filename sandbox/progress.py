@@ -63,9 +63,9 @@ def parse_waiting(text: str | None) -> list[Waiting]:
     return [Waiting(**row) for row in json.loads(text or "[]")]
 
 
-MISSING_AFTER, MISSING_SHARE = 20, 0.5
+MISSING_AFTER, MISSING_SHARE, ALL_MISSING = 20, 0.5, 4
 """A prompt template is warned about after this many calls, if this share of its replies is missing,
-whatever the reason."""
+whatever the reason; and after `ALL_MISSING` calls if all are."""
 
 
 @dataclass
@@ -86,7 +86,8 @@ class FormCounts:
 
 def mostly_missing(calls: int, missing: int) -> bool:
     """Whether a prompt template has so many missing replies that a warning is due."""
-    return calls >= MISSING_AFTER and missing >= MISSING_SHARE * calls
+    after = ALL_MISSING if missing == calls else MISSING_AFTER
+    return calls >= after and missing >= MISSING_SHARE * calls
 
 
 def warning(form: str, calls: int, failed: int, unparsed: int, example: str) -> str:

@@ -8,6 +8,7 @@ import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime
+from types import SimpleNamespace
 
 import pytest
 from aiohttp import web
@@ -27,7 +28,7 @@ from sandbox.backends.addresses import (
 from sandbox.backends.base import BackendDown, Call, CallFailed, Reply, Resting, Unavailable
 from sandbox.backends.openai import OpenAIBackend, OpenAIConfig
 from sandbox.backends.openai.request import END_OF_THINKING
-from sandbox.backends.pace import SLOWEST, Pace
+from sandbox.backends.pace import Pace
 from sandbox.backends.retries import LONGEST_WAIT, retry_seconds, seconds_asked
 
 KEY = "sk-very-secret-0123456789"
@@ -788,29 +789,46 @@ def test_a_rate_limit_is_learned():
     assert 0 < refused < 75
 
 
-def test_a_pace_falls_with_refusals_and_recovers(monkeypatch):
-    now = 100.0
-    monkeypatch.setattr(time, "monotonic", lambda: now)
+def _a_limited_pace(clock):
+    """The pace of a server that answered 10 requests a second and refused 7 of 27."""
     pace = Pace()
     for _ in range(20):
         pace.answered()
-        now += 0.1
-    pace.refused()
-    assert pace.rate is None, "one refusal is no limit"
-    for _ in range(5):
+        clock.now += 0.1
+    for _ in range(6):
         pace.refused()
-    assert pace.rate == pytest.approx(0.7 * 10, rel=0.1), "refusals within a second are one"
-    first = pace.rate
+    assert pace.rate is None, "too few are refused"
+    pace.refused()
+    return pace
+
+
+def test_a_pace_falls_with_refusals_and_recovers(monkeypatch):
+    clock = SimpleNamespace(now=100.0)
+    monkeypatch.setattr(time, "monotonic", lambda: clock.now)
+    pace = _a_limited_pace(clock)
+    assert pace.rate == pytest.approx(8)
     for _ in range(60):
-        now += 1
+        clock.now += 1
         for _ in range(5):
             pace.refused()
-    assert pace.rate == SLOWEST
-    now += 100
+    assert pace.rate == pytest.approx(8), "a server that refuses all is away"
+    clock.now += 100
     for _ in range(9):
-        now += 1
+        clock.now += 1
         pace.answered()
-    assert first < pace.rate <= 10, "it soon does again what the server could do"
+    assert pace.rate == pytest.approx(8 * 1.1**9)
+
+
+def test_refusals_at_any_rate_are_no_limit(monkeypatch):
+    clock = SimpleNamespace(now=100.0)
+    monkeypatch.setattr(time, "monotonic", lambda: clock.now)
+    pace = _a_limited_pace(clock)
+    for _ in range(20):
+        clock.now += 0.2
+        pace.answered()
+        pace.answered()
+        pace.refused()
+    assert pace.rate is None
 
 
 def test_rests_double_up_to_a_limit(monkeypatch):

@@ -72,6 +72,7 @@ class Address:
         gate: limits its calls in flight.
         pace: limits its requests a second.
         problem: why it rests, or rested last.
+        asked_to_rest: its server asked for this rest.
     """
 
     def __init__(self, url: str, max_in_flight: int) -> None:
@@ -81,7 +82,7 @@ class Address:
         self.problem = ""
         self._available_at = 0.0
         self._doubted_until = 0.0
-        self._asked_to_rest = False
+        self.asked_to_rest = False
         self._rest = FIRST_REST
         self._failures = 0
 
@@ -130,7 +131,7 @@ class Address:
         self._failures = 0
         self._doubted_until = 0.0
         self._rest = FIRST_REST
-        if not self._asked_to_rest:
+        if not self.asked_to_rest:
             self._available_at = 0.0
 
     def limited(self, after: float) -> None:
@@ -159,7 +160,7 @@ class Address:
     def _begin_rest(self, problem: str, seconds: float, *, asked: bool) -> None:
         self.problem = problem
         self._available_at = time.monotonic() + seconds
-        self._asked_to_rest = asked
+        self.asked_to_rest = asked
 
 
 def choose(addresses: list[Address], episode: int) -> Address:
@@ -180,7 +181,8 @@ def choose(addresses: list[Address], episode: int) -> Address:
     ]
     if not available:
         problems = "; ".join(dict.fromkeys(address.problem for address in addresses))
-        raise Resting(problems, seconds_until_free(addresses))
+        asked = any(address.asked_to_rest for address in addresses)
+        raise Resting(problems, seconds_until_free(addresses), asked=asked)
     available = [address for address in available if not address.is_doubted()] or available
     least_busy = min(available, key=lambda address: address.gate.load())
     overloaded = available[0].gate.load() > 2 * least_busy.gate.load() + SPARE_CALLS

@@ -159,13 +159,17 @@ class Unavailable(Exception):
     """The backend is unavailable for now: the call is retried with the same seed.
 
     Attributes:
-        after: the least seconds to wait, if the server asked for a pause.
+        after: the least seconds to wait.
+        asked: the server itself asked for this pause.
         busy: the server has too much to do, which says nothing about this call.
     """
 
-    def __init__(self, problem: str, after: float = 0.0, *, busy: bool = False) -> None:
+    def __init__(
+        self, problem: str, after: float = 0.0, *, asked: bool = False, busy: bool = False
+    ) -> None:
         super().__init__(problem)
         self.after = after
+        self.asked = asked
         self.busy = busy
 
 

@@ -25,6 +25,13 @@ DECREASE, GROWTH = 0.8, 1.1
 refusals multiplies it by `GROWTH`; in between it stays, so it settles where few are refused."""
 
 
+HELPED = 0.9
+"""Refusals have other causes than the rate if lowering it leaves more than this share of them."""
+
+IGNORED = 60.0
+"""Seconds in which refusals are not counted, once they have shown to have other causes."""
+
+
 class Pace:
     """Spaces requests out, once a server has refused some for their rate.
 
@@ -35,6 +42,7 @@ class Pace:
     def __init__(self) -> None:
         self.rate: float | None = None
         self._next = 0.0
+        self._share = 0.0  # of refused requests when the rate was last lowered
         self._raised = self._lowered = 0.0
         self._answers: deque[float] = deque(maxlen=1000)
         self._refusals: deque[float] = deque(maxlen=1000)
@@ -72,13 +80,18 @@ class Pace:
         self._refusals.append(now)
         answered, refused = self._latest(self._answers), self._latest(self._refusals)
         count = len(answered) + len(refused)
-        if count < FEWEST or len(refused) < TOO_MANY * count:
-            return
-        seconds = now - min(refused[0], *answered[:1])
+        if not answered or count < FEWEST or len(refused) < TOO_MANY * count:
+            return  # a server that answers nothing is away
+        seconds = now - min(refused[0], answered[0])
         if seconds < 1:
             return
-        possible = max(1, len(answered)) / seconds
         self._lowered = now
+        before, self._share = self._share, len(refused) / count
+        if self.rate is not None and self._share > HELPED * before:
+            self.rate, self._share = None, 0.0
+            self._lowered = now + IGNORED  # nothing before then counts
+            return
+        possible = len(answered) / seconds
         self.rate = max(SLOWEST, DECREASE * min(possible, self.rate or possible))
         self._next = max(self._next, now + 1 / self.rate)
 

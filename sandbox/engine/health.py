@@ -126,7 +126,7 @@ class Health:
     def _check_patience(self, error: Unavailable) -> None:
         """Begin to count the silence of the backend, or end the session."""
         patience = f"(patience: {duration(self._patience)})"
-        if error.after > self._patience:
+        if error.asked and error.after > self._patience:
             until = clock_time(time.time() + error.after)
             raise BackendDown(f"{error}; it asks to wait until {until} {patience}")
         if self._silent_since is None:

@@ -483,7 +483,11 @@ async def play(runner: Runner, watch: Watch | None) -> None:
     Args:
         runner: the run.
         watch: called once with the run's progress, when the backends are ready.
+
+    Raises:
+        Stopped: the budget is spent, or the run was stopped.
     """
+    runner.check()
     async with started(runner.backends.values()):
         if watch is not None:
             watch(runner.progress)

@@ -380,6 +380,10 @@ class Runner:
             return None
         return f"stopped after round {last}: {' x '.join(self._stop_rule.names)} no longer rises"
 
+    def check(self) -> None:
+        """Raise Stopped if no call may be sent, so that no backend has to start."""
+        self._limiter.check()
+
     async def flush(self) -> None:
         """Commit everything that is waiting to be written."""
         await self._caller.flush()

@@ -53,8 +53,8 @@ from sandbox.backends.retries import can_be_retried, seconds_asked
 START_SECONDS = 30.0
 """Timeout of listing the models of an address, in seconds."""
 
-PROBE_SECONDS = 120.0
-"""Timeout of finding out what an address takes, in seconds."""
+PROBE_SECONDS = 60.0
+"""Longest timeout of a call that finds out what an address takes, in seconds."""
 
 _PROBE_ATTEMPTS = 3
 _LONGEST_PROBE_PAUSE = 10.0
@@ -184,12 +184,12 @@ class OpenAIBackend:
         Raises:
             BackendDown: it refuses the key, or does not have the model.
         """
+        _log.info("%s is asked how it constrains replies", address.url)
         for kind in (known,) if known else _PROBED:
             try:
-                async with asyncio.timeout(PROBE_SECONDS):
-                    reply = await self.probe(address, kind)
-            except (Unavailable, TimeoutError) as error:
-                why = str(error) or "no reply"
+                reply = await self.probe(address, kind)
+            except Unavailable as error:
+                why = str(error)
                 self._client.tell(
                     f"{address.url}: how it constrains replies cannot be found out ({why})"
                 )
@@ -226,7 +226,13 @@ class OpenAIBackend:
 
         It raises what `answer` raises.
         """
-        return self._reply(call, address, await self._sent(call, address, fixed=True))
+        seconds = min(self._config.timeout or PROBE_SECONDS, PROBE_SECONDS)
+        try:
+            async with asyncio.timeout(seconds):
+                return self._reply(call, address, await self._sent(call, address, fixed=True))
+        except TimeoutError:
+            problem = f"{address.url}: no reply within {seconds:g} seconds"
+            raise Unavailable(problem) from None
 
     async def answer(self, call: Call) -> Reply:
         """Answer one call.
@@ -245,6 +251,7 @@ class OpenAIBackend:
         except Unavailable as error:
             address.failed(str(error), error.after)
             error.after = seconds_until_free(self._addresses)
+            error.asked = any(one.asked_to_rest for one in self._addresses)
             raise
         except CallFailed:
             address.answered()
@@ -313,7 +320,8 @@ class OpenAIBackend:
         if can_be_retried(status):
             problem = f"{address.url} answered {status}: {message}"
             busy = status == _LIMITED or status in _OVERLOADED
-            raise Unavailable(problem, seconds_asked(response.headers, response.body), busy=busy)
+            after = seconds_asked(response.headers, response.body)
+            raise Unavailable(problem, after, asked=after > 0, busy=busy)
         if status in REFUSED and not _NO_MODEL.search(message):
             raise CallFailed(message)
         raise BackendDown(self._down_message(address, response))
