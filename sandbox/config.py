@@ -275,7 +275,11 @@ class Config(_Section):
         try:
             return Config.model_validate_json(text, context=only_files(allow))
         except ValidationError as error:
-            raise InputError(explain(error, "the stored config", {}, {})) from None
+            try:
+                data = json.loads(text)
+            except ValueError:
+                data = {}
+            raise InputError(explain(error, "the stored config", {}, data)) from None
 
 
 def _error_at(key: str, found: Any, expected: str) -> ValidationError:

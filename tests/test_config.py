@@ -251,3 +251,11 @@ def test_errors_name_the_option_that_set_the_key() -> None:
 def test_a_budget_without_thinking_names_its_model() -> None:
     model = "models.social={backend: openai, model: m, base_url: http://h, thinking_budget: 5}"
     _fails(lambda: small(model), "models.social: found", "thinking_budget without thinking")
+
+
+def test_an_unknown_key_of_a_stored_config_is_named() -> None:
+    stored = small().as_json()
+    with pytest.raises(InputError, match=r"the stored config: zzz: unknown key; expected"):
+        Config.from_json(stored.replace("{", '{"zzz": 1, ', 1))
+    with pytest.raises(InputError, match=r"the stored config: "):
+        Config.from_json("no JSON")
