@@ -271,14 +271,12 @@ class Config(_Section):
 
         Raises:
             InputError: it is no longer valid.
+            ValueError: the text is damaged: it is not JSON.
         """
         try:
             return Config.model_validate_json(text, context=only_files(allow))
         except ValidationError as error:
-            try:
-                data = json.loads(text)
-            except ValueError:
-                data = {}
+            data = json.loads(text)
             raise InputError(explain(error, "the stored config", {}, data)) from None
 
 
