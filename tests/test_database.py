@@ -13,6 +13,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import closing
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import pytest
@@ -150,22 +151,25 @@ def wait_for_calls(path: Path, number: int = 20) -> None:
 
 @pytest.fixture(scope="module")
 def stopped(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with a killed run that other users may enter."""
+    """A folder with a killed run."""
     folder = tmp_path_factory.mktemp("killed")
-    for place in (folder, *folder.parents[:2]):
-        place.chmod(0o755)
     killed(folder)
     return folder / "runs"
 
 
 @pytest.fixture
-def ours(stopped: Path, tmp_path: Path) -> Iterator[Path]:
+def shared() -> Iterator[Path]:
+    """A folder that other users may enter, unlike those of pytest."""
+    with TemporaryDirectory() as folder:
+        Path(folder).chmod(0o755)
+        yield Path(folder)
+
+
+@pytest.fixture
+def ours(stopped: Path, shared: Path) -> Path:
     """A copy of the killed run with all its companions."""
-    shutil.copytree(stopped, tmp_path / "runs")
-    for place in (tmp_path, *tmp_path.parents[:2]):
-        place.chmod(0o755)
-    yield tmp_path / "runs" / "run.db"
-    (tmp_path / "runs").chmod(0o755)
+    shutil.copytree(stopped, shared / "runs")
+    return shared / "runs" / "run.db"
 
 
 def as_nobody(action: Callable[[], Any]) -> Any:
@@ -244,13 +248,11 @@ def test_a_killed_run_of_another_user(
 
 
 @root
-def test_a_live_run_of_another_user(tmp_path: Path) -> None:
-    for place in (tmp_path, *tmp_path.parents[:2]):
-        place.chmod(0o755)
+def test_a_live_run_of_another_user(shared: Path) -> None:
     command = [sys.executable, str(ROOT / "run_sim.py"), "run", "--name", "run", "--set", SLOW]
     quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
-    with subprocess.Popen(command, cwd=tmp_path, **quiet) as process:  # type: ignore[call-overload]
-        path = tmp_path / "runs" / "run.db"
+    with subprocess.Popen(command, cwd=shared, **quiet) as process:  # type: ignore[call-overload]
+        path = shared / "runs" / "run.db"
         try:
             wait_for_calls(path)
             seen = as_nobody(lambda: looked_at(path))
