@@ -142,6 +142,7 @@ def test_a_server_that_is_restarted_is_waited_for(
         outcome = result()
     assert not isinstance(outcome, Exception), outcome
     calm = _calm(make, name)
+    assert outcome.status == "done", outcome.message
     assert (outcome.status, outcome.digest, outcome.calls) == ("done", calm.digest, calm.calls)
     assert _ask(postgresql.url, DUPLICATES) == 0
     assert verify(parse_run(f"{postgresql.url}#{name}")).agrees
