@@ -53,13 +53,23 @@ def _insert_statement(engine: Engine, table: Table) -> str:
 
 
 _TRANSACTION = sql("SELECT CAST(txid_current() AS TEXT)")
-_STATUS = sql("SELECT txid_status(CAST(:transaction AS BIGINT))")
+_STATUS = sql(
+    "SELECT CASE WHEN CAST(:transaction AS BIGINT) < txid_snapshot_xmax(txid_current_snapshot()) "
+    "THEN txid_status(CAST(:transaction AS BIGINT)) END"
+)  # NULL: a server that crashed has forgotten it
 
 
 class _Sent(NamedTuple):
-    """The lengths of the queues when a transaction began, and its number on a server."""
+    """What a transaction writes.
+
+    Attributes:
+        lengths: those of the queues when it began.
+        call: the id of one of its calls; None: it has none.
+        transaction: its number on a server. After a crash another one may have the same number.
+    """
 
     lengths: list[int]
+    call: int | None = None
     transaction: str | None = None
 
 
@@ -183,7 +193,8 @@ class Writer:
         if self._closed:
             raise RuntimeError("the session has ended: nothing more is written")
         self._settle()
-        sent = _Sent(self._lengths())
+        calls = self._queue[tables.calls]
+        sent = _Sent(self._lengths(), calls[0]["id"] if calls else None)
         try:
             with self._engine.begin() as connection:
                 if connection.dialect.name == "postgresql":
@@ -201,9 +212,12 @@ class Writer:
             with self._engine.connect() as connection:
                 values = {"transaction": doubtful.transaction}
                 status = connection.scalar(_STATUS, values)
+                c, found = tables.calls, doubtful.call
+                if found is not None:
+                    found = connection.scalar(select(c.c.id).where(c.c.id == found))
             if status == "in progress":
                 raise Unreachable("the server has not ended the former transaction yet")
-            if status == "committed":
+            if status == "committed" and found == doubtful.call:
                 self._forget(doubtful)
         self._doubtful = None
 

@@ -25,10 +25,11 @@ DECREASE, GROWTH = 0.8, 1.1
 refusals multiplies it by `GROWTH`; in between it stays, so it settles where few are refused."""
 
 
-HELPED = 0.9
-"""Refusals have other causes than the rate if lowering it leaves more than this share of them."""
+GROWN = 1.25
+"""Refusals have other causes than the rate if there are too many before it has grown so much since
+it was last lowered."""
 
-IGNORED = 60.0
+IGNORED = 30.0
 """Seconds in which refusals are not counted, once they have shown to have other causes."""
 
 
@@ -42,7 +43,7 @@ class Pace:
     def __init__(self) -> None:
         self.rate: float | None = None
         self._next = 0.0
-        self._share = 0.0  # of refused requests when the rate was last lowered
+        self._set = 0.0  # the rate to which it was last lowered
         self._raised = self._lowered = 0.0
         self._answers: deque[float] = deque(maxlen=1000)
         self._refusals: deque[float] = deque(maxlen=1000)
@@ -86,13 +87,12 @@ class Pace:
         if seconds < 1:
             return
         self._lowered = now
-        before, self._share = self._share, len(refused) / count
-        if self.rate is not None and self._share > HELPED * before:
-            self.rate, self._share = None, 0.0
+        if self.rate is not None and self.rate < GROWN * self._set:
+            self.rate = None
             self._lowered = now + IGNORED  # nothing before then counts
             return
         possible = len(answered) / seconds
-        self.rate = max(SLOWEST, DECREASE * min(possible, self.rate or possible))
+        self.rate = self._set = max(SLOWEST, DECREASE * min(possible, self.rate or possible))
         self._next = max(self._next, now + 1 / self.rate)
 
     def _latest(self, times: Iterable[float]) -> list[float]:
