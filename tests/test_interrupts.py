@@ -39,8 +39,10 @@ print("the notebook lives", flush=True)
 """
 
 THREAD = """\
-import threading, time
+import signal, threading, time
 from sandbox import api
+
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a job in the background ignores it
 
 SETTINGS = {settings!r}
 
