@@ -136,7 +136,10 @@ def pytest_xdist_auto_num_workers() -> int:
     return (os.cpu_count() or 1) + 2
 
 
-SLOWEST_FIRST = ("readme", "recipes", "browser", "faults", "run", "cli", "wheel", "orders")
+SLOWEST_FIRST = (
+    *("readme", "recipes", "browser", "fuzz", "interrupts", "faults", "retry", "damage", "run"),
+    *("cli", "openai", "wheel", "orders", "sessions", "postgresql", "database"),
+)
 """Files of a few long tests: begun first, so that no worker is left alone with one at the end."""
 
 
