@@ -224,8 +224,12 @@ class Rating:
         reason = r"(?:R|Re|Rea|Reas|Reaso|Reason(?::.*)?)?"  # truncated anywhere
         return re.compile(rf"Rating: ({self._number})(\r?\n{reason})?")
 
-    def parse(self, text: str, cut: bool) -> Parsed[Judgement]:
-        """Parse a rating and its reason; a truncated reply keeps a complete rating."""
+    def parse(self, text: str, cut: bool, constrained: bool = False) -> Parsed[Judgement]:
+        """Parse a rating and its reason; a truncated reply keeps a complete rating.
+
+        A reason that contradicts the rating makes it missing, unless decoding was constrained:
+        then the form tells which number is the rating.
+        """
         reply, text = text, text.strip()
         if not text:
             return Parsed(None, Status.EMPTY)
@@ -235,14 +239,14 @@ class Rating:
                 return self._lenient(reply, cut)
             complete = start[2] is not None or self._is_complete(start[1])
             value = self._value(start[1]) if complete else None
-            if start[2] and not self._is_agreed(text, start[2]):
+            if start[2] and not constrained and not self._is_agreed(text, start[2]):
                 value = None
             return Parsed(None if value is None else Judgement(value, None), Status.CUT)
         whole = self._whole.fullmatch(text)
         value = None if whole is None else self._value(whole[1])
         if whole is None or value is None:
             return self._lenient(reply, cut)
-        if not self._is_agreed(text, whole[2]):
+        if not constrained and not self._is_agreed(text, whole[2]):
             return Parsed(None, Status.UNREADABLE)
         return Parsed(Judgement(value, whole[2].rstrip()), Status.OK)
 

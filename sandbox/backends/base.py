@@ -139,6 +139,7 @@ class Reply(NamedTuple):
         thinking: the thinking of a reasoning model, which is no part of `text`.
         expected: the expected value of the rating in the reply, if requested.
         raw: the response of a server, where it was not wholly understood.
+        constrained: decoding was constrained to the shape of the reply.
     """
 
     text: str
@@ -149,6 +150,7 @@ class Reply(NamedTuple):
     thinking: str | None = None
     expected: float | None = None
     raw: str | None = None
+    constrained: bool = False
 
 
 class CallFailed(Exception):

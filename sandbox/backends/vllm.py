@@ -190,6 +190,7 @@ class VllmBackend:
             output.num_cached_tokens,
             thinking,
             self._expected(call, completion),
+            constrained=call.shape.regex is not None,
         )
 
     def _split_thinking(self, ids: list[int]) -> tuple[str, str | None]:

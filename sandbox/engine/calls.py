@@ -18,6 +18,7 @@ from agents.forms import (
     Judgement,
     Parsed,
     Prompt,
+    Rating,
     Status,
     clean,
     prompt_hash,
@@ -153,7 +154,7 @@ class Caller:
         reply = _NO_REPLY if result.reply is None else result.reply
         text = None if result.reply is None else clean(reply.text)
         thinking = reply.thinking and clean(reply.thinking)
-        parsed = _parse(form, text, reply.cut, result.status)
+        parsed = _parse(form, text, reply.cut, result.status, reply.constrained)
         if past is not None:
             writer.cache_text(past.answer, past.text_id)
         call_id = writer.base + writer.new_id(tables.calls)
@@ -224,11 +225,15 @@ def _priority(round: int, depth: int) -> int:
     return 1000 * round + min(depth, 999)
 
 
-def _parse(form: Form[T], text: str | None, cut: bool, known: str | None) -> Parsed[T]:
+def _parse(
+    form: Form[T], text: str | None, cut: bool, known: str | None, constrained: bool = False
+) -> Parsed[T]:
     """Parse a reply; one that an older version could not read stays so when it is replayed."""
     if text is None:
         return Parsed(None, Status.FAILED)
-    parsed = form.reply.parse(text, cut)
+    shape: Any = form.reply
+    held = isinstance(shape, Rating) and (constrained or known == Status.OK)
+    parsed: Parsed[T] = shape.parse(text, cut, True) if held else shape.parse(text, cut)
     if parsed.status is Status.LENIENT and known in UNPARSED:
         return Parsed(None, Status(known))
     return parsed

@@ -21,6 +21,7 @@ from sandbox.backends.openai.client import MOST_RAW, Client, Response, where_to
 from sandbox.backends.openai.config import OpenAIConfig, endpoint
 from sandbox.backends.openai.constrain import (
     BY_OWNER,
+    FIELDS,
     Constraint,
     Probe,
     described,
@@ -383,6 +384,7 @@ class OpenAIBackend:
             said.thinking,
             self._expected(call, said),
             raw,
+            constrained=any(field in answered.body for field in FIELDS),
         )
 
     def _choices(self, address: Address, answered: _Answered) -> Mapping[str, Any]:
