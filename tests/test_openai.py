@@ -136,7 +136,7 @@ def test_a_request_has_all_fields_of_the_call():
         sampling={"top_p": 0.9},
         extra_body={"user": "society"},
     )
-    assert reply == Reply(RATED, False, 11, 4, 8)
+    assert reply == Reply(RATED, False, 11, 4, 8, constrained=True)
     path, body = server.asked[0]
     assert path == "/v1/chat/completions"
     assert body == {
