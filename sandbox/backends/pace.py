@@ -24,7 +24,6 @@ DECREASE, GROWTH = 0.8, 1.1
 """At its limit the rate becomes `DECREASE` times what the server answered. Each second with few
 refusals multiplies it by `GROWTH`; in between it stays, so it settles where few are refused."""
 
-
 GROWN = 1.25
 """Refusals have other causes than the rate if there are too many before it has grown so much since
 it was last lowered."""
@@ -37,7 +36,7 @@ class Pace:
     """Spaces requests out, once a server has refused some for their rate.
 
     Attributes:
-        rate: requests a second; None while none has been refused.
+        rate: requests a second; None while too few are refused, or for other causes.
     """
 
     def __init__(self) -> None:

@@ -32,10 +32,7 @@ def read_personas(path: Path, notes: list[str] | None = None) -> list[Persona]:
     Raises:
         InputError: the file cannot be read, is empty, or has an invalid persona.
     """
-    personas = _read_models("personas", path, Persona)
-    if notes is not None:
-        notes.append(_note(len(personas), "persona", path))
-    return personas
+    return _read_models("personas", path, Persona, "persona", notes)
 
 
 def read_pairs(path: Path, notes: list[str] | None = None) -> list[Pair]:
@@ -48,17 +45,12 @@ def read_pairs(path: Path, notes: list[str] | None = None) -> list[Pair]:
     Raises:
         InputError: the file cannot be read, is empty, or has an invalid pair.
     """
-    pairs = _read_models("memory.prior", path, Pair)
-    if notes is not None:
-        notes.append(_note(len(pairs), "prior pair", path))
-    return pairs
+    return _read_models("memory.prior", path, Pair, "prior pair", notes)
 
 
-def _note(count: int, what: str, path: Path) -> str:
-    return f"{count:,} {what}{'' if count == 1 else 's'} from {path.name}"
-
-
-def _read_models(key: str, path: Path, model: type[Model]) -> list[Model]:
+def _read_models(
+    key: str, path: Path, model: type[Model], what: str, notes: list[str] | None
+) -> list[Model]:
     models = []
     try:
         for line, value in json_values(path):
@@ -72,6 +64,9 @@ def _read_models(key: str, path: Path, model: type[Model]) -> list[Model]:
         raise InputError(f"{key}: {fault}") from None
     if not models:
         raise InputError(f"{key}: {path}: found no line; expected at least 1")
+    if notes is not None:
+        plural = "" if len(models) == 1 else "s"
+        notes.append(f"{len(models):,} {what}{plural} from {path.name}")
     return models
 
 
