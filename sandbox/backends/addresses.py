@@ -181,8 +181,7 @@ def choose(addresses: list[Address], episode: int) -> Address:
     ]
     if not available:
         problems = "; ".join(dict.fromkeys(address.problem for address in addresses))
-        asked = any(address.asked_to_rest for address in addresses)
-        raise Resting(problems, seconds_until_free(addresses), asked=asked)
+        raise Resting(problems, seconds_until_free(addresses), asked=asked_to_rest(addresses))
     available = [address for address in available if not address.is_doubted()] or available
     least_busy = min(available, key=lambda address: address.gate.load())
     overloaded = available[0].gate.load() > 2 * least_busy.gate.load() + SPARE_CALLS
@@ -192,3 +191,8 @@ def choose(addresses: list[Address], episode: int) -> Address:
 def seconds_until_free(addresses: list[Address]) -> float:
     """Return the seconds until the first of some addresses is in use again."""
     return min(address.seconds_resting() for address in addresses)
+
+
+def asked_to_rest(addresses: list[Address]) -> bool:
+    """Whether the server of one of some addresses asked for its rest."""
+    return any(address.asked_to_rest for address in addresses)

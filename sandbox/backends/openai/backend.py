@@ -14,7 +14,7 @@ from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 from agents.forms import Rating
-from sandbox.backends.addresses import Address, choose, seconds_until_free
+from sandbox.backends.addresses import Address, asked_to_rest, choose, seconds_until_free
 from sandbox.backends.base import BackendDown, Call, CallFailed, Reply, Unavailable
 from sandbox.backends.expected_rating import expected_rating
 from sandbox.backends.openai.client import MOST_RAW, Client, Response, where_to
@@ -252,7 +252,7 @@ class OpenAIBackend:
         except Unavailable as error:
             address.failed(str(error), error.after)
             error.after = seconds_until_free(self._addresses)
-            error.asked = any(one.asked_to_rest for one in self._addresses)
+            error.asked = asked_to_rest(self._addresses)
             raise
         except CallFailed:
             address.answered()
