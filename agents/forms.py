@@ -13,13 +13,13 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from functools import cached_property
 from hashlib import blake2b
-from typing import Any, Generic, NamedTuple, Protocol, TypeVar, runtime_checkable
+from typing import Any, Generic, NamedTuple, Protocol, TypeVar, cast, runtime_checkable
 
 from jinja2 import TemplateError
 
 from agents import beside, lenient, templates
-from agents.markup import without_thoughts
 from agents.scale import Scale
+from agents.thoughts import split_thoughts
 
 T = TypeVar("T")
 T_co = TypeVar("T_co", covariant=True)
@@ -130,8 +130,9 @@ class FreeText:
             return Parsed(None, Status.EMPTY)
         if cut:
             return Parsed(None, Status.CUT)
-        said = (without_thoughts(text) or "").strip()
-        if not said:
+        split = split_thoughts(text)
+        said = split.text.strip()
+        if split.unended or not said:
             return Parsed(None, Status.UNREADABLE)
         return Parsed(said, Status.OK if said == text else Status.LENIENT)
 
@@ -273,6 +274,20 @@ class Rating:
         if not self.low <= value <= self.high:
             return None
         return int(value) if value == int(value) else value
+
+
+def parse_reply(shape: Shape[T], text: str, cut: bool, constrained: bool = False) -> Parsed[T]:
+    """Parse a reply; after constrained decoding its form alone tells what each part is.
+
+    Args:
+        shape: the shape that was asked for.
+        text: the reply.
+        cut: it was truncated by the token limit.
+        constrained: decoding was constrained to the shape.
+    """
+    if constrained and isinstance(shape, Rating):
+        return cast(Parsed[T], shape.parse(text, cut, constrained=True))
+    return shape.parse(text, cut)
 
 
 class Prompt(NamedTuple):

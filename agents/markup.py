@@ -13,32 +13,10 @@ import unicodedata
 from collections.abc import Callable, Iterator
 from typing import Any
 
+from agents.thoughts import split_thoughts
+
 LONGEST = 4_000
 """Characters of the longest reply that is read leniently, so that reading takes no time."""
-
-_THOUGHTS = "think|thinking|thought|thoughts"
-_PAIRS = re.compile(
-    rf"<({_THOUGHTS})>.*?</\1>|\[THINK\].*?\[/THINK\]|\u25c1think\u25b7.*?\u25c1/think\u25b7",
-    re.DOTALL | re.IGNORECASE,
-)
-_OPEN = re.compile(rf"<(?:{_THOUGHTS})>|\[THINK\]|\u25c1think\u25b7", re.IGNORECASE)
-_CLOSE = re.compile(rf"</(?:{_THOUGHTS})>|\[/THINK\]|\u25c1/think\u25b7", re.IGNORECASE)
-_CHANNEL = "<|channel|>"
-_FINAL = re.compile(r"<\|channel\|>final[^<]*<\|message\|>")
-
-
-def without_thoughts(text: str) -> str | None:
-    """The text after the thoughts of a reasoning model; None if the thoughts never end."""
-    if "<" not in text and "[" not in text and "\u25c1" not in text:
-        return text
-    if _CHANNEL in text:
-        finals = list(_FINAL.finditer(text))
-        return text[finals[-1].end() :] if finals else None
-    text = _PAIRS.sub("\n", text)
-    closed = list(_CLOSE.finditer(text))  # the prompt may have opened them
-    text = text[closed[-1].end() :] if closed else text
-    return None if _OPEN.search(text) else text
-
 
 _BREAKS = re.compile(r"\r\n?|[\x0b\x0c\x85\u2028\u2029]")
 _CONTROL_TOKEN = re.compile(
@@ -66,10 +44,12 @@ def plain(text: str, label: str, signed: bool = False) -> str | None:
         None where thoughts never end, where words are struck out, or for a reply that is longer
         than `LONGEST`.
     """
-    said = without_thoughts(text) if len(text) <= LONGEST else None
-    if said is None:
+    if len(text) > LONGEST:
         return None
-    said = _CONTROL_TOKEN.sub("", said)
+    split = split_thoughts(text)
+    if split.unended:
+        return None
+    said = _CONTROL_TOKEN.sub("", split.text)
     if _STRUCK.search(said):
         return None
     said = _BREAKS.sub("\n", said).translate(_UNSEEN)

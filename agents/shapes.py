@@ -16,10 +16,9 @@ from typing import Any, NamedTuple, TypeVar
 
 from agents import lenient_lines as lenient
 from agents.forms import BLANK, Parsed, Status, line_of, object_schema
+from agents.thoughts import split_thoughts
 
 T = TypeVar("T")
-
-_THOUGHTS = re.compile(r"</?think", re.IGNORECASE)
 
 
 def _words(limit: int) -> str:
@@ -126,7 +125,7 @@ class Line:
             return Parsed(None, Status.EMPTY)
         if cut:
             return Parsed(None, Status.CUT)
-        if "\n" in text or "\r" in text or _THOUGHTS.search(text):
+        if "\n" in text or "\r" in text or split_thoughts(text).text != text:
             return _lenient(lenient.line(text))
         return Parsed(text, Status.OK)
 

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from agents.chance import seed_of
-from agents.forms import CallName
+from agents.forms import CallName, parse_reply
 from sandbox.backends.addresses import Address
 from sandbox.backends.base import Call, CallFailed, Unavailable
 from sandbox.backends.openai import Backend, Config
@@ -95,9 +95,9 @@ async def measure(config: Config, number: int, seed: int = 7) -> Measured:
                 statuses["failed"] += 1
                 without += 1
                 return
-        parsed = call.shape.parse(reply.text, reply.cut)
-        statuses[parsed.status.value] += 1
-        without += parsed.value is None
+        read = parse_reply(call.shape, reply.text, reply.cut, reply.constrained)
+        statuses[read.status.value] += 1
+        without += read.value is None
 
     began = time.monotonic()
     try:

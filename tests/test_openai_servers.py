@@ -17,13 +17,13 @@ from test_openai import KEY, RATED, Server, ask, body_of, call, config_of, servi
 
 from agents.forms import FreeText, Rating
 from agents.shapes import Choice
+from agents.thoughts import split_thoughts
 from sandbox.backends.base import BackendDown, CallFailed, Unavailable
 from sandbox.backends.openai import OpenAIBackend
 from sandbox.backends.openai.client import MOST_RAW, proxy_of
 from sandbox.backends.openai.constrain import Constraint, Probe, written
 from sandbox.backends.openai.examine import examine_server
 from sandbox.backends.openai.response import parse_body
-from sandbox.backends.openai.thinking import split_thoughts
 from storage.errors import InputError
 
 WORDS = "I would wait a day."
@@ -113,7 +113,9 @@ def test_thoughts_are_kept_wherever_they_are(message, thinking):
         (f"<THINKING>Hm.</THINKING> {WORDS}", WORDS, "Hm."),
         (f"Hm.\n</think>\n\n{WORDS}", WORDS, "Hm."),
         ("<think>Hm. I would", "", "Hm. I would"),
+        (f"{WORDS} <think>Hm. I would", WORDS, "Hm. I would"),
         (f"<think></think>\n{WORDS}", WORDS, None),
+        ("Once<think>Hm.</think>more", "Once\nmore", "Hm."),
         (f"<think>a</think><think>b</think>{WORDS}", WORDS, "a\n\nb"),
         (f"[THINK]Hm.[/THINK]{WORDS}", WORDS, "Hm."),
         (f"\u25c1think\u25b7Hm.\u25c1/think\u25b7{WORDS}", WORDS, "Hm."),
@@ -139,7 +141,9 @@ def test_thoughts_are_kept_wherever_they_are(message, thinking):
     ],
 )
 def test_thoughts_in_a_text_are_no_part_of_the_reply(text, rest, thinking):
-    assert split_thoughts(text) == (rest, thinking)
+    split = split_thoughts(text)
+    assert (split.text, split.thinking) == (rest, thinking)
+    assert split.unended == text.endswith("I would")
 
 
 @pytest.mark.parametrize(

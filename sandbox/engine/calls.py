@@ -18,9 +18,9 @@ from agents.forms import (
     Judgement,
     Parsed,
     Prompt,
-    Rating,
     Status,
     clean,
+    parse_reply,
     prompt_hash,
 )
 from agents.memory import Recalled
@@ -231,12 +231,10 @@ def _parse(
     """Parse a reply; one that an older version could not read stays so when it is replayed."""
     if text is None:
         return Parsed(None, Status.FAILED)
-    shape: Any = form.reply
-    held = isinstance(shape, Rating) and (constrained or known == Status.OK)
-    parsed: Parsed[T] = shape.parse(text, cut, True) if held else shape.parse(text, cut)
-    if parsed.status is Status.LENIENT and known in UNPARSED:
+    reply = parse_reply(form.reply, text, cut, constrained or known == Status.OK)
+    if reply.status is Status.LENIENT and known in UNPARSED:
         return Parsed(None, Status(known))
-    return parsed
+    return reply
 
 
 def _status(parsed: Parsed[Any]) -> Status:

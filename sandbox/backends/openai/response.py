@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping
 from itertools import chain
 from typing import Any, NamedTuple
 
-from sandbox.backends.openai.thinking import split_thoughts
+from agents.thoughts import split_thoughts
 
 COMPLETE = frozenset(
     (
@@ -60,6 +60,7 @@ class Said(NamedTuple):
         reason: why it ended, in lower case; None if the response does not tell.
         choice: the part of the response with the reply.
         unclear: what was not understood, in words.
+        unended: a thought in the text never ends.
     """
 
     text: str
@@ -67,6 +68,7 @@ class Said(NamedTuple):
     reason: str | None
     choice: Mapping[str, Any]
     unclear: tuple[str, ...] = ()
+    unended: bool = False
 
     def is_truncated(self, tokens: int | None, limit: int | None) -> bool:
         """Whether the reply is not known to be complete.
@@ -75,9 +77,9 @@ class Said(NamedTuple):
             tokens: of the reply, if known.
             limit: the most that were asked for, if any: it decides where no reason is told.
         """
-        if self.reason is None:
+        if self.reason is None and not self.unended:
             return tokens is not None and limit is not None and tokens >= limit
-        return self.reason not in COMPLETE
+        return self.unended or self.reason not in COMPLETE
 
 
 class Content(NamedTuple):
@@ -206,9 +208,12 @@ def understand(content: Mapping[str, Any]) -> Said:
         problems.append("a call of a tool in place of a reply")
     if reason is not None and reason not in COMPLETE | TRUNCATED:
         problems.append(f"a reply that ended with {reason!r:.40}, which counts as truncated")
+    if split.unended and split.text.strip():
+        problems.append("a thought that never ends within a reply, which counts as truncated")
     if not split.text.strip() and not thinking and not problems:
         problems.append("no text")
-    return Said(split.text, "\n\n".join(thinking) or None, reason, choice, tuple(problems))
+    thought = "\n\n".join(thinking) or None
+    return Said(split.text, thought, reason, choice, tuple(problems), split.unended)
 
 
 def _reasoning(message: Mapping[str, Any]) -> Iterator[str]:

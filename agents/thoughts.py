@@ -41,35 +41,51 @@ _ANSWER_MARKS = re.compile(
 
 
 class Split(NamedTuple):
-    """A text without the thoughts in it, and the thoughts."""
+    """A text without the thoughts in it, and the thoughts.
+
+    Attributes:
+        text: what is left; a line break stands where thoughts were between words.
+        thinking: the thoughts, if any.
+        unended: the last thought never ends.
+    """
 
     text: str
     thinking: str | None
+    unended: bool = False
 
 
 def split_thoughts(text: str) -> Split:
     """Separate the thoughts in a text from the rest.
 
-    A mark that opens and is never closed leaves nothing: the model was still thinking. A mark that
-    closes without one that opens ends thoughts whose beginning is in the prompt, as the templates
-    of DeepSeek and Qwen have it. A mark in backticks is a word of the text.
+    Nothing is left after a mark that opens and is never closed: the model was still thinking. A
+    mark that closes without one that opens ends thoughts whose beginning is in the prompt, as the
+    templates of DeepSeek and Qwen have it. A mark in backticks is a word of the text.
     """
     if text.startswith("analysis") and (bare := _BARE_CHANNELS.match(text)):
         return Split(bare[2].strip(), bare[1].strip() or None)
     if _FIRST.isdisjoint(text):
         return Split(text, None)
     thoughts: list[str] = []
+    unended = False
     if "<|channel|>" in text:
         channels = _CHANNEL.findall(text)
         thoughts = [said for name, said in channels if name != "final"]
         text = "".join(said for name, said in channels if name == "final")
-    for pair, rest in _PAIRS:
-        thoughts += (match[1] for match in pair.finditer(text))
-        text = pair.sub("", text)
+    for (_, end), (pair, rest) in zip(_MARKS, _PAIRS, strict=True):
+        found = list(pair.finditer(text))
+        thoughts += (match[1] for match in found)
+        unended = unended or any(not match[0].lower().endswith(end.lower()) for match in found)
+        text = pair.sub(_gap, text)
         while match := rest.match(text):
             thoughts.append(match[1])
             text = text[match.end() :]
     thinking = "\n\n".join(thought.strip() for thought in thoughts if thought.strip())
     if thoughts:
         text = _ANSWER_MARKS.sub("", text).strip()
-    return Split(text, thinking or None)
+    return Split(text, thinking or None, unended)
+
+
+def _gap(thought: re.Match[str]) -> str:
+    """What stands in place of thoughts: nothing where white space is beside them already."""
+    around = thought.string[thought.start() - 1 : thought.start()], thought.string[thought.end() :]
+    return "\n" if all(side and not side[0].isspace() for side in around) else ""
