@@ -6,14 +6,18 @@ An input is made from its kind and number alone, so that a failure is repeated b
 
 from __future__ import annotations
 
+import gzip
 import json
 import random
 import re
 import shutil
 from collections.abc import Callable, Iterator
+from io import BytesIO
 from pathlib import Path
 from typing import Any, NamedTuple, get_args
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import typer
 import yaml
 from conftest import ROOT
@@ -143,10 +147,13 @@ USUAL = ("0", "1", "1", "2", "7", "0.5", "sft", "kto", "peers", "out", "a.html",
 def file_input(chance: random.Random) -> Input:
     """An input file of a run with broken bytes or structure, in one of its formats."""
     key, name, content = chance.choice(FILES)
+    packed = name.endswith(".gz") and chance.random() < 0.7
+    content = gzip.decompress(content) if packed else content
     if chance.random() < 0.5:
         content = noise(chance, content, FILE_NOISE)
     else:
         content = _restructured(chance, content)
+    content = gzip.compress(content, mtime=0) if packed else content
     data = json.loads(json.dumps(TINY))
     target = data
     *parents, last = key.split(".")
@@ -341,8 +348,46 @@ _GRAPHML = (
     b'\n<node id="0"/>\n<node id="1"/>\n<node id="2"/>\n<edge source="0" target="1"/>\n'
     b'<edge source="1" target="2"/>\n</graph></graphml>'
 )
+_GEXF = (
+    b'<gexf xmlns="http://www.gexf.net/1.2draft" version="1.2"><graph defaultedgetype="undirected">'
+    b'\n<nodes><node id="0"/>\n<node id="1"/>\n<node id="2"/></nodes>\n'
+    b'<edges><edge id="0" source="0" target="1"/>\n<edge id="1" source="1" target="2"/></edges>\n'
+    b"</graph></gexf>"
+)
+_GML = (
+    b"graph [\n  node [ id 0 ]\n  node [ id 1 ]\n  node [ id 2 ]\n"
+    b"  edge [ source 0 target 1 ]\n  edge [ source 1 target 2 ]\n]\n"
+)
+_QUESTIONS = b"Is it fair?\nIs it kind?\nIs it true?\n"
+_CHATS = (
+    b'{"messages": [{"role": "user", "content": "Is it fair?"}]}\n'
+    b'{"messages": [{"role": "system", "content": "Be kind."},\n'
+    b'{"role": "user", "content": "So?"}]}'
+)
+
+
+def _parquet() -> bytes:
+    out = BytesIO()
+    pq.write_table(pa.table({"id": [1, 2], "question": ["Is it fair?", "Is it kind?"]}), out)
+    return out.getvalue()
+
+
 FILES = (
-    ("questions", "odd.txt", b"Is it fair?\nIs it kind?\nIs it true?\n"),
+    ("questions", "odd.txt", _QUESTIONS),
+    ("questions", "odd.txt.gz", gzip.compress(_QUESTIONS, mtime=0)),
+    ("questions", "odd.tsv", b"id\tquestion\n1\tIs it fair?\n2\tIs it kind?\n"),
+    ("questions", "oddsemicolons.csv", b'id;question\n1;Is it fair?\n2;"Is it; then, kind?"\n'),
+    ("questions", "odd.json", b'[{"instruction": "Is it fair?",\n"input": "Yes."},\n{"id": 3}]'),
+    ("questions", "oddchats.jsonl", _CHATS),
+    ("questions", "odd.parquet", _parquet()),
+    ("personas", "oddhub.jsonl", b'{"persona": "A nurse"}\n{"description": "A baker"}\n' * 4),
+    ("personas", "oddnames.yaml", b"- name: Ann\n  age: 40\n- name: Ben\n  values: be kind\n" * 2),
+    ("world.topology", "odd.gexf", _GEXF),
+    ("world.topology", "odd.gml", _GML),
+    ("world.topology", "odd.tsv", b"source\ttarget\na\tb\nb\tc\nc\ta\n"),
+    ("world.topology", "odd.edges", b"a b {'weight': 3}\nb c {}\nc a\n"),
+    ("world.topology", "odd.adjlist", b"# made by hand\na b c\nb c\n"),
+    ("world.topology", "odd.csv.gz", gzip.compress(b"a,b\nb,c\nc,a\n", mtime=0)),
     ("questions", "odd.jsonl", b'{"question": "Is it fair?"}\n{"prompt": "Is it kind?", "id": 3}'),
     ("questions", "odd.csv", b'id,question\n1,Is it fair?\n2,"Is it, then, kind?"\n'),
     ("personas", "oddpersonas.jsonl", _PERSONAS),
