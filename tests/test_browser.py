@@ -18,7 +18,6 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import pytest
 import yaml
 from conftest import ROOT, missing, small
-from filelock import FileLock
 from stored import Run
 from stored import make as make_stored
 from viewing import Site, hostile, serving
@@ -30,6 +29,7 @@ from sandbox.study.fork import fork
 from sandbox.viewer.catalog import RunCatalog
 from sandbox.viewer.copying import copy
 from storage.database import parse_run
+from storage.files import locked
 
 if TYPE_CHECKING:
     from playwright.sync_api import Browser, Page
@@ -247,7 +247,7 @@ def _begun(path: Path, *settings: str) -> Run:
 def test_user_input_survives_live_updates(look: Look, tmp_path: Path) -> None:
     run = _begun(tmp_path / "run.db", "world.size=4", "rounds=3")
     done = make_stored(tmp_path / "done.db", "world.size=4", "rounds=3", name="slow")
-    with FileLock(f"{run.path}.lock"), serving(run) as site:
+    with locked(run.path, "test"), serving(run) as site:
         visit = look(site)
         page = visit.go("/r/slow")
         page.get_by_text("Nothing has been played yet").wait_for()
@@ -267,7 +267,7 @@ def test_user_input_survives_live_updates(look: Look, tmp_path: Path) -> None:
 
 def test_an_unreachable_server_is_reported(look: Look, tmp_path: Path) -> None:
     run = _begun(tmp_path / "run.db", "world.size=3")
-    with FileLock(f"{run.path}.lock"):
+    with locked(run.path, "test"):
         with serving(run) as site:
             visit = look(site)
             visit.expected = re.compile("ERR_CONNECTION_REFUSED")

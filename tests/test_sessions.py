@@ -234,9 +234,9 @@ def test_secrets_are_not_in_the_history() -> None:
         "models.social.extra.max_num_batched_tokens": [None, 8],
     }
     assert without_secrets(changes) == {
-        "models.social.headers.X-Auth": ["(hidden)", "(hidden)"],
-        "models.social.proxy": ["http://(hidden)@proxy:1", None],
-        "models.social.base_url": [["http://(hidden)@a/v1", "http://b/v1"], "http://c/v1"],
+        "models.social.headers.X-Auth": ["***", "***"],
+        "models.social.proxy": ["http://***@proxy:1", None],
+        "models.social.base_url": [["http://***@a/v1", "http://b/v1"], "http://c/v1"],
         "models.social.extra.max_num_batched_tokens": [None, 8],
     }
 

@@ -7,7 +7,6 @@ temperature or a prompt template says what they are. `resume` sets the first kin
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -19,6 +18,7 @@ from sandbox.backends.base import transport_of
 from sandbox.config import Config, apply_setting, explain, redacted, role_key
 from sandbox.reading.records import flat
 from storage.errors import InputError
+from storage.secrets import hide_all, hide_values
 
 Changes = dict[str, list[Any]]
 """Changed settings by dotted key: [before, after]."""
@@ -110,10 +110,6 @@ def transport_keys(config: Config) -> set[str]:
     return {"schedule", *within}
 
 
-_SECRET = re.compile(r"header|passw|token$|secret|auth|cookie|api_key$", re.IGNORECASE)
-_USER = re.compile(r"//[^/\s@]+@")
-
-
 def without_secrets(changes: Changes) -> Changes:
     """Return changes as they are stored in the history: values that may be secret are hidden."""
     return {
@@ -123,10 +119,7 @@ def without_secrets(changes: Changes) -> Changes:
 
 
 def _shown(key: str, value: Any) -> Any:
-    if value is None:
-        return None
-    if _SECRET.search(key):
-        return "(hidden)"
-    if isinstance(value, list):
-        return [_shown(key, part) for part in value]
-    return _USER.sub("//(hidden)@", value) if isinstance(value, str) else value
+    parts = key.split(".")
+    return (
+        hide_all(value) if "headers" in parts[:-1] else hide_values({parts[-1]: value})[parts[-1]]
+    )

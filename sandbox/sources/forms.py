@@ -7,11 +7,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from agents.forms import Form, Rating, clean
 from agents.scale import plain_number
 from sandbox.wording import other_range
+from sandbox.yaml_values import NotYaml, parse_yaml
 from storage.errors import InputError
 
 
@@ -35,8 +34,11 @@ def read_forms(
     if path is None:
         return known
     try:
-        overrides = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        overrides = parse_yaml(path.read_text(encoding="utf-8"))
+    except NotYaml as error:
+        line = f":{error.line}" if error.line else ""
+        raise InputError(f"forms: {path}{line}: not YAML: {error}") from None
+    except (OSError, UnicodeDecodeError) as error:
         raise InputError(f"forms: {path}: cannot be read: {error}".replace("\n", " ")) from None
     if not isinstance(overrides, dict):
         raise InputError(
