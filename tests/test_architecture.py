@@ -36,7 +36,13 @@ ALLOWED: dict[str, tuple[str, ...]] = {
     "sandbox.interrupts": (),
     "sandbox.doctor": NEUTRAL,
     "sandbox.wording": ("agents",),
-    "sandbox.sources": ("agents", "worlds", "storage.errors", "sandbox.wording"),
+    "sandbox.sources": (
+        "agents",
+        "worlds",
+        "storage.errors",
+        "sandbox.wording",
+        "sandbox.yaml_values",
+    ),
     "sandbox.config": (
         "agents",
         "worlds",
