@@ -8,8 +8,20 @@ from contextlib import contextmanager
 from pathlib import Path
 from traceback import extract_tb
 
+from storage.secrets import hide_secrets
 
-class InputError(Exception):
+
+class _OneLine(Exception):
+    """An error whose message is one line without secrets, whatever it repeats of its cause."""
+
+    def __init__(self, message: str) -> None:
+        super().__init__(hide_secrets(" ".join(message[:_LONGEST].splitlines())))
+
+
+_LONGEST = 20_000  # characters
+
+
+class InputError(_OneLine):
     """Raised for invalid user input. The message is one line: ``place: found X; expected Y``."""
 
 
@@ -17,7 +29,7 @@ class NotThere(InputError):
     """Raised when no row has the number that the user asked for."""
 
 
-class StorageFault(Exception):
+class StorageFault(_OneLine):
     """Raised when a database fails that was usable before. The message is one line."""
 
 

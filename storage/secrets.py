@@ -33,7 +33,8 @@ def is_secret(name: str) -> bool:
     return bool(_ANYWHERE.search(lower)) or last in _LAST or bool(_JOINED.fullmatch(last))
 
 
-_SCHEME = re.compile(r"(?<![a-z0-9+.-])([a-z][a-z0-9+.-]*+)://", re.IGNORECASE)
+_SCHEME = re.compile(r"(?<![a-z0-9+.-])([a-z][a-z0-9+.-]*+):/{1,2}(?!/)", re.IGNORECASE)
+"""The beginning of an address; taken for a path, it has lost a slash."""
 _PASSWORD = re.compile(r"([^\s/:@]*+):(?!\d*(?:[/?#,;)\]\s'\"]|$))")
 _WORD_END, _LINE_END = re.compile(r"\s"), re.compile(r"\n")
 _NAME = re.compile(

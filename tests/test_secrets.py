@@ -16,7 +16,7 @@ from sandbox.datasets.card import public
 from sandbox.reading.runs import about, open_run
 from sandbox.yaml_values import NotYaml, parse_yaml
 from storage.database import parse_url, place_of
-from storage.errors import InputError
+from storage.errors import Damaged, InputError
 from storage.secrets import hide_secrets, hide_values, is_secret, secret_key
 
 SECRET = "S3CRET"
@@ -165,3 +165,9 @@ def test_the_script_can_be_read_by_old_pythons() -> None:
     text = (ROOT / "run_sim.py").read_text()
     ast.parse(text, feature_version=(3, 7))
     assert text.index("sys.version_info < (3, 11)") < text.index("from sandbox")
+
+
+def test_an_error_is_one_line_without_secrets_wherever_it_is_shown() -> None:
+    cause = "Invalid data\r\nat postgres:/bob:S3CRET@h/d\u2028or http:/h/v1?key=S3CRET"
+    line = "Invalid data at postgres:/bob:***@h/d or http:/h/v1?key=***"
+    assert str(InputError(cause)) == str(Damaged(cause)) == line

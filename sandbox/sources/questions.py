@@ -335,8 +335,10 @@ def _parquet(path: Path, told: _Told) -> Rows:
                 for row in batch.to_pylist():
                     number += 1
                     yield number, row
-    except pa.ArrowInvalid as error:
-        raise FileFault(f"{path}: not Parquet: {str(error).splitlines()[0]}") from None
+    except (pa.ArrowException, OSError) as error:
+        if isinstance(error, OSError) and error.errno is not None:
+            raise  # of the operating system
+        raise FileFault(f"{path}: not Parquet: {str(error).partition(chr(10))[0]}") from None
 
 
 _READERS = {
