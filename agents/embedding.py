@@ -1,6 +1,9 @@
-"""Embeddings: texts as unit vectors, so that questions with similar wording are near each other.
+"""Embeddings: texts as unit vectors, so that similar questions are near each other.
 
-The default embedder needs no model file. It hashes stemmed words and their letter trigrams to
+`WordLlama`, the default, averages word vectors that the package wordllama ships (MIT licence,
+https://github.com/dleemiller/WordLlama): it knows meanings, offline and without a model to run.
+
+`HashedEmbedder` needs no file at all. It hashes stemmed words and their letter trigrams to
 signed coordinates (Weinberger et al., arXiv 0902.2206), with lower weights for words that occur in
 any question. It uses no corpus statistics, so a text has the same vector in every run. It captures
 wording, not meaning: a rephrasing that shares no word with the original is not found.
@@ -14,9 +17,11 @@ import unicodedata
 from collections.abc import Sequence
 from functools import lru_cache
 from hashlib import blake2b
+from importlib.util import find_spec
 from itertools import pairwise
 from math import sqrt
-from typing import Protocol
+from pathlib import Path
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -206,7 +211,7 @@ def _sum_by_coordinate(
 
 
 class HashedEmbedder:
-    """The default embedder: offline, deterministic, 512 dimensions.
+    """Embeds wording: no files, deterministic, 512 dimensions.
 
     Its threshold is the largest, in hundredths, at which a look-up among 100 unrelated questions
     finds one in at most 5 % of cases, as measured by `benchmarks/recall_threshold.py`.
@@ -232,3 +237,65 @@ class HashedEmbedder:
             lengths = np.sqrt(np.square(sums).sum(axis=1, keepdims=True))
             vectors[start : start + _BLOCK] = sums / np.maximum(lengths, 1.0)
         return vectors
+
+
+class WordLlama:
+    """The default embedder: the mean of static vectors of a text's tokens, 256 dimensions.
+
+    The vectors are those of the package wordllama, read once a process from its two files. Its
+    threshold is measured as that of the hashed embedder.
+    """
+
+    name: str = "wordllama-l2-256"
+    dim: int = 256
+    threshold: float = 0.41
+
+    @staticmethod
+    def check() -> None:
+        """Check that the package is installed. Raises FileNotFoundError if it is not."""
+        _files()
+
+    def embed(self, texts: Sequence[str]) -> NDArray[np.float32]:
+        """Unit vectors of shape (len(texts), 256); a row of zeros for a text without words.
+
+        The vector of a text does not depend on the other texts, bit for bit.
+
+        Raises:
+            TypeError: `texts` is a single string.
+            FileNotFoundError: the package is not installed, or has not these files.
+        """
+        if isinstance(texts, str):
+            raise TypeError("embed: found one text; expected a sequence of texts")
+        tokenizer, table = _word_vectors()
+        vectors = np.zeros((len(texts), self.dim), np.float32)
+        for row, text in enumerate(texts):
+            tokens = tokenizer.encode(text, add_special_tokens=False).ids
+            total = table[tokens].sum(axis=0, dtype=np.float64)
+            vectors[row] = total / max(float(np.sqrt(np.square(total).sum())), 1e-12)
+        return vectors
+
+
+@lru_cache(maxsize=1)
+def _word_vectors() -> tuple[Any, NDArray[np.float32]]:
+    """The tokenizer and the vectors of all tokens, without importing the package's own code."""
+    from safetensors.numpy import load_file
+    from tokenizers import Tokenizer
+
+    weights, words = _files()
+    return Tokenizer.from_file(str(words)), load_file(weights)["embedding.weight"].astype(
+        np.float32
+    )
+
+
+def _files() -> tuple[Path, Path]:
+    """The files of the package wordllama: its vectors and its tokenizer."""
+    found = find_spec("wordllama")
+    if found is None or found.origin is None:
+        raise FileNotFoundError("the package wordllama is not installed")
+    folder = Path(found.origin).parent
+    weights = folder / "weights" / "l2_supercat_256.safetensors"
+    words = folder / "tokenizers" / "l2_supercat_tokenizer_config.json"
+    for file in (weights, words):
+        if not file.is_file():
+            raise FileNotFoundError(f"found no {file.name} in the package wordllama")
+    return weights, words

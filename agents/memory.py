@@ -1,9 +1,9 @@
 """Memory: the answers that agents remember, and recall by similarity of questions.
 
-Every distinct question is embedded once, and the list of similar questions is computed once for
-the whole society. An agent recalls by walking that short list to the first question that it has
-answered. Look-up by embedding distance with a threshold follows Liu et al. (arXiv 2305.16960),
-section 3.
+Every distinct question is embedded once. An agent recalls its latest answers to the questions
+nearest to the one it is asked now, always (`nearest`) or only below a cosine distance
+(`threshold`). Look-up by embedding distance with a threshold of 0.3 follows Liu et al. (arXiv
+2305.16960), section 3; with their embedder nearly every question is nearer than that.
 """
 
 from __future__ import annotations
@@ -18,8 +18,24 @@ from numpy.typing import NDArray
 PRIOR = -1
 """The round of prior memories, which an agent has before round 0."""
 
-_BLOCK = 256  # questions compared at a time, so that the matrix takes a few megabytes
 _SLACK = 1e-4  # tolerance of the float32 products; candidates are then compared exactly
+
+
+class RecallRule(NamedTuple):
+    """Which memories an agent recalls.
+
+    Attributes:
+        top_k: how many at most.
+        threshold: the cosine distance (0 to 2) below which they are recalled; None: whatever their
+            distance.
+    """
+
+    top_k: int = 1
+    threshold: float | None = None
+
+
+NEAREST = RecallRule()
+"""The nearest memory, always: as in the paper, with its embedder."""
 
 
 class Near(NamedTuple):
@@ -30,32 +46,40 @@ class Near(NamedTuple):
 
 
 class Recalled(NamedTuple):
-    """A recalled memory, as prompts show it: question, answer, distance and ids."""
+    """A recalled memory, as prompts show it.
+
+    Attributes:
+        question, answer: what the agent was asked, and what it answered.
+        distance: cosine distance (0 to 2) of the question from the one that is asked now.
+        memory_id, text_id: rows of the memory and of the answer's text.
+        further: the memories that are recalled with it, the nearest first.
+    """
 
     question: str
     answer: str
     distance: float
     memory_id: int
     text_id: int
+    further: tuple[Recalled, ...] = ()
+
+    @property
+    def all(self) -> tuple[Recalled, ...]:
+        """This memory and the further ones, the nearest first."""
+        return (self, *self.further)
 
 
 class QuestionIndex:
-    """The distinct questions of a society with their vectors and nearest neighbours.
-
-    Args:
-        threshold: cosine distance below which two questions are near each other.
+    """The distinct questions of a society with their vectors.
 
     Attributes:
         texts: the questions, by number.
         numbers: the number of each question.
     """
 
-    def __init__(self, threshold: float) -> None:
-        self.threshold = threshold
+    def __init__(self) -> None:
         self.texts: list[str] = []
         self.numbers: dict[str, int] = {}
         self._vectors: NDArray[np.float32] = np.zeros((0, 0), np.float32)
-        self._near: dict[int, tuple[Near, ...]] = {}
 
     def missing(self, texts: Sequence[str]) -> list[str]:
         """The texts that are not in the index yet, without duplicates, in order."""
@@ -80,43 +104,47 @@ class QuestionIndex:
             self.texts.append(text)
         rows = vectors.astype(np.float32, copy=False)
         self._vectors = np.vstack([self._vectors, rows]) if self._vectors.size else rows
-        self._near.clear()
 
-    def near(self, question: int) -> tuple[Near, ...]:
-        """The questions within the threshold, nearest first, including the question itself."""
-        found = self._near.get(question)
-        if found is None:
-            self._compare(question - question % _BLOCK)
-            found = self._near[question]
-        return found
+    def nearest(self, question: int, others: NDArray[np.int64], rule: RecallRule) -> list[Near]:
+        """The distinct questions among others that a rule selects, the nearest first.
 
-    def _compare(self, start: int) -> None:
-        block = self._vectors[start : start + _BLOCK]
-        rows, columns = np.nonzero(block @ self._vectors.T > 1 - self.threshold - _SLACK)
-        bounds = np.searchsorted(rows, np.arange(len(block) + 1))
-        for row in range(len(block)):
-            others = columns[bounds[row] : bounds[row + 1]]
-            self._near[start + row] = self._exact(start + row, others)
+        Args:
+            question: the number of the question that is asked.
+            others: numbers of questions, shape (n,); repeated ones count once.
+            rule: how many, and how near.
+        """
+        vector = self._vectors[question]
+        products = self._vectors[others] @ vector
+        near: dict[int, float] = {}
+        least = -np.inf  # the product below which no further question can be among the nearest
+        for place in np.argsort(-products, kind="stable").tolist():
+            if products[place] < least:
+                break
+            other = int(others[place])
+            if other not in near:
+                near[other] = self._distance(vector, other)
+                if len(near) >= rule.top_k:
+                    last = sorted(near.values())[rule.top_k - 1]
+                    least = 1 - last - _SLACK
+        found = sorted(Near(distance, other) for other, distance in near.items())[: rule.top_k]
+        if rule.threshold is None:
+            return found
+        return [item for item in found if item.distance < rule.threshold]
 
-    def _exact(self, question: int, others: NDArray[np.intp]) -> tuple[Near, ...]:
-        """Rounded distances in double precision, so that they do not depend on the block."""
-        vector = self._vectors[question].astype(np.float64)
-        near = []
-        for other in others.tolist():
-            distance = 1.0 - float(np.dot(vector, self._vectors[other].astype(np.float64)))
-            near.append(Near(max(0.0, round(distance, 6)), other))
-        return tuple(sorted(item for item in near if item.distance < self.threshold))
+    def _distance(self, vector: NDArray[np.float32], other: int) -> float:
+        """A distance in double precision, rounded, so that it is the same in any comparison."""
+        product = np.dot(vector.astype(np.float64), self._vectors[other].astype(np.float64))
+        return max(0.0, round(1.0 - float(product), 6))
 
 
 class _Entry(NamedTuple):
-    position: int
     answer: str
     memory_id: int
     text_id: int
 
 
 class Memory:
-    """The answers that one agent remembers, by question, in the order of learning.
+    """The answers that one agent remembers, in the order of learning.
 
     Args:
         keep: number of most recent memories that can be recalled; None for all.
@@ -124,43 +152,57 @@ class Memory:
 
     def __init__(self, keep: int | None = None) -> None:
         self._keep = keep
-        self._rounds: list[int] = []  # by position, ascending
-        self._questions: list[int] = []  # by position
-        self._entries: dict[int, list[_Entry]] = {}
-        self._dropped = 0  # entries below this position are dropped
+        self._rounds: list[int] = []  # ascending; the lists have an item for each memory
+        self._questions: list[int] = []
+        self._entries: list[_Entry] = []
+        self._numbers: NDArray[np.int64] | None = None  # the questions, as an array
 
     def __len__(self) -> int:
-        return len(self._rounds) - self._dropped
+        return len(self._rounds)
 
     def remember(
         self, round: int, question: int, answer: str, memory_id: int, text_id: int
     ) -> None:
         """Add an answer. Rounds must not decrease."""
-        entry = _Entry(len(self._rounds), answer, memory_id, text_id)
         self._rounds.append(round)
         self._questions.append(question)
-        self._entries.setdefault(question, []).append(entry)
+        self._entries.append(_Entry(answer, memory_id, text_id))
+        self._numbers = None
 
-    def recall(self, near: Sequence[Near], index: QuestionIndex, round: int) -> Recalled | None:
-        """The latest answer to the nearest question, as of the end of the round before `round`."""
+    def recall(
+        self, index: QuestionIndex, question: int, round: int, rule: RecallRule = NEAREST
+    ) -> Recalled | None:
+        """The latest answer to the nearest question, as of the end of the round before `round`.
+
+        Args:
+            index: the questions of the society.
+            question: the number of the question that is asked.
+            round: memories of this round and later ones do not count.
+            rule: how many memories are recalled, and how near they must be.
+        """
         end = bisect_left(self._rounds, round)
         start = self._oldest(end)
-        for distance, question in near:
-            for entry in reversed(self._entries.get(question, ())):
-                if start <= entry.position < end:
-                    _, answer, memory_id, text_id = entry
-                    return Recalled(index.texts[question], answer, distance, memory_id, text_id)
-        return None
+        if start >= end:
+            return None
+        if self._numbers is None:
+            self._numbers = np.array(self._questions, np.int64)
+        others = self._numbers[start:end]
+        found = [
+            self._recalled(index, int(np.flatnonzero(others == near.question)[-1]) + start, near)
+            for near in index.nearest(question, others, rule)
+        ]
+        return found[0]._replace(further=tuple(found[1:])) if found else None
 
     def latest(self, index: QuestionIndex, round: int) -> Recalled | None:
         """The last answer learned before `round`, with distance 0."""
         end = bisect_left(self._rounds, round)
-        if end <= self._dropped:
+        if end == 0:
             return None
-        question = self._questions[end - 1]
-        entry = next(entry for entry in self._entries[question] if entry.position == end - 1)
-        _, answer, memory_id, text_id = entry
-        return Recalled(index.texts[question], answer, 0.0, memory_id, text_id)
+        return self._recalled(index, end - 1, Near(0.0, self._questions[end - 1]))
+
+    def _recalled(self, index: QuestionIndex, position: int, near: Near) -> Recalled:
+        answer, memory_id, text_id = self._entries[position]
+        return Recalled(index.texts[near.question], answer, near.distance, memory_id, text_id)
 
     def _oldest(self, end: int) -> int:
         return 0 if self._keep is None else max(0, end - self._keep)
@@ -168,12 +210,6 @@ class Memory:
     def prune(self, round: int) -> None:
         """Drop entries that can no longer be recalled, since all rounds before `round` are over."""
         oldest = self._oldest(bisect_left(self._rounds, round))
-        if oldest <= self._dropped:
-            return
-        self._dropped = oldest
-        for question, entries in list(self._entries.items()):
-            if entries[0].position < oldest:
-                kept = [entry for entry in entries if entry.position >= oldest]
-                self._entries[question] = kept
-                if not kept:
-                    del self._entries[question]
+        if oldest:
+            del self._rounds[:oldest], self._questions[:oldest], self._entries[:oldest]
+            self._numbers = None

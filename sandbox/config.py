@@ -27,6 +27,7 @@ from pydantic import (
 from pydantic_core import PydanticCustomError
 
 from agents.forms import clean
+from agents.memory import RecallRule
 from agents.persona import Label
 from agents.plugins import PluginError, exception_line, is_file, may_load, only_files, unnamed_file
 from agents.scale import Better, Scale, Subject
@@ -62,14 +63,26 @@ class MemoryConfig(_Section):
 
     prior: Path | None = None
     prior_pairs: int = Field(default=50, ge=0)
+    recall: Literal["nearest", "threshold"] = "nearest"
+    top_k: int = Field(default=1, ge=1, le=100)
     threshold: float | None = Field(default=None, gt=0, le=2)
-    embedder: EmbedderSetting = "hashed"
+    embedder: EmbedderSetting = "wordllama"
     keep: Literal["all"] | Annotated[int, Field(ge=1)] = "all"
+
+    @model_validator(mode="after")
+    def _threshold(self) -> MemoryConfig:
+        if self.threshold is not None and self.recall == "nearest":
+            raise _error_at("threshold", self.threshold, "recall: threshold beside it")
+        return self
 
     @property
     def limit(self) -> int | None:
         """Number of latest memories that can be recalled; None for all."""
         return None if self.keep == "all" else self.keep
+
+    def rule(self, threshold: float) -> RecallRule:
+        """Return the rule of recall; the threshold is the run's, which the embedder may set."""
+        return RecallRule(self.top_k, threshold if self.recall == "threshold" else None)
 
 
 class Group(_Section):

@@ -276,12 +276,25 @@ def _sessions(connection: Connection) -> None:
         connection.exec_driver_sql(statement)
 
 
+def _recall(connection: Connection) -> None:
+    """Older runs recall below a threshold, by the embedder that was the default."""
+    connection.exec_driver_sql("ALTER TABLE calls ADD COLUMN further TEXT")
+    r = metadata.tables["runs"].c
+    for run, text in connection.execute(select(r.id, r.config)).all():
+        config = json.loads(text)
+        memory = config.setdefault("memory", {})
+        memory.setdefault("recall", "threshold")
+        memory.setdefault("embedder", "hashed")
+        connection.execute(update(r.id.table).where(r.id == run).values(config=json.dumps(config)))
+
+
 MIGRATIONS: tuple[Callable[[Connection], None], ...] = (
     _thinking_and_expected,
     _scenes,
     _summaries,
     _declarations,
     _sessions,
+    _recall,
 )
 """Item i migrates a database from version i + 1 to i + 2. Never edit a migration; append one."""
 

@@ -37,6 +37,7 @@ class Journalled(NamedTuple):
     thinking: str | None
     expected: float | None
     raw: str | None
+    further: str | None
     model: str
 
     @property
@@ -172,6 +173,12 @@ def parse_text_list(part: str | None) -> list[int]:
     return [int(number) for number in part.split(",")] if part else []
 
 
+def parse_further(part: str | None) -> list[tuple[int, float]]:
+    """Parse a column `further` into numbers of memories within the run, with their distances."""
+    pairs = [pair.split(":") for pair in part.split(",")] if part else []
+    return [(int(number), float(distance)) for number, distance in pairs]
+
+
 def join_texts(part: str, texts: dict[int, str]) -> str:
     """Join the texts that a column `prompt`, `reply` or `thinking` lists."""
     return "".join([texts[number] for number in parse_text_list(part)])
@@ -200,5 +207,6 @@ def _journalled(row: Row[Any], texts: dict[int, str]) -> Journalled:
         thinking=None if row.thinking is None else join_texts(row.thinking, texts),
         expected=row.expected,
         raw=row.raw,
+        further=row.further,
         model=row.model,
     )

@@ -294,6 +294,7 @@ calls = Table(
     Column("thinking", Text),  # text ids: reasoning before the answer
     Column("expected", Float),  # mean of the labels, weighted by probability
     Column("raw", Text),  # the response of a server, where it was not wholly understood
+    Column("further", Text),  # memories shown after the first: number:distance, comma-separated
     Index("calls_by_episode", "episode_id"),
     Index(
         "calls_not_ok",

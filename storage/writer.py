@@ -38,7 +38,7 @@ _CACHED_FIRST = 20_000  # of these, the first texts of the run: forms, personas,
 _refer = (
     update(tables.calls)
     .where(tables.calls.c.id == bindparam("key"))
-    .values(memory_id=bindparam("memory"), distance=bindparam("near"))
+    .values(memory_id=bindparam("memory"), distance=bindparam("near"), further=bindparam("others"))
 )
 _delete_calls = delete(tables.calls).where(tables.calls.c.id == bindparam("key"))
 
@@ -176,9 +176,12 @@ class Writer:
         """Delete a journalled call with the next commit, so that it is requested again."""
         self._deleted_calls.append({"key": call_id})
 
-    def refer(self, call_id: int, memory_id: int, distance: float | None) -> None:
-        """Store, with the next commit, which memory the prompt of a journalled call shows."""
-        self._referring.append({"key": call_id, "memory": memory_id, "near": distance})
+    def refer(
+        self, call_id: int, memory_id: int, distance: float | None, further: str | None
+    ) -> None:
+        """Store, with the next commit, which memories the prompt of a journalled call shows."""
+        values = {"memory": memory_id, "near": distance, "others": further}
+        self._referring.append({"key": call_id, **values})
 
     def commit(self) -> None:
         """Write all queued rows in one transaction.

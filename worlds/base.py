@@ -146,7 +146,10 @@ class Episode(Protocol):
         """The text of the question."""
 
     def recall(self, agent: Agent) -> Recalled | None:
-        """The memory nearest to the question, as of the end of the previous round."""
+        """The memories nearest to the question, as of the end of the previous round.
+
+        How many, and how near they must be, the config says: `memory.top_k`, `memory.recall`.
+        """
 
     def latest(self, agent: Agent) -> Recalled | None:
         """The most recent memory, as of the end of the previous round."""
@@ -164,7 +167,8 @@ class Episode(Protocol):
 
         Args:
             agent: the agent; None calls the social model without a persona.
-            form: the prompt template. It also sees `me` (the agent's introduction) and `past`.
+            form: the prompt template. It also sees `me` (the agent's introduction), `past` and
+                `memories`, the list of `past` and what was recalled with it.
             past: the memory that the prompt shows.
             turn: distinguishes several calls of one form by one agent.
             values: the values of the template.

@@ -26,9 +26,11 @@ from worlds.base import Episode, Meeting, Pair, Rated, SettingError
 from worlds.scales import ALIGNMENT, ENGAGEMENT, EXAMPLE, OBSERVED, PEER_RATING, STAGES
 from worlds.topology import GENERATED, Neighbourhood, sites
 
+_PAST = Recalled("An old question?", "An old answer.", 0.1, 0, 0)
 _EXAMPLE = {
     "me": "You are somebody.",
-    "past": Recalled("An old question?", "An old answer.", 0.1, 0, 0),
+    "past": _PAST,
+    "memories": [_PAST],
     "question": "A question?",
     "draft": "A draft.",
     "average": 4.5,
@@ -47,12 +49,14 @@ DRAFT = Form(
 {{ me }}
 </you>
 
-{% if past %}
+{% if memories %}
 You were once asked something like this, and this is what you answered:
+{% for memory in memories %}
 <memory>
-Question: {{ past.question }}
-Answer: {{ past.answer }}
+Question: {{ memory.question }}
+Answer: {{ memory.answer }}
 </memory>
+{% endfor %}
 
 {% endif %}
 This is the question you are asked now:
@@ -105,12 +109,12 @@ _RATED = """\
 <you>
 {{ me }}
 </you>
-{% if past %}
+{% for memory in memories %}
 <memory>
-Question: {{ past.question }}
-Answer: {{ past.answer }}
+Question: {{ memory.question }}
+Answer: {{ memory.answer }}
 </memory>
-{% endif %}
+{% endfor %}
 Your rating:"""
 
 RATE = rate_form(PEER_RATING)

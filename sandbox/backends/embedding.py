@@ -1,4 +1,4 @@
-"""Embedding models: vLLM in a child process, or a server with OpenAI's API.
+"""Embedding models: vLLM in a child process, a server with OpenAI's API, or static vectors.
 
 Questions are embedded while a run is created, before anything is written, so every error counts as
 invalid input. The engine ends, and its memory is free, before the run is played.
@@ -14,6 +14,7 @@ import threading
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
+from importlib.util import find_spec
 from typing import Annotated, Any, ClassVar, Literal
 
 import numpy as np
@@ -27,7 +28,8 @@ from pydantic import (
     field_validator,
 )
 
-from agents.embedding import Embedder, HashedEmbedder
+from agents.embedding import Embedder, HashedEmbedder, WordLlama
+from agents.plugins import exception_line
 from sandbox.backends.base import BackendDown
 from sandbox.backends.engine_log import EngineLog, with_progress
 from sandbox.backends.openai.client import Client
@@ -138,6 +140,28 @@ class OpenAIEmbedderConfig(_Settings, ServerSettings):
         return address_of(self.base_url)
 
 
+class Model2VecConfig(_Settings):
+    """Settings of static vectors that were distilled by model2vec.
+
+    Attributes:
+        model: a folder, or a name on a model hub.
+    """
+
+    transport: ClassVar[tuple[str, ...]] = ()
+
+    backend: Literal["model2vec"]
+
+    def check(self) -> None:
+        """Check that the package is installed.
+
+        Raises:
+            ValueError: it is not.
+        """
+        if find_spec("model2vec") is None:
+            raise ValueError("backend: found model2vec, which is not installed; expected "
+                             "`pip install model2vec`")  # fmt: skip
+
+
 def _kind(value: Any) -> Any:
     """Return the tag of a setting's variant."""
     if isinstance(value, Mapping):
@@ -146,13 +170,17 @@ def _kind(value: Any) -> Any:
 
 
 EmbedderSetting = Annotated[
-    Annotated[Literal["hashed"], Tag("hashed")]
+    Annotated[Literal["wordllama"], Tag("wordllama")]
+    | Annotated[Literal["hashed"], Tag("hashed")]
+    | Annotated[Model2VecConfig, Tag("model2vec")]
     | Annotated[VllmEmbedderConfig, Tag("vllm")]
     | Annotated[OpenAIEmbedderConfig, Tag("openai")],
     Discriminator(
         _kind,
         custom_error_type="embedder",
-        custom_error_message="hashed, or a mapping with backend: vllm or openai, and a model",
+        custom_error_message=(
+            "wordllama, hashed, or a mapping with backend: vllm, openai or model2vec, and a model"
+        ),
     ),
 ]
 """The embedder that a config names: the default, or a model."""
@@ -165,8 +193,12 @@ def embedder_of(setting: EmbedderSetting) -> Embedder:
             return VllmEmbedder(setting)
         case OpenAIEmbedderConfig():
             return OpenAIEmbedder(setting)
-        case _:
+        case Model2VecConfig():
+            return Model2VecEmbedder(setting)
+        case "hashed":
             return HashedEmbedder()
+        case _:
+            return WordLlama()
 
 
 def check_embedder(setting: EmbedderSetting, place: str) -> None:
@@ -179,11 +211,17 @@ def check_embedder(setting: EmbedderSetting, place: str) -> None:
     Raises:
         InputError: a setting is invalid.
     """
-    if isinstance(setting, _Settings):
-        try:
+    try:
+        if isinstance(setting, _Settings):
             setting.check()
-        except ValueError as error:
-            raise InputError(f"{place}: {_PLACE}.{error}") from None
+        elif setting == "wordllama":
+            WordLlama.check()
+    except FileNotFoundError as error:
+        raise InputError(
+            f"{place}: {_PLACE}: {error}; expected `pip install wordllama`, or embedder: hashed"
+        ) from None
+    except ValueError as error:
+        raise InputError(f"{place}: {_PLACE}.{error}") from None
 
 
 class _ModelEmbedder:
@@ -279,6 +317,26 @@ def _end_with_parent() -> None:
         os._exit(1)
 
     threading.Thread(target=wait, daemon=True).start()
+
+
+class Model2VecEmbedder(_ModelEmbedder):
+    """Embeds with static vectors, by the library model2vec."""
+
+    def __init__(self, config: Model2VecConfig) -> None:
+        super().__init__(f"model2vec:{config.model}")
+        self._config = config
+
+    def _request(self, texts: Sequence[str]) -> Any:
+        from model2vec import StaticModel
+
+        try:
+            model = StaticModel.from_pretrained(self._config.model)
+        except Exception as error:  # the library raises what its parts raise
+            raise InputError(
+                f"{_PLACE}: {self.name} cannot be loaded: {exception_line(error)}; "
+                "expected a folder that model2vec wrote"
+            ) from None
+        return model.encode(list(texts), use_multiprocessing=False)
 
 
 class OpenAIEmbedder(_ModelEmbedder):

@@ -133,7 +133,9 @@ class Caller:
             reply = result.reply
             text, cut = (None, False) if reply is None else (reply.text, reply.cut)
             if past is not None and self.journal.asked_again is not None:
-                self._writer.refer(result.call_id, past.memory_id, past.distance)
+                self._writer.refer(
+                    result.call_id, past.memory_id, past.distance, self._further(past)
+                )
             return Answered(_parse(form, text, cut, result.status), result.call_id)
         answered = self._record(call, form, prompt, past, model.model_id, result)
         if not self.journal.copy:
@@ -155,8 +157,8 @@ class Caller:
         text = None if result.reply is None else clean(reply.text)
         thinking = reply.thinking and clean(reply.thinking)
         parsed = _parse(form, text, reply.cut, result.status, reply.constrained)
-        if past is not None:
-            writer.cache_text(past.answer, past.text_id)
+        for memory in () if past is None else past.all:
+            writer.cache_text(memory.answer, memory.text_id)
         call_id = writer.base + writer.new_id(tables.calls)
         status = _status(parsed)
         writer.add(
@@ -185,10 +187,17 @@ class Caller:
                 "took": result.took,
                 "memory_id": past and past.memory_id,
                 "distance": past and past.distance,
+                "further": past and self._further(past),
             },
         )
         self._count(name.form, status, reply, result.error or text or "")
         return Answered(parsed, call_id)
+
+    def _further(self, past: Recalled) -> str | None:
+        """The memories after the first, as the column `further` has them."""
+        base = self._writer.base
+        pairs = [f"{memory.memory_id - base}:{memory.distance}" for memory in past.further]
+        return ",".join(pairs) or None
 
     def _count(self, form: str, status: Status, reply: Reply, example: str) -> None:
         counts, of_form = self.counts, self.counts.forms[form]

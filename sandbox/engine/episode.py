@@ -96,7 +96,7 @@ class PlayedEpisode:
         return self._society.question_index.texts[self._question]
 
     def recall(self, agent: Agent) -> Recalled | None:
-        """Return the memory nearest to the question, as of the end of the previous round."""
+        """Return the memories nearest to the question, as of the end of the previous round."""
         return self._society.recall(agent, self._question, self.planned.round)
 
     def latest(self, agent: Agent) -> Recalled | None:
@@ -235,7 +235,8 @@ class PlayedEpisode:
         me = None if agent is None else agent.introduction
         adapter = None if agent is None else agent.persona.adapter
         try:
-            prompt = template.render({**values, "me": me, "past": past})
+            memories = [] if past is None else past.all
+            prompt = template.render({**values, "me": me, "past": past, "memories": memories})
         except ValueError as error:
             raise InputError(f"call {name}: {error}") from None
         for attempt in range(self._attempts):

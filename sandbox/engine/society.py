@@ -11,9 +11,9 @@ from sqlalchemy import Connection, select
 
 from agents.agent import Agent
 from agents.embedding import Embedder
-from agents.memory import PRIOR, QuestionIndex, Recalled
+from agents.memory import PRIOR, QuestionIndex, Recalled, RecallRule
 from sandbox.backends.embedding import embedder_of
-from sandbox.config import Config
+from sandbox.config import Config, MemoryConfig
 from sandbox.reading.agents import read_agents
 from sandbox.sources import Question, read_questions
 from storage import tables
@@ -34,11 +34,13 @@ class Society:
         agents: by number.
         question_index: the distinct questions, asked or remembered.
         questions: the list of questions, which is cycled, as (number in the index, row).
+        rule: which memories an agent recalls.
     """
 
     agents: list[Agent]
     question_index: QuestionIndex
     questions: list[tuple[int, int]]
+    rule: RecallRule
 
     def question(self, meeting: Meeting) -> tuple[int, int]:
         """Return the question of a meeting: its number in the index, and its row."""
@@ -46,7 +48,7 @@ class Society:
 
     def recall(self, agent: Agent, question: int, round: int) -> Recalled | None:
         """Return an agent's memory nearest to a question, as of the end of the previous round."""
-        return agent.memory.recall(self.question_index.near(question), self.question_index, round)
+        return agent.memory.recall(self.question_index, question, round, self.rule)
 
     def latest(self, agent: Agent, round: int) -> Recalled | None:
         """Return an agent's latest memory, as of the end of the previous round."""
@@ -250,19 +252,19 @@ def _prior_row(writer: Writer, agent: Agent, question_id: int, pair: Pair) -> di
     }
 
 
-def read_society(reader: Reader, keep: int | None) -> Society:
+def read_society(reader: Reader, memory: MemoryConfig) -> Society:
     """Read a society with its memories.
 
     Args:
         reader: the run.
-        keep: number of latest memories of an agent that can be recalled; None for all.
+        memory: its settings of memory.
     """
-    question_index = QuestionIndex(reader.run.threshold)
+    question_index = QuestionIndex()
     numbers: dict[int, int] = {}  # question id: number in the index
     questions = _read_questions(reader, question_index, numbers)
-    agents = read_agents(reader, keep)
+    agents = read_agents(reader, memory.limit)
     _read_memories(reader, agents, numbers)
-    return Society(agents, question_index, questions)
+    return Society(agents, question_index, questions, memory.rule(reader.run.threshold))
 
 
 def _read_questions(

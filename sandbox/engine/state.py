@@ -63,7 +63,7 @@ def read_state(reader: Reader, config: Config) -> RunState:
         config=config,
         world=world,
         per_round=reader.run.per_round,
-        society=read_society(reader, config.memory.limit),
+        society=read_society(reader, config.memory),
         forms={
             row.name: Form(row.name, row.system, row.template, shapes[row.name]) for row in rows
         },

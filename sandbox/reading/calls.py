@@ -14,7 +14,7 @@ from agents.forms import READ, CallName, Status, prompt_hash
 from sandbox.reading.records import PAGES_ONLY, Record
 from storage import tables
 from storage.errors import NotThere
-from storage.reader import Journalled, Reader
+from storage.reader import Journalled, Reader, parse_further
 from storage.search import terms
 from storage.tables import first_id
 
@@ -91,6 +91,7 @@ class Call(Record):
         raw: the response of the server, where it was not wholly understood.
         recalled: the number of the memory that the prompt shows.
         distance: its cosine distance from the question.
+        further: the numbers of the memories that the prompt shows after it, nearest first.
         prompt: the user message.
     """
 
@@ -110,6 +111,7 @@ class Call(Record):
     seconds: float
     recalled: int | None
     distance: float | None
+    further: list[int]
     form: str = field(metadata=PAGES_ONLY)
     agent: int | None = field(metadata=PAGES_ONLY)
     turn: int = field(metadata=PAGES_ONLY)
@@ -176,6 +178,7 @@ def _fields(reader: Reader, call: Journalled, episode: int) -> dict[str, Any]:
         "seconds": call.took / 1000,
         "recalled": None if call.memory_id is None else call.memory_id - reader.base,
         "distance": call.distance,
+        "further": [memory for memory, _ in parse_further(call.further)],
         "form": call.form,
         "agent": call.agent,
         "turn": call.turn,

@@ -11,9 +11,10 @@ import numpy as np
 from numpy.typing import NDArray
 from sqlalchemy import select
 
+from agents.memory import RecallRule
 from sandbox.reading.records import Record
 from storage import tables
-from storage.reader import Reader
+from storage.reader import Reader, parse_further
 from storage.vectors import unpack
 
 _IDS = 500  # per query
@@ -41,7 +42,7 @@ def candidates(reader: Reader, agent: int, question_id: int, round: int) -> list
     """The memories that an agent could recall in a round, the nearest question first.
 
     Of each question only the latest answer counts. Distances are those of
-    `agents.memory.QuestionIndex`. The first memory is recalled if it is nearer than the threshold.
+    `agents.memory.QuestionIndex`. The first ones are recalled: see `recall_rule`.
 
     Args:
         reader: the run.
@@ -76,22 +77,22 @@ class Recall(Record):
     Attributes:
         question: the question of the episode.
         round: of the episode; memory counts as of the end of the round before.
-        threshold: the distance below which a memory is recalled.
+        threshold: the distance below which memories are recalled; None: whatever it is.
         embedder: the name of the embedder.
-        candidates: the nearest memories, and the one that was recalled.
+        candidates: the nearest memories, and those that were recalled.
         count: the number of memories of different questions.
-        chosen: the number of the recalled memory; None: no memory was recalled.
-        distance: its distance.
-        by_distance: whether it was chosen by its distance; otherwise the world showed the latest.
+        chosen: the numbers of the recalled memories, the nearest first.
+        distance: the distance of the first one.
+        by_distance: whether distance decided; otherwise the world showed the latest memory.
     """
 
     question: str
     round: int
-    threshold: float
+    threshold: float | None
     embedder: str
     candidates: Sequence[Candidate]
     count: int
-    chosen: int | None
+    chosen: Sequence[int]
     distance: float | None
     by_distance: bool
 
@@ -101,7 +102,15 @@ def recall(reader: Reader, number: int) -> Recall | None:
     c, e, f = tables.calls, tables.episodes, tables.forms
     q, t = tables.questions, tables.texts
     query = (
-        select(c.c.agent, c.c.memory_id, c.c.distance, e.c.question_id, e.c.round, f.c.template)
+        select(
+            c.c.agent,
+            c.c.memory_id,
+            c.c.distance,
+            c.c.further,
+            e.c.question_id,
+            e.c.round,
+            f.c.template,
+        )
         .add_columns(t.c.text)
         .join(f, f.c.id == c.c.form_id)
         .join(e, e.c.id == c.c.episode_id)
@@ -112,28 +121,38 @@ def recall(reader: Reader, number: int) -> Recall | None:
     call = reader.first(query)
     if call is None:
         return None  # the episode is still being played
-    if call.agent is None or "past" not in call.template:
+    if call.agent is None or not _shows_memory(call.template):
         return None
     nearest = candidates(reader, call.agent, call.question_id, call.round)
-    chosen = None if call.memory_id is None else call.memory_id - reader.base
-    distance = next(
-        (candidate.distance for candidate in nearest if candidate.memory == chosen), None
-    )
+    chosen = [] if call.memory_id is None else [call.memory_id - reader.base]
+    chosen += (memory for memory, _ in parse_further(call.further))
+    distances = [candidate.distance for candidate in nearest if candidate.memory in chosen[:1]]
     return Recall(
         question=call.text,
         round=call.round,
-        threshold=reader.run.threshold,
+        threshold=recall_rule(reader).threshold,
         embedder=reader.run.embedder,
         candidates=[
             candidate
             for rank, candidate in enumerate(nearest)
-            if rank < _SHOWN or candidate.memory == chosen
+            if rank < _SHOWN or candidate.memory in chosen
         ],
         count=len(nearest),
         chosen=chosen,
         distance=call.distance,
-        by_distance=chosen is None or call.distance == distance,
+        by_distance=not chosen or [call.distance] == distances,
     )
+
+
+def recall_rule(reader: Reader) -> RecallRule:
+    """Which memories an agent of a run recalls."""
+    memory = json.loads(reader.run.config)["memory"]
+    below = reader.run.threshold if memory["recall"] == "threshold" else None
+    return RecallRule(memory.get("top_k", 1), below)
+
+
+def _shows_memory(template: str) -> bool:
+    return "past" in template or "memories" in template
 
 
 def _memories(reader: Reader, agent: int, round: int) -> Sequence[Any]:

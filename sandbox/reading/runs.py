@@ -24,6 +24,7 @@ from sandbox.reading.metrics import (
     calls_by_form,
     scores_by_round,
 )
+from sandbox.reading.recall import recall_rule
 from sandbox.reading.records import PAGES_ONLY, Record
 from storage import database, tables
 from storage.copying import forked_from
@@ -246,7 +247,9 @@ class About(Record):
         templates: the prompt templates.
         costs: calls by prompt template.
         code_version: the version of the program.
-        embedder, threshold: of memory recall.
+        embedder: embeds the questions, for the recall of memories.
+        threshold: the cosine distance below which memories are recalled; None: whatever it is.
+        top_k: how many memories are recalled at most.
         database: its address.
     """
 
@@ -255,7 +258,8 @@ class About(Record):
     costs: list[FormCalls]
     code_version: str
     embedder: str
-    threshold: float
+    threshold: float | None
+    top_k: int
     database: str
 
 
@@ -479,13 +483,15 @@ def templates(reader: Reader) -> list[PromptTemplate]:
 def about(reader: Reader, address: Address) -> About:
     """Config, prompt templates and costs of a run."""
     config = hide_values(json.loads(reader.run.config))
+    recall = recall_rule(reader)
     return About(
         config=yaml.safe_dump(config, sort_keys=False, allow_unicode=True),
         templates=templates(reader),
         costs=calls_by_form(reader),
         code_version=reader.run.code_version,
         embedder=reader.run.embedder,
-        threshold=reader.run.threshold,
+        threshold=recall.threshold,
+        top_k=recall.top_k,
         database=str(address),
     )
 

@@ -50,7 +50,10 @@ def _cached_cell(row: Call) -> Text | None:
 
 
 def _recalled_cell(row: Call) -> Text | None:
-    return None if row.recalled is None else Text(f"{row.recalled} at {row.distance:.2f}")
+    if row.recalled is None:
+        return None
+    further = "".join(f", {memory}" for memory in row.further)
+    return Text(f"{row.recalled} at {row.distance:.2f}{further}")
 
 
 _CELLS: dict[str, Callable[[Call], Text | None]] = {

@@ -396,7 +396,7 @@ def _recall_chart(shown: Recall) -> charts.Spec | None:
             "rank": rank,
             "question": one.question,
             "distance": one.distance,
-            "chosen": one.memory == shown.chosen,
+            "chosen": one.memory in shown.chosen,
         }
         for rank, one in enumerate(shown.candidates, 1)
     ]

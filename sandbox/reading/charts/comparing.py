@@ -37,15 +37,15 @@ def differences(rows: Rows) -> Spec:
     )
 
 
-def recall(rows: Rows, threshold: float) -> Spec:
-    """Memories by their distance from the question: those below the threshold can be recalled.
+def recall(rows: Rows, threshold: float | None) -> Spec:
+    """Memories by their distance from the question: the nearest are recalled.
 
     Args:
         rows: `rank`, `question`, `distance` (cosine, 0-2), `chosen`.
-        threshold: the distance below which a memory is recalled.
+        threshold: the distance below which a memory is recalled; None: whatever it is.
     """
     memories = [{**row, "memory": f"{row['rank']}. {row['question']}"} for row in rows]
-    line = vertical_line(threshold, strokeWidth=1.5, **DASHED)
+    bound = [] if threshold is None else [vertical_line(threshold, strokeWidth=1.5, **DASHED)]
     chosen = {"test": "datum.chosen", "value": "--second"}
     stem = {
         "mark": {"type": "rule", "color": "--line-strong", "opacity": 0.5},
@@ -60,5 +60,5 @@ def recall(rows: Rows, threshold: float) -> Spec:
         },
     }
     return chart(
-        memories, line, stem, dot, height=22 * max(1, len(rows)), encoding=row_axis("memory")
+        memories, *bound, stem, dot, height=22 * max(1, len(rows)), encoding=row_axis("memory")
     )
