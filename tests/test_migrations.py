@@ -98,7 +98,7 @@ def test_an_older_file_is_brought_up_to_date(tmp_path: Path, version: int) -> No
     age(engine, version)
     assert shape(engine) != fresh
     engine.dispose()
-    grown = resume(Address(address.url, "half"))
+    grown = resume(Address(address.url, "half"), accept_changes=True)  # prompts name `memories` now
     played, _ = play(tmp_path)
     assert (grown.status, grown.digest) == ("done", played)
     engine = create_engine(address.url)
@@ -115,6 +115,7 @@ def play(folder: Path) -> tuple[str | None, Address]:
     """The digest of the run `half`, played from the beginning by this version."""
     keys = ("size=2", "raters=2")
     settings = ("name=half", "rounds=2", "question_count=4", "memory.prior_pairs=3")
+    settings += ("memory.recall=threshold", "memory.embedder=hashed")  # the defaults of then
     config = small(*settings, *(f"world.{key}" for key in keys))
     address = create(prepare(config), str(folder / "again.db"))
     return resume(address).digest, address
