@@ -2,11 +2,11 @@
 
     python benchmarks/memory.py --questions FILE [--seeds 5] [--size 10] [--rounds 30]
 
-Every question of the list is asked once, so an agent never recalls its answer to the same one. The
-table has, for each way of recall, the share of drafts that recalled something, the mean distance of
-what they recalled, and the rise: the mean alignment of drafts in the last quarter of the rounds less
-that in the first. It is a mean over seeds with its 95 % interval (Student's t); so is the difference
-to the society without recall, paired by seed. The texts are scripted.
+Every question of the list is asked once, so an agent never recalls its answer to the same one.
+For each way of recall the table has the share of drafts that recalled something, the mean distance
+of what they recalled, and the rise: the mean alignment of drafts in the last quarter of the rounds
+less that in the first. It is a mean over seeds with its 95 % interval (Student's t); so is the
+difference to the society without recall, paired by seed. The texts are scripted.
 """
 
 from __future__ import annotations
