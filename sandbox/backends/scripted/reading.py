@@ -20,12 +20,18 @@ _OPEN = re.compile(
     r"<(you|question|answer|memory|comments|consequences|critiques|step|act|seen|happened|news)>"
 )
 _REMEMBERED = re.compile(r"\A\s*(?:Question:.*?\n)?\s*Answer:", re.IGNORECASE | re.DOTALL)
+_MEMORY = re.compile(r"<memory>(.*?)</memory>", re.DOTALL)
 _AVERAGE = re.compile(r"(\d+(?:\.\d+)?)\W+on average|average\D{1,30}(\d+(?:\.\d+)?)", re.IGNORECASE)
 _BRACKETS = re.compile(r"\[(.+?)\]")
 
 
 class Sections(NamedTuple):
-    """The sections of a prompt; a missing one is empty, and `rest` is the text outside of all."""
+    """The sections of a prompt; a missing one is empty.
+
+    Attributes:
+        remembered: the answers of all memories that are shown.
+        rest: the text outside of all sections.
+    """
 
     you: str
     question: str
@@ -55,12 +61,13 @@ def fenced(text: str) -> tuple[dict[str, str], str]:
 def sections(user: str) -> Sections:
     """Parse a user message. Without tags, the whole message is the question."""
     found, rest = fenced(user)
-    memory = _REMEMBERED.sub("", found.get("memory", ""), count=1)
+    memories = _MEMORY.findall(user) if "memory" in found else ()
+    answers = [_REMEMBERED.sub("", memory, count=1).strip() for memory in memories]
     return Sections(
         you=found.get("you", ""),
         question=found.get("question", rest if "answer" not in found else ""),
         answer=found.get("answer"),
-        remembered=memory.strip(),
+        remembered="\n".join(answers),
         comments=found.get("comments", ""),
         consequences=found.get("consequences", ""),
         rest=rest,
