@@ -20,6 +20,7 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from agents.forms import CallName, Form, FreeText, Judgement, Parsed, Rating, Status
+from agents.memory import Recalled
 from agents.persona import Label, Persona
 from sandbox.backends.base import Backend, Call, CallFailed, Reply
 from sandbox.backends.scripted import (
@@ -180,7 +181,7 @@ ODD += [
 def test_unusual_texts_are_handled(odd: str) -> None:
     topic = read_question(odd).topic
     assert topic.isprintable() and len(topic.split()) <= 6 and len(topic) <= 40
-    judge = {"me": odd, "past": {"question": odd, "answer": odd}, "question": odd}
+    judge = {"me": odd, "past": Recalled(odd, odd, 0.1, 0, 0), "question": odd}
     assert parsed_reply(DRAFT, 1, **judge)
     assert parsed_reply(RATE, 1, draft=odd, **judge)
     assert parsed_reply(REVISE, 1, draft=odd, average=3.0, comments=[odd, odd], **judge)
@@ -202,10 +203,13 @@ def test_any_text_is_answered(text: str, seed: int) -> None:
 
 
 def test_sections_of_a_prompt() -> None:
-    past = {"question": "Old one?", "answer": "Old answer."}
+    past = Recalled("Old one?", "Old answer.", 0.1, 0, 0)
     shown = sections(call_of(DRAFT, 1, me="Me.", past=past, question="New one?").user)
     assert (shown.you, shown.question, shown.remembered) == ("Me.", "New one?", "Old answer.")
     assert shown.answer is None
+    both = past._replace(further=(Recalled("Older?", "Older answer.", 0.2, 1, 1),))
+    shown = sections(call_of(DRAFT, 1, me="Me.", past=both, question="New one?").user)
+    assert shown.remembered == "Old answer.\nOlder answer."
     revised = {"me": "Me.", "question": "Q?", "draft": "D.", "comments": ["One."]}
     shown = sections(call_of(REVISE, 1, average=3.24, **revised).user)
     assert (shown.answer, shown.comments, average(shown.rest)) == ("D.", "- One.", 3.2)
@@ -330,7 +334,7 @@ def test_drafts_reuse_remembered_moves() -> None:
     for seed in range(100):
         question = QUESTIONS[seed]
         before = draft_by("good", seed, question)
-        past = {"question": question, "answer": before}
+        past = Recalled(question, before, 0.0, 0, 0)
         after = draft_by("bad", seed + 1000, question, past)
         reworded += before != after
         kept.append(len(read(before).moves & read(after).moves) / len(read(before).moves))
@@ -368,7 +372,7 @@ def episode(
     rng: random.Random,
 ) -> Episode:
     """Draft, ratings, revision and scores; the revision is remembered."""
-    past = {"question": question, "answer": memory[question]} if question in memory else None
+    past = Recalled(question, memory[question], 0.0, 0, 0) if question in memory else None
     shown: dict[str, Any] = {"me": people[i], "question": question}
     text = parsed_reply(DRAFT, rng.getrandbits(63), past=past, **shown)
     row, column = divmod(i, SIDE)

@@ -167,9 +167,9 @@ class Episode(Protocol):
 
         Args:
             agent: the agent; None calls the social model without a persona.
-            form: the prompt template. It also sees `me` (the agent's introduction), `past` and
-                `memories`, the list of `past` and what was recalled with it.
-            past: the memory that the prompt shows.
+            form: the prompt template. It also sees `me` (the agent's introduction) and `past`.
+            past: the memories that the prompt shows: `past` is the nearest one, and `past.all` are
+                all of them, where the config recalls several.
             turn: distinguishes several calls of one form by one agent.
             values: the values of the template.
 

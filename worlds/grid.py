@@ -26,11 +26,9 @@ from worlds.base import Episode, Meeting, Pair, Rated, SettingError
 from worlds.scales import ALIGNMENT, ENGAGEMENT, EXAMPLE, OBSERVED, PEER_RATING, STAGES
 from worlds.topology import GENERATED, Neighbourhood, sites
 
-_PAST = Recalled("An old question?", "An old answer.", 0.1, 0, 0)
 _EXAMPLE = {
     "me": "You are somebody.",
-    "past": _PAST,
-    "memories": [_PAST],
+    "past": Recalled("An old question?", "An old answer.", 0.1, 0, 0),
     "question": "A question?",
     "draft": "A draft.",
     "average": 4.5,
@@ -49,9 +47,9 @@ DRAFT = Form(
 {{ me }}
 </you>
 
-{% if memories %}
+{% if past %}
 You were once asked something like this, and this is what you answered:
-{% for memory in memories %}
+{% for memory in past.all %}
 <memory>
 Question: {{ memory.question }}
 Answer: {{ memory.answer }}
@@ -109,12 +107,14 @@ _RATED = """\
 <you>
 {{ me }}
 </you>
-{% for memory in memories %}
+{% if past %}
+{% for memory in past.all %}
 <memory>
 Question: {{ memory.question }}
 Answer: {{ memory.answer }}
 </memory>
 {% endfor %}
+{% endif %}
 Your rating:"""
 
 RATE = rate_form(PEER_RATING)

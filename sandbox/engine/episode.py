@@ -235,8 +235,7 @@ class PlayedEpisode:
         me = None if agent is None else agent.introduction
         adapter = None if agent is None else agent.persona.adapter
         try:
-            memories = [] if past is None else past.all
-            prompt = template.render({**values, "me": me, "past": past, "memories": memories})
+            prompt = template.render({**values, "me": me, "past": past})
         except ValueError as error:
             raise InputError(f"call {name}: {error}") from None
         for attempt in range(self._attempts):

@@ -121,7 +121,7 @@ def recall(reader: Reader, number: int) -> Recall | None:
     call = reader.first(query)
     if call is None:
         return None  # the episode is still being played
-    if call.agent is None or not _shows_memory(call.template):
+    if call.agent is None or "past" not in call.template:
         return None
     nearest = candidates(reader, call.agent, call.question_id, call.round)
     chosen = [] if call.memory_id is None else [call.memory_id - reader.base]
@@ -149,10 +149,6 @@ def recall_rule(reader: Reader) -> RecallRule:
     memory = json.loads(reader.run.config)["memory"]
     below = reader.run.threshold if memory["recall"] == "threshold" else None
     return RecallRule(memory.get("top_k", 1), below)
-
-
-def _shows_memory(template: str) -> bool:
-    return "past" in template or "memories" in template
 
 
 def _memories(reader: Reader, agent: int, round: int) -> Sequence[Any]:
