@@ -269,7 +269,8 @@ class WordLlama:
         tokenizer, table = _word_vectors()
         vectors = np.zeros((len(texts), self.dim), np.float32)
         for row, text in enumerate(texts):
-            tokens = tokenizer.encode(text, add_special_tokens=False).ids
+            valid = text.encode("utf-8", "replace").decode("utf-8")
+            tokens = tokenizer.encode(valid, add_special_tokens=False).ids
             total = table[tokens].sum(axis=0, dtype=np.float64)
             vectors[row] = total / max(float(np.sqrt(np.square(total).sum())), 1e-12)
         return vectors

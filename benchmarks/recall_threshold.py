@@ -1,15 +1,16 @@
-"""Calibrate the distance below which the default embedder recalls a question.
+"""Calibrate the distance below which an embedder recalls a question (`recall: threshold`).
 
     python benchmarks/recall_threshold.py --questions PATH
 
-Two rates are measured, for the default embedder and, for comparison, for the cosine of bags of
-words:
+Two rates are measured, for the embedders without a model and, for comparison, for the cosine of
+bags of words:
 
 * found: the share of the rephrasings in `data/rephrasings.jsonl` that are nearer to their question
   than the threshold. They were written by hand: a third changes little (light), a third more
   (middling), and a third shares hardly a word with the original (heavy). Features and weights of
-  the embedder were tuned on the odd rows. The even rows show whether the choice generalises, but
-  the same author wrote both and saw the results of both: they are not an independent test.
+  the hashed embedder were tuned on the odd rows. The even rows show whether the choice
+  generalises, but the same author wrote both and saw the results of both: they are not an
+  independent test.
 * false recall: the probability that a question finds anything within the threshold in a memory of
   100 other questions drawn at random. It is the exact mean over all questions and all such memories
   (hypergeometric), so it needs no sampling and no seed. The questions contain real near-duplicates,
@@ -34,7 +35,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from agents.embedding import HashedEmbedder
+from agents.embedding import HashedEmbedder, WordLlama
 
 REPHRASINGS = Path(__file__).parent / "data" / "rephrasings.jsonl"
 STRENGTHS = ("light", "middling", "heavy")
@@ -159,16 +160,16 @@ def _auc(near: Vectors, far: Vectors) -> float:
     return 1 - float(below.mean()) / (2 * len(far))
 
 
-def thresholds_table(hashed: Measured, bags: Measured, rows: Sequence[Rephrasing]) -> str:
-    """A Markdown table: found and false recall at each threshold."""
-    head = ["threshold", "found", *STRENGTHS, "found and nearest", "false recall"]
-    lines = [[*head, "bag of words: found", "false recall"]]
-    for hundredths in SHOWN:
-        at = hundredths / 100
-        kinds = [hashed.found(at, _of_strength(rows, strength)) for strength in STRENGTHS]
-        figures = [hashed.found(at), *kinds, hashed.recalled(at), hashed.false[hundredths]]
-        figures += [bags.found(at), bags.false[hundredths]]
-        lines.append([f"{at:.2f}", *map(_percent, figures)])
+def thresholds_table(measured: Sequence[tuple[str, Measured]], rows: Sequence[Rephrasing]) -> str:
+    """A Markdown table: found and false recall of each embedder at each threshold."""
+    head = ["found", *STRENGTHS, "found and nearest", "false recall"]
+    lines = [["embedder", "threshold", *head]]
+    for name, result in measured:
+        for hundredths in SHOWN:
+            at = hundredths / 100
+            kinds = [result.found(at, _of_strength(rows, strength)) for strength in STRENGTHS]
+            figures = [result.found(at), *kinds, result.recalled(at), result.false[hundredths]]
+            lines.append([name, f"{at:.2f}", *map(_percent, figures)])
     return _markdown(lines)
 
 
@@ -200,16 +201,20 @@ def _markdown(lines: Sequence[Sequence[str]]) -> str:
 
 def report(questions: Sequence[str], rows: Sequence[Rephrasing]) -> str:
     """The output of the benchmark."""
-    embedder = HashedEmbedder()
-    hashed = measure(embedder.embed, questions, rows)
-    bags = measure(bag_of_words, questions, rows)
+    embedders = (WordLlama(), HashedEmbedder())
+    measured = [(one.name, measure(one.embed, questions, rows)) for one in embedders]
+    bags = ("bag of words", measure(bag_of_words, questions, rows))
+    chosen = (
+        f"{type(one).__name__}.threshold: found {one.threshold:.2f}, recommended "
+        f"{result.recommended:.2f}"
+        for one, (_, result) in zip(embedders, measured, strict=True)
+    )
     return "\n".join(
         [
             f"{len(rows)} rephrasings, {len(questions)} questions, memory of {MEMORY} strangers\n",
-            thresholds_table(hashed, bags, rows) + "\n",
-            summary_table([(embedder.name, hashed), ("bag of words", bags)]) + "\n",
-            f"recommended threshold: {hashed.recommended:.2f}",
-            f"HashedEmbedder.threshold: {embedder.threshold:.2f}",
+            thresholds_table(measured, rows) + "\n",
+            summary_table([*measured, bags]) + "\n",
+            *chosen,
         ]
     )
 

@@ -1,4 +1,4 @@
-"""The default embedder: reproducible unit vectors, and a measured threshold."""
+"""The embedders without a model: reproducible unit vectors, and measured thresholds."""
 
 from __future__ import annotations
 
@@ -16,12 +16,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from agents.embedding import Embedder, HashedEmbedder
+from agents.embedding import Embedder, HashedEmbedder, WordLlama
 
 ROOT = Path(__file__).resolve().parents[1]
 BENCHMARK = ROOT / "benchmarks" / "recall_threshold.py"
 QUESTIONS = ROOT / "../shared/data/hh_rlhf_questions.txt"
 EMBEDDER: Embedder = HashedEmbedder()
+WORDS: Embedder = WordLlama()
+both = pytest.mark.parametrize("embedder", [EMBEDDER, WORDS], ids=["hashed", "wordllama"])
 
 needs_questions = pytest.mark.skipif(
     not QUESTIONS.exists(),
@@ -69,8 +71,8 @@ UNRELATED = [
 ]
 
 
-def distance(one: str, other: str) -> float:
-    first, second = EMBEDDER.embed([one, other])
+def distance(one: str, other: str, embedder: Embedder = EMBEDDER) -> float:
+    first, second = embedder.embed([one, other])
     return 1 - float(first @ second)
 
 
@@ -89,40 +91,45 @@ def run_python(*arguments: str, hash_seed: str = "0") -> subprocess.CompletedPro
     return subprocess.run(command, cwd=ROOT, env=env, capture_output=True, text=True, check=False)
 
 
-def digest(texts: list[str]) -> str:
-    return hashlib.sha256(EMBEDDER.embed(texts).astype("<f4").tobytes()).hexdigest()[:16]
+def digest(texts: list[str], embedder: Embedder = EMBEDDER) -> str:
+    return hashlib.sha256(embedder.embed(texts).astype("<f4").tobytes()).hexdigest()[:16]
 
 
-def test_shape_and_type() -> None:
-    vectors = EMBEDDER.embed(TEXTS)
-    assert vectors.shape == (3, EMBEDDER.dim)
+@both
+def test_shape_and_type(embedder: Embedder) -> None:
+    vectors = embedder.embed(TEXTS)
+    assert vectors.shape == (3, embedder.dim)
     assert vectors.dtype == np.float32
-    assert EMBEDDER.embed([]).shape == (0, EMBEDDER.dim)
-    assert str(EMBEDDER.dim) in EMBEDDER.name
+    assert embedder.embed([]).shape == (0, embedder.dim)
+    assert str(embedder.dim) in embedder.name
 
 
-def test_one_string_is_not_a_sequence_of_texts() -> None:
+@both
+def test_one_string_is_not_a_sequence_of_texts(embedder: Embedder) -> None:
     with pytest.raises(TypeError, match="sequence"):
-        EMBEDDER.embed("how are you")
+        embedder.embed("how are you")
 
 
+@both
 @given(st.lists(st.text(max_size=60), max_size=5))
-def test_rows_are_unit_vectors_or_zero(texts: list[str]) -> None:
-    for vector in EMBEDDER.embed(texts):
+def test_rows_are_unit_vectors_or_zero(embedder: Embedder, texts: list[str]) -> None:
+    for vector in embedder.embed(texts):
         assert not vector.any() or np.linalg.norm(vector) == pytest.approx(1, abs=1e-6)
 
 
+@both
 @given(st.lists(st.text(max_size=60) | st.sampled_from(TEXTS), max_size=6))
-def test_a_batch_equals_its_texts_one_by_one(texts: list[str]) -> None:
-    alone = [EMBEDDER.embed([text])[0] for text in texts]
-    assert all(map(np.array_equal, EMBEDDER.embed(texts), alone))
+def test_a_batch_equals_its_texts_one_by_one(embedder: Embedder, texts: list[str]) -> None:
+    alone = [embedder.embed([text])[0] for text in texts]
+    assert all(map(np.array_equal, embedder.embed(texts), alone))
 
 
-def test_a_large_batch_equals_its_texts_one_by_one() -> None:
+@both
+def test_a_large_batch_equals_its_texts_one_by_one(embedder: Embedder) -> None:
     texts = [f"How many apples are in {number} baskets?" for number in range(2500)]
-    vectors = EMBEDDER.embed(texts)
+    vectors = embedder.embed(texts)
     for row in (0, 1023, 1024, 2047, 2048, 2499):
-        assert np.array_equal(vectors[row], EMBEDDER.embed([texts[row]])[0])
+        assert np.array_equal(vectors[row], embedder.embed([texts[row]])[0])
 
 
 def test_vectors_are_the_same_in_every_process() -> None:
@@ -136,11 +143,14 @@ def test_vectors_are_the_same_in_every_process() -> None:
 
 def test_vectors_are_those_that_the_name_promises() -> None:
     assert (EMBEDDER.name, digest(TEXTS)) == ("hashed-v1-512", DIGEST), "new vectors, new name"
+    words = (WORDS.name, digest(TEXTS, WORDS))
+    assert words == ("wordllama-l2-256", "573aa3777fb91b1b"), "new vectors, new name"
 
 
 @pytest.mark.parametrize("text", ODD, ids=range(len(ODD)))
 def test_odd_texts_have_unit_vectors(text: str) -> None:
-    assert np.linalg.norm(EMBEDDER.embed([text])[0]) == pytest.approx(1, abs=1e-6)
+    for embedder in (EMBEDDER, WORDS):
+        assert np.linalg.norm(embedder.embed([text])[0]) == pytest.approx(1, abs=1e-6)
 
 
 @pytest.mark.parametrize("text", WORDLESS)
@@ -186,6 +196,18 @@ def test_rephrasings_are_nearer_than_the_threshold(one: str, other: str) -> None
     assert distance(one, other) < EMBEDDER.threshold
 
 
+@pytest.mark.parametrize(
+    ("asked", "same", "other"),
+    [
+        ("How do I fix my bicycle?", "What helps a broken bike?", "What helps a broken heart?"),
+        ("My dog is ill.", "The puppy seems sick.", "The train seems late."),
+        ("Is it fair to lie to a friend?", "May one deceive a pal?", "May one park on a lawn?"),
+    ],
+)
+def test_words_of_the_same_meaning_are_near(asked: str, same: str, other: str) -> None:
+    assert distance(asked, same, WORDS) < distance(asked, other, WORDS) - 0.1
+
+
 def test_unrelated_questions_are_further_than_the_threshold() -> None:
     vectors = EMBEDDER.embed(UNRELATED)
     nearest = 1 - (vectors @ vectors.T - 2 * np.eye(len(UNRELATED))).max()
@@ -216,12 +238,13 @@ def test_rephrasings_are_many_and_evenly_strong() -> None:
         assert len({kinds.count(kind) for kind in ("light", "middling", "heavy")}) == 1
 
 
+@both
 @needs_questions
-def test_the_threshold_is_the_one_that_the_benchmark_recommends() -> None:
+def test_the_threshold_is_the_one_that_the_benchmark_recommends(embedder: Embedder) -> None:
     benchmark = load_benchmark()
     questions, rows = benchmark.read_questions(QUESTIONS), benchmark.read_rephrasings()
-    measured = benchmark.measure(EMBEDDER.embed, questions, rows)
-    assert measured.recommended == EMBEDDER.threshold
+    measured = benchmark.measure(embedder.embed, questions, rows)
+    assert measured.recommended == embedder.threshold
     even = np.arange(len(rows)) % 2 == 1
-    assert measured.found(EMBEDDER.threshold, even) > 0.5
+    assert measured.found(embedder.threshold, even) > 0.5
     assert {row.rephrasing for row in rows}.isdisjoint(questions)
