@@ -110,11 +110,30 @@ class QuestionIndex:
 
         Args:
             question: the number of the question that is asked.
-            others: numbers of questions, shape (n,); repeated ones count once.
+            others: numbers of questions, shape (n,) with n > 0; repeated ones count once.
             rule: how many, and how near.
         """
         vector = self._vectors[question]
-        products = self._vectors[others] @ vector
+        products = self._vectors.take(others, axis=0) @ vector
+        first = int(products.argmax())
+        rivals = np.count_nonzero(products > products[first] - 2 * _SLACK)
+        if rule.top_k == rivals == 1:
+            other = int(others[first])
+            found = [Near(self._distance(vector, other), other)]
+        else:
+            found = self._sorted(vector, others, products, rule.top_k)
+        if rule.threshold is None:
+            return found
+        return [item for item in found if item.distance < rule.threshold]
+
+    def _sorted(
+        self,
+        vector: NDArray[np.float32],
+        others: NDArray[np.int64],
+        products: NDArray[np.float32],
+        top_k: int,
+    ) -> list[Near]:
+        """The nearest questions by their exact distances; of equal ones the lower number first."""
         near: dict[int, float] = {}
         least = -np.inf  # the product below which no further question can be among the nearest
         for place in np.argsort(-products, kind="stable").tolist():
@@ -123,13 +142,9 @@ class QuestionIndex:
             other = int(others[place])
             if other not in near:
                 near[other] = self._distance(vector, other)
-                if len(near) >= rule.top_k:
-                    last = sorted(near.values())[rule.top_k - 1]
-                    least = 1 - last - _SLACK
-        found = sorted(Near(distance, other) for other, distance in near.items())[: rule.top_k]
-        if rule.threshold is None:
-            return found
-        return [item for item in found if item.distance < rule.threshold]
+                if len(near) >= top_k:
+                    least = 1 - sorted(near.values())[top_k - 1] - _SLACK
+        return sorted(Near(distance, other) for other, distance in near.items())[:top_k]
 
     def _distance(self, vector: NDArray[np.float32], other: int) -> float:
         """A distance in double precision, rounded, so that it is the same in any comparison."""
@@ -186,12 +201,15 @@ class Memory:
             return None
         if self._numbers is None:
             self._numbers = np.array(self._questions, np.int64)
-        others = self._numbers[start:end]
+        near = index.nearest(question, self._numbers[start:end], rule)
+        latest_first = self._questions[start:end][::-1]
         found = [
-            self._recalled(index, int(np.flatnonzero(others == near.question)[-1]) + start, near)
-            for near in index.nearest(question, others, rule)
+            self._recalled(index, end - 1 - latest_first.index(item.question), item)
+            for item in near
         ]
-        return found[0]._replace(further=tuple(found[1:])) if found else None
+        if len(found) > 1:
+            return found[0]._replace(further=tuple(found[1:]))
+        return found[0] if found else None
 
     def latest(self, index: QuestionIndex, round: int) -> Recalled | None:
         """The last answer learned before `round`, with distance 0."""
