@@ -17,6 +17,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from agents.embedding import Embedder, HashedEmbedder, WordLlama
+from sandbox.backends.embedding import Model2VecConfig, check_embedder, embedder_of
+from storage.errors import InputError
 
 ROOT = Path(__file__).resolve().parents[1]
 BENCHMARK = ROOT / "benchmarks" / "recall_threshold.py"
@@ -248,3 +250,37 @@ def test_the_threshold_is_the_one_that_the_benchmark_recommends(embedder: Embedd
     even = np.arange(len(rows)) % 2 == 1
     assert measured.found(embedder.threshold, even) > 0.5
     assert {row.rephrasing for row in rows}.isdisjoint(questions)
+
+
+def test_vectors_of_model2vec(tmp_path: Path) -> None:
+    pytest.importorskip("model2vec", reason="model2vec is not installed: see the extra `test`")
+    from model2vec import StaticModel
+    from tokenizers import Tokenizer
+    from tokenizers.models import WordLevel
+    from tokenizers.pre_tokenizers import Whitespace
+
+    words = ["[UNK]", "cat", "dog", "soup"]
+    tokenizer = Tokenizer(WordLevel({word: n for n, word in enumerate(words)}, unk_token="[UNK]"))
+    tokenizer.pre_tokenizer = Whitespace()
+    table = np.array([[0, 0, 1], [1, 0, 0], [0.8, 0.6, 0], [0, 1, 0]], np.float32)
+    StaticModel(table, tokenizer).save_pretrained(str(tmp_path / "own"))
+    setting = Model2VecConfig(backend="model2vec", model=str(tmp_path / "own"))
+    check_embedder(setting, "here")
+    own = embedder_of(setting)
+    vectors = own.embed(["cat", "dog", "cat soup"])
+    assert own.name == f"model2vec:{tmp_path / 'own'}" and vectors.shape == (3, 3)
+    assert vectors @ vectors[0] == pytest.approx([1, 0.8, 0.5**0.5], abs=1e-3)
+
+
+def test_embedders_that_cannot_be_used_are_one_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    setting = Model2VecConfig(backend="model2vec", model=str(tmp_path / "nowhere"))
+    with pytest.raises(InputError, match=r"^memory.embedder: model2vec:.*nowhere cannot be loaded"):
+        embedder_of(setting).embed(["cat"])
+    monkeypatch.setattr("agents.embedding.find_spec", lambda name: None)
+    monkeypatch.setattr("sandbox.backends.embedding.find_spec", lambda name: None)
+    with pytest.raises(InputError, match=r"wordllama is not installed; expected `pip install"):
+        check_embedder("wordllama", "a.yaml")
+    with pytest.raises(InputError, match=r"model2vec, which is not installed; expected `pip"):
+        check_embedder(setting, "a.yaml")

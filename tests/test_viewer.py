@@ -47,15 +47,16 @@ from agents.scale import Declaration, Scale
 from sandbox.config import load_config
 from sandbox.engine.limits import Budget
 from sandbox.engine.run import create, prepare, resume
+from sandbox.reading.calls import call
 from sandbox.reading.exchanges import ExchangeFilter, stream_exchanges
 from sandbox.reading.influence import Bands, clusters, influences, new_words, resemblance, uptake
-from sandbox.reading.recall import candidates, recall
+from sandbox.reading.recall import candidates, recall, recall_rule
 from sandbox.reading.text_diff import changed_words
 from sandbox.study.fork import fork
 from sandbox.text import escape_controls
 from storage.database import Address, open_for_reading, parse_url
 from storage.exchanges import Exchange, GivenRating, Observation, exchanges
-from storage.reader import Reader
+from storage.reader import Reader, parse_further
 from worlds.scales import ALIGNMENT, ENGAGEMENT, PEER_RATING, STAGES
 
 LATENCY = "models.social.latency={first_token: 0.004, per_token: 0.0001, capacity: 16}"
@@ -842,38 +843,48 @@ def test_a_run_finishes_while_it_is_viewed(tmp_path: Path, make: Make) -> None:
 # Recall
 
 
-def test_recall_candidates_agree_with_the_recalled_memory(tidy: Run, tmp_path: Path) -> None:
-    short = make_stored(tmp_path / "short.db", "rounds=4", "memory.keep=2", "memory.prior_pairs=0")
-    for run in (tidy, short):
-        _explained(run)
-
-
-def _explained(run: Run) -> None:
+@pytest.mark.parametrize(
+    "settings",
+    [
+        ("memory.keep=2", "memory.prior_pairs=0"),
+        ("memory.recall=threshold",),
+        ("memory.recall=threshold", "memory.embedder=hashed"),
+        ("memory.top_k=3",),
+        ("memory.top_k=3", "memory.recall=threshold", "memory.threshold=0.8"),
+    ],
+)
+def test_recall_candidates_agree_with_the_recalled_memories(
+    tmp_path: Path, settings: tuple[str, ...]
+) -> None:
+    run = make_stored(tmp_path / "short.db", "rounds=4", "world.size=3", *settings)
     reader = run.reader
+    rule = recall_rule(reader)
     asks = "SELECT id FROM forms WHERE template LIKE '%past%'"
     rows = run.sql(
-        "SELECT c.id, c.agent, c.memory_id, c.distance, e.question_id, e.round, c.episode_id "
+        "SELECT c.id, c.agent, c.memory_id, c.distance, c.further, e.question_id, e.round "
         f"FROM calls c JOIN episodes e ON e.id = c.episode_id WHERE c.form_id IN ({asks}) "
         "AND c.agent IS NOT NULL"
     )
     recalled = [row for row in rows if row["memory_id"] is not None]
-    assert len(recalled) > 10 and len(recalled) < len(rows)
-    for row in rows[::5]:
+    assert len(recalled) > 10
+    for row in rows[::3]:
         found = candidates(reader, row["agent"], row["question_id"], row["round"])
         assert found == sorted(found, key=lambda one: one.distance)
-        if row["memory_id"] is None:
-            assert not found or found[0].distance >= reader.run.threshold
-        else:
-            assert found[0].memory == row["memory_id"]
-            assert found[0].distance == pytest.approx(row["distance"], abs=1e-6)
-            assert row["distance"] < reader.run.threshold
+        near = [one for one in found if rule.threshold is None or one.distance < rule.threshold]
+        shown = [] if row["memory_id"] is None else [(row["memory_id"], row["distance"])]
+        shown += parse_further(row["further"])
+        assert shown == [
+            (one.memory, pytest.approx(one.distance, abs=1e-6)) for one in near[: rule.top_k]
+        ]
     with serving(run) as site:
         for row in random.Random(3).sample(recalled, 4):
-            shown = recall(reader, row["id"])
-            assert shown and shown.chosen == row["memory_id"] and shown.by_distance
+            explained = recall(reader, row["id"])
+            assert explained and explained.chosen[0] == row["memory_id"] and explained.by_distance
             page = site.page(f"/r/small/calls/{row['id']}")
-            assert page.count('aria-current="true"') == 1
+            assert page.count('aria-current="true"') == len(explained.chosen)
             assert f"{row['distance']:.4f}" in Tags(page).shown
+            prompt = call(reader, row["id"]).prompt
+            assert prompt.count("<memory>") == len(explained.chosen)
 
 
 # Word diff
