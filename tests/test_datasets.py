@@ -809,6 +809,80 @@ def test_equal_ratings_have_no_agreement_to_tell(tidy: Run, tmp_path: Path) -> N
     assert "length and alignment, correlation of answers" not in report.measures
 
 
+def doubts(run: Run) -> list[str]:
+    return [note for note in export([run.reader], ["sft"], None).notes if "information" in note]
+
+
+def test_ratings_by_chance_are_told(tidy: Run, tmp_path: Path) -> None:
+    """One line, at the export and in the card; not for ratings that agree, nor for few."""
+    run = tidy.copy(tmp_path)
+    assert doubts(run) == []
+    run.sql("UPDATE ratings SET rating = 1 + (episode_id * 7919 + rater * 104729) % 97 % 7")
+    report = export([run.reader], ["sft"], tmp_path / "out")
+    alpha = report.measures["alpha of peers, alignment"].values["alpha"]
+    assert alpha is not None and alpha < 0.1
+    expected = (
+        f"peers hardly agree more than by chance (Krippendorff's alpha {alpha:.2f}, 75 drafts): "
+        "their ratings carry little or no information"
+    )
+    assert doubts(run) == [expected] and expected in report.notes
+    card = (tmp_path / "out" / "README.md").read_text()
+    assert card.count(f"**{expected[0].upper()}{expected[1:]}.**") == 1
+    few = "UPDATE ratings SET rating = NULL, status = 'unparsed' WHERE episode_id >= 49"
+    run.sql(few)
+    assert doubts(run) == []
+
+
+def test_ratings_that_contradict_each_other_are_told(tidy: Run, tmp_path: Path) -> None:
+    run = tidy.copy(tmp_path)
+    run.sql(
+        "UPDATE ratings SET rating = 1 + 6 * (SELECT count(*) % 2 FROM ratings r WHERE "
+        "r.episode_id = ratings.episode_id AND r.rater < ratings.rater)"
+    )
+    (told,) = doubts(run)
+    assert "(Krippendorff's alpha -0." in told
+
+
+def test_equal_ratings_are_told(tidy: Run, tmp_path: Path) -> None:
+    run = tidy.copy(tmp_path)
+    run.sql("UPDATE ratings SET rating = 4")
+    ((given,),) = run.sql("SELECT count(*) FROM ratings")
+    peers = f"all {given} ratings of peers on alignment are 4: they carry no information"
+    assert doubts(run) == [peers]
+    run.sql("UPDATE observations SET rating = 7 WHERE stage = 'draft' AND scale = 'alignment'")
+    observer = "all 75 ratings of observer, draft on alignment are 7: they carry no information"
+    assert sorted(doubts(run)) == sorted([peers, observer])
+
+
+def test_a_long_answer_leaves_a_row_of_several(tidy: Run, tmp_path: Path) -> None:
+    from tokenizers import Tokenizer, models, pre_tokenizers
+
+    made = Tokenizer(models.WordLevel({"[UNK]": 0}, unk_token="[UNK]"))
+    made.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
+    made.save(str(tmp_path / "tokenizer.json"))
+    everything = rows_of(tidy, tmp_path, "rated", near_duplicates=1)
+    lengths = sorted(
+        len(f"{row['instruction']} {text}".split())
+        for row in everything
+        for text in row["generations"]
+    )
+    limit = lengths[len(lengths) * 2 // 3]
+    fitting = {
+        row["instruction"]: [
+            text
+            for text in row["generations"]
+            if len(f"{row['instruction']} {text}".split()) <= limit
+        ]
+        for row in everything
+    }
+    rows = rows_of(
+        tidy, tmp_path, "rated", near_duplicates=1, tokenizer=str(tmp_path), max_tokens=limit
+    )
+    found = {row["instruction"]: row["generations"] for row in rows}
+    assert found == {asked: texts for asked, texts in fitting.items() if len(texts) > 1}
+    assert sum(map(len, fitting.values())) < len(lengths)
+
+
 def test_hostile_names_are_no_markup(tidy: Run, tmp_path: Path) -> None:
     run = tidy.copy(tmp_path)
     run.sql("UPDATE runs SET name = 'a|b`<script>'")

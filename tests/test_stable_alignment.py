@@ -5,14 +5,18 @@ from __future__ import annotations
 import json
 from collections import Counter
 from pathlib import Path
+from random import Random
 from typing import Any
 
 import pytest
-from stored import Run, aligned, make, removals, stored
+from stored import Run, aligned, lines, make, removals, stored
 
 from sandbox.datasets import export
-from sandbox.datasets.formats.stable_alignment import COMMENT, REVISE, template
+from sandbox.datasets.format import TOO_LONG
+from sandbox.datasets.formats.stable_alignment import COMMENT, REVISE, spread, template
 from sandbox.datasets.near_duplicates import NEAR
+from sandbox.datasets.sampling import PER_QUESTION
+from storage.errors import InputError
 
 QUERY = "Question: {question}\n\nAnswer: {draft}"
 
@@ -147,7 +151,8 @@ def test_the_mix_is_exact_and_the_largest(messy: Run, tmp_path: Path, mix: Any) 
         written == list(report.results[0].written.values()) == [times * weight for weight in lowest]
     )
     assert times > 0
-    notes = [note for note in report.results[0].notes if not note.startswith("the mix ")]
+    general = ("the mix ", "most imitation rows ")
+    notes = [note for note in report.results[0].notes if not note.startswith(general)]
     left_out = [note.partition(":")[0] for note in notes]
     assert left_out == [
         kind for kind, weight in zip(report.results[0].kept, mix, strict=True) if not weight
@@ -202,3 +207,137 @@ def test_a_kind_without_rows_is_told_and_left_out(tmp_path: Path) -> None:
     ]
     assert removals(report)["realignment: no comment"] > 0
     assert report.results[0].notes[0][1:] in (tmp_path / "out" / "README.md").read_text()
+
+
+def test_a_query_has_the_responses_of_all_agents_rounds_and_runs(tidy: Run, tmp_path: Path) -> None:
+    """A second run asks the same ten questions: its answers are in the same rows."""
+    other = make(tmp_path / "other.db", "rounds=1", "seed=11", name="other")
+    report = export([tidy.reader, other.reader], ["stable-alignment"], tmp_path / "out", mix=())
+    array = json.loads((tmp_path / "out" / "stable_alignment.json").read_bytes())
+    lineage = lines(tmp_path / "out", "stable_alignment_lineage.jsonl")
+    both = [pair for pair in zip(array, lineage, strict=True) if pair[1]["kind"] == "imitation"]
+    assert len(both) == 10
+    for row, line in both:
+        origins = line["responses"]
+        assert len(row["responses"]) == len(set(row["responses"])) == len(origins) >= 12
+        assert {origin["run"] for origin in origins} == {"small", "other"}
+        assert len({origin["author"] for origin in origins}) > 4
+        assert {origin["round"] for origin in origins} == {0, 1, 2}
+        for text, score, origin in zip(row["responses"], row["scores"], origins, strict=True):
+            run = {"small": tidy, "other": other}[origin["run"]]
+            one = run.all()[origin["episode"]]
+            stage = origin["stage"]
+            assert (text, score) == (one.texts[stage], one.score(stage, "alignment"))
+    differ = report.measures["stable-alignment: rows whose ratings differ"]
+    assert differ.values["imitation"] == 1 and differ.values["realignment"] == 0
+    assert "responses of a row | mean " in (tmp_path / "out" / "README.md").read_text()
+
+
+@pytest.mark.parametrize("limit", [1, 2, 3, 7])
+def test_a_bound_keeps_the_spread_of_scores(tidy: Run, tmp_path: Path, limit: int) -> None:
+    everything = aligned(tidy, tmp_path / "all", mix=())
+    found = aligned(tidy, tmp_path / "out", mix=(), max_per_question=limit)
+    again = aligned(tidy, tmp_path / "again", mix=(), max_per_question=limit)
+    assert found.array == again.array and found.lineage == again.lineage
+    removed = Counter[str]()
+    pairs = zip(everything.array, everything.lineage, found.array, found.lineage, strict=True)
+    for row, line, bounded, kept in pairs:
+        assert row["query"] == bounded["query"]
+        assert len(bounded["responses"]) == min(limit, len(row["responses"]))
+        removed[line["kind"]] += len(row["responses"]) - len(bounded["responses"])
+        assert max(bounded["scores"]) == max(row["scores"])
+        if limit > 1:
+            assert min(bounded["scores"]) == min(row["scores"])
+        places = [row["responses"].index(text) for text in bounded["responses"]]
+        assert places == sorted(places)
+        for key in ("scores", "models"):
+            assert bounded[key] == [row[key][place] for place in places]
+        assert kept["responses"] == [line["responses"][place] for place in places]
+    assert removed["imitation"] > 20
+    told = removals(found.report)
+    for kind, count in removed.items():
+        assert told.get(f"{kind}: {PER_QUESTION}", 0) == count
+    assert found.report.results[0].written == everything.report.results[0].written
+
+
+def test_scores_are_taken_evenly() -> None:
+    scores = [1, 7, 4, 2, 6, 3, 5]
+    assert {scores[place] for place in spread(scores, 3, Random(0))} == {1, 4, 7}
+    assert {scores[place] for place in spread(scores, 4, Random(0))} == {1, 3, 5, 7}
+    assert spread(scores, 7, Random(0)) == spread(scores, 99, Random(0)) == set(range(7))
+    assert [scores[place] for place in spread(scores, 1, Random(0))] == [7]
+    assert spread([], 3, Random(0)) == set()
+    equal = [spread([4] * 50, 5, Random(seed)) for seed in range(4)]
+    assert {len(one) for one in equal} == {5} and len(set(map(frozenset, equal))) == 4
+
+
+def test_a_long_response_is_left_out_and_its_query_stays(tidy: Run, tmp_path: Path) -> None:
+    from tokenizers import Tokenizer, models, pre_tokenizers
+
+    made = Tokenizer(models.WordLevel({"[UNK]": 0}, unk_token="[UNK]"))
+    made.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
+    made.save(str(tmp_path / "tokenizer.json"))
+    everything = aligned(tidy, tmp_path / "all", mix=())
+
+    def fits(query: str, response: str) -> bool:
+        return len(query.split()) + len(response.split()) <= limit
+
+    lengths = sorted(
+        len(f"{row['query']} {text}".split())
+        for row, _ in everything.of("imitation")
+        for text in row["responses"]
+    )
+    limit = lengths[len(lengths) * 3 // 4]
+    chosen: dict[str, Any] = {"tokenizer": str(tmp_path), "max_tokens": limit, "mix": ()}
+    found = aligned(tidy, tmp_path / "out", **chosen)
+    expected = {
+        row["query"]: left
+        for row in everything.array
+        if (left := [text for text in row["responses"] if fits(row["query"], text)])
+    }
+    assert {row["query"]: row["responses"] for row in found.array} == expected
+    assert len(found.of("imitation")) == 10
+    gone = sum(len(row["responses"]) for row in everything.array) - sum(map(len, expected.values()))
+    told = removals(found.report)
+    assert sum(count for rule, count in told.items() if rule.endswith(TOO_LONG)) == gone > 0
+    few = aligned(tidy, tmp_path / "few", **chosen, max_per_question=3)
+    assert all(len(row["responses"]) <= 3 for row in few.array)
+    assert all(fits(row["query"], text) for row in few.array for text in row["responses"])
+
+
+def test_splits_share_no_question(tidy: Run, tmp_path: Path) -> None:
+    options: dict[str, Any] = {"splits": {"train": 0.6, "test": 0.4}, "mix": ()}
+    report = export([tidy.reader], ["stable-alignment"], tmp_path / "out", **options)
+    episodes = tidy.all()
+    asked = []
+    for split in ("train", "test"):
+        rows = json.loads((tmp_path / "out" / f"stable_alignment-{split}.json").read_bytes())
+        origins = lines(tmp_path / "out", f"stable_alignment_lineage-{split}.jsonl")
+        assert len(rows) == len(origins) == report.files[f"stable_alignment-{split}.json"] > 0
+        asked.append({
+            episodes[one["episode"]].question for line in origins for one in line["responses"]
+        })  # fmt: skip
+        assert all(
+            episodes[one["episode"]].question in row["query"]
+            for row, line in zip(rows, origins, strict=True)
+            for one in line["responses"]
+        )
+    assert not asked[0] & asked[1] and len(asked[0] | asked[1]) == 10
+
+
+def test_questions_that_were_asked_once_are_told(tidy: Run, messy: Run, tmp_path: Path) -> None:
+    def told(run: Run) -> list[str]:
+        (result,) = export([run.reader], ["stable-alignment"], None, mix=()).results
+        return [note for note in result.notes if "were asked once" in note]
+
+    once = make(tmp_path / "once.db", "rounds=2", "question_count=null", name="once")
+    assert told(tidy) == [] and len(told(once)) == 1
+    assert told(once)[0].startswith("most imitation rows hold 2 responses or fewer")
+
+
+def test_pick_is_no_choice_for_rows_that_hold_all(tidy: Run) -> None:
+    with pytest.raises(InputError, match="pick: not a choice of stable-alignment"):
+        export([tidy.reader], ["stable-alignment"], None, pick="question")
+    both = export([tidy.reader], ["sft", "stable-alignment"], None, pick="question")
+    alone = export([tidy.reader], ["stable-alignment"], None)
+    assert both.results[1].figures["size"].tolist() == alone.results[0].figures["size"].tolist()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
+from dataclasses import replace
 from itertools import groupby
 from pathlib import Path
 from tempfile import TemporaryDirectory, gettempdir
@@ -21,7 +22,7 @@ from sandbox.datasets.questions import Questions
 from sandbox.datasets.sampling import check_mix
 from sandbox.datasets.schema import Schema, share_of
 from sandbox.datasets.source import SCRIPTED, Source, SourcedExchange
-from sandbox.datasets.statistics import Statistic, statistics
+from sandbox.datasets.statistics import Statistic, doubts, statistics
 from sandbox.datasets.survey import Survey
 from sandbox.datasets.targets import dataset_info, shape_of
 from sandbox.datasets.tokens import token_counter
@@ -178,7 +179,7 @@ def _export(
         _read_exchanges(source, survey, writers)
         results = tuple(writer.finish() for writer in writers)
         scripted = _scripted(source)
-        notes = tuple(_notes(source, results))
+        notes = (*_notes(source, results), *doubts(survey))
         if out is not None:
             _describe(folder, source, survey, results, scripted, notes)
         return ExportReport(
@@ -230,7 +231,9 @@ def _writers(
     runs = [str(origin.reader.run.name) for origin in source.origins]
     for format, own in zip(chosen, settings, strict=True):
         _check(format, own, runs)
-    tokens = None if choices.tokenizer is None else token_counter(choices.tokenizer)
+    if choices.tokenizer is not None:
+        tokens = token_counter(choices.tokenizer)
+        settings = [replace(own, tokens=tokens) for own in settings]
     common = settings[0].choices
     near = float(common.near_questions or 1)
     questions = Questions(source.texts, near, common.keep_out or (), source.drawn)
@@ -242,7 +245,6 @@ def _writers(
             source,
             questions,
             folder,
-            tokens,
         )
         for format, own in zip(chosen, settings, strict=True)
     ]

@@ -41,7 +41,8 @@ class Choices:
             split, and excluded together.
         splits: the share of the questions in each split; they sum to 1.
         keep_out: questions to exclude (decontamination), together with their near-duplicates.
-        max_per_question: the maximum number of rows about a question (`rated`: answers in a row).
+        max_per_question: the maximum number of rows about a question (`rated`: answers in a row;
+            `stable-alignment`: responses in a row).
         max_per_agent: the maximum number of rows by an author.
         rows: the maximum number of rows.
         mix: a weight for each kind of rows of the format; () takes all rows.

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+import numpy.typing as npt
 import pyarrow as pa
 
 from agents.scale import Declaration, Scale
@@ -35,11 +36,13 @@ class Settings:
         schema: the stages and scales of the runs.
         scale: the scale of the selected rating; None if the format does not use ratings, or the
             runs have none.
+        tokens: counts the tokens of a text; None: tokens are not counted.
     """
 
     choices: Choices
     schema: Schema
     scale: Scale | None = None
+    tokens: Callable[[str], int] | None = None
 
     @property
     def rated_on(self) -> Scale:
@@ -64,6 +67,14 @@ class Settings:
         """The minimum difference between the ratings of a chosen and a rejected answer."""
         assert self.choices.min_margin is not None
         return self.choices.min_margin
+
+    def too_long(self, prompt: str, answers: Sequence[str]) -> list[bool]:
+        """Whether each answer has, with its prompt, more than `max_tokens` tokens."""
+        limit = self.choices.max_tokens
+        if self.tokens is None or limit is None:
+            return [False] * len(answers)
+        asked = self.tokens(prompt)
+        return [asked + self.tokens(answer) > limit for answer in answers]
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,6 +119,9 @@ class Removed:
     id: str
 
 
+TOO_LONG = "longer than max_tokens"
+"""The rule that removes a row, or an answer of a row with several, that is too long."""
+
 Rows = Callable[[Sequence[SourcedExchange], Settings], Iterator[Row | Removed]]
 """Yields a format's rows from all exchanges about one question."""
 
@@ -115,6 +129,11 @@ Rows = Callable[[Sequence[SourcedExchange], Settings], Iterator[Row | Removed]]
 def no_requirements(declaration: Declaration, choices: Choices) -> str | None:
     """The `needs` of a format that fits every run."""
     return None
+
+
+def no_advice(figures: Mapping[str, npt.NDArray[Any]]) -> Iterator[str]:
+    """The `advice` of a format that warns about nothing."""
+    yield from ()
 
 
 @dataclass(frozen=True)
@@ -136,6 +155,7 @@ class Format:
         by_round: whether exchanges are read by round and author; otherwise by question.
         array: the file is one JSON array, with a lineage file beside it.
         counts: the noun for its candidates.
+        advice: warnings about the rows that are written, from their numeric columns.
     """
 
     name: str
@@ -152,6 +172,7 @@ class Format:
     by_round: bool = False
     array: bool = False
     counts: str = "rows"
+    advice: Callable[[Mapping[str, npt.NDArray[Any]]], Iterator[str]] = no_advice
 
     @property
     def stem(self) -> str:

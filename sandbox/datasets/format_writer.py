@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from itertools import compress
 from pathlib import Path
@@ -20,6 +20,7 @@ import numpy.typing as npt
 from sandbox.datasets.choices import Choices
 from sandbox.datasets.files import array, lines, parquet
 from sandbox.datasets.format import (
+    TOO_LONG,
     Columns,
     Format,
     Removed,
@@ -35,7 +36,6 @@ from sandbox.datasets.source import Source, SourcedExchange
 from sandbox.datasets.targets import Shape
 
 KEPT_OUT = "about a question to keep out"
-TOO_LONG = "longer than max_tokens"
 
 _EXAMPLES = 3
 
@@ -120,7 +120,6 @@ class FormatWriter:
         source: the runs.
         questions: their questions.
         folder: the folder to write to.
-        tokens: counts the tokens of a text; None: tokens are not counted.
     """
 
     def __init__(
@@ -131,7 +130,6 @@ class FormatWriter:
         source: Source,
         questions: Questions,
         folder: Path,
-        tokens: Callable[[str], int] | None,
     ) -> None:
         columns = format.columns(source.schema)
         self.format = format
@@ -140,7 +138,7 @@ class FormatWriter:
         self.columns = shape.applied(columns) if shape else columns
         self.questions = questions
         self._shape, self._source = shape, source
-        self._folder, self._tokens = folder, tokens
+        self._folder, self._tokens = folder, settings.tokens
         self._table = Table()
         self._removed: Counter[str] = Counter()
         self._examples: dict[str, list[str]] = {}
@@ -227,6 +225,7 @@ class FormatWriter:
         files = self._write(selection.taken, columns["question"])
         for spool in self._spools:
             spool.unlink()
+        figures = {name: values[selection.taken] for name, values in columns.items()}
         kept, written = (
             dict(zip(kinds, np.bincount(numbers, minlength=len(kinds)).tolist(), strict=True))
             for numbers in (columns["kind"], columns["kind"][selection.taken])
@@ -244,10 +243,11 @@ class FormatWriter:
             kept=kept,
             written=written,
             files=files,
-            figures={name: values[selection.taken] for name, values in columns.items()},
+            figures=figures,
             notes=(
                 *selection.notes,
                 *self._why_empty(written, removed, selection.notes),
+                *self.format.advice(figures),
                 *(f"{name} is empty" for name, n in files.items() if not n and any(files.values())),
             ),
         )

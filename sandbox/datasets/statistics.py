@@ -8,8 +8,12 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
+from agents.scale import plain_number
 from sandbox.datasets.format_writer import FormatResult
-from sandbox.datasets.survey import Change, Survey
+from sandbox.datasets.survey import PEERS, Change, Survey
+
+_ENOUGH = 50  # rated texts from which on a lack of information is told
+_CHANCE = 0.1  # alpha below which ratings agree hardly more than by chance
 
 Values = Mapping[str, float | int | None]
 
@@ -48,6 +52,23 @@ def statistics(survey: Survey, results: Sequence[FormatResult]) -> Iterator[Stat
         yield from _of_rows(result)
 
 
+def doubts(survey: Survey) -> Iterator[str]:
+    """Yield a warning for ratings that carry hardly any information: equal ones, or chance."""
+    for (who, scale), counts in survey.ratings.items():
+        if len(counts) == 1 and counts.total() >= _ENOUGH:
+            (value,) = counts
+            rated = f"{counts.total():,} ratings of {who} on {scale}"
+            yield f"all {rated} are {plain_number(value)}: they carry no information"
+    for agreement in survey.agreements():
+        alpha, drafts = agreement.alpha, agreement.drafts
+        if agreement.who == PEERS and alpha is not None and drafts >= _ENOUGH and alpha < _CHANCE:
+            yield (
+                "peers hardly agree more than by chance (Krippendorff's alpha "
+                f"{alpha:.2f}, {drafts:,} {survey.peer_stage}s): their ratings carry little or no "
+                "information"
+            )
+
+
 def _change(change: Change) -> Statistic:
     shares = {
         "better": change.better / change.pairs,
@@ -66,6 +87,8 @@ def _of_rows(result: FormatResult) -> Iterator[Statistic]:
     if not len(figures["size"]):
         return
     many = bool(figures["size"].max() > 1)
+    if many:
+        yield from _of_many(result)
     for what, of_many in (("rating", "best rating"), ("margin", "widest margin")):
         yield from _spread(f"{name}: {of_many if many else what}", figures[what], 2)
     for what, column in (
@@ -79,6 +102,20 @@ def _of_rows(result: FormatResult) -> Iterator[Statistic]:
         longer = float((figures["length"] > figures["other"])[pairs].mean())
         values = {"share": longer, "n": int(pairs.sum())}
         yield Statistic(f"{name}: the chosen answer is the longer one", values, f"{longer:.0%}")
+
+
+def _of_many(result: FormatResult) -> Iterator[Statistic]:
+    """How many answers a row holds, and in how many rows their ratings differ, by kind."""
+    name, figures = result.format.name, result.figures
+    yield from _spread(f"{name}: {result.format.counts} of a row", figures["size"], 1)
+    differ: dict[str, float | int | None] = {}
+    for number, kind in enumerate(result.format.kinds):
+        margins = figures["margin"][figures["kind"] == number]
+        if len(margins):
+            differ[kind] = float((margins > 0).mean())
+    text = ", ".join(f"{kind} {share:.0%}" for kind, share in differ.items())
+    values = {**differ, "n": len(figures["size"])}
+    yield Statistic(f"{name}: rows whose ratings differ", values, text)
 
 
 def _spread(name: str, column: npt.NDArray[Any], digits: int) -> Iterator[Statistic]:

@@ -23,6 +23,9 @@ from sandbox.datasets.source import Origin, SourcedExchange
 from sandbox.reading.charts import rating_bars
 from storage.exchanges import Exchange
 
+PEERS = "peers"
+"""The peers, as raters whose agreement is measured."""
+
 _UNITS = 20_000  # maximum number of rated texts that agreement is computed from
 _VALUES = 200  # maximum number of bins of a scale; ratings on longer scales are rounded
 
@@ -135,6 +138,7 @@ class Survey:
         self._starts = () if self.peers is None else rating_bars(self.peers).starts
         self._peers, self._both = array("B"), array("B")
         self._lengths, self._scores = array("q"), array("d")
+        self._agreements: tuple[Agreement, ...] | None = None
 
     @property
     def scales(self) -> Mapping[str, Scale]:
@@ -153,7 +157,7 @@ class Survey:
         if exchange.failed_at is not None:
             self.failed[exchange.failed_at] += 1
         for given in exchange.ratings:
-            self._add_rating("peers", self.peers_rate, self.peers, given.rating, given.status)
+            self._add_rating(PEERS, self.peers_rate, self.peers, given.rating, given.status)
             self.raters[sourced.origin.place, given.rater] += given.rating is not None
         for seen in exchange.observations:
             who, scale = f"observer, {seen.stage}", self._scales.get(seen.scale)
@@ -206,11 +210,17 @@ class Survey:
                 counts[bisect_right(self._starts, rating) - 1] += 1
             units.extend(min(255, count) for count in counts)
 
-    def agreements(self) -> Iterator[Agreement]:
-        """Yield the agreement of peers, and of peers and the observer."""
-        if self.peers is not None:
-            yield self._agreement("peers", self._peers)
-            yield self._agreement("peers and the observer", self._both)
+    def agreements(self) -> Sequence[Agreement]:
+        """Return the agreement of peers, and of peers and the observer; none without peers.
+
+        It takes most of a minute on a scale with 200 values, so it is computed once, when all
+        exchanges have been added.
+        """
+        if self._agreements is None:
+            units = {PEERS: self._peers, "peers and the observer": self._both}
+            named = units.items() if self.peers is not None else ()
+            self._agreements = tuple(self._agreement(who, flat) for who, flat in named)
+        return self._agreements
 
     def _agreement(self, who: str, flat: array[int]) -> Agreement:
         counts = np.array(flat, dtype=np.int64).reshape(-1, len(self._starts))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from itertools import compress
 from random import Random
 from typing import Any
 
@@ -14,13 +15,13 @@ from sandbox.datasets.answers import (
     lineage_columns,
     needs_ratings,
 )
-from sandbox.datasets.format import Columns, Format, Removed, Row, Settings
+from sandbox.datasets.format import TOO_LONG, Columns, Format, Removed, Row, Settings
 from sandbox.datasets.near_duplicates import NEAR, NearDuplicates
+from sandbox.datasets.sampling import PER_QUESTION
 from sandbox.datasets.schema import Schema
 from sandbox.datasets.source import SourcedExchange
 
 ALONE = "no second rated answer"
-ENOUGH = "more than max_per_question"
 
 _RENAMED = {
     "id": "ids",
@@ -53,8 +54,12 @@ def rows(same_question: Sequence[SourcedExchange], settings: Settings) -> Iterat
             yield Removed(ANSWER, NEAR, answer.id)
         else:
             distinct.append(answer)
-    drawn = _drawn(distinct, settings)
-    yield from (Removed(ANSWER, ENOUGH, one.id) for one in distinct if one not in drawn)
+    asked = distinct[0].asked if distinct else ""
+    long = settings.too_long(asked, [one.text for one in distinct])
+    yield from (Removed(ANSWER, TOO_LONG, one.id) for one in compress(distinct, long))
+    fitting = [one for one, too_long in zip(distinct, long, strict=True) if not too_long]
+    drawn = _drawn(fitting, settings)
+    yield from (Removed(ANSWER, PER_QUESTION, one.id) for one in fitting if one not in drawn)
     if len(drawn) > 1:
         yield _row(drawn, settings)
     yield from (Removed(ANSWER, ALONE, one.id) for one in drawn if len(drawn) == 1)

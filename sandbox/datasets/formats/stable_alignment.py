@@ -11,8 +11,12 @@ scale are mapped to that range linearly, the better end to 7.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from random import Random
 from typing import Any, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
 
 from agents.scale import Declaration, Scale, plain_number
 from sandbox.datasets.answers import (
@@ -26,8 +30,9 @@ from sandbox.datasets.answers import (
     peer_stage,
 )
 from sandbox.datasets.choices import Choices
-from sandbox.datasets.format import Columns, Format, Removed, Row, Settings
+from sandbox.datasets.format import TOO_LONG, Columns, Format, Removed, Row, Settings
 from sandbox.datasets.near_duplicates import NEAR, NearDuplicates
+from sandbox.datasets.sampling import PER_QUESTION
 from sandbox.datasets.schema import Schema, goodness, worst_end
 from sandbox.datasets.source import SourcedExchange
 from storage.exchanges import GivenRating
@@ -53,6 +58,8 @@ REVISE = (
 )
 
 NO_REASON = "no comment"
+
+_FEW = 2  # a draft and its revision
 
 
 class Response(NamedTuple):
@@ -86,8 +93,9 @@ def template(instruction: str, text: str = "") -> str:
 def rows(same_question: Sequence[SourcedExchange], settings: Settings) -> Iterator[Row | Removed]:
     """Yield the samples about one question: a row for each query, with all its responses.
 
-    The loss compares the responses to one query, so the score of a response that is alone in its
-    row is never used. Repeated responses to the same query are removed.
+    They are from all agents, rounds and runs. The loss compares the responses to one query, so the
+    score of a response that is alone in its row is never used. Repeated responses to the same query
+    are removed, then those that are too long; `max_per_question` bounds the responses in a row.
     """
     near: dict[str, NearDuplicates] = {}
     grouped: dict[tuple[str, str], list[Response]] = {}
@@ -102,7 +110,41 @@ def rows(same_question: Sequence[SourcedExchange], settings: Settings) -> Iterat
             else:
                 grouped.setdefault((kind, query), []).append(outcome)
     for (kind, query), responses in grouped.items():
-        yield _row(kind, query, responses, settings.rated_on)
+        yield from _bounded(kind, query, responses, settings)
+
+
+def _bounded(
+    kind: str, query: str, responses: Sequence[Response], settings: Settings
+) -> Iterator[Row | Removed]:
+    """Yield the responses to a query that are too long or too many, and the row of the others."""
+    long = settings.too_long(query, [response.text for response in responses])
+    fitting = [place for place, too_long in enumerate(long) if not too_long]
+    limit = settings.choices.max_per_question or len(fitting)
+    random = Random(f"{settings.choices.seed}/{query}")
+    taken = {
+        fitting[place]
+        for place in spread([responses[place].score for place in fitting], limit, random)
+    }
+    for place, response in enumerate(responses):
+        if place not in taken:
+            rule = TOO_LONG if long[place] else PER_QUESTION
+            yield Removed(kind, rule, response.origin["id"])
+    if taken:
+        yield _row(kind, query, [responses[place] for place in sorted(taken)], settings.rated_on)
+
+
+def spread(scores: Sequence[float], count: int, random: Random) -> set[int]:
+    """Choose the places of `count` scores, evenly from the best to the worst.
+
+    The best and the worst are among them (of one alone, the best), and the others are spread as all
+    scores are; equal scores are drawn at random. If there are no more than `count`, all are chosen.
+    """
+    draws = [random.random() for _ in scores]
+    ranked = sorted(range(len(scores)), key=lambda place: (-scores[place], draws[place]))
+    if len(ranked) <= count:
+        return set(ranked)
+    steps = max(1, count - 1)
+    return {ranked[number * (len(ranked) - 1) // steps] for number in range(count)}
 
 
 def _row(kind: str, query: str, responses: Sequence[Response], scale: Scale) -> Row:
@@ -251,6 +293,21 @@ def columns(schema: Schema) -> Columns:
     }
 
 
+def advice(figures: Mapping[str, npt.NDArray[Any]]) -> Iterator[str]:
+    """Warn if most questions have one draft and one revision only, so that the loss compares two.
+
+    Args:
+        figures: the numeric columns of the rows that are written.
+    """
+    sizes = figures["size"][figures["kind"] == KINDS.index(IMITATION)]
+    if len(sizes) and float(np.median(sizes)) <= _FEW:
+        yield (
+            f"most {IMITATION} rows hold {_FEW} responses or fewer, for most questions were asked "
+            "once; more come from a smaller question_count, more rounds, or several runs with the "
+            "same questions"
+        )
+
+
 STABLE_ALIGNMENT = Format(
     name="stable-alignment",
     about=(
@@ -264,15 +321,19 @@ STABLE_ALIGNMENT = Format(
         "answer and a request to comment and revise; the peers' comments, the harshest last, and "
         "the last answer, only where the observer rates it better than the first one and better "
         "than the middle of the scale (4 on 1 to 7). Responses to the same query form one row, "
-        "since the loss compares them. Of equal responses to one query the first is kept; "
-        "equal responses to different queries all stay."
+        "since the loss compares them: those of all agents, rounds and runs. Of equal responses to "
+        "one query the first is kept; equal responses to different queries all stay. "
+        "`max_per_question` limits the responses in a row: they are taken evenly from the best to "
+        "the worst rated, both included."
     ),
     kinds=KINDS,
     columns=columns,
     rows=rows,
     needs=needs,
     uses=RATED_BY | {"mix"},
+    own=frozenset({"max_per_question"}),
     defaults={"mix": MIX, "near_duplicates": 1.0},
     array=True,
     counts="responses",
+    advice=advice,
 )
