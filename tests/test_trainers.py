@@ -53,7 +53,9 @@ def folder(run: str, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def tiny(trl: Any, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    for module in ("torch", "transformers"):
+        needs(module, "pip install -e '.[test,train]'")
     return make_model(tmp_path_factory.mktemp("tiny"))
 
 
@@ -182,12 +184,60 @@ def _entropy(model: Any, tokenizer: Any, query: str, response: str) -> float:
     return total / len(said)
 
 
-def test_the_example_trains(example: Any, folder: Path, tiny: Path, tmp_path: Path) -> None:
-    arguments = ["--model", str(tiny), "--out", str(tmp_path / "out"), "--steps", "2"]
-    file = str(folder / "stable_alignment-train.json")
-    sys.argv = ["stable_alignment.py", file, *arguments, "--batch", "2"]
+def test_a_batch_has_several_responses_to_each_query(
+    example: Any, folder: Path, tiny: Path
+) -> None:
+    """One pass for all responses; each query's loss is the one that it has alone."""
+    import torch
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    rows = json.loads((folder / "stable_alignment-train.json").read_text())
+    tokenizer, model = (of.from_pretrained(tiny) for of in (AutoTokenizer, AutoModelForCausalLM))
+    batch = sorted(rows, key=lambda row: len(row["responses"]))[-4:] + rows[-1:]
+    options = {"responses": 3, "length": 512, "ratio": 0.2, "margin": 10.0}
+    passes = []
+    model.register_forward_pre_hook(
+        lambda _, __, given: passes.append(tuple(given["input_ids"].shape)), with_kwargs=True
+    )
+    with torch.no_grad():
+        together = list(example.losses(model, tokenizer, batch, example.Random(1), **options))
+    held = [min(3, len(row["responses"])) for row in batch]
+    assert held[:4] == [3, 3, 3, 3] and [rows for rows, _ in passes] == [sum(held)]
+    chance = example.Random(1)
+    with torch.no_grad():
+        alone = [next(example.losses(model, tokenizer, [row], chance, **options)) for row in batch]
+    assert [float(one) for one in together] == pytest.approx([float(one) for one in alone], 1e-4)
+
+
+def test_the_example_trains(
+    example: Any, folder: Path, tiny: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    arguments = ["--model", str(tiny), "--out", str(tmp_path / "out"), "--steps", "3"]
+    path = folder / "stable_alignment-train.json"
+    batches = ["--batch", "2", "--accumulate", "2", "--rate", "1e-3"]
+    sys.argv = ["stable_alignment.py", str(path), *arguments, *batches]
     example.main()
+    told = capsys.readouterr().out.splitlines()
+    rows = json.loads(path.read_text())
+    several = sum(len(set(row["scores"])) > 1 for row in rows)
+    assert told[0].startswith(f"{len(rows)} queries, {several} of them with responses that are ")
+    assert [line.partition(":")[0] for line in told[1:]] == ["step 1", "step 2", "step 3"]
     assert (tmp_path / "out" / "config.json").exists()
+
+
+def test_the_example_leaves_out_queries_without_room(
+    example: Any, tiny: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A response that is cut away whole would have the lowest cross-entropy of all: 0."""
+    from transformers import AutoTokenizer
+
+    tokenizer = AutoTokenizer.from_pretrained(tiny)
+    short, long = ({"query": text, "scores": [1, 2]} for text in ("Why?", "Why? " * 40))
+    limit = len(example.tokens_of(tokenizer, long["query"]))
+    assert example.fitting(tokenizer, [short, long], limit) == [short]
+    assert f"1 of 2 queries fill --length {limit}" in capsys.readouterr().out
+    with pytest.raises(SystemExit, match="--length: found 1; expected more"):
+        example.fitting(tokenizer, [long], 1)
 
 
 # What other programs make of the files, by their own code. They are installed without what they
