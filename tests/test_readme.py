@@ -252,6 +252,18 @@ def test_links_lead_somewhere() -> None:
             assert (path.parent / target).exists(), f"{path.name}: {target}"
 
 
+def test_the_departures_from_the_paper_are_one_table() -> None:
+    """Every row has all columns, and nothing that is only recalled is told as a fact."""
+    text = (ROOT / "docs" / "method.md").read_text(encoding="utf-8")
+    rows = [line for line in text.splitlines() if line.startswith("|")]
+    assert sum("---" in row for row in rows) == 1 and len(rows) > 30
+    assert {row.count("|") for row in rows} == {6}
+    paper = [row.split("|")[2].strip() for row in rows[2:]]
+    assert all(cell in {"", "-"} or cell.endswith("(recalled)") for cell in paper)
+    for fact in ("max_tokens: 512", "cosine distance of 0.3", "256 tokens", "resume RUN --max-c"):
+        assert fact in text
+
+
 def test_every_choice_of_an_export_is_listed() -> None:
     listed = set(re.findall(r"`--([a-z-]+)`", DATASETS))
     assert {field.name.replace("_", "-") for field in fields(Choices)} <= listed
