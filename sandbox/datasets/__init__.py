@@ -39,6 +39,7 @@ _COMMON_CHOICES = frozenset(
         "near_duplicates",
         "near_questions",
         "strict_ratings",
+        "shortened",
         "tokenizer",
         "max_tokens",
         "splits",
