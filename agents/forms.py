@@ -19,6 +19,7 @@ from jinja2 import TemplateError
 
 from agents import beside, lenient, templates
 from agents.scale import Scale
+from agents.sentences import whole_sentences
 from agents.thoughts import split_thoughts
 
 T = TypeVar("T")
@@ -30,6 +31,7 @@ class Status(StrEnum):
 
     OK = "ok"
     LENIENT = "lenient"  # read, but not in the form asked: see `agents.lenient`
+    SHORTENED = "shortened"  # truncated prose, kept to its last whole sentence
     CUT = "cut"  # truncated by the token limit
     EMPTY = "empty"  # no text
     UNREADABLE = "unreadable"  # unparseable: not in the form's shape
@@ -39,7 +41,7 @@ class Status(StrEnum):
 UNPARSED = (Status.UNREADABLE, Status.EMPTY, Status.CUT)
 """The statuses of replies that cannot be used."""
 
-READ = (Status.OK, Status.LENIENT)
+READ = (Status.OK, Status.LENIENT, Status.SHORTENED)
 """The statuses of calls whose reply has a value."""
 
 
@@ -122,6 +124,12 @@ class FreeText:
 
     max_tokens: int | None = None
     regex: None = None
+
+    def shortened(self, text: str) -> Parsed[str]:
+        """Read truncated prose up to its last whole sentence; without one it has no value."""
+        split = split_thoughts(text)
+        said = "" if split.unended else whole_sentences(split.text)
+        return Parsed(said, Status.SHORTENED) if said else self.parse(text, cut=True)
 
     def parse(self, text: str, cut: bool) -> Parsed[str]:
         """Read prose: the text without surrounding white space."""
@@ -276,7 +284,9 @@ class Rating:
         return int(value) if value == int(value) else value
 
 
-def parse_reply(shape: Shape[T], text: str, cut: bool, constrained: bool = False) -> Parsed[T]:
+def parse_reply(
+    shape: Shape[T], text: str, cut: bool, constrained: bool = False, shorten: bool = False
+) -> Parsed[T]:
     """Parse a reply; after constrained decoding its form alone tells what each part is.
 
     Args:
@@ -284,7 +294,10 @@ def parse_reply(shape: Shape[T], text: str, cut: bool, constrained: bool = False
         text: the reply.
         cut: it was truncated by the token limit.
         constrained: decoding was constrained to the shape.
+        shorten: truncated prose is kept to its last whole sentence.
     """
+    if cut and shorten and isinstance(shape, FreeText):
+        return cast(Parsed[T], shape.shortened(text))
     if constrained and isinstance(shape, Rating):
         return cast(Parsed[T], shape.parse(text, cut, constrained=True))
     return shape.parse(text, cut)

@@ -210,10 +210,15 @@ _HARMLESS = {"[": "\uff3b"}
 _SUSPICIOUS = re.compile(rf"[{_LESS}\[]")
 
 
+def tag_names(text: str) -> list[str]:
+    """The names of the tags in a template, the last one first."""
+    return list(dict.fromkeys(reversed(_TAG.findall(text))))
+
+
 @lru_cache(maxsize=256)
 def tags(text: str) -> re.Pattern[str]:
     """A pattern for the first character of what could pose as a tag of a template."""
-    names = sorted(set(_TAG.findall(text)))
+    names = sorted(tag_names(text))
     either = "|".join(rf"[{_UNSEEN}]*".join(map(_letter, name)) for name in names) or r"(?!)"
     return re.compile(rf"[{_LESS}](?={_SKIP}[{_SLASH}]?{_SKIP}(?:{either})(?!\w))", re.IGNORECASE)
 

@@ -2,6 +2,9 @@
 
 Usage: python benchmarks/vllm_run.py [--model FOLDER] [--size 20] [--rounds 3] [--raters 4] ...
 
+It ends with status 1 unless every step has the calls of the first and no unreadable rating, and in
+single precision (`--extra '{"dtype": "float32"}'`) the digest of the first.
+
 Without `--model` it creates a tiny model with random weights, so that it also runs on a machine
 without a GPU. Each step is a new process; the time to load the model is not counted.
 
@@ -18,6 +21,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import signal
 import socket
 import sqlite3
 import subprocess
@@ -26,7 +30,7 @@ import tempfile
 import time
 import urllib.request
 from collections.abc import Iterator
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -91,7 +95,30 @@ def run(folder: Path, name: str, settings: list[str], kill_after: int | None = N
 def _kill_engine(database: Path, after: int, process: subprocess.Popen[str]) -> None:
     while process.poll() is None and _count(database) < after:
         time.sleep(0.1)
-    subprocess.run(["pkill", "-9", "-f", "VLLM::EngineCore"], check=True)
+    engines = engines_of(process.pid)
+    if not engines and process.poll() is None:
+        raise SystemExit(f"process {process.pid} has no engine; expected VLLM::EngineCore below it")
+    for engine in engines:
+        os.kill(engine, signal.SIGKILL)
+
+
+def engines_of(process: int) -> list[int]:
+    """The ids of the engines' processes below a process; those of others are not its."""
+    parents: dict[int, int] = {}
+    for stat in Path("/proc").glob("[0-9]*/stat"):
+        with suppress(OSError):  # it has ended
+            parents[int(stat.parent.name)] = int(stat.read_text().rpartition(")")[2].split()[1])
+    below = {process}
+    while more := {child for child, parent in parents.items() if parent in below} - below:
+        below |= more
+    return sorted(child for child in below - {process} if _is_engine(child))
+
+
+def _is_engine(process: int) -> bool:
+    try:
+        return b"VLLM::EngineCore" in Path(f"/proc/{process}/cmdline").read_bytes()
+    except OSError:
+        return False
 
 
 def _count(database: Path) -> int:
@@ -284,7 +311,7 @@ def measure(folder: Path, arguments: argparse.Namespace) -> int:
         both = [f"models.social={spoken}", f"models.observer={spoken}"]
         return run(folder, name, [*shared, *both, *more], kill)
 
-    table = Table(society("in-process", inside))
+    table = Table(society("in-process", inside), exact=extra.get("dtype") == "float32")
     database = folder / "runs" / "in-process.db"
     if "at-once" in arguments.steps:
         table.add("at once", in_another_process(database, inside))
@@ -305,9 +332,19 @@ def measure(folder: Path, arguments: argparse.Namespace) -> int:
 
 
 class Table:
-    """Prints a row for each step, compared with the first."""
+    """Prints a row for each step, compared with the first.
 
-    def __init__(self, first: Measured) -> None:
+    Attributes:
+        good: every step has the calls of the first, no unreadable rating, and, if `exact`, the
+            same digest.
+
+    Args:
+        first: the first step.
+        exact: replies do not depend on what else is in a batch, as in single precision.
+    """
+
+    def __init__(self, first: Measured, exact: bool) -> None:
+        self._exact = exact
         self.first = first
         self.unreadable = 0
         self.good = True
@@ -331,6 +368,7 @@ class Table:
         )
         self.unreadable += one.unreadable
         self.good &= one.unreadable == 0 and one.calls == self.first.calls
+        self.good &= same or one.digest is None or not self._exact
 
 
 if __name__ == "__main__":

@@ -184,6 +184,7 @@ class Config(_Section):
     personas: Path
     forms: Path | None = None
     attempts: int = Field(default=2, ge=1, le=10)
+    truncated: Literal["missing", "sentence"] = "missing"
     world: SerializeAsAny[Settings]
     memory: MemoryConfig = MemoryConfig()
     models: Models

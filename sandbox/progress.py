@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import json
 import time
-from collections import defaultdict
-from collections.abc import Hashable, Sequence
+from collections import Counter, defaultdict
+from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import accumulate
 from typing import NamedTuple
 
+from agents.forms import Status
+from sandbox.failing import Cause, failing, form_of
 from sandbox.text import clock_time, short
 
 LONG_WAIT = 5.0
@@ -75,12 +78,14 @@ class FormCounts:
     Attributes:
         calls, failed, unparsed: the number of calls, of those without a reply, and of those whose
             reply could not be parsed.
+        missing: the number of replies without a value, by their status.
         example: the latest error, or the latest reply that could not be parsed.
     """
 
     calls: int = 0
     failed: int = 0
     unparsed: int = 0
+    missing: Counter[Status] = field(default_factory=Counter)
     example: str = ""
 
 
@@ -125,19 +130,20 @@ class Counts:
         in_flight: the number of calls that have been sent or wait to be sent again.
         waits: the calls that wait to be sent again.
         forms: counters by prompt template.
+        open: the number of new calls of each episode that has not ended, by its number.
     """
 
     calls: int = 0
     replayed: int = 0
     failed: int = 0
     unparsed: int = 0
-    lenient: int = 0
     tokens_in: int = 0
     tokens_out: int = 0
     tokens_cached: int = 0
     in_flight: int = 0
     waits: dict[Hashable, Wait] = field(default_factory=dict)
     forms: defaultdict[str, FormCounts] = field(default_factory=lambda: defaultdict(FormCounts))
+    open: Counter[int] = field(default_factory=Counter)
 
     def waiting(self) -> list[Waiting]:
         """The calls that wait for long, by reason; most calls first."""
@@ -182,9 +188,26 @@ class Clock:
         return int(self.seconds() * 1000)
 
 
+LEAST_ENDED, UNKNOWN_SHARE = 4, 0.1
+"""Time left is estimated once this many episodes have ended in the session, and at most this share
+of episodes needs more calls than any that ended: those that failed early end first."""
+
+
 @dataclass
 class Progress:
-    """Progress of a run; the live display reads it while the run is played."""
+    """Progress of a run; the live display reads it while the run is played.
+
+    Attributes:
+        run, agents, rounds, episodes_total: the run's name, and how much it will have.
+        counts: counters of the session.
+        clock: the time spent on the run.
+        limits: the limits of a reply's tokens, by config key.
+        episodes, episodes_failed: the number of episodes that ended, and of those that failed.
+        ended: how many episodes ended in the session, by their number of new calls.
+        failed_at: prompt templates that episodes of the session failed for want of a reply to.
+        round: the latest round that has begun, from 1.
+        stopping: no further call is sent.
+    """
 
     run: str
     agents: int
@@ -192,6 +215,66 @@ class Progress:
     episodes_total: int
     counts: Counts
     clock: Clock
+    limits: Mapping[str, int] = field(default_factory=dict)
     episodes: int = 0
+    episodes_failed: int = 0
+    ended: Counter[int] = field(default_factory=Counter)
+    failed_at: set[str] = field(default_factory=set)
     round: int = 0
     stopping: bool = False
+
+    def end(self, episode: int, failed_at: str | None) -> None:
+        """Count an episode that has ended.
+
+        Args:
+            episode: its number.
+            failed_at: what it failed for want of; None if it was played to its end.
+        """
+        self.episodes += 1
+        self.ended[self.counts.open.pop(episode, 0)] += 1
+        if failed_at is not None:
+            self.episodes_failed += 1
+            self.failed_at.add(form_of(failed_at))
+
+    def calls_left(self) -> float | None:
+        """Estimate the number of calls to come; None before there is enough to go by.
+
+        How many calls an episode needs is estimated by Kaplan and Meier's method from those that
+        ended and those that have begun, which need at least as many as they have had.
+        """
+        begun = Counter(list(self.counts.open.values()))  # a display reads it in another thread
+        ended = self.ended.copy()
+        going_on = 1.0  # the share of episodes that need more than `calls`
+        shares: list[float] = []
+        at_risk = ended.total() + begun.total()
+        for calls in range(max([*ended, *begun], default=0) + 1):
+            going_on *= 1 - ended[calls] / max(1, at_risk)
+            shares.append(going_on)
+            at_risk -= ended[calls] + begun[calls]
+        if ended.total() < LEAST_ENDED or going_on > UNKNOWN_SHARE:
+            return None
+        after = [*accumulate(reversed(shares))][::-1]  # calls after so many, times their share
+        unstarted = max(0, self.episodes_total - self.episodes - begun.total())
+        known = (
+            number * (after[calls] / shares[calls] if shares[calls] else 1.0)
+            for calls, number in begun.items()
+        )
+        return unstarted * after[0] + sum(known)
+
+    def failing(self) -> str | None:
+        """Say that most episodes failed, why, and what to change; None if most did not."""
+        forms = list(self.counts.forms.items())
+        causes = [
+            Cause(name, status, calls)
+            for name, form in forms
+            for status, calls in list(form.missing.items())
+        ]
+        examples = [form.example for name, form in forms if name in self.failed_at and form.failed]
+        return failing(
+            self.episodes,
+            self.episodes_failed,
+            causes,
+            list(self.failed_at),
+            self.limits,
+            next(iter(examples), ""),
+        )

@@ -89,6 +89,7 @@ class Exchange(NamedTuple):
         observations: sorted by stage, scale and agents; empty while the observer is working.
         model: the name of the model that wrote the stages; empty without calls.
         scene: the scene played between the answers; None in worlds without scenes.
+        shortened: the stages whose text was truncated, and kept to its last whole sentence.
     """
 
     episode: int
@@ -104,6 +105,7 @@ class Exchange(NamedTuple):
     observations: tuple[Observation, ...]
     model: str
     scene: Scene | None = None
+    shortened: tuple[str, ...] = ()
 
     def observation(self, stage: str, scale: str) -> Observation | None:
         """The observer's first rating of a stage on a scale; None if there is none."""
@@ -211,12 +213,13 @@ def _batch(
             persona=row.persona and json.loads(row.persona)["name"],
             question=row.asked,
             question_source=row.source,
-            texts={stage: texts.get((number, stage)) for stage in stages},
+            texts={stage: texts.get((number, stage), _NO)[0] for stage in stages},
             ratings=tuple(ratings.get(number, ())),
             failed_at=row.failed_at,
             observations=tuple(sorted(observations.get(number, ()), key=_sort_key)),
             model=_model(models, number, row.author),
             scene=scenes.get(number),
+            shortened=tuple(stage for stage in stages if texts.get((number, stage), _NO)[1]),
         )
 
 
@@ -252,11 +255,20 @@ def _episodes(ids: Sequence[int]) -> Select[Any]:
     )
 
 
-def _stage_texts(connection: Connection, ids: Sequence[int]) -> dict[tuple[int, str], str]:
+class _StageText(NamedTuple):
+    text: str | None
+    shortened: bool
+
+
+_NO = _StageText(None, False)
+
+
+def _stage_texts(connection: Connection, ids: Sequence[int]) -> dict[tuple[int, str], _StageText]:
     s, t = tables.stage_texts, tables.texts
-    query = select(s.c.episode_id, s.c.stage, t.c.text).join(t, t.c.id == s.c.text_id)
+    columns = (s.c.episode_id, s.c.stage, t.c.text, s.c.shortened)
+    query = select(*columns).join(t, t.c.id == s.c.text_id)
     rows = connection.execute(query.where(s.c.episode_id.in_(ids)))
-    return {(number, stage): text for number, stage, text in rows}
+    return {(number, stage): _StageText(*found) for number, stage, *found in rows}
 
 
 def _ratings(

@@ -277,14 +277,26 @@ def _sessions(connection: Connection) -> None:
 
 
 def _recall(connection: Connection) -> None:
-    """Older runs recall below a threshold, by the embedder that was the default."""
+    """Older runs recall below a threshold, by the embedder that was the default.
+
+    They have no stop strings either, and no text that was kept though it was truncated.
+    """
     connection.exec_driver_sql("ALTER TABLE calls ADD COLUMN further TEXT")
+    for table in ("stage_texts", "notes"):
+        connection.exec_driver_sql(
+            f"ALTER TABLE {table} ADD COLUMN shortened BOOLEAN NOT NULL DEFAULT FALSE"
+        )
     r = metadata.tables["runs"].c
     for run, text in connection.execute(select(r.id, r.config)).all():
         config = json.loads(text)
         memory = config.setdefault("memory", {})
         memory.setdefault("recall", "threshold")
         memory.setdefault("embedder", "hashed")
+        models = config.get("models", {})
+        groups = (group["model"] for group in models.get("groups", {}).values())
+        for model in (models.get("social"), models.get("observer"), *groups):
+            if model is not None:
+                model.setdefault("stop", [])
         connection.execute(update(r.id.table).where(r.id == run).values(config=json.dumps(config)))
 
 

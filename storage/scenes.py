@@ -46,10 +46,17 @@ class SceneAct(NamedTuple):
 
 
 class SceneNote(NamedTuple):
-    """Any other text of a scene; kinds: occasion, step, consequences, told, instruction, answer."""
+    """Any other text of a scene.
+
+    Attributes:
+        kind: occasion, step, consequences, told, instruction or answer.
+        text: the text.
+        shortened: it was truncated, and kept to its last whole sentence.
+    """
 
     kind: str
     text: str
+    shortened: bool = False
 
 
 class Scene(NamedTuple):
@@ -125,7 +132,7 @@ def _acts(connection: Connection, ids: Sequence[int]) -> defaultdict[int, list[S
 def _notes(connection: Connection, ids: Sequence[int]) -> defaultdict[int, list[SceneNote]]:
     n, t = tables.notes, tables.texts
     query = (
-        select(n.c.episode_id, n.c.kind, t.c.text)
+        select(n.c.episode_id, n.c.kind, t.c.text, n.c.shortened)
         .join(t, t.c.id == n.c.text_id)
         .where(n.c.episode_id.in_(ids))
         .order_by(n.c.episode_id, n.c.number)

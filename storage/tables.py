@@ -23,6 +23,7 @@ from sqlalchemy import (
     Table,
     Text,
     UniqueConstraint,
+    false,
     text,
 )
 
@@ -193,6 +194,8 @@ stage_texts = Table(
     Column("episode_id", ForeignKey("episodes.id"), primary_key=True, autoincrement=False),
     Column("stage", String(32), primary_key=True),  # draft, revision, ...: see runs.declaration
     Column("text_id", ForeignKey("texts.id"), nullable=False),
+    # truncated by the token limit, and kept to its last whole sentence
+    Column("shortened", Boolean, nullable=False, server_default=false()),
     sqlite_with_rowid=False,
 )
 
@@ -265,6 +268,7 @@ notes = Table(
     Column("number", Integer, primary_key=True, autoincrement=False),
     Column("kind", String(32), nullable=False),  # step, occasion, consequences, instruction, ...
     Column("text_id", ForeignKey("texts.id"), nullable=False),
+    Column("shortened", Boolean, nullable=False, server_default=false()),  # as in `stage_texts`
     sqlite_with_rowid=False,
 )
 

@@ -5,14 +5,18 @@ from __future__ import annotations
 from collections.abc import Collection
 from typing import Annotated, Any, ClassVar, NamedTuple, Protocol
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, field_validator
 
-from agents.forms import CallName, Shape
+from agents.forms import CallName, Shape, clean
+from agents.stops import NO_STOPS, Stops
 
 
 def transport_of(settings: type) -> set[str]:
     """Collect the keys in `transport` of a class of settings and of its bases."""
     return {key for cls in settings.__mro__ for key in vars(cls).get("transport", ())}
+
+
+_MOST_STOPS = 32
 
 
 class ModelSettings(BaseModel):
@@ -25,6 +29,8 @@ class ModelSettings(BaseModel):
         backend: the name of the backend, or the path of its file.
         max_tokens: limit of a reply in free text; other reply shapes have their own limits.
         temperature: sampling temperature; 0 is greedy.
+        stop: strings before which a reply in prose, or in one line, ends at the latest; null for
+            the tags and last lines of the prompt templates, [] for none.
         timeout: seconds that a reply may take; null for no limit.
         retries: how often a call that fails while others are answered is repeated before it
             becomes a failed call.
@@ -38,9 +44,24 @@ class ModelSettings(BaseModel):
     backend: str
     max_tokens: int = Field(default=512, ge=1)
     temperature: float = Field(default=1.0, ge=0, le=2)
+    stop: tuple[str, ...] | None = None
     timeout: float | None = Field(default=None, gt=0)
     retries: int = Field(default=5, ge=0, le=100)
     patience: float = Field(default=900.0, ge=0)
+
+    @field_validator("stop", mode="before")
+    @classmethod
+    def _stop(cls, value: Any) -> Any:
+        if value is None:
+            return None
+        texts = list(value) if isinstance(value, list | tuple) else [value]
+        valid = all(isinstance(text, str) and text.strip() for text in texts)
+        if isinstance(value, str) or not valid or len(texts) > _MOST_STOPS:
+            raise ValueError(
+                f"a list of at most {_MOST_STOPS} texts, each with more than white space, such as "
+                '["</answer>"]; null for those of the prompt templates, [] for none'
+            )
+        return tuple(dict.fromkeys(map(clean, texts)))
 
     def check(self) -> None:
         """Check what can be checked before the backend starts, such as a model's folder.
@@ -115,6 +136,8 @@ class Call(NamedTuple):
         max_tokens, temperature: sampling parameters.
         priority: dispatch priority; lower runs first.
         adapter: the LoRA adapter that the agent's persona names, if any.
+        stop: where prose ends at the latest. What a backend does not cut is cut after it, so that
+            a backend may stop at some of `stop.strings`, or at none.
     """
 
     name: CallName
@@ -126,6 +149,7 @@ class Call(NamedTuple):
     temperature: float
     priority: int = 0
     adapter: str | None = None
+    stop: Stops = NO_STOPS
 
 
 class Reply(NamedTuple):

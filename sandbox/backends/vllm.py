@@ -12,12 +12,13 @@ import multiprocessing
 import os
 import signal
 import subprocess
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from multiprocessing import resource_tracker
 from pathlib import Path
 from typing import Any
 
 from agents.forms import Rating
+from agents.thoughts import split_thoughts
 from sandbox.backends.base import (
     BackendDown,
     Call,
@@ -41,6 +42,7 @@ class VllmBackend:
         self._watchdog: subprocess.Popen[bytes] | None = None
         self._deaths = 0
         self._sent = 0
+        self._thinks = False  # a reply has had thoughts in its text
         self._tokenizer: Any = None
         self._template: str | None = None  # the model's own
         self._system_role = True
@@ -133,6 +135,21 @@ class VllmBackend:
             Unavailable: the engine died; it is being restarted.
             BackendDown: the engine died too often, or cannot be restarted.
         """
+        stops = self._stops(call)
+        output = await self._output(call, stops)
+        split = split_thoughts(output.outputs[0].text)
+        if stops and (split.unended or split.thinking is not None):
+            self._thinks = True  # a stop string may have ended a thought
+            output = await self._output(call, ())
+        return self._reply(call, output)
+
+    def _stops(self, call: Call) -> Sequence[str]:
+        """The strings at which the engine ends a reply: it looks for them in thoughts, too."""
+        thinks = self._thinks or self._config.thinking is not None
+        return () if thinks or call.shape.regex is not None else call.stop.strings
+
+    async def _output(self, call: Call, stop: Sequence[str]) -> Any:
+        """What the engine generates for a call."""
         from vllm.exceptions import VLLMValidationError
         from vllm.v1.engine.exceptions import EngineDeadError
 
@@ -146,6 +163,7 @@ class VllmBackend:
                 call.max_tokens,
                 call.temperature,
                 self._alternatives(call),
+                stop,
             )
             outputs = engine.generate(
                 _prompt(ids),
@@ -163,7 +181,7 @@ class VllmBackend:
         finish_reason = output.outputs[0].finish_reason
         if finish_reason not in ("stop", "length"):  # the reply is incomplete
             raise Unavailable(f"the engine aborted the call ({finish_reason})")
-        return self._reply(call, output)
+        return output
 
     def _alternatives(self, call: Call) -> int:
         needed = self._config.expected_rating and isinstance(call.shape, Rating)

@@ -8,7 +8,7 @@ import importlib.util
 import json
 import os
 import warnings
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, ClassVar, Literal
@@ -171,7 +171,13 @@ class VllmConfig(LanguageModelSettings):
             raise ValueError(f"sampling: refused by vLLM: {one_line(error)}") from None
 
     def params(
-        self, seed: int, regex: str | None, max_tokens: int, temperature: float, labels: int
+        self,
+        seed: int,
+        regex: str | None,
+        max_tokens: int,
+        temperature: float,
+        labels: int,
+        stop: Sequence[str] = (),
     ) -> Any:
         """Return the sampling parameters of a call.
 
@@ -181,6 +187,7 @@ class VllmConfig(LanguageModelSettings):
             max_tokens: of the reply; tokens for thinking are added.
             temperature: 0 is greedy.
             labels: number of alternatives to report for each token; 0 for none.
+            stop: strings at which the engine ends the reply; none where they would end thoughts.
         """
         from vllm import SamplingParams
         from vllm.sampling_params import RequestOutputKind, StructuredOutputsParams
@@ -191,6 +198,7 @@ class VllmConfig(LanguageModelSettings):
             "max_tokens": max_tokens + (thinking.budget + 64 if thinking else 0),
             "temperature": temperature,
             "logprobs": labels or None,
+            "stop": list(stop) or None,
             "thinking_token_budget": thinking.budget if thinking else None,
             "structured_outputs": StructuredOutputsParams(regex=regex) if regex else None,
             "output_kind": RequestOutputKind.FINAL_ONLY,

@@ -90,6 +90,9 @@ def export(
     strict_ratings: Annotated[
         bool, typer.Option("--strict-ratings", help="leave out ratings that were read leniently")
     ] = False,
+    shortened: Annotated[
+        bool, typer.Option("--shortened", help="include truncated texts kept to a whole sentence")
+    ] = False,
     license: Annotated[
         str | None, typer.Option(help="license identifier for the dataset card")
     ] = None,
@@ -126,6 +129,7 @@ def export(
         "target": target,
         "files": files,
         "strict_ratings": strict_ratings or None,
+        "shortened": shortened or None,
         "license": license,
     }
     report = api.export(

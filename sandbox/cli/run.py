@@ -142,11 +142,11 @@ def play(
         allow: files with Python code that the run's config names and that may be loaded.
 
     Raises:
-        typer.Exit: the run did not finish, or no call got a reply.
+        typer.Exit: the run did not finish, or no call got a reply, or all episodes failed.
     """
     from sandbox import api
     from sandbox.terminal.live import Display
-    from sandbox.text import command
+    from sandbox.text import command, printable
 
     with Display() as display:
         try:
@@ -165,9 +165,12 @@ def play(
             outcome = interrupted.outcome
     with api.open_run(address) as reader:
         show(as_json, outcome.as_dict(), lambda: _summary(reader, address, outcome))
+        for line in _failing(outcome):
+            print(printable(line), file=sys.stderr)
         if outcome.calls_failed:
             print(_failures(reader, address, outcome), file=sys.stderr)
-    if outcome.status == "done" and outcome.calls_failed == outcome.calls > 0:
+    nothing = outcome.calls_failed == outcome.calls > 0
+    if outcome.status == "done" and (nothing or outcome.episodes_failed == outcome.episodes > 0):
         raise typer.Exit(1)
     if outcome.status == "done" and not display.shown:
         retry = retry_failed or retry_unparsed
@@ -180,6 +183,14 @@ def play(
         moved = _if_moved(address) if outcome.status == "failed" else ""
         print(f"{stopped}; resume with: {again}{moved}", file=sys.stderr)
         raise typer.Exit(130 if outcome.status == "interrupted" else 1)
+
+
+def _failing(outcome: Outcome) -> Iterator[str]:
+    """The warning about a run most of whose episodes failed; it comes first."""
+    from sandbox.failing import is_failing
+
+    if is_failing(outcome.episodes, outcome.episodes_failed):
+        yield outcome.warnings[0]
 
 
 def _tell_inputs(address: Address) -> None:
@@ -242,6 +253,7 @@ def _summary(reader: Reader, address: Address, outcome: Outcome) -> RenderableTy
     table.show_header = False
     missing = f"{outcome.calls_failed:,} failed, {outcome.unparsed:,} unparsed"
     missing += f", {outcome.lenient:,} read leniently" if outcome.lenient else ""
+    missing += f", {outcome.shortened:,} shortened" if outcome.shortened else ""
     rows = {
         "agents": f"{outcome.agents:,}",
         "episodes": f"{outcome.episodes:,} ({outcome.episodes_failed:,} failed)",

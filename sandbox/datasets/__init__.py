@@ -40,6 +40,7 @@ _COMMON_CHOICES = frozenset(
         "near_duplicates",
         "near_questions",
         "strict_ratings",
+        "shortened",
         "tokenizer",
         "max_tokens",
         "splits",

@@ -21,6 +21,7 @@ INSTRUCTION_FORM = "answer"
 """The name of the prompt template for answers to instructions."""
 
 NO_TEXT = "no such text"
+SHORTENED = "truncated, and kept to its last whole sentence"
 NO_RATING = "no readable rating"
 LENIENT_RATING = "rating read leniently"
 NOT_SCORED = "not scored by the observer"
@@ -239,7 +240,7 @@ def answer(sourced: SourcedExchange, stage: str, settings: Settings) -> Answer |
     exchange = sourced.exchange
     text = exchange.texts.get(stage)
     if text is None:
-        return NO_TEXT
+        return no_text(exchange, stage)
     rated = _rated(sourced, stage, settings)
     if isinstance(rated, str):
         return rated
@@ -255,6 +256,11 @@ def answer(sourced: SourcedExchange, stage: str, settings: Settings) -> Answer |
         reason=reason,
         settings=settings,
     )
+
+
+def no_text(exchange: Exchange, stage: str) -> str:
+    """The rule that removes an answer without a text; shortened ones are left out by default."""
+    return SHORTENED if stage in exchange.shortened else NO_TEXT
 
 
 def _rated(

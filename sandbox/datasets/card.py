@@ -170,6 +170,7 @@ def _chosen(result: FormatResult) -> str:
         "near_duplicates",
         "near_questions",
         "strict_ratings",
+        "shortened",
         "tokenizer",
         "max_tokens",
         "rows",
@@ -358,6 +359,8 @@ def _failures(source: Source, survey: Survey) -> Lines:
     yield f"| exchanges | {survey.exchanges:,} |"
     for form, count in sorted(survey.failed.items()):
         yield f"| exchanges that failed at `{form}` | {count:,} |"
+    for stage, count in sorted(survey.shortened.items()):
+        yield f"| texts of {stage} that were truncated, kept to a whole sentence | {count:,} |"
     for who, count in sorted(survey.lenient.items()):
         if count:
             yield f"| ratings of {who} that were read leniently | {count:,} |"

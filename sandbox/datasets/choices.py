@@ -51,6 +51,7 @@ class Choices:
         target: the training framework that reads the files.
         files: the file format.
         strict_ratings: leave out ratings that were read leniently, and the rows that rest on them.
+        shortened: include texts that were truncated and kept to their last whole sentence.
         license: a license identifier such as apache-2.0, for the dataset card.
     """
 
@@ -75,6 +76,7 @@ class Choices:
     target: Target | None = None
     files: Files | None = None
     strict_ratings: bool | None = None
+    shortened: bool | None = None
     license: str | None = None
 
     def __post_init__(self) -> None:
@@ -85,10 +87,8 @@ class Choices:
                 raise InputError(f"{name}: found {value!r}; {expected}")
         for name, (low, high, whole) in _NUMBERS.items():
             check_number(name, getattr(self, name), low, high, whole)
-        if not isinstance(self.strict_ratings, bool | None):
-            raise InputError(
-                f"strict_ratings: found {self.strict_ratings!r}; expected true or false"
-            )
+        for name in ("strict_ratings", "shortened"):
+            _check_switch(name, getattr(self, name))
         _check_splits(self.splits)
         if self.license is not None and not re.fullmatch(r"[\w.+-]{1,80}", self.license, re.ASCII):
             expected = "expected an identifier such as apache-2.0"
@@ -147,6 +147,11 @@ _NUMBERS: dict[str, tuple[float, float, bool]] = {
     "max_per_agent": (1, 2**31, True),
     "rows": (1, 2**31, True),
 }
+
+
+def _check_switch(name: str, value: Any) -> None:
+    if not isinstance(value, bool | None):
+        raise InputError(f"{name}: found {value!r}; expected true or false")
 
 
 def check_number(name: str, value: Any, low: float, high: float, whole: bool = False) -> None:

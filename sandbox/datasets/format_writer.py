@@ -155,6 +155,8 @@ class FormatWriter:
         """Add the rows of exchanges: all those about one question, or one exchange by round."""
         if self.choices.strict_ratings:
             same_question = [sourced.strictly_rated() for sourced in same_question]
+        if not (self.choices.shortened or "shortened" in self.format.own):
+            same_question = [sourced.whole() for sourced in same_question]
         for row in self.format.rows(same_question, self.settings):
             if isinstance(row, Removed):
                 self._candidates += 1

@@ -97,6 +97,15 @@ class SourcedExchange(NamedTuple):
             )
         )
 
+    def whole(self) -> SourcedExchange:
+        """The same without the texts that were truncated and kept to their last whole sentence."""
+        exchange, scene = self.exchange, self.exchange.scene
+        texts = exchange.texts.items()
+        kept = {name: None if name in exchange.shortened else text for name, text in texts}
+        if scene is not None:
+            scene = scene._replace(notes=tuple(note for note in scene.notes if not note.shortened))
+        return self._replace(exchange=exchange._replace(texts=kept, scene=scene))
+
     @property
     def scripted(self) -> bool:
         """Whether any text or rating is from the scripted backend, not from a language model."""

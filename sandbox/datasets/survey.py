@@ -93,6 +93,7 @@ class Survey:
         failed: the number of failed ones, by the step without a usable reply.
         missing: the number of unreadable ratings, by rater and status.
         lenient: the number of ratings that were read leniently, by rater.
+        shortened: the number of texts kept to their last whole sentence, by stage.
         raters: the number of ratings by each agent, by the index of its run and its number.
         ratings: how often each rating was given, by rater (and stage) and scale.
         observed: how often a mean of the peers' ratings and the observer's rating of the same text
@@ -113,6 +114,7 @@ class Survey:
         self.failed: Counter[str] = Counter()
         self.missing: Counter[tuple[str, str]] = Counter()
         self.lenient: Counter[str] = Counter()
+        self.shortened: Counter[str] = Counter()
         self.raters: Counter[tuple[int, int]] = Counter()
         self.ratings: dict[tuple[str, str], Counter[float]] = {}
         self.observed: Counter[tuple[float, float]] = Counter()
@@ -156,6 +158,7 @@ class Survey:
         self.exchanges += 1
         if exchange.failed_at is not None:
             self.failed[exchange.failed_at] += 1
+        self.shortened.update(exchange.shortened)
         for given in exchange.ratings:
             self._add_rating(PEERS, self.peers_rate, self.peers, given.rating, given.status)
             self.raters[sourced.origin.place, given.rater] += given.rating is not None

@@ -12,6 +12,7 @@ from typing import Any, Generic, NamedTuple, TypeVar
 
 from agents.chance import seed_of
 from agents.forms import (
+    READ,
     UNPARSED,
     CallName,
     Form,
@@ -24,6 +25,7 @@ from agents.forms import (
     prompt_hash,
 )
 from agents.memory import Recalled
+from agents.stops import NO_STOPS, Stops
 from sandbox.backends.base import Call, Reply
 from sandbox.engine.journal import GroupCommit, Journal
 from sandbox.engine.layers import Answer, Result
@@ -41,12 +43,14 @@ class RoleModel(NamedTuple):
         answer: its backend with the layers around it.
         model_id: its row in the database.
         max_tokens, temperature: its sampling parameters.
+        stop: its stop strings; None for those of the prompt templates.
     """
 
     answer: Answer
     model_id: int
     max_tokens: int
     temperature: float
+    stop: Stops | None = None
 
 
 class Answered(NamedTuple, Generic[T]):
@@ -63,6 +67,8 @@ class Caller:
         seed: the run's seed.
         writer: writes the journal.
         forms: the rows of the prompt templates, by name.
+        stops: the stop strings that follow from the prompt templates of prose and lines, by name.
+        shorten: keep truncated prose to its last whole sentence.
         models: the model of an agent, by its number; for None, the model of the role `social`.
         observer: the model of the observer.
         journal: the calls of earlier sessions.
@@ -75,6 +81,8 @@ class Caller:
         seed: int,
         writer: Writer,
         forms: Mapping[str, int],
+        stops: Mapping[str, Stops],
+        shorten: bool,
         models: Callable[[int | None], RoleModel],
         observer: RoleModel,
         journal: Journal,
@@ -85,6 +93,8 @@ class Caller:
         self._seed = seed
         self._writer = writer
         self._forms = forms
+        self._stops = stops
+        self._shorten = shorten
         self._models = models
         self._observer = observer
         self._group = GroupCommit(writer)
@@ -127,6 +137,7 @@ class Caller:
             model.temperature,
             _priority(name.round + observing, depth),
             adapter,
+            self._stop(form, model),
         )
         result = await model.answer(call)
         if result.call_id is not None:
@@ -136,7 +147,8 @@ class Caller:
                 self._writer.refer(
                     result.call_id, past.memory_id, past.distance, self._further(past)
                 )
-            return Answered(_parse(form, text, cut, result.status), result.call_id)
+            parsed = self._parse(form, text, cut, result.status)
+            return Answered(parsed, result.call_id)
         answered = self._record(call, form, prompt, past, model.model_id, result)
         if not self.journal.copy:
             await self._group.written(hurry=self.counts.in_flight == 0)
@@ -156,7 +168,7 @@ class Caller:
         reply = _NO_REPLY if result.reply is None else result.reply
         text = None if result.reply is None else clean(reply.text)
         thinking = reply.thinking and clean(reply.thinking)
-        parsed = _parse(form, text, reply.cut, result.status, reply.constrained)
+        parsed = self._parse(form, text, reply.cut, result.status, reply.constrained)
         for memory in () if past is None else past.all:
             writer.cache_text(memory.answer, memory.text_id)
         call_id = writer.base + writer.new_id(tables.calls)
@@ -190,8 +202,30 @@ class Caller:
                 "further": past and self._further(past),
             },
         )
-        self._count(name.form, status, reply, result.error or text or "")
+        self._count(name, status, reply, result.error or text or "")
         return Answered(parsed, call_id)
+
+    def _stop(self, form: Form[Any], model: RoleModel) -> Stops:
+        """The stop strings of a call; none where replies end by their form."""
+        of_form = self._stops.get(form.name, NO_STOPS)
+        return of_form if model.stop is None or of_form is NO_STOPS else model.stop
+
+    def _parse(
+        self,
+        form: Form[T],
+        text: str | None,
+        cut: bool,
+        known: str | None,
+        constrained: bool = False,
+    ) -> Parsed[T]:
+        """Parse a reply; one that is replayed is read as it was read when it was new."""
+        if text is None:
+            return Parsed(None, Status.FAILED)
+        shorten = self._shorten if known is None else known == Status.SHORTENED
+        reply = parse_reply(form.reply, text, cut, constrained or known == Status.OK, shorten)
+        if reply.status is Status.LENIENT and known in UNPARSED:
+            return Parsed(None, Status(known))
+        return reply
 
     def _further(self, past: Recalled) -> str | None:
         """The memories after the first, as the column `further` has them."""
@@ -199,17 +233,18 @@ class Caller:
         pairs = [f"{memory.memory_id - base}:{memory.distance}" for memory in past.further]
         return ",".join(pairs) or None
 
-    def _count(self, form: str, status: Status, reply: Reply, example: str) -> None:
-        counts, of_form = self.counts, self.counts.forms[form]
+    def _count(self, name: CallName, status: Status, reply: Reply, example: str) -> None:
+        counts, of_form = self.counts, self.counts.forms[name.form]
         of_form.calls += 1
-        if status is Status.FAILED or status in UNPARSED:
+        if status not in READ:
             of_form.failed += status is Status.FAILED
             of_form.unparsed += status in UNPARSED
+            of_form.missing[status] += 1
             of_form.example = example
         counts.calls += 1
+        counts.open[name.episode] += 1
         counts.failed += status is Status.FAILED
         counts.unparsed += status in UNPARSED
-        counts.lenient += status is Status.LENIENT
         counts.tokens_in += reply.tokens_in or 0
         counts.tokens_out += reply.tokens_out or 0
         counts.tokens_cached += reply.cached_tokens or 0
@@ -234,21 +269,9 @@ def _priority(round: int, depth: int) -> int:
     return 1000 * round + min(depth, 999)
 
 
-def _parse(
-    form: Form[T], text: str | None, cut: bool, known: str | None, constrained: bool = False
-) -> Parsed[T]:
-    """Parse a reply; one that an older version could not read stays so when it is replayed."""
-    if text is None:
-        return Parsed(None, Status.FAILED)
-    reply = parse_reply(form.reply, text, cut, constrained or known == Status.OK)
-    if reply.status is Status.LENIENT and known in UNPARSED:
-        return Parsed(None, Status(known))
-    return reply
-
-
 def _status(parsed: Parsed[Any]) -> Status:
     """The status of a call: a truncated reply that has a value is ok."""
-    if parsed.value is None or parsed.status is Status.LENIENT:
+    if parsed.value is None or parsed.status in (Status.LENIENT, Status.SHORTENED):
         return parsed.status
     return Status.OK
 

@@ -7,7 +7,7 @@ from collections.abc import Awaitable, Iterator, Mapping, Sequence
 from typing import Any, TypeVar
 
 from agents.agent import Agent
-from agents.forms import CallName, Form, Judgement
+from agents.forms import CallName, Form, Judgement, Status
 from agents.memory import Recalled
 from agents.scale import Subject
 from sandbox.engine.calls import Answered, Caller
@@ -72,6 +72,7 @@ class PlayedEpisode:
         self._texts: dict[str, str] = {}
         self._learned: str | None = None
         self._failed_at: str | None = None
+        self._shortened: set[Any] = set()
 
     @property
     def author(self) -> Agent:
@@ -127,6 +128,8 @@ class PlayedEpisode:
         answer = await self._ask(agent, form, past, turn, values)
         if answer.parsed.value is None:
             raise Unanswered(form.name, turn)
+        if answer.parsed.status is Status.SHORTENED:
+            self._shortened.add(answer.parsed.value)
         return answer.parsed.value
 
     async def rate(
@@ -263,6 +266,11 @@ class PlayedEpisode:
     def _text_id(self, text: str | None) -> int | None:
         return None if text is None else self._writer.base + self._writer.text(text)
 
+    @property
+    def failed_at(self) -> str | None:
+        """The form without a usable reply; None where the episode was played to its end."""
+        return self._failed_at
+
     async def play(self) -> None:
         """Play to the end, or to the first missing reply, and pass the rows to the writer."""
         try:
@@ -286,7 +294,12 @@ class PlayedEpisode:
         }
         writer.add(tables.episodes, row)
         for stage, text in self._texts.items():
-            text_row = {"episode_id": self._id, "stage": stage, "text_id": self._text_id(text)}
+            text_row = {
+                "episode_id": self._id,
+                "stage": stage,
+                "text_id": self._text_id(text),
+                "shortened": text in self._shortened,
+            }
             writer.add(tables.stage_texts, text_row)
         writer.add_all(tables.ratings, self._ratings)
         self._add_scene_rows()
@@ -324,7 +337,8 @@ class PlayedEpisode:
         }
 
     def _note_row(self, kind: str, text: str) -> Row:
-        return {"kind": kind, "text_id": self._text_id(text)}
+        shortened = text in self._shortened
+        return {"kind": kind, "text_id": self._text_id(text), "shortened": shortened}
 
     def _add_memory(self, answer: str) -> None:
         writer = self._writer

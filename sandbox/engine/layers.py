@@ -26,6 +26,7 @@ from typing import Any, NamedTuple
 
 from agents.forms import prompt_hash
 from agents.plugins import exception_line
+from agents.stops import NO_STOPS
 from sandbox.backends.base import (
     Backend,
     BackendDown,
@@ -217,7 +218,15 @@ async def _backend_reply(backend: Backend, call: Call, timeout: float | None) ->
         raise CallFailed(f"the backend returned {type(reply).__name__}; expected Reply")
     if not isinstance(reply.text, str):
         raise CallFailed(f"the backend returned a text of {type(reply.text).__name__}")
-    return reply
+    return _stopped(reply, call)
+
+
+def _stopped(reply: Reply, call: Call) -> Reply:
+    """A reply that ends before a stop string; what is before it was not truncated."""
+    if call.stop is NO_STOPS:
+        return reply
+    ended = call.stop.end(reply.text)
+    return reply._replace(text=ended.text, cut=reply.cut and not ended.stopped)
 
 
 def retry(health: Health, limiter: Limiter, jitter: Random, asked_again: int = 0) -> Answer:

@@ -7,9 +7,13 @@ import gc
 import random
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
+from typing import Any
 
 from sqlalchemy.exc import DBAPIError
 
+from agents.forms import Form
+from agents.shapes import Line
+from agents.stops import Stops, template_stops
 from sandbox.backends.base import Backend, ModelSettings
 from sandbox.concurrency import Gate
 from sandbox.config import Config
@@ -25,6 +29,7 @@ from sandbox.engine.society import Society
 from sandbox.engine.state import RunState, read_state
 from sandbox.engine.stopping import pareto_rule
 from sandbox.engine.world_faults import checked, reported
+from sandbox.failing import token_limits
 from sandbox.progress import Clock, Progress, waiting_json
 from storage.errors import StorageFault
 from storage.reader import Reader
@@ -48,6 +53,16 @@ def _rare_garbage_collection() -> Iterator[None]:
     finally:
         gc.set_threshold(*thresholds)
         gc.unfreeze()
+
+
+def _stops(forms: Mapping[str, Form[Any]]) -> dict[str, Stops]:
+    """The stop strings of prose and lines, by prompt template: other replies end by their form."""
+    templates = [form.user for form in forms.values()]
+    return {
+        name: template_stops(form.user, templates)
+        for name, form in forms.items()
+        if form.reply.regex is None or isinstance(form.reply, Line)
+    }
 
 
 class Runner:
@@ -103,7 +118,9 @@ class Runner:
             self.config.rounds * state.per_round,
             self._limiter.counts,
             self.clock,
+            limits=token_limits(self.config.model_dump(mode="json")),
             episodes=sum(state.recorded.values()),
+            episodes_failed=state.failed,
         )
 
     @classmethod
@@ -158,6 +175,7 @@ class Runner:
                 self._state.model_ids[role],
                 settings.max_tokens,
                 settings.temperature,
+                None if settings.stop is None else Stops(settings.stop),
             )
             for role, settings in self.config.models.roles()
         }
@@ -166,6 +184,8 @@ class Runner:
             seed=self.config.seed,
             writer=self._writer,
             forms=self._state.form_ids,
+            stops=_stops(self._state.forms),
+            shorten=self.config.truncated == "sentence",
             models=lambda agent: models["social"] if agent is None else of_agents[agent],
             observer=models["observer"],
             journal=journal,
@@ -290,7 +310,7 @@ class Runner:
                 self._start_ready_episodes()
 
         episode = await self.play_episode(planned, recorded=recorded, on_played=on_played)
-        self.progress.episodes += 1
+        self.progress.end(planned.number, episode.failed_at)
         if self._stop_rule is not None:
             for stage, scale, rating in episode.scores():
                 self._stop_rule.score(planned.round, stage, scale, rating)

@@ -35,6 +35,7 @@ class RunState(NamedTuple):
         form_ids: their rows, by name.
         model_ids: the rows of the models, by role.
         recorded: for each stored episode, by number: whether its observations are stored too.
+        failed: the number of complete episodes that failed.
         rating_sums: sums of the stored observations.
     """
 
@@ -46,6 +47,7 @@ class RunState(NamedTuple):
     form_ids: dict[str, int]
     model_ids: dict[str, int]
     recorded: dict[int, bool]
+    failed: int
     rating_sums: list[RatingSum]
 
 
@@ -70,6 +72,7 @@ def read_state(reader: Reader, config: Config) -> RunState:
         form_ids={row.name: row.id for row in rows},
         model_ids=_model_ids(reader),
         recorded=_recorded_episodes(reader),
+        failed=_failed_episodes(reader),
         rating_sums=_rating_sums(reader) if config.stop else [],
     )
 
@@ -88,6 +91,12 @@ def _recorded_episodes(reader: Reader) -> dict[int, bool]:
     e = tables.episodes
     query = select(e.c.id, e.c.observed).where(reader.belongs_to_run(e.c.id))
     return {row.id - reader.base: row.observed for row in reader.rows(query)}
+
+
+def _failed_episodes(reader: Reader) -> int:
+    e = tables.episodes
+    failed = e.c.observed & e.c.failed_at.is_not(None)
+    return int(reader.scalar(select(func.count()).where(reader.belongs_to_run(e.c.id), failed)))
 
 
 def _rating_sums(reader: Reader) -> list[RatingSum]:

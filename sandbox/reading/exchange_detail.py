@@ -52,6 +52,7 @@ class ExchangeDetail(Record):
     observations: Sequence[Observation]
     model: str
     scene: Scene | None
+    shortened: Sequence[str]
     mean_rating: float | None
     models: Sequence[str]
     calls: Sequence[Call]

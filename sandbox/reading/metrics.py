@@ -129,6 +129,9 @@ class FormCalls(Record):
         form: its name.
         calls, failed, unparsed, lenient: the number of calls, of those without a reply, of those
             whose reply could not be parsed, and of those whose reply was read leniently.
+        cut, empty, unreadable: the numbers of the replies that could not be parsed: truncated,
+            empty, and not in their form.
+        shortened: the number of truncated replies that were kept to their last whole sentence.
         tokens_in, tokens_out: of prompts and replies, where the backend reports them.
         tokens_cached: tokens of prompts from the prefix cache; None where no backend reports them.
         prefix_share: their share of prompt tokens, among calls whose backend reports them; None
@@ -140,6 +143,10 @@ class FormCalls(Record):
     failed: int
     unparsed: int
     lenient: int
+    cut: int
+    empty: int
+    unreadable: int
+    shortened: int
     tokens_in: int
     tokens_out: int
     tokens_cached: int | None
@@ -149,14 +156,15 @@ class FormCalls(Record):
 def calls_by_form(reader: Reader) -> list[FormCalls]:
     """Calls and tokens by prompt template, in the order of the world's templates."""
     c, f = tables.call_sums, tables.forms
-    unparsed = [status.value for status in UNPARSED]
+    counted = (*UNPARSED, Status.FAILED, Status.LENIENT, Status.SHORTENED)
     summed = (
         select(
             c.c.form_id,
             func.sum(c.c.calls).label("calls"),
-            func.sum(c.c.calls).filter(c.c.status == Status.FAILED.value).label("failed"),
-            func.sum(c.c.calls).filter(c.c.status.in_(unparsed)).label("unparsed"),
-            func.sum(c.c.calls).filter(c.c.status == Status.LENIENT.value).label("lenient"),
+            *(
+                func.sum(c.c.calls).filter(c.c.status == status.value).label(status.value)
+                for status in counted
+            ),
             func.sum(c.c.tokens_in).label("tokens_in"),
             func.sum(c.c.tokens_out).label("tokens_out"),
             func.sum(c.c.cached_tokens).label("tokens_cached"),
@@ -174,12 +182,15 @@ def calls_by_form(reader: Reader) -> list[FormCalls]:
 
 def _form_calls(row: Any) -> FormCalls:
     cached = int(row.tokens_cached) if row.told else None
+    unparsed = {status.value: int(getattr(row, status.value) or 0) for status in UNPARSED}
     return FormCalls(
         form=row.name,
         calls=int(row.calls),
         failed=int(row.failed or 0),
-        unparsed=int(row.unparsed or 0),
+        unparsed=sum(unparsed.values()),
         lenient=int(row.lenient or 0),
+        shortened=int(row.shortened or 0),
+        **unparsed,
         tokens_in=int(row.tokens_in),
         tokens_out=int(row.tokens_out),
         tokens_cached=cached,

@@ -14,6 +14,7 @@ from sqlalchemy import URL, Engine, func, select
 
 from agents.forms import UNPARSED, Status
 from agents.scale import Better, Declaration, Scale
+from sandbox.failing import Cause, failing, form_of, is_failing, token_limits
 from sandbox.progress import Waiting, mostly_missing, parse_waiting, warning
 from sandbox.reading.declaration import declaration_of
 from sandbox.reading.metrics import (
@@ -68,13 +69,15 @@ class Outcome(Record):
         episodes, episodes_failed: the number of complete episodes, and of those that failed.
         calls, calls_failed, unparsed, lenient: the number of calls in the journal, of those without
             a reply, of those whose reply could not be parsed, and of those read leniently.
+        shortened: the number of truncated replies that were kept to their last whole sentence.
         calls_replayed: the number of calls that were replayed in the latest session.
         tokens_in, tokens_out, tokens_cached: sums over all calls.
         forms: calls by prompt template.
         digest: of a finished run.
         seconds: of work in all sessions.
         inputs: a line about each input file; empty for runs of older versions.
-        warnings: about prompt templates most of whose replies are missing.
+        warnings: about episodes, if most failed, and about prompt templates most of whose replies
+            are missing.
     """
 
     run: str
@@ -89,6 +92,7 @@ class Outcome(Record):
     calls_failed: int
     unparsed: int
     lenient: int
+    shortened: int
     tokens_in: int
     tokens_out: int
     tokens_cached: int
@@ -309,6 +313,7 @@ def _figures(reader: Reader, address: Address) -> dict[str, Any]:
         "calls_failed": sum(form.failed for form in forms),
         "unparsed": sum(form.unparsed for form in forms),
         "lenient": sum(form.lenient for form in forms),
+        "shortened": sum(form.shortened for form in forms),
         "tokens_in": sum(form.tokens_in for form in forms),
         "tokens_out": sum(form.tokens_out for form in forms),
         "tokens_cached": sum(form.tokens_cached or 0 for form in forms),
@@ -342,7 +347,43 @@ def _waiting(reader: Reader) -> list[Waiting]:
 
 
 def warnings(reader: Reader, forms: Sequence[FormCalls]) -> list[str]:
-    """Warn about each prompt template most of whose replies are missing, with an example."""
+    """Warn if most episodes failed, and of each prompt template most of whose replies are missing.
+
+    The first warning says why episodes fail and what to change; the others have an example.
+    """
+    failing = failing_episodes(reader, forms)
+    return [
+        *([] if failing is None else [failing]),
+        *_missing_replies(reader, forms),
+    ]
+
+
+def failing_episodes(reader: Reader, forms: Sequence[FormCalls]) -> str | None:
+    """Say that most episodes failed, why, and what to change; None if most did not."""
+    counts, e = _episodes(reader), tables.episodes
+    episodes, failed = sum(counts.values()), counts.get("failed", 0)
+    if not is_failing(episodes, failed):
+        return None
+    some = select(e.c.failed_at).where(reader.belongs_to_run(e.c.id), e.c.failed_at.is_not(None))
+    at = {form_of(row.failed_at) for row in reader.rows(some.limit(_SOME_EPISODES))}
+    causes = [
+        Cause(form.form, status, getattr(form, status.value))
+        for form in forms
+        for status in (*UNPARSED, Status.FAILED)
+    ]
+    example = next(
+        (_example(reader, form) for form in forms if form.form in at and form.failed), ""
+    )
+    return failing(
+        episodes, failed, causes, at, token_limits(json.loads(reader.run.config)), example
+    )
+
+
+_SOME_EPISODES = 1000
+"""Failed episodes that are looked at, to find the prompt templates at which they failed."""
+
+
+def _missing_replies(reader: Reader, forms: Sequence[FormCalls]) -> list[str]:
     return [
         warning(form.form, form.calls, form.failed, form.unparsed, _example(reader, form))
         for form in forms

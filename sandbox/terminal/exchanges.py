@@ -44,6 +44,8 @@ def exchange_view(shown: ExchangeDetail) -> RenderableType:
     for index, (stage, text) in enumerate(shown.texts.items()):
         if text is not None:
             parts.append(Panel(plain(text), title=_stage_title(shown, stage)))
+        if stage in shown.shortened:
+            parts.append(Text(f"{stage}: {SHORTENED}", style="yellow"))
         if shown.ratings and stage in rated[:1]:
             parts.append(rating_table(shown.ratings, declared))
         if shown.scene is not None and index == 0:
@@ -53,6 +55,9 @@ def exchange_view(shown: ExchangeDetail) -> RenderableType:
     if SCRIPTED_MODEL in shown.models:
         parts.append(Text(SCRIPTED, style="italic"))
     return Group(*parts, Text(), call_table(shown.calls))
+
+
+SHORTENED = "truncated by max_tokens, and kept to its last whole sentence"
 
 
 def _stage_title(shown: ExchangeDetail, stage: str) -> str:

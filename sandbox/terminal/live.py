@@ -26,7 +26,6 @@ class Rates:
     def __init__(self, progress: Progress) -> None:
         self.progress = progress
         self._started = time.monotonic()
-        self._episodes = progress.episodes
         self._warned: set[str] = set()
 
     def _per_second(self, count: int) -> float:
@@ -44,7 +43,8 @@ class Rates:
         cached = f", {hit_rate:.0%} of prompts from the prefix cache"
         return [
             f"rounds {min(p.round, p.rounds)}/{p.rounds}",
-            f"episodes {p.episodes:,}/{p.episodes_total:,}",
+            f"episodes {p.episodes:,}/{p.episodes_total:,}"
+            + (f" ({p.episodes_failed:,} failed)" if p.episodes_failed else ""),
             f"calls {counts.calls:,} ({self._per_second(counts.calls):,.0f}/s)",
             f"tokens {tokens:,} ({self._per_second(tokens):,.0f}/s)"
             + (cached if counts.tokens_cached else ""),
@@ -55,7 +55,7 @@ class Rates:
         counts = self.progress.counts
         parts = [
             f"in flight {counts.in_flight:,}",
-            f"failed {counts.failed:,}, unparsed {counts.unparsed:,}",
+            f"calls failed {counts.failed:,}, unparsed {counts.unparsed:,}",
         ]
         if counts.replayed:
             parts.append(f"replayed {counts.replayed:,}")
@@ -66,9 +66,11 @@ class Rates:
             parts.append(f"remaining {duration(left)}")
         return parts
 
-    def waits(self) -> list[str]:
-        """What calls wait for, a line for each reason."""
-        return [printable(row.words()) for row in self.progress.counts.waiting()[:3]]
+    def troubles(self) -> list[str]:
+        """Why most episodes fail, if they do, and what calls wait for, a line for each reason."""
+        failing = self.progress.failing()
+        lines = [] if failing is None else [f"warning: {printable(failing)}"]
+        return [*lines, *(printable(row.words()) for row in self.progress.counts.waiting()[:3])]
 
     def new_warnings(self) -> list[str]:
         """The warnings that have not been returned before."""
@@ -78,9 +80,9 @@ class Rates:
         return new
 
     def _left(self) -> float | None:
-        done = self.progress.episodes - self._episodes
-        rate = self._per_second(done)
-        return (self.progress.episodes_total - self.progress.episodes) / rate if done else None
+        calls = self.progress.calls_left()
+        rate = self._per_second(self.progress.counts.calls)
+        return None if calls is None or not rate else calls / rate
 
 
 class Display:
@@ -131,13 +133,13 @@ class Display:
             Text("   ".join(part), style="dim")
             for part in (self._rates.work(), self._rates.state())
         ]
-        lines += [Text(line, style="yellow") for line in (*self._warnings, *self._rates.waits())]
+        lines += [Text(line, style="yellow") for line in (*self._warnings, *self._rates.troubles())]
         return Group(head, *lines)
 
     def _lines(self) -> None:
         assert self._rates is not None
         while not self._stop.wait(_PLAIN_SECONDS):
-            lines = [self._rates.words(), *self._rates.waits(), *self._rates.new_warnings()]
+            lines = [self._rates.words(), *self._rates.troubles(), *self._rates.new_warnings()]
             print("\n".join(lines), file=sys.stderr, flush=True)
 
     def __exit__(

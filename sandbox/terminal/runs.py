@@ -88,6 +88,9 @@ def form_table(rows: Sequence[FormCalls]) -> RenderableType:
     lenient = sum(row.lenient for row in rows)
     if lenient:
         words += f"\n{lenient:,} read leniently: not in the form asked, but certain"
+    shortened = sum(row.shortened for row in rows)
+    if shortened:
+        words += f"\n{shortened:,} shortened: truncated, and kept to their last whole sentence"
     return Group(templates, Text(words, style="dim"))
 
 
@@ -101,7 +104,7 @@ def status_table(runs: Sequence[tuple[str, RunState | Unreadable]]) -> Renderabl
     Args:
         runs: the name for the command line, and the state or why the run cannot be read.
     """
-    figures = ("episodes", "calls", "calls/s", "failed", "unparsed", "time")
+    figures = ("episodes", "failed", "calls", "calls/s", "calls failed", "unparsed", "time")
     states = table("run", "status", *figures, right=figures)
     for name, state in runs:
         states.add_row(plain(name), *_state(state))
@@ -162,6 +165,7 @@ def _state(state: RunState | Unreadable) -> tuple[str | Text, ...]:
     return (
         plain(state.status),
         f"{state.episodes:,}/{state.episodes_total:,}",
+        Text(f"{state.episodes_failed:,}", style="red" if state.episodes_failed else ""),
         f"{state.calls:,}",
         f"{state.calls / state.seconds:,.0f}" if state.seconds else "-",
         f"{state.calls_failed:,}",

@@ -230,7 +230,7 @@ class OpenAIBackend:
         seconds = min(self._config.timeout or PROBE_SECONDS, PROBE_SECONDS)
         try:
             async with asyncio.timeout(seconds):
-                return self._reply(call, address, await self._sent(call, address, fixed=True))
+                return await self._replied(call, address, fixed=True, alone=True)
         except TimeoutError:
             problem = f"{address.url}: no reply within {seconds:g} seconds"
             raise Unavailable(problem) from None
@@ -246,9 +246,7 @@ class OpenAIBackend:
         address = await self._enter(call)
         try:
             async with address.request(self._config.timeout):
-                answered = await self._sent(call, address, self._config.constrain != "auto")
-            self._adapt(address, answered.response)
-            reply = self._reply(call, address, answered)
+                reply = await self._replied(call, address, self._config.constrain != "auto")
         except Unavailable as error:
             address.failed(str(error), error.after)
             error.after = seconds_until_free(self._addresses)
@@ -259,6 +257,44 @@ class OpenAIBackend:
             raise
         address.answered()
         return reply
+
+    async def _replied(
+        self, call: Call, address: Address, fixed: bool, alone: bool = False
+    ) -> Reply:
+        """Send a call and read its reply; once more where a stop string may have ended a thought.
+
+        Args:
+            call: the call.
+            address: where to send it.
+            fixed: whether the config fixes how replies are constrained.
+            alone: it is outside the address's limit of concurrent calls, and does not adapt it.
+
+        Raises:
+            Unavailable: there is no reply.
+            CallFailed: the server refuses this prompt.
+            BackendDown: the server refuses the key, or does not have the model.
+        """
+        reply, sent = await self._one_reply(call, address, fixed, alone)
+        own = "stop" in sent and "stop" not in self._config.free_parameters()
+        if not own or reply.thinking is None:
+            return reply
+        self._habits[address.url].thinks = True
+        self._client.tell(
+            f"{address.url} sends thoughts, which stop strings would end, too: it gets none, and "
+            "what follows one in a reply is cut off afterwards"
+        )
+        if reply.text.strip() and not reply.cut:
+            return reply
+        return (await self._one_reply(call, address, fixed, alone))[0]
+
+    async def _one_reply(
+        self, call: Call, address: Address, fixed: bool, alone: bool
+    ) -> tuple[Reply, Mapping[str, Any]]:
+        """Send a call and read its reply; return it with the body of the request."""
+        answered = await self._sent(call, address, fixed)
+        if not alone:
+            self._adapt(address, answered.response)
+        return self._reply(call, address, answered), answered.body
 
     async def _sent(self, call: Call, address: Address, fixed: bool) -> _Answered:
         """Send a call to an address; see `_send`.

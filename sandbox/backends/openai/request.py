@@ -54,6 +54,15 @@ _CONSTRAINT_WORDS = re.compile(
 )
 
 
+_TOO_MANY = re.compile(
+    r"too (?:many|long|large)|at most|up to|maximum|more than|less than|fewer|exceed|limit|max\b"
+    r"|max_?length|no longer than",
+    re.IGNORECASE,
+)
+_NUMBER = re.compile(r"(?<![\w.])\d{1,3}(?![\w]|\.\d)")
+_FEW_STOPS = 4  # as many as OpenAI takes
+
+
 @dataclass
 class Habits:
     """What is known about the requests that a server takes.
@@ -65,6 +74,8 @@ class Habits:
         seed_bits: bits of the largest seed that it takes.
         dropped: fields that it refuses; `system` stands for the role of the system message.
         unconstrained: constraints that it refuses, as JSON.
+        most_stops: the number of stop strings that it takes; None for any number.
+        thinks: its replies have thoughts, which a stop string would end, too.
     """
 
     constraint: Constraint = Constraint.NONE
@@ -73,6 +84,8 @@ class Habits:
     seed_bits: int = _SEED_BITS
     dropped: set[str] = field(default_factory=set)
     unconstrained: set[str] = field(default_factory=set)
+    most_stops: int | None = None
+    thinks: bool = False
 
 
 def request_body(config: OpenAIConfig, habits: Habits, call: Call) -> dict[str, Any]:
@@ -92,6 +105,7 @@ def request_body(config: OpenAIConfig, habits: Habits, call: Call) -> dict[str, 
         "temperature": call.temperature,
         **_prompt(config, call, merged="system" in dropped),
         **_logprobs(config, call),
+        **_stop(config, habits, call, constraint),
         **constraint,
         **({"priority": call.priority} if config.priority and habits.priority else {}),
         **free,
@@ -99,6 +113,16 @@ def request_body(config: OpenAIConfig, habits: Habits, call: Call) -> dict[str, 
     if config.thinking_budget is not None:
         body["thinking_token_budget"] = config.thinking_budget
     return {key: value for key, value in body.items() if key not in dropped}
+
+
+def _stop(
+    config: OpenAIConfig, habits: Habits, call: Call, constraint: Mapping[str, Any]
+) -> dict[str, Any]:
+    """Return the stop strings of a request; none where they would end thoughts or a constraint."""
+    stops = list(call.stop.strings[: habits.most_stops])
+    if not stops or constraint or config.thinking or habits.thinks:
+        return {}
+    return {"stop": stops}
 
 
 def _limit(config: OpenAIConfig, call: Call, constraint: Mapping[str, Any]) -> int:
@@ -234,7 +258,20 @@ def _learn_field(
         return _drop(habits, "logprobs", "log-probabilities: there are no expected ratings")
     elif name == "priority":
         return _drop(habits, name, "priorities")
-    return None
+    return _learn_stops(habits, message, body["stop"]) if name == "stop" else None
+
+
+def _learn_stops(habits: Habits, message: str, sent: Any) -> str | None:
+    """Learn how many stop strings a server takes, or that it takes none; the rest is cut here."""
+    if isinstance(sent, list) and len(sent) > 1 and _TOO_MANY.search(message):
+        allowed = [number for number in map(int, _NUMBER.findall(message)) if number < len(sent)]
+        habits.most_stops = max([number for number in allowed if number > 0], default=_FEW_STOPS)
+        if habits.most_stops < len(sent):
+            return (
+                f"more than {habits.most_stops} stop strings: what follows the others is cut off "
+                "afterwards"
+            )
+    return _drop(habits, "stop", "stop strings: what follows one is cut off afterwards")
 
 
 def _drop(habits: Habits, name: str, meaning: str) -> str | None:

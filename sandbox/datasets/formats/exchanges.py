@@ -59,6 +59,7 @@ def exchange_row(sourced: SourcedExchange, schema: Schema) -> dict[str, Any]:
         "question": exchange.question,
         "question_source": exchange.question_source,
         **_recorded(exchange, schema),
+        "shortened": list(exchange.shortened),
         "failed_at": exchange.failed_at,
         **_observed(exchange, schema),
         "model": exchange.model,
@@ -134,7 +135,7 @@ _SCENE: Columns = {
             "critique": "string",
         }
     ],
-    "notes": [{"kind": "string", "text": "string"}],
+    "notes": [{"kind": "string", "text": "string", "shortened": "bool"}],
 }
 _OBSERVATION: Columns = {
     "stage": "string",
@@ -181,6 +182,7 @@ def _columns(schema: Schema) -> Iterator[tuple[str, Type]]:
         if stage.name == next(iter(schema.peer_stages), None):
             yield "ratings", [_rating(schema)]
             yield "mean_rating", "float64"
+    yield "shortened", ["string"]
     yield "failed_at", "string"
     for stage, scale in schema.rated:
         name = column(scale, stage)
@@ -218,7 +220,8 @@ EXCHANGES = Format(
         "probabilities, `_expected`. Where the observer rates agents or pairs of agents, this "
         "column is the mean, and `observations` lists each rating. `ratings` are the peers', with "
         "their reasons, and `mean_rating` is the mean of those not null. Failed exchanges are "
-        "included; `failed_at` names the step without a usable reply. Missing texts and ratings "
+        "included; `failed_at` names the step without a usable reply, and `shortened` the stages "
+        "whose text was truncated and kept to its last whole sentence. Missing texts and ratings "
         "are null, and `status` is the reason: `cut` (truncated), `empty`, `unreadable` "
         "(unparseable) or `failed`. A column is null in runs that do not declare its stage or "
         "scale. In worlds with scenes, `scene` contains the characters and their acts, whether "
@@ -228,6 +231,7 @@ EXCHANGES = Format(
     columns=columns,
     rows=rows,
     uses=frozenset({"max_per_agent"}),
+    own=frozenset({"shortened"}),
     compares=False,
     by_round=True,
     counts="exchanges",

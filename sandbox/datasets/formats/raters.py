@@ -7,12 +7,12 @@ from typing import Any
 
 from agents.scale import Declaration
 from sandbox.datasets.answers import (
-    NO_TEXT,
     completion,
     form_of,
     lineage_columns,
     needs_answers,
     no_rating,
+    no_text,
     peer_stage,
     prompt,
 )
@@ -101,7 +101,7 @@ def _row(
     run, exchange = sourced.origin.reader.run, sourced.exchange
     text = exchange.texts.get(stage)
     if text is None:
-        return Removed(kind, NO_TEXT, name)
+        return Removed(kind, no_text(exchange, stage), name)
     if given.rating is None:
         return Removed(kind, no_rating([given]), name)
     data = {

@@ -328,6 +328,9 @@ def totals(
         "calls without a reply": here.calls_failed,
         "calls with an unparseable reply": here.unparsed,
         **({"calls whose reply was read leniently": here.lenient} if here.lenient else {}),
+        **(
+            {"truncated replies kept to a whole sentence": here.shortened} if here.shortened else {}
+        ),
         "prompt tokens": sum(one.tokens_in for one in costs),
         "reply tokens": sum(one.tokens_out for one in costs),
     }
