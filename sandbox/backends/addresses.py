@@ -149,9 +149,7 @@ class Address:
 
     def limited(self, after: float) -> None:
         """Report that it refused a request for its rate, and in how many seconds it takes one."""
-        self.pace.refused()
-        if after < LONG_WAIT:
-            self.pace.hold(after)
+        self.pace.refused(after if after < LONG_WAIT else 0.0)
 
     def failed(self, problem: str, after: float = 0.0) -> None:
         """Report that it did not answer a request; several in a row let it rest.
