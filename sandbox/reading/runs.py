@@ -6,6 +6,7 @@ import json
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from hashlib import blake2b
 from pathlib import Path
 from typing import Any
 
@@ -182,8 +183,8 @@ class Overview(RunState):
 
     @property
     def mark(self) -> str:
-        """A text that changes whenever the run has progressed."""
-        return f"{self.status} {self.episodes} {self.calls} {self.waiting or ''}".strip()
+        """A short value that changes whenever the run has progressed, or waits for something."""
+        return marker(self.status, self.episodes, self.calls, *self.waiting)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -374,6 +375,11 @@ def _episodes(reader: Reader) -> dict[str, int]:
         o.c.run_id == reader.run.id, o.c.measure == EPISODE
     )
     return {row[0]: int(row[1]) for row in reader.rows(query.group_by(o.c.outcome))}
+
+
+def marker(*parts: object) -> str:
+    """A short value that is another one, almost surely, for other parts: 16 hexadecimal digits."""
+    return blake2b(json.dumps(parts).encode(), digest_size=8).hexdigest()
 
 
 def states(url: URL) -> list[RunState]:
