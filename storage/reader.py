@@ -10,6 +10,7 @@ from sqlalchemy import Engine, Row, Select, func, select
 
 from storage import tables
 from storage.errors import InputError
+from storage.json_columns import check_run
 from storage.tables import first_id
 
 
@@ -52,12 +53,16 @@ class Reader:
         engine: the database.
         run: the row of the run in the table `runs`.
 
+    Raises:
+        ValueError: the row is damaged: a JSON column has another content than is written.
+
     Attributes:
         base: the first id of the run's rows.
         stages: the names of the stages of an episode, in order.
     """
 
     def __init__(self, engine: Engine, run: Row[Any]) -> None:
+        check_run(run)
         self.engine = engine
         self.run = run
         self.base = first_id(run.id)

@@ -30,6 +30,7 @@ from storage import database, tables
 from storage.copying import forked_from
 from storage.database import Address, address_of
 from storage.errors import damage_reported
+from storage.json_columns import parse_list
 from storage.model_names import model_usage
 from storage.reader import Reader, join_texts, parse_text_list
 from storage.secrets import hide_values
@@ -335,7 +336,9 @@ def _waiting(reader: Reader) -> list[Waiting]:
     """What the calls of the latest session wait for."""
     s = tables.sessions
     query = select(s.c.waiting).where(s.c.run_id == reader.run.id)
-    return parse_waiting(reader.scalar(query.order_by(s.c.number.desc()).limit(1)))
+    text = reader.scalar(query.order_by(s.c.number.desc()).limit(1))
+    parse_list(text or "[]", "sessions.waiting", dict)
+    return parse_waiting(text)
 
 
 def warnings(reader: Reader, forms: Sequence[FormCalls]) -> list[str]:
