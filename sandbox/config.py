@@ -360,7 +360,12 @@ def load_config(path: Path, settings: Sequence[str] = (), **overrides: Any) -> C
     for setting in settings:
         key = apply_setting(data, setting)
         origin[key] = redacted(setting)
-    data.update({key: value for key, value in overrides.items() if value is not None})
+    given = {key: value for key, value in overrides.items() if value is not None}
+    twice = next((option for option in given if (option,) in origin), None)
+    if twice is not None:
+        raise InputError(f"{origin[twice,]}: found --{twice} as well; expected one of them")
+    origin.update({(option,): f"--{option}" for option in given})
+    data.update(given)
     data.setdefault("personas", str(PRESETS.parent / "data" / "personas.jsonl"))
     return parse_config(data, str(path), origin)
 

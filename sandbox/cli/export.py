@@ -98,6 +98,8 @@ def export(
     """Write a training dataset from runs."""
     if out is None and not explain:
         raise InputError("--out: found none; expected a folder, or --explain to write nothing")
+    if overwrite and out is None:
+        raise InputError("--overwrite: found no --out; expected the folder to replace")
     from sandbox import api
     from sandbox.datasets.choices import parse_shares, parse_weights
     from sandbox.terminal.datasets import export_view

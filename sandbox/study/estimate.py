@@ -89,6 +89,11 @@ def estimate(
     if episodes < MIN_EPISODES:
         raise InputError(f"--episodes: found {episodes}; expected at least {MIN_EPISODES}")
     config = blueprint.config
+    if gpus is not None and rates is None and _is_scripted(config):
+        raise InputError(
+            f"--gpus: found {gpus} for scripted replies, whose time says nothing; expected it with "
+            "--tokens-in-per-second and --tokens-out-per-second"
+        )
     with tempfile.TemporaryDirectory(prefix="sandbox-estimate-") as folder:
         by_role = backends_of(config.models.roles(), backends)
         sample = play_sample(blueprint, Path(folder) / "sample.db", episodes, by_role)
