@@ -428,7 +428,7 @@ def test_a_model_that_neither_list_nor_server_has_stops_the_start(caplog):
     server.handler = handler
     with pytest.raises(BackendDown, match=r"Invalid model name .*; correct the model"):
         ask(server, model="large")
-    assert "does not list 'large', but tiny" in caplog.text
+    assert "lists tiny, but not 'large'" in caplog.text
     assert len(server.asked) == 1
 
 
@@ -494,7 +494,7 @@ def test_a_server_that_refuses_the_key_stops_the_start(status):
 
 
 def test_a_model_that_is_not_served_stops_the_start():
-    with pytest.raises(BackendDown, match=r"does not serve 'large'; expected .* tiny"):
+    with pytest.raises(BackendDown, match=r"serves tiny, but not 'large'; expected .* tiny"):
         ask(Server(), model="large")
 
 

@@ -212,7 +212,7 @@ def test_what_is_not_understood_is_kept_and_told(message, told, caplog):
     assert reply.raw.startswith('{"choices"') and len(reply.raw) == MOST_RAW
     assert "***" in reply.raw and KEY not in reply.raw
     assert f"sent {told}" in caplog.text
-    assert "inspect RUN calls N" in caplog.text
+    assert "a run keeps such a response with its call" in caplog.text
 
 
 def test_the_older_field_of_a_chat_completion():
@@ -814,7 +814,7 @@ def test_a_missing_certificate_is_refused_before_the_run(tmp_path):
 def _examined(server, **arguments):
     async def main():
         async with serving(server):
-            return await examine_server(server.url, **arguments)
+            return [trait async for trait in examine_server(server.url, **arguments)]
 
     return {trait.what: trait for trait in asyncio.run(main())}
 
@@ -846,13 +846,16 @@ def test_the_doctor_finds_constraints():
 
 
 def test_the_doctor_names_what_is_wrong():
-    found = asyncio.run(examine_server("http://127.0.0.1:9"))
-    assert found[0].needed and found[0].found is None
-    assert "cannot be reached" in found[0].advice
+    async def away():
+        return [trait async for trait in examine_server("http://127.0.0.1:9")]
+
+    [found] = asyncio.run(away())
+    assert found.needed and found.found is None
+    assert "cannot be reached" in found.advice
     server = Server()
     server.says(404, "no such model")
     found = _examined(server, model="large")
-    assert found["models"].found == "tiny; large is not among them"
+    assert found["models"].found == "tiny, but not large"
     trait = found["chat/completions with large"]
     assert trait.needed and trait.found is None and "no such model" in trait.advice
 

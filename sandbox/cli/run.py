@@ -148,7 +148,7 @@ def play(
     from sandbox.terminal.live import Display
     from sandbox.text import command
 
-    with Display() as display:
+    with Display(warn=as_json) as display:
         try:
             outcome = api.resume(
                 address,

@@ -151,6 +151,7 @@ class OpenAIBackend:
         import aiohttp
 
         url = endpoint(address.url, "models")
+        _log.info("asking %s for its models (up to %g s)", address.url, START_SECONDS)
         try:
             async with asyncio.timeout(START_SECONDS):
                 response = await self._client.request("GET", url)
@@ -170,14 +171,13 @@ class OpenAIBackend:
 
     def _refuse_unlisted(self, address: Address, listed: ModelList) -> None:
         """Raise BackendDown if the list of a server that names all its models lacks the model."""
-        names = self._client.hide(", ".join(listed.owners))
-        problem = f"{address.url} does not list {self._config.model!r}, but {names}"
+        names, model = self._client.hide(listed.words()), self._config.model
         if listed.is_whole():
             raise BackendDown(
-                f"openai: {address.url} does not serve {self._config.model!r}; "
-                f"expected `model:` to be one of {names}"
+                f"openai: {address.url} serves {names}, but not {model!r}; expected `model:` to be "
+                + ("one that it serves" if len(listed.owners) > 1 else names)
             )
-        self._client.tell(problem)
+        self._client.tell(f"{address.url} lists {names}, but not {model!r}")
 
     async def _find_constraint(self, address: Address, known: Constraint | None) -> Constraint:
         """Find out how an address constrains replies, from replies to a few short calls.
@@ -185,7 +185,11 @@ class OpenAIBackend:
         Raises:
             BackendDown: it refuses the key, or does not have the model.
         """
-        _log.info("%s is asked how it constrains replies", address.url)
+        _log.info(
+            "asking %s how it constrains replies (up to %g s a call)",
+            address.url,
+            self._probe_seconds(),
+        )
         for kind in (known,) if known else _PROBED:
             try:
                 reply = await self.probe(address, kind)
@@ -222,12 +226,15 @@ class OpenAIBackend:
                 habits.constraint = before
         return None
 
+    def _probe_seconds(self) -> float:
+        return min(self._config.timeout or PROBE_SECONDS, PROBE_SECONDS)
+
     async def ask_at(self, call: Call, address: Address) -> Reply:
         """Answer a call at an address, outside its limit of concurrent calls.
 
         It raises what `answer` raises.
         """
-        seconds = min(self._config.timeout or PROBE_SECONDS, PROBE_SECONDS)
+        seconds = self._probe_seconds()
         try:
             async with asyncio.timeout(seconds):
                 return self._reply(call, address, await self._sent(call, address, fixed=True))
@@ -368,8 +375,7 @@ class OpenAIBackend:
         unclear = (*answered.content.unclear, *said.unclear)
         for problem in unclear:
             self._client.tell(
-                f"{address.url} sent {problem}; the response is kept with the call "
-                "(`inspect RUN calls N`)"
+                f"{address.url} sent {problem}; a run keeps such a response with its call"
             )
         raw = None
         if unclear:

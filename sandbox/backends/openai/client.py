@@ -11,7 +11,7 @@ from urllib.parse import urljoin, urlsplit, urlunsplit
 from urllib.request import getproxies, proxy_bypass
 
 from sandbox.backends.base import BackendDown
-from sandbox.backends.openai.config import VARIABLE, ServerSettings
+from sandbox.backends.openai.config import DEFAULT_KEY, VARIABLE, ServerSettings
 from sandbox.backends.retries import CONNECT_SECONDS, Key
 
 if TYPE_CHECKING:
@@ -77,6 +77,8 @@ class Client:
         import aiohttp  # here, since it takes long to import
 
         self.key = Key.read(self._settings.api_key_env)
+        if not self.key.value and self.key.variable != DEFAULT_KEY:
+            self.tell(f"api_key_env: {self.key.variable} is not set: requests are sent without key")
         self._secrets = [self.key.value] if self.key.value else []
         headers = {**self.key.headers(), **self._read_headers()}
         connector = aiohttp.TCPConnector(
