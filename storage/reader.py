@@ -80,9 +80,10 @@ class Reader:
         """
         with engine.connect() as connection:
             names = list(connection.scalars(select(tables.runs.c.name).order_by(tables.runs.c.id)))
+        if not names:
+            raise InputError(f"{place}: found an empty database; expected one with runs")
         if name is None and len(names) != 1:
-            found = ", ".join(names) or "no run"
-            raise InputError(f"{place}: found {found}; expected #NAME of one of them")
+            raise InputError(f"{place}: found {', '.join(names)}; expected #NAME of one of them")
         wanted = name or names[0]
         with engine.connect() as connection:
             row = connection.execute(

@@ -51,9 +51,11 @@ def status(
 
     if run is not None:
         address = database.parse_run(run)
-        matches = [state for state in states(address.url) if address.name in (None, state.run)]
+        all_runs = states(address.url)
+        matches = [state for state in all_runs if address.name in (None, state.run)]
         if not matches:
-            raise InputError(f"{run}: no such run; expected one of those that `status` lists")
+            found = ", ".join(state.run for state in all_runs) or "an empty database, without runs"
+            raise InputError(f"{run}: no such run; found {found}")
         rows: list[RunState | Unreadable] = [*matches]
         history = {state.run: _history(address._replace(name=state.run)) for state in matches}
     else:
@@ -86,7 +88,9 @@ def _states_of(file: Path) -> Sequence[RunState | Unreadable]:
     from storage import database
 
     try:
-        return states(database.parse_url(str(file)))
+        return states(database.parse_url(str(file))) or [
+            Unreadable(run=file.stem, db=str(file), message="an empty database, without runs")
+        ]
     except (InputError, StorageFault, DBAPIError) as error:
         return [Unreadable(run=file.stem, db=str(file), message=database.one_line(error))]
 

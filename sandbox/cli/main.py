@@ -179,9 +179,10 @@ def _explain(error: Exception) -> NoReturn:
     from sqlalchemy.exc import DBAPIError
 
     from sandbox.engine.limits import Stopped
+    from sandbox.study.sample import NoSample
     from storage.database import last_opened, one_line
 
-    if isinstance(error, StorageFault):
+    if isinstance(error, StorageFault | NoSample):
         _fail(str(error), 1)
     if isinstance(error, DBAPIError):
         _fail(f"the database cannot be used: {one_line(error)}", 2)
