@@ -36,7 +36,7 @@ def refused(folder: Path, *arguments: str) -> str:
     ("setting", "words"),
     [
         ("memory.prior_pairs=1000", "memory.prior_pairs: found 1000; expected at most 120, the nu"),
-        *((f"world.size={size}", "a whole number of agents a side, 1 to 1,000, or rows and columns such as")
+        *((f"world.size={size}", "a whole number of agents a side, 1 to 1,000, or rows and col")
           for size in ("3x", "x", "0", "1001", "3.0", "-3", "true", "[3]", "[0, 3]", "3x5x2")),
     ],
 )  # fmt: skip
