@@ -13,6 +13,7 @@ import json
 import os
 import signal
 import sys
+import threading
 import traceback
 import warnings
 from pathlib import Path
@@ -81,19 +82,11 @@ def main() -> None:
     try:
         _main()
     except SystemExit as end:
-        if end.code == 130:
-            _end_now_if_hanging()
+        if threading.active_count() > 1:
+            from sandbox.interrupts import end_process
+
+            end_process(end.code if isinstance(end.code, int) else 0)
         raise
-
-
-def _end_now_if_hanging() -> None:
-    """End an interrupted process in which a world's or a backend's code does not return."""
-    from sandbox.interrupts import hanging
-
-    if hanging():
-        sys.stdout.flush()
-        sys.stderr.flush()
-        os._exit(130)
 
 
 def _main() -> None:

@@ -156,10 +156,7 @@ class OpenAIBackend:
             async with asyncio.timeout(START_SECONDS):
                 response = await self._client.request("GET", url)
         except (aiohttp.ClientError, OSError) as error:
-            raise BackendDown(
-                f"openai: {address.url} cannot be reached "
-                f"({self._client.unreachable(error, url)}); start the server, or correct base_url"
-            ) from None
+            raise BackendDown(self._client.down(error, address.url)) from None
         if response.status in (401, 402):
             raise BackendDown(self._down_message(address, response))
         listed = model_list(parse_body(response.body, response.charset).value)
@@ -326,7 +323,8 @@ class OpenAIBackend:
             return
         message = self._message(content, response)
         if can_be_retried(status):
-            problem = f"{address.url} answered {status}: {message}"
+            through = self._client.through(address.url)
+            problem = f"{address.url}{through} answered {status}: {message}"
             busy = status == _LIMITED or status in _OVERLOADED
             after = seconds_asked(response.headers, response.body)
             raise Unavailable(problem, after, asked=after > 0, busy=busy)
@@ -348,12 +346,14 @@ class OpenAIBackend:
             403: f"expected an API key with access in the variable {variable}",
             404: "correct base_url (such as http://localhost:8000/v1), the model or the adapter",
             405: "correct base_url (such as http://localhost:8000/v1)",
+            407: "expected a proxy of the environment with its user: http://USER:PASSWORD@HOST:PORT",
         }.get(response.status, "see the log of the server")
         if 300 <= response.status < 400 and response.headers.get("Location"):
             moved = self._client.hide(where_to(response))
             advice = f"it redirects to {moved}: set base_url there if that is right"
         message = self._message(parse_body(response.body, response.charset), response)
-        return f"openai: {address.url} answered {response.status} ({message}); {advice}"
+        place = f"{address.url}{self._client.through(address.url)}"
+        return f"openai: {place} answered {response.status} ({message}); {advice}"
 
     def _reply(self, call: Call, address: Address, answered: _Answered) -> Reply:
         """Read a reply; keep the response where it is not wholly understood."""
