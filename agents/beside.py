@@ -49,7 +49,8 @@ _NOT_NOUNS = (
     r"|here|overall|rather|from|actually|maybe|seems?|on|in|so|since|this|that|it|though|too|really"
     r"|perhaps|bis|von|without|with|by|under|after|before|except|when|while|unless|only|otherwise"
     r"|again|more|less|not|no|should|could|might|will|can|has|had|are|were|be|into|per|versus|vs"
-    r"|against|given|due|scale|i|he|she|they|you|we|my|just|also|feels?|fits|sur|de|weil|denn)\b"
+    r"|against|given|due|scale|i|he|she|they|you|we|my|just|also|feels?|fits|sur|de|weil|denn|из|и"
+    r"|или|но|хотя|oder|und|ou|et|o|y|mas|pero|mais|aber|eller|lub|sau|veya|atau|hoặc|من|أو|या)\b"
 )
 _FRACTION = re.compile(
     rf"(?<![\d/.])(?P<number>{ANY})(?:[ \t]+{_POINTS})?[ \t]*"
@@ -60,10 +61,19 @@ _FRACTION = re.compile(
 )
 _USUAL_ENDS = (5, 10, 20, 100)
 """The upper ends of the scales that models know best."""
-_SCALE = re.compile(
-    rf"\bscale[ \t]+(?:of|from)[ \t]+{ANY}|(?P<high>{ANY})[ -]?points?[ -]scale|\bout of ten\b",
+_SUM = re.compile(
+    r"(?<![\w.,/(])\(?\d[\d() \t.]{0,20}[-+*/\u00d7\u00f7\u2212]"
+    r"[-+*/\u00d7\u00f7\u2212\d() \t.]{1,60}=[ \t]*\d+(?:\.\d+)?(?![\w/])"
+)
+_ASPECT = (
+    rf"(?P<name>[^\W\d_][\w'&/ -]{{0,30}}?)[ \t]*(?:[:=]|[ \t]|\([ \t]*)[ \t]*{ANY}(?:/\d+)?\)?"
+)
+_ASPECTS = re.compile(
+    rf"(?:^|(?<=[\n.,;:(]))[ \t]*{_ASPECT}(?:[ \t]*(?:[,;.|]|\n"
+    rf"|,? and )\s*(?:and )?{_ASPECT.replace('?P<name>', '')})+",
     re.I,
 )
+"""Two numbers or more that stand with the names of aspects, as in `tone: 6, style: 3`."""
 _LOOSE = re.compile(
     rf"(?<![\w.,/$\u20ac\u00a3\u00a5#:])(?<!\w[-'\u2019])"
     rf"(?P<number>(?:minus )?(?:[+-]?{DIGITS}|\b(?:{WORD})\b))",
@@ -71,17 +81,20 @@ _LOOSE = re.compile(
 )
 _COUNT = re.compile(
     rf"(?:(?:-|\u2013| to | or | and )(?:\d+|{WORD}))?"
-    rf"(?:[ \t]+(?:(?:more|further|in the) )?(?!{_NOT_NOUNS})[a-z\u00df-\u024f]{{2,}}"
-    r"|[ \t]+of[ \t]+(?:the|them|us|those|these|his|her|their|its|my|your|its)\b|-[a-z]|[ \t]*%"
+    rf"(?:[ \t]+(?:(?:more|further|in the) )?(?!{_NOT_NOUNS})[^\W\d_\u3040-\uffff]{{2,}}"
+    r"|[ \t]+of[ \t]+(?:the|them|us|those|these|his|her|their|its|my|your|its)\b"
+    r"|[ \t]+an?[ \t]+(?:day|week|month|year|time|piece|person|head)|-[a-z]|[ \t]*%|[ \t]?\u00b0"
     r"|[a-z\u00b0]|:\d\d\b)"
     rf"|(?:[ \t]+(?:of|out of|in)[ \t]+|/){ANY}[ \t]+"
     rf"(?:(?!{_NOT_NOUNS})[a-z]|points (?:are|is|were|was)\b)"
     r"|[ \t]+points?[ \t]+(?:less|more|fewer|off|lower|higher|short)\b"
-    r"|[\u4eba\u3064\u65e5\u5e74\u56de\u500b\u6b73\u624d\u6708\u6642\u540d\u4ef6\u6b65]",
+    r"|[ \t]?(?![分点點점でだとかまは])[\u3040-\u30ff\u4e00-\u9fff\uac00-\ud7a3]",
     re.I,
 )
 _NUMBERED = re.compile(
-    r"\b(?:steps?|points?|parts?|paragraphs?|lines?|questions?|no\.|pages?|options?|items?"
+    r"\b(?:platform|room|gate|floor|figure|table|level|bus|route|track|exit|day|week|type|phase"
+    r"|stage|round|volume|rule|tip|example|steps?|points?|parts?|paragraphs?|lines?|questions?"
+    r"|no\.|pages?|options?|items?"
     r"|sentences?|chapters?|sections?|version|since|until|aged?|number)[ \t]*"
     r"(?:\d+(?:,| and| or| to|-|\u2013)[ \t]*)*$",
     re.I,
@@ -146,6 +159,7 @@ _TOLD = re.compile(
 _TURN = re.compile(r"[\n!?\u3002]|[.;](?=\s|$)|\b(?:but|so|yet|however|though|and i)\b", re.I)
 _CLAUSE = 200
 """Characters to each side of a number in which its clause may begin and end."""
+_APART_FROM = re.compile(rf"{SENTENCE.pattern}|{REASON_LABEL.pattern}", re.I | re.M)
 _OTHER_LABEL = re.compile(
     rf"(?:^|\n)[ \t]*(?!(?:{REASON})\b)([^\W\d][\w'-]*)[ \t]*[:=][ \t]*$", re.I
 )
@@ -153,7 +167,8 @@ _ENDS = re.compile(
     r"(?:max|min)(?:imum)?|scale|out[ _]of|high(?:est)?|low(?:est)?|of|total|best", re.I
 )
 _RESULT = re.compile(
-    r".*\b(?:correct\w*|actually|revis\w*|edit|update\w*|overall|final\w*|answer|total|result"
+    r".*\b(?:correct(?:ed|ion|ing)?|actually|revis\w*|edit|update\w*|overall|final\w*|answer|total"
+    r"|result"
     r"|verdict|thought|conclusion|mean|average|no|wait|sorry|hmm?|well|then|now|better|rather"
     r"|instead|new|second|reconsider\w*|reflection|changed?|or|kidding|joke|honestly|truth"
     r"|really)\b.*",
@@ -208,8 +223,8 @@ class Beside:
         high = self.scale.high
         if _RETRACTED.search(rest) or any(map(self._refuses, _REFUSAL.finditer(rest))):
             return False
-        if any(self.scale.number(other["high"] or "0") != high for other in _SCALE.finditer(rest)):
-            return False
+        rest = _SUM.sub(lambda found: " " * len(found[0]), rest)
+        rest = _ASPECTS.sub(self._without_aspects, rest)
         for share in _FRACTION.finditer(rest):
             limit, number = self.scale.number(share["of"]), self.scale.number(share["number"])
             if not self._is_share(share) and (limit, number) != (high, self.value):
@@ -225,6 +240,13 @@ class Beside:
         if not weighed or low is None or high is None or not low <= self.value <= high:
             return found[0]
         return " " * len(found[0])
+
+    def _without_aspects(self, found: re.Match[str]) -> str:
+        """Blanks in place of the aspects that an overall rating comes after."""
+        names = re.split(rf"[ \t:=(]*{ANY}(?:/\d+)?\)?[ \t,;.|\n]*(?:and )?", found[0], flags=re.I)
+        if found.end() > self.start or any(_RESULT.fullmatch(name) for name in names):
+            return found[0]
+        return "".join(char if char == "\n" else " " for char in found[0])
 
     def _refuses(self, refusal: re.Match[str]) -> bool:
         """Whether a refusal is the rater's own, and not what the rated text does."""
@@ -247,7 +269,7 @@ class Beside:
         start, end = found.span("number")
         if number == self.value or self._is_count(rest, start, end):
             return True
-        if start >= self.end and not SENTENCE.search(rest, self.end, start):
+        if start >= self.end and not _APART_FROM.search(rest, self.end, start):
             return False
         before = _TURN.split(rest[max(0, start - _CLAUSE) : start])[-1]
         after = _TURN.split(rest[end : end + _CLAUSE], maxsplit=1)[0]
@@ -275,7 +297,7 @@ class Beside:
         if other := _OTHER_LABEL.search(before):
             if _ENDS.fullmatch(other[1].replace("_", " ")):
                 return number in (self.scale.low, self.scale.high)
-            return not _RESULT.fullmatch(other[1])
+            return not (_RESULT.fullmatch(other[1]) or re.match(LABEL, other[1], re.I))
         if _COUNT.match(after) or (number is not None and number >= 1000):
             return True
         if said.isalpha() and _PRONOUN.search(before):

@@ -1,8 +1,19 @@
 """Reading a rating that is not in the form asked, as a careful person would.
 
-One principle: exactly one number is tied to the label, and everything else in the reply agrees with
-it; otherwise the value is missing. Whatever leaves a doubt (a range, another scale, a quotation, a
-refusal, a correction, a second number) makes it missing, since a wrong rating is worse than none.
+One principle: exactly one number is tied to the label, or plainly is the rating, and everything
+else in the reply agrees with it; otherwise the value is missing. Whatever leaves a doubt (a range,
+another scale, a quotation, a refusal, a correction, a second number) makes it missing, since a
+wrong rating is worse than none.
+
+The order:
+
+1. Markup becomes plain lines (`agents.markup`), what is drawn becomes a number (`agents.drawn`).
+2. Mentions of the scale are blanked; another or a turned scale leaves no rating (`agents.legend`).
+3. Claims are sought, each kind only where those before it found none: numbers after a label or in
+   a sentence that gives a rating; the form asked in any language (`word: 5`, then `word: prose`);
+   a number with the upper end (`5 of 7`); a reply that starts with its number (`agents.verdicts`).
+4. All claims must be of one value, and one of them the rater's own.
+5. Every other number must agree, or be none of a rating (`agents.beside`).
 """
 
 from __future__ import annotations
@@ -12,19 +23,24 @@ from collections.abc import Iterator
 from functools import lru_cache
 from typing import NamedTuple
 
+from agents import verdicts
 from agents.beside import Beside
+from agents.legend import is_contradicted, without_scale
 from agents.markup import plain, same_width
 from agents.numbers import (
     ANY,
     DIGITS,
+    FIRST,
     FLAGS,
     ITEM,
     KANJI,
     LABEL,
+    OF,
     REASON,
     REASON_LABEL,
     SENTENCE,
     TO,
+    UNIT,
     VALUES,
     WORD,
     Numbers,
@@ -55,29 +71,41 @@ class _Claim(NamedTuple):
     end: int
 
 
-_NAMES = re.compile(rf"(?<![^\W_])(?<!_)(?:{LABEL})(?![^\W\d\u306f]|_)", FLAGS)
+_NAMES = re.compile(
+    rf"(?:(?<![^\W_])(?<!_)|(?<=[の的合总總体體终終]))(?:{LABEL})(?![^\W\d\u306f是为]|_)", FLAGS
+)
 _SEPARATOR = re.compile(
     r"(?:[ \t]*[(\[][ \t]*[)\]])?(?P<mark>[ \t]*(?:[=-]+>|[:=|]+|\u2192)[ \t]*\n?\s*"
-    r"|[ \t]*\n\s*|[ \t]+(?:is|was|of"
+    r"|[ \t]*\n\s*|[ \t]+(?:is|was|of|would be|es|é|è|est|ist|lautet|jest|to|är|er|adalah|là|هو|هي"
+    r"|है"
     r"|value)[ \t]*[:=]?[ \t]*(?:an?[ \t]+)?"
-    r"|[ \t]*[\u2013\u2014][ \t]*|[ \t]+-[ \t]+|[ \t]*\u306f[ \t]*|[ \t]+)(?P<open>[(\[]?)",
+    r"|[ \t]*[\u2013\u2014][ \t]*|[ \t]+-[ \t]+|[ \t]*[\u306f是为][ \t]*|[ \t]*\.{4,}[ \t]*"
+    r"|[ \t]+)(?P<open>[(\[]?)(?:[\U0001f44d\u2705\u2b50][ \t]*)?",
     re.IGNORECASE,
 )
 _GIVEN = re.compile(
     r"[ \t]+for (?:this|the|that|your) (?:answer|draft|reply|response|text|comment|post)"
     r"(?=[ \t]*(?:[:=]|is\b))"
-    r"|[ \t]+(?:that )?i (?:would )?(?:give|choose|assign)(?: (?:it|this))?(?=[ \t]+is\b)",
+    r"|[ \t]+(?:given|assigned|awarded)(?=[ \t]*:)"
+    r"|[ \t]+on(?: the| a)?(?: scale)?[ \t]*(?=[ \t]is\b)"
+    r"|[ \t]+(?:that )?i (?:would )?(?:give|choose|assign)(?: (?:to )?(?:it|this|that|(?:this|the"
+    r"|that|your) (?:answer|draft|reply|response|text|comment|post)))?(?=[ \t]+is\b)",
     re.IGNORECASE,
 )
+_WORDS = "|".join(sorted(map(re.escape, VALUES), key=len, reverse=True))
 _NUMBER = re.compile(
-    rf"(?P<number>(?:minus )?[+-]?{DIGITS})|(?P<word>(?:minus )?(?:{'|'.join(VALUES)}))\b"
+    rf"(?P<number>(?:minus )?[+-]?{DIGITS})|(?P<word>(?:minus )?(?:{_WORDS}))(?![^\W\d_])"
     rf"|(?P<kanji>[{KANJI}])",
     re.I,
 )
 _PREFIX = re.compile(
     rf"(?:(?:so|thus|therefore|hence|ok|okay|well|now|then|and|here|is|here's|this|in short|my|your"
-    rf"|the|our|overall|final|assistant|answer|{LABEL}|meine|ma|mon|mi|la|il|\u79c1\u306e)\b"
-    r"|on(?=[ \t]*,)|[,:\u2013\u2014 \t-])*",
+    rf"|the|our|overall|final|assistant|answer|response|reply|draft|quality|{LABEL}|meine?|ma|mon"
+    rf"|mi|la|il|il mio|minha|mijn"
+    rf"|min|mitt|moja|moje|моя|мой|моє|benim|제|내|나의|저의|\u79c1\u306e)\b"
+    r"|on(?=[ \t]*,)"
+    r"|[この本その私当該回答応返投稿文章にへ対する我对對给給这個个该該此案复覆的总總体體综綜合最终終]"
+    r"|[,:\u2013\u2014 \t-])*",
     re.IGNORECASE,
 )
 _QUOTED = re.compile(
@@ -101,32 +129,41 @@ _MINE = re.compile(
     rf"|result|verdict)\b|\bi(?:'d| would|'ll| will)? (?:say|give|rate|answer|reply)\b[^.]*:$",
     re.I,
 )
-_VERB = re.compile(
-    r"(?:^|(?<=[.!?,\n]\s)|(?<=\n))[ \t]*(?:so |thus |therefore )?i(?:'d| would|'ll| will)?"
-    r" (?:rate|score|give)"
-    r"(?: (?:it|this|that|(?:this|the|that) (?:answer|draft|reply|response)))?(?: (?:as|with"
-    r"|at))?(?: an?)?"
-    rf"(?: (?:{LABEL}) of)?(?: an?)? (?={ANY})",
-    FLAGS,
-)
-_CONDITION = re.compile(
-    r"\b(?:if|unless|would have|could|might|had|but|not|never|n't|otherwise|were|provided)\b|n't\b",
-    re.I,
-)
-
 _STARS = re.compile(r"[ \t]*(?:stars?|points?)\b", re.I)
-_UNIT = re.compile(
-    r"[ \t]*(?:points?|pts?\.?|punkte?n?|puntos|pontos|punti)\b"
-    r"|[ \t]*[\u70b9\u5206\uc810](?![\u6e80\u949f\u9418])",
+_UNIT = re.compile(rf"[ \t]*{UNIT}", re.I)
+_OF = rf"{OF}[ \t]*(?P<of>{ANY})(?:[ \t]*{UNIT})?"
+_DENOMINATOR = re.compile(
+    rf"[ \t]*(?:{_OF})(?![^\W\u3040-\uffff]|/|[.,]\d)"
+    rf"|[ \t]*\([ \t]*(?:{_OF.replace('<of>', '<of2>')})[ \t]*\)",
     re.I,
 )
-_OF = (
-    r"(?:/|out of|of|von|sur|de|su|van|av|\u0438\u0437)(?: a (?:possible|maximum of|total"
-    r" of))?[ \t]*"
-    rf"(?P<of>{ANY})"
+_FIRST = re.compile(rf"(?P<of>{ANY})[ \t]*{FIRST}[^\d\n\u3002]{{0,8}}?(?={ANY})", re.I)
+_WORDED = re.compile(
+    r"(?!(?:maybe|perhaps|not?|about|around|almost|between"
+    r"|either)\b)(?P<words>[^\W\d_]+(?: [^\W\d_]+){0,2})"
+    rf"[ \t]*(?:\(|\[|[-\u2013\u2014][ \t])(?={ANY}[ \t]*(?:[)\]\n]|$|/|out of))",
+    re.I,
 )
-_DENOMINATOR = re.compile(
-    rf"[ \t]*(?:{_OF})(?![\w/]|[.,]\d)|[ \t]*\([ \t]*(?:{_OF.replace('<of>', '<of2>')})[ \t]*\)",
+"""A rating in words with its number, as in `Poor (2)`."""
+_NOTE = re.compile(r"[ \t]*(?:\(|[-\u2013\u2014,:=][ \t]*)([^\W\d][^\d\n().,;]{0,40})")
+_FORM = re.compile(
+    r"^[ \t]*(?P<label>[^\W\d_][^\n:=\d]{0,30}?)[ \t]*[:=][ \t]*(?P<number>[^\s:=]"
+    r"[^\n:=]{0,20})\n\s*"
+    r"(?P<second>[^\W\d_][^\n:=\d]{0,30}?)[ \t]*[:=][ \t]*(?=[^\n]{8})(?!\W*\d)(?P<prose>[^\n]+)",
+    re.MULTILINE,
+)
+"""The form asked in a language whose words are not known."""
+_ENGLISH = re.compile(r"\b(?:the|is|are|and|of|it|this|that|not|with|for|answer|i)\b", re.I)
+_ASIDE = re.compile(
+    r"\($|(?:^|[.!?\n]\s*)(?!for )[^.!?\n,]+,[ \t]*(?:the|my|so|therefore|overall|final| )*$", re.I
+)
+_ASPECT = re.compile(
+    r"to+n[eo]?\b|stil|style|estilo|[ck]lar|accura|preci|relevan|[ck]oher|logi|detal|[ck]reativ"
+    r"|fa[ck]t|prec[yi]"
+    r"|quest|antal|anzahl|n[uú]m|temperatur|v[âa]rst|seiten|sidor|pregunta|pergunta|frage|întreb"
+    r"|вопрос|возраст|стиль|тон\b|質問|问题|질문|"
+    r"confi\w+|certe\w+|certi\w+|vertrau\w+|vertrou\w+|sicherheit|zekerheid|säkerhet|pewność"
+    r"|уверенност\w*|güven|置信度|信心|確信度?|자신감|확신",
     re.I,
 )
 _BECAUSE = r"because|since|as|for|with|due|given|overall|on|weil|denn|car|parce|porque"
@@ -138,12 +175,26 @@ _SMILES = (
 _AFTER = re.compile(
     rf"[ \t]*(?:[{_SMILES}]?[ \t]*(?:$|\n)|[)\]}}|]|[,;:!][ \t]*"
     r"(?!(?:if|unless|or|no|not|maybe|perhaps|rather|though)\b)(?=[^\d\s]|\n|$)"
-    rf"|\.(?!\d)|[-\u2013\u2014][ \t]+(?=[^\W\d])|\((?=[^\d)]*\)|[^\W\d]|[ \t]*(?:{ANY})[ \t]*\))"
-    rf"|(?:{_BECAUSE})\b|(?:{REASON})\b"
+    rf"|\.(?!\d)|[-\u2013\u2014][ \t]+(?=[^\W\d])|\((?=[^\d)]*\)|[^\W\d]"
+    rf"|[ \t]*(?:{ANY})(?:/{ANY})?[ \t]*\))"
+    rf"|(?:{_BECAUSE})\b|(?://?[ \t]+)?(?:{REASON})\b"
+    r"|(?:to|for) (?:this|that|your|it|me|now|the (?:answer|draft|reply|response|text|comment"
+    r"|post))\b"
+    r"|(?:a|à|al|au|para|pour|per|für|voor|till?|för|untuk|за|на|cho|этому|этот"
+    r"|эту)[ \t]+(?=[^\W\d])(?!(?:day|week|month|year)\b)"
+    r"|(?:geben|vergeben|bewerten|porque|pues|pois|perché|omdat|want|потому|так как|ponieważ|bo"
+    r"|çünkü"
+    r"|karena|vì|fordi|eftersom|لأن|لأنها|لأنه|زیرا|चूंकि|क्योंकि)(?![^\W\d_])"
+    r"|दू|दे|veri|ver[ei]|입니다|이에요|을|를|이|로|주|です|と|を|だ|吧|，"
+    r"|(?:is|seems|feels) (?:appropriate|fair|right|fitting|justified|warranted|deserved|suitable"
+    r"|reasonable)\b"
+    r"|(?:rating|score|grade|mark)\b|=[ \t]*(?=[^\W\d])|เพราะ|দে|ارزیابی"
+    r"|(?:from me|out of me|here|in my (?:opinion|view|book))\b"
     r"|\u3067(?:\u3059|\u3057\u305f)|\u3060\u3002|\u3002|\u3001(?!\d)|\u3011|\u300d)",
     re.IGNORECASE,
 )
 _CAPITAL = re.compile(r"[ \t]+[A-Z\u00c0-\u00de][^\W\d]*\s")
+_NOUN = re.compile(r"[ \t]*(?:-[a-z]|[^\W\d_]{2})|%")
 _TAIL = re.compile(
     rf"[ \t]*(?:{TO}|[-/\u00f7+%?x\u00d7\u00b1<>*^]|->|\u2192)[ \t]*[+-]?(?:\d|(?:{WORD})\b"
     rf"|[{KANJI}])",
@@ -192,14 +243,20 @@ class _Reply:
         self.text = text
         self.scale = scale
         narrow = same_width(text)
-        self.line = scale.span.sub(lambda span: " " * len(span[0]), narrow)
+        line = without_scale(narrow, scale)
+        self.other_scale = line is None
+        self.line = line or ""
         self.quotes = [span.span() for span in _QUOTED.finditer(self.line)]
 
     def claim(self) -> _Claim | None:
         """The one claim of the reply; None if there is none, or if claims differ."""
-        if len(_NAMES.findall(self.line)) > _MOST_LABELS:
+        if self.other_scale or len(_NAMES.findall(self.line)) > _MOST_LABELS:
             return None
-        claims = [*self._labelled(), *self._verbs()]
+        claims = [*self._labelled(), *self._sentences()]
+        if not claims and (form := self._form()):
+            return form
+        if not claims and len(verdicts.pairs(self.line)) <= _MOST_LABELS:
+            claims = list(self._pairs())
         if not claims:
             return self._bare()
         values = {claim.value for claim in claims}
@@ -218,7 +275,9 @@ class _Reply:
             place = name.end() + (other.end() if other else 0)
             place += self._length(_GIVEN, place)
             if re.match(
-                r"[ \t]+on(?:[ \t]+a scale(?: of| from)?)?[ \t]*(?=:)", self.line[place:], re.I
+                r"[ \t]+on(?:[ \t]+(?:a|the))?(?:[ \t]+scale)?(?: of| from)?[ \t]*(?=:)",
+                self.line[place:],
+                re.I,
             ):
                 place = self.line.index(":", place)
             own = self._is_own(name.start())
@@ -227,24 +286,57 @@ class _Reply:
                 continue
             if self.scale.low < 0 and mark["mark"].strip() in ("-", "\u2013", "\u2014"):
                 continue
-            yield from self._number(name.start(), mark.end(), own, "\n" in mark[0])
+            for claim in self._number(name.start(), mark.end(), own, "\n" in mark[0]):
+                noted = not own and _ASIDE.search(self.line, 0, name.start())
+                if noted:
+                    claim = claim._replace(own=True)
+                    claim = self._asserted(claim, name.start(), noted[0] != "(")
+                yield claim
 
     def _length(self, pattern: re.Pattern[str], place: int) -> int:
         found = pattern.match(self.line, place)
         return len(found[0]) if found else 0
 
-    def _verbs(self) -> Iterator[_Claim]:
-        for verb in _VERB.finditer(self.line):
-            end = SENTENCE.search(self.line, verb.end())
-            sentence = self.line[verb.start() : end.start() if end else None]
-            sentence = re.split(r"\b(?:because|since|as)\b", sentence, maxsplit=1, flags=re.I)[0]
-            certain = not _CONDITION.search(sentence)
-            for claim in self._number(verb.start(), verb.end(), True, False):
-                yield claim if certain else claim._replace(value=None)
+    def _sentences(self) -> Iterator[_Claim]:
+        for start, place, speaks in verdicts.places(self.line):
+            for claim in self._number(start, place, True, False):
+                rest = self.line[claim.end :]
+                if claim.value is None and _NOUN.match(rest) and not _TAIL.match(rest):
+                    continue  # it counts something
+                yield self._asserted(claim, place, speaks)
+
+    def _pairs(self) -> Iterator[_Claim]:
+        for place in verdicts.pairs(self.line):
+            for claim in self._number(place, place, True, False):
+                yield self._asserted(claim, place, False)
+
+    def _asserted(self, claim: _Claim, place: int, speaks: bool) -> _Claim:
+        quoted = any(first <= place < last for first, last in self.quotes)
+        if quoted or not verdicts.is_sure(self.line, claim.start, place, claim.end, speaks):
+            return claim._replace(value=None, own=False)
+        return claim
+
+    def _form(self) -> _Claim | None:
+        """The form asked in any language: `word: 5`, then a line `word: prose`, and no other."""
+        found = _FORM.search(self.line)
+        if (
+            found is None
+            or _ASPECT.match(found["label"])
+            or len(set(_ENGLISH.findall(found["prose"].lower()))) > 1
+        ):
+            return None
+        if re.search(
+            r"\w[ \t]*[:=][ \t]*\S", self.line[: found.start()] + self.line[found.end() :]
+        ):
+            return None
+        claim = next(self._number(found.start(), found.start("number"), True, False), None)
+        if claim is None or self.line[claim.end : found.end("number")].strip(" .\t"):
+            return None
+        return claim
 
     def _bare(self) -> _Claim | None:
         """A reply that starts with its number, as the words before it in the prompt invite."""
-        if not re.match(r"[+-]?\.?\d", self.line):
+        if not re.match(rf"[+-]?\.?\d|(?:{WORD})(?:[.!]\s|\W*$)", self.line, re.I):
             return None
         claim = next(self._number(0, 0, True, True), None)
         if claim is None or claim.value is None:
@@ -259,27 +351,43 @@ class _Reply:
 
     def _number(self, start: int, place: int, own: bool, below: bool) -> Iterator[_Claim]:
         """The claim whose number is at a place; `below` the line of its label."""
+        worded = _WORDED.match(self.line, place)
+        if worded and worded["words"].lower() in VALUES:
+            worded = None
+        place = worded.end() if worded else place
+        before = _FIRST.match(self.line, place)
+        place = before.end() if before else place
         found = _NUMBER.match(self.line, place)
         if found is None:
             return
+        of = before["of"] if before else None
         english = re.match(r"(?:rat|score|grade|evaluation|i\b|[\d+.-])", self.line[start:], re.I)
         value, end = self.scale.value(found[0], not english), found.end()
         if found["word"] and not re.match(
-            rf"[ \t]*(?:$|\n|[.,;)|]|\(|{_OF})", self.line[end:], re.I
+            rf"[ \t]*(?:$|\n|[.,;)|]|\(|(?:{UNIT}[ \t]*)?{OF})", self.line[end:], re.I
         ):
             return
+        if self._is_contradicted(value, worded.start() if worded else place, place, end):
+            value = None
         unit = _UNIT.match(self.line, end)
         end = unit.end() if unit else end
         limit = _DENOMINATOR.match(self.line, end)
         if limit is not None:
             end = limit.end()
             end += self._length(_STARS, end)
-            if self.scale.number(limit["of"] or limit["of2"]) != self.scale.high:
-                value = None
+            of = limit["of"] or limit["of2"]
+        if of is not None and self.scale.number(of) != self.scale.high:
+            value = None
         if re.match(r"[ \t]*%", self.line[end:]) and (self.scale.low, self.scale.high) == (0, 100):
             end = self.line.index("%", end) + 1
-        yield _Claim(
-            value if self._ends_well(end, below and limit is None) else None, own, start, end
+        yield _Claim(value if self._ends_well(end, below and of is None) else None, own, start, end)
+
+    def _is_contradicted(self, value: float | None, start: int, place: int, end: int) -> bool:
+        """Whether a word beside a number names the other end of the scale, as in `7 (worst)`."""
+        note = _NOTE.match(self.line, end)
+        words = self.line[start:place].strip(" \t([-\u2013\u2014")
+        return value is not None and any(
+            is_contradicted(value, each, self.scale) for each in (note[1] if note else "", words)
         )
 
     def _ends_well(self, end: int, below: bool) -> bool:

@@ -7,12 +7,15 @@ are those of ASCII; its places are those of the text.
 
 from __future__ import annotations
 
+import csv
 import json
 import re
 import unicodedata
 from collections.abc import Callable, Iterator
 from typing import Any
 
+from agents.drawn import chosen, filled
+from agents.numbers import FLAGS, REASON
 from agents.thoughts import split_thoughts
 
 LONGEST = 4_000
@@ -29,7 +32,7 @@ _UNSEEN = dict.fromkeys(
 """Characters without width; those that join letters stay."""
 
 
-_WHOLE = re.compile(r"[\"\u201c]([^\"\u201c\u201d]*)[\"\u201d]")
+_WHOLE = re.compile(r"[\"\u201c]([^\"\u201c\u201d]+)[\"\u201d]|[(\[](\d[\d./ ]*)[)\]]")
 
 
 def plain(text: str, label: str, signed: bool = False) -> str | None:
@@ -53,12 +56,33 @@ def plain(text: str, label: str, signed: bool = False) -> str | None:
     if _STRUCK.search(said):
         return None
     said = _BREAKS.sub("\n", said).translate(_UNSEEN)
-    said = _table_lines(_json_lines(_without_fences(said)), label)
+    said = re.sub(rf"\\n(?=\W*(?:{label})\b)", "\n", said, flags=re.I)
+    said = chosen(filled(said))
+    said = _table_lines(_csv_lines(_json_lines(_without_fences(said)), label), label)
     said = _tag_lines(said, label)
     said = re.sub(r"\n\s*\n", "\n\n", said)
     said = _without_marks(said, label, signed).strip()
-    quoted = _WHOLE.fullmatch(said)
-    return quoted[1].strip() if quoted else said
+    whole = _WHOLE.fullmatch(said)
+    return (whole[1] or whole[2]).strip() if whole else said
+
+
+def _csv_lines(text: str, label: str) -> str:
+    """Replace comma-separated values under a row of labels by a line for each of them."""
+    lines = text.split("\n")
+    known = re.compile(label, re.I)
+    for number, line in enumerate(lines[:-1]):
+        for mark in (",", ";", "\t"):
+            titles = next(csv.reader([line], delimiter=mark), [])
+            if len(titles) < 2 or not all(known.fullmatch(title.strip(' "*')) for title in titles):
+                continue
+            values = next(
+                csv.reader(lines[number + 1 :], delimiter=mark, skipinitialspace=True), []
+            )
+            if len(lines) == number + 2 and len(values) >= len(titles):
+                values = [*values[: len(titles) - 1], mark.join(values[len(titles) - 1 :])]
+                pairs = zip(titles, values, strict=True)
+                return "\n".join([*lines[:number], *(": ".join(pair) for pair in pairs)])
+    return text
 
 
 _FENCE = re.compile(r"^[ \t]*(?:```|~~~)[\w-]*[ \t]*$", re.MULTILINE)
@@ -93,11 +117,14 @@ def _json_lines(text: str) -> str:
     return f"{text[:start]}{lines}\n{_json_lines(text[end:].lstrip(','))}"
 
 
+_OF_PARENT = ("value", "number", "points")
+
+
 def _lines_of(value: Any, key: str = "") -> Iterator[str]:
     """Objects are tuples of pairs, so that a repeated key is seen twice."""
     if isinstance(value, tuple):
         for name, inner in value:
-            yield from _lines_of(inner, name)
+            yield from _lines_of(inner, key if key and name.lower() in _OF_PARENT else name)
     elif isinstance(value, list) and any(isinstance(inner, tuple | list) for inner in value):
         for inner in value:
             yield from _lines_of(inner, key)
@@ -106,6 +133,11 @@ def _lines_of(value: Any, key: str = "") -> Iterator[str]:
         yield f"{key}: {shown}" if key else shown
 
 
+_TOTAL = (
+    r"(?:overall|final|total|my|combined|gesamt|insgesamt|global|totale|general|итого\w*|общая"
+    r"|综合|总体|総合)"
+)
+_SUMMARY = re.compile(rf"\W*{_TOTAL}\W*", re.I)
 _RULE = re.compile(r"(?=[^-]*-)[ \t|:-]+")
 _NUMERIC = re.compile(r"[\W_]*\d[\d.,/ ]*[\W_]*")
 
@@ -114,7 +146,7 @@ def _table_lines(text: str, label: str) -> str:
     """Replace a table by lines `title: cell`, titles in its first row or its first column."""
     if "|" not in text:
         return text
-    known = re.compile(rf"\W*(?:{label})\W*", re.IGNORECASE)
+    known = re.compile(rf"\W*(?:{_TOTAL} )?(?:{label})\W*", re.IGNORECASE)
     given = text.split("\n")
     ruled = {n for n, line in enumerate(given) if "|" in line and _RULE.fullmatch(line)}
     lines: list[str] = []
@@ -139,7 +171,8 @@ def _rows(rows: list[str], known: re.Pattern[str]) -> list[str]:
     ruled = len(cells) < len(rows)
     if not cells:
         return []
-    upright = len(cells[0]) == 2 and any(known.fullmatch(row[0]) for row in cells[1:])
+    upright = any(known.fullmatch(row[0]) or _SUMMARY.fullmatch(row[0]) for row in cells[1:])
+    upright = upright and (len(cells[0]) == 2 or not known.fullmatch(cells[0][0]))
     if ruled and not upright and not any(map(_NUMERIC.fullmatch, cells[0])):
         titles = cells[0]
         return [
@@ -147,10 +180,26 @@ def _rows(rows: list[str], known: re.Pattern[str]) -> list[str]:
             for row in cells[1:]
             for title, cell in zip(titles, row, strict=False)
         ]
+    if len(cells[0]) > 2:
+        rest = [
+            f"{title}: {cell}"
+            for row in cells[1:]
+            for title, cell in zip(cells[0][2:], row[2:], strict=False)
+        ]
+        return [": ".join(row[:2]) for row in cells] + rest
     return [": ".join(row) for row in cells]
 
 
+_KEPT = re.compile(
+    r"([:=])[ \t]*(?:[<{\u27e8\u3010\u00ab\u300c]+[ \t]*([+-]?\d[\d.,/]*)[ \t]*"
+    r"[>}\u27e9\u3011\u00bb\u300d]+|<([^<>\n]*\s[^<>\n]*)>[ \t]*$)",
+    re.MULTILINE,
+)
+"""What stands in the brackets of a placeholder."""
 _TAG = re.compile(r"<(/?)([^\W\d][\w-]*)(?:\s[^<>]*)?/?>")
+
+
+_ATTRIBUTE = re.compile(r"\s([\w-]+)=[\"']([^\"']*\d[^\"']*)[\"']")
 
 
 def _tag_lines(text: str, label: str) -> str:
@@ -160,10 +209,16 @@ def _tag_lines(text: str, label: str) -> str:
     def replaced(tag: re.Match[str]) -> str:
         if not known.fullmatch(tag[2]):
             return "\n" if tag[2].lower() == "br" else ""
-        return "\n" if tag[1] else f"{tag[2]}: "
+        if tag[1]:
+            return "\n"
+        given = _ATTRIBUTE.findall(tag[0])
+        names = (tag[2] if name.lower() in _OF_PARENT else name for name, _ in given)
+        lines = [f"{name}: {value}" for name, (_, value) in zip(names, given, strict=True)]
+        return "\n".join([*lines, "" if tag[0].endswith("/>") else f"{tag[2]}: "])
 
+    text = _KEPT.sub(lambda kept: f"{kept[1]} {kept[2] or kept[3]}", text)
     text = re.sub(r"(?m)(?<=>)[ \t]*(?=<\w)", "\n", text)  # tags side by side are lines
-    return _TAG.sub(replaced, text)
+    return re.sub(r":[ \t]*:", ":", _TAG.sub(replaced, text))
 
 
 _EMPHASIS = re.compile(
@@ -182,6 +237,27 @@ _PICTURES = re.compile(
     re.MULTILINE,
 )
 """A symbol at the start of a line; one that crosses out stays."""
+_NUMBERED = re.compile(
+    rf"^[ \t]*(?P<one>[^\n:]{{1,20}})[:.)][ \t]*(?P<rating>[^\n]*)\n\s*(?P<two>[^\n:]{{1,20}})"
+    rf"[:.)][ \t]*"
+    rf"(?P<reason>(?:{REASON})\b)",
+    FLAGS,
+)
+
+
+_PERSON = re.compile(r"review|evaluat|rater|judge|answer|person|user|author", re.I)
+
+
+def _without_numbers(found: re.Match[str]) -> str:
+    """Two lines without the words that number them, as in `Line 1: ...`, `Line 2: ...`."""
+    numbered = (
+        re.sub(r"1st|2nd|\d+|first|second", "", found[name], flags=re.I) for name in ("one", "two")
+    )
+    if _PERSON.search(found["one"]) or len(set(numbered)) > 1 or found["one"] == found["two"]:
+        return found[0]
+    return f"{found['rating']}\n{found['reason']}"
+
+
 _KEY = re.compile(r"([\"'\u201c])([^\W\d]\w*)([\"'\u201d])[ \t]*:")
 
 
@@ -194,12 +270,21 @@ def _without_marks(text: str, label: str, signed: bool) -> str:
     text = _BULLET.sub("", text) if not signed else _SIGNED_BULLET.sub("", text)
     text = _EMPHASIS.sub("", text)
     text = _HEADING.sub(_heading(label), text)
+    text = re.sub(
+        rf"^[ \t]*[#@*\u2022\u00b7\u25aa\u25ba\u25b6\u2013\u2014+\u00a7-]+[ \t]*(?=(?:{label})\b)",
+        "",
+        text,
+        flags=FLAGS,
+    )
+    text = _NUMBERED.sub(_without_numbers, text)
+    text = re.sub(rf"^[ \t]*[a-z][.)][ \t]+(?=(?:{label})\b)", "", text, flags=FLAGS)
     text = _CODE_LINE.sub(r"\1\2\3", text)
     text = _WRAPPED.sub(r"\2", text)
     text = _unwrapped(text, label)
     text = _KEY.sub(r"\2:", text)
     text = re.sub(r"^[ \t]*\{[ \t]*(?=[^\W\d])", "", text, flags=re.MULTILINE)
     text = re.sub(rf"^[ \t]*[\u3010\[\(]({label})[\u3011\]\)]", r"\1: ", text, flags=re.M | re.I)
+    text = re.sub(rf"\[/(?:{label})\]", "", text, flags=re.I)
     return _ITEM.sub("", text)
 
 
@@ -210,6 +295,7 @@ def _unwrapped(text: str, label: str) -> str:
         rf"|[\"\u201c](?P<c>(?:{label})\b[^\n\"\u201c\u201d]*)[\"\u201d])[ \t]*,?",
         re.IGNORECASE,
     )
+    text = re.sub(rf"\)[ \t]+(?=\((?:{label})\b)", ")\n", text, flags=re.I)
     given = [line for line in text.split("\n") if line.strip()]
     inner = [found[found.lastgroup or 0] for line in given if (found := wrapped.fullmatch(line))]
     return "\n".join(inner) if len(inner) == len(given) else text
@@ -228,11 +314,17 @@ def same_width(text: str) -> str:
     return text if text.isascii() else "".join(map(_narrow, text))
 
 
+_MARKS = {"\u060c": ",", "\u061b": ";", "\u061f": "?", "\u0964": ".", "\u06d4": "."}
+"""Commas and full stops of Arabic and Indian scripts."""
+
+
 def _narrow(char: str) -> str:
     if char < "\x80":
         return char
     if char in _DASHES:
         return "-"
+    if char in _MARKS:
+        return _MARKS[char]
     if "\uff01" <= char <= "\uff5e":
         return chr(ord(char) - 0xFEE0)
     category = unicodedata.category(char)

@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from functools import cached_property
 
 LABEL = (
-    "rating|ratng|raing|ratin|raiting|ratting|ratign|score|rate|grade|bewertung|wertung|einstufung|punktzahl|note|\u00e9valuation|evaluation"
+    r"rating|verdict|mark|overall(?=[ \t]*[:=])|ratng|raing|ratin|raiting|ratting|ratign|score"
+    r"|rate|grade|bewertung|wertung|einstufung|punktzahl|note|\u00e9valuation|evaluation"
     "|calificaci\u00f3n|puntuaci\u00f3n|valoraci\u00f3n|evaluaci\u00f3n|nota|avalia\u00e7\u00e3o"
     "|classifica\u00e7\u00e3o|pontua\u00e7\u00e3o|valutazione|voto|punteggio|beoordeling|cijfer"
     "|ocena|\u043e\u0446\u0435\u043d\u043a\u0430|\u0440\u0435\u0439\u0442\u0438\u043d\u0433"
@@ -17,12 +18,14 @@ LABEL = (
     "|\u8a55\u5206|\u8bc4\u7ea7|\u5f97\u5206|\u5206\u6570|\u5206\u6578|\u6253\u5206"
     "|\ud3c9\uc810|\ud3c9\uac00|\uc810\uc218|\u0627\u0644\u062a\u0642\u064a\u064a\u0645"
     "|\u062a\u0642\u064a\u064a\u0645|\u0930\u0947\u091f\u093f\u0902\u0917"
-    "|\u0e04\u0e30\u0e41\u0e19\u0e19|\u03b2\u03b1\u03b8\u03bc\u03bf\u03bb\u03bf\u03b3\u03af\u03b1|\u05d3\u05d9\u05e8\u05d5\u05d2"
+    "|\u0e04\u0e30\u0e41\u0e19\u0e19|\u03b2\u03b1\u03b8\u03bc\u03bf\u03bb\u03bf\u03b3\u03af\u03b1"
+    "|\u05d3\u05d9\u05e8\u05d5\u05d2"
 )
 """The word for a rating in the languages of models, as a regular expression."""
 
 REASON = (
-    "reason(?:ing|s)?|reson|reasn|resaon|raeson|rationale|explanation|justification|comments?|feedback|why|analysis"
+    "reason(?:ing|s)?|reson|reasn|resaon|raeson|rationale|explanation|justification"
+    "|comments?|feedback|why|analysis"
     "|begr\u00fcndung|grund|raison|raz\u00f3n|motivo|justificaci\u00f3n|explicaci\u00f3n"
     "|raz\u00e3o|justificativa|motivazione|reden|uzasadnienie|pow\u00f3d|d\u016fvod"
     "|\u043f\u0440\u0438\u0447\u0438\u043d\u0430"
@@ -36,14 +39,39 @@ REASON = (
 WORDS = ["zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten"]
 KANJI = "\u3007\u4e00\u4e8c\u4e09\u56db\u4e94\u516d\u4e03\u516b\u4e5d\u5341"
 _FOREIGN = (
-    "eins zwei drei vier f\u00fcnf sechs sieben acht neun zehn",
+    "eins zwei drei vier fünf sechs sieben acht neun zehn",
     "- deux trois quatre cinq six sept huit neuf dix",
     "uno dos tres cuatro cinco seis siete ocho nueve diez",
     "- due tre quattro cinque sei sette otto nove dieci",
-    "um dois tr\u00eas quatro cinco seis sete oito nove dez",
-    "\u00e9\u00e9n twee drie vier vijf zes zeven acht negen tien",
+    "um dois três quatro cinco seis sete oito nove dez",
+    "één twee drie vier vijf zes zeven acht negen tien",
+    "unu doi trei patru cinci șase șapte opt nouă zece",
+    "ett två tre fyra fem sex sju åtta nio tio",
+    "- - tre fire fem seks syv otte ni ti",
+    "yksi kaksi kolme neljä viisi kuusi seitsemän kahdeksan yhdeksän kymmenen",
+    "egy kettő három négy öt hat hét nyolc kilenc tíz",
+    "jeden dwa trzy cztery pięć sześć siedem osiem dziewięć dziesięć",
+    "jedna dva tři čtyři pět šest sedm osm devět deset",
+    "jedan dva tri četiri pet šest sedam osam devet deset",
+    "один два три четыре пять шесть семь восемь девять десять",
+    "один два три чотири п'ять шість сім вісім дев'ять десять",
+    "едно две три четири пет шест седем осем девет десет",
+    "bir iki üç dört beş altı yedi sekiz dokuz -",
+    "satu dua tiga empat lima enam tujuh delapan sembilan sepuluh",
+    "một hai ba bốn năm sáu bảy tám chín mười",
+    "ένα δύο τρία τέσσερα πέντε έξι επτά οκτώ εννέα δέκα",
+    "واحد اثنان ثلاثة أربعة خمسة ستة سبعة ثمانية تسعة عشرة",
+    "یک دو سه چهار پنج شش هفت هشت - ده",
+    "ایک دو تین چار پانچ چھ سات آٹھ نو دس",
+    "אחת שתיים שלוש ארבע חמש שש שבע שמונה תשע עשר",
+    "एक दो तीन चार पाँच छह सात आठ नौ दस",
+    "- - - - पांच छः - - - -",
+    "এক দুই তিন চার পাঁচ ছয় সাত আট নয় দশ",
+    "หนึ่ง สอง สาม สี่ ห้า หก เจ็ด แปด เก้า สิบ",
+    "하나 둘 셋 넷 다섯 여섯 일곱 여덟 아홉 열",
+    "일 이 삼 사 오 육 칠 팔 구 십",
 )
-"""One to ten in other languages, but for words that are articles too."""
+"""One to ten in other languages, but for words that have another use in their place."""
 VALUES = {
     **{word: n for words in _FOREIGN for n, word in enumerate(words.split(), 1) if word != "-"},
     **{word: n for n, word in enumerate(WORDS)},
@@ -57,6 +85,27 @@ TO = (
     r"|\u304b\u3089|\u5230|\u81f3)"
 )
 BETWEEN = r"[ \t]*(?:\([^()\n]*\))?[ \t]*"
+UNIT = (
+    r"(?:(?:points?|pts?|punkte?n?|punti|puntos|pontos|punten|poäng|poeng|pkt|puan|điểm|poin"
+    r"|pistettä"
+    r"|балл\w*|очк\w*)\b\.?|अंक|नंबर|نقاط|نقطة|درجات|নম্বর|คะแนน|점|[点分點](?![满滿満钟鐘]))"
+)
+"""The word for the points of a rating."""
+OF = (
+    r"(?:/|\b(?:out of|of|von|sur|sobre|de|di|su|van de|van|ud af|af|av|od|ze?|из|з|trên|dari"
+    r"|daripada|din|dintre|na|από)\b|\bمن\b|\bاز\b|\bמתוך\b|จาก)"
+    r"(?:[ \t]+(?:a possible|a maximum of|a total of|possible|maximal))?"
+)
+"""What stands between a rating and the upper end of its scale, as in `5 of 7`."""
+FIRST = (
+    r"(?:点満点(?:中|で|の(?:うち|中))?[、,]?|分満点(?:中|で)?|[点分]中|段階(?:評価)?(?:中|では?)"
+    r"|점[ \t]*만점(?:에서?|[ \t]*중(?:에)?)"
+    r"|점[ \t]*중(?:에서?)?|分(?:满分|滿分|制)?(?:里|中|,|，)"
+    r"|में[ \t]+से|میں[ \t]+سے|(?:টির|এর)[ \t]+মধ্যে"
+    r"|মধ্যে"
+    r"|(?:puan[ \t]+)?üzerinden)"
+)
+"""What stands between the upper end of a scale and a rating on it, as in Japanese and Hindi."""
 FLAGS = re.IGNORECASE | re.MULTILINE
 
 REASON_LABEL = re.compile(

@@ -21,7 +21,7 @@ from typing import Any
 
 from agents.forms import UNPARSED, Status
 from sandbox.backends.base import Backend
-from sandbox.config import QUICKSTART, Config, load_config
+from sandbox.config import GIVEN, QUICKSTART, Config, load_config
 from sandbox.datasets import ExportReport
 from sandbox.datasets import export as export_readers
 from sandbox.engine.layers import Layer
@@ -35,9 +35,11 @@ from sandbox.study.estimate import estimate as estimate_run
 from sandbox.study.estimate import given_rates
 from sandbox.study.fork import fork as fork_run
 from sandbox.study.results import Comparison, Estimate
+from sandbox.study.sample import NoSample
 from sandbox.study.verify import Verdict
 from sandbox.study.verify import verify as verify_run
 from storage.database import Address, address_of
+from storage.errors import InputError
 
 __all__ = [
     "UNLIMITED",
@@ -47,6 +49,7 @@ __all__ = [
     "Estimate",
     "ExportReport",
     "Interrupted",
+    "NoSample",
     "Outcome",
     "Verdict",
     "Watch",
@@ -62,12 +65,15 @@ __all__ = [
     "verify",
 ]
 
+ConfigSource = str | Path | Mapping[str, Any]
+"""A config: the path of a YAML file, or its keys, with paths relative to the working folder."""
+
 SettingValues = Mapping[str, Any] | Sequence[str]
 """Config settings: values by dotted key (``{"world.size": 10}``), or ``a.b=value`` strings."""
 
 
 def create(
-    config: str | Path = QUICKSTART,
+    config: ConfigSource = QUICKSTART,
     *,
     name: str | None = None,
     db: str | Path | None = None,
@@ -78,7 +84,7 @@ def create(
     """Write a new run into its database without starting it; `resume` starts it.
 
     Args:
-        config: a YAML file.
+        config: a YAML file, or the config itself as a mapping.
         name: the run's name, in place of the config's.
         db: a database URL or a path; the default is ``runs/NAME.db``.
         rounds: the number of rounds, in place of the config's.
@@ -96,7 +102,7 @@ def create(
 
 
 def run(
-    config: str | Path = QUICKSTART,
+    config: ConfigSource = QUICKSTART,
     *,
     name: str | None = None,
     db: str | Path | None = None,
@@ -110,7 +116,7 @@ def run(
     """Create a run and play it until it is done or is stopped.
 
     Args:
-        config: a YAML file.
+        config: a YAML file, or the config itself as a mapping.
         name: the run's name, in place of the config's.
         db: a database URL or a path; the default is ``runs/NAME.db``.
         rounds: the number of rounds, in place of the config's.
@@ -249,7 +255,7 @@ def compare(runs: Sequence[str]) -> Comparison:
 
 
 def estimate(
-    config: str | Path = QUICKSTART,
+    config: ConfigSource = QUICKSTART,
     *,
     rounds: int | None = None,
     settings: SettingValues = (),
@@ -262,7 +268,7 @@ def estimate(
     """Play a sample of a config's episodes and extrapolate calls, tokens, time and disk space.
 
     Args:
-        config: a YAML file.
+        config: a YAML file, or the config itself as a mapping.
         rounds: the number of rounds, in place of the config's.
         settings: config keys to set, in place of the config's.
         episodes: the sample size, at least 8.
@@ -273,7 +279,8 @@ def estimate(
         backends: by role, in place of the config's.
 
     Raises:
-        InputError: the config is invalid, a number is out of range, or a backend is unreachable.
+        InputError: the config is invalid, or a number is out of range.
+        NoSample: a backend cannot be reached, or refuses every call.
     """
     rates = given_rates(tokens_in_per_second, tokens_out_per_second, gpus)
     blueprint = _blueprint(config, settings, rounds=rounds)
@@ -325,12 +332,17 @@ def export(
 
 
 def _blueprint(
-    config: str | Path, settings: SettingValues, **overrides: str | int | None
+    config: ConfigSource, settings: SettingValues, **overrides: str | int | None
 ) -> Blueprint:
     """Read a config and check the files and backends that it names."""
     assignments = _assignments(settings)
-    loaded = load_config(Path(config), assignments, **overrides)
-    return prepare(loaded, str(config), assignments)
+    if not isinstance(config, str | Path | Mapping):
+        raise InputError(
+            f"config: found {type(config).__name__}; expected the path of a YAML file, or a mapping"
+        )
+    source = Path(config) if isinstance(config, str) else config
+    loaded = load_config(source, assignments, **overrides)
+    return prepare(loaded, GIVEN if isinstance(config, Mapping) else str(config), assignments)
 
 
 def _assignments(settings: SettingValues) -> list[str]:

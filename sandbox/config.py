@@ -356,11 +356,14 @@ def _error_text(error: Any) -> str:
     return str(error["msg"]).removeprefix("Value error, ")
 
 
-def load_config(path: Path, settings: Sequence[str] = (), **overrides: Any) -> Config:
-    """Read a config file.
+def load_config(
+    source: Path | Mapping[str, Any], settings: Sequence[str] = (), **overrides: Any
+) -> Config:
+    """Read a config.
 
     Args:
-        path: a YAML file; paths in it are relative to its folder.
+        source: a YAML file, with paths that are relative to its folder; or the config itself, with
+            paths that are relative to the working folder.
         settings: overrides ``a.b=value``, as for ``--set``; paths are relative to the working
             folder.
         overrides: values of top-level keys that override both; None is ignored.
@@ -368,15 +371,43 @@ def load_config(path: Path, settings: Sequence[str] = (), **overrides: Any) -> C
     Raises:
         InputError: it cannot be read, or is invalid.
     """
-    data = _read_yaml(path)
+    if isinstance(source, Mapping):
+        place, folder, data = GIVEN, Path.cwd(), _plain_keys(source)
+    else:
+        place, folder, data = str(source), source.resolve().parent, _read_yaml(source)
     origin: dict[tuple[str, ...], str] = {}
-    _resolve_paths(data, path.resolve().parent)
+    _resolve_paths(data, folder)
     for setting in settings:
         key = apply_setting(data, setting)
         origin[key] = redacted(setting)
-    data.update({key: value for key, value in overrides.items() if value is not None})
+    given = {key: value for key, value in overrides.items() if value is not None}
+    twice = next((option for option in given if (option,) in origin), None)
+    if twice is not None:
+        raise InputError(f"{origin[twice,]}: found --{twice} as well; expected one of them")
+    origin.update({(option,): f"--{option}" for option in given})
+    data.update(given)
     data.setdefault("personas", str(PRESETS.parent / "data" / "personas.jsonl"))
-    return parse_config(data, str(path), origin)
+    return parse_config(data, place, origin)
+
+
+GIVEN = "config"
+"""The place in error messages of a config that is no file."""
+
+
+def _plain_keys(given: Mapping[str, Any]) -> dict[str, Any]:
+    """A copy of a config that Python code made, with plain values as YAML has them."""
+    try:
+        copied: dict[str, Any] = json.loads(json.dumps(dict(given), default=_path))
+    except (TypeError, ValueError, RecursionError) as error:
+        found = short(exception_line(error), 200)
+        raise InputError(f"{GIVEN}: found {found}; expected plain values and paths") from None
+    return {key: value for key, value in copied.items() if not key.startswith("x-")}
+
+
+def _path(value: Any) -> str:
+    if not isinstance(value, os.PathLike):
+        raise TypeError(f"a value of the type {type(value).__name__}")
+    return str(Path(value))
 
 
 def parse_config(data: Any, path: str, origin: Mapping[tuple[str, ...], str]) -> Config:

@@ -8,6 +8,7 @@ import shutil
 import sqlite3
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
@@ -58,21 +59,19 @@ EXTRAS = (
 )
 
 
-def examine(folder: Path) -> list[Finding]:
-    """Check the interpreter, packages, SQLite, the folder for runs, and GPUs.
+def examine(folder: Path) -> Iterator[Finding]:
+    """Check the interpreter, packages, SQLite, the folder for runs, and GPUs, one after the other.
 
     Args:
         folder: the default folder for runs; it need not exist.
     """
-    return [
-        Finding("sandbox-society", __version__, True, ""),
-        Finding("python", platform.python_version(), True, ""),
-        *(_package(name, True, install_command()) for name in _requirements()),
-        _sqlite(),
-        _folder(folder),
-        *(_package(extra.package, False, _advice(extra)) for extra in EXTRAS),
-        *_gpus(),
-    ]
+    yield Finding("sandbox-society", __version__, True, "")
+    yield Finding("python", platform.python_version(), True, "")
+    yield from (_package(name, True, install_command()) for name in _requirements())
+    yield _sqlite()
+    yield _folder(folder)
+    yield from (_package(extra.package, False, _advice(extra)) for extra in EXTRAS)
+    yield from _gpus()
 
 
 def _advice(extra: Extra) -> str:

@@ -8,18 +8,21 @@ even while the coroutine's code hangs.
 from __future__ import annotations
 
 import asyncio
+import atexit
 import contextvars
+import os
 import signal
+import sys
 import threading
 import time
 from collections.abc import Callable, Coroutine, Iterator
 from contextlib import contextmanager, suppress
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic, NoReturn, TypeVar
 
 T = TypeVar("T")
 
 GRACE_SECONDS = 5.0
-"""How long a coroutine that is to stop at once is waited for."""
+"""How long code is waited for that is to stop at once, or that has nothing left to do."""
 
 _WAIT_SECONDS = 0.2
 _SIGNALS = (signal.SIGINT, signal.SIGTERM)
@@ -33,7 +36,8 @@ def run_coroutine(work: Coroutine[Any, Any, T], gently: Callable[[], bool] | Non
     SIGINT and SIGTERM are handled while it runs, if this is the main thread. At the first one the
     coroutine is asked to stop; a second one cancels it; if it does not end within
     `GRACE_SECONDS` or at a third one, its thread is left behind. In another thread, the coroutine
-    is asked to stop when the main thread has ended.
+    is asked to stop when the main thread has ended. Once the coroutine has returned, its loop has
+    as long to end: what it started with `asyncio.to_thread` may hang, which nothing can cancel.
 
     Args:
         work: the coroutine.
@@ -50,9 +54,32 @@ def run_coroutine(work: Coroutine[Any, Any, T], gently: Callable[[], bool] | Non
     return thread.result()
 
 
-def hanging() -> bool:
-    """Whether a thread was left behind that does not end; `os._exit` ends the process then."""
-    return any(thread.is_alive() for thread in _left)
+def end_process(status: int) -> None:
+    """Let the interpreter end with a status, even if threads hang, which it would wait for.
+
+    Called last in a process. Threads have `GRACE_SECONDS`, until the first signal; none if the loop
+    of a coroutine was left behind. What `atexit` runs after them is not limited.
+    """
+    if any(thread.is_alive() for thread in _left):
+        _end_now(status)
+    ended = threading.Event()
+    atexit.register(ended.set)  # which runs first, as soon as all threads have ended
+
+    def watch() -> None:
+        if not ended.wait(GRACE_SECONDS):
+            _end_now(status)
+
+    threading.Thread(target=watch, daemon=True).start()
+    if threading.current_thread() is threading.main_thread():
+        for number in _SIGNALS:
+            signal.signal(number, lambda _number, _frame: _end_now(status))
+
+
+def _end_now(status: int) -> NoReturn:
+    for stream in (sys.stdout, sys.stderr):
+        with suppress(OSError, ValueError):  # nobody reads it, or it is closed
+            stream.flush()
+    os._exit(status)
 
 
 class _LoopThread(Generic[T]):
@@ -63,6 +90,7 @@ class _LoopThread(Generic[T]):
         self._gently = gently
         self._done = threading.Event()
         self._ready = threading.Event()
+        self._returned = False
         self._loop: asyncio.AbstractEventLoop | None = None
         self._task: asyncio.Task[Any] | None = None
         self._result: T | None = None
@@ -79,17 +107,22 @@ class _LoopThread(Generic[T]):
 
     def _run(self) -> None:
         try:
-            self._result = asyncio.run(self._main())
+            asyncio.run(self._main())
         except BaseException as error:
             self._error = error
         finally:
             self._ready.set()
             self._done.set()
 
-    async def _main(self) -> T:
+    async def _main(self) -> None:
         self._loop, self._task = asyncio.get_running_loop(), asyncio.current_task()
         self._ready.set()
-        return await self._work
+        try:
+            self._result = await self._work
+        except BaseException as error:
+            self._error = error
+        self._returned = True
+        self._deadline = min(self._deadline, time.monotonic() + GRACE_SECONDS)
 
     def interrupt(self) -> None:
         """Ask the coroutine to stop, the second time at once."""
@@ -122,7 +155,7 @@ class _LoopThread(Generic[T]):
         Raises:
             KeyboardInterrupt: it was cancelled by `interrupt`, or left behind.
         """
-        if not self._done.is_set():
+        if not self._returned and not self._done.is_set():
             raise KeyboardInterrupt
         if self._error is not None:
             if self._asked and isinstance(self._error, asyncio.CancelledError):

@@ -23,6 +23,7 @@ from storage.errors import (
     Gone,
     IncompleteWarning,
     InputError,
+    StorageFault,
     Unreachable,
     damage,
     damage_reported,
@@ -232,6 +233,13 @@ def _translate(url: URL, context: Any) -> None:
         raise Unreachable(f"{place}: cannot be reached: {one_line(error)}")
 
 
+def _refused(url: URL, what: str, error: BaseException) -> InputError:
+    """Say that a database cannot be used; a `StorageFault` names its place itself."""
+    if isinstance(error, StorageFault):
+        return InputError(str(error))
+    return InputError(f"{_short(place_of(url))}: {what}: {one_line(error)}")
+
+
 def one_line(error: BaseException) -> str:
     """The first line of an error's message, without the text that SQLAlchemy adds."""
     cause = getattr(error, "orig", None) or getattr(error, "strerror", None) or error
@@ -259,7 +267,7 @@ def open_for_reading(url: URL) -> Engine:
         with damage_reported(place_of(url)):
             check_readable(engine, place_of(url))
     except (DBAPIError, Unreachable, Gone) as error:
-        raise InputError(f"{place_of(url)}: cannot be read: {one_line(error)}") from None
+        raise _refused(url, "cannot be read", error) from None
     missing = missing_part(url)
     if missing is not None:
         warnings.warn(missing, IncompleteWarning, stacklevel=2)
@@ -290,7 +298,7 @@ def run_names(url: URL) -> list[str]:
                 return []
             return list(connection.scalars(select(runs.c.name).order_by(runs.c.id)))
     except (DBAPIError, Unreachable, Gone) as error:
-        raise InputError(f"{place_of(url)}: cannot be read: {one_line(error)}") from None
+        raise _refused(url, "cannot be read", error) from None
     finally:
         engine.dispose()
 
@@ -323,7 +331,7 @@ def writing(url: URL) -> Iterator[Engine]:
                 event.listen(engine, "begin", lambda _: presence.check())
             migrate(engine, place)
         except (DBAPIError, OSError, Unreachable) as error:
-            raise InputError(f"{_short(place)}: cannot be written: {one_line(error)}") from None
+            raise _refused(url, "cannot be written", error) from None
         yield engine
 
 

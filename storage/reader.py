@@ -10,6 +10,7 @@ from sqlalchemy import Engine, Row, Select, func, select
 
 from storage import tables
 from storage.errors import InputError
+from storage.json_columns import check_run
 from storage.tables import first_id
 
 
@@ -53,12 +54,16 @@ class Reader:
         engine: the database.
         run: the row of the run in the table `runs`.
 
+    Raises:
+        ValueError: the row is damaged: a JSON column has another content than is written.
+
     Attributes:
         base: the first id of the run's rows.
         stages: the names of the stages of an episode, in order.
     """
 
     def __init__(self, engine: Engine, run: Row[Any]) -> None:
+        check_run(run)
         self.engine = engine
         self.run = run
         self.base = first_id(run.id)
@@ -76,9 +81,10 @@ class Reader:
         """
         with engine.connect() as connection:
             names = list(connection.scalars(select(tables.runs.c.name).order_by(tables.runs.c.id)))
+        if not names:
+            raise InputError(f"{place}: found an empty database; expected one with runs")
         if name is None and len(names) != 1:
-            found = ", ".join(names) or "no run"
-            raise InputError(f"{place}: found {found}; expected #NAME of one of them")
+            raise InputError(f"{place}: found {', '.join(names)}; expected #NAME of one of them")
         wanted = name or names[0]
         with engine.connect() as connection:
             row = connection.execute(

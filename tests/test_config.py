@@ -31,8 +31,8 @@ def _fails(action: Callable[[], object], *words: str) -> None:
     [
         ("wrold.size=3", ("wrold", "unknown key")),
         ("world.sizes=3", ("world.sizes", "unknown key")),
-        ("world.size=big", ("world.size", '"big"', "integer")),
-        ("world.size=0", ("world.size", "found 0", "greater than or equal to 1")),
+        ("world.size=big", ("world.size", '"big"', "a whole number")),
+        ("world.size=0", ("world.size", "found 0", "agents a side, 1 to 1,000")),
         ("world.size=2.5", ("world.size", "2.5")),
         ("world.radius=0", ("world.radius", "found 0", "greater than 0")),
         ("world.radius=0.5", ("world.radius", "reaches nobody")),

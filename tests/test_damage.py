@@ -200,3 +200,66 @@ def test_what_is_said_of_a_damaged_file(sound: dict[str, Path], tmp_path: Path) 
         [line] = done.stderr.strip().splitlines()[-1:]
         assert line.startswith(f"{path}: the database is damaged: "), verb
     assert not (tmp_path / "data").exists()
+
+
+_JSON_COLUMNS = (
+    ("runs", "config"),
+    ("runs", "declaration"),
+    ("runs", "stances"),
+    ("runs", "inputs"),
+    ("runs", "origin"),
+    ("sessions", "changes"),
+    ("sessions", "waiting"),
+    ("models", "settings"),
+    ("agents", "persona"),
+)
+_JSON_VERBS = (
+    ("status", "RUN"),
+    ("inspect", "RUN"),
+    ("inspect", "RUN", "agents"),
+    ("inspect", "RUN", "sessions"),
+    ("verify", "RUN"),
+    ("export", "RUN", "--format", "sft", "--out", "data", "--overwrite"),
+    ("resume", "RUN"),
+)
+
+
+@pytest.mark.parametrize(("table", "column"), _JSON_COLUMNS, ids=lambda name: str(name))
+def test_json_of_another_content_is_told_in_one_line(
+    sound: dict[str, Path], tmp_path: Path, table: str, column: str
+) -> None:
+    wrong = []
+    for value in ("{}", "[]", "null", '"x"', "1"):
+        path = tmp_path / "run.db"
+        shutil.copyfile(sound["done"], path)
+        with closing(sqlite3.connect(path)) as connection, connection:
+            connection.execute(f"UPDATE {table} SET {column} = ?", (value,))
+        told = _ask(tmp_path, path, sound["done"], _JSON_VERBS)
+        wrong += [f"{table}.{column} = {value}: {line}" for line in told]
+    assert not wrong, "\n".join(wrong)
+
+
+@pytest.mark.parametrize(
+    ("column", "value", "told"),
+    [
+        ("stances", "[]", "runs.stances: found []; expected a JSON object"),
+        ("inputs", '"x"', 'runs.inputs: found "x"; expected a JSON list'),
+        ("declaration", "{}", "runs.declaration: stages: found nothing; expected a JSON list"),
+        ("config", "{}", "runs.config: world: found nothing; expected a JSON object"),
+    ],
+)
+def test_a_damaged_json_column_is_named(
+    sound: dict[str, Path], tmp_path: Path, column: str, value: str, told: str
+) -> None:
+    path = tmp_path / "run.db"
+    shutil.copyfile(sound["done"], path)
+    with closing(sqlite3.connect(path)) as connection, connection:
+        connection.execute(f"UPDATE runs SET {column} = ?", (value,))
+    done = program(tmp_path, "status", str(path))
+    assert done.returncode == 1
+    assert "the database is damaged" in done.stderr and told in done.stderr
+    with closing(sqlite3.connect(path)) as connection, connection:
+        connection.execute(f"UPDATE runs SET {column} = '{{}}' WHERE '{column}' = 'stances'")
+    if column == "stances":
+        done = program(tmp_path, "verify", str(path))
+        assert done.returncode == 1 and "expected one that runs.stances describes" in done.stderr

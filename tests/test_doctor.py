@@ -1,8 +1,15 @@
-"""`doctor`: GPUs, with a fake nvidia-smi, and packages."""
+"""`doctor`: GPUs, with a fake nvidia-smi, packages, and servers that hang."""
 
+import http.server
+import os
+import subprocess
+import sys
+import threading
 import time
 
 import pytest
+from conftest import ROOT
+from program import program
 
 from sandbox import doctor
 
@@ -81,3 +88,94 @@ def test_a_package_of_another_distribution_is_found(tmp_path, monkeypatch):
     monkeypatch.setattr(doctor, "EXTRAS", [doctor.Extra("odd", "oddity", "oddities")])
     found = {finding.what: finding.found for finding in doctor.examine(tmp_path)}
     assert found["oddity"] == "odd-build 1.2"
+
+
+@pytest.fixture
+def hanging():
+    """A server that lists the model tiny, and does not answer any other request."""
+    end = threading.Event()
+
+    class Handler(http.server.BaseHTTPRequestHandler):
+        def do_GET(self):
+            if self.path != "/v1/models":
+                end.wait(60)
+            body = b'{"data": [{"id": "tiny"}]}'
+            self.send_response(200)
+            self.send_header("Content-Length", str(len(body)))
+            self.end_headers()
+            self.wfile.write(body)
+
+        def do_POST(self):
+            end.wait(60)
+
+        def log_message(self, *_):
+            pass
+
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    yield f"http://127.0.0.1:{server.server_port}"
+    end.set()
+    server.shutdown()
+    server.server_close()
+
+
+def lines_of(folder, wanted, *arguments):
+    """The first lines that a process prints, which is then killed."""
+    process = subprocess.Popen(
+        [sys.executable, ROOT / "run_sim.py", *arguments], cwd=folder, text=True,
+        stdout=subprocess.PIPE, stderr=subprocess.STDOUT, env=os.environ | {"NO_PROXY": "*"},
+    )  # fmt: skip
+    try:
+        return [process.stdout.readline().rstrip() for _ in range(wanted)]
+    finally:
+        process.kill()
+        process.communicate()
+
+
+def test_doctor_prints_each_line_at_once_and_tells_what_it_waits_for(hanging, tmp_path):
+    assert lines_of(tmp_path, 4, "doctor", hanging) == [
+        f"asking {hanging}/v1 for its models (up to 30 s)",
+        f"{'reachable':<30}  {hanging}/v1",
+        f"{'models':<30}  tiny",
+        f"asking {hanging}/v1 for two replies of tiny (up to 60 s each)",
+    ]
+    silent = f"{hanging}/other"
+    assert lines_of(tmp_path, 1, "doctor", silent) == [
+        f"asking {silent} for its models (up to 30 s)"
+    ]
+
+
+def test_the_start_of_a_run_tells_what_it_waits_for(hanging, tmp_path):
+    model = f"{{backend: openai, model: tiny, base_url: {hanging}, timeout: 20}}"
+    said = lines_of(
+        tmp_path, 5, "run", "--set", f"models.social={model}", "--set", f"models.observer={model}"
+    )
+    assert said[3:] == [
+        f"asking {hanging}/v1 for its models (up to 30 s)",
+        f"asking {hanging}/v1 how it constrains replies (up to 20 s a call)",
+    ], "once, though two roles have the same server"
+
+
+@pytest.mark.parametrize(
+    ("end", "without"),
+    [
+        ("/v1/chat/completions", "/chat/completions"),
+        ("/v1/completions/", "/completions"),
+        ("/openai/v1/embeddings", "/embeddings"),
+        ("/v1/models", "/models"),
+    ],
+)
+def test_the_address_of_a_single_request_is_refused(tmp_path, end, without):
+    done = program(tmp_path, "doctor", f"http://h{end}")
+    assert (done.returncode, done.stdout) == (2, "")
+    expected = f"the base address, without {without}, such as http://localhost:8000/v1"
+    assert done.stderr.replace("/,", ",") == f"error: BASE_URL: expected: {expected}\n"
+    model = f"models.social={{backend: openai, model: m, base_url: 'http://h{end}'}}"
+    done = program(tmp_path, "run", "--set", model)
+    assert done.returncode == 2 and expected in done.stderr.replace("/,", ",")
+
+
+def test_a_variable_that_is_named_but_not_set_is_told(hanging, tmp_path):
+    said = lines_of(tmp_path, 2, "doctor", hanging, "--api-key-env", "NO_SUCH_KEY")
+    assert said[0] == "warning: api_key_env: NO_SUCH_KEY is not set: requests are sent without key"
+    assert "asking" in lines_of(tmp_path, 1, "doctor", hanging)[0]

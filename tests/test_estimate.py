@@ -18,6 +18,7 @@ from sandbox.backends.scripted import ScriptedBackend, ScriptedConfig
 from sandbox.engine.run import prepare
 from sandbox.study.estimate import estimate, given_rates
 from sandbox.study.results import Estimate, TimeEstimate
+from sandbox.study.sample import NoSample
 from sandbox.terminal.studies import estimate_view
 from storage.errors import InputError
 
@@ -116,7 +117,7 @@ def test_nothing_is_left_behind(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
     estimate(prepare(small()))
     Stopping.calls, Stopping.limit = 0, 40
-    with pytest.raises(InputError, match="no sample could be played: the engine is gone"):
+    with pytest.raises(NoSample, match="no sample could be played: the engine is gone"):
         estimate(prepare(small()), backends=scripted_backends(small(), Stopping))
     assert list(tmp_path.iterdir()) == []
 
@@ -173,5 +174,5 @@ def test_a_sample_whose_calls_are_all_refused_ends_with_the_reason() -> None:
     config = small()
     Refusing.said = None
     words = "refused 12 calls in a row, and answered none: System role not supported$"
-    with pytest.raises(InputError, match=words):
+    with pytest.raises(NoSample, match=words):
         estimate(prepare(config), backends=scripted_backends(config, Refusing))

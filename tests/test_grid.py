@@ -226,8 +226,9 @@ def test_prior_memories_match_the_label_and_differ() -> None:
         assert len({pair.question for pair in pairs}) == 50
         assert {pair.label for pair in pairs} == {agent.label}
     assert len({frozenset(pair.question for pair in pairs) for pairs in drawn}) == 9
-    with pytest.raises(SettingError, match="expected at least"):
+    with pytest.raises(SettingError, match=r"found 121; expected at most 120, .* good") as error:
         world.inherit(agents[0], PAIRS, 121)
+    assert error.value.key == "prior_pairs"
 
 
 def test_personas_are_all_used_before_one_returns() -> None:

@@ -54,7 +54,7 @@ threading.Thread(target=work).start()
 time.sleep(600)
 """
 
-HANGING = ("spin", "thread", "deaf", "start", "close")
+HANGING = ("spin", "thread", "pool", "deaf", "start", "close")
 """Ways in which code hangs, each of which takes the five seconds until it is left behind."""
 
 SCRIPT = """\
@@ -67,7 +67,8 @@ print(api.resume("run", rounds=4, budget=api.Budget(calls=0)).message, flush=Tru
 BACKEND = '''\
 """The scripted model, which hangs after some calls while the file `hang` exists."""
 
-import asyncio, time
+import asyncio, threading, time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from sandbox.backends import scripted
@@ -110,6 +111,10 @@ class Backend(scripted.ScriptedBackend):
                     spin()
                 case "thread":
                     await asyncio.to_thread(time.sleep, 3600)
+                case "pool":
+                    await asyncio.wrap_future(ThreadPoolExecutor().submit(time.sleep, 3600))
+                case "foreground":
+                    threading.Thread(target=time.sleep, args=(3600,), daemon=False).start()
                 case "deaf":
                     await deaf()
         return await super().answer(call)
@@ -245,6 +250,60 @@ def test_code_that_hangs_is_left_behind(tmp_path: Path, how: str, calm: str) -> 
     (tmp_path / "hang").unlink()
     more = ["--set", "models.social.latency=null"] if how == "close" else []
     assert _resumed(tmp_path, "--backend", "own.py", *more) == calm
+
+
+def _hanging(folder: Path, how: str, *more: str) -> list[str]:
+    """The settings of a run whose backend hangs in some call, which fails after a second."""
+    (folder / "own.py").write_text(BACKEND, encoding="utf-8")
+    (folder / "hang").write_text(how)
+    roles = ("social", "observer")
+    keys = [f"models.{role}.{key}" for role in roles for key in ("backend=./own.py", "timeout=1")]
+    return [*SMALL, *keys, *more]
+
+
+@pytest.mark.parametrize(
+    ("how", "hours", "status"),
+    [
+        pytest.param("thread", None, 0, marks=pytest.mark.long),
+        ("thread", "0.0004", 130),
+        pytest.param("pool", None, 0, marks=pytest.mark.long),
+        pytest.param("foreground", None, 0, marks=pytest.mark.long),
+    ],
+)
+def test_threads_that_hang_do_not_keep_the_command_line(
+    tmp_path: Path, how: str, hours: str | None, status: int, calm: str
+) -> None:
+    """The outcome is stored and printed, and then the process ends, with its exit status."""
+    slow = ["models.social.latency={first_token: 0.2, per_token: 0, capacity: 8}"] if hours else []
+    settings = _hanging(tmp_path, how, *slow)
+    options = [part for setting in settings for part in ("--set", setting)]
+    options += ["--max-hours", hours] if hours else []
+    began = time.monotonic()
+    command = (str(ROOT / "run_sim.py"), "run", "--name", "run", "--json", *options)
+    process = _start(tmp_path, *command)
+    out, err = process.communicate(timeout=60)
+    assert process.returncode == status, err
+    assert time.monotonic() - began < 30
+    assert json.loads(out)["status"] == ("interrupted" if hours else "done")
+    if hours:
+        (tmp_path / "hang").unlink()
+        quick = ["--set", "models.social.latency=null"]
+        assert _resumed(tmp_path, "--backend", "own.py", *quick) == calm
+
+
+@pytest.mark.long
+def test_a_script_goes_on_beside_a_thread_that_hangs(tmp_path: Path, calm: str) -> None:
+    settings = _hanging(tmp_path, "thread")
+    script = f"""\
+import os
+from sandbox import api
+
+print(api.run(name="run", settings={settings!r}).digest, flush=True)
+os._exit(0)
+"""
+    process = _start(tmp_path, "-c", script)
+    out, err = process.communicate(timeout=30)
+    assert out.strip() == calm, err
 
 
 def test_limits_from_python(tmp_path: Path, calm: str) -> None:

@@ -17,6 +17,7 @@ from sandbox.datasets import export
 from sandbox.engine.run import create, prepare, resume
 from sandbox.wording import other_range
 from storage.errors import InputError
+from storage.exchanges import Exchange
 
 
 class Bold(ScriptedBackend):
@@ -80,6 +81,38 @@ def test_strict_ratings_leave_out_what_was_read_leniently(bold: Run, tmp_path: P
     for one, other in zip(given, kept, strict=True):
         wanted = one["rating"] if one["status"] == "ok" else None
         assert (other["rating"], other["status"]) == (wanted, one["status"])
+
+
+def test_the_card_of_strict_ratings_measures_what_is_left(bold: Run, tmp_path: Path) -> None:
+    reports = {
+        strict: export([bold.reader], ["exchanges"], tmp_path / str(strict), strict_ratings=strict)
+        for strict in (None, True)
+    }
+    lenient = sum(given.status == "lenient" for one in bold.all() for given in one.ratings)
+    assert lenient
+    for strict, report in reports.items():
+        left = [
+            one
+            for one in bold.all()
+            if None not in (scores := _alignment(one, bool(strict))) and len(scores) == 2
+        ]
+        change = report.measures["revisions against drafts, alignment"]
+        assert change.values["n"] == len(left)
+        text = (tmp_path / str(strict) / "README.md").read_text()
+        assert ("left out of all measures and figures" in text) == bool(strict)
+        mark = ", and left out" if strict else ""
+        assert f"| ratings of peers that were read leniently{mark} | {lenient:,} |" in text
+        assert "that are lenient" not in text
+    assert len({report.measures["revisions against drafts, alignment"].text
+                for report in reports.values()}) == 2  # fmt: skip
+
+
+def _alignment(one: Exchange, strict: bool) -> list[float | None]:
+    return [
+        None if strict and seen.status == "lenient" else seen.rating
+        for seen in one.observations
+        if seen.scale == "alignment"
+    ]
 
 
 @pytest.mark.parametrize(

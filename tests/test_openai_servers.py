@@ -212,7 +212,7 @@ def test_what_is_not_understood_is_kept_and_told(message, told, caplog):
     assert reply.raw.startswith('{"choices"') and len(reply.raw) == MOST_RAW
     assert "***" in reply.raw and KEY not in reply.raw
     assert f"sent {told}" in caplog.text
-    assert "inspect RUN calls N" in caplog.text
+    assert "a run keeps such a response with its call" in caplog.text
 
 
 def test_the_older_field_of_a_chat_completion():
@@ -737,7 +737,9 @@ def test_the_proxy_of_the_environment_is_used(monkeypatch):
             async with serving(server), started(server) as backend:
                 assert (await backend.answer(call())).text == RATED
             monkeypatch.setenv("http_proxy", "http://me:s3cret@127.0.0.1:9")
-            with pytest.raises(BackendDown, match=r"through the proxy http://127.0.0.1:9") as no:
+            with pytest.raises(
+                BackendDown, match=r"openai: the proxy http://127.0.0.1:9 cannot"
+            ) as no:
                 async with started(_Named("http://model.example:81")):
                     pass
             assert "s3cret" not in str(no.value)
@@ -759,6 +761,72 @@ def test_which_proxy_is_used(monkeypatch):
     monkeypatch.setenv("ALL_PROXY", "socks5://proxy:1080")
     with pytest.raises(BackendDown, match=r"socks5 proxy for api\.example; expected an http://"):
         proxy_of("http", "api.example")
+
+
+@pytest.mark.parametrize(
+    ("exempt", "url", "is_used"),
+    [
+        ("*", "http://a.example:8000", False),
+        ("a.example", "http://A.example", False),
+        ("example", "http://a.example", False),
+        ("ample", "http://a.example", True),
+        ("*.example", "http://a.example", False),
+        ("a.example:8000", "http://a.example:8000", False),
+        ("a.example:8000", "http://a.example:8001", True),
+        ("a.example:80", "http://a.example", False),
+        ("b.example a.example", "http://a.example", False),
+        ("10.0.0.0/8", "http://10.2.3.4:8000", False),
+        ("10.0.0.0/8", "http://11.2.3.4:8000", True),
+        ("10.0.0.0/8", "http://a.example", True),
+        ("::1, fd00::/8", "http://[fd00::7]:8000", False),
+        ("[::1]:8000", "http://[::1]:8000", False),
+        ("", "http://127.0.0.1", True),
+        (", ,", "http://a.example", True),
+    ],
+)
+def test_hosts_in_no_proxy(monkeypatch, exempt, url, is_used):
+    monkeypatch.setenv("ALL_PROXY", "http://proxy:3128")
+    monkeypatch.setenv("NO_PROXY", exempt)
+    scheme, _, host = url.partition("://")
+    assert proxy_of(scheme, host) == ("http://proxy:3128" if is_used else None)
+
+
+@pytest.mark.parametrize("proxy", ["http://me:s3cret@proxy:port", "http://", "me:s3cret@"])
+def test_a_proxy_that_is_none(monkeypatch, proxy):
+    monkeypatch.setenv("http_proxy", proxy)
+    expected = r"sets the proxy http://\S* for a\.example; expected an http:// proxy with a host"
+    with pytest.raises(BackendDown, match=expected) as no:
+        proxy_of("http", "a.example")
+    assert "s3cret" not in str(no.value)
+
+
+@asynccontextmanager
+async def _refusing(status):
+    """A proxy that refuses every request, and repeats the credentials that it got."""
+
+    async def handle(reader, writer):
+        await reader.readuntil(b"\r\n\r\n")
+        body = b"refused me:s3cret"
+        writer.write(f"HTTP/1.1 {status} No\r\nContent-Length: {len(body)}\r\n\r\n".encode() + body)
+        await writer.drain()
+        writer.close()
+
+    server = await asyncio.start_server(handle, "127.0.0.1", 0)
+    async with server:
+        yield f"127.0.0.1:{server.sockets[0].getsockname()[1]}"
+
+
+@pytest.mark.parametrize("scheme", ["http", "https"])
+def test_a_proxy_that_refuses_is_named(monkeypatch, scheme):
+    async def main():
+        async with _refusing(407) as address:
+            monkeypatch.setenv(f"{scheme}_proxy", f"http://me:s3cret@{address}")
+            with pytest.raises(BackendDown, match=f"the proxy http://{address}.* 407 ") as no:
+                async with started(_Named(f"{scheme}://model.example")) as backend:
+                    await backend.answer(call())
+            assert "s3cret" not in str(no.value)
+
+    asyncio.run(main())
 
 
 @pytest.fixture
@@ -814,7 +882,7 @@ def test_a_missing_certificate_is_refused_before_the_run(tmp_path):
 def _examined(server, **arguments):
     async def main():
         async with serving(server):
-            return await examine_server(server.url, **arguments)
+            return [trait async for trait in examine_server(server.url, **arguments)]
 
     return {trait.what: trait for trait in asyncio.run(main())}
 
@@ -846,13 +914,16 @@ def test_the_doctor_finds_constraints():
 
 
 def test_the_doctor_names_what_is_wrong():
-    found = asyncio.run(examine_server("http://127.0.0.1:9"))
-    assert found[0].needed and found[0].found is None
-    assert "cannot be reached" in found[0].advice
+    async def away():
+        return [trait async for trait in examine_server("http://127.0.0.1:9")]
+
+    [found] = asyncio.run(away())
+    assert found.needed and found.found is None
+    assert "cannot be reached" in found.advice
     server = Server()
     server.says(404, "no such model")
     found = _examined(server, model="large")
-    assert found["models"].found == "tiny; large is not among them"
+    assert found["models"].found == "tiny, but not large"
     trait = found["chat/completions with large"]
     assert trait.needed and trait.found is None and "no such model" in trait.advice
 

@@ -159,6 +159,9 @@ def test_a_server_that_stays_away_stops_the_run(
     assert isinstance(error, Unreachable)
     assert "cannot be reached" in str(error)
     assert len(str(error).splitlines()) == 1
+    with pytest.raises(InputError, match="cannot be reached") as unreadable:
+        states(parse_url(postgresql.url))
+    assert str(unreadable.value).count("postgresql+psycopg://") == 1
     postgresql.start()
     address = parse_run(f"{postgresql.url}#away")
     assert _state(address).status == "killed"

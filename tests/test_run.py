@@ -260,6 +260,7 @@ def test_a_damaged_reply_is_a_row_with_a_status_and_never_a_number(
             missing += given_.rating is None
             if given_.status not in ("ok", "cut"):
                 assert given_.rating is None
+        missing += sum(seen.rating is None for seen in one.observations)
         read = [given_.rating for given_ in one.ratings if given_.rating is not None]
         assert all(1 <= rating <= 7 for rating in read)
         assert one.mean_rating == (sum(read) / len(read) if read else None)

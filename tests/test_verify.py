@@ -47,7 +47,7 @@ FREE = {
     "agents.node": "a name in a graph file",
     "agents.community": "stored with the run",
     "calls.started": "a time",
-    "calls.error": "words for the reader",
+    "calls.error": "words for the reader; whether there are some is compared",
     "calls.expected": "a record of the reply's probabilities",
     "calls.raw": "a record of the server's response",
     "calls.cut": "a record of the reply; what is parsed from it is compared",
@@ -128,6 +128,27 @@ def _changed(column: Column[Any]) -> str:
     if column.name in ("prompt", "reply", "thinking"):
         return "'1'"
     return f"{column.name} || 'x'"
+
+
+@pytest.mark.parametrize(
+    ("change", "told"),
+    [
+        ("UPDATE sessions SET calls = calls + 1", "sessions: number 0: calls: found "),
+        (
+            "UPDATE calls SET error = 'x' WHERE id = (SELECT min(id) FROM calls)",
+            ": error: found 'x'",
+        ),
+    ],
+)
+def test_changed_records_are_noticed(
+    played: dict[str, Run], tmp_path: Path, change: str, told: str
+) -> None:
+    run = played["grid"].copy(tmp_path)
+    with closing(sqlite3.connect(run.path)) as connection, connection:
+        assert connection.execute(change).rowcount == 1
+    differences = verify(parse_run(str(run.path))).differences
+    assert len(differences) == 1
+    assert told in str(differences[0])
 
 
 def test_only_columns_that_exist_are_free() -> None:

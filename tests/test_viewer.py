@@ -840,6 +840,90 @@ def test_a_run_finishes_while_it_is_viewed(tmp_path: Path, make: Make) -> None:
     assert not (tmp_path / "run.db-wal").exists(), "the next to write it takes it away"
 
 
+_SERVER = """
+import http.server, json, os, sys
+
+class Server(http.server.BaseHTTPRequestHandler):
+    protocol_version = "HTTP/1.1"
+    answered = 0
+
+    def do_GET(self):
+        self.say({"data": [{"id": "m"}]})
+
+    def do_POST(self):
+        self.rfile.read(int(self.headers["Content-Length"]))
+        Server.answered += 1
+        if Server.answered > 60:
+            os._exit(0)
+        said = {"content": "Rating: 5\\nReason: It is kind."}
+        self.say({"choices": [{"message": said, "finish_reason": "stop"}]})
+
+    def say(self, content):
+        body = json.dumps(content).encode()
+        self.send_response(200)
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+    def log_message(self, *words):
+        pass
+
+server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Server)
+print(server.server_address[1], flush=True)
+server.serve_forever()
+"""
+
+
+def test_what_a_run_waits_for_is_shown(tmp_path: Path) -> None:
+    """On the list of runs and on its page, while its server is away; both follow a marker."""
+    with subprocess.Popen([sys.executable, "-c", _SERVER], stdout=subprocess.PIPE, text=True) as it:
+        assert it.stdout is not None
+        url = f"http://127.0.0.1:{int(it.stdout.readline())}/v1"
+        model = json.dumps({"backend": "openai", "base_url": url, "model": "m"})
+        model_settings = [f"models.{role}={model}" for role in ("social", "observer")]
+        pairs = ["world.size=3", "rounds=9", "question_count=null", *model_settings]
+        options = [part for pair in pairs for part in ("--set", pair)]
+        run = [sys.executable, str(ROOT / "run_sim.py"), "run", "--name", "run", "--json", *options]
+        with subprocess.Popen(run, cwd=tmp_path, stdout=subprocess.DEVNULL) as one:
+            try:
+                _follow_a_wait(tmp_path, url)
+            finally:
+                one.send_signal(signal.SIGINT)
+                try:
+                    one.wait(30)
+                finally:
+                    one.kill()
+                    it.kill()
+        assert one.returncode == 130
+        with serving(tmp_path / "runs" / "run.db") as site:
+            assert "waiting: " not in site.page("/") + site.page("/r/run")
+
+
+def _follow_a_wait(folder: Path, url: str) -> None:
+    deadline = time.monotonic() + 60
+    while not (folder / "runs/run.db").exists():
+        assert time.monotonic() < deadline
+        time.sleep(0.2)
+    time.sleep(1)
+    with serving(folder / "runs/run.db") as site:
+        while "waiting: " not in (page := site.ask("/r/run").text):
+            assert time.monotonic() < deadline, page[-2000:]
+            time.sleep(0.2)
+        listed = site.page("/")
+        wait = re.search(r"waiting: [^<]*", listed)
+        assert wait is not None and url in wait[0], listed
+        assert re.search(r"until \d\d:\d\d:\d\d \(\d+ calls?\)$", wait[0])
+        assert '<td colspan="11">waiting: ' in listed
+        assert re.search(r'<p class="note bad">waiting: [^<]*until [^<]*</p>', page)
+        marks = [_mark_of(listed), _mark_of(page), json.loads(site.page("/pulse.json"))["mark"]]
+        assert all(re.fullmatch("[0-9a-f]{16}", mark) for mark in marks)
+
+
+def _mark_of(page: str) -> str:
+    found = re.search(r'data-mark="([^"]*)"', page)
+    return found[1] if found else ""
+
+
 # Recall
 
 

@@ -37,7 +37,10 @@ class Settings(BaseModel):
 
 
 class SettingError(Exception):
-    """Raised for an invalid setting: the key below `world`, what was found and expected."""
+    """Raised for an invalid setting: its key, what was found and expected.
+
+    The key is one below `world`; of an error in `World.inherit` one below `memory`.
+    """
 
     def __init__(self, key: str, message: str) -> None:
         super().__init__(message)
@@ -280,7 +283,7 @@ class World(ABC):
         """Select the `count` prior memories of an agent.
 
         Raises:
-            SettingError: there are too few pairs.
+            SettingError: there are too few pairs; the key is one of the section `memory`.
         """
 
     def per_round(self, agents: Sequence[Agent]) -> int:

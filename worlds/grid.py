@@ -9,9 +9,10 @@ not taken from the paper.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+import re
+from collections.abc import Iterable, Iterator, Sequence
 from random import Random
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Any, ClassVar, Literal
 
 from pydantic import Field, field_validator
 
@@ -171,7 +172,8 @@ Your revised answer:"""
 REVISE = revise_form(PEER_RATING)
 
 
-Side = Annotated[int, Field(ge=1, le=1000, strict=True)]
+_LONGEST_SIDE = 1000
+_SHAPE = re.compile(r"[1-9]\d{0,2}x[1-9]\d{0,2}")
 
 
 class Settings(base.Settings):
@@ -180,7 +182,7 @@ class Settings(base.Settings):
     founding: ClassVar[tuple[str, ...]] = ("size", "topology", "demographics", "degree", "rewire")
 
     kind: Literal["grid"] = "grid"
-    size: Side | Annotated[str, Field(pattern=r"^[1-9]\d{0,2}x[1-9]\d{0,2}$")] = 5
+    size: int | str = 5
     demographics: Literal["all_good", "all_bad", "half_half", "mixed_half_half"] = "mixed_half_half"
     topology: str = "grid"
     radius: float | None = Field(default=None, gt=0, le=2000)
@@ -196,7 +198,13 @@ class Settings(base.Settings):
     def _size(cls, value: Any) -> Any:
         """``[3, 5]`` is ``3x5``."""
         if isinstance(value, list | tuple) and len(value) == 2:
-            return "x".join(map(str, value))
+            value = "x".join(map(str, value))
+        number = value if isinstance(value, int) and not isinstance(value, bool) else 0
+        if not 1 <= number <= _LONGEST_SIDE and not _SHAPE.fullmatch(str(value)):
+            raise ValueError(
+                f"a whole number of agents a side, 1 to {_LONGEST_SIDE:,}, or rows and columns "
+                "such as 3x5"
+            )
         return value
 
     @property
@@ -246,7 +254,22 @@ class World(base.World):
             for number, (label, place) in enumerate(zip(labels, places, strict=True))
         ]
         self._check_reach(agents)
+        self.notes = (*self.notes, *self._unused(agents))
         return agents
+
+    def _unused(self, agents: Sequence[Agent]) -> Iterator[str]:
+        """A line about each setting that was given and has no effect, or not all of it."""
+        s = self.settings
+        if s.topology not in GENERATED and "size" in s.model_fields_set:
+            yield (
+                f"world.size {s.size} is not used: a society from a file has an agent for each of "
+                f"its {len(agents):,} nodes"
+            )
+        near = self.neighbourhood(agents)
+        counts = (len(near.of(agent.number)) for agent in agents)
+        if s.reach == "local" and not any(count >= s.raters for count in counts):
+            most = max(len(near.of(agent.number)) for agent in agents)
+            yield f"world.raters {s.raters:,}: {most:,} at most, as nobody has more neighbours"
 
     def _labels(self, count: int) -> list[Label]:
         """The label of each agent; in `half_half` the first cells above the diagonal are good."""
@@ -297,9 +320,9 @@ class World(base.World):
         own = [pair for pair in pairs if pair.label == agent.label]
         if len(own) < count:
             raise SettingError(
-                "demographics",
-                f"found {len(own)} prior pairs labelled {agent.label}; expected at "
-                f"least memory.prior_pairs = {count}",
+                "prior_pairs",
+                f"found {count}; expected at most {len(own)}, the number of prior pairs labelled "
+                f"{agent.label}",
             )
         return chance(self.seed, "prior", agent.number).sample(own, count)
 

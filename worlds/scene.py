@@ -123,8 +123,8 @@ class World(base.World):
     def inherit(self, agent: Agent, pairs: Sequence[Pair], count: int) -> Iterable[Pair]:
         """Draw pairs of any label."""
         if len(pairs) < count:
-            expected = f"at least memory.prior_pairs = {count}"
-            raise SettingError("cast", f"found {len(pairs)} prior pairs; expected {expected}")
+            expected = f"expected at most {len(pairs)}, the number of prior pairs"
+            raise SettingError("prior_pairs", f"found {count}; {expected}")
         return chance(self.seed, "prior", agent.number).sample(pairs, count)
 
     def per_round(self, agents: Sequence[Agent]) -> int:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import math
 import time
+from collections import deque
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
@@ -26,6 +27,10 @@ DOUBT = 1.0
 
 FIRST_WIDTH = 16
 """Calls in flight to a server that may have a limit, at first; each success admits one more."""
+
+FAST, LATEST = 0.25, 20
+"""A reply that is not there in time is due to its prompt, and no sign of overload, if the `LATEST`
+responses took less than this share of the timeout."""
 
 SPARE_CALLS = 8
 """Calls that an address may have on top of twice those of the least busy address."""
@@ -85,6 +90,7 @@ class Address:
         self.asked_to_rest = False
         self._rest = FIRST_REST
         self._failures = 0
+        self._took: deque[float] = deque(maxlen=LATEST)
 
     def seconds_resting(self) -> float:
         """Return the seconds until it is used again; 0 if it is in use."""
@@ -115,16 +121,23 @@ class Address:
             Unavailable: there is no reply within `timeout` seconds.
         """
         limit = asyncio.timeout(timeout)
+        began = time.monotonic()
         try:
             async with limit:
                 yield
+            self._took.append(time.monotonic() - began)
         except TimeoutError:
-            self.gate.overloaded()
+            if not self._is_fast(timeout):
+                self.gate.overloaded()
             if not limit.expired():
                 raise
             raise Unavailable(f"{self.url}: no reply within {timeout:g} seconds") from None
         finally:
             self.gate.leave()
+
+    def _is_fast(self, timeout: float | None) -> bool:
+        """Whether its latest responses took so little time that it is not overloaded."""
+        return timeout is not None and max(self._took, default=timeout) < FAST * timeout
 
     def answered(self) -> None:
         """Report that it answered: it no longer rests, unless it asked for that."""
@@ -136,9 +149,7 @@ class Address:
 
     def limited(self, after: float) -> None:
         """Report that it refused a request for its rate, and in how many seconds it takes one."""
-        self.pace.refused()
-        if after < LONG_WAIT:
-            self.pace.hold(after)
+        self.pace.refused(after if after < LONG_WAIT else 0.0)
 
     def failed(self, problem: str, after: float = 0.0) -> None:
         """Report that it did not answer a request; several in a row let it rest.

@@ -7,6 +7,7 @@ invalid input. The engine ends, and its memory is free, before the run is played
 from __future__ import annotations
 
 import asyncio
+import logging
 import multiprocessing
 import os
 import random
@@ -66,6 +67,9 @@ _PLACE = "memory.embedder"
 _JITTER = random.Random()
 
 Vectors = NDArray[np.float32]
+
+
+_log = logging.getLogger(__name__)
 
 
 class _Settings(BaseModel):
@@ -356,6 +360,13 @@ class OpenAIEmbedder(_ModelEmbedder):
     async def _work(self, texts: Sequence[str]) -> Any:
         limit = asyncio.Semaphore(REQUESTS)
         client = Client(self._config, REPLY_SECONDS)
+        address = self._config.address()
+        _log.info(
+            "asking %s for %s vectors (up to %g s a call)",
+            address,
+            f"{len(texts):,}",
+            REPLY_SECONDS,
+        )
         await client.open()
 
         async def batch(start: int) -> list[Any]:

@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import json
+from collections.abc import Callable
+from contextlib import aclosing
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from sandbox.cli.options import AsJson, show
+from sandbox.cli.options import AsJson
+from sandbox.text import printable
 from storage.errors import InputError
 
 if TYPE_CHECKING:
-    from rich.console import RenderableType
-
     from sandbox.backends.openai.examine import Trait
     from sandbox.doctor import Finding
 
@@ -33,29 +34,43 @@ def doctor(
     from sandbox.doctor import examine
     from storage.database import RUNS
 
-    findings: Sequence[Finding | Trait]
+    findings: list[Finding | Trait] = []
+
+    def found(finding: Finding | Trait) -> None:
+        findings.append(finding)
+        if not as_json:
+            print(printable(_line(finding)), flush=True)
+
     if base_url is not None:
-        findings = _server(base_url, model, api_key_env)
+        _examine_server(base_url, model, api_key_env, found)
     elif model is not None or api_key_env is not None:
         option = "--model" if model is not None else "--api-key-env"
         raise InputError(f"{option}: found no BASE_URL; expected the address of a server")
     else:
-        findings = examine(RUNS)
-    data = {"findings": [finding._asdict() for finding in findings]}
-    show(as_json, data, lambda: _table(findings))
+        for finding in examine(RUNS):
+            found(finding)
+    if as_json:
+        print(json.dumps({"findings": [finding._asdict() for finding in findings]}))
     if any(finding.needed and finding.found is None for finding in findings):
         raise typer.Exit(1)
 
 
-def _server(base_url: str, model: str | None, api_key_env: str | None) -> list[Trait]:
+def _examine_server(
+    base_url: str, model: str | None, api_key_env: str | None, found: Callable[[Trait], None]
+) -> None:
     from pydantic import ValidationError
 
+    from sandbox.backends.openai.config import DEFAULT_KEY
     from sandbox.backends.openai.examine import examine_server
     from sandbox.interrupts import run_coroutine
 
+    async def work() -> None:
+        async with aclosing(examine_server(base_url, model, api_key_env or DEFAULT_KEY)) as traits:
+            async for trait in traits:
+                found(trait)
+
     try:
-        work = examine_server(base_url, model, api_key_env or "OPENAI_API_KEY")
-        return run_coroutine(work)
+        run_coroutine(work())
     except ValidationError as error:
         first = error.errors(include_url=False)[0]
         place = "--api-key-env" if "api_key_env" in first["loc"] else "BASE_URL"
@@ -63,13 +78,11 @@ def _server(base_url: str, model: str | None, api_key_env: str | None) -> list[T
         raise InputError(f"{place}: expected: {expected}") from None
 
 
-def _table(findings: Sequence[Finding | Trait]) -> RenderableType:
-    from sandbox.terminal import style
+_WIDTH = 30
+"""Columns of what is examined."""
 
-    table = style.table("", "", "")
-    table.show_header = False
-    for finding in findings:
-        missing = "missing" if finding.needed else "not found"
-        advice = "" if finding.found else finding.advice
-        table.add_row(*map(style.plain, (finding.what, finding.found or missing, advice)))
-    return table
+
+def _line(finding: Finding | Trait) -> str:
+    missing = "missing" if finding.needed else "not found"
+    advice = f": {finding.advice}" if finding.advice else ""
+    return f"{finding.what:<{_WIDTH}}  {finding.found or missing + advice}"

@@ -18,8 +18,8 @@ FORMATS = "sft, preference, kto, prompts, rated, raters, stable-alignment, excha
 def export(
     runs: Runs,
     format: Annotated[
-        list[str], typer.Option(metavar="F", help=f"dataset format: {FORMATS}; repeatable")
-    ],
+        list[str] | None, typer.Option(metavar="F", help=f"dataset format: {FORMATS}; repeatable")
+    ] = None,
     out: Annotated[
         Path | None, typer.Option(metavar="DIR", help="output folder; optional with --explain")
     ] = None,
@@ -99,8 +99,12 @@ def export(
     as_json: AsJson = False,
 ) -> None:
     """Write a training dataset from runs."""
+    if not format:
+        raise InputError(f"--format: found none; expected one or more of {FORMATS}")
     if out is None and not explain:
         raise InputError("--out: found none; expected a folder, or --explain to write nothing")
+    if overwrite and out is None:
+        raise InputError("--overwrite: found no --out; expected the folder to replace")
     from sandbox import api
     from sandbox.datasets.choices import parse_shares, parse_weights
     from sandbox.terminal.datasets import export_view

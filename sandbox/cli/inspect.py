@@ -51,9 +51,11 @@ def status(
 
     if run is not None:
         address = database.parse_run(run)
-        matches = [state for state in states(address.url) if address.name in (None, state.run)]
+        all_runs = states(address.url)
+        matches = [state for state in all_runs if address.name in (None, state.run)]
         if not matches:
-            raise InputError(f"{run}: no such run; expected one of those that `status` lists")
+            found = ", ".join(state.run for state in all_runs) or "an empty database, without runs"
+            raise InputError(f"{run}: no such run; found {found}")
         rows: list[RunState | Unreadable] = [*matches]
         history = {state.run: _history(address._replace(name=state.run)) for state in matches}
     else:
@@ -86,7 +88,9 @@ def _states_of(file: Path) -> Sequence[RunState | Unreadable]:
     from storage import database
 
     try:
-        return states(database.parse_url(str(file)))
+        return states(database.parse_url(str(file))) or [
+            Unreadable(run=file.stem, db=str(file), message="an empty database, without runs")
+        ]
     except (InputError, StorageFault, DBAPIError) as error:
         return [Unreadable(run=file.stem, db=str(file), message=database.one_line(error))]
 
@@ -152,8 +156,14 @@ def inspect(
     if (subject in _NUMBERED) != (number is not None):
         expected = "its number" if subject in _NUMBERED else "no number"
         raise InputError(f"inspect {subject or ''}: expected {expected}")
-    given = {"search": search, "round": round, "failures": failures or None, "limit": limit}
-    _refuse_idle_options(subject, {name for name, value in given.items() if value is not None})
+    given = {
+        "search": search,
+        "round": round,
+        "failures": failures or None,
+        "status": call_status,
+        "limit": limit,
+    }
+    _refuse_idle_options(subject, [name for name, value in given.items() if value is not None])
     limit = limit or _LIMIT
     if subject is Subject.SESSIONS:
         history = _history(parse_run(run))
@@ -178,21 +188,25 @@ _OPTIONS: dict[Subject | None, tuple[str, ...]] = {
     None: ("search", "round", "limit"),
     Subject.AGENTS: ("search", "limit"),
     Subject.MEMORY: ("search", "round"),
-    Subject.CALLS: ("search", "round", "failures", "limit"),
+    Subject.CALLS: ("search", "round", "failures", "status", "limit"),
 }
 """The options that each view takes."""
 
 
-def _refuse_idle_options(subject: Subject | None, given: set[str]) -> None:
+def _refuse_idle_options(subject: Subject | None, given: Sequence[str]) -> None:
     """Check that every option that is given has an effect on what is shown."""
     taken = _OPTIONS.get(subject, ())
     idle = next((name for name in given if name not in taken), None)
     where = "inspect RUN" if subject is None else f"inspect RUN {subject}"
     if idle is not None:
+        views = [view for view, options in _OPTIONS.items() if idle in options]
+        elsewhere = ", ".join(f"`inspect RUN {view}`".replace(" None", "") for view in views)
         known = " or ".join(f"--{name}" for name in taken) or "no option"
-        raise InputError(f"{where}: found --{idle}; expected {known}")
-    if subject is None and given == {"limit"}:
+        raise InputError(f"{where}: found --{idle}, an option of {elsewhere}; expected {known}")
+    if subject is None and list(given) == ["limit"]:
         raise InputError(f"{where}: found --limit; expected it with --search or --round")
+    if "failures" in given and "status" in given:
+        raise InputError(f"{where}: found --failures and --status; expected one of them")
 
 
 def _origin(run: str) -> Origin | None:
@@ -283,4 +297,4 @@ def _items(
     if status is not None and status not in STATUSES:
         raise InputError(f"--status: found {status!r}; expected one of {', '.join(STATUSES)}")
     call_rows = calls(reader, search, round, failures, limit, status)
-    return {"calls": [row.as_dict() for row in call_rows]}, call_table(call_rows)
+    return {"calls": [row.as_dict() for row in call_rows]}, call_table(call_rows, search)

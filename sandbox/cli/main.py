@@ -13,6 +13,7 @@ import json
 import os
 import signal
 import sys
+import threading
 import traceback
 import warnings
 from pathlib import Path
@@ -81,19 +82,11 @@ def main() -> None:
     try:
         _main()
     except SystemExit as end:
-        if end.code == 130:
-            _end_now_if_hanging()
+        if threading.active_count() > 1:
+            from sandbox.interrupts import end_process
+
+            end_process(end.code if isinstance(end.code, int) else 0)
         raise
-
-
-def _end_now_if_hanging() -> None:
-    """End an interrupted process in which a world's or a backend's code does not return."""
-    from sandbox.interrupts import hanging
-
-    if hanging():
-        sys.stdout.flush()
-        sys.stderr.flush()
-        os._exit(130)
 
 
 def _main() -> None:
@@ -179,9 +172,10 @@ def _explain(error: Exception) -> NoReturn:
     from sqlalchemy.exc import DBAPIError
 
     from sandbox.engine.limits import Stopped
+    from sandbox.study.sample import NoSample
     from storage.database import last_opened, one_line
 
-    if isinstance(error, StorageFault):
+    if isinstance(error, StorageFault | NoSample):
         _fail(str(error), 1)
     if isinstance(error, DBAPIError):
         _fail(f"the database cannot be used: {one_line(error)}", 2)

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+
+from storage.errors import InputError
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -79,9 +81,38 @@ _NARROWEST = 40
 """Columns that output has at least, whatever COLUMNS says: narrower tables show nothing."""
 
 
-def plugin_files(backends: list[Path] | None, world: Path | None) -> list[Path]:
-    """List the files that the options --backend and --world name."""
-    return [*(backends or []), *([world] if world else [])]
+def plugin_files(
+    run: str,
+    backends: Sequence[Path] | None,
+    world: Path | None,
+    settings: Sequence[str] | None = None,
+) -> list[Path]:
+    """List the files that the options --backend and --world name.
+
+    Args:
+        run: the run that they are for.
+        backends: the values of --backend.
+        world: the value of --world.
+        settings: the values of --set, which may name further files.
+
+    Raises:
+        InputError: there is no such run, or it does not name a file.
+    """
+    given = [
+        *(("--backend", file) for file in backends or ()),
+        *([("--world", world)] if world else []),
+    ]
+    if not given:
+        return []
+    from sandbox import api
+
+    named = api.plugin_files(run)
+    for option, file in given:
+        is_set = any(setting.endswith(file.name) for setting in settings or ())
+        if file.expanduser().resolve() not in named and not is_set:
+            known = ", ".join(map(str, named)) or "no file: the run names none"
+            raise InputError(f"{option}: found {file}; expected {known}")
+    return [file for _, file in given]
 
 
 def show(as_json: bool, data: Any, picture: Callable[[], RenderableType]) -> None:

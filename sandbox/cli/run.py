@@ -91,7 +91,7 @@ def resume(
         retry_unparsed=retry_unparsed,
         budget=budget,
         accept_changes=accept_changes,
-        allow=plugin_files(backend, world),
+        allow=plugin_files(run, backend, world),
     )
 
 
@@ -103,7 +103,7 @@ def verify(
     from sandbox.terminal.live import Display
 
     with Display() as display:
-        verdict = api.verify(run, watch=display.watch, allow=plugin_files(backend, world))
+        verdict = api.verify(run, watch=display.watch, allow=plugin_files(run, backend, world))
     data = {
         **verdict.outcome.as_dict(),
         "agrees": verdict.agrees,
@@ -148,7 +148,7 @@ def play(
     from sandbox.terminal.live import Display
     from sandbox.text import command, printable
 
-    with Display() as display:
+    with Display(warn=as_json) as display:
         try:
             outcome = api.resume(
                 address,

@@ -50,7 +50,7 @@ def fork(
         db=db,
         rounds=rounds,
         accept_changes=accept_changes,
-        allow=plugin_files(backend, world),
+        allow=plugin_files(run, backend, world, set_),
     )
     files = api.plugin_files(address)  # the original's, which are allowed, and those of --set
     play(address, as_json, accept_changes=accept_changes, allow=files)

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import json
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from sandbox.cli.options import AsJson, show
+from storage.errors import InputError
 
 if TYPE_CHECKING:
     from sandbox.viewer.catalog import RunCatalog
@@ -21,18 +23,25 @@ def view(
         list[str] | None, typer.Argument(metavar="[RUN...]", help="default: all runs under runs/")
     ] = None,
     host: Annotated[
-        str, typer.Option(help="address to listen on; other than localhost requires a token")
-    ] = "127.0.0.1",
+        str | None,
+        typer.Option(
+            help="address to listen on; default: 127.0.0.1; others than localhost require a token"
+        ),
+    ] = None,
     port: Annotated[
-        int, typer.Option(min=0, max=65535, help="port to listen on; 0: any free port")
-    ] = 8765,
+        int | None,
+        typer.Option(min=0, max=65535, help="port to listen on; default: 8765; 0: any free port"),
+    ] = None,
     static: Annotated[
         Path | None,
         typer.Option(metavar="DIR", help="write static pages into DIR instead of serving them"),
     ] = None,
     exchanges: Annotated[
-        int, typer.Option(min=1, metavar="N", help="with --static: the latest N of each run")
-    ] = 500,
+        int | None,
+        typer.Option(
+            min=1, metavar="N", help="with --static: the latest N of each run; default: 500"
+        ),
+    ] = None,
     overwrite: Annotated[
         bool, typer.Option("--overwrite", help="with --static: replace an earlier copy")
     ] = False,
@@ -42,16 +51,35 @@ def view(
     from sandbox.viewer.catalog import RunCatalog
     from sandbox.viewer.server import serve
 
+    _refuse_idle_options(
+        static is not None,
+        {"--host": host, "--port": port},
+        {"--exchanges": exchanges, "--overwrite": overwrite or None},
+    )
     catalog = RunCatalog(runs or ())
     if static is not None:
-        _copy(catalog, static.expanduser(), exchanges, overwrite, as_json)
+        _copy(catalog, static.expanduser(), exchanges or _EXCHANGES, overwrite, as_json)
         return
 
     def ready(address: ServerAddress) -> None:
         data = json.dumps({"url": address.url, "token": address.token})
         print(data if as_json else f"look at {address.url} (Ctrl-C stops)", flush=True)
 
-    serve(catalog, host, port, ready)
+    serve(catalog, host or _HOST, _PORT if port is None else port, ready)
+
+
+_HOST, _PORT, _EXCHANGES = "127.0.0.1", 8765, 500
+
+
+def _refuse_idle_options(
+    static: bool, serving: Mapping[str, object], copying: Mapping[str, object]
+) -> None:
+    """Check that every option that is given has an effect: on a server, or on a copy."""
+    idle = serving if static else copying
+    found = next((option for option, value in idle.items() if value is not None), None)
+    if found is not None:
+        expected = "no --static, which serves nothing" if static else "it with --static DIR"
+        raise InputError(f"{found}: expected {expected}")
 
 
 def _copy(catalog: RunCatalog, folder: Path, limit: int, overwrite: bool, as_json: bool) -> None:

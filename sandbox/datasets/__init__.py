@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import replace
 from itertools import groupby
@@ -335,7 +335,11 @@ def _read_exchanges(source: Source, survey: Survey, writers: Sequence[FormatWrit
     """Pass all exchanges to the writers, in one pass for each order that the formats need."""
     by_round = [writer for writer in writers if writer.format.by_round]
     by_question = [writer for writer in writers if not writer.format.by_round]
-    count: Callable[[SourcedExchange], None] = survey.add
+    strict = any(writer.choices.strict_ratings for writer in writers)
+
+    def count(sourced: SourcedExchange) -> None:
+        survey.add(sourced.strictly_rated() if strict else sourced)
+
     if by_question:
         groups = by_question[0].questions.groups
         ordered = source.by_question(groups)

@@ -57,7 +57,7 @@ def card(
         _raters(source, survey),
         _quality(survey, results, figures),
         *(_rules(result) for result in results),
-        _failures(source, survey),
+        _failures(survey, results),
         _licence(results),
     )
     return "\n".join(line for part in parts for line in part)
@@ -346,11 +346,14 @@ def _quality(survey: Survey, results: Sequence[FormatResult], figures: Mapping[s
         "more than 20,000 rated texts, an evenly spaced subset of at most 20,000 is used. Scales "
         "that only the observer rates have no measure of agreement.\n"
     )
+    if results[0].choices.strict_ratings:
+        yield "Ratings that were read leniently are left out of all measures and figures.\n"
     for path, about in figures.items():
         yield f"![{about}]({path})\n\n*{about[0].upper()}{about[1:]}.*\n"
 
 
-def _failures(source: Source, survey: Survey) -> Lines:
+def _failures(survey: Survey, results: Sequence[FormatResult]) -> Lines:
+    left_out = ", and left out" if results[0].choices.strict_ratings else ""
     yield "## Failures\n"
     yield (
         "Missing texts and ratings are null; they are never imputed. Only the format `exchanges` "
@@ -363,7 +366,7 @@ def _failures(source: Source, survey: Survey) -> Lines:
         yield f"| texts of {stage} that were truncated, kept to a whole sentence | {count:,} |"
     for who, count in sorted(survey.lenient.items()):
         if count:
-            yield f"| ratings of {who} that were read leniently | {count:,} |"
+            yield f"| ratings of {who} that were read leniently{left_out} | {count:,} |"
     for (who, status), count in sorted(survey.missing.items()):
         yield f"| ratings of {who} that are {status} | {count:,} |"
     yield ""

@@ -177,9 +177,9 @@ class Survey:
         self, who: str, name: str, scale: Scale | None, rating: float | None, status: str
     ) -> None:
         self.lenient[who.partition(",")[0]] += status == Status.LENIENT
-        if rating is None:
+        if rating is None and status != Status.LENIENT:
             self.missing[who.partition(",")[0], status] += 1
-        elif scale is not None:
+        elif rating is not None and scale is not None:
             self.ratings.setdefault((who, name), Counter())[_bin(rating, scale)] += 1
 
     def _add_lengths(self, exchange: Exchange) -> None:

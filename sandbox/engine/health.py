@@ -8,7 +8,7 @@ What tells them apart is whether the backend answers other calls between the fai
 failure after which it answered another call is a strike; if no other call was answered, a short
 probe with another prompt finds out. A call has failed for good once it has more strikes than
 `retries`, and so many that chance does not explain them, given how often calls fail that are
-answered in the end.
+answered in the end. One strike is enough for a prompt that has failed for good before.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ import re
 import time
 from collections import deque
 
-from agents.forms import FreeText
+from agents.forms import FreeText, prompt_hash
 from sandbox.backends.base import Backend, BackendDown, Call, ModelSettings, Resting, Unavailable
 from sandbox.text import clock_time, duration
 
@@ -77,9 +77,10 @@ class Health:
         self._probe_seconds = min(settings.timeout or PROBE_SECONDS, PROBE_SECONDS)
         self._silent_since: float | None = None
         self._recent: deque[int] = deque(maxlen=RECENT)
-        self._probing = False
-        self._owed = False
+        self._probing = asyncio.Lock()
+        self._owed: int | None = None  # the number of answers when a probe became due
         self._next_probe = 0.0
+        self._given_up: set[bytes] = set()  # hashes of prompts
 
     def answered(self, failures: int = 0) -> None:
         """Report a reply, and how often the call had failed before."""
@@ -99,6 +100,8 @@ class Health:
         Raises:
             BackendDown: the backend has been silent, or asks to wait, for longer than `patience`.
         """
+        if error.after > 0 and not error.asked:
+            self._owed = self.answers
         if isinstance(error, Resting):
             self._check_patience(error)
             return False
@@ -108,7 +111,9 @@ class Health:
             trouble.seen = self.answers
             trouble.strikes += 1
             trouble.own_strikes += not error.busy
-        if self._is_to_blame(trouble):
+        prompt = prompt_hash(call.system, call.user)
+        if self._is_to_blame(trouble, prompt in self._given_up):
+            self._given_up.add(prompt)
             return True
         self._check_patience(error)
         return False
@@ -116,12 +121,12 @@ class Health:
     async def before_retry(self, call: Call) -> None:
         """Send a probe that was due while the backend rested, before the calls that may fail.
 
-        Without it, calls that cannot be answered would each time let the backend rest again, and
-        nobody would learn that it answers others.
+        All calls wait for it. Without it, calls that cannot be answered would each time let the
+        backend rest again, and nobody would learn that it answers others.
         """
-        if self._owed:
-            self._owed = False
-            await self._probe(call)
+        if self._owed is not None:
+            await self._probe(call, self._owed)
+            self._owed = None
 
     def _check_patience(self, error: Unavailable) -> None:
         """Begin to count the silence of the backend, or end the session."""
@@ -135,9 +140,11 @@ class Health:
             silent = duration(time.monotonic() - self._silent_since)
             raise BackendDown(f"{error}; no call was answered for {silent} {patience}")
 
-    def _is_to_blame(self, trouble: Trouble) -> bool:
+    def _is_to_blame(self, trouble: Trouble, given_up: bool) -> bool:
         """Whether a call has failed for good: at once, or for its load after the patience."""
         assert trouble.since is not None
+        if given_up and trouble.own_strikes:
+            return True
         strikes = trouble.own_strikes
         if time.monotonic() - trouble.since > self._patience:
             strikes = trouble.strikes
@@ -147,33 +154,33 @@ class Health:
 
     async def _answers_others(self, call: Call, trouble: Trouble) -> bool:
         """Whether the backend has answered another call since the last strike of this one."""
-        if self.answers == trouble.seen and trouble.failures > 1:
-            await self._probe(call)
+        await self._probe(call, trouble.seen)
         return self.answers > trouble.seen
 
-    async def _probe(self, call: Call) -> None:
-        """Send a short prompt on the way that a call takes, unless that has just been done."""
-        if self._probing or time.monotonic() < self._next_probe:
-            return
-        self._probing = True
-        probe = call._replace(
-            name=call.name._replace(form=PROBE),
-            system="You are helpful.",
-            user="Say yes.",
-            shape=FreeText(),
-            max_tokens=16,
-        )
-        try:
-            async with asyncio.timeout(self._probe_seconds):
-                await self.backend.answer(probe)
-        except Resting:
-            self._owed = True
-        except Exception:  # the backend's code may be a user's own
-            self._next_probe = time.monotonic() + PROBE_SECONDS
-        else:
-            self.answered()
-        finally:
-            self._probing = False
+    async def _probe(self, call: Call, seen: int) -> None:
+        """Send a short prompt on the way that a call takes, unless there were answers since `seen`.
+
+        One probe at a time: it serves all calls that wait for it.
+        """
+        async with self._probing:
+            if self.answers > seen or time.monotonic() < self._next_probe:
+                return
+            probe = call._replace(
+                name=call.name._replace(form=PROBE),
+                system="You are helpful.",
+                user="Say yes.",
+                shape=FreeText(),
+                max_tokens=16,
+            )
+            try:
+                async with asyncio.timeout(self._probe_seconds):
+                    await self.backend.answer(probe)
+            except Resting:
+                self._owed = self.answers
+            except Exception:  # the backend's code may be a user's own
+                self._next_probe = time.monotonic() + PROBE_SECONDS
+            else:
+                self.answered()
 
 
 class Refusals:

@@ -18,7 +18,8 @@ from storage.writer import Writer
 
 _GROUP_SECONDS = 0.005  # how long a commit waits for further replies
 _PATIENCE_SECONDS = 600.0  # how long a server of databases may be away
-_PAUSE_SECONDS = 0.5  # before the first further attempt; doubled up to half a minute
+_PAUSE_SECONDS = 0.5  # before the first further attempt; doubled up to `_LONGEST_PAUSE`
+_LONGEST_PAUSE = 5.0  # as long as the lock of a server that is back may be free
 
 T = TypeVar("T")
 
@@ -37,7 +38,7 @@ async def patiently(action: Callable[[], T]) -> T:
             if time.monotonic() + pause > until:
                 raise
         await asyncio.sleep(pause)
-        pause = min(2 * pause, 30.0)
+        pause = min(2 * pause, _LONGEST_PAUSE)
 
 
 class GroupCommit:

@@ -253,7 +253,7 @@ def retry(health: Health, limiter: Limiter, jitter: Random, asked_again: int = 0
                 reply = await _backend_reply(backend, call, timeout)
             except Unavailable as error:
                 if await health.failed(call, trouble, error):
-                    return failed(f"{error}, {trouble.failures} times, while others were answered")
+                    return failed(f"{error}, {_times(trouble)}, while others were answered")
                 problem, seconds = str(error), _pause(error, trouble, health, jitter)
             except CallFailed as failure:
                 refusals.refused(str(failure))
@@ -272,6 +272,10 @@ def retry(health: Health, limiter: Limiter, jitter: Random, asked_again: int = 0
     return sent
 
 
+def _times(trouble: Trouble) -> str:
+    return "once" if trouble.failures == 1 else f"{trouble.failures} times"
+
+
 def _pause(error: Unavailable, trouble: Trouble, health: Health, jitter: Random) -> float:
     """The seconds until a call is sent again; a last time when the patience ends."""
     if isinstance(error, Resting):
@@ -284,6 +288,6 @@ def _pause(error: Unavailable, trouble: Trouble, health: Health, jitter: Random)
 _SPREAD = 0.25
 """Calls that wait for a resting address are sent again within this many seconds of its rest."""
 
-_ALIVE = 4
+_ALIVE = 3
 """The pause of a call doubles until this attempt while its backend answers others, or is busy; the
 limits of the server's address do the rest."""

@@ -109,11 +109,12 @@ def prepare(config: Config, place: str = "", settings: Sequence[str] = ()) -> Bl
     personas = read_personas(config.personas, notes)
     pairs = read_pairs(config.memory.prior, notes) if config.memory.prior else []
     count = config.memory.prior_pairs if config.memory.prior else 0
-    try:
-        agents, inherited, per_round = _populate(world, kind, personas, pairs, count)
-    except SettingError as error:
-        key = f"world.{error.key}"
-        raise InputError(f"{where(key)}: {key}: {error}") from None
+    with _refused("world", where):
+        agents = _populate(world, kind, personas)
+    with _refused("memory", where), reported(kind, "inherit"):
+        inherited = [list(world.inherit(agent, pairs, count)) for agent in agents]
+    with _refused("world", where):
+        per_round = _check_meetings(world, kind, agents)
     check_models(config, agents, where)
     check_embedder(config.memory.embedder, where("memory.embedder"))
     wanted = per_round * config.rounds
@@ -134,16 +135,27 @@ def prepare(config: Config, place: str = "", settings: Sequence[str] = ()) -> Bl
     )
 
 
-def _populate(
-    world: World, kind: str, personas: Sequence[Persona], pairs: Sequence[Pair], count: int
-) -> tuple[list[Agent], list[list[Pair]], int]:
-    """Make the agents and their prior memories, and check the meetings of the first round."""
+@contextmanager
+def _refused(section: str, where: Callable[[str], str]) -> Iterator[None]:
+    """Report an invalid setting of a section of the config."""
+    try:
+        yield
+    except SettingError as error:
+        key = f"{section}.{error.key}"
+        raise InputError(f"{where(key)}: {key}: {error}") from None
+
+
+def _populate(world: World, kind: str, personas: Sequence[Persona]) -> list[Agent]:
+    """Make the agents."""
     with reported(kind, "populate"):
         agents = world.populate(personas)
         for agent in agents:
             _ = agent.introduction  # a label that no persona knows is found here
-    with reported(kind, "inherit"):
-        inherited = [list(world.inherit(agent, pairs, count)) for agent in agents]
+    return agents
+
+
+def _check_meetings(world: World, kind: str, agents: Sequence[Agent]) -> int:
+    """Check the meetings of the first round, and return how many a round has."""
     with reported(kind, "per_round"):
         per_round = world.per_round(agents)
     if per_round < 1:
@@ -151,7 +163,7 @@ def _populate(
     with reported(kind, "meet, round 0"):
         meetings = list(world.meet(agents, 0))
     checked(meetings, kind, 0, per_round, len(agents))
-    return agents, inherited, per_round
+    return per_round
 
 
 def create(
@@ -344,14 +356,15 @@ def resume(
     """
     session = _Session(watch, budget, accept_changes, backends or {}, layers, allow, change)
     names = database.run_names(address.url)  # before the file is opened for writing
+    place = database.place_of(address.url)
+    if not names:
+        raise InputError(f"{place}: found an empty database; expected one with runs")
     if address.name is not None and address.name not in names:
-        found = ", ".join(names) or "no run"
-        raise InputError(f"{database.place_of(address.url)}: no run {address.name}; found {found}")
+        raise InputError(f"{place}: no run {address.name}; found {', '.join(names)}")
     try:
         with database.writing(address.url) as engine:
             return _resume(engine, address, rounds, session)
     except DBAPIError as error:
-        place = database.place_of(address.url)
         raise InputError(f"{place}: cannot be used: {database.one_line(error)}") from None
 
 

@@ -19,7 +19,7 @@ from sandbox.reading.personas import contains_all, like_pattern, persona_text
 from sandbox.reading.raters import NO_RATINGS, RatingsGiven, ratings_given
 from sandbox.reading.records import PAGES_ONLY, Record
 from storage import tables
-from storage.errors import NotThere
+from storage.errors import Damaged, NotThere
 from storage.exchanges import int_if_whole
 from storage.reader import Reader
 from storage.search import terms
@@ -108,6 +108,11 @@ def read_agents(reader: Reader, keep: int | None = None) -> list[Agent]:
 
 
 def _agent(row: Any, stances: Mapping[Label, str], keep: int | None = None) -> Agent:
+    if row.label not in stances:
+        raise Damaged(
+            f"the database is damaged: agents: {row.number}: label: found {row.label!r}; "
+            "expected one that runs.stances describes"
+        )
     return Agent(
         row.number,
         row.label,

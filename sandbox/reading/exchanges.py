@@ -11,6 +11,8 @@ from sqlalchemy import ColumnElement, Select, func, select
 
 from agents.scale import Declaration
 from sandbox.reading.declaration import declaration_of, measure_ids
+from sandbox.reading.excerpts import Excerpt, find_excerpt
+from sandbox.reading.exchange_detail import text_parts, unused_texts
 from sandbox.reading.records import PAGES_ONLY, Page, Record, page_number
 from storage import tables
 from storage.exchanges import (
@@ -20,7 +22,10 @@ from storage.exchanges import (
     snapshot,
 )
 from storage.reader import Reader
-from storage.search import matches_words
+from storage.search import Term, matches_words, terms
+
+EXCERPT = 90
+"""Maximum length of the excerpt of an exchange that a search found, in characters."""
 
 PAGE = 50
 """Rows on a page of a list."""
@@ -92,7 +97,11 @@ class ExchangeRow(Record):
 
 @dataclass(frozen=True, kw_only=True)
 class FoundExchange(Record):
-    """An exchange that a search found, with the texts of its stages."""
+    """An exchange that a search or a round selects, with the texts of its stages.
+
+    Attributes:
+        found: where the search found something first; None without a search.
+    """
 
     episode: int
     round: int
@@ -101,6 +110,7 @@ class FoundExchange(Record):
     scores: Mapping[str, Sequence[float | None]]
     failed_at: str | None
     author: int | None
+    found: Excerpt | None
     texts: Mapping[str, str | None]
 
 
@@ -336,15 +346,30 @@ def found_exchanges(
     wanted = ExchangeFilter(round=round, search=search, order="oldest")
     conditions = _conditions(reader, wanted, declared, {}, None)
     query = _by_number(conditions, descending=False).limit(limit)
+    searched = terms(search or "")
     with snapshot(reader) as connection:
         ids = connection.scalars(query).all()
-        return [
-            _found_exchange(exchange, declared)
-            for exchange in exchanges_of(reader, connection, ids)
-        ]
+        exchanges = list(exchanges_of(reader, connection, ids))
+    return [
+        _found_exchange(exchange, declared, _excerpt(reader, exchange, searched))
+        for exchange in exchanges
+    ]
 
 
-def _found_exchange(exchange: Exchange, declared: Declaration) -> FoundExchange:
+def _excerpt(reader: Reader, exchange: Exchange, searched: Sequence[Term]) -> Excerpt | None:
+    """Where a search found something in an exchange, or in replies that are no part of it."""
+    if not searched:
+        return None
+    found = find_excerpt(text_parts(exchange), searched, EXCERPT)
+    if found is not None:
+        return found
+    replies = reader.calls_of([exchange.episode]).get(exchange.episode, ())
+    return find_excerpt(unused_texts(replies), searched, EXCERPT)
+
+
+def _found_exchange(
+    exchange: Exchange, declared: Declaration, found: Excerpt | None
+) -> FoundExchange:
     return FoundExchange(
         episode=exchange.episode,
         round=exchange.round,
@@ -356,6 +381,7 @@ def _found_exchange(exchange: Exchange, declared: Declaration) -> FoundExchange:
         },
         failed_at=exchange.failed_at,
         author=exchange.author,
+        found=found,
         texts=exchange.texts,
     )
 

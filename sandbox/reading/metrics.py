@@ -81,7 +81,7 @@ class RoundScores(Record):
         episodes, failed: the number of complete episodes, and of those that failed.
         means: the mean of each score and of the peers' ratings, by measure; None where there is no
             rating.
-        missing_ratings: the number of peers' ratings that could not be parsed.
+        missing_ratings: the number of ratings without a value, of peers and the observer.
     """
 
     round: int
@@ -111,13 +111,12 @@ def _round_scores(
     round: int, counts: Mapping[str, Counter[str]], measures: Sequence[Measure]
 ) -> RoundScores:
     spreads = {measure.name: Spread.of(counts.get(measure.name, {})) for measure in measures}
-    peers = [measure.name for measure in measures if measure.kind == "peers"]
     return RoundScores(
         round=round,
         episodes=counts[EPISODE].total(),
         failed=counts[EPISODE]["failed"],
         means={name: spread.mean for name, spread in spreads.items()},
-        missing_ratings=sum(spreads[name].missing for name in peers),
+        missing_ratings=sum(spread.missing for spread in spreads.values()),
     )
 
 

@@ -6,6 +6,7 @@ import json
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from hashlib import blake2b
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +32,7 @@ from storage import database, tables
 from storage.copying import forked_from
 from storage.database import Address, address_of
 from storage.errors import damage_reported
+from storage.json_columns import parse_list
 from storage.model_names import model_usage
 from storage.reader import Reader, join_texts, parse_text_list
 from storage.secrets import hide_values
@@ -187,8 +189,8 @@ class Overview(RunState):
 
     @property
     def mark(self) -> str:
-        """A text that changes whenever the run has progressed."""
-        return f"{self.status} {self.episodes} {self.calls} {self.waiting or ''}".strip()
+        """A short value that changes whenever the run has progressed, or waits for something."""
+        return marker(self.status, self.episodes, self.calls, *self.waiting)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -343,7 +345,9 @@ def _waiting(reader: Reader) -> list[Waiting]:
     """What the calls of the latest session wait for."""
     s = tables.sessions
     query = select(s.c.waiting).where(s.c.run_id == reader.run.id)
-    return parse_waiting(reader.scalar(query.order_by(s.c.number.desc()).limit(1)))
+    text = reader.scalar(query.order_by(s.c.number.desc()).limit(1))
+    parse_list(text or "[]", "sessions.waiting", dict)
+    return parse_waiting(text)
 
 
 def warnings(reader: Reader, forms: Sequence[FormCalls]) -> list[str]:
@@ -419,6 +423,11 @@ def _episodes(reader: Reader) -> dict[str, int]:
         o.c.run_id == reader.run.id, o.c.measure == EPISODE
     )
     return {row[0]: int(row[1]) for row in reader.rows(query.group_by(o.c.outcome))}
+
+
+def marker(*parts: object) -> str:
+    """A short value that is another one, almost surely, for other parts: 16 hexadecimal digits."""
+    return blake2b(json.dumps(parts).encode(), digest_size=8).hexdigest()
 
 
 def states(url: URL) -> list[RunState]:

@@ -14,6 +14,7 @@ from sandbox.reading.records import Record
 from sandbox.reading.runs import status_now
 from storage import tables
 from storage.database import Address
+from storage.json_columns import parse_mapping
 from storage.reader import Reader
 
 
@@ -74,7 +75,7 @@ def _session(reader: Reader, row: Any, now: str) -> Session:
         message=row.message,
         calls=_calls_so_far(reader, row.first_call) if under_way else row.calls,
         code_version=row.code_version,
-        changes=json.loads(row.changes) if row.changes else {},
+        changes=parse_mapping(row.changes, "sessions.changes") if row.changes else {},
     )
 
 

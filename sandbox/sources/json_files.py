@@ -25,13 +25,14 @@ def json_values(path: Path) -> Iterator[tuple[int, Any]]:
         FileFault: it is not text or not JSON, or has a key twice or half of a surrogate pair.
     """
     if kind_of_file(path) == ".json":
-        text = "".join(line for _, line in lines(path))
+        text = "".join(line for _, line in lines(path)).rstrip()
         if text.lstrip().startswith("["):
             yield from _array(path, text)
             return
     for number, line in lines(path):
-        if line.strip():
-            value, end = _decode(path, number, line, _SPACE.match(line).end())  # type: ignore[union-attr]
+        line = line.rstrip()
+        if line:
+            value, end = _decode(path, number, line, _skipped(line, 0))
             if line[end:].strip():
                 raise _fault(path, number, "something follows the first value")
             yield number, value

@@ -12,8 +12,9 @@ from collections.abc import Iterator, Sequence
 from contextlib import closing
 from typing import Any, NamedTuple
 
-from sqlalchemy import Connection, Table, func, select
+from sqlalchemy import Connection, Table, and_, func, or_, select
 
+from agents.forms import Status
 from agents.scale import Declaration
 from sandbox.config import Config
 from sandbox.engine.run import measure_rows
@@ -97,6 +98,7 @@ def differences(source: Reader, replay: Reader, config: Config) -> Iterator[Diff
     """
     yield from _of_run(source, config)
     yield from _of_measures(source)
+    yield from _of_records(source)
     for table in _WHOLE:
         yield from _compared(table, source, replay, table.c.run_id == source.run.id)
     m, a = tables.memories, tables.agents
@@ -140,6 +142,24 @@ def _of_run(source: Reader, config: Config) -> Iterator[Difference]:
         number = (row.id - source.base) // max(1, run.per_round)
         if number != row.round:
             yield Difference(f"episodes: id {row.id}: round", str(row.round), str(number))
+
+
+def _of_records(source: Reader) -> Iterator[Difference]:
+    """What no replay tells, but other columns: calls of the last session, errors of calls."""
+    s, c = tables.sessions, tables.calls
+    query = select(s).where(s.c.run_id == source.run.id).order_by(s.c.number.desc()).limit(1)
+    last = source.first(query)
+    if last is not None and last.ended is not None:
+        count = source.count(c, c.c.id >= last.first_call)
+        if last.calls != count:
+            place = f"sessions: number {last.number}: calls"
+            yield Difference(place, str(last.calls), str(count))
+    failed = c.c.status == Status.FAILED
+    wrong = or_(and_(failed, c.c.error.is_(None)), and_(~failed, c.c.error.is_not(None)))
+    rows = select(c.c.id, c.c.error).where(source.belongs_to_run(c.c.id), wrong)
+    for row in source.rows(rows.order_by(c.c.id)):
+        place = f"calls: id {row.id}: error"
+        yield Difference(place, _shown(row.error), "an error where a call failed, else none")
 
 
 def _of_measures(source: Reader) -> Iterator[Difference]:

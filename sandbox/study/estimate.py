@@ -18,7 +18,7 @@ from sandbox.backends.base import Backend
 from sandbox.config import Config
 from sandbox.engine.run import Blueprint
 from sandbox.study.results import Estimate, Range, SampleSummary, TimeEstimate
-from sandbox.study.sample import FIGURES, Numbers, Sample, play_sample
+from sandbox.study.sample import FIGURES, FILLED, Numbers, Sample, play_sample
 from storage.errors import InputError
 
 MIN_EPISODES = 8
@@ -84,11 +84,17 @@ def estimate(
         backends: by role, in place of those that the config names.
 
     Raises:
-        InputError: the config is invalid, the sample is too small, or a backend cannot be reached.
+        InputError: the config is invalid, or the sample is too small.
+        NoSample: a backend cannot be reached, or refuses every call.
     """
     if episodes < MIN_EPISODES:
         raise InputError(f"--episodes: found {episodes}; expected at least {MIN_EPISODES}")
     config = blueprint.config
+    if gpus is not None and rates is None and _is_scripted(config):
+        raise InputError(
+            f"--gpus: found {gpus} for scripted replies, whose time says nothing; expected it with "
+            "--tokens-in-per-second and --tokens-out-per-second"
+        )
     with tempfile.TemporaryDirectory(prefix="sandbox-estimate-") as folder:
         by_role = backends_of(config.models.roles(), backends)
         sample = play_sample(blueprint, Path(folder) / "sample.db", episodes, by_role)
@@ -183,6 +189,8 @@ def _notes(config: Config, sample: Sample, rates: Rates | None) -> Iterator[str]
         f"sampled from {rounds}; the memories that agents would have by then are filled in with "
         "other sampled answers"
     )
+    if config.rounds > FILLED:
+        yield f"rounds after the first {FILLED} are sampled as if they followed these at once"
     calls = int(sample.sums[0])
     if calls and not sample.failed + sample.unparsed:
         yield (

@@ -39,7 +39,6 @@ from sandbox.engine.society import Society
 from sandbox.interrupts import run_coroutine
 from sandbox.reading.calls import call
 from storage import database, tables
-from storage.errors import InputError
 from storage.reader import Reader
 from storage.writer import Writer
 from worlds.base import Meeting
@@ -48,6 +47,9 @@ Numbers = NDArray[np.float64]
 
 FIGURES = ("calls", "tokens_in", "tokens_out", "database_bytes")
 """The columns of `Sample.strata`."""
+
+FILLED = 128
+"""Rounds from which on an episode is played as if it were one of the next rounds."""
 
 _BATCHES = 4  # of equal size; the first one has all episodes of the first round
 _POOL = 8  # the most recent sampled answers, from which one is drawn
@@ -89,6 +91,10 @@ class Sample(NamedTuple):
         """The figures of all sampled episodes."""
         total: Numbers = sum((rows.sum(0) for _, rows in self.strata), np.zeros(len(FIGURES)))
         return total
+
+
+class NoSample(Exception):
+    """No episode could be played, since a model is away or refuses every call; in one line."""
 
 
 class _Answer(NamedTuple):
@@ -182,7 +188,7 @@ def play_sample(
         backends: by role.
 
     Raises:
-        InputError: a backend cannot be reached.
+        NoSample: a backend cannot be reached, or refuses every call.
     """
     config = blueprint.config
     address = create(blueprint, str(file))
@@ -196,7 +202,7 @@ def play_sample(
         try:
             run_coroutine(_play_batches(runner, reader, first, later))
         except BackendDown as error:
-            raise InputError(f"config {config.name}: no sample could be played: {error}") from None
+            raise NoSample(f"config {config.name}: no sample could be played: {error}") from None
         by_episode, seconds = _sums_by_episode(reader), _seconds_in_flight(reader)
         page_error = _page_error(engine)
         index, fixed = _INDEX_PER_CHARACTER * _indexed_characters(reader), _fixed_bytes(engine)
@@ -237,7 +243,22 @@ def _draw_episodes(per_round: int, config: Config, episodes: int) -> tuple[list[
     left = per_round * (config.rounds - 1)
     count = min(episodes - len(first), left)
     bounds = [per_round + left * index // max(count, 1) for index in range(count + 1)]
-    return sorted(first), [random.randrange(*interval) for interval in pairwise(bounds)]
+    later = [random.randrange(*interval) for interval in pairwise(bounds)]
+    return sorted(first), _in_first_rounds(later, per_round)
+
+
+def _in_first_rounds(episodes: Sequence[int], per_round: int) -> list[int]:
+    """The same episodes, with those after `FILLED` rounds moved to the rounds that follow these.
+
+    By then memories have what they are going to have, so that the cost of a sample does not grow
+    with the number of rounds.
+    """
+    moved, late = [], 0
+    for number in episodes:
+        round, slot = divmod(number, per_round)
+        late += round >= FILLED
+        moved.append(min(round, FILLED + late) * per_round + slot if late else number)
+    return moved
 
 
 async def _play_batches(

@@ -12,12 +12,20 @@ from rich.text import Text
 
 from agents.forms import READ
 from sandbox.reading.calls import Call, CallDetail
+from sandbox.reading.excerpts import excerpt
 from sandbox.terminal.style import dash, plain, short, table
 from sandbox.text import escape_controls
+from storage.search import Term, terms
 
 
-def call_table(rows: Sequence[Call]) -> Table:
-    """A table with a line for each call; columns without information are left out."""
+def call_table(rows: Sequence[Call], search: str | None = None) -> Table:
+    """A table with a line for each call; columns without information are left out.
+
+    Args:
+        rows: the calls.
+        search: what their replies contain: each is shown from there on.
+    """
+    searched = terms(search or "")
     cells_of = dict(_CELLS)
     if len({row.model for row in rows}) < 2:
         del cells_of["model"]
@@ -31,7 +39,7 @@ def call_table(rows: Sequence[Call]) -> Table:
     calls.columns[-1].overflow = "ellipsis"
     for index, row in enumerate(rows):
         cells = [column[index] or dash() for column in shown.values()]
-        calls.add_row(*cells, _reply(row))
+        calls.add_row(*cells, _reply(row, searched))
     return calls
 
 
@@ -67,7 +75,7 @@ _CELLS: dict[str, Callable[[Call], Text | None]] = {
 }
 
 
-def _reply(row: Call) -> Text:
+def _reply(row: Call, searched: Sequence[Term]) -> Text:
     """The reply or the error, after the length of the reasoning and the expected rating."""
     parts = [] if row.raw is None else ["not wholly understood"]
     if row.thinking is not None:
@@ -75,7 +83,9 @@ def _reply(row: Call) -> Text:
     if row.expected is not None:
         parts.append(f"expected {row.expected:.2f}")
     notes = Text(f"({', '.join(parts)}) " if parts else "", style="dim")
-    return notes + short(row.reply if row.error is None else row.error, 200)
+    said = row.reply if row.error is None else row.error
+    found = excerpt(said or "", searched, 200)
+    return notes + (short(said, 200) if found is None else plain(found))
 
 
 def call_view(shown: CallDetail) -> RenderableType:

@@ -73,11 +73,12 @@ def _stage_title(shown: ExchangeDetail, stage: str) -> str:
 
 
 def found_table(rows: Sequence[FoundExchange]) -> RenderableType:
-    """A table of search results, with the last text of each exchange."""
+    """A table of exchanges: of a search with where it found something, else with the last text."""
     if not rows:
         return plain("nothing found")
     last = list(rows[0].texts)[-1]
-    columns = ("episode", "round", "agent", "question", last)
+    searched = any(row.found is not None for row in rows)
+    columns = ("episode", "round", "agent", "question", "found" if searched else last)
     matches = table(*columns, right=("episode", "round", "agent"))
     for row in rows:
         matches.add_row(
@@ -85,6 +86,6 @@ def found_table(rows: Sequence[FoundExchange]) -> RenderableType:
             str(row.round),
             "-" if row.author is None else str(row.author),
             short(row.question, 45),
-            short(row.texts[last], 60),
+            plain(row.found) if row.found is not None else short(row.texts[last], 60),
         )
     return matches

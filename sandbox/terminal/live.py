@@ -31,9 +31,9 @@ class Rates:
     def _per_second(self, count: int) -> float:
         return count / max(1e-6, time.monotonic() - self._started)
 
-    def words(self) -> str:
-        """The progress in one line."""
-        return " | ".join([*self.work(), *self.state()])
+    def words(self, ended: bool = False) -> str:
+        """The progress in one line; `ended` after the session."""
+        return " | ".join([*self.work(), *self.state(ended)])
 
     def work(self) -> list[str]:
         """What is done, and the speed."""
@@ -50,15 +50,15 @@ class Rates:
             + (cached if counts.tokens_cached else ""),
         ]
 
-    def state(self) -> list[str]:
-        """Calls in flight, failures, and the remaining time."""
+    def state(self, ended: bool = False) -> list[str]:
+        """Calls in flight, failures, and the remaining time; `ended`: failures alone."""
         counts = self.progress.counts
-        parts = [
-            f"in flight {counts.in_flight:,}",
-            f"calls failed {counts.failed:,}, unparsed {counts.unparsed:,}",
-        ]
+        parts = [] if ended else [f"in flight {counts.in_flight:,}"]
+        parts.append(f"calls failed {counts.failed:,}, unparsed {counts.unparsed:,}")
         if counts.replayed:
             parts.append(f"replayed {counts.replayed:,}")
+        if ended:
+            return parts
         left = self._left()
         if self.progress.stopping:
             parts.append("stopping: waiting for replies (Ctrl-C again: stop now)")
@@ -86,11 +86,16 @@ class Rates:
 
 
 class Display:
-    """Context manager that shows progress on standard error; `watch` starts it."""
+    """Context manager that shows progress on standard error; `watch` starts it.
 
-    def __init__(self, quiet: bool = False) -> None:
+    Args:
+        warn: leave the warnings of the session on the screen at its end; false where a summary that
+            has them follows.
+    """
+
+    def __init__(self, warn: bool = True) -> None:
         self._console = Console(stderr=True)
-        self._quiet = quiet
+        self._warn = warn
         self._live: Live | None = None
         self._stop = threading.Event()
         self._thread: threading.Thread | None = None
@@ -108,8 +113,6 @@ class Display:
     def watch(self, progress: Progress) -> None:
         """Start to show the progress of a run."""
         self._rates = Rates(progress)
-        if self._quiet:
-            return
         if self._console.is_terminal:
             self._live = Live(
                 console=self._console, get_renderable=self._picture, refresh_per_second=5
@@ -121,7 +124,7 @@ class Display:
 
     def _picture(self) -> Group:
         assert self._rates is not None
-        progress = self._rates.progress
+        progress, ended = self._rates.progress, self._stop.is_set()
         self._warnings += self._rates.new_warnings()
         head = Table.grid(padding=(0, 1))
         head.add_row(
@@ -131,9 +134,11 @@ class Display:
         )
         lines = [
             Text("   ".join(part), style="dim")
-            for part in (self._rates.work(), self._rates.state())
+            for part in (self._rates.work(), self._rates.state(ended))
         ]
-        lines += [Text(line, style="yellow") for line in (*self._warnings, *self._rates.troubles())]
+        warnings = self._warnings if self._warn or not ended else []
+        troubles = [] if ended else self._rates.troubles()
+        lines += [Text(line, style="yellow") for line in (*warnings, *troubles)]
         return Group(head, *lines)
 
     def _lines(self) -> None:
@@ -151,8 +156,9 @@ class Display:
         self._stop.set()
         if self._live is not None:
             self._live.stop()
-        elif self._rates is not None and not self._quiet:
+        elif self._rates is not None:
             if self._thread is not None:
                 self._thread.join()
-            lines = [self._rates.words(), *self._rates.new_warnings()]
+            warnings = self._rates.new_warnings() if self._warn else []
+            lines = [self._rates.words(ended=True), *warnings]
             print("\n".join(lines), file=sys.stderr, flush=True)

@@ -46,20 +46,24 @@ def _legend(declared: Declaration) -> str:
         parts.append(f"{', '.join(scale.title for scale in scales)}: the observer's means, {ends}")
     if declared.peers is not None:
         parts.append(f"peers: their means, {', '.join(declared.stages_of(declared.peers))}")
+    if parts:
+        parts.append("missing: ratings without a value, of all raters")
     return "; ".join(parts)
 
 
 def round_table(rows: Sequence[RoundScores], declared: Declaration) -> Table:
-    """Scores by round: a column for each observer scale, and one for the peers' ratings."""
+    """Scores by round: a column for each observer scale, the peers' ratings, missing ones."""
     peers = declared.peers
     scales = [scale.title for scale in declared.observed]
-    ratings = [] if peers is None else ["peers", "missing"]
-    columns = ("round", "episodes", "failed", *scales, *ratings)
+    rated = [] if peers is None else ["peers"]
+    missing = ["missing"] if declared.scales else []
+    columns = ("round", "episodes", "failed", *scales, *rated, *missing)
     rounds = table(*columns, right=columns)
     for row in rows:
         cells = [_means(row, scale, declared) for scale in declared.observed]
         if peers is not None:
             cells.append(number(row.means[peers.name], peers))
+        if missing:
             cells.append(Text(f"{row.missing_ratings:,}"))
         rounds.add_row(str(row.round), f"{row.episodes:,}", f"{row.failed:,}", *cells)
     return rounds

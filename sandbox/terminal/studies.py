@@ -22,7 +22,7 @@ from sandbox.terminal.style import plain, table
 _SCOPE_TITLES = {"all": "all rounds", "last": "last round"}
 _LEGEND = (
     "means over all rounds | over the last round; -: no value; gains: last rated stage minus "
-    "first, positive where better; missing ratings and failed: shares"
+    "first, positive where better; missing ratings (of peers) and failed: shares"
 )
 
 

@@ -5,9 +5,11 @@ Model text is untrusted: it never becomes markup.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
-from rich.console import Console, RenderableType
+from rich.console import Console, Group, RenderableType
+from rich.measure import Measurement
+from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
@@ -70,5 +72,34 @@ def table(*columns: str, right: Sequence[str] = ()) -> Table:
 
 
 def show(console: Console, view: RenderableType) -> None:
-    """Print a view without cropping lines that are wider than the terminal."""
-    console.print(view, crop=False)
+    """Print a view without cropping lines that are wider than the terminal.
+
+    Where the output is no terminal, as in a pipe, a row of a table and a line of text are one line.
+    """
+    if console.is_terminal:
+        console.print(view, crop=False)
+        return
+    width = console.width
+    for part in _parts(view):
+        console.width = max(width, _natural_width(console, part))
+        console.print(part, crop=False)
+
+
+def _parts(view: RenderableType) -> Iterator[RenderableType]:
+    if isinstance(view, Group):
+        for part in view.renderables:
+            yield from _parts(part)
+    else:
+        yield view
+
+
+def _natural_width(console: Console, part: RenderableType) -> int:
+    """The width at which no line is wrapped; 0 for other parts than tables and lines of text."""
+    padded = isinstance(part, Padding) and isinstance(part.renderable, Table)
+    if not (padded or isinstance(part, Table | Text)):
+        return 0
+    options = console.options.update(width=_WIDEST)
+    return Measurement.get(console, options, part).maximum
+
+
+_WIDEST = 100_000

@@ -174,7 +174,11 @@ def _episode_count(reader: Reader) -> int:
 def _write(
     folder: Path, pages: Pages, links: CopyLinks, catalog: RunCatalog, progress: Progress
 ) -> Iterator[str]:
-    shutil.copytree(STATIC, folder / "static")
+    for file in STATIC.rglob("*"):
+        if file.is_file():
+            target = folder / "static" / file.relative_to(STATIC)
+            target.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(file, target)  # unlike copytree's, its error is one line
     (folder / "static" / "vega.js").write_bytes(vega())
     yield from (p.relative_to(folder).as_posix() for p in folder.rglob("*") if p.is_file())
     yield _file(folder, "index.html", pages.runs(Query({})))

@@ -405,4 +405,6 @@ def _recall_chart(shown: Recall) -> charts.Spec | None:
 
 def _change_marker(rows: Iterable[Row]) -> str:
     """A value that changes whenever any of these runs does."""
-    return " ".join(f"{row['key']} {row['here'].mark}" for row in rows if row["here"])
+    return runs.marker(
+        *((row["key"], row["here"].mark if row["here"] else row["problem"]) for row in rows)
+    )

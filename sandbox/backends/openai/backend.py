@@ -151,14 +151,12 @@ class OpenAIBackend:
         import aiohttp
 
         url = endpoint(address.url, "models")
+        _log.info("asking %s for its models (up to %g s)", address.url, START_SECONDS)
         try:
             async with asyncio.timeout(START_SECONDS):
                 response = await self._client.request("GET", url)
         except (aiohttp.ClientError, OSError) as error:
-            raise BackendDown(
-                f"openai: {address.url} cannot be reached "
-                f"({self._client.unreachable(error, url)}); start the server, or correct base_url"
-            ) from None
+            raise BackendDown(self._client.down(error, address.url)) from None
         if response.status in (401, 402):
             raise BackendDown(self._down_message(address, response))
         listed = model_list(parse_body(response.body, response.charset).value)
@@ -170,14 +168,13 @@ class OpenAIBackend:
 
     def _refuse_unlisted(self, address: Address, listed: ModelList) -> None:
         """Raise BackendDown if the list of a server that names all its models lacks the model."""
-        names = self._client.hide(", ".join(listed.owners))
-        problem = f"{address.url} does not list {self._config.model!r}, but {names}"
+        names, model = self._client.hide(listed.words()), self._config.model
         if listed.is_whole():
             raise BackendDown(
-                f"openai: {address.url} does not serve {self._config.model!r}; "
-                f"expected `model:` to be one of {names}"
+                f"openai: {address.url} serves {names}, but not {model!r}; expected `model:` to be "
+                + ("one that it serves" if len(listed.owners) > 1 else names)
             )
-        self._client.tell(problem)
+        self._client.tell(f"{address.url} lists {names}, but not {model!r}")
 
     async def _find_constraint(self, address: Address, known: Constraint | None) -> Constraint:
         """Find out how an address constrains replies, from replies to a few short calls.
@@ -185,7 +182,11 @@ class OpenAIBackend:
         Raises:
             BackendDown: it refuses the key, or does not have the model.
         """
-        _log.info("%s is asked how it constrains replies", address.url)
+        _log.info(
+            "asking %s how it constrains replies (up to %g s a call)",
+            address.url,
+            self._probe_seconds(),
+        )
         for kind in (known,) if known else _PROBED:
             try:
                 reply = await self.probe(address, kind)
@@ -222,12 +223,15 @@ class OpenAIBackend:
                 habits.constraint = before
         return None
 
+    def _probe_seconds(self) -> float:
+        return min(self._config.timeout or PROBE_SECONDS, PROBE_SECONDS)
+
     async def ask_at(self, call: Call, address: Address) -> Reply:
         """Answer a call at an address, outside its limit of concurrent calls.
 
         It raises what `answer` raises.
         """
-        seconds = min(self._config.timeout or PROBE_SECONDS, PROBE_SECONDS)
+        seconds = self._probe_seconds()
         try:
             async with asyncio.timeout(seconds):
                 return await self._replied(call, address, fixed=True, alone=True)
@@ -355,7 +359,8 @@ class OpenAIBackend:
             return
         message = self._message(content, response)
         if can_be_retried(status):
-            problem = f"{address.url} answered {status}: {message}"
+            through = self._client.through(address.url)
+            problem = f"{address.url}{through} answered {status}: {message}"
             busy = status == _LIMITED or status in _OVERLOADED
             after = seconds_asked(response.headers, response.body)
             raise Unavailable(problem, after, asked=after > 0, busy=busy)
@@ -377,12 +382,14 @@ class OpenAIBackend:
             403: f"expected an API key with access in the variable {variable}",
             404: "correct base_url (such as http://localhost:8000/v1), the model or the adapter",
             405: "correct base_url (such as http://localhost:8000/v1)",
+            407: "expected a proxy of the environment with its user: http://USER:PASSWORD@HOST:PORT",
         }.get(response.status, "see the log of the server")
         if 300 <= response.status < 400 and response.headers.get("Location"):
             moved = self._client.hide(where_to(response))
             advice = f"it redirects to {moved}: set base_url there if that is right"
         message = self._message(parse_body(response.body, response.charset), response)
-        return f"openai: {address.url} answered {response.status} ({message}); {advice}"
+        place = f"{address.url}{self._client.through(address.url)}"
+        return f"openai: {place} answered {response.status} ({message}); {advice}"
 
     def _reply(self, call: Call, address: Address, answered: _Answered) -> Reply:
         """Read a reply; keep the response where it is not wholly understood."""
@@ -404,8 +411,7 @@ class OpenAIBackend:
         unclear = (*answered.content.unclear, *said.unclear)
         for problem in unclear:
             self._client.tell(
-                f"{address.url} sent {problem}; the response is kept with the call "
-                "(`inspect RUN calls N`)"
+                f"{address.url} sent {problem}; a run keeps such a response with its call"
             )
         raw = None
         if unclear:

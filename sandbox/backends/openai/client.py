@@ -6,13 +6,16 @@ import logging
 import os
 import ssl
 from collections.abc import Mapping
+from contextlib import suppress
+from ipaddress import ip_address, ip_network
 from typing import TYPE_CHECKING, Any, NamedTuple
-from urllib.parse import urljoin, urlsplit, urlunsplit
+from urllib.parse import unquote, urljoin, urlsplit, urlunsplit
 from urllib.request import getproxies, proxy_bypass
 
 from sandbox.backends.base import BackendDown
-from sandbox.backends.openai.config import VARIABLE, ServerSettings
+from sandbox.backends.openai.config import DEFAULT_KEY, VARIABLE, ServerSettings
 from sandbox.backends.retries import CONNECT_SECONDS, Key
+from storage.secrets import hide_secrets
 
 if TYPE_CHECKING:
     import aiohttp
@@ -26,6 +29,10 @@ MOST_REDIRECTS = 5
 MOST_RAW = 20_000
 """Characters of a response that are kept where it was not wholly understood."""
 
+_CORRECT = "start the server, or correct base_url"
+_CORRECT_PROXY = (
+    "correct the environment's HTTP_PROXY, HTTPS_PROXY or ALL_PROXY, or name the host in NO_PROXY"
+)
 _REDIRECTS = frozenset((301, 302, 307, 308))
 _log = logging.getLogger(__name__)
 
@@ -77,6 +84,8 @@ class Client:
         import aiohttp  # here, since it takes long to import
 
         self.key = Key.read(self._settings.api_key_env)
+        if not self.key.value and self.key.variable != DEFAULT_KEY:
+            self.tell(f"api_key_env: {self.key.variable} is not set: requests are sent without key")
         self._secrets = [self.key.value] if self.key.value else []
         headers = {**self.key.headers(), **self._read_headers()}
         connector = aiohttp.TCPConnector(
@@ -153,9 +162,8 @@ class Client:
         origin = f"{parts.scheme}://{parts.netloc}"
         if origin not in self._proxies:
             self._proxies[origin] = proxy = proxy_of(parts.scheme, parts.netloc)
-            password = None if proxy is None else urlsplit(proxy).password
-            if password:
-                self._secrets.append(password)
+            if proxy is not None:
+                self._secrets.extend(_secrets_of(proxy))
         return self._proxies[origin]
 
     def tell(self, warning: str) -> None:
@@ -177,12 +185,34 @@ class Client:
 
     def unreachable(self, error: BaseException, url: str) -> str:
         """Word an error without a response, with the proxy that was used."""
-        proxy = self._proxies.get("://".join(urlsplit(url)[:2]))
-        through = "" if proxy is None else f", through the proxy {_without_user(proxy)}"
         text = str(error) or type(error).__name__
+        through = self.through(url)
         if "CERTIFICATE_VERIFY_FAILED" in text:
             through += "; a certificate that the system does not know belongs in ca_file"
         return self.hide(f"{text}{through}")
+
+    def down(self, error: BaseException, address: str) -> str:
+        """Explain in one line why an address cannot be reached, and what to do."""
+        import aiohttp
+
+        proxy, problem = self._shown_proxy(address), str(error) or type(error).__name__
+        if proxy and isinstance(error, aiohttp.ClientHttpProxyError):
+            problem = f"the proxy {proxy} refuses to connect: {error.status} {error.message}"
+        elif proxy and isinstance(error, aiohttp.ClientProxyConnectionError):
+            problem = f"the proxy {proxy} cannot be reached: {error.strerror or error.os_error}"
+        else:
+            problem = self.unreachable(error, address)
+            return f"openai: {address} cannot be reached ({problem}); {_CORRECT}"
+        return f"openai: {self.hide(problem)}, and so {address} cannot be; {_CORRECT_PROXY}"
+
+    def through(self, url: str) -> str:
+        """Name the proxy that is used for a URL, after a space; empty if there is none."""
+        proxy = self._shown_proxy(url)
+        return f" through the proxy {proxy}" if proxy else ""
+
+    def _shown_proxy(self, url: str) -> str | None:
+        proxy = self._proxies.get("://".join(urlsplit(url)[:2]))
+        return None if proxy is None else _without_user(proxy)
 
     async def close(self) -> None:
         """Close the connections."""
@@ -194,21 +224,71 @@ class Client:
 def proxy_of(scheme: str, host: str) -> str | None:
     """Return the proxy that the environment sets for a scheme and a host; None if there is none.
 
+    Args:
+        scheme: http or https.
+        host: a name or an address, with the port if it is not that of the scheme.
+
     Raises:
         BackendDown: it is no HTTP proxy.
     """
     proxies = getproxies()
-    proxy = proxies.get(scheme) or proxies.get("all")
-    if not proxy or proxy_bypass(host):
+    proxy = (proxies.get(scheme) or proxies.get("all") or "").strip()
+    host = host.rpartition("@")[2]
+    if not proxy or proxy_bypass(host) or _is_exempt(scheme, host, proxies.get("no", "")):
         return None
     proxy = proxy if "://" in proxy else f"http://{proxy}"
-    if not proxy.startswith(("http://", "https://")):
-        kind = proxy.partition("://")[0]
-        raise BackendDown(
-            f"openai: the environment sets a {kind} proxy for {host}; expected an http:// proxy, "
-            "or the host in NO_PROXY"
-        )
-    return proxy
+    kind = proxy.partition("://")[0].lower()
+    found = f"a {kind} proxy"
+    if kind in ("http", "https"):
+        with suppress(ValueError):  # the port is no number
+            parts = urlsplit(proxy)
+            if parts.hostname and parts.port != 0:
+                return proxy
+        found = f"the proxy {hide_secrets(_without_user(proxy))}"
+    raise BackendDown(
+        f"openai: the environment sets {found} for {host}; expected an http:// proxy with a host "
+        "and a port, or the host in NO_PROXY"
+    )
+
+
+def _is_exempt(scheme: str, netloc: str, exempt: str) -> bool:
+    """Whether NO_PROXY names a host, with what `proxy_bypass` does not know.
+
+    An entry is ``*``, a host, a domain (``.example``, ``*.example``), an address, or a network
+    (``10.0.0.0/8``); a port after it (``host:8000``) restricts it.
+    """
+    host, port = _host_and_port(netloc)
+    port = port or {"http": "80", "https": "443"}.get(scheme, "")
+    for entry in exempt.replace(",", " ").split():
+        name, its_port = _host_and_port(entry)
+        if its_port not in ("", port):
+            continue
+        domain = name.removeprefix("*").removeprefix(".")
+        if entry == "*" or (domain and (host == domain or host.endswith(f".{domain}"))):
+            return True
+        with suppress(ValueError):  # one of both is no address
+            if ip_address(host) in ip_network(name, strict=False):
+                return True
+    return False
+
+
+def _host_and_port(text: str) -> tuple[str, str]:
+    """Split a host and a port, either of which may be missing: ``[::1]:80``, ``::1``, ``a:80``."""
+    text = text.lower()
+    if text.startswith("["):
+        host, _, rest = text[1:].partition("]")
+        return host, rest.removeprefix(":")
+    host, port = text, ""
+    if text.count(":") == 1:
+        host, _, port = text.partition(":")
+    return host.rstrip("."), port
+
+
+def _secrets_of(proxy: str) -> list[str]:
+    """The password of a proxy, and its user's name with it, as they may be repeated."""
+    user, _, _ = urlsplit(proxy).netloc.rpartition("@")
+    password = urlsplit(proxy).password or ""
+    return [part for part in (user, password, unquote(password)) if part]
 
 
 def where_to(response: Response) -> str:

@@ -15,9 +15,17 @@ from storage.secrets import is_secret
 VARIABLE = re.compile(r"\$(?:\{([A-Za-z_][A-Za-z0-9_]*)\}|([A-Za-z_][A-Za-z0-9_]*)|(\$))")
 """``$NAME`` or ``${NAME}`` in the value of a header; ``$$`` is a dollar sign."""
 
+DEFAULT_KEY = "OPENAI_API_KEY"
+"""The variable with the API key, unless another one is named."""
+
 _HEADER_NAME = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]+")
 _OWN_HEADERS = frozenset(("host", "content-type", "content-length", "transfer-encoding"))
 _SECRET_QUERIES = frozenset(("sig", "signature", "code"))  # besides those of `is_secret`
+_ENDPOINTS = re.compile(
+    r"/(?:(?:chat/)?completions|embeddings|responses|(?<=/v1/)models)/*\Z", re.IGNORECASE
+)
+"""Ends of the addresses of single requests, which are not the base address of the API."""
+
 _ADDRESS = "an address such as http://localhost:8000/v1"
 
 
@@ -33,7 +41,7 @@ class ServerSettings(BaseModel):
 
     transport: ClassVar[tuple[str, ...]] = ("api_key_env", "headers", "ca_file")
 
-    api_key_env: str = Field(default="OPENAI_API_KEY", pattern=r"^[A-Za-z_][A-Za-z0-9_]*$")
+    api_key_env: str = Field(default=DEFAULT_KEY, pattern=r"^[A-Za-z_][A-Za-z0-9_]*$")
     headers: dict[str, str] = Field(default_factory=dict)
     ca_file: Path | None = None
 
@@ -165,5 +173,8 @@ def address_of(text: str) -> str:
         )
     if parts.fragment or any(character.isspace() for character in text.strip()):
         raise ValueError("an address without # and spaces")
+    ending = _ENDPOINTS.search(parts.path)
+    if ending is not None:
+        raise ValueError(f"the base address, without {ending[0]}, such as http://localhost:8000/v1")
     tail = f"?{parts.query}" if parts.query else ""
     return f"{parts.scheme}://{parts.netloc}{parts.path.rstrip('/') or '/v1'}{tail}"

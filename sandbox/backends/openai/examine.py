@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import logging
+from collections.abc import AsyncGenerator, Iterator
+from contextlib import aclosing
 from typing import NamedTuple
 
 from agents.forms import CallName, Rating
 from sandbox.backends.addresses import Address
 from sandbox.backends.base import BackendDown, Call, CallFailed, Reply, Unavailable
-from sandbox.backends.openai.backend import OpenAIBackend
-from sandbox.backends.openai.config import OpenAIConfig
+from sandbox.backends.openai.backend import PROBE_SECONDS, OpenAIBackend
+from sandbox.backends.openai.config import DEFAULT_KEY, OpenAIConfig
 from sandbox.backends.openai.constrain import Constraint, Probe
+from sandbox.backends.openai.models import ModelList
 from sandbox.backends.openai.request import Habits
 
 _CONSTRAINTS = {
@@ -36,10 +39,15 @@ class Trait(NamedTuple):
     advice: str = ""
 
 
+_log = logging.getLogger(__name__)
+
+
 async def examine_server(
-    base_url: str, model: str | None = None, api_key_env: str = "OPENAI_API_KEY"
-) -> list[Trait]:
-    """Examine a server with at most 5 short calls.
+    base_url: str, model: str | None = None, api_key_env: str = DEFAULT_KEY
+) -> AsyncGenerator[Trait]:
+    """Examine a server with at most 5 short calls; yield what is found, at once.
+
+    What is waited for is logged.
 
     Args:
         base_url: its address.
@@ -61,49 +69,60 @@ async def examine_server(
         [address] = await backend.open()
         listed = await backend.list_models(address)
         names = list(listed.owners) if listed else []
-        found = [Trait("reachable", address.url, True), _models(names, model)]
+        yield Trait("reachable", address.url, True)
+        yield _models(listed, model)
         if model is None and not names:
-            return [*found, Trait("chat/completions", None, True, "name a model with --model")]
+            yield Trait("chat/completions", None, True, "name a model with --model")
+            return
         if model is None:
             await backend.close()
             backend = OpenAIBackend(config.model_copy(update={"model": names[0]}))
             [address] = await backend.open()
-        return [*found, *await _calls(backend, address)]
+        async with aclosing(_calls(backend, address)) as traits:
+            async for trait in traits:
+                yield trait
     except BackendDown as error:
-        return [Trait("reachable", None, True, str(error))]
+        yield Trait("reachable", None, True, str(error))
     finally:
         await backend.close()
 
 
-def _models(names: list[str], model: str | None) -> Trait:
-    shown = ", ".join(names[:8]) + (f" and {len(names) - 8} more" if len(names) > 8 else "")
-    advice = "the server lists no models"
-    if names and model is not None and model not in names:
-        shown += f"; {model} is not among them"
-    return Trait("models", shown or None, False, advice)
+def _models(listed: ModelList | None, model: str | None) -> Trait:
+    if listed is None:
+        return Trait("models", None, False, "the server lists no models")
+    lacks = model is not None and not listed.has(model)
+    return Trait("models", listed.words() + (f", but not {model}" if lacks else ""))
 
 
-async def _calls(backend: OpenAIBackend, address: Address) -> list[Trait]:
+async def _calls(backend: OpenAIBackend, address: Address) -> AsyncGenerator[Trait]:
     name = f"chat/completions with {backend.model}"
+    _log.info(
+        "asking %s for two replies of %s (up to %g s each)",
+        address.url,
+        backend.model,
+        PROBE_SECONDS,
+    )
     try:
         first = await backend.ask_at(_rating_call(), address)
         again = await backend.ask_at(_rating_call(), address)
     except (CallFailed, Unavailable, BackendDown) as error:
-        return [Trait(name, None, True, str(error))]
-    traits = [
-        Trait(name, repr(first.text[:60]), True),
-        *_traits(backend.habits(address), first, again),
-    ]
+        yield Trait(name, None, True, str(error))
+        return
+    yield Trait(name, repr(first.text[:60]), True)
+    for trait in _traits(backend.habits(address), first, again):
+        yield trait
+    _log.info(
+        "asking %s whether it constrains replies (up to %g s a call)", address.url, PROBE_SECONDS
+    )
     for kind, what in _CONSTRAINTS.items():
         try:
             reply = await backend.probe(address, kind)
         except (Unavailable, BackendDown) as error:
-            traits.append(Trait(what, None, False, str(error)))
+            yield Trait(what, None, False, str(error))
             continue
         obeyed = reply is not None and Probe().parse(reply.text, reply.cut).value is not None
         ignored = "refused" if reply is None else "ignored"
-        traits.append(Trait(what, "obeyed" if obeyed else None, False, ignored))
-    return traits
+        yield Trait(what, "obeyed" if obeyed else None, False, ignored)
 
 
 def _rating_call() -> Call:

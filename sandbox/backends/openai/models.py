@@ -9,6 +9,8 @@ from sandbox.backends.openai.response import as_list, as_mapping
 
 _WHOLE = frozenset(("vllm", "sglang"))  # the lists of these servers name all that they serve
 
+_NAMED = 8  # names in a message
+
 
 class ModelList(NamedTuple):
     """The models that a server lists.
@@ -27,6 +29,12 @@ class ModelList(NamedTuple):
             or ("*" in name and fnmatchcase(model, name))
             for name in self.owners
         )
+
+    def words(self) -> str:
+        """The first names, and how many more there are."""
+        names = list(self.owners)
+        more = len(names) - _NAMED
+        return ", ".join(names[:_NAMED]) + (f" and {more:,} more" if more > 0 else "")
 
     def is_whole(self) -> bool:
         """Whether the list comes from a server whose list names all that it serves."""
