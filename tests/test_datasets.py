@@ -720,7 +720,7 @@ def test_inspect_takes_an_id(tmp_path: Path) -> None:
 
     assert sim("run", "--rounds", "1").returncode == 0
     done = sim("export", "quickstart", "--format", "preference", "--out", "d", "--json")
-    assert json.loads(done.stdout)["files"] == {"preference.jsonl": 17}
+    assert json.loads(done.stdout)["files"] == {"preference.jsonl": 20}
     row = json.loads((tmp_path / "d" / "preference.jsonl").read_text().splitlines()[3])
     shown = json.loads(sim("inspect", row["id"], "--json").stdout)
     assert shown["episode"] == row["chosen_episode"]
