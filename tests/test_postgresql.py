@@ -155,7 +155,9 @@ def test_a_server_that_stays_away_stops_the_run(
     monkeypatch.setattr("sandbox.engine.journal._PATIENCE_SECONDS", 1.0)
     with _played(postgresql.url, "away") as result:
         postgresql.stop()
+        began = time.monotonic()
         error = result()
+    assert time.monotonic() - began < 12, "the groups of replies wait together"
     assert isinstance(error, Unreachable)
     assert "cannot be reached" in str(error)
     assert len(str(error).splitlines()) == 1

@@ -45,12 +45,14 @@ class GroupCommit:
     """Group commit: one transaction for all replies that arrive within a few milliseconds.
 
     While the server of the database is away, rows wait in the writer and calls in flight go on.
+    Once it was away too long, every further group tries once: they would wait one after another.
     """
 
     def __init__(self, writer: Writer) -> None:
         self._writer = writer
         self._group: list[asyncio.Future[None]] = []
         self._turn = asyncio.Lock()
+        self._gave_up = False
         self._commits: set[asyncio.Task[None]] = set()
 
     def written(self, hurry: bool) -> asyncio.Future[None]:
@@ -76,8 +78,12 @@ class GroupCommit:
         failure: Exception | None = None
         try:
             async with self._turn:
-                await patiently(self._writer.commit)
+                if self._gave_up:
+                    self._writer.commit()
+                else:
+                    await patiently(self._writer.commit)
         except (DBAPIError, Unreachable) as error:
+            self._gave_up = isinstance(error, Unreachable)
             failure = BackendDown(f"the database cannot be written: {one_line(error)}")
         except Exception as error:  # any error must reach those that wait
             failure = error
