@@ -20,7 +20,10 @@ PRESET = ROOT / "worlds" / "presets" / "small.yaml"
 LEAST_COMPLETE = 0.9
 """Share of the preset's episodes that have a draft and a revision."""
 
-TINY = ("world.size=2", "world.raters=1", "rounds=1", "question_count=2")
+TINY = (
+    *("world.size=2", "world.raters=1", "rounds=1", "question_count=2"),
+    *("models.social.max_in_flight=2", "models.observer={backend: scripted}"),
+)
 
 
 @pytest.fixture(autouse=True)
