@@ -53,6 +53,7 @@ _GPU_QUERY = "--query-gpu=name,memory.total,memory.free,driver_version"
 
 EXTRAS = (
     Extra("vllm", "vllm", "models in this process, on a machine with a GPU"),
+    Extra("small", "xllamacpp", "small models on the CPU"),
     Extra("postgresql", "psycopg", "runs in a PostgreSQL server"),
     Extra("train", "trl", "trainers that load exported datasets"),
     Extra("test", "pytest", "the tests"),

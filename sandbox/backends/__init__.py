@@ -38,6 +38,7 @@ BUILT_IN = {
     "scripted": "sandbox.backends.scripted",
     "vllm": "sandbox.backends.vllm",
     "openai": "sandbox.backends.openai",
+    "llama_cpp": "sandbox.backends.llama_cpp",
 }
 """The modules of the built-in backends, by name."""
 

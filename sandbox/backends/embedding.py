@@ -287,7 +287,7 @@ class VllmEmbedder(_ModelEmbedder):
         self._config = config
 
     def _request(self, texts: Sequence[str]) -> Any:
-        log = EngineLog()
+        log = EngineLog("vllm")
         log.open()
         try:
             return run_coroutine(self._work(list(texts), log))

@@ -28,18 +28,22 @@ _PREFIX = re.compile(r"^(?:\([^)]*\)\s*)*(?:[A-Z]+ [\d-]+ [\d:.]+ \[[^]]*\] ?)?"
 class EngineLog:
     """A temporary log file for one engine and its processes.
 
+    Args:
+        engine: its name, for that of the file.
+
     Attributes:
         path: the file.
         keep: do not delete it on `close`.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, engine: str) -> None:
+        self._engine = engine
         self.path = Path()
         self.keep = False
 
     def open(self) -> None:
         """Create the file."""
-        handle, name = tempfile.mkstemp(prefix="sandbox-vllm-", suffix=".log")
+        handle, name = tempfile.mkstemp(prefix=f"sandbox-{self._engine}-", suffix=".log")
         os.close(handle)
         self.path = Path(name)
 

@@ -36,7 +36,7 @@ class VllmBackend:
 
     def __init__(self, config: VllmConfig) -> None:
         self._config = config
-        self._log = EngineLog()
+        self._log = EngineLog("vllm")
         self._engine: Any = None
         self._loading: asyncio.Task[None] | None = None
         self._watchdog: subprocess.Popen[bytes] | None = None

@@ -224,7 +224,7 @@ def _cached(model: str) -> bool:
 @contextmanager
 def _quiet() -> Iterator[None]:
     """Keep the output of vLLM off the terminal."""
-    log = EngineLog()
+    log = EngineLog("vllm")
     log.open()
     try:
         with log.redirected(), warnings.catch_warnings(action="ignore"):

@@ -82,15 +82,20 @@ class _Answered(NamedTuple):
 
 
 class OpenAIBackend:
-    """Answers calls with one or more servers."""
+    """Answers calls with one or more servers.
+
+    Args:
+        config: the settings.
+        proxies: use those of the environment.
+    """
 
     keeps_timeout = True
 
-    def __init__(self, config: OpenAIConfig) -> None:
+    def __init__(self, config: OpenAIConfig, *, proxies: bool = True) -> None:
         self._config = config
         self._addresses = [Address(url, config.max_in_flight) for url in config.addresses()]
         self._habits = {url: Habits() for url in config.addresses()}
-        self._client = Client(config)
+        self._client = Client(config, proxies=proxies)
 
     @property
     def model(self) -> str:

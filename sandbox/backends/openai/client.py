@@ -63,11 +63,15 @@ class Client:
     Args:
         settings: of the server.
         timeout: seconds that a request may take; None: no limit.
+        proxies: use those of the environment; a server of this process needs none.
     """
 
-    def __init__(self, settings: ServerSettings, timeout: float | None = None) -> None:
+    def __init__(
+        self, settings: ServerSettings, timeout: float | None = None, *, proxies: bool = True
+    ) -> None:
         self.key = Key(settings.api_key_env, "")
         self._settings = settings
+        self._uses_proxies = proxies
         self._timeout = timeout
         self._secrets: list[str] = []
         self._moved: dict[str, str] = {}
@@ -161,7 +165,8 @@ class Client:
         parts = urlsplit(url)
         origin = f"{parts.scheme}://{parts.netloc}"
         if origin not in self._proxies:
-            self._proxies[origin] = proxy = proxy_of(parts.scheme, parts.netloc)
+            proxy = proxy_of(parts.scheme, parts.netloc) if self._uses_proxies else None
+            self._proxies[origin] = proxy
             if proxy is not None:
                 self._secrets.extend(_secrets_of(proxy))
         return self._proxies[origin]
