@@ -43,6 +43,9 @@ _RETRACTED = re.compile(
     r"|\b(?:rating|score|number)(?: \w+){0,3} (?:is|was) (?:\w+ ){0,2}"
     r"(?:mistake|typo|error|wrong|invalid|void)\b|\bscratch that\b"
     r"|\bchang\w+ my (?:mind|rating|score)\b|\bi (?:mistyped|misread|retract|withdraw)\b"
+    r"|\bbut i (?:will not|won['\u2019]t|can(?:not|['\u2019]t))[ \t]*(?:[.!\n]|$)"
+    r"|(?:^|[.!?\n])[ \t]*please (?:send|share|paste|provide|give)(?: me)? (?:the|your|an?)"
+    r" (?:answer|text|draft|reply|response)\b"
     r"|\bi (?:put|picked|chose|took|wrote)\b[^.\n]*\bat random\b",
     re.IGNORECASE,
 )
@@ -50,7 +53,8 @@ _POINTS = rf"(?:stars?|marks?|percent|%|{UNIT})"
 _NO_NOUN = (
     r"(?:and|or|is|was|would|instead|because|but|if|for|as|then|now|at|than|here|overall|rather"
     r"|from|to|maybe|seems|feels|since|so|though|too|really|perhaps|without|with|when|unless|sorry"
-    r"|actually|fits?|suits?|could|may|after|before|by|only|not|no|again|scale|might|will|should|on|in(?! \d)|out|it|oder|und|weil|denn|ou"
+    r"|actually|fits?|suits?|could|may|after|before|by|only|not|no|again|scale|might|will|should"
+    r"|on|in(?! \d)|out|it|oder|und|weil|denn|ou"
     r"|et|o|y|e|mas|pero|mais|и|или|но)\b"
 )
 """What follows a number that has no noun."""
@@ -75,22 +79,26 @@ _LOOSE = re.compile(
 )
 _GIVEN = (
     rf"(?:(?:{LABEL})s?|rat(?:ed|es|ing)|scor(?:ed|es|ing)|graded|giv(?:e|es|ing)|gave|gets?|got"
-    r"|earn(?:s|ed)?|deserv\w+|merits?|worth|award\w*|assign\w*|mak(?:e|es|ing) (?:it|that)|final\w*"
-    r"|overall|total|max(?:imum)?|possible"
+    r"|earn(?:s|ed)?|deserv\w+|merits?|worth|award\w*|assign\w*|mak(?:e|es|ing) (?:it|that)"
+    r"|final\w*|overall|total|max(?:imum)?|possible"
     r"|verdien\w+|gebe|geben|m\u00e9rite|donne\w*|mettrais|mets|merece|doy|dar\u00eda|dou|daria"
     r"|merita|darei|заслуж\w+|ставлю|поставил\w*|дал\w* бы)"
 )
 _TURNS = (
-    r"(?:call|say|said|meant|thought|think|guess|read|see|(?:my|would) answer|settled|chang\w+|correct(?:ion|ed)|revis\w+"
+    r"(?:call|say|said|meant|thought|think|guess|read|see|(?:my|would) answer|settled|chang\w+"
+    r"|correct(?:ion|ed)|revis\w+"
     r"|edit|down|up|drop\w*|lower\w*|rais\w+|upgrad\w+|downgrad\w+|actually|really|realistically"
-    r"|rather|maybe|perhaps|probably|more like|closer|than|least|most|no|not(?! at\b)|wait|sorry|that"
-    r"|one is|it is|it['\u2019]s|should be|would be|been|balance|reflection|instead|go(?:ing)? (?:for|with)"
+    r"|rather|maybe|perhaps|probably|more like|closer|than|least|most|no|not(?! at\b)|wait|sorry"
+    r"|that"
+    r"|one is|it is|it['\u2019]s|should be|would be|should have|been|balance|reflection|instead"
+    r"|go(?:ing)? (?:for|with)"
     r"|eher|eigentlich|vielleicht|lieber|nein|doch|plut\u00f4t|peut-\u00eatre|non|m\u00e1s bien"
-    r"|quiz\u00e1s?|mejor|talvez|forse|piuttosto|meglio|скорее|лучше|нет|может быть|это|w\u00e4re|ser\u00eda|seria|serait|sarebbe)"
+    r"|quiz\u00e1s?|mejor|talvez|forse|piuttosto|meglio|скорее|лучше|нет|может быть|это"
+    r"|w\u00e4re|ser\u00eda|seria|serait|sarebbe)"
 )
 _FILL = (
     r"\W+(?:(?:it|this|that|them|as|to|of|at|is|be|have|only|just|about|the|an?|with|on|for|from|me"
-    r"|here|now|write|put|pick|say"
+    r"|here|now|writ(?:e|ten)|put|pick|say"
     r"|every|one|all|most|least|eine?)\W+)*$"
 )
 _ARTICLE = r"\b(?:an?|eine|une?|una|uma?) (?:[a-z]+ )?$"
@@ -108,12 +116,14 @@ _END = re.compile(rf"[ \t]*(?:{_POINTS})?[ \t]*(?:[.;!?)\n]|$|-[ \t])", re.I)
 _START = re.compile(r"[ \t]*(?:(?:so|then|and|or|well|hmm?|ok|no)\b[ \t,]*)*$", re.I)
 _LISTED = re.compile(rf"{ANY},?[ \t]*(?:and |or )?$", re.I)
 _PERSONAL = re.compile(
-    r"\b(?:i|my|me|ich|mein\w*|je|mon|ma|yo|mi|eu|io|я)\b.*\b(?:is|was|at|with|to|for|between|bei|of"
+    r"\b(?:i|my|me|ich|mein\w*|je|mon|ma|yo|mi|eu|io|я)\b.*\b(?:is|was|says|at|with|to|for|between"
+    r"|bei|of"
     r"|ist|es|est|à)\W+$",
     re.I,
 )
 _TIED_AFTER = re.compile(
-    rf"[ \t]*{_POINTS}?[ \t]*(?:(?:is|was|(?:would|might|may|could) be|seems|feels) (?:\w+ )?(?:fair"
+    rf"[ \t]*{_POINTS}?[ \t]*(?:(?:is|was|(?:would|might|may|could) be|seems"
+    rf"|feels) (?:\w+ )?(?:fair"
     r"|fit|right|better|number|what|appropriate|enough|closer|rating|score)|would do|fits?\b|suits?"
     r"\b|actually|it is\b)",
     re.I,
@@ -124,8 +134,7 @@ _TAKEN = re.compile(
     r"(?: \w+)? $|\bwhere $|[\u6263\u51cf\u6e1b](?:[\u4e86\u53bb]|\u70b9)?$",
     re.I,
 )
-_OFF = re.compile(rf"[ \t]*{_POINTS}[ \t]*(?:less|more|fewer|off|lower|higher|short|abz|abg)", re.I)
-"""Points taken off, which agree with any rating."""
+"""Points taken off, which agree with any rating, and what was enough."""
 _ASPECTS = re.compile(
     rf"(?:^|(?<=[\n.:;(]))[ \t]*[^\W\d_]+[ \t]*[:=]?[ \t]*{ANY}[ \t]*(?:,|;|and|,[ \t]*and)[ \t]*"
     rf"[^\W\d_]+[ \t]*[:=]?[ \t]*{ANY}[ \t]*(?=[.,;)\n]|$)",
@@ -133,11 +142,6 @@ _ASPECTS = re.compile(
 )
 """Two numbers that stand with the names of aspects, as in `tone: 6, style: 3`."""
 _NAME = re.compile(r"(?:^|[\n.,;|])[ \t]*([^\W\d][^\n.,;:=(|\d]*?)[ \t]*(?P<mark>[:=(])[ \t]*$")
-_ENDS = re.compile(
-    r"(?:max|min)(?:imum)?|scale|out[ _]of|high(?:est)?|low(?:est)?|of|total"
-    r"|best(?: possible)?",
-    re.I,
-)
 _RESULT = re.compile(
     rf".*\b(?:{_GIVEN}|{_TURNS}|{REASON}|result|verdict|conclusion|mean|average|then|now|better|new"
     r"|second|hmm?|well|or|kidding|joke|honestly|truth)\b.*",
@@ -172,9 +176,6 @@ _UNREAL = re.compile(
     r"|needs?|requires?|would (?:need|require|take))\b"
     r"|\bwould (?:have been|be|reach|become)\b.*\b(?:with|without|were)\b",
     re.I,
-)
-_TOO = re.compile(
-    r"[ \t]+(?:would be|is|seems|feels) (?:too|reserved|only for|out of reach)\b", re.I
 )
 _TOLD = re.compile(
     r"\b(?:draft|text|author|writer|user|answer|reply|post|article|question|speaker|response|person"
@@ -239,7 +240,7 @@ class Beside:
         for share in _FRACTION.finditer(rest):
             limit, number = self.scale.number(share["of"]), self.scale.number(share["number"])
             same = (limit, number) == (self.scale.high, self.value)
-            if not (same or self._is_share(share) or self._is_named(rest, share.start(), number)):
+            if not (same or self._is_share(share) or self._is_named(rest, share.start())):
                 return False
         rest = _FRACTION.sub(lambda share: " " * len(share[0]), rest)
         rest = _RANGE.sub(self._without_weighing, rest)
@@ -274,14 +275,14 @@ class Beside:
         start, end = found.span("number")
         if number == self.value or not _BARE.match(rest, end) or self._is_item(rest, number, end):
             return True
-        if self._is_named(rest, start, number):
+        if self._is_named(rest, start):
             return True
         sentence = REASON_LABEL.sub("\n", rest[max(0, start - _CLAUSE) : start])
         before = _TURN.split(sentence)[-1]
         after = _TURN.split(rest[end : end + _CLAUSE], maxsplit=1)[0]
         if number is not None and number < 0 <= self.scale.low:
             return True
-        if _TAKEN.search(before) or _OFF.match(after):
+        if _TAKEN.search(before):
             return True
         if start >= self.end and not _APART_FROM.search(rest, self.end, start):
             return False
@@ -293,7 +294,7 @@ class Beside:
             return True
         if self._is_compared(before, number):
             return True
-        return bool(_UNREAL.search(before + after) or _TOO.match(after) or _TOLD.search(before))
+        return bool(_UNREAL.search(before + after) or _TOLD.search(before))
 
     def _is_tied(self, sentence: str, said: str, after: str) -> bool:
         """Whether a number that has no noun is tied to rating in its clause."""
@@ -319,17 +320,15 @@ class Beside:
                 return (self.value > number) == (above != negated)
         return bool(_APART.search(before))
 
-    def _is_named(self, text: str, start: int, number: float | None) -> bool:
-        """Whether a number stands with the name of an aspect or of an end of the scale."""
+    def _is_named(self, text: str, start: int) -> bool:
+        """Whether a number stands with the name of an aspect."""
         name = _NAME.search(text, max(0, start - 60), start)
         if name is None or (start >= self.start and (name["mark"] == "(" or name[0][0] in ".,;|")):
             return False
-        if _ENDS.fullmatch(name[1].replace("_", " ")):
-            return number in (self.scale.low, self.scale.high)
         return _RESULT.fullmatch(name[1]) is None
 
     def _is_item(self, text: str, number: float | None, end: int) -> bool:
-        """Whether a number is one of the marks of a list, as in `1. It is kind. 2. It helps.`"""
+        """Whether a number is one of the marks of a list, as in `1. It is kind. 2. It helps`."""
         if number is None or not ITEM.match(text, end):
             return False
         return any(
