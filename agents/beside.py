@@ -2,8 +2,8 @@
 
 Most numbers in a reason count, name or measure something, and say nothing about the rating. Another
 number speaks against it only where it stands like a rating, with no noun of its own before or after
-it, and is tied to rating: by a word in its clause (`I gave it 3`, `actually 3`, `a 3 at best`),
-by standing alone (`Poor. 2.`), by an upper end (`3/7`), or by being in the sentence of the rating.
+it (`3 steps`, `page 3`, `x = 3`, `at 3`). One on the scale then counts; one beyond it only if it is
+tied to rating by a word in its clause (`I gave it 9`) or by an upper end (`8/10`).
 Even so it agrees where it is unreal, told of others, or compared on the right side of it.
 """
 
@@ -51,7 +51,7 @@ _RETRACTED = re.compile(
 )
 _POINTS = rf"(?:stars?|marks?|percent|%|{UNIT})"
 _NO_NOUN = (
-    r"(?:and|or|is|was|would|instead|because|but|if|for|as|then|now|at|than|here|overall|rather"
+    r"(?:and|or|is|was|would|myself|personally|sein|werden|geben|instead|because|but|if|for|as|then|now|at|than|here|overall|rather"
     r"|from|to|maybe|seems|feels|since|so|though|too|really|perhaps|without|with|when|unless|sorry"
     r"|actually|fits?|suits?|could|may|after|before|by|only|not|no|again|scale|might|will|should"
     r"|on|in(?! \d)|out|it|oder|und|weil|denn|ou"
@@ -85,7 +85,7 @@ _GIVEN = (
     r"|merita|darei|заслуж\w+|ставлю|поставил\w*|дал\w* бы)"
 )
 _TURNS = (
-    r"(?:call|say|said|meant|thought|think|guess|read|see|(?:my|would) answer|settled|chang\w+"
+    r"(?:call|settl\w+ on|say|said|meant|thought|think|guess|read|see|(?:my|would) answer|settled|chang\w+"
     r"|correct(?:ion|ed)|revis\w+"
     r"|edit|down|up|drop\w*|lower\w*|rais\w+|upgrad\w+|downgrad\w+|actually|really|realistically"
     r"|rather|maybe|perhaps|probably|more like|closer|than|least|most|no|not(?! at\b)|wait|sorry"
@@ -135,6 +135,20 @@ _TAKEN = re.compile(
     re.I,
 )
 """Points taken off, which agree with any rating, and what was enough."""
+_OWN = re.compile(
+    r"(?:[=<>+*/\u00d7\u2264\u2265^-]|\b(?:at|by|until|till|in|on|of|with|to|from|before|after|around"
+    r"|about|for|than|past|per|under|over|between|and|or|x|um|ab|bis|nach|vor|mit|von|\u00e0|de|du|en"
+    r"|avec|las?|los|con|hasta|por|di|da|e|et|und|y|o|\u0432|\u043d\u0430|\u0441|\u0434\u043e"
+    r"|steps?|pages?|chapters?|items?|points?|parts?|lines?|questions?|numbers?|no\.?|bus|trams?"
+    r"|rooms?|versions?|levels?|grades?|sections?|days?|weeks?|years?|paragraphs?|sentences?"
+    r"|platforms?|gates?|figures?|options?|examples?|rules?|tracks?|exits?|floors?|lessons?"
+    r"|units?|tasks?|war|returns?|sides?|adds?|planet|why|kids|tables?|cases?|phases?|stages?|tips?|types?|ages?|aged|size|model|python"
+    r"|schritte?|seiten?|kapitel|punkte?|zeilen?|frage|\u00e9tapes?|pages|questions|points?|lignes?"
+    r"|pasos?|p\u00e1ginas?|preguntas?|puntos?|passos?|perguntas?|passi|passo|\u0448\u0430\u0433\w*"
+    r"|\u043f\u0443\u043d\u043a\u0442\w*))[ \t]*$",
+    re.I,
+)
+"""What a number on the scale belongs to that stands before it; any other one counts as tied."""
 _ASPECTS = re.compile(
     rf"(?:^|(?<=[\n.:;(]))[ \t]*[^\W\d_]+[ \t]*[:=]?[ \t]*{ANY}[ \t]*(?:,|;|and|,[ \t]*and)[ \t]*"
     rf"[^\W\d_]+[ \t]*[:=]?[ \t]*{ANY}[ \t]*(?=[.,;)\n]|$)",
@@ -308,7 +322,9 @@ class Beside:
         if alone and not _LISTED.search(before):
             return True
         tied = _RATED.search(before) or _TIED.search(before) or _PERSONAL.search(before)
-        return bool(tied or _TIED_AFTER.match(after) or _FROM_ME.match(after))
+        if tied or _TIED_AFTER.match(after) or _FROM_ME.match(after):
+            return True
+        return _OWN.search(before) is None
 
     def _is_compared(self, before: str, number: float | None) -> bool:
         """Whether a number is one that the claim is set against, on the right side of it."""
