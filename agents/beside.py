@@ -85,7 +85,8 @@ _GIVEN = (
     r"|merita|darei|заслуж\w+|ставлю|поставил\w*|дал\w* бы)"
 )
 _TURNS = (
-    r"(?:call|settl\w+ on|say|said|meant|thought|think|guess|read|see|(?:my|would) answer|settled|chang\w+"
+    r"(?:call|settl\w+ on|say|said|meant|thought|think|guess|read|see|(?:my|would) answer|settled"
+    r"|chang\w+"
     r"|correct(?:ion|ed)|revis\w+"
     r"|edit|down|up|drop\w*|lower\w*|rais\w+|upgrad\w+|downgrad\w+|actually|really|realistically"
     r"|rather|maybe|perhaps|probably|more like|closer|than|least|most|no|not(?! at\b)|wait|sorry"
