@@ -1,8 +1,10 @@
-"""What stands beside a rating in a reply: whether it agrees with the rating, or leaves a doubt.
+"""What stands beside a rating in a reply, and whether it speaks against the rating.
 
-A number beside the rating equals it, or counts, names or marks something, or is told of the text,
-or depends on a condition, or is compared with the rating on the right side of it. Any other number
-speaks against the rating.
+Most numbers in a reason count, name or measure something, and say nothing about the rating. Another
+number speaks against it only where it stands like a rating, with no noun of its own before or after
+it (`3 steps`, `page 3`, `x = 3`, `at 3`). One on the scale then counts; one beyond it only if it is
+tied to rating by a word in its clause (`I gave it 9`) or by an upper end (`8/10`).
+Even so it agrees where it is unreal, told of others, or compared on the right side of it.
 """
 
 from __future__ import annotations
@@ -21,6 +23,7 @@ from agents.numbers import (
     REASON_LABEL,
     SENTENCE,
     TO,
+    UNIT,
     WORD,
     WORDS,
     Numbers,
@@ -40,82 +43,126 @@ _RETRACTED = re.compile(
     r"|\b(?:rating|score|number)(?: \w+){0,3} (?:is|was) (?:\w+ ){0,2}"
     r"(?:mistake|typo|error|wrong|invalid|void)\b|\bscratch that\b"
     r"|\bchang\w+ my (?:mind|rating|score)\b|\bi (?:mistyped|misread|retract|withdraw)\b"
+    r"|\bbut i (?:will not|won['\u2019]t|can(?:not|['\u2019]t))[ \t]*(?:[.!\n]|$)"
+    r"|(?:^|[.!?\n])[ \t]*please (?:send|share|paste|provide|give)(?: me)? (?:the|your|an?)"
+    r" (?:answer|text|draft|reply|response)\b"
     r"|\bi (?:put|picked|chose|took|wrote)\b[^.\n]*\bat random\b",
     re.IGNORECASE,
 )
-_POINTS = r"(?:points?|pts?\b|stars?|marks?|punkt\w*|puntos|pontos|punti)"
-_NOT_NOUNS = (
-    rf"(?:{_POINTS}|and|or|to|out|of|is|was|would|instead|because|but|if|for|as|then|now|at|than"
-    r"|here|overall|rather|from|actually|maybe|seems?|on|in|so|since|this|that|it|though|too|really"
-    r"|perhaps|bis|von|without|with|by|under|after|before|except|when|while|unless|only|otherwise"
-    r"|again|more|less|not|no|should|could|might|will|can|has|had|are|were|be|into|per|versus|vs"
-    r"|against|given|due|scale|i|he|she|they|you|we|my|just|also|feels?|fits|sur|de|weil|denn|из|и"
-    r"|или|но|хотя|oder|und|ou|et|o|y|mas|pero|mais|aber|eller|lub|sau|veya|atau|hoặc|من|أو|या)\b"
+_POINTS = rf"(?:stars?|marks?|percent|%|{UNIT})"
+_NO_NOUN = (
+    r"(?:and|or|is|was|would|myself|personally|sein|werden|geben|instead|because|but|if|for|as|then|now|at|than|here|overall|rather"
+    r"|from|to|maybe|seems|feels|since|so|though|too|really|perhaps|without|with|when|unless|sorry"
+    r"|actually|fits?|suits?|could|may|after|before|by|only|not|no|again|scale|might|will|should"
+    r"|on|in(?! \d)|out|it|oder|und|weil|denn|ou"
+    r"|et|o|y|e|mas|pero|mais|и|или|но)\b"
+)
+"""What follows a number that has no noun."""
+_BARE = re.compile(
+    rf"(?:{BETWEEN}{TO}[ \t]*{ANY})?+[ \t]*(?:{_POINTS})?[ \t]*(?:$|{_NO_NOUN}"
+    r"|[^\w\s%\u00b0:=+*/^'\u2019-]|\n|-[ \t]|[だでとかをはが입이을로예])",
+    re.I,
 )
 _FRACTION = re.compile(
-    rf"(?<![\d/.])(?P<number>{ANY})(?:[ \t]+{_POINTS})?[ \t]*"
+    rf"(?<![\d/.])(?P<number>{ANY})(?:[ \t]*{_POINTS})?[ \t]*"
     rf"(?:/|out of|von|sur|su|van|\u0438\u0437)"
     rf"[ \t]*(?:a (?:possible|maximum of|total of) )?(?P<of>{ANY})(?![\d/])"
-    rf"(?![ \t]+(?!{_NOT_NOUNS})[a-z])",
+    rf"(?![ \t]+(?!{_NO_NOUN}|{_POINTS})[a-z])",
     re.I,
 )
 _USUAL_ENDS = (5, 10, 20, 100)
 """The upper ends of the scales that models know best."""
-_SUM = re.compile(
-    r"(?<![\w.,/(])\(?\d[\d() \t.]{0,20}[-+*/\u00d7\u00f7\u2212]"
-    r"[-+*/\u00d7\u00f7\u2212\d() \t.]{1,60}=[ \t]*\d+(?:\.\d+)?(?![\w/])"
-)
-_ASPECT = (
-    rf"(?P<name>[^\W\d_][\w'&/ -]{{0,30}}?)[ \t]*(?:[:=]|[ \t]|\([ \t]*)[ \t]*{ANY}(?:/\d+)?\)?"
-)
-_ASPECTS = re.compile(
-    rf"(?:^|(?<=[\n.,;:(]))[ \t]*{_ASPECT}(?:[ \t]*(?:[,;.|]|\n"
-    rf"|,? and )\s*(?:and )?{_ASPECT.replace('?P<name>', '')})+",
-    re.I,
-)
-"""Two numbers or more that stand with the names of aspects, as in `tone: 6, style: 3`."""
 _LOOSE = re.compile(
-    rf"(?<![\w.,/$\u20ac\u00a3\u00a5#:])(?<!\w[-'\u2019])"
+    rf"(?<![\w.,/$\u20ac\u00a3\u00a5#:])(?<![^\W\d][-'\u2019])"
     rf"(?P<number>(?:minus )?(?:[+-]?{DIGITS}|\b(?:{WORD})\b))",
     re.I,
 )
-_COUNT = re.compile(
-    rf"(?:(?:-|\u2013| to | or | and )(?:\d+|{WORD}))?"
-    rf"(?:[ \t]+(?:(?:more|further|in the) )?(?!{_NOT_NOUNS})[^\W\d_\u3040-\uffff]{{2,}}"
-    r"|[ \t]+of[ \t]+(?:the|them|us|those|these|his|her|their|its|my|your|its)\b"
-    r"|[ \t]+an?[ \t]+(?:day|week|month|year|time|piece|person|head)|-[a-z]|[ \t]*%|[ \t]?\u00b0"
-    r"|[a-z\u00b0]|:\d\d\b)"
-    rf"|(?:[ \t]+(?:of|out of|in)[ \t]+|/){ANY}[ \t]+"
-    rf"(?:(?!{_NOT_NOUNS})[a-z]|points (?:are|is|were|was)\b)"
-    r"|[ \t]+points?[ \t]+(?:less|more|fewer|off|lower|higher|short)\b"
-    r"|[ \t]?(?![分点點점でだとかまは])[\u3040-\u30ff\u4e00-\u9fff\uac00-\ud7a3]",
+_GIVEN = (
+    rf"(?:(?:{LABEL})s?|rat(?:ed|es|ing)|scor(?:ed|es|ing)|graded|giv(?:e|es|ing)|gave|gets?|got"
+    r"|earn(?:s|ed)?|deserv\w+|merits?|worth|award\w*|assign\w*|mak(?:e|es|ing) (?:it|that)"
+    r"|final\w*|overall|total|max(?:imum)?|possible"
+    r"|verdien\w+|gebe|geben|m\u00e9rite|donne\w*|mettrais|mets|merece|doy|dar\u00eda|dou|daria"
+    r"|merita|darei|заслуж\w+|ставлю|поставил\w*|дал\w* бы)"
+)
+_TURNS = (
+    r"(?:call|settl\w+ on|say|said|meant|thought|think|guess|read|see|(?:my|would) answer|settled"
+    r"|chang\w+"
+    r"|correct(?:ion|ed)|revis\w+"
+    r"|edit|down|up|drop\w*|lower\w*|rais\w+|upgrad\w+|downgrad\w+|actually|really|realistically"
+    r"|rather|maybe|perhaps|probably|more like|closer|than|least|most|no|not(?! at\b)|wait|sorry"
+    r"|that"
+    r"|one is|it is|it['\u2019]s|should be|would be|should have|been|balance|reflection|instead"
+    r"|go(?:ing)? (?:for|with)"
+    r"|eher|eigentlich|vielleicht|lieber|nein|doch|plut\u00f4t|peut-\u00eatre|non|m\u00e1s bien"
+    r"|quiz\u00e1s?|mejor|talvez|forse|piuttosto|meglio|скорее|лучше|нет|может быть|это"
+    r"|w\u00e4re|ser\u00eda|seria|serait|sarebbe)"
+)
+_FILL = (
+    r"\W+(?:(?:it|this|that|them|as|to|of|at|is|be|have|only|just|about|the|an?|with|on|for|from|me"
+    r"|here|now|writ(?:e|ten)|put|pick|say"
+    r"|every|one|all|most|least|eine?)\W+)*$"
+)
+_ARTICLE = r"\b(?:an?|eine|une?|una|uma?) (?:[a-z]+ )?$"
+_RATED = re.compile(rf"\b{_GIVEN}{_FILL}|{_ARTICLE}", re.I)
+_TIED = re.compile(
+    rf"\b{_TURNS}{_FILL}|(?:其实|其實|实际|應該|应该|改为|改成|更正|还是|不对|やはり|やっぱり|実は|実際|本当は|むしろ|訂正|いや"
+    r"|사실|실은|정정|아니|차라리)[^\d。]{0,8}$",
     re.I,
 )
-_NUMBERED = re.compile(
-    r"\b(?:platform|room|gate|floor|figure|table|level|bus|route|track|exit|day|week|type|phase"
-    r"|stage|round|volume|rule|tip|example|steps?|points?|parts?|paragraphs?|lines?|questions?"
-    r"|no\.|pages?|options?|items?"
-    r"|sentences?|chapters?|sections?|version|since|until|aged?|number)[ \t]*"
-    r"(?:\d+(?:,| and| or| to|-|\u2013)[ \t]*)*$",
+"""What ties the number after it to rating; the first also a number beyond the scale."""
+_ALONE = re.compile(
+    r"(?:^|[.:;!?(\u2026])[ \t]*(?:(?!\d)\w+[ \t,]+){0,2}$|,[ \t]*(?:(?:so|then|and|or)[ \t]+)?$"
+)
+_END = re.compile(rf"[ \t]*(?:{_POINTS})?[ \t]*(?:[.;!?)\n]|$|-[ \t])", re.I)
+_START = re.compile(r"[ \t]*(?:(?:so|then|and|or|well|hmm?|ok|no)\b[ \t,]*)*$", re.I)
+_LISTED = re.compile(rf"{ANY},?[ \t]*(?:and |or )?$", re.I)
+_PERSONAL = re.compile(
+    r"\b(?:i|my|me|ich|mein\w*|je|mon|ma|yo|mi|eu|io|я)\b.*\b(?:is|was|says|at|with|to|for|between"
+    r"|bei|of"
+    r"|ist|es|est|à)\W+$",
     re.I,
 )
-_NAMED = re.compile(r"[a-z,][ \t]+(?!Rating|Score|Final|Overall)[A-Z][a-z]{2,}[ \t]$")
-_MEASURED = re.compile(
-    r"\b(?:lose|loses|lost|miss|misses|minus|cover|covers|covered|make|makes|made|raise|raises"
-    r"|list|lists|has|have|had|includes?|contains?|addresses|first|last|other|the|these|those|all"
-    r"|main|key|good|in|of|with)[ \t]+$",
+_TIED_AFTER = re.compile(
+    rf"[ \t]*{_POINTS}?[ \t]*(?:(?:is|was|(?:would|might|may|could) be|seems"
+    rf"|feels) (?:\w+ )?(?:fair"
+    r"|fit|right|better|number|what|appropriate|enough|closer|rating|score)|would do|fits?\b|suits?"
+    r"\b|actually|it is\b)",
     re.I,
 )
-"""What comes before points that are no score, as in `makes three points`."""
-_PRONOUN = re.compile(
-    r"\b(?:the|these|those|all|any|other|others|next|first|last|only|of|in|into|both|no|at|by|each"
-    r"|every|this|that|which|another|some)[ \t]+$",
+_FROM_ME = re.compile(rf"[ \t]*{_POINTS}?[ \t]*(?:at (?:best|most)|from me|in my \w+)\b", re.I)
+_TAKEN = re.compile(
+    r"\b(?:off|minus|los[et]s?|losing|deduct\w*|subtract\w*|dock\w*|costs?|miss\w*|remov\w*)"
+    r"(?: \w+)? $|\bwhere $|[\u6263\u51cf\u6e1b](?:[\u4e86\u53bb]|\u70b9)?$",
     re.I,
 )
-"""What comes before a number in words that stands for its noun, as in `the two`."""
-
-_ONE = re.compile(rf"[ \t]+(?!{_POINTS}|out of\b)[a-z]", re.I)
-"""What follows `one` where it is a pronoun."""
+"""Points taken off, which agree with any rating, and what was enough."""
+_OWN = re.compile(
+    r"(?:[=<>+*/\u00d7\u2264\u2265^-]|\b(?:at|by|until|till|in|on|of|with|to|from|before|after|around"
+    r"|about|for|than|past|per|under|over|between|and|or|x|um|ab|bis|nach|vor|mit|von|\u00e0|de|du|en"
+    r"|avec|las?|los|con|hasta|por|di|da|e|et|und|y|o|\u0432|\u043d\u0430|\u0441|\u0434\u043e"
+    r"|steps?|pages?|chapters?|items?|points?|parts?|lines?|questions?|numbers?|no\.?|bus|trams?"
+    r"|rooms?|versions?|levels?|grades?|sections?|days?|weeks?|years?|paragraphs?|sentences?"
+    r"|platforms?|gates?|figures?|options?|examples?|rules?|tracks?|exits?|floors?|lessons?"
+    r"|units?|tasks?|war|returns?|sides?|adds?|planet|why|kids|tables?|cases?|phases?|stages?|tips?|types?|ages?|aged|size|model|python"
+    r"|schritte?|seiten?|kapitel|punkte?|zeilen?|frage|\u00e9tapes?|pages|questions|points?|lignes?"
+    r"|pasos?|p\u00e1ginas?|preguntas?|puntos?|passos?|perguntas?|passi|passo|\u0448\u0430\u0433\w*"
+    r"|\u043f\u0443\u043d\u043a\u0442\w*))[ \t]*$",
+    re.I,
+)
+"""What a number on the scale belongs to that stands before it; any other one counts as tied."""
+_ASPECTS = re.compile(
+    rf"(?:^|(?<=[\n.:;(]))[ \t]*[^\W\d_]+[ \t]*[:=]?[ \t]*{ANY}[ \t]*(?:,|;|and|,[ \t]*and)[ \t]*"
+    rf"[^\W\d_]+[ \t]*[:=]?[ \t]*{ANY}[ \t]*(?=[.,;)\n]|$)",
+    re.I,
+)
+"""Two numbers that stand with the names of aspects, as in `tone: 6, style: 3`."""
+_NAME = re.compile(r"(?:^|[\n.,;|])[ \t]*([^\W\d][^\n.,;:=(|\d]*?)[ \t]*(?P<mark>[:=(])[ \t]*$")
+_RESULT = re.compile(
+    rf".*\b(?:{_GIVEN}|{_TURNS}|{REASON}|result|verdict|conclusion|mean|average|then|now|better|new"
+    r"|second|hmm?|well|or|kidding|joke|honestly|truth)\b.*",
+    re.I,
+)
+"""What names no aspect of the rated text."""
 
 _A = r"(?:an? |the )?(?:rating of |score of |full |perfect |solid |strong |clear |higher )*$"
 _UNDER = re.compile(
@@ -137,18 +184,13 @@ _RANGE = re.compile(
     rf"(?P<high>{ANY})(?![\w%/])",
     re.I,
 )
-_RATED = re.compile(
-    rf"\b(?:i|i'd|my|me|an?|it['\u2019]?s?|should|really|{LABEL})\b|(?:^|[:=])[ \t]*$", re.I
-)
+_RANGE_BEFORE = re.compile(rf"(?<![\w.,/]){ANY}{BETWEEN}{TO}[ \t]*(?:an? )?$", re.I)
 _UNREAL = re.compile(
     r"\b(?:if(?! (?:i|you|we|anything|asked|pressed|pushed)\b)|unless|had (?:it|the|there|they|this"
-    r"|he|she)|(?:could|might) (?:have|be|reach|become)"
+    r"|he|she)|(?:could|might) (?:have|be(?! (?:\w+ )?(?:fair|right|better|fit))|reach|become)"
     r"|needs?|requires?|would (?:need|require|take))\b"
     r"|\bwould (?:have been|be|reach|become)\b.*\b(?:with|without|were)\b",
     re.I,
-)
-_TOO = re.compile(
-    r"[ \t]+(?:would be|is|seems|feels) (?:too|reserved|only for|out of reach)\b", re.I
 )
 _TOLD = re.compile(
     r"\b(?:draft|text|author|writer|user|answer|reply|post|article|question|speaker|response|person"
@@ -160,20 +202,6 @@ _TURN = re.compile(r"[\n!?\u3002]|[.;](?=\s|$)|\b(?:but|so|yet|however|though|an
 _CLAUSE = 200
 """Characters to each side of a number in which its clause may begin and end."""
 _APART_FROM = re.compile(rf"{SENTENCE.pattern}|{REASON_LABEL.pattern}", re.I | re.M)
-_OTHER_LABEL = re.compile(
-    rf"(?:^|\n)[ \t]*(?!(?:{REASON})\b)([^\W\d][\w'-]*)[ \t]*[:=][ \t]*$", re.I
-)
-_ENDS = re.compile(
-    r"(?:max|min)(?:imum)?|scale|out[ _]of|high(?:est)?|low(?:est)?|of|total|best", re.I
-)
-_RESULT = re.compile(
-    r".*\b(?:correct(?:ed|ion|ing)?|actually|revis\w*|edit|update\w*|overall|final\w*|answer|total"
-    r"|result"
-    r"|verdict|thought|conclusion|mean|average|no|wait|sorry|hmm?|well|then|now|better|rather"
-    r"|instead|new|second|reconsider\w*|reflection|changed?|or|kidding|joke|honestly|truth"
-    r"|really)\b.*",
-    re.I,
-)
 _DIGIT = "0"
 _SIMPLE = str.maketrans(
     {
@@ -220,14 +248,14 @@ class Beside:
     def agrees(self) -> bool:
         """Whether nothing speaks against the rating."""
         rest = self.line
-        high = self.scale.high
         if _RETRACTED.search(rest) or any(map(self._refuses, _REFUSAL.finditer(rest))):
             return False
-        rest = _SUM.sub(lambda found: " " * len(found[0]), rest)
-        rest = _ASPECTS.sub(self._without_aspects, rest)
+        if _ASPECTS.search(rest, self.end):
+            return False
         for share in _FRACTION.finditer(rest):
             limit, number = self.scale.number(share["of"]), self.scale.number(share["number"])
-            if not self._is_share(share) and (limit, number) != (high, self.value):
+            same = (limit, number) == (self.scale.high, self.value)
+            if not (same or self._is_share(share) or self._is_named(rest, share.start())):
                 return False
         rest = _FRACTION.sub(lambda share: " " * len(share[0]), rest)
         rest = _RANGE.sub(self._without_weighing, rest)
@@ -240,13 +268,6 @@ class Beside:
         if not weighed or low is None or high is None or not low <= self.value <= high:
             return found[0]
         return " " * len(found[0])
-
-    def _without_aspects(self, found: re.Match[str]) -> str:
-        """Blanks in place of the aspects that an overall rating comes after."""
-        names = re.split(rf"[ \t:=(]*{ANY}(?:/\d+)?\)?[ \t,;.|\n]*(?:and )?", found[0], flags=re.I)
-        if found.end() > self.start or any(_RESULT.fullmatch(name) for name in names):
-            return found[0]
-        return "".join(char if char == "\n" else " " for char in found[0])
 
     def _refuses(self, refusal: re.Match[str]) -> bool:
         """Whether a refusal is the rater's own, and not what the rated text does."""
@@ -264,21 +285,47 @@ class Beside:
         return limit not in (self.scale.high, *_USUAL_ENDS)
 
     def _is_apart(self, rest: str, found: re.Match[str]) -> bool:
-        """Whether a number beside the claim agrees with it, or is no rating given."""
+        """Whether a number beside the rating is untied to rating, or agrees with it."""
         number = self.scale.number(found["number"])
         start, end = found.span("number")
-        if number == self.value or self._is_count(rest, start, end):
+        if number == self.value or not _BARE.match(rest, end) or self._is_item(rest, number, end):
+            return True
+        if self._is_named(rest, start):
+            return True
+        sentence = REASON_LABEL.sub("\n", rest[max(0, start - _CLAUSE) : start])
+        before = _TURN.split(sentence)[-1]
+        after = _TURN.split(rest[end : end + _CLAUSE], maxsplit=1)[0]
+        if number is not None and number < 0 <= self.scale.low:
+            return True
+        if _TAKEN.search(before):
             return True
         if start >= self.end and not _APART_FROM.search(rest, self.end, start):
             return False
-        before = _TURN.split(rest[max(0, start - _CLAUSE) : start])[-1]
-        after = _TURN.split(rest[end : end + _CLAUSE], maxsplit=1)[0]
+        beyond = number is not None and not self.scale.low <= number <= self.scale.high
+        said_so = _RATED.search(before) or _FROM_ME.match(after)
+        if beyond and not said_so and before.strip() + after.strip():
+            return True
+        if not beyond and not self._is_tied(sentence, found[0], after):
+            return True
         if self._is_compared(before, number):
             return True
-        beyond = number is not None and not self.scale.low <= number <= self.scale.high
-        if beyond and not _RATED.search(before):
+        return bool(_UNREAL.search(before + after) or _TOLD.search(before))
+
+    def _is_tied(self, sentence: str, said: str, after: str) -> bool:
+        """Whether a number that has no noun is tied to rating in its clause."""
+        low = _RANGE_BEFORE.search(sentence)
+        sentence = re.split(r"[;!?\n]|\.(?=\s)", sentence[: low.start()] if low else sentence)[-1]
+        before = _TURN.split(sentence)[-1]
+        ends = _END.match(after) is not None
+        if said.lower() == "one" and not re.search(r"\ba $", before, re.I):
+            return ends and _START.fullmatch(before) is not None
+        alone = _START.fullmatch(before) or (ends and _ALONE.search(sentence))
+        if alone and not _LISTED.search(before):
             return True
-        return bool(_UNREAL.search(before + after) or _TOO.match(after) or _TOLD.search(before))
+        tied = _RATED.search(before) or _TIED.search(before) or _PERSONAL.search(before)
+        if tied or _TIED_AFTER.match(after) or _FROM_ME.match(after):
+            return True
+        return _OWN.search(before) is None
 
     def _is_compared(self, before: str, number: float | None) -> bool:
         """Whether a number is one that the claim is set against, on the right side of it."""
@@ -290,24 +337,17 @@ class Beside:
                 return (self.value > number) == (above != negated)
         return bool(_APART.search(before))
 
-    def _is_count(self, text: str, start: int, end: int) -> bool:
-        """Whether a number counts something, or marks an item, and so is no rating."""
-        said, after = text[start:end], text[end:]
-        number, before = self.scale.number(said), text[max(0, start - 40) : start]
-        if other := _OTHER_LABEL.search(before):
-            if _ENDS.fullmatch(other[1].replace("_", " ")):
-                return number in (self.scale.low, self.scale.high)
-            return not (_RESULT.fullmatch(other[1]) or re.match(LABEL, other[1], re.I))
-        if _COUNT.match(after) or (number is not None and number >= 1000):
-            return True
-        if said.isalpha() and _PRONOUN.search(before):
-            return True
-        if said.lower() == "one" and _ONE.match(after) and not re.search(r"\ba $", before, re.I):
-            return True
-        if re.match(rf"[ \t]+{_POINTS}", after, re.I) and _MEASURED.search(before):
-            return number != self.scale.high
-        if re.search(r"(?:^|\n)[ \t]*$", before):
-            return bool(ITEM.match(after))
-        if re.search(r"[.:;,][ \t]*\(?$", before) and re.match(r"\)[ \t]+[^\W\d]", after):
-            return True
-        return bool(_NUMBERED.search(before) or _NAMED.search(before))
+    def _is_named(self, text: str, start: int) -> bool:
+        """Whether a number stands with the name of an aspect."""
+        name = _NAME.search(text, max(0, start - 60), start)
+        if name is None or (start >= self.start and (name["mark"] == "(" or name[0][0] in ".,;|")):
+            return False
+        return _RESULT.fullmatch(name[1]) is None
+
+    def _is_item(self, text: str, number: float | None, end: int) -> bool:
+        """Whether a number is one of the marks of a list, as in `1. It is kind. 2. It helps`."""
+        if number is None or not ITEM.match(text, end):
+            return False
+        return any(
+            re.search(rf"(?<![\w.,]){number + step:g}[.)][ \t]+[^\W\d]", text) for step in (-1, 1)
+        )

@@ -129,6 +129,8 @@ _MINE = re.compile(
     rf"|result|verdict)\b|\bi(?:'d| would|'ll| will)? (?:say|give|rate|answer|reply)\b[^.]*:$",
     re.I,
 )
+_OFFERED = re.compile(r"\b(?:example|instance|e\.g|looks? like)\b[^.]*:$", re.I)
+"""What introduces an example of a reply, and no rating."""
 _STARS = re.compile(r"[ \t]*(?:stars?|points?)\b", re.I)
 _UNIT = re.compile(rf"[ \t]*{UNIT}", re.I)
 _OF = rf"{OF}[ \t]*(?P<of>{ANY})(?:[ \t]*{UNIT})?"
@@ -364,7 +366,9 @@ class _Reply:
         english = re.match(r"(?:rat|score|grade|evaluation|i\b|[\d+.-])", self.line[start:], re.I)
         value, end = self.scale.value(found[0], not english), found.end()
         if found["word"] and not re.match(
-            rf"[ \t]*(?:$|\n|[.,;)|]|\(|(?:{UNIT}[ \t]*)?{OF})", self.line[end:], re.I
+            rf"[ \t]*(?:$|\n|[.,;)|]|\(|from me\b|for me\b|(?:{UNIT}[ \t]*)?{OF})",
+            self.line[end:],
+            re.I,
         ):
             return
         if self._is_contradicted(value, worded.start() if worded else place, place, end):
@@ -411,6 +415,8 @@ class _Reply:
         if not earlier or before[begins - 1 : begins] != "\n":
             return True
         introduction = earlier[-1].strip()
+        if _OFFERED.search(introduction):
+            return False
         if re.search(r"[.!?\u3002]$", introduction) or _MINE.search(introduction):
             return True
         return not _SAYS.search(introduction)

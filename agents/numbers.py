@@ -7,7 +7,11 @@ from dataclasses import dataclass
 from functools import cached_property
 
 LABEL = (
-    r"rating|verdict|mark|overall(?=[ \t]*[:=])|ratng|raing|ratin|raiting|ratting|ratign|score"
+    r"rating|verdict|mark|overall(?=[ \t]*[:=])|score"
+    r"|(?:arting|rtaing|raitng|ratnig|ratign|ating|rting|raing|ratng|ratig|ratin|rrating|raating"
+    r"|ratting|ratiing|ratinng|ratingg|raiting|rateing|r[a-z]ting|ra(?![cfgkpvz])[a-z]ing|rat[a-z]ng"
+    r"|rati[a-z]g|ratin[a-z]|csore|socre|scroe|scoer|scor|scre|scoe|scoore|scorre)"
+    r"(?=[ \t]*[:=])"
     r"|rate|grade|bewertung|wertung|einstufung|punktzahl|note|\u00e9valuation|evaluation"
     "|calificaci\u00f3n|puntuaci\u00f3n|valoraci\u00f3n|evaluaci\u00f3n|nota|avalia\u00e7\u00e3o"
     "|classifica\u00e7\u00e3o|pontua\u00e7\u00e3o|valutazione|voto|punteggio|beoordeling|cijfer"

@@ -19,11 +19,12 @@ _THE = r"(?:(?:the|this|that|your|given|whole|entire|above) )*"
 _FREELY = r"(?:[a-z]+ly |just |also |still |even |so |thus |therefore |overall,? |then )*"
 _ADJECTIVE = (
     r"(?:solid|strong|clear|full|fair|good|decent|low|high|firm|generous|perfect|respectable|plain"
-    r"|straightforward|weak|modest|middling|well-deserved|[a-z]+ly)"
+    r"|straightforward|(?:highest|lowest|best|worst)(?: possible)?|weak|modest|middling"
+    r"|well-deserved|[a-z]+ly)"
 )
 _A = (
     rf"(?:(?:an? |the )?(?:{_ADJECTIVE},? )*(?:(?:final |overall |numerical )*(?:{LABEL}|number)"
-    rf"(?: of|:)? )?(?:an? )?(?:{_ADJECTIVE},? )*)"
+    rf"(?: of|:|,)? )?(?:an? )?(?:{_ADJECTIVE},? )*)"
 )
 _TO = (
     rf"(?:(?:(?:for |to |on )?{_THE}{_ANSWER}|overall|here|that|as|at|with|is|to be|deserves|gets"
@@ -40,7 +41,8 @@ _THINK = (
 )
 _SENTENCES = re.compile(
     rf"(?:{_CLAUSE}|(?<=[a-z] )(?=i\b))(?:"
-    rf"{_THINK}i(?:'d| would|'ll| will|'m|'m going to| am going to| have to)?(?: have to| like to"
+    rf"{_THINK}i(?:'d| would|'ll| will| can| can only|'m|'m going to| am going to"
+    rf"| have to)?(?: have to| like to"
     rf"| like| going to)? {_FREELY}(?:rate|score|grade|give|giving|assign"
     r"|award|say|choose|pick|go with|settle on|settle for|put|call|consider|judge|evaluate|assess"
     r"|mark|place)"
@@ -55,6 +57,7 @@ _SENTENCES = re.compile(
     rf"(?: (?:for|of) {_THE}{_ANSWER})? ?(?:is|would be|stands at|remains|:|=|,) ?{_A}"
     rf"|{_THINK}(?:an? )?(?={ANY}(?: out of \d+)? (?:is|seems|feels) (?:fair|right|appropriate"
     rf"|fitting|justified)\b)"
+    rf"|[^.!?:\n]{{0,60}}\bfor me: (?:an? )?"
     rf"|{_THINK}an? (?:{LABEL}) of |\Aan? (?:{_ADJECTIVE},? )*"
     rf")(?={ANY})",
     FLAGS,
@@ -128,7 +131,8 @@ _NEGATED = re.compile(
     re.I,
 )
 _CONDITION = re.compile(
-    r"\b(?:if|unless|would have|could|might|had|otherwise|were|provided|wenn|falls|sonst|hätte"
+    r"\b(?:if(?! i (?:had|have|must|need) )|unless|would have|could|might|had(?! to choose| to give"
+    r"| to pick| to say| to rate)|otherwise|were|provided|wenn|falls|sonst|hätte"
     r"|könnte"
     r"|si|se|aurait|hubiera|podría|se fosse|если|als het|om den|jika|nếu|jeśli|gdyby|eğer)\b"
     r"|如果|要是|もし|たら|れば|만약|अगर|यदि|لو |إذا|اگر",
