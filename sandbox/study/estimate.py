@@ -98,7 +98,9 @@ def estimate(
     with tempfile.TemporaryDirectory(prefix="sandbox-estimate-") as folder:
         by_role = backends_of(config.models.roles(), backends)
         sample = play_sample(blueprint, Path(folder) / "sample.db", episodes, by_role)
-    totals = _totals(sample, config.seed)
+    always_recalled = config.memory.recall == "nearest"
+    lineages = len(blueprint.agents) if always_recalled else None
+    totals = _totals(sample, config.seed, lineages)
     ranges = {name: _range(totals[:, column]) for column, name in enumerate(FIGURES)}
     return Estimate(
         run=config.name,
@@ -116,18 +118,21 @@ def estimate(
     )
 
 
-def _totals(sample: Sample, seed: int) -> Numbers:
+def _totals(sample: Sample, seed: int, lineages: int | None) -> Numbers:
     """Figures of the whole run, shape (1 + resamples, 4): from the sample, then from resamples.
 
     Resampled means are spread by n / (n - 1), because a small sample underestimates its variance,
-    and by 1 + n / size, because the run's own episodes vary as well.
+    and by 1 + n / size, because the run's own episodes vary as well. Where every answer draws on
+    an earlier one of the same agent, only as many of them vary independently as there are agents
+    (`lineages`).
     """
     random = np.random.default_rng(seed)
     totals = np.zeros((1 + _RESAMPLES, len(FIGURES)))
     for size, rows in sample.strata:
         n, mean = len(rows), rows.mean(0)
         means = rows[random.integers(n, size=(_RESAMPLES, n))].mean(1)
-        spread = math.sqrt(n / max(n - 1, 1) * (1 + n / size))
+        independent = size if lineages is None else min(size, lineages)
+        spread = math.sqrt(n / max(n - 1, 1) * (1 + n / independent))
         totals += size * np.vstack([mean, mean + spread * (means - mean)])
     if sample.sums[-1] > 0:
         totals[1:, -1] *= random.normal(1, sample.size_error / sample.sums[-1], _RESAMPLES)
