@@ -100,7 +100,7 @@ def test_stop_strings_follow_from_the_templates() -> None:
     assert {"</answer>", "</you>", "</question>", "</memory>", "\n<you>", "</comments>"} < {*grid}
 
 
-@pytest.mark.parametrize("value", [[""], [" \n"], ["a", ""], "</a>", [5], 5, {"a": 1}, ["x"] * 33])
+@pytest.mark.parametrize("value", [[""], ["  "], ["a", ""], "</a>", [5], 5, {"a": 1}, ["x"] * 33])
 def test_bad_stop_strings_are_refused(value: Any) -> None:
     with pytest.raises(ValueError, match="a list of at most 32 texts"):
         ModelSettings(backend="scripted", stop=value)

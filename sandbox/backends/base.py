@@ -55,10 +55,10 @@ class ModelSettings(BaseModel):
         if value is None:
             return None
         texts = list(value) if isinstance(value, list | tuple) else [value]
-        valid = all(isinstance(text, str) and text.strip() for text in texts)
+        valid = all(isinstance(text, str) and (text.strip() or "\n" in text) for text in texts)
         if isinstance(value, str) or not valid or len(texts) > _MOST_STOPS:
             raise ValueError(
-                f"a list of at most {_MOST_STOPS} texts, each with more than white space, such as "
+                f"a list of at most {_MOST_STOPS} texts, each with more than blanks, such as "
                 '["</answer>"]; null for those of the prompt templates, [] for none'
             )
         return tuple(dict.fromkeys(map(clean, texts)))
