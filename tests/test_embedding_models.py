@@ -241,7 +241,10 @@ def test_another_model_is_never_mixed_in(serving: Server, tmp_path: Path) -> Non
 @pytest.mark.parametrize(
     ("setting", "words"),
     [
-        ("{backend: psychic, model: m}", "hashed, or a mapping with backend: vllm or openai"),
+        (
+            "{backend: psychic, model: m}",
+            "wordllama, hashed, or a mapping with backend: vllm, openai or model2vec",
+        ),
         ("cosine", "hashed, or a mapping"),
         ("3", "hashed, or a mapping"),
         ("{backend: openai, model: m}", "base_url: missing"),

@@ -134,7 +134,7 @@ def test_the_rest_of_a_run_does_not_notice_an_added_scale(make: Make) -> None:
 
 def test_the_stop_rule_names_its_scales(make: Make) -> None:
     scale = 'scales={care: {low: 1, high: 5, ask: "How much care does it take?"}}'
-    _, outcome = make(scale, "stop={rule: pareto, patience: 1, scales: [care]}", "rounds=6")
+    _, outcome = make(scale, "stop={rule: pareto, patience: 1, scales: [care]}", "rounds=12")
     assert outcome.message is not None and "care no longer rises" in outcome.message
 
 

@@ -99,7 +99,7 @@ def estimate(
         by_role = backends_of(config.models.roles(), backends)
         sample = play_sample(blueprint, Path(folder) / "sample.db", episodes, by_role)
     always_recalled = config.memory.recall == "nearest"
-    lineages = len(blueprint.agents) if always_recalled else None
+    lineages = (len(blueprint.agents) or None) if always_recalled else None
     totals = _totals(sample, config.seed, lineages)
     ranges = {name: _range(totals[:, column]) for column, name in enumerate(FIGURES)}
     return Estimate(
