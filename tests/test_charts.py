@@ -568,6 +568,7 @@ sys.stdout.buffer.write((svg(DRAW["plane"](HUNDRED), "plane") + figure().svg()).
 """
 
 
+@pytest.mark.long
 def test_pictures_have_the_same_bytes_in_every_process() -> None:
     first, second = (
         subprocess.run(

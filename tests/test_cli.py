@@ -270,7 +270,7 @@ def test_two_processes_on_one_run(tmp_path: Path) -> None:
 
 def test_the_live_display_on_a_terminal(tmp_path: Path) -> None:
     leader, follower = pty.openpty()
-    command = [sys.executable, str(ROOT / "run_sim.py"), "run", "--rounds", "1", "--set", SLOW]
+    command = [sys.executable, str(ROOT / "run_sim.py"), "run", "--rounds", "4", "--set", SLOW]
     environment = os.environ | {"TERM": "xterm-256color", "COLUMNS": "120"}
     process = subprocess.Popen(
         command, cwd=tmp_path, stdout=follower, stderr=follower, env=environment
@@ -287,7 +287,7 @@ def test_the_live_display_on_a_terminal(tmp_path: Path) -> None:
         seen += piece
     os.close(leader)
     assert process.wait(timeout=60) == 0
-    for word in (b"rounds 1/1", b"episodes", b"calls", b"tokens", b"failed", b"remaining"):
+    for word in (b"rounds 4/4", b"episodes", b"calls", b"tokens", b"failed", b"remaining"):
         assert word in seen
 
 

@@ -224,7 +224,11 @@ _JSON_VERBS = (
 )
 
 
-@pytest.mark.parametrize(("table", "column"), _JSON_COLUMNS, ids=lambda name: str(name))
+@pytest.mark.parametrize(
+    ("table", "column"),
+    [_JSON_COLUMNS[0], *(pytest.param(*one, marks=pytest.mark.long) for one in _JSON_COLUMNS[1:])],
+    ids=lambda name: str(name),
+)
 def test_json_of_another_content_is_told_in_one_line(
     sound: dict[str, Path], tmp_path: Path, table: str, column: str
 ) -> None:

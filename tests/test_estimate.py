@@ -25,6 +25,7 @@ from storage.errors import InputError
 FIGURES = ("calls", "tokens_in", "tokens_out", "database_bytes")
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     "settings",
     [("rounds=5",), ("rounds=4", "question_count=null", "models.social.misbehave=0.1")],

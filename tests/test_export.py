@@ -431,7 +431,10 @@ def test_a_snapshot_stays_as_it_was(tidy: Run, tmp_path: Path) -> None:
     assert all(one.mean_rating is None for one in exchanges(reader))
 
 
-@pytest.mark.parametrize("format", ["raters", "rated", "exchanges"])
+@pytest.mark.parametrize(
+    "format",
+    ["exchanges", *(pytest.param(one, marks=pytest.mark.long) for one in ("raters", "rated"))],
+)
 def test_memory_hardly_grows_with_the_run(
     wide: Run, said: int, tmp_path: Path, format: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -174,7 +174,9 @@ def _resumed(folder: Path, *options: str) -> str:
 
 
 @pytest.mark.parametrize("script", [NOTEBOOK, SCRIPT, THREAD], ids=["notebook", "script", "thread"])
-@pytest.mark.parametrize("one", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize(
+    "one", [signal.SIGINT, pytest.param(signal.SIGTERM, marks=pytest.mark.long)]
+)
 def test_one_signal_stops_and_loses_nothing(
     tmp_path: Path, script: str, one: signal.Signals, calm: str
 ) -> None:

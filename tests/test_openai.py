@@ -754,6 +754,7 @@ def test_a_server_that_is_not_vllm_gets_few_calls_at_first():
     asyncio.run(main())
 
 
+@pytest.mark.long
 def test_a_rate_limit_is_learned():
     """A bucket of 5 requests that is filled at 40 a second: few requests are refused."""
     refused = 0

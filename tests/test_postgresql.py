@@ -130,7 +130,7 @@ def _calm(make: Make, name: str) -> Outcome:
     return make(f"name={name}", name=f"calm-{name}")[1]
 
 
-@pytest.mark.parametrize("away", [0.0, 2.0])
+@pytest.mark.parametrize("away", [0.0, pytest.param(2.0, marks=pytest.mark.long)])
 def test_a_server_that_is_restarted_is_waited_for(
     postgresql: PostgreSQL, make: Make, away: float
 ) -> None:

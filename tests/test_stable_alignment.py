@@ -209,6 +209,7 @@ def test_a_kind_without_rows_is_told_and_left_out(tmp_path: Path) -> None:
     assert report.results[0].notes[0][1:] in (tmp_path / "out" / "README.md").read_text()
 
 
+@pytest.mark.long
 def test_a_query_has_the_responses_of_all_agents_rounds_and_runs(tidy: Run, tmp_path: Path) -> None:
     """A second run asks the same ten questions: its answers are in the same rows."""
     other = make(tmp_path / "other.db", "rounds=1", "seed=11", name="other")

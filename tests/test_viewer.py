@@ -874,6 +874,7 @@ server.serve_forever()
 """
 
 
+@pytest.mark.long
 def test_what_a_run_waits_for_is_shown(tmp_path: Path) -> None:
     """On the list of runs and on its page, while its server is away; both follow a marker."""
     with subprocess.Popen([sys.executable, "-c", _SERVER], stdout=subprocess.PIPE, text=True) as it:

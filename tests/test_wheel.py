@@ -46,6 +46,7 @@ def test_it_has_every_file_that_is_not_python(wheel: Path) -> None:
     assert {name.split("/")[0] for name in packed if "dist-info" not in name} == set(PACKAGES)
 
 
+@pytest.mark.long
 def test_its_command_runs_in_an_empty_folder(wheel: Path, tmp_path: Path) -> None:
     installed, folder = tmp_path / "installed", tmp_path / "empty"
     zipfile.ZipFile(wheel).extractall(installed)
