@@ -52,7 +52,7 @@ class RandomLatency(scripted.ScriptedBackend):
         return await super().answer(call)
 
 
-@settings(max_examples=6)
+@settings(max_examples=4)
 @given(WORLDS, st.lists(WORK, min_size=2, max_size=2), st.integers(0, 10**6))
 def test_every_schedule_gives_the_same_digest(
     tmp_path_factory: pytest.TempPathFactory,

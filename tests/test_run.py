@@ -98,7 +98,7 @@ class Stopping(scripted.ScriptedBackend):
         return await super().answer(call)
 
 
-@settings(max_examples=8, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=5, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.lists(st.integers(1, 400), min_size=1, max_size=4))
 def test_a_run_resumes_where_its_backend_failed(
     tmp_path_factory: pytest.TempPathFactory, limits: list[int]
@@ -223,6 +223,7 @@ def test_a_damaged_reply_is_a_row_with_a_status_and_never_a_number(
     config = small(*settings).models.social
     kinds: Counter[str] = Counter()
     unusable = 0
+    forms = small().build_world().forms
     for number in range(64):
         for journalled in reader.journal(number):
             name = CallName(
@@ -233,8 +234,7 @@ def test_a_damaged_reply_is_a_row_with_a_status_and_never_a_number(
                 journalled.turn,
                 journalled.attempt,
             )
-            shape = small().build_world().forms
-            form = next(form for form in shape if form.name == journalled.form)
+            form = next(form for form in forms if form.name == journalled.form)
             from agents.chance import seed_of
 
             kind = scripted.mishap(
