@@ -236,7 +236,9 @@ def test_killed_and_resumed(tmp_path: Path, undisturbed: dict[str, Any]) -> None
     assert [path.name for path in (tmp_path / "runs").iterdir()] == ["quickstart.db"]
 
 
-@pytest.mark.parametrize("one", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize(
+    "one", [signal.SIGINT, pytest.param(signal.SIGTERM, marks=pytest.mark.long)]
+)
 def test_interrupted_and_resumed(
     tmp_path: Path, undisturbed: dict[str, Any], one: signal.Signals
 ) -> None:

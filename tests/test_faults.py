@@ -73,7 +73,10 @@ def _exists(database: Path) -> bool:
     )
 
 
-@pytest.mark.parametrize("kind", CONFIGS)
+@pytest.mark.parametrize(
+    "kind",
+    [kind if kind == "plain" else pytest.param(kind, marks=pytest.mark.long) for kind in CONFIGS],
+)
 def test_sigkill_at_random_times(tmp_path: Path, kind: str, kills: int) -> None:
     """SIGKILL while the run is created, resumed, committed and finished."""
     settings = ("rounds=4", *CONFIGS[kind], f"name={kind}")

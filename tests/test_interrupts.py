@@ -173,7 +173,11 @@ def _resumed(folder: Path, *options: str) -> str:
     return str(json.loads(done.stdout)["digest"])
 
 
-@pytest.mark.parametrize("script", [NOTEBOOK, SCRIPT, THREAD], ids=["notebook", "script", "thread"])
+@pytest.mark.parametrize(
+    "script",
+    [NOTEBOOK, SCRIPT, pytest.param(THREAD, marks=pytest.mark.long)],
+    ids=["notebook", "script", "thread"],
+)
 @pytest.mark.parametrize(
     "one", [signal.SIGINT, pytest.param(signal.SIGTERM, marks=pytest.mark.long)]
 )

@@ -121,6 +121,7 @@ def test_every_recipe_has_an_example() -> None:
     assert "models.md#a-backend-of-your-own" in RECIPES, "tests/test_backends.py runs that one"
 
 
+@pytest.mark.long
 def test_a_world_of_two_who_talk_shows_up_with_its_scales(scratch: Scratch) -> None:
     """A pair on -5 to 5 and each agent on 0 to 10: in every place where a run is looked at."""
     status, inspected, episode = scratch.json(
@@ -140,6 +141,7 @@ def test_a_world_of_two_who_talk_shows_up_with_its_scales(scratch: Scratch) -> N
     assert "warmth" in shown and "openness" in shown
 
 
+@pytest.mark.long
 def test_the_world_is_compared_reported_and_shown(scratch: Scratch) -> None:
     _, compared, _, _ = scratch.json(
         "run talk.yaml --name again --set seed=8",
@@ -156,6 +158,7 @@ def test_the_world_is_compared_reported_and_shown(scratch: Scratch) -> None:
     assert all(name in society.lower() for name in SCALES)
 
 
+@pytest.mark.long
 def test_formats_take_the_world_or_say_why_not(scratch: Scratch) -> None:
     rows = [
         json.loads(line)
@@ -171,6 +174,7 @@ def test_formats_take_the_world_or_say_why_not(scratch: Scratch) -> None:
     assert not (scratch.folder / "data" / "no").exists()
 
 
+@pytest.mark.long
 def test_resuming_such_a_run_wants_its_file_named(scratch: Scratch) -> None:
     for line in scratch.refused("verify talk", "fork talk --at 0"):
         assert "talk.py" in line and "--world" in line
@@ -189,6 +193,7 @@ def test_resuming_such_a_run_wants_its_file_named(scratch: Scratch) -> None:
         talk.write_text(text, encoding="utf-8")
 
 
+@pytest.mark.long
 def test_a_scale_of_a_config_shows_up(scratch: Scratch) -> None:
     (inspected,) = scratch.json("inspect honest")
     last = inspected["rounds"][-1]
@@ -200,6 +205,7 @@ def test_a_scale_of_a_config_shows_up(scratch: Scratch) -> None:
     assert "How honest is the answer?" in card
 
 
+@pytest.mark.long
 def test_a_format_a_verb_and_a_page_of_ones_own(scratch: Scratch) -> None:
     text = (scratch.folder / "data/lengths/lengths.jsonl").read_text("utf-8")
     stages = {json.loads(line)["stage"] for line in text.splitlines()}

@@ -513,6 +513,7 @@ main()
 """
 
 
+@pytest.mark.long
 def test_a_kill_leaves_no_partial_report(tidy: Run, tmp_path: Path) -> None:
     out = tmp_path / "x.md"
     done = subprocess.run(

@@ -107,7 +107,7 @@ def _same(folder: Path, one: str, other: str) -> None:
         assert found[0] == found[1], words
 
 
-@pytest.mark.parametrize("share", [3, 40])
+@pytest.mark.parametrize("share", [3, pytest.param(40, marks=pytest.mark.long)])
 @pytest.mark.parametrize("kind", KINDS)
 def test_the_result_is_that_of_an_undisturbed_run(tmp_path: Path, kind: str, share: int) -> None:
     calm = _play(_start(kind, tmp_path, "calm"), tmp_path)
@@ -192,7 +192,7 @@ def test_a_fork_keeps_the_rounds_that_it_copied(tmp_path: Path) -> None:
     assert (again.digest, again.calls_replayed) == (mended.digest, 0)
 
 
-@pytest.mark.parametrize("kind", ["grid", "scene"])
+@pytest.mark.parametrize("kind", ["grid", pytest.param("scene", marks=pytest.mark.long)])
 def test_a_kill_at_any_time_loses_nothing(tmp_path: Path, kind: str, kills: int) -> None:
     slow = "models.social.latency={first_token: 0.004, per_token: 0.0001, capacity: 16}"
     calm = _play(_start(kind, tmp_path, "calm"), tmp_path)

@@ -16,6 +16,7 @@ from sandbox.reading.agents import agent
 from sandbox.reading.calls import call
 
 
+@pytest.mark.long
 def test_reworded_stances_change_no_older_run(
     make: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
