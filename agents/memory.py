@@ -40,10 +40,17 @@ NEAREST = RecallRule()
 
 
 class Near(NamedTuple):
-    """A question near another one: cosine distance (0 to 2) and number in the index."""
+    """A question near another one.
+
+    Attributes:
+        distance: cosine distance (0 to 2).
+        question: its number in the index.
+        place: where it is in the list that was searched; of several places the last one.
+    """
 
     distance: float
     question: int
+    place: int
 
 
 class Recalled(NamedTuple):
@@ -115,12 +122,12 @@ class QuestionIndex:
             rule: how many, and how near.
         """
         vector = self._vectors[question]
-        products = self._vectors.take(others, axis=0) @ vector
+        products = self._vectors.take(others, axis=0).dot(vector)
         first = int(products.argmax())
         rivals = np.count_nonzero(products > products[first] - 2 * _SLACK)
         if rule.top_k == rivals == 1:
             other = int(others[first])
-            found = [Near(self._distance(vector, other), other)]
+            found = [Near(self._distance(vector, other), other, first)]
         else:
             found = self._sorted(vector, others, products, rule.top_k)
         if rule.threshold is None:
@@ -136,16 +143,19 @@ class QuestionIndex:
     ) -> list[Near]:
         """The nearest questions by their exact distances; of equal ones the lower number first."""
         near: dict[int, float] = {}
+        last: dict[int, int] = {}  # the last place of each question
         least = -np.inf  # the product below which no further question can be among the nearest
         for place in np.argsort(-products, kind="stable").tolist():
             if products[place] < least:
                 break
             other = int(others[place])
+            last[other] = max(place, last.get(other, place))
             if other not in near:
                 near[other] = self._distance(vector, other)
                 if len(near) >= top_k:
                     least = 1 - sorted(near.values())[top_k - 1] - _SLACK
-        return sorted(Near(distance, other) for other, distance in near.items())[:top_k]
+        found = sorted((distance, other) for other, distance in near.items())[:top_k]
+        return [Near(distance, other, last[other]) for distance, other in found]
 
     def _distance(self, vector: NDArray[np.float32], other: int) -> float:
         """A distance in double precision, rounded, so that it is the same in any comparison."""
@@ -203,11 +213,7 @@ class Memory:
         if self._numbers is None:
             self._numbers = np.array(self._questions, np.int64)
         near = index.nearest(question, self._numbers[start:end], rule)
-        latest_first = self._questions[start:end][::-1]
-        found = [
-            self._recalled(index, end - 1 - latest_first.index(item.question), item)
-            for item in near
-        ]
+        found = [self._recalled(index, start + item.place, item) for item in near]
         if len(found) > 1:
             return found[0]._replace(further=tuple(found[1:]))
         return found[0] if found else None
@@ -217,7 +223,7 @@ class Memory:
         end = bisect_left(self._rounds, round)
         if end == 0:
             return None
-        return self._recalled(index, end - 1, Near(0.0, self._questions[end - 1]))
+        return self._recalled(index, end - 1, Near(0.0, self._questions[end - 1], end - 1))
 
     def _recalled(self, index: QuestionIndex, position: int, near: Near) -> Recalled:
         answer, memory_id, text_id = self._entries[position]
