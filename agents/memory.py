@@ -34,6 +34,11 @@ class RecallRule(NamedTuple):
     top_k: int = 1
     threshold: float | None = None
 
+    @classmethod
+    def of(cls, recall: str, top_k: int, threshold: float) -> RecallRule:
+        """The rule of a config's `recall` and `top_k`, with the threshold of the run."""
+        return cls(top_k, threshold if recall == "threshold" else None)
+
 
 NEAREST = RecallRule()
 """The nearest memory, whatever its distance."""
@@ -88,10 +93,6 @@ class QuestionIndex:
         self.texts: list[str] = []
         self.numbers: dict[str, int] = {}
         self._vectors: NDArray[np.float32] = np.zeros((0, 0), np.float32)
-
-    def missing(self, texts: Sequence[str]) -> list[str]:
-        """The texts that are not in the index yet, without duplicates, in order."""
-        return [text for text in dict.fromkeys(texts) if text not in self.numbers]
 
     def add(self, texts: Sequence[str], vectors: NDArray[np.float32]) -> None:
         """Add new questions with their unit vectors, shape (len(texts), dimensions).

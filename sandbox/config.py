@@ -82,7 +82,7 @@ class MemoryConfig(_Section):
 
     def rule(self, threshold: float) -> RecallRule:
         """Return the rule of recall; the threshold is the run's, which the embedder may set."""
-        return RecallRule(self.top_k, threshold if self.recall == "threshold" else None)
+        return RecallRule.of(self.recall, self.top_k, threshold)
 
 
 class Group(_Section):

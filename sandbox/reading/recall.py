@@ -147,8 +147,7 @@ def recall(reader: Reader, number: int) -> Recall | None:
 def recall_rule(reader: Reader) -> RecallRule:
     """Which memories an agent of a run recalls."""
     memory = json.loads(reader.run.config)["memory"]
-    below = reader.run.threshold if memory["recall"] == "threshold" else None
-    return RecallRule(memory.get("top_k", 1), below)
+    return RecallRule.of(memory["recall"], memory.get("top_k", 1), reader.run.threshold)
 
 
 def _memories(reader: Reader, agent: int, round: int) -> Sequence[Any]:
