@@ -214,3 +214,14 @@ def test_a_reference_to_nothing_is_noticed(played: dict[str, Run], tmp_path: Pat
     run = played["grid"].copy(tmp_path)
     run.sql("UPDATE models SET run_id = 5 WHERE role = 'observer'")
     assert _notices(run.path)
+
+
+def test_memories_that_were_written_in_another_order_agree(tmp_path: Path) -> None:
+    """Their ids follow the order in which episodes end, which is another one in a replay."""
+    late = "models.social.latency={first_token: 0.003, per_token: 0.0003, capacity: 7}"
+    run = make_stored(tmp_path / "run.db", "rounds=3", "world.size=3", "memory.top_k=3", late)
+    assert run.sql("SELECT count(*) FROM calls WHERE further LIKE '%,%'")[0][0] > 20
+    assert verify(parse_run(str(run.path))).agrees
+    run.sql("UPDATE calls SET further = replace(further, ':', ':1') WHERE further LIKE '%,%'")
+    found = verify(parse_run(str(run.path))).differences
+    assert found and all(one.place.endswith("further") for one in found)

@@ -19,7 +19,7 @@ from agents.scale import Declaration
 from sandbox.config import Config
 from sandbox.engine.run import measure_rows
 from storage import tables
-from storage.reader import Reader
+from storage.reader import Reader, parse_further
 
 _EPISODES = 500  # at a time, so that memory use is bounded
 _AGENTS = 200
@@ -252,6 +252,9 @@ class _Resolver:
         self._texts = reader.texts(numbers)
         self._calls = _call_names(reader, {row["call_id"] for row in rows if "call_id" in row})
         memories = {row["memory_id"] for row in rows if row.get("memory_id") is not None}
+        memories |= {
+            self._base + number for row in rows for number, _ in parse_further(row.get("further"))
+        }
         self._memories = _memory_names(reader, memories)
 
     def __call__(self, column: str, value: Any) -> Any:
@@ -269,6 +272,9 @@ class _Resolver:
             return self._calls.get(value, f"no call {value}")
         if column == "memory_id":
             return self._memories.get(value, f"no memory {value}")
+        if column == "further":
+            pairs = parse_further(value)
+            return [(self("memory_id", self._base + number), near) for number, near in pairs]
         if column == "outcome":
             return _plain(value)
         return value
