@@ -98,8 +98,10 @@ def test_time_of_a_real_backend_is_measured() -> None:
     backends = {"social": ScriptedBackend(scripted)}
     found = estimate(prepare(small(server, "rounds=6")), gpus=2, backends=backends)
     assert found.time.basis == "sample"
-    assert found.time.floor_seconds == pytest.approx(6 * 3 * 0.02, rel=0.8)
     assert found.time.seconds is not None and found.time.gpu_hours is not None
+    # Three calls of 0.02 s that wait for each other in each of 6 rounds; a busy machine adds to it.
+    assert found.time.floor_seconds is not None
+    assert round(6 * 3 * 0.02, 1) <= found.time.floor_seconds
     hours = found.time.seconds.estimate * 2 / 3600
     assert found.time.gpu_hours.estimate == pytest.approx(hours, abs=0.001)
 

@@ -175,7 +175,7 @@ def _resumed(folder: Path, *options: str) -> str:
 
 @pytest.mark.parametrize(
     "script",
-    [NOTEBOOK, SCRIPT, pytest.param(THREAD, marks=pytest.mark.long)],
+    [NOTEBOOK, *(pytest.param(script, marks=pytest.mark.long) for script in (SCRIPT, THREAD))],
     ids=["notebook", "script", "thread"],
 )
 @pytest.mark.parametrize(
@@ -270,12 +270,13 @@ def _hanging(folder: Path, how: str, *more: str) -> list[str]:
 @pytest.mark.parametrize(
     ("how", "hours", "status"),
     [
-        pytest.param("thread", None, 0, marks=pytest.mark.long),
+        ("thread", None, 0),
         ("thread", "0.0004", 130),
-        pytest.param("pool", None, 0, marks=pytest.mark.long),
-        pytest.param("foreground", None, 0, marks=pytest.mark.long),
+        ("pool", None, 0),
+        ("foreground", None, 0),
     ],
 )
+@pytest.mark.long
 def test_threads_that_hang_do_not_keep_the_command_line(
     tmp_path: Path, how: str, hours: str | None, status: int, calm: str
 ) -> None:

@@ -66,6 +66,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return place
 
 
+@pytest.mark.long
 def test_the_commands_run(folder: Path) -> None:
     """All but the two that install, which .ci/run takes from the README itself."""
     blocks = [block for block in _blocks("bash") if "pip install" not in block]

@@ -107,7 +107,9 @@ def _same(folder: Path, one: str, other: str) -> None:
         assert found[0] == found[1], words
 
 
-@pytest.mark.parametrize("share", [3, pytest.param(40, marks=pytest.mark.long)])
+@pytest.mark.parametrize(
+    "share", [pytest.param(share, marks=pytest.mark.long) for share in (3, 40)]
+)
 @pytest.mark.parametrize("kind", KINDS)
 def test_the_result_is_that_of_an_undisturbed_run(tmp_path: Path, kind: str, share: int) -> None:
     calm = _play(_start(kind, tmp_path, "calm"), tmp_path)

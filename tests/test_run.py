@@ -98,6 +98,7 @@ class Stopping(scripted.ScriptedBackend):
         return await super().answer(call)
 
 
+@pytest.mark.long
 @settings(max_examples=5, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.lists(st.integers(1, 400), min_size=1, max_size=4))
 def test_a_run_resumes_where_its_backend_failed(
