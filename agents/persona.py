@@ -7,6 +7,8 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
+from agents.preferences import Preferences, Survey
+
 Label = Literal["good", "bad", "neutral"]
 
 STANCE: Mapping[Label, str] = {
@@ -37,6 +39,8 @@ class Persona(BaseModel):
         goal: what the person wants, in the second person: "You want to ...".
         adapter: the name of a LoRA adapter in the model's settings.
         description: the person in free words, such as "A nurse who collects stamps".
+        preferences: what the person wants of answers.
+        survey: who the person is, in the categories of a survey. No prompt shows it.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -50,6 +54,8 @@ class Persona(BaseModel):
     goal: str | None = Field(default=None, min_length=1, max_length=400)
     adapter: str | None = Field(default=None, min_length=1, max_length=80)
     description: str | None = Field(default=None, min_length=1, max_length=4000)
+    preferences: Preferences | None = None
+    survey: Survey | None = None
 
     @model_validator(mode="after")
     def _complete(self) -> Persona:
