@@ -336,6 +336,7 @@ class Form(Generic[T]):
         user: the template of the user message.
         reply: the shape of the reply.
         example: a value for every name that the template may use, for checking templates.
+        bound: the run's policy binds the reply. It does not bind what the users of a model say.
 
     Raises:
         ValueError: the template cannot be compiled.
@@ -346,6 +347,7 @@ class Form(Generic[T]):
     user: str
     reply: Shape[T] = field(compare=False)
     example: Mapping[str, Any] = field(default_factory=dict, compare=False)
+    bound: bool = field(default=True, compare=False)
 
     def __post_init__(self) -> None:
         try:

@@ -145,7 +145,7 @@ class Survey(_Part):
     ) = None
 
     def groups(self) -> dict[str, str]:
-        """Return the groups that the person belongs to: a value for each of `GROUPS` that is told."""
+        """Return the groups that the person belongs to: the values of `GROUPS` that are told."""
         found = {name: getattr(self, name) for name in GROUPS}
         return {name: value for name, value in found.items() if value is not None}
 

@@ -15,7 +15,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 Better = Literal["high", "low"]
 Subject = Literal["stage", "agent", "pair"]
-Rater = Literal["observer", "peers"]
+Rater = Literal["observer", "peers", "author"]
 
 _NAME = r"^[a-z][a-z0-9_]{0,30}$"
 _ENDS = "{low}: not at all. {high}: entirely."
@@ -76,7 +76,8 @@ class Scale(_Part):
         better: which end of the range is better.
         ask: the question in the observer's prompt. For the peers' scale the world's own prompt
             template asks.
-        rater: who rates: the observer or the peers.
+        rater: who rates: the observer, the peers, or the author of the episode (the user in a world
+            of conversations), who rates stages as the observer does.
         subject: what is rated: the text of a stage, an agent in it, or a pair of agents.
         stages: the stages that are rated; empty for every stage of the world.
         same_as: for the peers' scale, the observer's scale with the same meaning, so that
@@ -236,8 +237,8 @@ class Declaration(_Part):
 
     @property
     def observed(self) -> tuple[Scale, ...]:
-        """The observer's scales."""
-        return tuple(scale for scale in self.scales if scale.rater == "observer")
+        """The scales on which stages are rated: the observer's and the author's."""
+        return tuple(scale for scale in self.scales if scale.rater != "peers")
 
     @property
     def peers(self) -> Scale | None:

@@ -19,6 +19,7 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
+from agents.checks import files_of
 from agents.forms import UNPARSED, Status
 from sandbox.backends.base import Backend
 from sandbox.config import GIVEN, QUICKSTART, Config, load_config
@@ -29,6 +30,7 @@ from sandbox.engine.limits import UNLIMITED, Budget
 from sandbox.engine.run import Blueprint, Change, Interrupted, Watch, prepare
 from sandbox.engine.run import create as create_run
 from sandbox.engine.run import resume as resume_run
+from sandbox.reading.policy import policy_of
 from sandbox.reading.runs import Outcome, open_run
 from sandbox.study.compare import compare as compare_runs
 from sandbox.study.estimate import estimate as estimate_run
@@ -190,13 +192,15 @@ def resume(
 
 
 def plugin_files(run: str | Address) -> list[Path]:
-    """List the files with Python code that a run's config names, without loading them.
+    """List the files with Python code that a run's config and policy name, without loading them.
 
     Raises:
         InputError: there is no such run.
     """
     with open_run(run) as reader:
-        return Config.from_json(reader.run.config).files()
+        policy = policy_of(reader)
+        checks = [] if policy is None else files_of(policy)
+        return [*Config.from_json(reader.run.config).files(), *checks]
 
 
 def fork(

@@ -51,6 +51,9 @@ _PATH_KEYS = (
     ("memory", "prior"),
     ("world", "topology"),
     ("world", "kind"),
+    ("world", "red_team"),
+    ("policy",),
+    ("policy", "file"),
 )
 
 
@@ -83,6 +86,27 @@ class MemoryConfig(_Section):
     def rule(self, threshold: float) -> RecallRule:
         """Return the rule of recall; the threshold is the run's, which the embedder may set."""
         return RecallRule.of(self.recall, self.top_k, threshold)
+
+
+class PolicyConfig(_Section):
+    """The rules that bind a run, and how they act.
+
+    Attributes:
+        file: an organisation's policy; the rules of tier 1 stand in every run, with and without it.
+        checks: `enforce` acts on replies that break a rule; `record` lets them pass and records
+            them, to measure what the checks prevent.
+        prompts: whether prompts show the rules.
+    """
+
+    file: Path | None = None
+    checks: Literal["enforce", "record"] = "enforce"
+    prompts: bool = True
+
+    @model_validator(mode="before")
+    @classmethod
+    def _file(cls, value: Any) -> Any:
+        """A path alone is the file."""
+        return {"file": value} if isinstance(value, str) else value
 
 
 class Group(_Section):
@@ -187,6 +211,7 @@ class Config(_Section):
     truncated: Literal["missing", "sentence"] = "missing"
     world: SerializeAsAny[Settings]
     memory: MemoryConfig = MemoryConfig()
+    policy: PolicyConfig = PolicyConfig()
     models: Models
     schedule: Schedule = Schedule()
     stop: ParetoStop | None = None

@@ -27,6 +27,7 @@ _TEXT_IDS = (
     "about_id",
     "why_id",
     "critique_id",
+    "prompt_id",
 )
 _IDS = ("id", "question_id", "episode_id", "call_id", "memory_id", *_TEXT_IDS)
 
@@ -68,6 +69,9 @@ def copy_rounds(source: Reader, connection: Connection, run_id: int, last: int) 
     copier = _Copier(source, connection, run_id)
     q, m, a = tables.questions, tables.memories, tables.agents
     copier.copy(a, select(a).where(a.c.run_id == source.run.id).order_by(a.c.number))
+    w = tables.overruled
+    wishes = select(w).where(w.c.run_id == source.run.id).order_by(w.c.agent, w.c.number)
+    copier.copy(w, wishes)
     copier.copy(q, select(q).where(source.belongs_to_run(q.c.id)).order_by(q.c.id))
     c, e, r, o = tables.calls, tables.episodes, tables.ratings, tables.observations
     end = source.base + (last + 1) * source.run.per_round - 1
@@ -78,7 +82,7 @@ def copy_rounds(source: Reader, connection: Connection, run_id: int, last: int) 
         (c, c.c.episode_id, (c.c.id,)),
         (r, r.c.episode_id, (r.c.rater,)),
         (o, o.c.episode_id, (o.c.stage, o.c.scale, o.c.agent, o.c.other)),
-        *((scene, scene.c.episode_id, (scene.c.number,)) for scene in _SCENE_TABLES),
+        *((table, table.c.episode_id, (table.c.number,)) for table in _NUMBERED),
     ):
         query = select(table).where(column.between(source.base, end))
         copier.copy(table, query.order_by(column, *order))
@@ -88,7 +92,15 @@ def copy_rounds(source: Reader, connection: Connection, run_id: int, last: int) 
     summarise(connection, run_id)
 
 
-_SCENE_TABLES = (tables.parts, tables.acts, tables.notes)
+_NUMBERED = (
+    tables.parts,
+    tables.acts,
+    tables.notes,
+    tables.utterances,
+    tables.verdicts,
+    tables.breaches,
+)
+"""Tables with numbered rows of an episode."""
 
 
 class _Copier:

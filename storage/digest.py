@@ -23,6 +23,13 @@ from storage.scenes import Scene
 
 VERSION = 1
 
+
+def policy_hash(policy: str) -> str:
+    """Return the hash of a policy as it is stored, in hexadecimal: the same as `Policy.hash`."""
+    plain = json.dumps(json.loads(policy), sort_keys=True)
+    return sha256(plain.encode()).hexdigest()
+
+
 _BATCH = 500  # episodes at a time, so that memory use is bounded
 
 
@@ -60,6 +67,7 @@ def _lines(reader: Reader) -> Iterator[list[Any]]:
     for start in range(0, len(numbers), _BATCH):
         yield from _calls(reader, numbers[start : start + _BATCH])
     yield from _memories(reader)
+    yield from _of_policy(reader)
 
 
 def _observation(observation: Observation) -> list[Any]:
@@ -106,6 +114,50 @@ def _calls(reader: Reader, episodes: Sequence[int]) -> Iterator[list[Any]]:
 
 def _sort_key(call: Journalled) -> tuple[str, bool, int, int, int]:
     return call.form, call.agent is not None, call.agent or 0, call.turn, call.attempt
+
+
+def _of_policy(reader: Reader) -> Iterator[list[Any]]:
+    """What a policy and a world of users add; a run that has none of it has no such line."""
+    if reader.run.policy is not None:
+        yield ["policy", policy_hash(reader.run.policy)]
+    w, u, v, b = tables.overruled, tables.utterances, tables.verdicts, tables.breaches
+    for row in reader.rows(
+        select(w).where(w.c.run_id == reader.run.id).order_by(w.c.agent, w.c.number)
+    ):
+        yield ["overruled", row.agent, row.wish, row.rule]
+    prompt, answer = tables.texts.alias(), tables.texts.alias()
+    utterances = (
+        select(u, prompt.c.text.label("prompt"), answer.c.text)
+        .join(prompt, prompt.c.id == u.c.prompt_id)
+        .outerjoin(answer, answer.c.id == u.c.text_id)
+        .where(reader.belongs_to_run(u.c.episode_id))
+        .order_by(u.c.episode_id, u.c.number)
+    )
+    for row in reader.rows(utterances):
+        yield [
+            "utterance",
+            row.episode_id - reader.base,
+            row.number,
+            row.kind,
+            row.turn,
+            row.candidate,
+            row.prompt,
+            row.text,
+            row.refused,
+            row.chosen,
+            row.score,
+            row.manner,
+            row.request,
+            row.rule,
+        ]
+    for table, name, columns in (
+        (v, "verdict", ("kind", "subject", "utterance", "value", "expected")),
+        (b, "breach", ("rule", "tier", "action", "found")),
+    ):
+        query = select(table).where(reader.belongs_to_run(table.c.episode_id))
+        for row in reader.rows(query.order_by(table.c.episode_id, table.c.number)):
+            values = [row._mapping[column] for column in columns]
+            yield [name, row.episode_id - reader.base, row.number, *values]
 
 
 def _memories(reader: Reader) -> Iterator[list[Any]]:

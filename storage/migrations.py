@@ -300,6 +300,53 @@ def _recall(connection: Connection) -> None:
         connection.execute(update(r.id.table).where(r.id == run).values(config=json.dumps(config)))
 
 
+def _policies(connection: Connection) -> None:
+    """Older runs have no policy."""
+    sqlite = connection.dialect.name == "sqlite"
+    connection.exec_driver_sql("ALTER TABLE runs ADD COLUMN policy TEXT")
+    connection.exec_driver_sql("ALTER TABLE stage_texts ADD COLUMN rules TEXT")
+    connection.exec_driver_sql(
+        "ALTER TABLE stage_texts ADD COLUMN refused BOOLEAN NOT NULL DEFAULT FALSE"
+    )
+    of_episode = "episode_id BIGINT NOT NULL REFERENCES episodes (id)"
+    for name, owner, key, columns in (
+        (
+            "utterances",
+            of_episode,
+            "episode_id, number",
+            "kind VARCHAR(16) NOT NULL, turn INTEGER NOT NULL, candidate INTEGER NOT NULL, "
+            "prompt_id BIGINT NOT NULL REFERENCES texts (id), "
+            "text_id BIGINT REFERENCES texts (id), refused BOOLEAN NOT NULL, "
+            "chosen BOOLEAN NOT NULL, score FLOAT, manner VARCHAR(32) NOT NULL, "
+            "request VARCHAR(64), rule VARCHAR(64)",
+        ),
+        (
+            "verdicts",
+            of_episode,
+            "episode_id, number",
+            "kind VARCHAR(16) NOT NULL, subject VARCHAR(64) NOT NULL, utterance INTEGER, "
+            "value TEXT, expected TEXT",
+        ),
+        (
+            "breaches",
+            of_episode,
+            "episode_id, number",
+            "rule VARCHAR(64) NOT NULL, tier SMALLINT NOT NULL, action VARCHAR(12) NOT NULL, "
+            "found TEXT NOT NULL, call_id BIGINT NOT NULL REFERENCES calls (id)",
+        ),
+        (
+            "overruled",
+            "run_id INTEGER NOT NULL REFERENCES runs (id), agent INTEGER NOT NULL",
+            "run_id, agent, number",
+            "wish TEXT NOT NULL, rule VARCHAR(64) NOT NULL",
+        ),
+    ):
+        connection.exec_driver_sql(
+            f"CREATE TABLE {name} ({owner}, number INTEGER NOT NULL, {columns}, "
+            f"PRIMARY KEY ({key}))" + (" WITHOUT ROWID" if sqlite else "")
+        )
+
+
 MIGRATIONS: tuple[Callable[[Connection], None], ...] = (
     _thinking_and_expected,
     _scenes,
@@ -307,6 +354,7 @@ MIGRATIONS: tuple[Callable[[Connection], None], ...] = (
     _declarations,
     _sessions,
     _recall,
+    _policies,
 )
 """Item i migrates a database from version i + 1 to i + 2. Never edit a migration; append one."""
 

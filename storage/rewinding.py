@@ -19,6 +19,9 @@ _BY_EPISODE = (
     tables.parts,
     tables.acts,
     tables.notes,
+    tables.utterances,
+    tables.verdicts,
+    tables.breaches,
 )
 
 

@@ -70,6 +70,7 @@ runs = Table(
     Column("asked_again", Integer),  # number of calls that are requested again; NULL: the same
     Column("stances", Text, nullable=False),  # JSON: the sentences that describe each label
     Column("inputs", Text),  # JSON: a line about each input file; NULL: not known
+    Column("policy", Text),  # JSON: the rules that bind it; NULL: none, as in older runs
 )
 
 sessions = Table(
@@ -196,6 +197,8 @@ stage_texts = Table(
     Column("text_id", ForeignKey("texts.id"), nullable=False),
     # truncated by the token limit, and kept to its last whole sentence
     Column("shortened", Boolean, nullable=False, server_default=false()),
+    Column("rules", Text),  # ids of the rules that its reply broke, comma-separated; NULL: none
+    Column("refused", Boolean, nullable=False, server_default=false()),  # the policy's refusal
     sqlite_with_rowid=False,
 )
 
@@ -269,6 +272,62 @@ notes = Table(
     Column("kind", String(32), nullable=False),  # step, occasion, consequences, instruction, ...
     Column("text_id", ForeignKey("texts.id"), nullable=False),
     Column("shortened", Boolean, nullable=False, server_default=false()),  # as in `stage_texts`
+    sqlite_with_rowid=False,
+)
+
+utterances = Table(
+    "utterances",
+    metadata,
+    Column("episode_id", ForeignKey("episodes.id"), primary_key=True, autoincrement=False),
+    Column("number", Integer, primary_key=True, autoincrement=False),  # the turn of its calls
+    Column("kind", String(16), nullable=False),  # answer, aggregate, red_team
+    Column("turn", Integer, nullable=False),  # of the conversation, from 0
+    Column("candidate", Integer, nullable=False),  # of the turn, from 0
+    Column("prompt_id", ForeignKey("texts.id"), nullable=False),  # what the user says
+    Column("text_id", ForeignKey("texts.id")),  # what the model answers; NULL: no usable reply
+    Column("refused", Boolean, nullable=False),  # the text is the policy's refusal
+    Column("chosen", Boolean, nullable=False),  # the conversation goes on from it
+    Column("score", Rating),  # the user's; NULL: not asked, or unparseable
+    Column("manner", String(32), nullable=False),  # the type of conversation, or the phrasing
+    Column("request", String(64)),  # id of a red-team request
+    Column("rule", String(64)),  # id of the rule that the request would break
+    sqlite_with_rowid=False,
+)
+
+verdicts = Table(
+    "verdicts",
+    metadata,
+    Column("episode_id", ForeignKey("episodes.id"), primary_key=True, autoincrement=False),
+    Column("number", Integer, primary_key=True, autoincrement=False),
+    Column("kind", String(16), nullable=False),  # obeyed, guess, dimension, ...
+    Column("subject", String(64), nullable=False),  # a rule, an attribute, a dimension
+    Column("utterance", Integer),  # number of an utterance; NULL: the conversation
+    Column("value", Text),  # NULL: no usable reply
+    Column("expected", Text),  # the true value; NULL: there is none
+    sqlite_with_rowid=False,
+)
+
+breaches = Table(
+    "breaches",
+    metadata,
+    Column("episode_id", ForeignKey("episodes.id"), primary_key=True, autoincrement=False),
+    Column("number", Integer, primary_key=True, autoincrement=False),
+    Column("rule", String(64), nullable=False),  # its id: see runs.policy
+    Column("tier", SmallInteger, nullable=False),
+    Column("action", String(12), nullable=False),  # recorded, asked_again, refused
+    Column("found", Text, nullable=False),  # what broke the rule
+    Column("call_id", ForeignKey("calls.id"), nullable=False),  # whose reply broke it
+    sqlite_with_rowid=False,
+)
+
+overruled = Table(
+    "overruled",
+    metadata,
+    Column("run_id", ForeignKey("runs.id"), primary_key=True),
+    Column("agent", Integer, primary_key=True, autoincrement=False),
+    Column("number", Integer, primary_key=True, autoincrement=False),
+    Column("wish", Text, nullable=False),  # a preference of the agent
+    Column("rule", String(64), nullable=False),  # id of the rule that overrules it
     sqlite_with_rowid=False,
 )
 

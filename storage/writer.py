@@ -29,6 +29,10 @@ _ORDER = (
     tables.parts,
     tables.acts,
     tables.notes,
+    tables.utterances,
+    tables.verdicts,
+    tables.breaches,
+    tables.overruled,
 )
 """Insert order: referenced tables first."""
 

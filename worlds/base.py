@@ -15,6 +15,7 @@ from agents.forms import Form, Judgement
 from agents.memory import Recalled
 from agents.persona import Label, Persona
 from agents.plugins import PluginError, entry_points, is_file, load_entry_point, load_file
+from agents.policy import Policy
 from agents.scale import Declaration, Scale, Stage
 from worlds.observer import observer_form
 
@@ -123,6 +124,55 @@ class Act:
     critique: str | None = None
 
 
+@dataclass
+class Utterance:
+    """A message of a user with one answer of a model.
+
+    Attributes:
+        number: the number of the utterance in its episode, which is the `turn` of its calls.
+        kind: `answer` (a candidate under the user's own policy), `aggregate` (what one policy for
+            all would have given) or `red_team` (a request that a rule forbids).
+        turn: of the conversation, from 0.
+        candidate: of the turn, from 0.
+        prompt: what the user says.
+        text: the answer; None where there is no usable reply.
+        chosen: whether the conversation goes on from it.
+        score: the user's; None where the reply was unparseable, or was not asked for.
+        manner: the type of the conversation, or the phrasing of a request.
+        request, rule: the ids of a red-team request and of the rule that it would break.
+    """
+
+    number: int
+    kind: str
+    turn: int
+    candidate: int
+    prompt: str
+    text: str | None = None
+    chosen: bool = False
+    score: float | None = None
+    manner: str = ""
+    request: str | None = None
+    rule: str | None = None
+
+
+class Verdict(NamedTuple):
+    """What a judge, or the user, says of an utterance or a conversation.
+
+    Attributes:
+        kind: such as `obeyed` or `guess`.
+        subject: what it is about: a rule, an attribute, a dimension.
+        value: the verdict; None where the reply was unparseable.
+        expected: the true value; None where there is none.
+        utterance: the number of an utterance; None for the conversation.
+    """
+
+    kind: str
+    subject: str
+    value: str | None
+    expected: str | None = None
+    utterance: int | None = None
+
+
 class Unanswered(Exception):
     """Raised when a required reply is unusable; the episode then ends as failed.
 
@@ -215,6 +265,22 @@ class Episode(Protocol):
     def note(self, kind: str, text: str) -> None:
         """Record any other text of a scene, such as a step of its plan."""
 
+    async def judge(self, form: Form[T], *, turn: int = 0, **values: Any) -> T | None:
+        """Request a reply from the observer's model; None where it is unusable.
+
+        The policy does not bind it, and no agent sees it.
+        """
+
+    def utter(self, utterance: Utterance) -> None:
+        """Record an utterance of a conversation, in the state that it has when the episode ends."""
+
+    def verdict(self, verdict: Verdict) -> None:
+        """Record a verdict on an utterance or the conversation."""
+
+    @property
+    def policy(self) -> Policy | None:
+        """The policy of the run; None for a run that was started without one."""
+
     async def gather(self, *calls: Awaitable[T]) -> list[T]:
         """Run several independent calls concurrently and return their results in order."""
 
@@ -263,12 +329,12 @@ class World(ABC):
 
     @property
     def forms(self) -> tuple[Form[Any], ...]:
-        """All prompt templates: the world's own, then one for each observer's scale."""
-        observer_forms = (
-            observer_form(scale, self.observed, self.example, self.unit)
-            for scale in self.declaration.observed
-        )
-        return (*self.prompts, *observer_forms)
+        """All prompt templates: the world's own, then one for each scale of the stages."""
+        return (*self.prompts, *map(self.rating_form, self.declaration.observed))
+
+    def rating_form(self, scale: Scale) -> Form[Judgement]:
+        """The prompt template of ratings of a stage on a scale: by default the observer's."""
+        return observer_form(scale, self.observed, self.example, self.unit)
 
     @abstractmethod
     def populate(self, personas: Sequence[Persona]) -> list[Agent]:

@@ -34,4 +34,5 @@ def observer_form(
         user=f"{observed}{scale.question}\n\nYour rating:",
         reply=Rating.on(scale),
         example=dict(example),
+        bound=False,
     )

@@ -75,6 +75,10 @@ WorldFile = Annotated[
     Path | None,
     typer.Option("--world", metavar="FILE", help="load this world file, which the run names"),
 ]
+CheckFiles = Annotated[
+    list[Path] | None,
+    typer.Option("--check", metavar="FILE", help="load this file of a check of the run's policy"),
+]
 
 
 _NARROWEST = 40
@@ -86,14 +90,16 @@ def plugin_files(
     backends: Sequence[Path] | None,
     world: Path | None,
     settings: Sequence[str] | None = None,
+    checks: Sequence[Path] | None = None,
 ) -> list[Path]:
-    """List the files that the options --backend and --world name.
+    """List the files that the options --backend, --world and --check name.
 
     Args:
         run: the run that they are for.
         backends: the values of --backend.
         world: the value of --world.
         settings: the values of --set, which may name further files.
+        checks: the values of --check.
 
     Raises:
         InputError: there is no such run, or it does not name a file.
@@ -101,6 +107,7 @@ def plugin_files(
     given = [
         *(("--backend", file) for file in backends or ()),
         *([("--world", world)] if world else []),
+        *(("--check", file) for file in checks or ()),
     ]
     if not given:
         return []

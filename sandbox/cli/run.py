@@ -14,6 +14,7 @@ from sandbox.cli.options import (
     AcceptChanges,
     AsJson,
     BackendFiles,
+    CheckFiles,
     ConfigFile,
     Database,
     MaxCalls,
@@ -75,6 +76,7 @@ def resume(
     max_hours: MaxHours = None,
     backend: BackendFiles = None,
     world: WorldFile = None,
+    check: CheckFiles = None,
     as_json: AsJson = False,
 ) -> None:
     """Resume a run that was stopped, extend it with --rounds, or repeat calls that failed."""
@@ -91,19 +93,24 @@ def resume(
         retry_unparsed=retry_unparsed,
         budget=budget,
         accept_changes=accept_changes,
-        allow=plugin_files(run, backend, world),
+        allow=plugin_files(run, backend, world, checks=check),
     )
 
 
 def verify(
-    run: Run, backend: BackendFiles = None, world: WorldFile = None, as_json: AsJson = False
+    run: Run,
+    backend: BackendFiles = None,
+    world: WorldFile = None,
+    check: CheckFiles = None,
+    as_json: AsJson = False,
 ) -> None:
     """Replay a finished run from its journal, without a model, and compare digests."""
     from sandbox import api
     from sandbox.terminal.live import Display
 
     with Display() as display:
-        verdict = api.verify(run, watch=display.watch, allow=plugin_files(run, backend, world))
+        files = plugin_files(run, backend, world, checks=check)
+        verdict = api.verify(run, watch=display.watch, allow=files)
     data = {
         **verdict.outcome.as_dict(),
         "agrees": verdict.agrees,

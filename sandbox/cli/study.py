@@ -10,6 +10,7 @@ from sandbox.cli.options import (
     AcceptChanges,
     AsJson,
     BackendFiles,
+    CheckFiles,
     ConfigFile,
     Database,
     Name,
@@ -37,6 +38,7 @@ def fork(
     accept_changes: AcceptChanges = False,
     backend: BackendFiles = None,
     world: WorldFile = None,
+    check: CheckFiles = None,
     as_json: AsJson = False,
 ) -> None:
     """Start a new run from the state of another one after a round, with changed settings."""
@@ -50,7 +52,7 @@ def fork(
         db=db,
         rounds=rounds,
         accept_changes=accept_changes,
-        allow=plugin_files(run, backend, world, set_),
+        allow=plugin_files(run, backend, world, set_, check),
     )
     files = api.plugin_files(address)  # the original's, which are allowed, and those of --set
     play(address, as_json, accept_changes=accept_changes, allow=files)

@@ -18,7 +18,9 @@ from sandbox.backends.embedding import embedder_of
 from sandbox.config import Config
 from sandbox.reading.agents import read_agents
 from sandbox.reading.declaration import declaration_of
+from sandbox.reading.policy import all_forms, policy_of
 from sandbox.sources import read_forms, read_personas, read_questions
+from sandbox.sources.policies import read_policy
 from storage import tables
 from storage.errors import InputError
 from storage.reader import Reader
@@ -51,6 +53,7 @@ def _changes(reader: Reader, config: Config, backends: Mapping[str, Backend]) ->
     embedder = embedder_of(config.memory.embedder).name
     if embedder != reader.run.embedder:
         yield f"the embedder, {reader.run.embedder} then, {embedder} now"
+    yield from _policy(reader, config)
     yield from _forms(reader, config)
     if _declared(config.build_world().declaration) != _declared(declaration_of(reader)):
         yield "the world's scales or stages"
@@ -80,6 +83,15 @@ def _models(reader: Reader, backends: Mapping[str, Backend]) -> Iterator[str]:
             yield f"the {role} model, {names[role]} then, {backend.model} now"
 
 
+def _policy(reader: Reader, config: Config) -> Iterator[str]:
+    stored, given = policy_of(reader), config.policy
+    if stored is None or (given.file is not None and not given.file.is_file()):
+        return
+    current = read_policy(given.file, given.checks, given.prompts)
+    if current.hash != stored.hash:
+        yield f"the policy, {stored.title} then, {current.title} now"
+
+
 def _forms(reader: Reader, config: Config) -> Iterator[str]:
     f = tables.forms
     query = select(f).where(f.c.run_id == reader.run.id)
@@ -87,9 +99,10 @@ def _forms(reader: Reader, config: Config) -> Iterator[str]:
     path = config.forms if config.forms and config.forms.is_file() else None
     if path is None and config.forms is not None:
         return
-    for name, form in read_forms(path, config.build_world().forms).items():
-        if stored.get(name) != (form.system, form.user):
-            yield f"the prompt template {name}"
+    forms = read_forms(path, config.build_world().forms).values()
+    for form in all_forms(forms, policy_of(reader)):
+        if stored.get(form.name) != (form.system, form.user):
+            yield f"the prompt template {form.name}"
 
 
 def _same_questions(reader: Reader, config: Config) -> bool:

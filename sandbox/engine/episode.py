@@ -7,9 +7,12 @@ from collections.abc import Awaitable, Iterator, Mapping, Sequence
 from typing import Any, TypeVar
 
 from agents.agent import Agent
-from agents.forms import CallName, Form, Judgement, Status
+from agents.forms import CallName, Form, Judgement, Parsed, Status
 from agents.memory import Recalled
+from agents.policy import Bounded, Policy, Rule
 from agents.scale import Subject
+from agents.shapes import Chosen
+from sandbox.engine.bounds import Bounds, Breach, breaches
 from sandbox.engine.calls import Answered, Caller
 from sandbox.engine.limits import Stopped
 from sandbox.engine.scheduler import Planned
@@ -18,7 +21,7 @@ from sandbox.engine.world_faults import reported
 from storage import tables
 from storage.errors import InputError
 from storage.writer import Row, Writer
-from worlds.base import Act, Part, Rated, Unanswered, World
+from worlds.base import Act, Part, Rated, Unanswered, Utterance, Verdict, World
 
 T = TypeVar("T")
 
@@ -35,6 +38,7 @@ class PlayedEpisode:
         forms: the prompt templates of the run, by name.
         attempts: number of attempts at a usable reply before it counts as missing.
         recorded: the episode is stored already; only observations may be missing.
+        bounds: the policy of the run; None for a run without one.
     """
 
     def __init__(
@@ -47,6 +51,8 @@ class PlayedEpisode:
         forms: Mapping[str, Form[Any]],
         attempts: int,
         recorded: bool,
+        *,
+        bounds: Bounds | None = None,
     ) -> None:
         self.planned = planned
         self._world = world
@@ -57,6 +63,7 @@ class PlayedEpisode:
         self._forms = forms
         self._attempts = attempts
         self._recorded = recorded
+        self._bounds = bounds
         self._id = writer.base + planned.number
         self._question, self._question_id = society.question(planned.meeting)
         self._names: set[CallName] = set()
@@ -68,6 +75,9 @@ class PlayedEpisode:
         self._parts: list[Part] = []
         self._acts: list[Act] = []
         self._notes: list[tuple[str, str]] = []
+        self._utterances: list[Utterance] = []
+        self._verdicts: list[Verdict] = []
+        self._breaches: list[Breach] = []
         self._depth = 0
         self._texts: dict[str, str] = {}
         self._learned: str | None = None
@@ -170,7 +180,9 @@ class PlayedEpisode:
     async def _observe(
         self, key: Row, form: Form[Judgement], turn: int, values: dict[str, Any]
     ) -> None:
-        answer = await self._ask(None, form, None, turn, values, observing=True)
+        by_author = self._declaration.scale(key["scale"]).rater == "author"
+        rater = self.author if by_author else None
+        answer = await self._ask(rater, form, None, turn, values, observing=not by_author)
         self._observations.append({**key, **self._rating_row(answer)})
 
     def record(self, stage: str, text: str) -> None:
@@ -207,6 +219,23 @@ class PlayedEpisode:
     def note(self, kind: str, text: str) -> None:
         """Record another text of a scene."""
         self._notes.append((kind, text))
+
+    async def judge(self, form: Form[T], *, turn: int = 0, **values: Any) -> T | None:
+        """Send a prompt to the observer's model; None where no attempt gave a usable reply."""
+        return (await self._ask(None, form, None, turn, values, observing=True)).parsed.value
+
+    def utter(self, utterance: Utterance) -> None:
+        """Record an utterance; later changes to it are stored as well."""
+        self._utterances.append(utterance)
+
+    def verdict(self, verdict: Verdict) -> None:
+        """Record a verdict."""
+        self._verdicts.append(verdict)
+
+    @property
+    def policy(self) -> Policy | None:
+        """The policy of the run; None for a run without one."""
+        return None if self._bounds is None else self._bounds.policy
 
     async def gather(self, *calls: Awaitable[T]) -> list[T]:
         """Run independent calls concurrently and return their results in order.
@@ -247,9 +276,48 @@ class PlayedEpisode:
                 attempt_name, template, prompt, past, adapter, self._depth, observing
             )
             self._depth += not observing
-            if answer.parsed.value is not None:
+            if answer.parsed.value is None:
+                continue
+            if self._bounds is None or observing or not template.bound:
                 break
+            last = attempt == self._attempts - 1
+            kept = await self._within_bounds(attempt_name, template, answer, last)
+            if kept is not None:
+                return answer._replace(parsed=kept)
         return answer
+
+    async def _within_bounds(
+        self, name: CallName, form: Form[T], answer: Answered[T], last: bool
+    ) -> Parsed[T] | None:
+        """Check a reply against the policy, and record the rules that it breaks.
+
+        Returns:
+            What is seen of it: the reply, or what stands in its place. None: ask again.
+        """
+        assert self._bounds is not None
+
+        async def ask_judge(rule: Rule, text: str) -> Parsed[Chosen]:
+            return await self._ask_judge(name, rule, text)
+
+        broken = await self._bounds.broken(form, answer.parsed.value, ask_judge)
+        if not broken:
+            return answer.parsed
+        action = self._bounds.action(broken, last)
+        self._breaches += breaches(name, answer.call_id, broken, action)
+        if action == "ask_again":
+            return None
+        return self._bounds.replaced(answer.parsed, broken, action)
+
+    async def _ask_judge(self, name: CallName, rule: Rule, text: str) -> Parsed[Chosen]:
+        """Ask the judge of a rule about the reply of a call, as a call of the observer's model."""
+        assert rule.check is not None
+        form: Form[Chosen] = self._forms[rule.judge_form]
+        meeting = self.planned.meeting
+        agents = [None, meeting.author, *meeting.peers]
+        place = list(self._forms).index(name.form) * _TURNS + name.turn
+        turn = (place * len(agents) + agents.index(name.agent)) * 10 + name.attempt
+        values = {"text": text, "rule": rule.text, "ask": rule.check.judge}
+        return (await self._ask(None, form, None, turn, values, observing=True)).parsed
 
     def _rating_row(self, answer: Answered[Judgement]) -> Row:
         """Return the columns that ratings and observations have in common."""
@@ -264,7 +332,7 @@ class PlayedEpisode:
         }
 
     def _text_id(self, text: str | None) -> int | None:
-        return None if text is None else self._writer.base + self._writer.text(text)
+        return None if text is None else self._writer.base + self._writer.text(str(text))
 
     @property
     def failed_at(self) -> str | None:
@@ -299,22 +367,43 @@ class PlayedEpisode:
                 "stage": stage,
                 "text_id": self._text_id(text),
                 "shortened": text in self._shortened,
+                "rules": ",".join(text.rules) if isinstance(text, Bounded) else None,
+                "refused": _is_refused(text),
             }
             writer.add(tables.stage_texts, text_row)
         writer.add_all(tables.ratings, self._ratings)
-        self._add_scene_rows()
+        self._add_numbered_rows()
         if self._learned is not None:
             self._add_memory(self._learned)
 
-    def _add_scene_rows(self) -> None:
-        """Pass the rows of a scene to the writer; most episodes have none."""
+    def _add_numbered_rows(self) -> None:
+        """Pass the rows of scenes, conversations and the policy to the writer; most have none."""
         for table, rows in (
             (tables.parts, map(self._part_row, self._parts)),
             (tables.acts, map(self._act_row, self._acts)),
             (tables.notes, (self._note_row(*note) for note in self._notes)),
+            (tables.utterances, map(self._utterance_row, self._utterances)),
+            (tables.verdicts, (verdict._asdict() for verdict in self._verdicts)),
+            (tables.breaches, map(_breach_row, sorted(self._breaches, key=_by_name))),
         ):
             for number, row in enumerate(rows):
                 self._writer.add(table, {"episode_id": self._id, "number": number, **row})
+
+    def _utterance_row(self, utterance: Utterance) -> Row:
+        return {
+            "number": utterance.number,
+            "kind": utterance.kind,
+            "turn": utterance.turn,
+            "candidate": utterance.candidate,
+            "prompt_id": self._text_id(utterance.prompt),
+            "text_id": self._text_id(utterance.text),
+            "refused": _is_refused(utterance.text),
+            "chosen": utterance.chosen,
+            "score": utterance.score,
+            "manner": utterance.manner,
+            "request": utterance.request,
+            "rule": utterance.rule,
+        }
 
     def _part_row(self, part: Part) -> Row:
         return {
@@ -341,7 +430,7 @@ class PlayedEpisode:
         return {"kind": kind, "text_id": self._text_id(text), "shortened": shortened}
 
     def _add_memory(self, answer: str) -> None:
-        writer = self._writer
+        writer, answer = self._writer, str(answer)
         text_number = writer.text(answer)
         memory_id = writer.base + writer.new_id(tables.memories)
         self.author.memory.remember(
@@ -379,6 +468,27 @@ class PlayedEpisode:
         for task in self._tasks:
             task.cancel()
         asyncio.gather(*self._tasks, return_exceptions=True)  # retrieve their exceptions
+
+
+_TURNS = 1000
+"""More than the turns of any prompt template, so that the calls of judges have distinct names."""
+
+
+def _is_refused(text: str | None) -> bool:
+    """Whether a text is the policy's refusal, in place of a reply."""
+    return isinstance(text, Bounded) and text.refused
+
+
+def _breach_row(breach: Breach) -> Row:
+    row = breach._asdict()
+    del row["name"]
+    return row
+
+
+def _by_name(breach: Breach) -> tuple[Any, ...]:
+    """The order of breaches, since replies of an episode arrive in any order."""
+    name = breach.name
+    return name.form, name.agent is not None, name.agent or 0, name.turn, name.attempt, breach.rule
 
 
 def _number(agent: Agent | None) -> int:

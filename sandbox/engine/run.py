@@ -14,9 +14,12 @@ from sqlalchemy import Connection, Engine, insert, update
 from sqlalchemy.exc import DBAPIError
 
 from agents.agent import Agent
+from agents.checks import files_of
 from agents.embedding import Embedder
 from agents.forms import Form
 from agents.persona import STANCE, Persona
+from agents.plugins import unnamed_file
+from agents.policy import Policy
 from agents.scale import Declaration
 from sandbox import __version__
 from sandbox.backends import backends_of, started
@@ -36,8 +39,10 @@ from sandbox.engine.stopping import pareto_rule
 from sandbox.engine.world_faults import WorldFault, checked, reported
 from sandbox.interrupts import run_coroutine
 from sandbox.progress import Progress
+from sandbox.reading.policy import all_forms, policy_of
 from sandbox.reading.runs import Outcome, outcome, worked
 from sandbox.sources import Question, read_forms, read_pairs, read_personas, read_questions
+from sandbox.sources.policies import read_policy
 from storage import database, tables
 from storage.copying import forked_from
 from storage.database import Address
@@ -57,6 +62,7 @@ class Blueprint(NamedTuple):
         config: the run's config.
         world: the world that it describes.
         agents: the society.
+        policy: the rules that bind it.
         questions: as many as the run needs.
         inherited: the prior memories of each agent.
         forms: the prompt templates, by name.
@@ -68,6 +74,7 @@ class Blueprint(NamedTuple):
     config: Config
     world: World
     agents: list[Agent]
+    policy: Policy
     questions: list[Question]
     inherited: list[list[Pair]]
     forms: dict[str, Form[Any]]
@@ -106,6 +113,7 @@ def prepare(config: Config, place: str = "", settings: Sequence[str] = ()) -> Bl
         raise InputError(f"{where(error.key)}: {error.key}: {error}") from None
     with reported(kind, "its prompts"):
         forms = read_forms(config.forms, world.forms, of_forms)
+    policy = _policy(config, of_forms)
     personas = read_personas(config.personas, notes)
     pairs = read_pairs(config.memory.prior, notes) if config.memory.prior else []
     count = config.memory.prior_pairs if config.memory.prior else 0
@@ -126,13 +134,20 @@ def prepare(config: Config, place: str = "", settings: Sequence[str] = ()) -> Bl
         config,
         world,
         agents,
+        policy,
         questions,
         inherited,
-        forms,
+        {form.name: form for form in all_forms(forms.values(), policy)},
         embedder,
         per_round,
         [*world.notes, *of_questions, *notes, *of_forms],
     )
+
+
+def _policy(config: Config, notes: list[str] | None = None) -> Policy:
+    """Read the policy of a config."""
+    given = config.policy
+    return read_policy(given.file, given.checks, given.prompts, notes)
 
 
 @contextmanager
@@ -233,6 +248,7 @@ def _write(engine: Engine, blueprint: Blueprint, backends: Mapping[str, Backend]
         "declaration": blueprint.world.declaration.model_dump_json(),
         "stances": json.dumps(dict(STANCE)),
         "inputs": json.dumps(blueprint.notes, ensure_ascii=False),
+        "policy": blueprint.policy.model_dump_json(),
     }
     with engine.begin() as connection:
         result = connection.execute(insert(tables.runs).values(row).returning(tables.runs.c.id))
@@ -249,6 +265,7 @@ def _write(engine: Engine, blueprint: Blueprint, backends: Mapping[str, Backend]
             blueprint.questions,
             blueprint.inherited,
             embedder,
+            blueprint.policy,
         )
 
 
@@ -391,12 +408,25 @@ def _resume(engine: Engine, address: Address, rounds: int | None, session: _Sess
         if reader.run.status == "done" and not extended and again is None:
             return outcome(reader, address)
         new.refuse_unloaded(session.backends)
+        refuse_unnamed_checks(reader, session.allow)
         if rounds is not None and extended:
             new = new.model_copy(update={"rounds": rounds})
             _extend(reader, new, before)
             reader = Reader.find(engine, name, str(address))
         changed = Changed(new, differences(before, new), again, session.change.retry)
         return _run_session(reader, address, session, changed)
+
+
+def refuse_unnamed_checks(reader: Reader, allow: Collection[Path]) -> None:
+    """Check that the Python files of a run's policy may be loaded: a database alone names none.
+
+    Raises:
+        InputError: one is not among those that the caller allows.
+    """
+    policy, allowed = policy_of(reader), {path.expanduser().resolve() for path in allow}
+    for file in () if policy is None else files_of(policy):
+        if file not in allowed:
+            raise InputError(unnamed_file(reader.run.name, "check", str(file)))
 
 
 def _forked_at(reader: Reader) -> int:

@@ -17,6 +17,7 @@ from agents.stops import Stops, template_stops
 from sandbox.backends.base import Backend, ModelSettings
 from sandbox.concurrency import Gate
 from sandbox.config import Config
+from sandbox.engine.bounds import Bounds
 from sandbox.engine.calls import Caller, RoleModel
 from sandbox.engine.episode import PlayedEpisode
 from sandbox.engine.health import Health
@@ -101,6 +102,7 @@ class Runner:
         self.backends = backends
         self.clock = Clock(before=before)
         self._state = state
+        self._bounds = None if state.policy is None else Bounds(state.policy)
         self._writer = writer
         self._limiter = Limiter(budget, self.clock)
         self._caller = self._make_caller(journal, layers)
@@ -343,6 +345,7 @@ class Runner:
             self._state.forms,
             self.config.attempts,
             recorded,
+            bounds=self._bounds,
         )
         try:
             await episode.play()

@@ -12,6 +12,7 @@ from sqlalchemy import Connection, select
 from agents.agent import Agent
 from agents.embedding import Embedder
 from agents.memory import PRIOR, QuestionIndex, Recalled, RecallRule
+from agents.policy import Policy, overruled
 from sandbox.backends.embedding import embedder_of
 from sandbox.config import Config, MemoryConfig
 from sandbox.reading.agents import read_agents
@@ -62,6 +63,7 @@ def write_society(
     questions: Sequence[Question],
     inherited: Sequence[Sequence[Pair]],
     embedder: Embedder,
+    policy: Policy,
 ) -> None:
     """Write a new society in the caller's transaction: agents, questions, prior memories.
 
@@ -72,10 +74,14 @@ def write_society(
         questions: the list of questions.
         inherited: the prior memories of each agent.
         embedder: embeds the questions.
+        policy: the rules that may overrule what the agents prefer.
     """
     for agent in agents:
         writer.text(agent.introduction)
         writer.add(tables.agents, _agent_row(writer.run_id, agent))
+        for number, one in enumerate(overruled(policy, agent.persona.preferences)):
+            key = {"run_id": writer.run_id, "agent": agent.number, "number": number}
+            writer.add(tables.overruled, {**key, "wish": one.wish, "rule": one.rule})
     prior = dict.fromkeys(pair.question for pairs in inherited for pair in pairs)
     listed: list[tuple[str, str | None]] = [
         (question.text, question.source) for question in questions

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any, NamedTuple
 
 from sqlalchemy import func, select
 
 from agents.forms import Form
+from agents.policy import Policy
 from sandbox.config import Config
 from sandbox.engine.society import Society, read_society
+from sandbox.reading.policy import all_forms, policy_of
 from storage import tables
 from storage.reader import Reader
 from worlds.base import World
@@ -37,6 +40,7 @@ class RunState(NamedTuple):
         recorded: for each stored episode, by number: whether its observations are stored too.
         failed: the number of complete episodes that failed.
         rating_sums: sums of the stored observations.
+        policy: the rules that bind the run; None: none.
     """
 
     config: Config
@@ -49,6 +53,7 @@ class RunState(NamedTuple):
     recorded: dict[int, bool]
     failed: int
     rating_sums: list[RatingSum]
+    policy: Policy | None
 
 
 def read_state(reader: Reader, config: Config) -> RunState:
@@ -60,19 +65,21 @@ def read_state(reader: Reader, config: Config) -> RunState:
     """
     world = config.build_world()
     rows = _form_rows(reader)
-    shapes = {form.name: form.reply for form in world.forms}
+    policy = policy_of(reader)
+    known = {form.name: form for form in all_forms(world.forms, policy)}
     return RunState(
         config=config,
         world=world,
         per_round=reader.run.per_round,
         society=read_society(reader, config.memory),
         forms={
-            row.name: Form(row.name, row.system, row.template, shapes[row.name]) for row in rows
+            row.name: replace(known[row.name], system=row.system, user=row.template) for row in rows
         },
         form_ids={row.name: row.id for row in rows},
         model_ids=_model_ids(reader),
         recorded=_recorded_episodes(reader),
         failed=_failed_episodes(reader),
+        policy=policy,
         rating_sums=_rating_sums(reader) if config.stop else [],
     )
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -69,7 +70,7 @@ def _overridden(path: Path, known: dict[str, Form[Any]], name: Any, parts: Any) 
         texts = {key: _with_range(text, form.reply) for key, text in texts.items()}
         _check_range(f"forms: {path}: {name}", "\n".join(texts.values()), form.reply)
     try:
-        overridden = Form(name, texts["system"], texts["user"], form.reply, form.example)
+        overridden = replace(form, system=texts["system"], user=texts["user"])
         overridden.try_out()
     except ValueError as error:
         raise InputError(f"forms: {path}: {error}") from None

@@ -33,6 +33,9 @@ _BY_EPISODE = (
     tables.parts,
     tables.acts,
     tables.notes,
+    tables.utterances,
+    tables.verdicts,
+    tables.breaches,
     tables.scores,
 )
 _WHOLE = (
@@ -40,6 +43,7 @@ _WHOLE = (
     tables.models,
     tables.measures,
     tables.agents,
+    tables.overruled,
     tables.questions,
     tables.outcomes,
     tables.rater_sums,
@@ -64,7 +68,7 @@ _ARRIVAL = {
 }
 """Columns that depend on the order in which rows were written."""
 
-_TEXTS = ("text_id", "reason_id", "name_id", "about_id", "why_id", "critique_id")
+_TEXTS = ("text_id", "reason_id", "name_id", "about_id", "why_id", "critique_id", "prompt_id")
 _TEXT_LISTS = ("prompt", "reply", "thinking")
 
 

@@ -228,6 +228,7 @@ def _run_row(plan: _Plan) -> dict[str, Any]:
         "declaration": run.declaration,
         "stances": run.stances,
         "inputs": run.inputs,
+        "policy": run.policy,
         "created": datetime.now(UTC).isoformat(timespec="seconds"),
         "seconds": _seconds(plan),
         "origin": json.dumps({"forked_from": _origin(plan)}),

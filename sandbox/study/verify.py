@@ -12,7 +12,7 @@ from typing import NamedTuple
 from sandbox.backends.base import Call, Reply
 from sandbox.config import Config
 from sandbox.engine.journal import Journal
-from sandbox.engine.run import Watch, play
+from sandbox.engine.run import Watch, play, refuse_unnamed_checks
 from sandbox.engine.runner import Runner
 from sandbox.interrupts import run_coroutine
 from sandbox.reading.runs import Outcome, outcome
@@ -81,6 +81,7 @@ def verify(
             )
         config = Config.from_json(source.run.config, allow)
         config.refuse_unloaded()
+        refuse_unnamed_checks(source, allow)
         folder = stack.enter_context(tempfile.TemporaryDirectory(prefix="sandbox-verify-"))
         url = database.parse_url(str(Path(folder) / "replay.db"))
         engine = stack.enter_context(database.writing(url))
