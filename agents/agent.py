@@ -8,6 +8,7 @@ from functools import cached_property
 
 from agents.memory import Memory
 from agents.persona import STANCE, Label, Persona
+from agents.policy import Policy, binding
 
 
 @dataclass
@@ -24,6 +25,7 @@ class Agent:
         community: its group of agents with similar profiles; None in worlds without groups.
         memory: what it remembers.
         stances: the sentences that describe each label, as its run keeps them.
+        policy: the rules of its run, which may overrule what it prefers; None: none.
     """
 
     number: int
@@ -36,8 +38,19 @@ class Agent:
     community: int | None = None
     memory: Memory = field(default_factory=Memory)
     stances: Mapping[Label, str] = field(default_factory=lambda: STANCE)
+    policy: Policy | None = None
 
     @cached_property
     def introduction(self) -> str:
-        """The persona and its label in the second person, as prompts show them."""
-        return self.persona.introduction(self.label, self.stances)
+        """The persona and its label in the second person, as prompts show them.
+
+        What it prefers of answers comes last, without what the policy overrules.
+        """
+        introduction = self.persona.introduction(self.label, self.stances)
+        wishes = self.wishes
+        return f"{introduction} What you want of answers: {' '.join(wishes)}" if wishes else introduction
+
+    @property
+    def wishes(self) -> list[str]:
+        """What it prefers within the policy, as sentences to the one who answers."""
+        return binding(self.policy, self.persona.preferences)

@@ -195,6 +195,10 @@ class Episode(Protocol):
         """The other agents that take part."""
 
     @property
+    def round(self) -> int:
+        """The round, from 0."""
+
+    @property
     def question(self) -> str:
         """The text of the question."""
 
@@ -393,4 +397,4 @@ def world_of(kind: str) -> type[World]:
 
 
 _GROUP = "sandbox_society.worlds"
-_BUILT_IN = ("grid", "scene")
+_BUILT_IN = ("grid", "personal", "scene")

@@ -102,6 +102,11 @@ class PlayedEpisode:
         return [self._society.agents[number] for number in self.planned.meeting.peers]
 
     @property
+    def round(self) -> int:
+        """The round, from 0."""
+        return self.planned.round
+
+    @property
     def question(self) -> str:
         """The text of the question."""
         return self._society.question_index.texts[self._question]

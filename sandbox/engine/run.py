@@ -119,6 +119,8 @@ def prepare(config: Config, place: str = "", settings: Sequence[str] = ()) -> Bl
     count = config.memory.prior_pairs if config.memory.prior else 0
     with _refused("world", where):
         agents = _populate(world, kind, personas)
+    for agent in agents:
+        agent.policy = policy
     with _refused("memory", where), reported(kind, "inherit"):
         inherited = [list(world.inherit(agent, pairs, count)) for agent in agents]
     with _refused("world", where):

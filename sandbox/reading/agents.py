@@ -11,10 +11,12 @@ from sqlalchemy import func, select
 
 from agents.agent import Agent
 from agents.memory import Memory
+from agents.policy import Policy
 from agents.persona import Label, Persona
 from agents.scale import Declaration, Measure
 from sandbox.reading.declaration import declaration_of, measure_ids
 from sandbox.reading.exchanges import ExchangeRow, exchange_rows
+from sandbox.reading.policy import policy_of
 from sandbox.reading.personas import contains_all, like_pattern, persona_text
 from sandbox.reading.raters import NO_RATINGS, RatingsGiven, ratings_given
 from sandbox.reading.records import PAGES_ONLY, Record
@@ -103,11 +105,13 @@ def read_agents(reader: Reader, keep: int | None = None) -> list[Agent]:
     """
     a = tables.agents
     query = select(a).where(a.c.run_id == reader.run.id).order_by(a.c.number)
-    stances = json.loads(reader.run.stances)
-    return [_agent(row, stances, keep) for row in reader.rows(query)]
+    stances, policy = json.loads(reader.run.stances), policy_of(reader)
+    return [_agent(row, stances, policy, keep) for row in reader.rows(query)]
 
 
-def _agent(row: Any, stances: Mapping[Label, str], keep: int | None = None) -> Agent:
+def _agent(
+    row: Any, stances: Mapping[Label, str], policy: Policy | None, keep: int | None = None
+) -> Agent:
     if row.label not in stances:
         raise Damaged(
             f"the database is damaged: agents: {row.number}: label: found {row.label!r}; "
@@ -119,11 +123,12 @@ def _agent(row: Any, stances: Mapping[Label, str], keep: int | None = None) -> A
         Persona.model_validate(json.loads(row.persona)),
         row.x,
         row.y,
-        None if row.neighbours is None else tuple(map(int, row.neighbours.split(","))),
+        None if row.neighbours is None else tuple(map(int, filter(None, row.neighbours.split(",")))),
         row.node,
         row.community,
         Memory(keep),
         stances,
+        policy,
     )
 
 
@@ -136,7 +141,7 @@ def read_agent(reader: Reader, number: int) -> Agent:
     a = tables.agents
     row = reader.first(select(a).where(a.c.run_id == reader.run.id, a.c.number == number))
     if row is not None:
-        return _agent(row, json.loads(reader.run.stances))
+        return _agent(row, json.loads(reader.run.stances), policy_of(reader))
     count = reader.scalar(select(func.count()).where(a.c.run_id == reader.run.id))
     if not count:
         raise NotThere(f"agent {number}: the run has no agents; its scenes invent their characters")
