@@ -47,8 +47,8 @@ class Agent:
         What it prefers of answers comes last, without what the policy overrules.
         """
         introduction = self.persona.introduction(self.label, self.stances)
-        wishes = self.wishes
-        return f"{introduction} What you want of answers: {' '.join(wishes)}" if wishes else introduction
+        wishes = " ".join(self.wishes)
+        return f"{introduction} What you want of answers: {wishes}" if wishes else introduction
 
     @property
     def wishes(self) -> list[str]:

@@ -62,6 +62,9 @@ class Preferences(_Part):
     dialect: Line | None = None
     wishes: tuple[Line, ...] = Field(default=(), max_length=20)
 
+    def __hash__(self) -> int:
+        return hash(self.model_dump_json())
+
     def choices(self) -> Iterator[tuple[str, str]]:
         """Yield the preferences of style that are stated: (name, choice)."""
         for name in STYLES:
@@ -123,7 +126,7 @@ class Survey(_Part):
     religion: Line | None = None
     ethnicity: Line | None = None
     politics: (
-        Literal["left", "centre-left", "centre", "centre-right", "right", "Prefer not to say"]
+        Literal["left", "leaning left", "centre", "leaning right", "right", "Prefer not to say"]
         | None
     ) = None
     birth_country: Line | None = None

@@ -14,6 +14,7 @@ import re
 from collections.abc import Iterable, Sequence
 from functools import cached_property
 from pathlib import Path
+from random import Random
 from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import Field, model_validator
@@ -402,9 +403,7 @@ class Conversation:
         episode = self._episode
         personal = self._utterances[0]
         common = self._utterance("aggregate", 0, 0, personal.prompt, self._type)
-        common.text = await self._answer(
-            common, self._world.common_wishes(episode.policy), ()
-        )
+        common.text = await self._answer(common, self._world.common_wishes(episode.policy), ())
         for stage, one in (("aggregate", common), ("personal", personal)):
             if one.text is None:
                 raise Unanswered(ANSWER.name, one.number)
@@ -412,7 +411,7 @@ class Conversation:
             episode.observe(stage, prompt=one.prompt, answer=one.text)
 
     async def attack(self) -> None:
-        """Ask for something that a rule forbids, in one phrasing, and judge whether it was given."""
+        """Ask for something that a rule forbids, and let a judge say whether it was given."""
         world, episode = self._world, self._episode
         attacks = world.attacks
         order = chance(world.seed, "red team").sample(range(len(attacks)), len(attacks))
@@ -434,9 +433,9 @@ class Conversation:
                 OBEYED, turn=one.number, prompt=request.sentence, answer=one.text
             )
             value = None if found is None else found.option
-        episode.verdict(Verdict("obeyed", request.rule, value, None, one.number))
+        episode.verdict(Verdict("obeyed", request.rule or "untold", value, None, one.number))
 
-    def _draw(self, *name: Any) -> Any:
+    def _draw(self, *name: Any) -> Random:
         return chance(self._world.seed, self._user.number, self._round, *name)
 
 

@@ -118,9 +118,7 @@ def prepare(config: Config, place: str = "", settings: Sequence[str] = ()) -> Bl
     pairs = read_pairs(config.memory.prior, notes) if config.memory.prior else []
     count = config.memory.prior_pairs if config.memory.prior else 0
     with _refused("world", where):
-        agents = _populate(world, kind, personas)
-    for agent in agents:
-        agent.policy = policy
+        agents = _populate(world, kind, personas, policy)
     with _refused("memory", where), reported(kind, "inherit"):
         inherited = [list(world.inherit(agent, pairs, count)) for agent in agents]
     with _refused("world", where):
@@ -162,11 +160,12 @@ def _refused(section: str, where: Callable[[str], str]) -> Iterator[None]:
         raise InputError(f"{where(key)}: {key}: {error}") from None
 
 
-def _populate(world: World, kind: str, personas: Sequence[Persona]) -> list[Agent]:
+def _populate(world: World, kind: str, personas: Sequence[Persona], policy: Policy) -> list[Agent]:
     """Make the agents."""
     with reported(kind, "populate"):
         agents = world.populate(personas)
         for agent in agents:
+            agent.policy = policy
             _ = agent.introduction  # a label that no persona knows is found here
     return agents
 

@@ -11,13 +11,13 @@ from sqlalchemy import func, select
 
 from agents.agent import Agent
 from agents.memory import Memory
-from agents.policy import Policy
 from agents.persona import Label, Persona
+from agents.policy import Policy
 from agents.scale import Declaration, Measure
 from sandbox.reading.declaration import declaration_of, measure_ids
 from sandbox.reading.exchanges import ExchangeRow, exchange_rows
-from sandbox.reading.policy import policy_of
 from sandbox.reading.personas import contains_all, like_pattern, persona_text
+from sandbox.reading.policy import policy_of
 from sandbox.reading.raters import NO_RATINGS, RatingsGiven, ratings_given
 from sandbox.reading.records import PAGES_ONLY, Record
 from storage import tables
@@ -123,13 +123,18 @@ def _agent(
         Persona.model_validate(json.loads(row.persona)),
         row.x,
         row.y,
-        None if row.neighbours is None else tuple(map(int, filter(None, row.neighbours.split(",")))),
+        _links(row.neighbours),
         row.node,
         row.community,
         Memory(keep),
         stances,
         policy,
     )
+
+
+def _links(neighbours: str | None) -> tuple[int, ...] | None:
+    """The numbers of the linked agents; None where positions decide."""
+    return None if neighbours is None else tuple(map(int, filter(None, neighbours.split(","))))
 
 
 def read_agent(reader: Reader, number: int) -> Agent:
