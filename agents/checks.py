@@ -144,7 +144,10 @@ def try_out(rule: Rule) -> None:
     if check is None or check.judge is not None:
         return
     if check.python is not None:
-        breaks(rule, "An ordinary answer.")  # does it end?
+        try:
+            _in_time(function_of(check.python), "An ordinary answer.")
+        except CheckError as error:
+            raise CheckError(f"check.python: {error}") from None
     for key, texts, expected in (("breaks", rule.breaks, True), ("keeps", rule.keeps, False)):
         for text in texts:
             if breaks(rule, text) != expected:
@@ -170,9 +173,9 @@ def _in_time(function: Callable[[str], Any], text: str) -> Any:
     thread.join(SECONDS)
     if not result:
         raise CheckError(
-            f"check.python: found a function without a verdict after {SECONDS:g} s on "
+            f"found a function without a verdict after {SECONDS:g} s on "
             f"{text[:40]!r}; expected one that ends"
         )
     if isinstance(result[0], Exception):
-        raise CheckError(f"check.python: {exception_line(result[0])}; expected True or False")
+        raise CheckError(f"{exception_line(result[0])}; expected True or False")
     return result[0]

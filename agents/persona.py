@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Literal
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import Field, model_validator
 
 from agents.preferences import Preferences, Survey
+from agents.section import Section
 
 Label = Literal["good", "bad", "neutral"]
 
@@ -27,7 +28,7 @@ of an aligned model, so the starting demographic is also stated. A run keeps the
 was started with, so that rewording them changes no older run."""
 
 
-class Persona(BaseModel):
+class Persona(Section):
     """A persona, as read from a line of a personas file.
 
     It has all of age, place, occupation, values and voice, or a description, beside which each of
@@ -42,8 +43,6 @@ class Persona(BaseModel):
         preferences: what the person wants of answers.
         survey: who the person is, in the categories of a survey. No prompt shows it.
     """
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
     name: str = Field(min_length=1, max_length=80)
     age: int | None = Field(default=None, ge=1, le=120)

@@ -15,11 +15,12 @@ from dataclasses import replace
 from hashlib import sha256
 from typing import Any, ClassVar, Literal, NamedTuple, Self
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from agents.forms import Form, FreeText
 from agents.patterns import search
 from agents.preferences import STYLES, Attribute, Preferences
+from agents.section import Section
 from agents.shapes import Choice, Chosen, Line, Titled
 
 Action = Literal["record", "ask_again", "refuse"]
@@ -30,11 +31,7 @@ TIERS: Mapping[int, str] = {1: "law", 2: "organisation", 3: "user"}
 _RULE_ID = r"^[a-z][a-z0-9_]*(\.[a-z0-9_]+)*$"
 
 
-class _Part(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
-
-
-class Check(_Part):
+class Check(Section):
     """How a reply is checked against a rule: by exactly one of these.
 
     Attributes:
@@ -69,7 +66,7 @@ class Check(_Part):
         return "regex" if self.regex else "python" if self.python else "judge"
 
 
-class Rule(_Part):
+class Rule(Section):
     """One rule.
 
     Attributes:
@@ -148,7 +145,7 @@ class Overruled(NamedTuple):
     rule: str
 
 
-class Policy(_Part):
+class Policy(Section):
     """The rules of a run, tier 1 first.
 
     Attributes:

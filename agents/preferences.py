@@ -9,7 +9,9 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Annotated, Any, Literal, get_args
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
+
+from agents.section import Section
 
 Tone = Literal["friendly", "neutral", "formal", "playful"]
 Length = Literal["short", "medium", "long"]
@@ -41,11 +43,7 @@ Attribute = Literal[
 Line = Annotated[str, Field(min_length=1, max_length=200)]
 
 
-class _Part(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
-
-
-class Preferences(_Part):
+class Preferences(Section):
     """What a person wants of a model's answers.
 
     Attributes:
@@ -55,7 +53,7 @@ class Preferences(_Part):
         wishes: what the person asks of every answer, each a sentence to the model.
     """
 
-    stated: Mapping[Attribute, Annotated[int, Field(ge=0, le=100)]] = {}
+    stated: Mapping[Attribute, Annotated[int, Field(ge=0, le=100, strict=True)]] = {}
     tone: Tone | None = None
     length: Length | None = None
     expertise: Expertise | None = None
@@ -99,7 +97,7 @@ DEAR = 85
 """The weight from which a prompt names an attribute as what matters most."""
 
 
-class Survey(_Part):
+class Survey(Section):
     """Who a person is, in the categories of PRISM's survey; None: not told."""
 
     age: (

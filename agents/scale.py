@@ -11,7 +11,9 @@ from collections.abc import Iterator
 from functools import cached_property
 from typing import Literal, NamedTuple, NoReturn
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import Field, model_validator
+
+from agents.section import Section
 
 Better = Literal["high", "low"]
 Subject = Literal["stage", "agent", "pair"]
@@ -62,11 +64,7 @@ _RESERVED = frozenset(
 """Column names and keys that the names of scales and stages must not clash with."""
 
 
-class _Part(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
-
-
-class Scale(_Part):
+class Scale(Section):
     """A rating scale.
 
     Attributes:
@@ -149,7 +147,7 @@ def plain_number(number: float) -> str:
     return f"{int(number)}" if number == int(number) else f"{number:.12g}"
 
 
-class Stage(_Part):
+class Stage(Section):
     """A text that each episode records.
 
     Attributes:
@@ -213,7 +211,7 @@ class Measure(NamedTuple):
         return self.scale.high - self.scale.low if self.kind == "gain" else self.scale.high
 
 
-class Declaration(_Part):
+class Declaration(Section):
     """The stages of a run in order, and its scales, the main scale first."""
 
     stages: tuple[Stage, ...]

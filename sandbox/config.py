@@ -24,13 +24,13 @@ from pydantic import (
     field_validator,
     model_validator,
 )
-from pydantic_core import PydanticCustomError
 
 from agents.forms import clean
 from agents.memory import RecallRule
 from agents.persona import Label
 from agents.plugins import PluginError, exception_line, is_file, may_load, only_files, unnamed_file
 from agents.scale import Better, Scale, Subject
+from agents.section import Section, error_at
 from sandbox.backends import BUILT_IN, ModelConfig, UnloadedSettings, kind_of
 from sandbox.backends.embedding import EmbedderSetting
 from sandbox.text import short
@@ -57,11 +57,7 @@ _PATH_KEYS = (
 )
 
 
-class _Section(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
-
-
-class MemoryConfig(_Section):
+class MemoryConfig(Section):
     """Prior memories of agents, and how memories are recalled."""
 
     prior: Path | None = None
@@ -75,7 +71,7 @@ class MemoryConfig(_Section):
     @model_validator(mode="after")
     def _threshold(self) -> MemoryConfig:
         if self.threshold is not None and self.recall == "nearest":
-            raise _error_at("threshold", self.threshold, "recall: threshold beside it")
+            raise error_at("threshold", self.threshold, "recall: threshold beside it")
         return self
 
     @property
@@ -88,7 +84,7 @@ class MemoryConfig(_Section):
         return RecallRule.of(self.recall, self.top_k, threshold)
 
 
-class PolicyConfig(_Section):
+class PolicyConfig(Section):
     """The rules that bind a run, and how they act.
 
     Attributes:
@@ -109,7 +105,7 @@ class PolicyConfig(_Section):
         return {"file": value} if isinstance(value, str) else value
 
 
-class Group(_Section):
+class Group(Section):
     """Agents with a model of their own: by label, by a random share, or by number."""
 
     model: ModelConfig
@@ -126,12 +122,14 @@ class Group(_Section):
         return self
 
 
-class Models(_Section):
+class Models(Section):
     """The model of each role."""
 
     social: ModelConfig
     observer: ModelConfig
-    groups: dict[Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]{0,30}$")], Group] = {}
+    groups: dict[Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]{0,30}$")], Group] = Field(
+        default={}
+    )
 
     @field_validator("groups")
     @classmethod
@@ -152,7 +150,7 @@ def role_key(role: str) -> str:
     return f"models.{role}" if role in ("social", "observer") else f"models.groups.{role}.model"
 
 
-class Schedule(_Section):
+class Schedule(Section):
     """The order of episodes, and limits of concurrency."""
 
     order: Literal["out_of_order", "lock_step", "sequential"] = "out_of_order"
@@ -160,7 +158,7 @@ class Schedule(_Section):
     max_ahead: int = Field(default=4, ge=1)
 
 
-class ParetoStop(_Section):
+class ParetoStop(Section):
     """Stop once the product of the scales' means has not risen for `patience` rounds.
 
     Attributes:
@@ -173,7 +171,7 @@ class ParetoStop(_Section):
     scales: tuple[str, ...] | None = Field(default=None, min_length=1)
 
 
-class ScaleConfig(_Section):
+class ScaleConfig(Section):
     """A scale that a config adds to its world, or overrides for one of the world's scales.
 
     A new scale needs `low`, `high` and `ask`; see `agents.scale.Scale` for the keys.
@@ -197,7 +195,7 @@ class UnloadedWorld(Settings):
     model_config = ConfigDict(extra="allow")
 
 
-class Config(_Section):
+class Config(Section):
     """The config of a run. Paths are absolute once it is loaded."""
 
     name: str = Field(max_length=100)
@@ -215,7 +213,7 @@ class Config(_Section):
     models: Models
     schedule: Schedule = Schedule()
     stop: ParetoStop | None = None
-    scales: dict[str, ScaleConfig] = {}
+    scales: dict[str, ScaleConfig] = Field(default={})
 
     @field_validator("name")
     @classmethod
@@ -237,13 +235,13 @@ class Config(_Section):
         if kind is None:
             raise ValueError(f"a mapping with the key kind, {known}")
         if not isinstance(kind, str) or (kind not in kinds() and not is_file(kind)):
-            raise _error_at("kind", kind, known)
+            raise error_at("kind", kind, known)
         if is_file(kind) and not may_load(kind, info.context):
             return UnloadedWorld.model_validate(value)
         try:
             return world_of(kind).settings_type.model_validate(value)
         except PluginError as error:
-            raise _error_at("kind", kind, f"a world that can be loaded; {error}") from None
+            raise error_at("kind", kind, f"a world that can be loaded; {error}") from None
 
     def build_world(self) -> World:
         """Make the world of this config.
@@ -317,14 +315,6 @@ class Config(_Section):
         except ValidationError as error:
             data = json.loads(text)
             raise InputError(explain(error, "the stored config", {}, data)) from None
-
-
-def _error_at(key: str, found: Any, expected: str) -> ValidationError:
-    """Make an error at a key of the section that is validated."""
-    reason = PydanticCustomError("section", "{expected}", {"expected": expected})
-    return ValidationError.from_exception_data(
-        "Settings", [{"type": reason, "loc": (key,), "input": found}]
-    )
 
 
 def _scale(name: str, given: ScaleConfig, world: type[World]) -> Scale:

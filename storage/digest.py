@@ -1,10 +1,10 @@
 """The digest of a run: two runs have the same result if their digests are equal.
 
-A SHA-256 over agents, episodes, scenes, ratings, observations, parsed replies and memories in
-canonical order, with full texts. It excludes times, ids, model names and everything else that
-depends on the order of arrival. Each item is one line of JSON whose fields are listed explicitly,
-so that renaming a class or reordering its fields changes no digest. Increase `VERSION` when the
-lines change; a run stores the version of its digest.
+A SHA-256 over agents, episodes, scenes, conversations, ratings, observations, parsed replies,
+memories and breaches of rules in canonical order, with full texts. It excludes times, ids, model
+names and everything else that depends on the order of arrival. Each item is one line of JSON whose
+fields are listed explicitly, so that renaming a class or reordering its fields changes no digest.
+Increase `VERSION` when the lines change; a run stores the version of its digest.
 """
 
 from __future__ import annotations
@@ -22,12 +22,6 @@ from storage.reader import Journalled, Reader
 from storage.scenes import Scene
 
 VERSION = 1
-
-
-def policy_hash(policy: str) -> str:
-    """Return the hash of a policy as it is stored, in hexadecimal: the same as `Policy.hash`."""
-    plain = json.dumps(json.loads(policy), sort_keys=True)
-    return sha256(plain.encode()).hexdigest()
 
 
 _BATCH = 500  # episodes at a time, so that memory use is bounded
@@ -118,8 +112,6 @@ def _sort_key(call: Journalled) -> tuple[str, bool, int, int, int]:
 
 def _of_policy(reader: Reader) -> Iterator[list[Any]]:
     """What a policy and a world of users add; a run that has none of it has no such line."""
-    if reader.run.policy is not None:
-        yield ["policy", policy_hash(reader.run.policy)]
     w, u, v, b = tables.overruled, tables.utterances, tables.verdicts, tables.breaches
     for row in reader.rows(
         select(w).where(w.c.run_id == reader.run.id).order_by(w.c.agent, w.c.number)

@@ -42,6 +42,7 @@ ALLOWED: dict[str, tuple[str, ...]] = {
         "agents",
         "worlds",
         "storage.errors",
+        "sandbox.text",
         "sandbox.wording",
         "sandbox.yaml_values",
     ),

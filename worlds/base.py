@@ -8,8 +8,6 @@ from collections.abc import Awaitable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, NamedTuple, Protocol, TypeVar
 
-from pydantic import BaseModel, ConfigDict
-
 from agents.agent import Agent
 from agents.forms import Form, Judgement
 from agents.memory import Recalled
@@ -17,20 +15,19 @@ from agents.persona import Label, Persona
 from agents.plugins import PluginError, entry_points, is_file, load_entry_point, load_file
 from agents.policy import Policy
 from agents.scale import Declaration, Scale, Stage
+from agents.section import Section
 from worlds.observer import observer_form
 
 T = TypeVar("T")
 
 
-class Settings(BaseModel):
+class Settings(Section):
     """The `world:` section of a config. A world adds its own keys; unknown keys are rejected.
 
     Attributes:
         founding: the keys that define the society. A fork cannot change them.
         kind: the kind of world.
     """
-
-    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
     founding: ClassVar[tuple[str, ...]] = ()
 
@@ -48,10 +45,8 @@ class SettingError(Exception):
         self.key = key
 
 
-class Pair(BaseModel):
+class Pair(Section):
     """A question and an answer that an agent may have as a prior memory."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
     question: str
     answer: str

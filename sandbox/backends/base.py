@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Collection
 from typing import Annotated, Any, ClassVar, NamedTuple, Protocol
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, field_validator
+from pydantic import AfterValidator, Field, field_validator
 
 from agents.forms import CallName, Shape, clean
+from agents.section import Section
 from agents.stops import NO_STOPS, Stops
 
 
@@ -19,7 +20,7 @@ def transport_of(settings: type) -> set[str]:
 _MOST_STOPS = 32
 
 
-class ModelSettings(BaseModel):
+class ModelSettings(Section):
     """Settings that all backends have.
 
     Attributes:
@@ -36,8 +37,6 @@ class ModelSettings(BaseModel):
             becomes a failed call.
         patience: seconds that a run waits for a backend that answers nothing before it stops.
     """
-
-    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
     transport: ClassVar[tuple[str, ...]] = ("timeout", "retries", "patience")
 

@@ -21,8 +21,6 @@ from typing import Annotated, Any, ClassVar, Literal
 import numpy as np
 from numpy.typing import NDArray
 from pydantic import (
-    BaseModel,
-    ConfigDict,
     Discriminator,
     Field,
     Tag,
@@ -31,6 +29,7 @@ from pydantic import (
 
 from agents.embedding import Embedder, HashedEmbedder, WordLlama
 from agents.plugins import exception_line
+from agents.section import Section
 from sandbox.backends.base import BackendDown
 from sandbox.backends.engine_log import EngineLog, with_progress
 from sandbox.backends.openai.client import Client
@@ -72,9 +71,7 @@ Vectors = NDArray[np.float32]
 _log = logging.getLogger(__name__)
 
 
-class _Settings(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
-
+class _Settings(Section):
     model: str = Field(min_length=1)
 
     def check(self) -> None:

@@ -13,8 +13,9 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import Field, ValidationError
 
+from agents.section import Section
 from sandbox.backends.base import LanguageModelSettings
 from sandbox.backends.engine_log import EngineLog
 from sandbox.text import install_command
@@ -24,15 +25,13 @@ INSTALL = (
 )
 
 
-class Thinking(BaseModel):
+class Thinking(Section):
     """The thinking of a reasoning model before its reply.
 
     Attributes:
         parser: the name of vLLM's reasoning parser for the model (`qwen3`, `deepseek_r1`, ...).
         budget: tokens for thinking, in addition to those of the reply.
     """
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
     parser: str = Field(min_length=1)
     budget: int = Field(default=1024, ge=1)

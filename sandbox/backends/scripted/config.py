@@ -4,18 +4,17 @@ from __future__ import annotations
 
 from typing import ClassVar, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 
+from agents.section import Section
 from sandbox.backends.base import ModelSettings
 
 Mishap = Literal["empty", "cut", "fraction", "refusal", "chatter", "injection", "error"]
 """A kind of fault in a reply, on demand."""
 
 
-class Latency(BaseModel):
+class Latency(Section):
     """Simulated latency of a server that answers `capacity` calls concurrently."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
     first_token: float = Field(ge=0, description="seconds until the first token")
     per_token: float = Field(ge=0, description="seconds per token of the reply")
