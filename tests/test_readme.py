@@ -41,12 +41,12 @@ from worlds.base import kinds, world_of
 from worlds.grid import Settings
 
 README = (ROOT / "README.md").read_text(encoding="utf-8")
-MODELS, SCENES, DATASETS, CONFIG, COMMANDS = (
+MODELS, SCENES, DATASETS, CONFIG, COMMANDS, POLICIES = (
     (ROOT / "docs" / f"{name}.md").read_text(encoding="utf-8")
-    for name in ("models", "scenes", "datasets", "config", "commands")
+    for name in ("models", "scenes", "datasets", "config", "commands", "policies")
 )
 
-DOCS = (README, MODELS, SCENES, DATASETS, CONFIG)
+DOCS = (README, MODELS, SCENES, DATASETS, CONFIG, POLICIES)
 
 
 def _blocks(language: str, text: str = README) -> list[str]:
