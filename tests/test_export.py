@@ -43,8 +43,8 @@ INSERT INTO calls (id, episode_id, form_id, agent, turn, attempt, model_id, prom
 INSERT INTO episodes (id, run_id, round, author, question_id, failed_at, observed)
     SELECT id + {n} * 600, run_id, round + {n} * 6, author, {n} * 600 + question_id, failed_at,
     observed FROM episodes WHERE id < 600;
-INSERT INTO stage_texts
-    SELECT episode_id + {n} * 600, stage, text_id, shortened, rules, refused FROM stage_texts WHERE episode_id < 600;
+INSERT INTO stage_texts SELECT episode_id + {n} * 600, stage, text_id, shortened, rules, refused
+    FROM stage_texts WHERE episode_id < 600;
 INSERT INTO ratings SELECT episode_id + {n} * 600, rater, rating, reason_id, status, call_id
     FROM ratings WHERE episode_id < 600;
 INSERT INTO observations SELECT episode_id + {n} * 600, stage, scale, agent, other, rating,
