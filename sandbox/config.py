@@ -21,6 +21,7 @@ from pydantic import (
     SerializeAsAny,
     ValidationError,
     ValidationInfo,
+    ValidatorFunctionWrapHandler,
     field_validator,
     model_validator,
 )
@@ -68,6 +69,14 @@ class MemoryConfig(Section):
     embedder: EmbedderSetting = "wordllama"
     keep: Literal["all"] | Annotated[int, Field(ge=1)] = "all"
 
+    @field_validator("keep", mode="wrap")
+    @classmethod
+    def _keep(cls, value: Any, handler: ValidatorFunctionWrapHandler) -> Any:
+        try:
+            return handler(value)
+        except ValidationError:
+            raise ValueError("all, or a number of memories from 1") from None
+
     @model_validator(mode="after")
     def _threshold(self) -> MemoryConfig:
         if self.threshold is not None and self.recall == "nearest":
@@ -102,7 +111,11 @@ class PolicyConfig(Section):
     @classmethod
     def _file(cls, value: Any) -> Any:
         """A path alone is the file."""
-        return {"file": value} if isinstance(value, str) else value
+        if isinstance(value, str | Path):
+            return {"file": value}
+        if not isinstance(value, Mapping | PolicyConfig):
+            raise ValueError("the path of a policy, or its keys; tier 1 stands in every run")
+        return value
 
 
 class Group(Section):

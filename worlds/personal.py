@@ -26,6 +26,7 @@ from agents.persona import Persona
 from agents.policy import Bounded, Policy, aggregate, binding
 from agents.preferences import ATTRIBUTES, PROTECTED, Survey, options_of
 from agents.scale import Scale, Stage
+from agents.section import error_at
 from worlds import base
 from worlds.base import Episode, Meeting, Pair, SettingError, Unanswered, Utterance, Verdict
 from worlds.observer import observer_form
@@ -100,7 +101,7 @@ class Settings(base.Settings):
     @model_validator(mode="after")
     def _turns(self) -> Settings:
         if self.turns[0] > self.turns[1]:
-            raise ValueError("turns: the fewest, then the most, such as [2, 10]")
+            raise error_at("turns", self.turns, "the fewest, then the most, such as [2, 10]")
         return self
 
 
