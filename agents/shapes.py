@@ -1,4 +1,4 @@
-"""Shapes of replies other than prose and ratings: a choice, a line, titled lines, numbers.
+"""Shapes of replies other than prose and ratings: a choice, a line, titled lines, numbers, sliders.
 
 Each has a regular expression that bounds the length of the reply, so that constrained decoding
 always ends within `max_tokens`, and a parser. Replies in another form are read leniently where they
@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import permutations
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, Literal, NamedTuple, TypeVar
 
 from agents import lenient_lines as lenient
 from agents.forms import BLANK, Parsed, Status, line_of, object_schema
@@ -175,6 +175,66 @@ class Titled:
         if found is None:
             return _lenient(lenient.titled(text, [title for title, _ in self.fields]))
         return Parsed(tuple(words.strip() for words in found.groups()), Status.OK)
+
+
+@dataclass(frozen=True)
+class Sliders:
+    """Lines `Title: 73` or `Title: n/a`, one for each title, in order: whole numbers on one range.
+
+    The value is a tuple of the numbers; None for n/a.
+    """
+
+    titles: tuple[str, ...]
+    low: int = 1
+    high: int = 100
+
+    @property
+    def max_tokens(self) -> int:
+        """Enough for all lines, with one token per character."""
+        return sum(len(title) + 2 + max(len(str(self.high)), 3) + 1 for title in self.titles)
+
+    @property
+    def regex(self) -> str:
+        """The titles with a number or n/a, one line each."""
+        numbers = "|".join(map(str, range(self.high, self.low - 1, -1)))
+        return r"\n".join(rf"{re.escape(title)}: (?:n/a|{numbers})" for title in self.titles)
+
+    @property
+    def json_schema(self) -> dict[str, Any]:
+        """An object with a number for each title, or null."""
+        return object_schema({title: {"type": ["integer", "null"]} for title in self.titles})
+
+    def from_json(self, value: Mapping[str, Any]) -> str:
+        """Write an object as its titled lines."""
+        given = [value.get(title) for title in self.titles]
+        if any(number is not None and type(number) is not int for number in given):
+            raise ValueError(f"{self.titles[0]}: found no whole number and no null")
+        shown = ("n/a" if number is None else number for number in given)
+        return "\n".join(f"{title}: {one}" for title, one in zip(self.titles, shown, strict=True))
+
+    def parse(self, text: str, cut: bool) -> Parsed[tuple[int | None, ...]]:
+        """Parse all lines; the value is None if one is missing or out of range."""
+        text = text.strip()
+        if not text:
+            return Parsed(None, Status.EMPTY)
+        if cut:
+            return Parsed(None, Status.CUT)
+        exact = re.fullmatch(self.regex, text) is not None
+        words = lenient.titled(text, list(self.titles))
+        numbers = [] if words is None else [self._number(each) for each in words]
+        if not numbers or any(number is False for number in numbers):
+            return Parsed(None, Status.UNREADABLE)
+        value = tuple(None if number is None else int(number) for number in numbers)
+        return Parsed(value, Status.OK if exact else Status.LENIENT)
+
+    def _number(self, words: str) -> int | Literal[False] | None:
+        """The number in a line, or one of 100 as in 73/100; None for n/a; False for neither."""
+        words = words.strip().lower().rstrip(".")
+        if words in ("n/a", "na", "not applicable"):
+            return None
+        found = re.fullmatch(rf"(\d{{1,4}})(?:\s*/\s*{self.high})?", words)
+        number = int(found[1]) if found else self.low - 1
+        return number if self.low <= number <= self.high else False
 
 
 @dataclass(frozen=True)

@@ -11,12 +11,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from agents.forms import FreeText, JsonShape, Parsed, Rating, Status
-from agents.shapes import Choice, Chosen, Line, Numbers, Titled
+from agents.shapes import Choice, Chosen, Line, Numbers, Sliders, Titled
 
 VERDICT = Choice("Verdict", ("pass", "refuse"))
 CAST = Titled((("Name 1", 40), ("About 1", 240), ("Name 2", 40), ("About 2", 240)))
 SEEN = Numbers("Observers", 12)
-SHAPES = (VERDICT, CAST, SEEN, Line(60))
+DID = Sliders(("Values", "Fluency"))
+SHAPES = (VERDICT, CAST, SEEN, DID, Line(60))
 
 
 @pytest.mark.parametrize(
@@ -153,3 +154,22 @@ def test_schemas_name_every_value() -> None:
     wide = Rating(0, 1000).json_schema["properties"]["Rating"]
     assert wide == {"type": "integer", "minimum": 0, "maximum": 1000}
     assert not isinstance(FreeText(), JsonShape)
+
+
+@pytest.mark.parametrize(
+    ("text", "value", "status"),
+    [
+        ("Values: 73\nFluency: n/a", (73, None), Status.OK),
+        ("Values: 100\nFluency: 1", (100, 1), Status.OK),
+        ("Values: 73/100\nFluency: not applicable.", (73, None), Status.LENIENT),
+        ("- **Values:** 73\n- **Fluency:** 5", (73, 5), Status.LENIENT),
+        ("Values: 0\nFluency: 5", None, Status.UNREADABLE),
+        ("Values: 101\nFluency: 5", None, Status.UNREADABLE),
+        ("Values: high\nFluency: 5", None, Status.UNREADABLE),
+        ("Values: 73", None, Status.UNREADABLE),
+    ],
+)
+def test_sliders_are_read_or_missing(
+    text: str, value: tuple[int | None, ...] | None, status: Status
+) -> None:
+    assert DID.parse(text, False) == (value, status)

@@ -336,14 +336,17 @@ class Conversation:
         self._episode.utter(one)
         return one
 
-    async def _attributes(self, form: Form[tuple[str, ...]]) -> None:
-        """Ask for the attributes after a conversation; what is no number from 1 to 100 is none."""
+    async def _attributes(self, form: Form[tuple[int | None, ...]]) -> None:
+        """Ask for the attributes after a conversation."""
+        episode = self._episode
         try:
-            given = await self._episode.ask(self._user, form, history=self._history)
+            given = await episode.ask(self._user, form, history=self._history)
         except Unanswered:
-            given = ("",) * len(ATTRIBUTES)
-        for attribute, said in zip(ATTRIBUTES, given, strict=True):
-            self._episode.verdict(Verdict(form.name, attribute, _number_or_na(said)))
+            values: list[str | None] = [None] * len(ATTRIBUTES)
+        else:
+            values = ["n/a" if number is None else str(number) for number in given]
+        for attribute, value in zip(ATTRIBUTES, values, strict=True):
+            episode.verdict(Verdict(form.name, attribute, value))
 
     async def _stance(self) -> None:
         episode = self._episode
@@ -455,11 +458,3 @@ def _fits(told: Survey, attribute: str) -> bool:
 def _words_of(value: str) -> list[str]:
     """Words that give a category away where they are said."""
     return re.findall(r"[a-z]{4,}|\d{2,}", value.lower().replace("years old", ""))
-
-
-def _number_or_na(said: str) -> str | None:
-    said = said.strip().lower().rstrip(".")
-    if said in ("n/a", "na", "not applicable"):
-        return "n/a"
-    number = re.fullmatch(r"(\d{1,3})(?:\s*/\s*100)?", said)
-    return str(int(number[1])) if number and 1 <= int(number[1]) <= 100 else None

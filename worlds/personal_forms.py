@@ -7,7 +7,7 @@ from typing import Any
 from agents.forms import Form, FreeText, Judgement, Rating
 from agents.preferences import ATTRIBUTES
 from agents.scale import Scale
-from agents.shapes import Choice, Chosen, Titled
+from agents.shapes import Choice, Chosen, Sliders
 
 _EXAMPLE: dict[str, Any] = {
     "me": "You are somebody.",
@@ -155,21 +155,19 @@ def blind_form(scale: Scale) -> Form[Judgement]:
     return _score_form(scale.form, scale)
 
 
-_NUMBER = 12
-
-_ATTRIBUTE_LINES = tuple((name.capitalize(), _NUMBER) for name in ATTRIBUTES)
+_SLIDERS = Sliders(tuple(name.capitalize() for name in ATTRIBUTES))
 
 
-def _attributes_form(name: str, asked: str) -> Form[tuple[str, ...]]:
+def _attributes_form(name: str, asked: str) -> Form[tuple[int | None, ...]]:
     return Form(
         name=name,
         system=(
             f"You are a person who has talked with an assistant. {asked} Give each a whole number "
             "from 1 to 100, or n/a where it does not apply. Reply in these lines and no others:\n"
-            + "\n".join(f"{title}: a number, or n/a" for title, _ in _ATTRIBUTE_LINES)
+            + "\n".join(f"{title}: a number, or n/a" for title in _SLIDERS.titles)
         ),
         user="<you>\n{{ me }}\n</you>\n\n" + _HISTORY + "Your numbers:",
-        reply=Titled(_ATTRIBUTE_LINES),
+        reply=_SLIDERS,
         example=_EXAMPLE,
         bound=False,
     )
