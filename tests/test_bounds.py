@@ -16,6 +16,7 @@ from agents.shapes import Choice
 from sandbox.backends.base import Call, Reply
 from sandbox.backends.scripted import ScriptedBackend
 from sandbox.engine.run import create, prepare, resume
+from sandbox.study.fork import fork
 from sandbox.study.verify import verify
 from storage.database import Address
 from storage.errors import InputError
@@ -202,3 +203,16 @@ def test_wishes_that_rules_overrule_stand_in_no_prompt(tmp_path: Path) -> None:
     ]
     assert rows(address, "SELECT count(*) FROM texts WHERE text LIKE '%Swear when%'") == [(0,)]
     assert rows(address, "SELECT count(*) FROM texts WHERE text LIKE '%Be brief.%'")[0][0] > 0
+
+
+def test_a_fork_may_let_replies_pass_and_keeps_the_rules(tmp_path: Path) -> None:
+    address = played(tmp_path, TEA, "rounds=2")
+    forked = fork(address, 0, ["policy.checks=record"], name="let", db=str(tmp_path / "let.db"))
+    config = small("world.size=3", "rounds=2")
+    assert resume(forked, backends=scripted_backends(config, TeaDrinker)).status == "done"
+    by_round = (
+        "SELECT DISTINCT e.round, b.action FROM breaches b JOIN episodes e ON e.id = b.episode_id"
+    )
+    assert sorted(rows(forked, by_round)) == [(0, "refused"), (1, "recorded")]
+    with pytest.raises(InputError, match=r"policy.prompts: found False; expected True"):
+        fork(address, 0, ["policy.prompts=false"], name="no", db=str(tmp_path / "no.db"))

@@ -168,7 +168,7 @@ OTHER = {
     "questions": "other.txt", "question_count": 9, "personas": "other.jsonl",
     "memory.prior": "other.jsonl", "memory.prior_pairs": 3, "memory.embedder": "other",
     "memory.embedder.backend": "vllm", "memory.embedder.model": "other",
-    "forms": "other.yaml",
+    "forms": "other.yaml", "policy.file": "other.yaml", "policy.prompts": "false",
 }  # fmt: skip
 
 

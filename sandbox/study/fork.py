@@ -23,6 +23,7 @@ from sandbox.engine.run import new_run
 from sandbox.engine.settings import differences
 from sandbox.engine.society import add_questions, missing_questions
 from sandbox.reading.agents import read_agents
+from sandbox.reading.policy import policy_of
 from sandbox.reading.records import flat
 from sandbox.sources import Question
 from storage import database, tables
@@ -40,6 +41,8 @@ FIXED = (
     "question_count",
     "personas",
     "forms",
+    "policy.file",
+    "policy.prompts",
     "memory.prior",
     "memory.prior_pairs",
     "memory.embedder",
@@ -48,8 +51,9 @@ FIXED = (
 )
 """Keys that a fork cannot change, because the copied rounds depend on them.
 
-`forms`, because a call is shown, and its hash checked, with the prompt template of its run; `seed`,
-because the agents are drawn with it. A world adds the settings that its agents depend on.
+`forms` and the rules in them, because a call is shown, and its hash checked, with the prompt
+template of its run; `seed`, because the agents are drawn with it. A world adds the settings that
+its agents depend on.
 """
 
 
@@ -228,11 +232,19 @@ def _run_row(plan: _Plan) -> dict[str, Any]:
         "declaration": run.declaration,
         "stances": run.stances,
         "inputs": run.inputs,
-        "policy": run.policy,
+        "policy": _policy(plan),
         "created": datetime.now(UTC).isoformat(timespec="seconds"),
         "seconds": _seconds(plan),
         "origin": json.dumps({"forked_from": _origin(plan)}),
     }
+
+
+def _policy(plan: _Plan) -> str | None:
+    """The rules of the original; whether checks act on replies may change."""
+    policy = policy_of(plan.source)
+    if policy is None:
+        return None
+    return policy.model_copy(update={"checks": plan.new.policy.checks}).model_dump_json()
 
 
 def _origin(plan: _Plan) -> dict[str, Any]:
