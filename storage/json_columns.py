@@ -47,6 +47,8 @@ def check_run(run: Row[Any]) -> None:
             raise ValueError(f"runs.stances: {label}: found {_shown(stance)}; expected a sentence")
     if run.inputs is not None:
         parse_list(run.inputs, "runs.inputs", str)
+    if run.policy is not None:
+        _needs(parse_mapping(run.policy, "runs.policy"), "runs.policy", "rules", list)
     if run.origin is not None:
         origin = parse_mapping(run.origin, "runs.origin")
         _needs(origin, "runs.origin", "forked_from", dict)

@@ -30,7 +30,7 @@ from sandbox.backends.openai import OpenAIConfig
 from sandbox.backends.scripted import ScriptedConfig
 from sandbox.backends.vllm_config import VllmConfig
 from sandbox.cli.main import FAULT, LONGEST_MESSAGE, app
-from sandbox.config import Config, MemoryConfig, ScaleConfig, Schedule
+from sandbox.config import Config, MemoryConfig, PolicyConfig, ScaleConfig, Schedule
 from worlds.base import world_of
 
 SECRET = "S3CRETvalue"
@@ -50,13 +50,18 @@ TINY: dict[str, Any] = {
 }
 
 SCENE = TINY | {"world": {"kind": "scene", "cast": "invented", "scenes": 2, "steps": 1}}
+PERSONAL = TINY | {
+    "world": {"kind": "personal", "users": 2, "candidates": 2, "turns": [1, 1]},
+    "personas": "people.jsonl",
+    "policy": {"file": "org.yaml", "checks": "record"},
+}
 SERVER = TINY | {
     "models": {
         "social": {"backend": "openai", "model": "m", "base_url": "http://127.0.0.1:9/v1"},
         "observer": {"backend": "scripted"},
     }
 }
-BASES = (TINY, SCENE, SERVER)
+BASES = (TINY, SCENE, PERSONAL, SERVER)
 
 ODD_VALUES = (
     "", "~", "0", "-1", "1.5", "1e400", "-0.0", "9" * 30, "9" * 5000, "1000000", "2147483648",
@@ -155,7 +160,7 @@ def file_input(chance: random.Random) -> Input:
     else:
         content = _restructured(chance, content)
     content = gzip.compress(content, mtime=0) if packed else content
-    data = json.loads(json.dumps(TINY))
+    data = json.loads(json.dumps(PERSONAL if key == "world.red_team" else TINY))
     target = data
     *parents, last = key.split(".")
     for parent in parents:
@@ -321,12 +326,13 @@ def _drop(data: dict[str, Any], key: str) -> None:
 def _keys() -> list[str]:
     """The dotted keys of configs, from the classes that read them."""
     sections: dict[str, Any] = {"": Config, "memory": MemoryConfig, "schedule": Schedule}
-    sections |= {"scales.mood": ScaleConfig, "memory.embedder": OpenAIEmbedderConfig}
+    sections |= {"policy": PolicyConfig, "scales.mood": ScaleConfig}
+    sections["memory.embedder"] = OpenAIEmbedderConfig
     keys = [*("nonsense", "world.nonsense", "models.social.api_key", "stop.rule", "stop.patience")]
     keys += ["models.groups.a.share", "models.groups.a.model", "models.social.extra_body.api_key"]
     for prefix, model in sections.items():
         keys += [f"{prefix}.{name}".lstrip(".") for name in _fields(model)]
-    for kind in ("grid", "scene"):
+    for kind in ("grid", "personal", "scene"):
         keys += [f"world.{name}" for name in _fields(world_of(kind).settings_type)]
     for backend in (ScriptedConfig, OpenAIConfig, VllmConfig):
         keys += [f"models.social.{name}" for name in _fields(backend)]
@@ -352,6 +358,9 @@ VERBS: dict[str, list[Any]] = {
 
 _DATA = ROOT / "worlds" / "data"
 _PERSONAS = b"\n".join((_DATA / "personas.jsonl").read_bytes().split(b"\n")[:30])
+_PEOPLE = b"\n".join((_DATA / "people.jsonl").read_bytes().split(b"\n")[:6])
+_POLICY = (_DATA.parent / "policies" / "public_service.yaml").read_bytes()
+_REQUESTS = b"\n".join((_DATA / "red_team.jsonl").read_bytes().split(b"\n")[:4])
 _PAIRS = b"\n".join((_DATA / "prior.jsonl").read_bytes().split(b"\n")[:8])
 _GRAPHML = (
     b'<graphml xmlns="http://graphml.graphdrawing.org/xmlns"><graph edgedefault="undirected">'
@@ -401,6 +410,9 @@ FILES = (
     ("questions", "odd.jsonl", b'{"question": "Is it fair?"}\n{"prompt": "Is it kind?", "id": 3}'),
     ("questions", "odd.csv", b'id,question\n1,Is it fair?\n2,"Is it, then, kind?"\n'),
     ("personas", "oddpersonas.jsonl", _PERSONAS),
+    ("personas", "oddpeople.jsonl", _PEOPLE),
+    ("policy", "oddpolicy.yaml", _POLICY),
+    ("world.red_team", "oddrequests.jsonl", _REQUESTS),
     ("memory.prior", "oddpairs.jsonl", _PAIRS),
     ("forms", "oddforms.yaml", b"draft:\n  system: You are {{ me }}.\n  user: '{{ question }}'\n"),
     ("world.topology", "odd.graphml", _GRAPHML),
@@ -415,6 +427,8 @@ def _make_valid(folder: Path) -> None:
     (folder / "q.txt").write_text("Is it fair to wait?\nIs it kind to ask?\n")
     (folder / "personas.jsonl").write_bytes(_PERSONAS)
     (folder / "pairs.jsonl").write_bytes(_PAIRS)
+    (folder / "people.jsonl").write_bytes(_PEOPLE)
+    (folder / "org.yaml").write_bytes(_POLICY)
     (folder / "tiny.yaml").write_text(yaml.safe_dump(TINY, sort_keys=False))
     for name, rest in {"small": (), "half": ("--max-calls", "9")}.items():
         done = program(folder, "run", "tiny.yaml", "--name", name, *rest)

@@ -53,6 +53,7 @@ KINDS = {
     "rough": (QUICKSTART, (*SMALL, "models.observer.misbehave=0.2")),
     "pareto": (QUICKSTART, (*SMALL, "rounds=8", "stop.patience=1", "memory.keep=2")),
     "scene": (PRESETS / "scene.yaml", ("rounds=2",)),
+    "personal": (PRESETS / "personal.yaml", ("rounds=2", "world.users=8")),
 }
 
 DUMPS = {

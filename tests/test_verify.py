@@ -64,14 +64,30 @@ COLUMNS = [
 
 @pytest.fixture(scope="module")
 def played(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Run]:
-    """A run of a grid with missing values, and one of a scene."""
+    """A run of a grid with missing values, one of a scene, and one of users."""
     folder = tmp_path_factory.mktemp("verify")
     small = ("world.size=3", "rounds=2", "memory.prior_pairs=5", "world.raters=2")
     rough = ("models.social.misbehave=0.2", "models.observer.misbehave=0.2")
     grid = make_stored(folder / "grid.db", *small, *rough, name="grid")
     config = load_config(ROOT / "worlds/presets/scene.yaml", ["rounds=1"], name="scene")
     assert resume(create(prepare(config), str(folder / "scene.db"))).status == "done"
-    return {"grid": grid, "scene": Run(folder / "scene.db", "scene")}
+    settings = ["rounds=2", "world.users=12", "policy.checks=record"]
+    config = load_config(ROOT / "worlds/presets/personal.yaml", settings, name="personal")
+    assert resume(create(prepare(config), str(folder / "personal.db"))).status == "done"
+    return {
+        "grid": grid,
+        "scene": Run(folder / "scene.db", "scene"),
+        "personal": Run(folder / "personal.db", "personal"),
+    }
+
+
+_KIND = {
+    **dict.fromkeys((tables.parts, tables.acts, tables.notes), "scene"),
+    **dict.fromkeys(
+        (tables.utterances, tables.verdicts, tables.breaches, tables.overruled), "personal"
+    ),
+}
+"""The run that has rows of a table."""
 
 
 def _notices(path: Path) -> bool:
@@ -94,8 +110,7 @@ def test_unchanged_runs_agree(played: dict[str, Run], tmp_path: Path) -> None:
 def test_a_changed_value_is_noticed(
     played: dict[str, Run], tmp_path: Path, table: Table, column: Column[Any]
 ) -> None:
-    scene = table in (tables.parts, tables.acts, tables.notes)
-    run = played["scene" if scene else "grid"].copy(tmp_path)
+    run = played[_KIND.get(table, "grid")].copy(tmp_path)
     with closing(sqlite3.connect(run.path)) as connection, connection:
         given = f"FROM {table.name} WHERE {column.name} IS NOT NULL"
         count = connection.execute(f"SELECT count(*) {given}").fetchone()[0]

@@ -388,7 +388,7 @@ class PlayedEpisode:
             (tables.acts, map(self._act_row, self._acts)),
             (tables.notes, (self._note_row(*note) for note in self._notes)),
             (tables.utterances, map(self._utterance_row, self._utterances)),
-            (tables.verdicts, (verdict._asdict() for verdict in self._verdicts)),
+            (tables.verdicts, (one._asdict() for one in sorted(self._verdicts, key=_by_subject))),
             (tables.breaches, map(_breach_row, sorted(self._breaches, key=_by_name))),
         ):
             for number, row in enumerate(rows):
@@ -488,6 +488,11 @@ def _breach_row(breach: Breach) -> Row:
     row = breach._asdict()
     del row["name"]
     return row
+
+
+def _by_subject(verdict: Verdict) -> tuple[str, str, int]:
+    """The order of verdicts, since replies of an episode arrive in any order."""
+    return verdict.kind, verdict.subject, -1 if verdict.utterance is None else verdict.utterance
 
 
 def _by_name(breach: Breach) -> tuple[Any, ...]:
