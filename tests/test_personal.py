@@ -79,8 +79,11 @@ def test_conversations_follow_the_protocol(run: Address) -> None:
 
 
 def test_both_answers_are_rated_blind_by_the_user(run: Address) -> None:
-    asked = rows(run, "SELECT c.*, m.role FROM calls c JOIN forms f ON f.id = c.form_id "
-                      "JOIN models m ON m.id = c.model_id WHERE f.name = 'observe_satisfaction'")  # fmt: skip
+    query = (
+        "SELECT c.agent, m.role FROM calls c JOIN forms f ON f.id = c.form_id "
+        "JOIN models m ON m.id = c.model_id WHERE f.name = 'observe_satisfaction'"
+    )
+    asked = rows(run, query)
     assert len(asked) == 96
     assert {(call["role"], call["agent"] is None) for call in asked} == {("social", False)}
     form = rows(run, "SELECT system, template FROM forms WHERE name = 'observe_satisfaction'")[0]
