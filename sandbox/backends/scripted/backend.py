@@ -11,6 +11,7 @@ from sandbox.backends.base import Call, CallFailed, Reply
 from sandbox.backends.scripted.config import Latency, ScriptedConfig
 from sandbox.backends.scripted.judging import judge
 from sandbox.backends.scripted.mishaps import damaged_reply, mishap
+from sandbox.backends.scripted.personal import converse
 from sandbox.backends.scripted.reading import sections
 from sandbox.backends.scripted.scenes import play
 from sandbox.backends.scripted.writing import draft, revise
@@ -33,6 +34,9 @@ def text_for(call: Call) -> str:
     Raises:
         CallFailed: the shape of the reply is not supported.
     """
+    said = converse(call.system, call.user, call.shape, random.Random(call.seed))
+    if said is not None:
+        return said
     if isinstance(call.shape, Rating):
         return _rating(call, call.shape)
     if call.shape.regex is None:

@@ -62,7 +62,7 @@ def _opinion(
     )
 
 
-def _rescaled(shape: Rating, rating: float) -> float:
+def rescaled(shape: Rating, rating: float) -> float:
     """Convert a number between 1 and 7 to a rating on another scale."""
     scaled = shape.low + (rating - 1.0) * (shape.high - shape.low) / 6.0
     bounded = max(shape.low, min(shape.high, scaled))
@@ -83,6 +83,6 @@ def judge(shown: Sections, system: str, shape: Rating, rng: random.Random) -> tu
             reason_scale = Scale.LENIENT
     else:
         rating = score(text.moves, level, asked_scale, text.thin) + rng.gauss(0.0, _OBSERVER_NOISE)
-    return _rescaled(shape, rating), reason(
+    return rescaled(shape, rating), reason(
         _opinion(text.moves, level, reason_scale, rating, rng), rng
     )

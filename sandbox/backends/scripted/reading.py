@@ -17,7 +17,8 @@ _LOOK = 4000
 """How many characters of a text are read."""
 
 _OPEN = re.compile(
-    r"<(you|question|answer|memory|comments|consequences|critiques|step|act|seen|happened|news)>"
+    r"<(you|question|answer|memory|comments|consequences|critiques|step|act|seen|happened|news|"
+    r"wishes|conversation|answers|first|second|text)>"
 )
 _REMEMBERED = re.compile(r"\A\s*(?:Question:.*?\n)?\s*Answer:", re.IGNORECASE | re.DOTALL)
 _MEMORY = re.compile(r"<memory>(.*?)</memory>", re.DOTALL)
@@ -87,14 +88,20 @@ def scale(prompt: str) -> Scale:
     return Scale.ENGAGEMENT if engaging > aligned else Scale.ALIGNMENT
 
 
-def _cue(phrase: str) -> str:
+def cue(phrase: str) -> str:
+    """Return what identifies a stored phrase: its part in square brackets."""
     match = _BRACKETS.search(phrase)
     if match is None:
         raise ValueError(f"a phrase without brackets: {phrase}")
     return match[1].lower()
 
 
-_OWN_MOVE = {_cue(phrase): move for move, phrases in PHRASES.items() for phrase in phrases}
+def printed(phrase: str) -> str:
+    """Return a stored phrase as texts show it."""
+    return re.sub(r"[\[\]]", "", phrase)
+
+
+_OWN_MOVE = {cue(phrase): move for move, phrases in PHRASES.items() for phrase in phrases}
 _OWN = any_of(_OWN_MOVE)
 _HINT_MOVE = {hint.removesuffix("*"): move for move, hints in HINTS.items() for hint in hints}
 _HINT = any_of(hint for hints in HINTS.values() for hint in hints)

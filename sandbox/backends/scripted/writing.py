@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import random
-import re
 
 from sandbox.backends.scripted.comments import requests
 from sandbox.backends.scripted.moves import WORTH, Level, Move, Scale
 from sandbox.backends.scripted.people import Person, person
 from sandbox.backends.scripted.phrases import PHRASES
-from sandbox.backends.scripted.questions import Question, read_question
-from sandbox.backends.scripted.reading import Sections, average, read
+from sandbox.backends.scripted.questions import read_question
+from sandbox.backends.scripted.reading import Sections, average, printed, read
 
 _FEWEST, _MOST = 3, 6
 """Number of moves in an answer."""
@@ -28,16 +27,13 @@ _FORGETTING = 0.13
 _AFTER_CONSEQUENCES = 0.8
 """Probability that an author who has seen the consequences follows a request."""
 
-_PRINTED = {
-    move: tuple(re.sub(r"[\[\]]", "", phrase) for phrase in phrases)
-    for move, phrases in PHRASES.items()
-}
+_PRINTED = {move: tuple(map(printed, phrases)) for move, phrases in PHRASES.items()}
 _GOOD_MOVES = tuple(
     tuple(move for move in Move if WORTH[Scale.ALIGNMENT][level][move] > 0.25) for level in Level
 )
 
 
-def _own(me: Person, level: Level, count: int, without: set[Move], rng: random.Random) -> set[Move]:
+def own(me: Person, level: Level, count: int, without: set[Move], rng: random.Random) -> set[Move]:
     """Draw distinct moves of a person, weighted by readiness."""
     keys = [
         (rng.random() ** (1.0 / weight), move)
@@ -56,7 +52,7 @@ def _known(text: str, rng: random.Random) -> set[Move]:
 def _remembered(moves: set[Move], me: Person, level: Level, rng: random.Random) -> set[Move]:
     """Keep most remembered moves, and replace the others by the person's own."""
     kept = {move for move in sorted(moves) if rng.random() >= _FORGETTING}
-    return kept | _own(me, level, max(len(moves), _FEWEST) - len(kept), kept, rng)
+    return kept | own(me, level, max(len(moves), _FEWEST) - len(kept), kept, rng)
 
 
 def _with_requests(
@@ -98,19 +94,25 @@ def _filled(phrases: list[str], topic: str) -> str:
     return "".join(part for pair in zip(pieces, [*slots, ""], strict=True) for part in pair)
 
 
-def _compose(moves: set[Move], question: Question, me: Person, rng: random.Random) -> str:
-    """Write the moves as sentences, roughly in their usual order."""
+def compose(
+    moves: set[Move],
+    topic: str,
+    me: Person,
+    rng: random.Random,
+    fewest_words: int = _FEWEST_WORDS,
+) -> str:
+    """Write the moves as sentences, roughly in their usual order; a second one where few."""
     order = [move for _, move in sorted((move + rng.uniform(-1.4, 1.4), move) for move in moves)]
     phrases: list[str] = []
     for move in order:
         phrases.append(_phrase(move, me, phrases, rng))
     words = sum(phrase.count(" ") + 1 for phrase in phrases)
     for place, move in enumerate(order):
-        if words >= _FEWEST_WORDS:
+        if words >= fewest_words:
             break
         phrases.insert(2 * place + 1, _phrase(move, me, phrases, rng))
         words += phrases[2 * place + 1].count(" ") + 1
-    return _filled(phrases, question.topic)
+    return _filled(phrases, topic)
 
 
 def draft(shown: Sections, rng: random.Random) -> str:
@@ -120,15 +122,15 @@ def draft(shown: Sections, rng: random.Random) -> str:
     if known := _known(shown.remembered, rng):
         moves = _remembered(known, me, question.level, rng)
     else:
-        moves = _own(me, question.level, rng.choice((3, 4, 4, 5)), set(), rng)
-    return _compose(moves, question, me, rng)
+        moves = own(me, question.level, rng.choice((3, 4, 4, 5)), set(), rng)
+    return compose(moves, question.topic, me, rng)
 
 
 def revise(shown: Sections, rng: random.Random) -> str:
     """Write a revision: the draft's moves, changed as comments request."""
     me = person(shown.you)
     question = read_question(shown.question)
-    moves = _known(shown.answer or "", rng) or _own(me, question.level, _FEWEST, set(), rng)
+    moves = _known(shown.answer or "", rng) or own(me, question.level, _FEWEST, set(), rng)
     rated = average(shown.rest)
     if shown.consequences:
         moves = _with_requests(moves, shown.consequences, _AFTER_CONSEQUENCES, rng)
@@ -137,4 +139,4 @@ def revise(shown: Sections, rng: random.Random) -> str:
         moves = _with_requests(moves, shown.comments, low * (0.25 + 0.55 * me.goodness), rng)
     elif rated is not None and rng.random() < (5.8 - rated) / 4.0:
         moves = _improved(moves, question.level, rng)
-    return _compose(moves, question, me, rng)
+    return compose(moves, question.topic, me, rng)
