@@ -7,7 +7,7 @@ import zlib
 from collections.abc import Mapping
 
 from agents.forms import Rating
-from agents.shapes import Choice, Titled
+from agents.shapes import Choice, Sliders
 from sandbox.backends.scripted.judging import rescaled, score
 from sandbox.backends.scripted.moves import Level, Move, Scale
 from sandbox.backends.scripted.people import person
@@ -76,7 +76,7 @@ def stance(shown: Sections, shape: Rating, rng: random.Random) -> str:
     return _lines(None, _on(shape, agrees), why)
 
 
-def attributes(shown: Sections, rest: str, shape: Titled, rng: random.Random) -> str:
+def attributes(shown: Sections, rest: str, shape: Sliders, rng: random.Random) -> str:
     """Write a number for each attribute of the answers, or n/a: what they did, or what counted."""
     you = shown.get("you", "")
     dear = style(wanted(you)).dear
@@ -84,13 +84,15 @@ def attributes(shown: Sections, rest: str, shape: Titled, rng: random.Random) ->
     question, answer = (said[-2][1], said[-1][1]) if len(said) > 1 else ("", "")
     content, _ = _content(you, question, answer, rng)
     lines = []
-    for title, _ in shape.fields:
+    for title in shape.titles:
         if "counted" in rest:
             number = rng.gauss(80.0, 12.0) if title.lower() in dear else rng.gauss(50.0, 20.0)
         else:
             number = content + rng.gauss(5.0, 12.0)
         missing = rng.random() < 0.1
-        lines.append(f"{title}: {'n/a' if missing else max(1, min(100, round(number)))}")
+        lines.append(
+            f"{title}: {'n/a' if missing else max(shape.low, min(shape.high, round(number)))}"
+        )
     return "\n".join(lines)
 
 

@@ -7,7 +7,7 @@ import re
 from typing import Any
 
 from agents.forms import FreeText, Rating
-from agents.shapes import Choice, Titled
+from agents.shapes import Choice, Sliders
 from sandbox.backends.scripted import assessing
 from sandbox.backends.scripted.reading import fenced
 from sandbox.backends.scripted.talking import answer, following, opening
@@ -26,10 +26,9 @@ def converse(system: str, user: str, shape: Any, rng: random.Random) -> str | No
             return _said(system, user, rng)
         case Choice():
             return _verdict(user, shape, rng)
-        case Titled():
+        case Sliders():
             shown, _ = fenced(user)
-            if "conversation" in shown:
-                return assessing.attributes(shown, system, shape, rng)
+            return assessing.attributes(shown, system, shape, rng)
     return None
 
 
