@@ -11,7 +11,7 @@ import typer
 from sandbox.cli.options import AsJson, Runs, show
 from storage.errors import InputError
 
-FORMATS = "sft, preference, kto, prompts, rated, raters, stable-alignment, exchanges"
+FORMATS = "sft, preference, kto, prompts, rated, raters, stable-alignment, prism, exchanges"
 """The formats as the help lists them; importing `sandbox.datasets` would slow every verb down."""
 
 
@@ -93,6 +93,18 @@ def export(
     shortened: Annotated[
         bool, typer.Option("--shortened", help="include truncated texts kept to a whole sentence")
     ] = False,
+    raters: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="CONDITIONS",
+            help="only ratings by raters for whom this holds, such as 'age<30,gender=Female'; "
+            "repeatable",
+        ),
+    ] = None,
+    balance: Annotated[
+        str | None,
+        typer.Option(metavar="GROUP", help="equally many rows by raters of each: age, gender, ..."),
+    ] = None,
     license: Annotated[
         str | None, typer.Option(help="license identifier for the dataset card")
     ] = None,
@@ -134,6 +146,8 @@ def export(
         "files": files,
         "strict_ratings": strict_ratings or None,
         "shortened": shortened or None,
+        "raters": raters or None,
+        "balance": balance,
         "license": license,
     }
     report = api.export(

@@ -18,7 +18,9 @@ from sandbox.datasets.choices import Choices, check_number
 from sandbox.datasets.format import Format, Settings
 from sandbox.datasets.format_writer import FormatResult, FormatWriter
 from sandbox.datasets.formats import FORMATS
+from sandbox.datasets.groups import Groups
 from sandbox.datasets.questions import Questions
+from sandbox.datasets.rater_choices import matches, parse_raters
 from sandbox.datasets.sampling import check_mix
 from sandbox.datasets.schema import Schema, share_of
 from sandbox.datasets.source import SCRIPTED, Source, SourcedExchange
@@ -41,6 +43,8 @@ _COMMON_CHOICES = frozenset(
         "near_questions",
         "strict_ratings",
         "shortened",
+        "raters",
+        "balance",
         "tokenizer",
         "max_tokens",
         "splits",
@@ -154,12 +158,16 @@ def _chosen(names: Sequence[str], choices: Mapping[str, Any]) -> list[Format]:
     if not names or len(set(names)) < len(names):
         found = ", ".join(names) or "none"
         raise InputError(f"format: found {found}; expected one or more different formats")
-    chosen = [FORMATS[name] for name in names]
+    chosen = [part for name in names for part in FORMATS[name].parts or (FORMATS[name],)]
     known = _COMMON_CHOICES.union(*(format.uses for format in chosen))
     for choice, value in choices.items():
         if choice not in known and value is not None:
             expected = ", ".join(sorted(known))
             raise InputError(f"{choice}: not a choice of {', '.join(names)}; expected {expected}")
+        refusing = next((name for name in names if choice in FORMATS[name].refuses), None)
+        if refusing is not None and value is not None:
+            expected = "expected no such choice: its files refer to each other"
+            raise InputError(f"{choice}: found with the format {refusing}; {expected}")
     return chosen
 
 
@@ -174,15 +182,17 @@ def _export(
         choices = Choices(
             **{"seed": source.seed} | {k: v for k, v in given.items() if v is not None}
         )
+        _check_raters(source, choices)
         survey, writers = Survey(source.schema), _writers(source, chosen, choices, folder)
+        groups = Groups(source.origins, choices)
         for writer in writers:
             stack.callback(writer.close)
-        _read_exchanges(source, survey, writers)
+        _read_exchanges(source, survey, groups, writers)
         results = tuple(writer.finish() for writer in writers)
         scripted = _scripted(source)
         notes = (*_notes(source, results), *doubts(survey))
         if out is not None:
-            _describe(folder, source, survey, results, scripted, notes)
+            _describe(folder, source, survey, groups, results, scripted, notes)
         return ExportReport(
             out=out,
             runs=tuple(str(origin.reader.run.name) for origin in source.origins),
@@ -292,12 +302,12 @@ def _observed(name: str | None, schema: Schema) -> Scale | None:
 def _check_fit(format: Format, choices: Choices, schema: Schema) -> None:
     """Raise InputError if a run lacks stages or scales that a format needs."""
     for run in schema.runs:
-        missing = format.needs(run.declaration, choices)
+        missing = format.missing(run, choices)
         if missing is not None:
             fitting = ", ".join(
                 name
                 for name, other in FORMATS.items()
-                if other.needs(run.declaration, choices.with_defaults(other.defaults)) is None
+                if other.missing(run, choices.with_defaults(other.defaults)) is None
             )
             stages = ", ".join(stage.name for stage in run.declaration.stages) or "none"
             answers = ", ".join(run.declaration.answers) or "none"
@@ -327,11 +337,54 @@ def _check(format: Format, settings: Settings, runs: Sequence[str]) -> None:
             raise InputError(
                 f"max_rating: found {settings.max_rating:g} for {format.name}; {expected}"
             )
+    _check_raters_used(format, settings)
     check_mix("mix", format.name, choices.mix or (), format.kinds)
     check_mix("mix_runs", format.name, choices.mix_runs or (), runs)
 
 
-def _read_exchanges(source: Source, survey: Survey, writers: Sequence[FormatWriter]) -> None:
+def _check_raters(source: Source, choices: Choices) -> None:
+    """Raise InputError if the conditions on raters hold for nobody."""
+    conditions = parse_raters(choices.raters or ())
+    people = (person for origin in source.origins for person in origin.people.values())
+    if conditions and not any(matches(conditions, person) for person in people):
+        found = ", ".join(choices.raters or ())
+        raise InputError(
+            f"raters: found {found}, which holds for no agent of the runs; expected "
+            "conditions that hold for at least 1"
+        )
+
+
+def _check_raters_used(format: Format, settings: Settings) -> None:
+    """Raise InputError if the raters of a format cannot be told apart."""
+    choices, schema = settings.choices, settings.schema
+    if choices.target == "axolotl" and format.name == "kto" and schema.conversations:
+        raise InputError(
+            "target axolotl: found format kto with conversations; expected sft or preference, "
+            "since a prompt of several messages is no single text"
+        )
+    without = next((run for run in schema.runs if not run.conversations), None)
+    if without is None:
+        return
+    if choices.balance is not None:
+        raise InputError(
+            f"balance: found with run {without.run} (world {without.world}), whose answers have "
+            "several raters or none; expected runs of the world personal"
+        )
+    if (
+        choices.raters
+        and format.name != "raters"
+        and not ("ratings" in format.uses and by_peers(choices))
+    ):
+        raise InputError(
+            f"raters: found for {format.name} with run {without.run} (world {without.world}), "
+            "whose rows do not rest on the peers' ratings; expected --ratings peers with a format "
+            "that has it, or the format raters"
+        )
+
+
+def _read_exchanges(
+    source: Source, survey: Survey, groups: Groups, writers: Sequence[FormatWriter]
+) -> None:
     """Pass all exchanges to the writers, in one pass for each order that the formats need."""
     by_round = [writer for writer in writers if writer.format.by_round]
     by_question = [writer for writer in writers if not writer.format.by_round]
@@ -339,10 +392,10 @@ def _read_exchanges(source: Source, survey: Survey, writers: Sequence[FormatWrit
 
     def count(sourced: SourcedExchange) -> None:
         survey.add(sourced.strictly_rated() if strict else sourced)
+        groups.add(sourced)
 
     if by_question:
-        groups = by_question[0].questions.groups
-        ordered = source.by_question(groups)
+        ordered = source.by_question(by_question[0].questions.groups)
         for _, group in groupby(ordered, key=lambda sourced: sourced.question):
             same_question = list(group)
             for sourced in same_question:
@@ -360,6 +413,7 @@ def _describe(
     folder: Path,
     source: Source,
     survey: Survey,
+    groups: Groups,
     results: Sequence[FormatResult],
     scripted: bool,
     notes: Sequence[str],
@@ -368,7 +422,7 @@ def _describe(
     name = card.title(source, results)
     origin = f"{name} (composed without a language model)" if scripted else name
     drawn = figures.write_figures(folder, survey, results, origin)
-    for name, text in _descriptions(folder, source, survey, results, drawn, notes):
+    for name, text in _descriptions(folder, source, survey, groups, results, drawn, notes):
         (folder / name).write_text(text, encoding="utf-8", newline="\n")
 
 
@@ -376,11 +430,12 @@ def _descriptions(
     folder: Path,
     source: Source,
     survey: Survey,
+    groups: Groups,
     results: Sequence[FormatResult],
     drawn: Mapping[str, str],
     notes: Sequence[str],
 ) -> Iterator[tuple[str, str]]:
-    yield card.README, card.card(source, survey, results, drawn, notes)
+    yield card.README, card.card(source, survey, groups, results, drawn, notes)
     name = card.title(source, results)
     created = max(origin.reader.run.created for origin in source.origins)[:10]
     described = croissant.croissant(folder, name, created, results)

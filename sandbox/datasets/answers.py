@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 from agents.forms import Status
 from agents.scale import Declaration, Stage
 from sandbox.datasets.choices import Choices
+from sandbox.datasets.conversations import ANSWER_FORM, NO_TEXT, Candidate
 from sandbox.datasets.format import ROLES, Columns, Removed, Row, Settings
 from sandbox.datasets.schema import Schema, goodness, number_type, typed
 from sandbox.datasets.source import SourcedExchange
@@ -17,10 +18,15 @@ from storage.exchanges import Exchange, GivenRating, Observation
 ANSWER, INSTRUCTION = "answer", "instruction"
 """Kinds of rows: answers to questions, and answers to instructions drawn from scenes."""
 
+CANDIDATE = "candidate"
+"""In place of a stage: an answer in a conversation of a user."""
+
 INSTRUCTION_FORM = "answer"
 """The name of the prompt template for answers to instructions."""
 
-NO_TEXT = "no such text"
+USER = "user"
+"""Who scored the answers of a conversation."""
+
 SHORTENED = "truncated, and kept to its last whole sentence"
 NO_RATING = "no readable rating"
 LENIENT_RATING = "rating read leniently"
@@ -85,6 +91,7 @@ def lineage_columns(schema: Schema) -> Columns:
         "stage": "string",
         "form": "string",
         "model": "string",
+        "policy": "string",
         **({"raters": ["int64"]} if schema.peer_stages else {}),
         **{f"{stage}_ratings": given for stage in schema.peer_stages},
         "scripted": "bool",
@@ -96,15 +103,18 @@ class Answer(NamedTuple):
 
     Attributes:
         sourced: its exchange.
-        stage: its stage, or `INSTRUCTION` for the answer to an instruction drawn from a scene.
+        stage: its stage; `INSTRUCTION` for the answer to an instruction drawn from a scene,
+            `CANDIDATE` for one in a conversation.
         question: the number of the question.
-        asked: the text of the question.
+        asked: the text of the question, or what the user said.
         text: the answer.
         rating: the selected rating; None only for answers to instructions, which are not rated.
         rated_by: "peers", or the name of the observer's model.
         reason: the observer's reason.
         settings: the settings of the export.
-        number: the number of the instruction within its scene; otherwise None.
+        number: the number of the instruction within its scene, or of the answer within its
+            conversation; otherwise None.
+        candidate: the answer as a part of a conversation; otherwise None.
     """
 
     sourced: SourcedExchange
@@ -117,6 +127,24 @@ class Answer(NamedTuple):
     reason: str | None
     settings: Settings
     number: int | None = None
+    candidate: Candidate | None = None
+
+    @property
+    def prompt(self) -> list[dict[str, str]]:
+        """What it answers as a conversation, with the conversation before it."""
+        history = () if self.candidate is None else self.candidate.history
+        before = [message for said, text in history for message in prompt(said) + completion(text)]
+        return before + prompt(self.asked)
+
+    @property
+    def prompt_text(self) -> str:
+        """The texts of `prompt`, in which tokens are counted."""
+        return "\n".join(message["content"] for message in self.prompt)
+
+    @property
+    def turn(self) -> int | None:
+        """The turn of its conversation; None for other answers."""
+        return None if self.candidate is None else self.candidate.turn
 
     @property
     def id(self) -> str:
@@ -160,6 +188,7 @@ class Answer(NamedTuple):
             "stage": self.stage,
             "form": form_of(self.sourced, self.stage),
             "model": exchange.model,
+            "policy": self.sourced.origin.policy,
             **self._peers(),
             "scripted": self.sourced.scripted,
         }
@@ -169,7 +198,7 @@ class Answer(NamedTuple):
         schema, own = self.settings.schema, peer_stage(self.sourced.origin.declaration)
         if not schema.peer_stages:
             return {}
-        ratings = () if self.stage == INSTRUCTION else self.sourced.exchange.ratings
+        ratings = () if self.number is not None else self.sourced.exchange.ratings
         values = [typed(given.rating, schema.peers) for given in ratings]
         return {
             "raters": [given.rater for given in ratings],
@@ -184,15 +213,16 @@ class Answer(NamedTuple):
             data: the columns that trainers read.
             dedup_class: rows of different classes are never near-duplicates of each other.
         """
+        asked = "" if self.candidate is None else f"{self.asked}\n"
         return Row(
             kind=kind,
             id=self.id,
             sourced=self.sourced,
             question=self.question,
             data=data | self.lineage(),
-            prompt=self.asked,
+            prompt=self.prompt_text,
             answers=(self.text,),
-            dedup_text=f"{dedup_class}{self.text}",
+            dedup_text=f"{dedup_class}{asked}{self.text}",
             rating=self.rating,
         )
 
@@ -201,6 +231,8 @@ def form_of(sourced: SourcedExchange, stage: str) -> str | None:
     """The name of the prompt template whose reply is the text of a stage."""
     if stage == INSTRUCTION:
         return INSTRUCTION_FORM
+    if stage == CANDIDATE:
+        return ANSWER_FORM
     return declared_stage(sourced.origin.declaration, stage).form
 
 
@@ -230,9 +262,48 @@ def answers(
 ) -> Iterator[Answer | Removed]:
     """Yield all answers with the selected rating, or the rule that removes them."""
     for sourced in same_question:
+        if sourced.origin.schema.conversations:
+            yield from candidates(sourced, kind, settings)
+            continue
         for stage in sourced.origin.declaration.answers:
             found = answer(sourced, stage, settings)
             yield Removed(kind, found, sourced.id(stage)) if isinstance(found, str) else found
+
+
+def candidates(
+    sourced: SourcedExchange, kind: str, settings: Settings
+) -> Iterator[Answer | Removed]:
+    """Yield the scored answers of a conversation, turn by turn, or the rule that removes them."""
+    conversation = sourced.conversation
+    for one in () if conversation is None else conversation.candidates:
+        rule = one.rule or _not_scored(sourced, one, settings)
+        if rule is not None:
+            yield Removed(kind, rule, sourced.id(CANDIDATE, one.number))
+        else:
+            yield Answer(
+                sourced=sourced,
+                stage=CANDIDATE,
+                question=sourced.question,
+                asked=one.prompt,
+                text=one.answer,
+                rating=one.score,
+                rated_by=USER,
+                reason=None,
+                settings=settings,
+                number=one.number,
+                candidate=one,
+            )
+
+
+def _not_scored(sourced: SourcedExchange, one: Candidate, settings: Settings) -> str | None:
+    """Why a candidate has no rating of the selected kind; None if it has one."""
+    scales = {scale.name: scale for scale in sourced.origin.declaration.observed}
+    scale = scales.get(str(settings.choices.scale))
+    if scale is None or scale.rater != "author":
+        return f"users do not score {settings.choices.scale}"
+    if settings.choices.ratings == "observer-expected":
+        return NOT_EXPECTED
+    return NO_RATING if one.score is None else None
 
 
 def answer(sourced: SourcedExchange, stage: str, settings: Settings) -> Answer | str:
@@ -240,7 +311,7 @@ def answer(sourced: SourcedExchange, stage: str, settings: Settings) -> Answer |
     exchange = sourced.exchange
     text = exchange.texts.get(stage)
     if text is None:
-        return no_text(exchange, stage)
+        return no_text(sourced, stage)
     rated = _rated(sourced, stage, settings)
     if isinstance(rated, str):
         return rated
@@ -258,8 +329,14 @@ def answer(sourced: SourcedExchange, stage: str, settings: Settings) -> Answer |
     )
 
 
-def no_text(exchange: Exchange, stage: str) -> str:
-    """The rule that removes an answer without a text; shortened ones are left out by default."""
+def no_text(sourced: SourcedExchange, stage: str) -> str:
+    """The rule that removes an answer without a text.
+
+    Texts that broke a rule of the policy are left out, and shortened ones by default.
+    """
+    exchange, broken = sourced.exchange, sourced.aside.broken.get(stage)
+    if broken is not None:
+        return broken.reason
     return SHORTENED if stage in exchange.shortened else NO_TEXT
 
 
@@ -300,13 +377,24 @@ def _peers(exchange: Exchange, choices: Choices) -> float | None:
     return sum(expected) / len(expected) if expected else None
 
 
-def instructed(same_question: Sequence[SourcedExchange], settings: Settings) -> Iterator[Answer]:
-    """Yield the answers to instructions drawn from scenes, which are not rated."""
+def instructed(
+    same_question: Sequence[SourcedExchange], settings: Settings
+) -> Iterator[Answer | Removed]:
+    """Yield the answers to instructions drawn from scenes, which are not rated.
+
+    Where one of them broke a rule of the policy, all of its scene are left out.
+    """
     for sourced in same_question:
         notes = sourced.exchange.scene.notes if sourced.exchange.scene else ()
         number = 0
         for first, second in pairwise(notes):
             if (first.kind, second.kind) == ("instruction", "answer"):
+                broken = sourced.aside.instructions
+                if broken is not None:
+                    name = sourced.id(INSTRUCTION, number)
+                    yield Removed(INSTRUCTION, f"its scene {broken.reason}", name)
+                    number += 1
+                    continue
                 yield Answer(
                     sourced=sourced,
                     stage=INSTRUCTION,

@@ -11,9 +11,11 @@ import yaml
 from sqlalchemy import func, select
 
 from agents.scale import Declaration, Scale, plain_number
+from sandbox.datasets.card_bounds import aligned_to, policies
 from sandbox.datasets.format import features
 from sandbox.datasets.format_writer import FormatResult, lineage_file
 from sandbox.datasets.formats.exchanges import column
+from sandbox.datasets.groups import Groups
 from sandbox.datasets.schema import Schema
 from sandbox.datasets.source import SCRIPTED, Origin, Source
 from sandbox.datasets.statistics import statistics
@@ -34,6 +36,7 @@ Lines = Iterator[str]
 def card(
     source: Source,
     survey: Survey,
+    groups: Groups,
     results: Sequence[FormatResult],
     figures: Mapping[str, str],
     notes: Sequence[str] = (),
@@ -43,6 +46,7 @@ def card(
     Args:
         source: the runs.
         survey: the statistics of their exchanges.
+        groups: the users of their conversations.
         results: one for each format.
         figures: the caption of each figure, by its path.
         notes: warnings about the runs.
@@ -53,8 +57,10 @@ def card(
         _title(source, results, usages),
         _loading(results),
         _provenance(source, usages, notes),
+        policies(source, plain),
         _scales(source),
         _raters(source, survey),
+        aligned_to(groups, plain),
         _quality(survey, results, figures),
         *(_rules(result) for result in results),
         _failures(survey, results),
@@ -176,6 +182,8 @@ def _chosen(result: FormatResult) -> str:
         "rows",
         "seed",
         "mix_runs",
+        "raters",
+        "balance",
     }
     named = result.format.uses | common | {"max_per_question"}
     values = [f"`{name}` {_value(given[name])}" for name in given if name in named - left_out]

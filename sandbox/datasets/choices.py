@@ -8,6 +8,8 @@ from dataclasses import dataclass, fields
 from math import isclose, isfinite
 from typing import Any, Literal, get_args
 
+from agents.preferences import GROUPS
+from sandbox.datasets.rater_choices import parse_raters
 from storage.errors import InputError
 
 Ratings = Literal["observer", "observer-expected", "peers", "peers-expected"]
@@ -52,6 +54,8 @@ class Choices:
         files: the file format.
         strict_ratings: leave out ratings that were read leniently, and the rows that rest on them.
         shortened: include texts that were truncated and kept to their last whole sentence.
+        raters: conditions on the raters whose ratings are used, such as ``age<30``; all must hold.
+        balance: a group of the survey, such as ``gender``: equally many rows by the raters of each.
         license: a license identifier such as apache-2.0, for the dataset card.
     """
 
@@ -77,6 +81,8 @@ class Choices:
     files: Files | None = None
     strict_ratings: bool | None = None
     shortened: bool | None = None
+    raters: Sequence[str] | None = None
+    balance: str | None = None
     license: str | None = None
 
     def __post_init__(self) -> None:
@@ -89,6 +95,7 @@ class Choices:
             check_number(name, getattr(self, name), low, high, whole)
         for name in ("strict_ratings", "shortened"):
             _check_switch(name, getattr(self, name))
+        parse_raters(self.raters or ())
         _check_splits(self.splits)
         if self.license is not None and not re.fullmatch(r"[\w.+-]{1,80}", self.license, re.ASCII):
             expected = "expected an identifier such as apache-2.0"
@@ -137,6 +144,7 @@ _NAMED: dict[str, tuple[str, ...]] = {
     "pick": get_args(Pick),
     "target": get_args(Target),
     "files": get_args(Files),
+    "balance": GROUPS,
 }
 
 _NUMBERS: dict[str, tuple[float, float, bool]] = {

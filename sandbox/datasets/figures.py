@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from sandbox.datasets.format_writer import FormatResult
-from sandbox.datasets.survey import Survey
+from sandbox.datasets.survey import USERS, Survey
 from sandbox.reading import charts
 from sandbox.reading.charts import Rows, Scale, Spec
 from sandbox.reading.figures import Figure
@@ -102,8 +102,12 @@ def _peers_first(item: tuple[tuple[str, str], object]) -> tuple[bool, str]:
 def _distributions(rows: Rows, survey: Survey) -> Spec:
     """Histograms of ratings, one panel for each scale."""
     by_stage = charts.stage_colours(survey.stages)
-    observer = {f"observer, {stage}": colour for stage, colour in by_stage.items()}
-    colours = {PEERS: charts.PEERS, **observer}
+    seen = {
+        f"{who}, {stage}": colour
+        for who in ("observer", USERS)
+        for stage, colour in by_stage.items()
+    }
+    colours = {PEERS: charts.PEERS, USERS: charts.PEERS, **seen}
     scales = dict(survey.scales)
     if survey.peers is not None:
         scales.setdefault(survey.peers_rate, survey.peers)

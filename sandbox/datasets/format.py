@@ -5,14 +5,14 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal
 
 import numpy.typing as npt
 import pyarrow as pa
 
 from agents.scale import Declaration, Scale
 from sandbox.datasets.choices import Choices
-from sandbox.datasets.schema import Schema
+from sandbox.datasets.schema import RunSchema, Schema
 from sandbox.datasets.source import SourcedExchange
 
 ROLES = ("user", "assistant")
@@ -149,11 +149,17 @@ class Format:
         needs: what a run lacks for this format, as the end of "it needs ..."; None if it fits.
         uses: the choices that apply to it, besides those that apply to every format.
         own: common choices that the format implements itself.
+        refuses: common choices that do not apply to it.
         defaults: its defaults of choices.
         least: the default of `min_rating`, as a share of the scale's range from the worse end.
         compares: whether it compares ratings, so that a scale must have one range in all runs.
         by_round: whether exchanges are read by round and author; otherwise by question.
         array: the file is one JSON array, with a lineage file beside it.
+        complete: it has all texts, also those that others leave out: shortened ones, and those
+            that broke a rule of the policy.
+        conversations: whether it fits worlds in which users score the answers of conversations:
+            `no`, `also`, or `only`.
+        parts: the formats that it consists of, each with a file of its own; usually none.
         counts: the noun for its candidates.
         advice: warnings about the rows that are written, from their numeric columns.
     """
@@ -166,11 +172,15 @@ class Format:
     needs: Callable[[Declaration, Choices], str | None] = no_requirements
     uses: frozenset[str] = frozenset()
     own: frozenset[str] = frozenset()
+    refuses: frozenset[str] = frozenset()
     defaults: Mapping[str, Any] = field(default_factory=dict)
     least: float = 2 / 3
     compares: bool = True
     by_round: bool = False
     array: bool = False
+    complete: bool = False
+    conversations: Literal["no", "also", "only"] = "no"
+    parts: tuple[Format, ...] = ()
     counts: str = "rows"
     advice: Callable[[Mapping[str, npt.NDArray[Any]]], Iterator[str]] = no_advice
 
@@ -178,6 +188,14 @@ class Format:
     def stem(self) -> str:
         """The prefix of its file names."""
         return self.name.replace("-", "_")
+
+    def missing(self, run: RunSchema, choices: Choices) -> str | None:
+        """What a run lacks for this format, as the end of "it needs ..."; None if it fits."""
+        if run.conversations and self.conversations == "no":
+            return "questions that are answered as they stand; here users write their own messages"
+        if self.conversations == "only" and not run.conversations:
+            return "conversations of users who score answers, as in the world personal"
+        return self.needs(run.declaration, choices)
 
 
 def arrow_schema(columns: Columns) -> pa.Schema:

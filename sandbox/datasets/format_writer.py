@@ -31,6 +31,7 @@ from sandbox.datasets.format import (
 )
 from sandbox.datasets.near_duplicates import NEAR, NearDuplicates
 from sandbox.datasets.questions import Questions
+from sandbox.datasets.rater_choices import NOT_CHOSEN, matches, parse_raters
 from sandbox.datasets.sampling import Table, sample
 from sandbox.datasets.source import Source, SourcedExchange
 from sandbox.datasets.targets import Shape
@@ -137,6 +138,7 @@ class FormatWriter:
         self.choices = settings.choices
         self.columns = shape.applied(columns) if shape else columns
         self.questions = questions
+        self._raters = parse_raters(settings.choices.raters or ())
         self._shape, self._source = shape, source
         self._folder, self._tokens = folder, settings.tokens
         self._table = Table()
@@ -155,8 +157,11 @@ class FormatWriter:
         """Add the rows of exchanges: all those about one question, or one exchange by round."""
         if self.choices.strict_ratings:
             same_question = [sourced.strictly_rated() for sourced in same_question]
-        if not (self.choices.shortened or "shortened" in self.format.own):
+        if not self.format.complete:
+            same_question = [sourced.within_policy() for sourced in same_question]
+        if not (self.choices.shortened or self.format.complete):
             same_question = [sourced.whole() for sourced in same_question]
+        same_question = [self._with_raters(sourced) for sourced in same_question]
         for row in self.format.rows(same_question, self.settings):
             if isinstance(row, Removed):
                 self._candidates += 1
@@ -169,6 +174,15 @@ class FormatWriter:
                 self._spool(row, tokens)
             else:
                 self._remove(row.kind, rule, row.id, row.size)
+
+    def _with_raters(self, sourced: SourcedExchange) -> SourcedExchange:
+        """The same with the ratings of the chosen peers only."""
+        if not self._raters:
+            return sourced
+        people, exchange = sourced.origin.people, sourced.exchange
+        given = exchange.ratings
+        chosen = tuple(one for one in given if matches(self._raters, people.get(one.rater)))
+        return sourced._replace(exchange=exchange._replace(ratings=chosen))
 
     def _remove(self, kind: str, rule: str, candidate: str, size: int) -> None:
         name = f"{kind}: {rule}"
@@ -185,6 +199,11 @@ class FormatWriter:
 
     def _rule(self, row: Row, tokens: int) -> str | None:
         """The rule that removes a row; None if none does."""
+        rater = row.sourced.rater
+        if rater is not None and not matches(self._raters, rater):
+            return NOT_CHOSEN
+        if self.choices.balance is not None and self._group_of(row) is None:
+            return f"its rater told no {self.choices.balance}"
         if self.questions.is_excluded(row.question):
             return KEPT_OUT
         if tokens > (self.choices.max_tokens or tokens):
@@ -194,6 +213,12 @@ class FormatWriter:
         ):
             return NEAR
         return None
+
+    def _group_of(self, row: Row) -> str | None:
+        """The group of the row's rater that the choice `balance` names; None if it is not told."""
+        rater = row.sourced.rater or {}
+        told = (rater.get("survey") or {}).get(self.choices.balance)
+        return None if told is None else str(told)
 
     def _is_near_duplicate(self, kind: str, question: int, text: str) -> bool:
         """Whether a row is a near-duplicate of an earlier one about the same group of questions."""
@@ -209,7 +234,8 @@ class FormatWriter:
         for write, value in zip(self._spool_writers, (data, row.lineage), strict=False):
             write(json_line(value) + "\n")
         seed = self.choices.seed or 0
-        self._table.add(self.format.kinds.index(row.kind), row, tokens, seed)
+        group = self._group_of(row) or ""
+        self._table.add(self.format.kinds.index(row.kind), row, tokens, seed, group)
 
     def close(self) -> None:
         """Close the spool files."""
@@ -221,7 +247,8 @@ class FormatWriter:
         kinds, runs = self.format.kinds, [one.reader.run.name for one in self._source.origins]
         columns = self._table.arrays()
         by_rows = "max_per_question" not in self.format.own
-        selection = sample(columns, self.choices, kinds, runs, by_rows)
+        groups = () if self.choices.balance is None else self._table.groups
+        selection = sample(columns, self.choices, kinds, runs, by_rows, groups)
         for rule, dropped in selection.removed.items():
             self._count(rule, dropped, columns)
         files = self._write(selection.taken, columns["question"])

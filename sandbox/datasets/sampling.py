@@ -1,4 +1,4 @@
-"""Seeded sampling of rows: limits per question and agent, ratios, and size."""
+"""Seeded sampling of rows: limits per question and agent, ratios, balance, and size."""
 
 from __future__ import annotations
 
@@ -23,30 +23,35 @@ PER_AGENT = "more than max_per_agent"
 MIX = "left out by the mix"
 RUNS = "left out by the mix of runs"
 ROWS = "more than rows"
+BALANCE = "left out by the balance of groups"
 
 _NO_AGENT = -1
 _MISSING = float("nan")
 
 
 class Table:
-    """Per-row numeric columns that sampling needs (49 bytes a row).
+    """Per-row numeric columns that sampling needs (51 bytes a row).
 
     Attributes:
         columns: arrays with one number per row: `kind` and `run` (index), `question`, `agent`
             (unique across runs; -1: none), `draw` (random), `rating`, `margin`, `length` of the
             answer in characters (mean of several), `other` (length of the second of two answers),
             `tokens` of the longest answer with its prompt, `size` in candidates. Missing values
-            are -1 or NaN.
+            are -1 or NaN. `group` is the place of the rater's group in `groups`.
+        groups: the groups that the choice `balance` tells apart.
     """
 
     def __init__(self) -> None:
         self._columns: dict[str, array[Any]] = {n: array(code) for n, code in _CODES.items()}
+        self.groups: list[str] = []
 
     def __len__(self) -> int:
         return len(self._columns["kind"])
 
-    def add(self, kind: int, row: Row, tokens: int, seed: int) -> None:
+    def add(self, kind: int, row: Row, tokens: int, seed: int, group: str = "") -> None:
         """Add a row."""
+        if group not in self.groups:
+            self.groups.append(group)
         run, author = row.sourced.origin.place, row.sourced.exchange.author
         lengths = [len(text) for text in row.answers] or [-1]
         mean = sum(lengths) // len(lengths)
@@ -62,6 +67,7 @@ class Table:
             "other": lengths[1] if len(lengths) == 2 else -1,
             "tokens": tokens,
             "size": row.size,
+            "group": self.groups.index(group),
         }
         for name, column in self._columns.items():
             column.append(values[name])
@@ -86,6 +92,7 @@ _CODES = {
     "other": "i",
     "tokens": "i",
     "size": "i",
+    "group": "H",
 }
 
 
@@ -114,6 +121,7 @@ def sample(
     kinds: Sequence[str],
     runs: Sequence[str],
     per_question: bool,
+    groups: Sequence[str] = (),
 ) -> Sample:
     """Sample rows: limits per question and agent, then the mix, then the limit of all rows.
 
@@ -126,6 +134,7 @@ def sample(
         kinds: the names of the kinds.
         runs: the names of the runs.
         per_question: whether `max_per_question` counts rows.
+        groups: the groups of raters that get equally many rows; () takes all rows.
     """
     sampler = _Sampler(columns["draw"])
     if per_question and choices.max_per_question is not None:
@@ -137,12 +146,15 @@ def sample(
         _Mix(choices.mix or (), columns["kind"], kinds, MIX),
         _Mix(choices.mix_runs or (), columns["run"], runs, RUNS),
     ]
+    if groups:
+        mixes.append(_Mix([1] * len(groups), columns["group"], groups, BALANCE))
     notes = (
         [note for mix in mixes for note in mix.notes(sampler.taken)] if len(sampler.taken) else []
     )
     cells, weights = _cells([mix for mix in mixes if mix.weights], len(sampler.taken))
-    if any(mix.weights for mix in mixes):
-        sampler.mix(cells, weights, None, MIX if mixes[0].weights else RUNS)
+    rule = next((mix.rule for mix in mixes if mix.weights), None)
+    if rule is not None:
+        sampler.mix(cells, weights, None, rule)
     if choices.rows is not None:
         sampler.mix(cells, weights, choices.rows, ROWS)
     return Sample(sampler.taken, sampler.removed, tuple(notes))
@@ -157,11 +169,11 @@ def check_mix(name: str, format: str, weights: Sequence[int], names: Sequence[st
 
 
 class _Mix:
-    """A ratio of rows by kind or by run."""
+    """A ratio of rows by kind, by run, or by the rater's group."""
 
     def __init__(self, weights: Sequence[int], of: Ints, names: Sequence[str], rule: str) -> None:
         self.weights = [weight // gcd(*weights) for weight in weights]
-        self.of, self._names, self._rule = of, names, rule
+        self.of, self._names, self.rule = of, names, rule
 
     def notes(self, taken: Mask) -> Iterator[str]:
         """Warn about kinds that the ratio excludes, and about the kind that limits it."""
@@ -171,7 +183,7 @@ class _Mix:
         mix = ratio(self.weights)
         for name, weight in weights.items():
             if available[name] and not weight:
-                yield f"{name}: {self._rule} {mix}"
+                yield f"{name}: {self.rule} {mix}"
             elif weight and not available[name]:
                 yield f"{name}: no such rows; the export contains none"
         scarce = [name for name, weight in weights.items() if weight and available[name]]

@@ -9,6 +9,9 @@ from typing import NamedTuple
 from agents.scale import Declaration, Scale, Stage
 from storage.errors import InputError
 
+PERSONAL = "personal"
+"""The kind of the world in which users score the answers of conversations."""
+
 
 class RunSchema(NamedTuple):
     """The stages and scales of one run.
@@ -23,6 +26,11 @@ class RunSchema(NamedTuple):
     world: str
     declaration: Declaration
 
+    @property
+    def conversations(self) -> bool:
+        """Whether users write their own messages and score what is answered."""
+        return self.world == PERSONAL
+
 
 class Schema:
     """The union of the stages and scales of several runs.
@@ -36,6 +44,11 @@ class Schema:
 
     def __init__(self, runs: Sequence[RunSchema]) -> None:
         self.runs = tuple(runs)
+
+    @cached_property
+    def conversations(self) -> bool:
+        """Whether a run has conversations of users."""
+        return any(run.conversations for run in self.runs)
 
     @cached_property
     def stages(self) -> tuple[Stage, ...]:

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import heapq
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
+from itertools import islice
+from types import MappingProxyType
 from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
@@ -14,9 +16,11 @@ from sqlalchemy import Connection, select
 
 from agents.forms import Status
 from agents.scale import Declaration
+from sandbox.datasets.conversations import NOTHING, Aside, Conversation, asides
 from sandbox.datasets.ids import row_id
 from sandbox.datasets.schema import RunSchema, Schema
 from sandbox.reading.declaration import declaration_of
+from sandbox.reading.policy import policy_of
 from storage import tables
 from storage.copying import forked_from
 from storage.errors import InputError
@@ -28,12 +32,15 @@ from storage.exchanges import (
     exchanges_of,
     snapshot,
 )
+from storage.model_names import ModelNames
 from storage.reader import Reader
 
 Rated = TypeVar("Rated", GivenRating, Observation)
 
 SCRIPTED = "scripted"
 """The model name of the scripted backend, which generates texts without a language model."""
+
+_BATCH = 500  # exchanges at a time, so that memory use is bounded
 
 
 class Origin(NamedTuple):
@@ -47,6 +54,8 @@ class Origin(NamedTuple):
         first_round: the first round to export; earlier rounds were copied from another exported
             run, which this one was forked from.
         people: the personas of its agents with their starting labels, by agent number.
+        policy: name, version and hash of the policy; None for a run without one.
+        backends: the backend of each model, by the model's name.
     """
 
     place: int
@@ -55,11 +64,13 @@ class Origin(NamedTuple):
     declaration: Declaration
     first_round: int
     people: Mapping[int, Mapping[str, Any]]
+    policy: str | None = None
+    backends: Mapping[str, str] = MappingProxyType({})
 
     @classmethod
     def single(cls, reader: Reader, connection: Connection) -> Origin:
         """The origin of all exchanges of one run, without its personas."""
-        return cls(0, reader, connection, declaration_of(reader), 0, {})
+        return cls(0, reader, connection, declaration_of(reader), 0, {}, _policy(reader))
 
     @property
     def schema(self) -> RunSchema:
@@ -75,12 +86,25 @@ class SourcedExchange(NamedTuple):
         question: the number of its question.
         exchange: the exchange.
         numbers: the numbers of all questions and instructions, by text.
+        aside: the rules that its texts broke, and its conversation.
     """
 
     origin: Origin
     question: int
     exchange: Exchange
     numbers: Mapping[str, int]
+    aside: Aside = NOTHING
+
+    @property
+    def conversation(self) -> Conversation | None:
+        """The conversation of a user with the model; None in worlds without."""
+        return self.aside.conversation
+
+    @property
+    def rater(self) -> Mapping[str, Any] | None:
+        """The persona of the user who scored the conversation; None in worlds without."""
+        author = self.exchange.author
+        return None if self.conversation is None or author is None else self.origin.people[author]
 
     def id(self, *parts: object) -> str:
         """Return an id that `inspect` accepts."""
@@ -106,6 +130,14 @@ class SourcedExchange(NamedTuple):
             scene = scene._replace(notes=tuple(note for note in scene.notes if not note.shortened))
         return self._replace(exchange=exchange._replace(texts=kept, scene=scene))
 
+    def within_policy(self) -> SourcedExchange:
+        """The same without the texts of stages that broke a rule of the policy."""
+        if not self.aside.broken:
+            return self
+        texts = self.exchange.texts.items()
+        kept = {name: None if name in self.aside.broken else text for name, text in texts}
+        return self._replace(exchange=self.exchange._replace(texts=kept))
+
     @property
     def scripted(self) -> bool:
         """Whether any text or rating is from the scripted backend, not from a language model."""
@@ -114,6 +146,17 @@ class SourcedExchange(NamedTuple):
 
 def _strict(given: Rated) -> Rated:
     return given._replace(rating=None) if given.status == Status.LENIENT else given
+
+
+def with_asides(rows: Iterable[SourcedExchange]) -> Iterator[SourcedExchange]:
+    """Yield exchanges of one run with what the database holds beside them, in batches."""
+    remaining = iter(rows)
+    while batch := list(islice(remaining, _BATCH)):
+        origin = batch[0].origin
+        base = origin.reader.base
+        found = asides(origin.connection, [base + one.exchange.episode for one in batch])
+        for one in batch:
+            yield one._replace(aside=found.get(base + one.exchange.episode, NOTHING))
 
 
 Ints = npt.NDArray[np.int64]
@@ -167,10 +210,13 @@ class Source:
     def by_round(self) -> Iterator[SourcedExchange]:
         """Yield all exchanges, run by run, in canonical order."""
         for origin in self.origins:
-            for exchange in exchanges(origin.reader, connection=origin.connection):
-                if exchange.round >= origin.first_round:
-                    number = self._numbers[exchange.question]
-                    yield SourcedExchange(origin, number, exchange, self._numbers)
+            yield from with_asides(self._by_round(origin))
+
+    def _by_round(self, origin: Origin) -> Iterator[SourcedExchange]:
+        for exchange in exchanges(origin.reader, connection=origin.connection):
+            if exchange.round >= origin.first_round:
+                number = self._numbers[exchange.question]
+                yield SourcedExchange(origin, number, exchange, self._numbers)
 
     def by_question(self, groups: Sequence[int]) -> Iterator[SourcedExchange]:
         """Yield all exchanges by question, then by run, then by episode.
@@ -178,7 +224,8 @@ class Source:
         Args:
             groups: the group of each question; questions of a group are consecutive.
         """
-        passes = [self._by_question(origin, np.array(groups)) for origin in self.origins]
+        of_runs = (self._by_question(origin, np.array(groups)) for origin in self.origins)
+        passes = [with_asides(rows) for rows in of_runs]
         return heapq.merge(
             *passes, key=lambda sourced: (groups[sourced.question], sourced.question)
         )
@@ -203,7 +250,27 @@ def _origin(place: int, reader: Reader, connection: Connection, first_round: int
         )
         for row in connection.execute(query)
     }
-    return Origin(place, reader, connection, declaration_of(reader), first_round, people)
+    return Origin(
+        place=place,
+        reader=reader,
+        connection=connection,
+        declaration=declaration_of(reader),
+        first_round=first_round,
+        people=people,
+        policy=_policy(reader),
+        backends=_backends(reader, connection),
+    )
+
+
+def _backends(reader: Reader, connection: Connection) -> dict[str, str]:
+    names, m = ModelNames.of(reader, connection).names, tables.models
+    rows = connection.execute(select(m.c.id, m.c.settings).where(m.c.run_id == reader.run.id))
+    return {names[row.id]: str(json.loads(row.settings)["backend"]) for row in rows}
+
+
+def _policy(reader: Reader) -> str | None:
+    policy = policy_of(reader)
+    return None if policy is None else policy.title
 
 
 def _instructions(origin: Origin) -> Iterator[tuple[int, str]]:

@@ -26,6 +26,9 @@ from storage.exchanges import Exchange
 PEERS = "peers"
 """The peers, as raters whose agreement is measured."""
 
+USERS = "users"
+"""The users of conversations, as raters."""
+
 _UNITS = 20_000  # maximum number of rated texts that agreement is computed from
 _VALUES = 200  # maximum number of bins of a scale; ratings on longer scales are rounded
 
@@ -162,8 +165,11 @@ class Survey:
         for given in exchange.ratings:
             self._add_rating(PEERS, self.peers_rate, self.peers, given.rating, given.status)
             self.raters[sourced.origin.place, given.rater] += given.rating is not None
+        self._add_scores(sourced)
         for seen in exchange.observations:
-            who, scale = f"observer, {seen.stage}", self._scales.get(seen.scale)
+            scale = self._scales.get(seen.scale)
+            by_user = scale is not None and scale.rater == "author"
+            who = f"{USERS if by_user else 'observer'}, {seen.stage}"
             self._add_rating(who, seen.scale, scale, seen.rating, seen.status)
         for change in self._changes:
             name = change.scale.name
@@ -172,6 +178,19 @@ class Survey:
                 change.add(before, after)
         self._add_lengths(exchange)
         self._add_agreement(sourced)
+
+    def _add_scores(self, sourced: SourcedExchange) -> None:
+        """Count the scores that a user gave in a conversation."""
+        talk, author = sourced.conversation, sourced.exchange.author
+        scores = [] if talk is None else [one.score for one in talk.candidates]
+        scale = next((one for one in self._scales.values() if one.rater == "author"), None)
+        if author is None or scale is None:
+            return
+        for score in scores:
+            if score is not None:
+                self.raters[sourced.origin.place, author] += 1
+                counts = self.ratings.setdefault((USERS, scale.name), Counter())
+                counts[_bin(score, scale)] += 1
 
     def _add_rating(
         self, who: str, name: str, scale: Scale | None, rating: float | None, status: str

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 from agents.scale import Declaration
 from sandbox.datasets.formats.exchanges import columns, exchange_row
 from sandbox.datasets.schema import Schema
-from sandbox.datasets.source import Origin, SourcedExchange
+from sandbox.datasets.source import Origin, SourcedExchange, with_asides
 from sandbox.reading.agents import agent_measures, agents, read_agent
 from sandbox.reading.calls import stream_calls
 from sandbox.reading.declaration import declaration_of
@@ -67,9 +67,11 @@ def _exchange_rows(reader: Reader, query: Query) -> Iterator[Row]:
     """The filtered exchanges, as rows of the format `exchanges`."""
     with reader.engine.connect() as connection:
         origin = Origin.single(reader, connection)
-    schema = Schema([origin.schema])
-    for exchange in stream_exchanges(reader, exchange_filter(query, declaration_of(reader))):
-        yield exchange_row(SourcedExchange(origin, 0, exchange, {}), schema)
+        schema = Schema([origin.schema])
+        found = stream_exchanges(reader, exchange_filter(query, declaration_of(reader)))
+        sourced = (SourcedExchange(origin, 0, exchange, {}) for exchange in found)
+        for one in with_asides(sourced):
+            yield exchange_row(one, schema)
 
 
 def _agent_columns(declared: Declaration) -> list[str]:

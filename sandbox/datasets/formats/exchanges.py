@@ -60,9 +60,14 @@ def exchange_row(sourced: SourcedExchange, schema: Schema) -> dict[str, Any]:
         "question_source": exchange.question_source,
         **_recorded(exchange, schema),
         "shortened": list(exchange.shortened),
+        "broken": [
+            {"stage": stage, "rules": list(broken.rules), "refused": broken.refused}
+            for stage, broken in sourced.aside.broken.items()
+        ],
         "failed_at": exchange.failed_at,
         **_observed(exchange, schema),
         "model": exchange.model,
+        "policy": sourced.origin.policy,
         "scene": exchange.scene and exchange.scene.as_dict(),
         "observer_model": next((seen.model for seen in exchange.observations), None),
         "scripted": sourced.scripted,
@@ -183,6 +188,7 @@ def _columns(schema: Schema) -> Iterator[tuple[str, Type]]:
             yield "ratings", [_rating(schema)]
             yield "mean_rating", "float64"
     yield "shortened", ["string"]
+    yield "broken", [{"stage": "string", "rules": ["string"], "refused": "bool"}]
     yield "failed_at", "string"
     for stage, scale in schema.rated:
         name = column(scale, stage)
@@ -194,6 +200,7 @@ def _columns(schema: Schema) -> Iterator[tuple[str, Type]]:
     if schema.rates_agents:
         yield "observations", [dict(_OBSERVATION)]
     yield "model", "string"
+    yield "policy", "string"
     yield "scene", dict(_SCENE)
     yield "observer_model", "string"
     yield "scripted", "bool"
@@ -221,7 +228,9 @@ EXCHANGES = Format(
         "column is the mean, and `observations` lists each rating. `ratings` are the peers', with "
         "their reasons, and `mean_rating` is the mean of those not null. Failed exchanges are "
         "included; `failed_at` names the step without a usable reply, and `shortened` the stages "
-        "whose text was truncated and kept to its last whole sentence. Missing texts and ratings "
+        "whose text was truncated and kept to its last whole sentence. `broken` names the stages "
+        "whose text broke a rule of the policy, and whether the text is the policy's refusal. "
+        "Missing texts and ratings "
         "are null, and `status` is the reason: `cut` (truncated), `empty`, `unreadable` "
         "(unparseable) or `failed`. A column is null in runs that do not declare its stage or "
         "scale. In worlds with scenes, `scene` contains the characters and their acts, whether "
@@ -231,7 +240,8 @@ EXCHANGES = Format(
     columns=columns,
     rows=rows,
     uses=frozenset({"max_per_agent"}),
-    own=frozenset({"shortened"}),
+    complete=True,
+    conversations="also",
     compares=False,
     by_round=True,
     counts="exchanges",

@@ -13,7 +13,6 @@ from sandbox.datasets.answers import (
     completion,
     lineage_columns,
     needs_ratings,
-    prompt,
 )
 from sandbox.datasets.format import MESSAGES, Columns, Format, Removed, Row, Settings
 from sandbox.datasets.near_duplicates import normalized
@@ -25,7 +24,7 @@ CONTRADICTS = "an equal text has the other label"
 
 def rows(same_question: Sequence[SourcedExchange], settings: Settings) -> Iterator[Row | Removed]:
     """Yield the answers above or below the thresholds; the first of equal texts sets the label."""
-    labels: dict[str, bool] = {}
+    labels: dict[tuple[str, str], bool] = {}
     for answer in answers(same_question, ANSWER, settings):
         if isinstance(answer, Removed):
             yield answer
@@ -33,7 +32,7 @@ def rows(same_question: Sequence[SourcedExchange], settings: Settings) -> Iterat
         label = _label(answer, settings)
         if isinstance(label, str):
             yield Removed(ANSWER, label, answer.id)
-        elif labels.setdefault(normalized(answer.text), label) != label:
+        elif labels.setdefault((answer.prompt_text, normalized(answer.text)), label) != label:
             yield Removed(ANSWER, CONTRADICTS, answer.id)
         else:
             yield _row(answer, label)
@@ -50,7 +49,7 @@ def _label(answer: Answer, settings: Settings) -> bool | str:
 
 
 def _row(answer: Answer, label: bool) -> Row:
-    data = {"prompt": prompt(answer.asked), "completion": completion(answer.text), "label": label}
+    data = {"prompt": answer.prompt, "completion": completion(answer.text), "label": label}
     return answer.row(ANSWER, data, dedup_class=f"{label} ")
 
 
@@ -75,4 +74,5 @@ KTO = Format(
     rows=rows,
     needs=needs_ratings,
     uses=RATED_BY | {"min_rating", "max_rating", "max_per_agent"},
+    conversations="also",
 )

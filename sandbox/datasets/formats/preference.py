@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from itertools import groupby
 from typing import Any
 
+from agents.preferences import GROUPS
 from agents.scale import Declaration, plain_number
 from sandbox.datasets.answers import (
     RATED_BY,
@@ -12,11 +14,11 @@ from sandbox.datasets.answers import (
     answer,
     answers,
     best,
+    candidates,
     completion,
     lineage_columns,
     needs_answers,
     needs_ratings,
-    prompt,
     worst,
 )
 from sandbox.datasets.choices import Choices
@@ -30,6 +32,12 @@ PAIR = "pair"
 EQUAL = "equal texts"
 TIE = "equal ratings"
 ALONE = "no second rated answer"
+UNCHOSEN = "no chosen answer with a score in its turn"
+NOT_WORSE = "not scored below the chosen answer"
+
+DIMENSIONS = ("expertise", "informativeness", "style")
+"""The preference dimensions by which pairs of conversations are labelled, after Personalized Soups
+(Jang et al., arXiv 2310.11564)."""
 
 _SIDES = ("chosen", "rejected")
 _ROUNDING = 1e-9  # tolerance for differences of ratings with decimals
@@ -53,19 +61,53 @@ def rows(same_question: Sequence[SourcedExchange], settings: Settings) -> Iterat
             continue
         chosen, rejected = pair
         rule = _rule(chosen, rejected, settings)
-        other = rejected.stage if chosen.sourced is rejected.sourced else rejected.id
+        other = _other(chosen, rejected)
         name = f"{chosen.id}~{other}"
-        yield _row(name, chosen, rejected) if rule is None else Removed(PAIR, rule, name)
+        yield _row(name, chosen, rejected, settings) if rule is None else Removed(PAIR, rule, name)
+
+
+def _other(chosen: Answer, rejected: Answer) -> str:
+    """The rejected answer, as the second part of the id of a pair."""
+    if chosen.sourced is not rejected.sourced:
+        return rejected.id
+    return rejected.stage if rejected.number is None else str(rejected.number)
 
 
 def _pairs(
     same_question: Sequence[SourcedExchange], settings: Settings
 ) -> Iterator[tuple[Answer, Answer] | Removed]:
+    others = []
+    for sourced in same_question:
+        if sourced.origin.schema.conversations:
+            yield from _of_conversation(sourced, settings)
+        else:
+            others.append(sourced)
     if settings.choices.pick == "exchange":
-        for sourced in same_question:
+        for sourced in others:
             yield _of_exchange(sourced, settings)
-    else:
-        yield from _of_question(same_question, settings)
+    elif others:
+        yield from _of_question(others, settings)
+
+
+def _of_conversation(
+    sourced: SourcedExchange, settings: Settings
+) -> Iterator[tuple[Answer, Answer] | Removed]:
+    """In each turn the chosen answer with each one that is scored worse."""
+    scored: list[Answer] = []
+    for found in candidates(sourced, PAIR, settings):
+        if isinstance(found, Removed):
+            yield found
+        else:
+            scored.append(found)
+    for _, group in groupby(scored, key=lambda one: one.turn):
+        turn = list(group)
+        chosen = next((one for one in turn if one.candidate and one.candidate.chosen), None)
+        for other in turn:
+            if chosen is None:
+                yield Removed(PAIR, UNCHOSEN, other.id)
+            elif other is not chosen:
+                worse = other.goodness < chosen.goodness
+                yield (chosen, other) if worse else Removed(PAIR, NOT_WORSE, other.id)
 
 
 def _of_exchange(sourced: SourcedExchange, settings: Settings) -> tuple[Answer, Answer] | Removed:
@@ -104,10 +146,10 @@ def _rule(chosen: Answer, rejected: Answer, settings: Settings) -> str | None:
     return f"chosen is rated {below(settings.rated_on)} {plain_number(settings.min_rating)}"
 
 
-def _row(name: str, chosen: Answer, rejected: Answer) -> Row:
+def _row(name: str, chosen: Answer, rejected: Answer, settings: Settings) -> Row:
     margin = chosen.goodness - rejected.goodness
     data: dict[str, Any] = {
-        "prompt": prompt(chosen.asked),
+        "prompt": chosen.prompt,
         "chosen": completion(chosen.text),
         "rejected": completion(rejected.text),
         "margin": margin,
@@ -116,13 +158,15 @@ def _row(name: str, chosen: Answer, rejected: Answer) -> Row:
     lineages = (chosen.lineage(), rejected.lineage())
     for side, lineage in zip(_SIDES, lineages, strict=True):
         data |= {f"{side}_{key}": value for key, value in lineage.items() if key != "scripted"}
+    if settings.schema.conversations:
+        data |= _of_user(chosen, rejected)
     return Row(
         kind=PAIR,
         id=name,
         sourced=chosen.sourced,
         question=chosen.question,
         data=data | {"scripted": any(lineage["scripted"] for lineage in lineages)},
-        prompt=chosen.asked,
+        prompt=chosen.prompt_text,
         answers=(chosen.text, rejected.text),
         dedup_text=f"{chosen.text}\n{rejected.text}",
         rating=chosen.rating,
@@ -130,8 +174,35 @@ def _row(name: str, chosen: Answer, rejected: Answer) -> Row:
     )
 
 
+def _of_user(chosen: Answer, rejected: Answer) -> dict[str, Any]:
+    """The scores, labels and groups of a pair of a conversation; null for other pairs."""
+    talk, rater = chosen.sourced.conversation, chosen.sourced.rater
+    survey = {} if rater is None else rater.get("survey") or {}
+    scores = (None, None) if talk is None else (float(chosen.score), float(rejected.score))
+    labels = {
+        name: talk.label(name, chosen.candidate, rejected.candidate)
+        for name in DIMENSIONS
+        if talk and chosen.candidate and rejected.candidate
+    }
+    return {
+        "score_chosen": scores[0],
+        "score_rejected": scores[1],
+        **{f"label_{name}": labels.get(name) for name in DIMENSIONS},
+        **{f"group_{name}": survey.get(name) for name in GROUPS},
+    }
+
+
+def _user_columns() -> Columns:
+    return {
+        "score_chosen": "float64",
+        "score_rejected": "float64",
+        **{f"label_{name}": "string" for name in DIMENSIONS},
+        **{f"group_{name}": "string" for name in GROUPS},
+    }
+
+
 def columns(schema: Schema) -> Columns:
-    """The columns: a question with two answers, and the lineage of each."""
+    """The columns: a question with two answers, the lineage of each, and the user's groups."""
     lineage = {key: kind for key, kind in lineage_columns(schema).items() if key != "scripted"}
     return {
         "prompt": MESSAGES,
@@ -140,6 +211,7 @@ def columns(schema: Schema) -> Columns:
         "margin": "float64",
         "id": "string",
         **{f"{side}_{key}": kind for side in _SIDES for key, kind in lineage.items()},
+        **(_user_columns() if schema.conversations else {}),
         "scripted": "bool",
     }
 
@@ -150,7 +222,11 @@ PREFERENCE = Format(
         "Pairs for DPO and reward models: two answers to one question, where `chosen` is rated "
         "better than `rejected`, by `margin`. Reward trainers use the column `margin` if it is "
         "present: drop it to train without. The columns that begin with `chosen_` and `rejected_` "
-        "are the lineage of each answer."
+        "are the lineage of each answer. In a conversation the chosen answer of a turn is paired "
+        "with each one that its user scored worse; `prompt` is the conversation so far, "
+        "`group_...` are the groups of the user, and `label_...` says which of the pair is simpler "
+        "(expertise), shorter (informativeness) or friendlier (style): `chosen`, `rejected`, or "
+        "null where nobody was asked."
     ),
     kinds=(PAIR,),
     columns=columns,
@@ -158,4 +234,5 @@ PREFERENCE = Format(
     needs=needs,
     uses=RATED_BY | {"pick", "min_rating", "min_margin", "max_per_agent"},
     least=0,
+    conversations="also",
 )

@@ -25,7 +25,7 @@ from sandbox.datasets.source import SourcedExchange
 QUESTION = "question"
 
 _OF_REFERENCE = ("rating", "id", "model")
-_OWN = ("id", "run", "digest", "episode", "round", "agent")
+_OWN = ("id", "run", "digest", "episode", "round", "agent", "policy")
 
 
 def needs(declaration: Declaration, choices: Choices) -> str | None:
@@ -52,6 +52,9 @@ def rows(same_question: Sequence[SourcedExchange], settings: Settings) -> Iterat
         reference=best(rated) if rated else None,
     )
     for answer in instructed(same_question, settings):
+        if isinstance(answer, Removed):
+            yield answer
+            continue
         yield _row(
             sourced=answer.sourced,
             kind=INSTRUCTION,
@@ -95,6 +98,7 @@ def _row(
         "episode": exchange.episode,
         "round": exchange.round,
         "agent": exchange.author,
+        "policy": sourced.origin.policy,
         "scripted": sourced.scripted,
     }
     return Row(

@@ -22,6 +22,7 @@ from sandbox.datasets.schema import Schema
 from sandbox.datasets.source import SourcedExchange
 
 ALONE = "no second rated answer"
+LATER = "not of the first turn of its conversation"
 
 _RENAMED = {
     "id": "ids",
@@ -33,6 +34,7 @@ _RENAMED = {
     "agent": "agents",
     "stage": "stages",
     "form": "forms",
+    "policy": "policies",
 }
 _ELSEWHERE = ("rating", "reason", "agent_label", "model", "scripted")
 
@@ -44,12 +46,25 @@ def _lists(schema: Schema) -> dict[str, str]:
 
 
 def rows(same_question: Sequence[SourcedExchange], settings: Settings) -> Iterator[Row | Removed]:
-    """Yield one row with the answers to a question, if there are at least two."""
+    """Yield one row with the answers to a question, if there are at least two.
+
+    Of a conversation there is one with the answers of the first turn.
+    """
+    talks = [sourced for sourced in same_question if sourced.origin.schema.conversations]
+    others = [sourced for sourced in same_question if not sourced.origin.schema.conversations]
+    for group in [*([talk] for talk in talks), *([others] if others else [])]:
+        yield from _of_one(group, settings)
+
+
+def _of_one(same: Sequence[SourcedExchange], settings: Settings) -> Iterator[Row | Removed]:
+    """Yield one row with the answers to the same words."""
     near = NearDuplicates(settings.choices.near)
     distinct: list[Answer] = []
-    for answer in answers(same_question, ANSWER, settings):
+    for answer in answers(same, ANSWER, settings):
         if isinstance(answer, Removed):
             yield answer
+        elif answer.turn:
+            yield Removed(ANSWER, LATER, answer.id)
         elif near.add(answer.text).any:
             yield Removed(ANSWER, NEAR, answer.id)
         else:
@@ -124,7 +139,8 @@ RATED = Format(
     about=(
         "Several rated answers to one question, with the columns of UltraFeedback as written by "
         "distilabel: `instruction`, and lists with an entry for each answer in `generations`, "
-        "`generation_models`, `ratings`, `rationales` and the lineage columns. "
+        "`generation_models`, `ratings`, `rationales` and the lineage columns. Of a conversation "
+        "there is a row with the answers of the first turn. "
         "`max_per_question` limits the answers in a row."
     ),
     kinds=(ANSWER,),
@@ -133,5 +149,6 @@ RATED = Format(
     needs=needs_ratings,
     uses=RATED_BY,
     own=frozenset({"max_per_question"}),
+    conversations="also",
     counts="answers",
 )

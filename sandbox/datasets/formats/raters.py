@@ -35,6 +35,7 @@ _WHERE = (
     "stage",
     "form",
     "model",
+    "policy",
     "scripted",
 )
 _PERSON = ("name", "age", "place", "occupation", "values")
@@ -56,10 +57,11 @@ def needs(declaration: Declaration, choices: Choices) -> str | None:
 
 
 def rows(same_question: Sequence[SourcedExchange], settings: Settings) -> Iterator[Row | Removed]:
-    """Yield the peers' ratings, then the observer's."""
+    """Yield the peers' ratings, then the observer's; not the latter where raters are chosen."""
     for sourced in same_question:
         yield from _peers(sourced, settings)
-        yield from _observer(sourced, settings)
+        if not settings.choices.raters:
+            yield from _observer(sourced, settings)
 
 
 def _peers(sourced: SourcedExchange, settings: Settings) -> Iterator[Row | Removed]:
@@ -101,7 +103,7 @@ def _row(
     run, exchange = sourced.origin.reader.run, sourced.exchange
     text = exchange.texts.get(stage)
     if text is None:
-        return Removed(kind, no_text(exchange, stage), name)
+        return Removed(kind, no_text(sourced, stage), name)
     if given.rating is None:
         return Removed(kind, no_rating([given]), name)
     data = {
@@ -124,6 +126,7 @@ def _row(
         "stage": stage,
         "form": form_of(sourced, stage),
         "model": exchange.model,
+        "policy": sourced.origin.policy,
         "scripted": sourced.scripted,
     }
     return Row(

@@ -17,13 +17,14 @@ from sandbox.datasets.answers import (
     instructed,
     lineage_columns,
     needs_ratings,
-    prompt,
 )
 from sandbox.datasets.format import MESSAGES, Columns, Format, Removed, Row, Settings
 from sandbox.datasets.schema import Schema, below
 from sandbox.datasets.source import SourcedExchange
 
 NOT_BEST = {"exchange": "not the best of its exchange", "question": "not the best of its question"}
+
+NOT_CHOSEN = "not the chosen answer of its turn"
 
 
 def rows(same_question: Sequence[SourcedExchange], settings: Settings) -> Iterator[Row | Removed]:
@@ -35,24 +36,38 @@ def rows(same_question: Sequence[SourcedExchange], settings: Settings) -> Iterat
         else:
             rated.append(found)
     for group in _groups(rated, settings):
-        top = best(group)
+        top = _top(group)
         for answer in group:
             rule = _rule(answer, top, settings)
             yield _row(ANSWER, answer) if rule is None else Removed(ANSWER, rule, answer.id)
-    yield from (_row(INSTRUCTION, answer) for answer in instructed(same_question, settings))
+    for drawn in instructed(same_question, settings):
+        yield drawn if isinstance(drawn, Removed) else _row(INSTRUCTION, drawn)
 
 
 def _groups(rated: Sequence[Answer], settings: Settings) -> Iterator[list[Answer]]:
-    """Yield the groups of answers from each of which the best one is selected."""
+    """Yield the groups of answers from each of which one is selected."""
+    talked = [answer for answer in rated if answer.candidate is not None]
+    others = [answer for answer in rated if answer.candidate is None]
+    for _, group in groupby(talked, key=lambda answer: (answer.sourced.id(), answer.turn)):
+        yield list(group)
     if settings.choices.pick == "exchange":
-        for _, group in groupby(rated, key=lambda answer: answer.sourced.id()):
+        for _, group in groupby(others, key=lambda answer: answer.sourced.id()):
             yield list(group)
-    elif rated:
-        yield list(rated)
+    elif others:
+        yield others
 
 
-def _rule(answer: Answer, top: Answer, settings: Settings) -> str | None:
+def _top(group: Sequence[Answer]) -> Answer | None:
+    """The best answer; in a conversation the one that it went on from."""
+    if group[0].candidate is None:
+        return best(group)
+    return next((one for one in group if one.candidate and one.candidate.chosen), None)
+
+
+def _rule(answer: Answer, top: Answer | None, settings: Settings) -> str | None:
     pick = str(settings.choices.pick)
+    if answer.candidate is not None and pick != "all" and answer is not top:
+        return NOT_CHOSEN
     if pick != "all" and answer is not top:
         return NOT_BEST[pick]
     least = settings.min_rating
@@ -64,7 +79,7 @@ def _rule(answer: Answer, top: Answer, settings: Settings) -> str | None:
 
 
 def _row(kind: str, answer: Answer) -> Row:
-    messages = prompt(answer.asked) + completion(answer.text)
+    messages = answer.prompt + completion(answer.text)
     return answer.row(kind, {"messages": messages, "kind": kind})
 
 
@@ -77,7 +92,8 @@ SFT = Format(
     name="sft",
     about=(
         "Conversations for supervised fine-tuning: `messages` is a question and a well rated "
-        "answer. Rows of the kind `instruction` answer instructions drawn from scenes; these are "
+        "answer; in worlds with conversations, the conversation up to an answer that its user "
+        "chose. Rows of the kind `instruction` answer instructions drawn from scenes; these are "
         "not rated, so the default mix excludes them."
     ),
     kinds=(ANSWER, INSTRUCTION),
@@ -86,4 +102,5 @@ SFT = Format(
     needs=needs_ratings,
     uses=RATED_BY | {"pick", "min_rating", "mix", "max_per_agent"},
     defaults={"mix": (1, 0)},
+    conversations="also",
 )

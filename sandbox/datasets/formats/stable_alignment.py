@@ -21,12 +21,12 @@ import numpy.typing as npt
 from agents.scale import Declaration, Scale, plain_number
 from sandbox.datasets.answers import (
     NO_RATING,
-    NO_TEXT,
     RATED_BY,
     answer,
     needs_answers,
     needs_ratings,
     no_rating,
+    no_text,
     peer_stage,
 )
 from sandbox.datasets.choices import Choices
@@ -209,6 +209,7 @@ def _origin(sourced: SourcedExchange, name: str, **more: Any) -> dict[str, Any]:
         "episode": exchange.episode,
         "round": exchange.round,
         "author": exchange.author,
+        "policy": sourced.origin.policy,
         **more,
     }
 
@@ -226,7 +227,7 @@ def _comment(
     sourced: SourcedExchange, name: str, stage: str, given: GivenRating, peers: Scale
 ) -> Response | str:
     if sourced.exchange.texts.get(stage) is None:
-        return NO_TEXT
+        return no_text(sourced, stage)
     if given.rating is None:
         return no_rating([given])
     if given.reason is None:
@@ -240,8 +241,9 @@ def _realigned(
 ) -> Response | str:
     exchange = sourced.exchange
     scale = settings.schema.scale(str(settings.choices.scale))
-    if exchange.texts.get(first) is None or exchange.texts.get(last) is None:
-        return NO_TEXT
+    missing = next((stage for stage in (first, last) if exchange.texts.get(stage) is None), None)
+    if missing is not None:
+        return no_text(sourced, missing)
     if scale is None:
         return NO_RATING
     before, after = (exchange.score(stage, scale.name) for stage in (first, last))
