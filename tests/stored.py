@@ -10,13 +10,16 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from sandbox.config import QUICKSTART, load_config
-from sandbox.datasets import ExportReport, export
+from sandbox.datasets import FORMATS, ExportReport, export
 from sandbox.engine.run import create, prepare, resume
 from storage.database import open_for_reading, parse_url
 from storage.exchanges import Exchange, exchanges
 from storage.reader import Reader
 
 SPOILT = "attempts=1", "models.social.misbehave=0.3", "models.observer.misbehave=0.3"
+
+GENERAL = tuple(name for name, format in FORMATS.items() if format.conversations != "only")
+"""The formats that fit worlds without conversations of users."""
 
 
 class Run(NamedTuple):

@@ -7,7 +7,7 @@ from typing import Any
 
 import pyarrow.parquet as pq
 import pytest
-from stored import SPOILT, Run, aligned, lines, make, removals
+from stored import GENERAL, SPOILT, Run, aligned, lines, make, removals
 
 from sandbox.config import load_config
 from sandbox.datasets import FORMATS, export
@@ -126,7 +126,7 @@ def test_the_scale_that_counts_sets_thresholds_by_its_range(honest: Run, tmp_pat
 def test_a_scale_with_decimals_has_float_columns(shared: Run, tmp_path: Path) -> None:
     ratings = given(shared, "share")
     out = tmp_path / "out"
-    formats = [name for name in FORMATS if name != "stable-alignment"]
+    formats = [name for name in GENERAL if name != "stable-alignment"]
     chosen = {"scale": "share", "files": "parquet"}
     report = export([shared.reader], formats, out, **chosen)
     table = pq.read_table(out / "exchanges.parquet")
@@ -393,7 +393,7 @@ def test_an_exchange_without_an_author_names_the_model_that_spoke(
     }
 
 
-@pytest.mark.parametrize("format", [name for name in FORMATS if name != "exchanges"])
+@pytest.mark.parametrize("format", [name for name in GENERAL if name != "exchanges"])
 def test_a_world_without_answers_fits_no_other_format(
     talk: Run, tmp_path: Path, format: str
 ) -> None:

@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 from conftest import ROOT
 from program import program
-from stored import SAME_TEXTS, SPOILT, Run, lines, make, removals, stored
+from stored import GENERAL, SAME_TEXTS, SPOILT, Run, lines, make, removals, stored
 
 from sandbox import api
 from sandbox.config import PRESETS, load_config
@@ -430,7 +430,7 @@ def test_evaluation_questions_stay_out(tidy: Run, tmp_path: Path) -> None:
     asked = tidy.all()[0].question
     out = tmp_path / "out"
     for kept_out in ([asked], [f"  {asked.upper()[:-1]} "], [asked.replace("a", "e", 1)]):
-        report = export([tidy.reader], list(FORMATS), out, keep_out=kept_out, overwrite=True)
+        report = export([tidy.reader], list(GENERAL), out, keep_out=kept_out, overwrite=True)
         for path in out.glob("*.json*"):
             text = path.read_text().replace("\\n", " ")
             assert json.dumps(asked)[1:-1] not in text, path.name
@@ -533,7 +533,7 @@ def test_mixes_of_kinds_and_runs_hold_together() -> None:
 
 
 def test_every_candidate_is_written_or_removed(messy: Run, tmp_path: Path) -> None:
-    for format in FORMATS:
+    for format in GENERAL:
         report = export([messy.reader], [format], None, max_per_question=1)
         (one,) = report.results
         left = int(one.figures["size"].sum())
@@ -639,7 +639,7 @@ def test_an_instruction_is_in_the_split_of_its_scene(scenes: Run, tmp_path: Path
 def test_every_format_loads(messy: Run, scenes: Run, tmp_path: Path, files: str) -> None:
     from datasets import load_dataset
 
-    formats = [name for name in FORMATS if files == "jsonl" or name != "stable-alignment"]
+    formats = [name for name in GENERAL if files == "jsonl" or name != "stable-alignment"]
     for run in (messy, scenes):
         out = tmp_path / run.name
         report = export([run.reader], formats, out, files=files, splits=HALVES)
@@ -935,7 +935,7 @@ def test_a_run_in_postgresql_is_exported_as_well(server: str, tmp_path: Path) ->
     config = load_config(PRESETS / "quickstart.yaml", settings, name="exported")
     assert resume(create(prepare(config), server)).status == "done"
     local = make(tmp_path / "exported.db", *settings, name="exported")
-    api.export(f"{server}#exported", list(FORMATS), tmp_path / "server")
-    report = export([local.reader], list(FORMATS), tmp_path / "local")
+    api.export(f"{server}#exported", list(GENERAL), tmp_path / "server")
+    report = export([local.reader], list(GENERAL), tmp_path / "local")
     for name in report.files:
         assert (tmp_path / "server" / name).read_bytes() == (tmp_path / "local" / name).read_bytes()

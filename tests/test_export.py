@@ -17,11 +17,11 @@ from typing import Any
 
 import pytest
 from conftest import ROOT
-from stored import SPOILT, Run, aligned, lines, make, stored
+from stored import GENERAL, SPOILT, Run, aligned, lines, make, stored
 
 import storage.exchanges
 from sandbox.config import QUICKSTART
-from sandbox.datasets import FORMATS, export, survey
+from sandbox.datasets import export, survey
 from sandbox.datasets.source import Source
 from sandbox.datasets.survey import Survey
 from sandbox.engine.run import resume
@@ -172,7 +172,7 @@ def test_two_runs_in_one_database_do_not_mix(tmp_path: Path) -> None:
         alone = make(tmp_path / f"{seed}.db", *small, name=run.name, seed=seed)
         assert run.all() == alone.all() and len(run.all()) == 18
         for one in (run, alone):
-            export([one.reader], list(FORMATS), tmp_path / one.path.stem / run.name)
+            export([one.reader], list(GENERAL), tmp_path / one.path.stem / run.name)
         place = tmp_path / alone.path.stem / run.name
         written = [path for path in place.rglob("*.*") if path.name not in DATED]
         assert len(written) == 13
@@ -212,7 +212,7 @@ def test_an_interrupted_export_leaves_nothing(
 
 def test_a_killed_export_leaves_nothing_that_looks_whole(wide: Run, tmp_path: Path) -> None:
     """The next export with that name removes leftovers, except those of a live process."""
-    formats = [part for name in FORMATS for part in ("--format", name)]
+    formats = [part for name in GENERAL for part in ("--format", name)]
     command = [sys.executable, str(ROOT / "run_sim.py"), "export", str(wide.path)]
     process = subprocess.Popen([*command, *formats, "--out", str(tmp_path / "out")])
     while not (parts := [*tmp_path.glob(".out.partial-*/.*.rows")]) or not parts[0].stat().st_size:
@@ -227,7 +227,7 @@ def test_a_killed_export_leaves_nothing_that_looks_whole(wide: Run, tmp_path: Pa
     assert {path.name for path in tmp_path.iterdir()} == {"out", other.name}
 
 
-@pytest.mark.parametrize("format", FORMATS)
+@pytest.mark.parametrize("format", GENERAL)
 def test_a_full_disk_is_one_clear_line(tidy: Run, tmp_path: Path, format: str) -> None:
     reader, out = tidy.reader, tmp_path / "out"
     usual = resource.getrlimit(resource.RLIMIT_FSIZE)
@@ -259,7 +259,7 @@ def test_only_an_earlier_export_is_replaced(tidy: Run, tmp_path: Path) -> None:
         with pytest.raises(InputError, match=f"contains '{name}', which no export wrote"):
             export([tidy.reader], ["exchanges"], out, overwrite=True)
         (out / name).unlink()
-    export([tidy.reader], list(FORMATS), out, overwrite=True, splits={"a": 0.5, "b": 0.5})
+    export([tidy.reader], list(GENERAL), out, overwrite=True, splits={"a": 0.5, "b": 0.5})
     export([tidy.reader], ["kto"], out, overwrite=True, target="llama-factory")
     export([tidy.reader], ["sft"], out, overwrite=True, files="parquet")
     for name in ("README.md", "preference.jsonl", "croissant.json"):
@@ -335,7 +335,7 @@ ROWS = {
 }
 
 
-@pytest.mark.parametrize("format", FORMATS)
+@pytest.mark.parametrize("format", GENERAL)
 def test_the_readme_tells_what_it_is(tidy: Run, tmp_path: Path, format: str) -> None:
     run = tidy.copy(tmp_path)
     export([run.reader], [format], tmp_path / "scripted")

@@ -84,11 +84,11 @@ def aligned_to(groups: Groups, plain: Plain) -> Lines:
         "1 to 100, with the standard deviation of all of them; disagreement is the standard "
         "deviation of the users' mean scores, since every answer has one rater, and Krippendorff's "
         "alpha needs two. Gain is the mean of a user's blind rating of a personal answer minus "
-        "that of the answer of one policy for all, with a 95 % interval that takes the conversations of "
-        "one user as a cluster. Flips is the share of the labelled pairs of all users that would "
-        "turn round under the group: those of whose labels most differ from the label that the "
-        f"group's own pairs have most often on that dimension. Of groups with fewer than {FEWEST} "
-        "users nothing more is told.\n"
+        "that of the answer of one policy for all, with a 95 % interval that takes the "
+        "conversations of one user as a cluster. Flips is the share of the labelled pairs of all "
+        "users that would turn round under the group: those of whose labels most differ from the "
+        "label that the group's own pairs have most often on that dimension. Of groups with fewer "
+        f"than {FEWEST} users nothing more is told.\n"
     )
     columns = (
         "| | group | raters | conversations | mean stated preferences | score | disagreement "

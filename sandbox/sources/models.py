@@ -10,6 +10,7 @@ from pydantic import BaseModel, ValidationError
 from agents.forms import clean
 from agents.persona import Persona
 from sandbox.sources.json_files import json_values
+from sandbox.sources.prism import NOTE, is_prism, persona_fields
 from storage.errors import InputError
 from worlds.base import Pair
 from worlds.text_files import FileFault
@@ -23,7 +24,8 @@ def read_personas(path: Path, notes: list[str] | None = None) -> list[Persona]:
     """Read personas from JSON lines or a JSON array.
 
     A row ``{"persona": "A nurse who ..."}``, as in PersonaHub, is a persona with that description;
-    one without a name is named after its line.
+    one without a name is named after its line. A row with the fields of PRISM's survey is a person
+    of PRISM; see `sandbox.sources.prism`.
 
     Args:
         path: the file; it may end in .gz.
@@ -51,11 +53,13 @@ def read_pairs(path: Path, notes: list[str] | None = None) -> list[Pair]:
 def _read_models(
     key: str, path: Path, model: type[Model], what: str, notes: list[str] | None
 ) -> list[Model]:
-    models = []
+    models, of_prism = [], False
     try:
         for line, value in json_values(path):
             place = f"{path}:{line}"
-            if model is Persona:
+            if model is Persona and is_prism(value):
+                of_prism, value = True, persona_fields(value, place)
+            elif model is Persona:
                 value = _described(value, place, line)
             models.append(_validated(model, value, place))
     except OSError as error:
@@ -67,6 +71,7 @@ def _read_models(
     if notes is not None:
         plural = "" if len(models) == 1 else "s"
         notes.append(f"{len(models):,} {what}{plural} from {path.name}")
+        notes += [f"{path.name}: {NOTE}"] if of_prism else []
     return models
 
 

@@ -390,8 +390,8 @@ def _text(text: str | None) -> str | None:
 _NOT_PRISM = (
     "The fields are those of PRISM (Kirk et al., arXiv 2404.16019): this is compatible with PRISM, "
     "and it is not PRISM. Its people are personas played by a model, and no text of PRISM is in "
-    "it. What they were never asked is null (consent, uses, orders, dates and durations); no subsets "
-    "are drawn, so all `included_in_...` are false."
+    "it. What they were never asked is null (consent, uses, orders, dates and durations); no "
+    "subsets are drawn, so all `included_in_...` are false."
 )
 SURVEY = Format(
     name="survey",
