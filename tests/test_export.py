@@ -284,7 +284,11 @@ def test_bad_input_is_one_clear_line(tidy: Run, tmp_path: Path) -> None:
     out = tmp_path / "out"
     for format, options, problem in (
         ("csv", {}, "format: found 'csv'; expected one of sft, preference"),
-        ("exchanges", {"mix": ()}, "mix: not a choice of exchanges; expected files, keep_out"),
+        (
+            "exchanges",
+            {"mix": ()},
+            "mix: not a choice of exchanges; expected balance, files, keep_out",
+        ),
         ("kto", {"pick": "all"}, "pick: not a choice of kto; expected"),
         ("sft", {"pick": "best"}, "pick: found 'best'; expected one of all, exchange, question"),
         ("sft", {"ratings": ""}, "ratings: found ''; expected one of observer"),

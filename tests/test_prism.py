@@ -188,12 +188,8 @@ def test_datasets_reads_the_files_with_the_types_of_prism(talks: Run, tmp_path: 
                 assert feature == Value(kind_of(field)), field
                 assert alone.features[field] in (feature, Value("null")), field
     history = read["conversations"].features["conversation_history"].feature
-    assert history == {
-        field: Value(kind_of(field))
-        for field in (
-            "turn role content model_name model_provider score if_chosen within_turn_id".split()
-        )
-    }
+    fields = "turn role content model_name model_provider score if_chosen within_turn_id"
+    assert history == {field: Value(kind_of(field)) for field in fields.split()}
     messages = read["conversations"][0]["conversation_history"]
     assert messages[0]["score"] is None and messages[1]["role"] == "model"
 
