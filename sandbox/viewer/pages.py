@@ -7,7 +7,17 @@ from itertools import chain
 from pathlib import Path
 from typing import Any, Literal
 
-from sandbox.reading import agents, calls, charts, exchange_detail, exchanges, memory, raters, runs
+from sandbox.reading import (
+    agents,
+    calls,
+    charts,
+    conversation,
+    exchange_detail,
+    exchanges,
+    memory,
+    raters,
+    runs,
+)
 from sandbox.reading import map as society_map
 from sandbox.reading.declaration import declaration_of
 from sandbox.reading.exchanges import PAGE, SEARCHED
@@ -296,7 +306,8 @@ class Pages:
         reader, text = self._catalog.open(key), query.text("q") or ""
         found, hits = exchanges.search_page(reader, text, page_of(query), _HITS)
         parsed = terms(text)
-        replies = reader.calls_of([exchange.episode for exchange in hits])
+        numbers = [exchange.episode for exchange in hits]
+        replies, said = reader.calls_of(numbers), conversation.conversation_texts(reader, numbers)
         return self._page(
             key,
             "search",
@@ -312,6 +323,7 @@ class Pages:
             priors=memory.prior_memories(reader, text)[:_AGENT_HITS] if parsed else [],
             texts=lambda exchange: chain(
                 exchange_detail.text_parts(exchange),
+                said.get(exchange.episode, ()),
                 exchange_detail.unused_texts(replies.get(exchange.episode, ())),
             ),
         )
