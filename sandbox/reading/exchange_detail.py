@@ -117,7 +117,7 @@ def text_parts(exchange: Exchange) -> Iterator[tuple[str, str | None]]:
     yield from exchange.texts.items()
     yield from ((f"rating by {given.rater}", given.reason) for given in exchange.ratings)
     yield from (
-        (f"observer, {seen.stage}, {seen.scale}", seen.reason) for seen in exchange.observations
+        (f"reason, {seen.stage}, {seen.scale}", seen.reason) for seen in exchange.observations
     )
     if exchange.scene is not None:
         for part in exchange.scene.parts:
