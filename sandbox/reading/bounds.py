@@ -219,8 +219,11 @@ class Bounds(Record):
 def bounds(reader: Reader) -> Bounds | None:
     """Compute the measures of a run; None for a run without a policy."""
     policy = policy_of(reader)
-    if policy is None:
-        return None
+    return None if policy is None else measure(reader, policy)
+
+
+def measure(reader: Reader, policy: Policy) -> Bounds:
+    """Compute the measures of a run that a policy binds."""
     groups = _groups(reader)
     rounds = _rounds(reader)
     return Bounds(

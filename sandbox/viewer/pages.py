@@ -42,7 +42,7 @@ from sandbox.viewer.queries import (
     page_of,
 )
 from sandbox.viewer.report import bounds_tables
-from storage.errors import InputError, NotThere, StorageFault, damage_reported
+from storage.errors import InputError, StorageFault, damage_reported
 from storage.exchanges import Exchange, exchange
 from storage.reader import Reader
 from storage.search import terms
@@ -278,15 +278,13 @@ class Pages:
     def policy(self, key: str, query: Query) -> str:
         """The policy of a run: rules, wishes that they overrule, breaches, and measures."""
         reader = self._catalog.open(key)
-        bound, measured = policies.run_policy(reader), bounds.bounds(reader)
-        if measured is None:  # never: `run_policy` has found a policy
-            raise NotThere(f"The run {reader.run.name} has no policy.")
+        measured = bounds.measure(reader, policies.required_policy(reader))
         return self._page(
             key,
             "policy",
             "policy.html",
             reader,
-            policy=bound,
+            policy=policies.run_policy(reader),
             breaches=policies.latest_breaches(reader, _BREACHES),
             wishes=policies.overruled_wishes(reader, _WISHES),
             operational=bounds.OPERATIONAL,
