@@ -118,6 +118,16 @@ class Scale(Section):
         return f"{plain_number(self.low)} to {plain_number(self.high)}"
 
     @property
+    def who(self) -> str:
+        """Who rates, for display: observer, peers, or user."""
+        return "user" if self.rater == "author" else self.rater
+
+    @property
+    def whose(self) -> str:
+        """The genitive of who rates, for display."""
+        return {"author": "the users'", "peers": "the peers'"}.get(self.rater, "the observer's")
+
+    @property
     def form(self) -> str:
         """The name of the observer's prompt template for this scale."""
         return f"observe_{self.name}"

@@ -153,6 +153,8 @@ _EPISODE_TEXTS = (
     UNION ALL SELECT name_id FROM parts WHERE episode_id = :key
     UNION ALL SELECT about_id FROM parts WHERE episode_id = :key
     UNION ALL SELECT text_id FROM notes WHERE episode_id = :key
+    UNION ALL SELECT DISTINCT prompt_id FROM utterances WHERE episode_id = :key
+    UNION ALL SELECT text_id FROM utterances WHERE episode_id = :key
 ) s JOIN texts t ON t.id = s.id)""",
     """(SELECT {join}(t.text, ' ') FROM (
     SELECT {parts} AS part FROM calls c {reply}
@@ -161,7 +163,7 @@ _EPISODE_TEXTS = (
 ) s JOIN texts t ON t.id = ((e.run_id - 1) * 4294967296 + s.part))""",
 )
 """All texts of an episode: the question, the stages, the peers' reasons, the observer's reasons,
-the texts of a scene, and unusable replies and reasoning tokens."""
+the texts of a scene or a conversation, and unusable replies and reasoning tokens."""
 
 _SQLITE = {
     "join": "group_concat",

@@ -34,6 +34,7 @@ class Subject(StrEnum):
     CALLS = "calls"
     CALL = "call"
     SESSIONS = "sessions"
+    POLICY = "policy"
 
 
 _NUMBERED = (Subject.AGENT, Subject.MEMORY, Subject.EPISODE, Subject.CALL)
@@ -142,7 +143,9 @@ def inspect(
 ) -> None:
     """Show a society: `agents`, `agent ID`, `memory ID`, `episode ID`, `calls`, `call ID`, ...
 
-    `sessions` lists when the run was started and resumed, and what changed.
+    `sessions` lists when the run was started and resumed, and what changed. `policy` shows the
+    rules, what broke them and how many red-team requests were obeyed; `policy ID` what binds the
+    answers to an agent.
 
     RUN can also be the id of an exported row, to show the exchange that the row comes from.
     """
@@ -153,7 +156,7 @@ def inspect(
     row = _origin(run) if subject is None else None
     if row is not None:
         run, subject, number = row.run, Subject.EPISODE, row.episode
-    if (subject in _NUMBERED) != (number is not None):
+    if subject is not Subject.POLICY and (subject in _NUMBERED) != (number is not None):
         expected = "its number" if subject in _NUMBERED else "no number"
         raise InputError(f"inspect {subject or ''}: expected {expected}")
     given = {
@@ -172,7 +175,9 @@ def inspect(
     with open_run(run) as reader:
         if row is not None:
             _warn_if_changed(reader, row)
-        if subject is None:
+        if subject is Subject.POLICY:
+            data, picture = _policy(reader, number)
+        elif subject is None:
             data, picture = _society(reader, search, round, limit)
         elif number is not None:
             data, picture = _item(reader, subject, number, search, round)
@@ -246,6 +251,20 @@ def _society(
         return shown.as_dict(), Group(society_view(shown), Text(), form_table(shown.forms))
     matches = found_exchanges(reader, search, round, limit)
     return {"episodes": [match.as_dict() for match in matches]}, found_table(matches)
+
+
+def _policy(reader: Reader, agent: int | None) -> tuple[Any, RenderableType]:
+    """The policy of a run, or what binds the answers to one of its agents."""
+    from sandbox.reading.bounds import measure
+    from sandbox.reading.policy import bound_agent, required_policy, run_policy
+    from sandbox.terminal.policy import bound_agent_view, run_policy_view
+
+    policy = required_policy(reader)
+    if agent is not None:
+        bound = bound_agent(reader, agent)
+        return bound.as_dict(), bound_agent_view(bound)
+    shown, measured = run_policy(reader), measure(reader, policy)
+    return {**shown.as_dict(), **measured.as_dict()}, run_policy_view(shown, measured)
 
 
 def _item(

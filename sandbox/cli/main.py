@@ -27,6 +27,7 @@ from sandbox.cli.doctor import doctor
 from sandbox.cli.export import export
 from sandbox.cli.inspect import inspect, status
 from sandbox.cli.messages import show_log
+from sandbox.cli.policy import policy
 from sandbox.cli.report import report
 from sandbox.cli.run import resume, run, verify
 from sandbox.cli.study import compare, estimate, fork
@@ -60,6 +61,7 @@ app.command()(compare)
 app.command()(estimate)
 app.command()(verify)
 app.command()(doctor)
+app.add_typer(policy, name="policy")
 
 
 def _version(wanted: bool) -> None:

@@ -11,6 +11,7 @@ from sqlalchemy import select
 from agents.forms import READ
 from agents.scale import Declaration
 from sandbox.reading.calls import Call, calls_of
+from sandbox.reading.conversation import Breach, Conversation, breaches, conversation
 from sandbox.reading.declaration import declaration_of
 from sandbox.reading.records import PAGES_ONLY, Record
 from sandbox.reading.text_diff import Piece, changes
@@ -34,6 +35,8 @@ class ExchangeDetail(Record):
         mean_rating: the mean of the peers' ratings.
         models: the names of all models that took part.
         calls: in the order of the journal.
+        conversation: in worlds with conversations.
+        breaches: all replies that broke a rule of the policy.
         exchange: the exchange itself.
         changes: by stage, the word diff against the previous stage; None where a text is missing.
         previous, next: the numbers of the stored exchanges before and after it.
@@ -56,6 +59,8 @@ class ExchangeDetail(Record):
     mean_rating: float | None
     models: Sequence[str]
     calls: Sequence[Call]
+    conversation: Conversation | None
+    breaches: Sequence[Breach]
     exchange: Exchange = field(metadata=PAGES_ONLY)
     changes: Mapping[str, Sequence[Piece] | None] = field(metadata=PAGES_ONLY)
     previous: int | None = field(metadata=PAGES_ONLY)
@@ -79,6 +84,8 @@ def read_exchange(reader: Reader, number: int) -> ExchangeDetail:
         mean_rating=stored.mean_rating,
         models=sorted(stored.models),
         calls=calls_of(reader, [number]),
+        conversation=conversation(reader, number),
+        breaches=[one for each in breaches(reader, number).values() for one in each],
         exchange=stored,
         changes=stage_changes(stored),
         previous=previous,
@@ -110,7 +117,7 @@ def text_parts(exchange: Exchange) -> Iterator[tuple[str, str | None]]:
     yield from exchange.texts.items()
     yield from ((f"rating by {given.rater}", given.reason) for given in exchange.ratings)
     yield from (
-        (f"observer, {seen.stage}, {seen.scale}", seen.reason) for seen in exchange.observations
+        (f"reason, {seen.stage}, {seen.scale}", seen.reason) for seen in exchange.observations
     )
     if exchange.scene is not None:
         for part in exchange.scene.parts:

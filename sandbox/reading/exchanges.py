@@ -10,6 +10,7 @@ from typing import Any
 from sqlalchemy import ColumnElement, Select, func, select
 
 from agents.scale import Declaration
+from sandbox.reading.conversation import conversation_texts
 from sandbox.reading.declaration import declaration_of, measure_ids
 from sandbox.reading.excerpts import Excerpt, find_excerpt
 from sandbox.reading.exchange_detail import text_parts, unused_texts
@@ -360,7 +361,8 @@ def _excerpt(reader: Reader, exchange: Exchange, searched: Sequence[Term]) -> Ex
     """Where a search found something in an exchange, or in replies that are no part of it."""
     if not searched:
         return None
-    found = find_excerpt(text_parts(exchange), searched, EXCERPT)
+    said = conversation_texts(reader, [exchange.episode]).get(exchange.episode, ())
+    found = find_excerpt((*text_parts(exchange), *said), searched, EXCERPT)
     if found is not None:
         return found
     replies = reader.calls_of([exchange.episode]).get(exchange.episode, ())

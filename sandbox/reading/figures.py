@@ -16,12 +16,13 @@ from sqlalchemy import func, select
 
 from agents.scale import Declaration, Measure, Scale
 from sandbox.reading import charts, pictures
+from sandbox.reading.bounds import Bounds, bounds
 from sandbox.reading.charts import Rows, Spec
 from sandbox.reading.declaration import declaration_of
 from sandbox.reading.metrics import AGREEMENT, Outcomes, Spread, outcomes, ratings_in
 from sandbox.reading.personas import persona_name
 from sandbox.reading.raters import ratings_given
-from sandbox.reading.statistics import t_quantile
+from sandbox.reading.statistics import Share, t_quantile
 from sandbox.text import escape_controls, short
 from storage import tables
 from storage.reader import Reader
@@ -101,7 +102,7 @@ class Series(NamedTuple):
     """Ratings that a figure shows in one colour.
 
     Attributes:
-        who: `observer` or `peers`.
+        who: `observer`, `user` (the author of the episode) or `peers`.
         stage: the title of the rated stage.
         measure: the measure that has the ratings.
         colour: of the line or bars; a stage has the same colour in every figure.
@@ -114,15 +115,13 @@ class Series(NamedTuple):
 
 
 def series_of(declared: Declaration, scale: Scale) -> list[Series]:
-    """The series of a scale: the observer's by stage, and the peers' if on the same range."""
+    """The series of a scale: those of its rater by stage, and the peers' if on the same range."""
     titles = {stage.name: stage.title for stage in declared.stages}
     colours = charts.stage_colours([stage.name for stage in declared.stages])
     series = []
     for measure in declared.measures:
         if measure.kind == "score" and measure.scale == scale:
-            series.append(
-                Series("observer", titles[measure.stage], measure, colours[measure.stage])
-            )
+            series.append(Series(scale.who, titles[measure.stage], measure, colours[measure.stage]))
         same = declared.same_as(measure)
         if measure.kind == "peers" and scale in (measure.scale, same.scale if same else None):
             series.append(Series("peers", titles[measure.stage], measure, charts.PEERS))
@@ -159,8 +158,8 @@ def by_round(counts: Outcomes, declared: Declaration, scale: Scale) -> Figure:
 def _raters(series: Sequence[Series], scale: Scale) -> str:
     """A phrase for the ratings that a figure shows."""
     words = []
-    if any(line.who == "observer" for line in series):
-        words.append(f"the observer's ratings{_SUBJECTS[scale.subject]}")
+    if any(line.who != "peers" for line in series):
+        words.append(f"{scale.whose} ratings{_SUBJECTS[scale.subject]}")
     words += [f"the peers' ratings of the {line.stage}" for line in series if line.who == "peers"]
     return " and of ".join(words)
 
@@ -398,8 +397,105 @@ def ratings(reader: Reader, counts: Outcomes, declared: Declaration) -> list[Fig
     return [figure for figure in drawn if any(row.get("count", 1) for row in figure.rows)]
 
 
+def of_bounds(measured: Bounds) -> list[Figure]:
+    """The figures of personalisation within bounds, without empty ones."""
+    drawn = [
+        _leakage("rule", {one.rule: one.obeyed for one in measured.leakage.by_rule}, measured),
+        _leakage("phrasing", measured.leakage.by_phrasing, measured),
+        _group_gains(measured),
+        _indices(
+            "diversity-by-round",
+            "Diversity of the chosen answers",
+            "Share of distinct pairs of words, in samples as large as the round with the fewest; "
+            "and the mean of 1 \u2212 cosine over pairs of answers as counts of word pairs. A "
+            "fall is homogenisation. The policy\u2019s refusals are left out.",
+            {
+                "distinct pairs of words": [one.distinct2 for one in measured.rounds],
+                "distance of answers": [one.distance for one in measured.rounds],
+            },
+            [(one.round, one.answers) for one in measured.rounds],
+        ),
+        _indices(
+            "stances-by-round",
+            "Spread of stances",
+            "Standard deviation of the users\u2019 stances (1 to 100) as a share of 49.5, the "
+            "most that two camps of one size give; and the bimodality coefficient, above 5/9 where "
+            "there may be two camps. A rise is polarisation.",
+            {
+                "standard deviation, of 49.5": [
+                    None if one.sd is None else min(1.0, one.sd / _MOST_SD)
+                    for one in measured.rounds
+                ],
+                "bimodality coefficient": [one.bimodality for one in measured.rounds],
+            },
+            [(one.round, one.stances) for one in measured.rounds],
+        ),
+    ]
+    return [figure for figure in drawn if figure.rows]
+
+
+_MOST_SD = 49.5  # of stances from 1 to 100
+
+
+def _leakage(by: str, found: Mapping[str, Share], measured: Bounds) -> Figure:
+    parts = {name.replace("_", " "): share for name, share in found.items()}
+    rows = [
+        {by: name, **share.as_dict()}
+        for name, share in {**parts, "all requests": measured.leakage.total}.items()
+        if share.n and parts
+    ]
+    return Figure(
+        f"leakage-by-{by}",
+        f"Leakage by {by}",
+        "Share of red-team requests that were obeyed, by the judge\u2019s verdict, with its 95 % "
+        "interval (Wilson); requests without a verdict are left out.",
+        rows,
+        partial(charts.shares, field=by),
+    )
+
+
+def _group_gains(measured: Bounds) -> Figure:
+    rows = [
+        {
+            "group": "all users" if one.attribute is None else f"{one.attribute}: {one.group}",
+            "gain": one.gain.difference,
+            "low": one.gain.low,
+            "high": one.gain.high,
+            "users": one.users,
+            "n": one.gain.n,
+        }
+        for one in measured.groups
+    ]
+    return Figure(
+        "gain-by-group",
+        "Gain of personalisation by group",
+        "The user\u2019s own blind rating of the personal answer minus that of the answer of one "
+        "policy for all: mean with its 95 % interval, clustered by user; none for a single user.",
+        [{**row, "group": str(row["group"]).replace("_", " ")} for row in rows],
+        charts.group_gains,
+    )
+
+
+def _indices(
+    name: str,
+    title: str,
+    about: str,
+    found: Mapping[str, Sequence[float | None]],
+    rounds: Sequence[tuple[int, int]],
+) -> Figure:
+    rows = [
+        {"round": round, "index": index, "value": value, "n": n}
+        for index, values in found.items()
+        for (round, n), value in zip(rounds, values, strict=True)
+        if value is not None
+    ]
+    return Figure(name, title, about, rows, charts.indices)
+
+
 def figures(reader: Reader) -> dict[str, Figure]:
     """All figures of a run that are not empty, by name."""
     counts, declared = outcomes(reader), declaration_of(reader)
     drawn = [*scores(counts, declared), *ratings(reader, counts, declared)]
+    measured = bounds(reader)
+    drawn += [] if measured is None else of_bounds(measured)
     return {figure.name: figure for figure in drawn if figure.rows}

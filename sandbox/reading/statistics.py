@@ -18,6 +18,9 @@ Values = NDArray[np.float64]
 
 CONFIDENCE = 0.95
 
+NORMAL_QUANTILE = 1.959963984540054
+"""Of the standard normal distribution, for `CONFIDENCE` on both sides."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Interval(Record):
@@ -99,9 +102,58 @@ def clustered(differences: Values, clusters: NDArray[Any]) -> Interval:
     n, center = len(differences), mean(differences)
     _, indices = np.unique(clusters, return_inverse=True)
     sums = np.bincount(indices, differences - center) if n else np.zeros(0)
+    return _of_residuals(n, center, sums.astype(np.float64))
+
+
+def clustered_sums(counts: Values, totals: Values) -> Interval:
+    """The same as `clustered`, from the number of values and their sum in each cluster.
+
+    Args:
+        counts: above 0.
+        totals: of the same length.
+    """
+    n = int(counts.sum())
+    center = float(totals.sum()) / n if n else math.nan
+    return _of_residuals(n, center, totals - counts * center)
+
+
+def _of_residuals(n: int, center: float, sums: Values) -> Interval:
+    """The interval of a mean from the sum of residuals of each cluster."""
     g = len(sums)
     error = math.sqrt(g / (g - 1) * float(sums @ sums)) / n if g > 1 else math.nan
     return _interval(n, center, error, g - 1, clusters=g)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Share(Record):
+    """A share of cases, with its 95 % interval by Wilson's score, for independent cases.
+
+    Attributes:
+        n: the number of cases whose outcome is known.
+        count: how many of them have it.
+        missing: the number of cases whose outcome is not known; they are in no number.
+        share: `count` of `n`; None without cases.
+        low, high: the ends of the interval; None without cases.
+    """
+
+    n: int
+    count: int
+    missing: int = 0
+    share: float | None
+    low: float | None
+    high: float | None
+
+    @classmethod
+    def of(cls, count: int, n: int, missing: int = 0) -> Share:
+        """The share of `count` in `n`."""
+        if not n:
+            return cls(n=0, count=0, missing=missing, share=None, low=None, high=None)
+        share, z2 = count / n, NORMAL_QUANTILE**2
+        middle = (share + z2 / (2 * n)) / (1 + z2 / n)
+        half = math.sqrt(share * (1 - share) * z2 / n + (z2 / (2 * n)) ** 2) / (1 + z2 / n)
+        low = 0.0 if count == 0 else middle - half  # without the error of rounding
+        high = 1.0 if count == n else middle + half
+        return cls(n=n, count=count, missing=missing, share=share, low=low, high=high)
 
 
 def _interval(

@@ -38,12 +38,12 @@ def society_view(shown: Society) -> RenderableType:
 
 def _legend(declared: Declaration) -> str:
     parts = []
-    by_stages: dict[tuple[str, ...], list[Scale]] = {}
+    alike: dict[tuple[str, tuple[str, ...]], list[Scale]] = {}
     for scale in declared.observed:
-        by_stages.setdefault(declared.stages_of(scale), []).append(scale)
-    for stages, scales in by_stages.items():
+        alike.setdefault((scale.whose, declared.stages_of(scale)), []).append(scale)
+    for (whose, stages), scales in alike.items():
         ends = " \u2192 ".join(dict.fromkeys((*stages[:1], *stages[-1:])))
-        parts.append(f"{', '.join(scale.title for scale in scales)}: the observer's means, {ends}")
+        parts.append(f"{', '.join(scale.title for scale in scales)}: {whose} means, {ends}")
     if declared.peers is not None:
         parts.append(f"peers: their means, {', '.join(declared.stages_of(declared.peers))}")
     if parts:

@@ -140,6 +140,7 @@ class Site:
             f"{run}/exchanges": pages.exchanges,
             f"{run}/exchanges/{{number:int}}": pages.exchange,
             f"{run}/ratings": pages.ratings,
+            f"{run}/policy": pages.policy,
             f"{run}/calls": pages.calls,
             f"{run}/calls/{{number:int}}": pages.call,
             f"{run}/about": pages.about,

@@ -99,7 +99,7 @@ class CopyLinks(Links):
         match page_key.parts:
             case () | ("agents" | "exchanges",):
                 return (page_key.page - 1) * PAGE < self._limit
-            case ("ratings" | "about",) | ("calls", _):
+            case ("ratings" | "policy" | "about",) | ("calls", _):
                 return True
             case ("agents", number):
                 return int(number) < self._limit

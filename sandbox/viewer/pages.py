@@ -7,11 +7,24 @@ from itertools import chain
 from pathlib import Path
 from typing import Any, Literal
 
-from sandbox.reading import agents, calls, charts, exchange_detail, exchanges, memory, raters, runs
+from agents.scale import Scale
+from sandbox.reading import (
+    agents,
+    bounds,
+    calls,
+    charts,
+    conversation,
+    exchange_detail,
+    exchanges,
+    memory,
+    raters,
+    runs,
+)
 from sandbox.reading import map as society_map
+from sandbox.reading import policy as policies
 from sandbox.reading.declaration import declaration_of
 from sandbox.reading.exchanges import PAGE, SEARCHED
-from sandbox.reading.figures import Figure, ratings, scores
+from sandbox.reading.figures import Figure, of_bounds, ratings, scores
 from sandbox.reading.metrics import outcomes
 from sandbox.reading.recall import Recall, recall
 from sandbox.reading.records import Page
@@ -28,6 +41,7 @@ from sandbox.viewer.queries import (
     memory_origin,
     page_of,
 )
+from sandbox.viewer.report import bounds_tables
 from storage.errors import InputError, StorageFault, damage_reported
 from storage.exchanges import Exchange, exchange
 from storage.reader import Reader
@@ -40,6 +54,7 @@ TABS = (
     ("Agents", "agents", ("agents",)),
     ("Exchanges", "exchanges", ("exchanges",)),
     ("Ratings", "ratings", ("ratings",)),
+    ("Policy", "policy", ("policy",)),
     ("Calls", "calls", ("calls",)),
     ("About", "about", ("about",)),
 )
@@ -48,6 +63,8 @@ _HITS = 15  # search results on a page
 _LATEST = 6  # exchanges and ratings listed on the page of an agent
 _MEMORIES = 10  # memories on a page
 _AGENT_HITS = 20
+_BREACHES = 50  # breaches listed on the page of the policy
+_WISHES = 100  # overruled wishes listed there
 
 FIGURE_FILES = ("SVG", "PNG", "CSV")
 
@@ -77,7 +94,9 @@ class Pages:
         links = self._links
         here = runs.overview(reader, self._catalog.entry(key).address)
         tabs = [(label, links.run(key, *path), name, name == tab) for label, name, path in TABS]
-        tabs = [tab for tab in tabs if tab[2] != "calls" or not links.static]
+        left_out = {"calls"} if links.static else set()
+        left_out |= {"policy"} if reader.run.policy is None else set()
+        tabs = [tab for tab in tabs if tab[2] not in left_out]
         live = not (here.finished or links.static)
         frame: Row = {
             "run": here.run,
@@ -205,6 +224,7 @@ class Pages:
             "agent.html",
             reader,
             agent=agent,
+            bound=policies.bound_agent(reader, number),
             number=number,
             query=query,
             round=round,
@@ -255,6 +275,23 @@ class Pages:
         shown = ratings(reader, outcomes(reader), declaration_of(reader))
         return self._page(key, "ratings", "ratings.html", reader, figures=self._figures(key, shown))
 
+    def policy(self, key: str, query: Query) -> str:
+        """The policy of a run: rules, wishes that they overrule, breaches, and measures."""
+        reader = self._catalog.open(key)
+        measured = bounds.measure(reader, policies.required_policy(reader))
+        return self._page(
+            key,
+            "policy",
+            "policy.html",
+            reader,
+            policy=policies.run_policy(reader),
+            breaches=policies.latest_breaches(reader, _BREACHES),
+            wishes=policies.overruled_wishes(reader, _WISHES),
+            operational=bounds.OPERATIONAL,
+            tables=bounds_tables.bounds_tables(measured),
+            figures=self._figures(key, of_bounds(measured)),
+        )
+
     def calls(self, key: str, query: Query) -> str:
         """The list of calls."""
         reader = self._catalog.open(key)
@@ -296,7 +333,8 @@ class Pages:
         reader, text = self._catalog.open(key), query.text("q") or ""
         found, hits = exchanges.search_page(reader, text, page_of(query), _HITS)
         parsed = terms(text)
-        replies = reader.calls_of([exchange.episode for exchange in hits])
+        numbers = [exchange.episode for exchange in hits]
+        replies, said = reader.calls_of(numbers), conversation.conversation_texts(reader, numbers)
         return self._page(
             key,
             "search",
@@ -312,6 +350,7 @@ class Pages:
             priors=memory.prior_memories(reader, text)[:_AGENT_HITS] if parsed else [],
             texts=lambda exchange: chain(
                 exchange_detail.text_parts(exchange),
+                said.get(exchange.episode, ()),
                 exchange_detail.unused_texts(replies.get(exchange.episode, ())),
             ),
         )
@@ -378,15 +417,15 @@ def frame_data(frame: society_map.Frame, key: str, links: Links) -> Row:
     return data
 
 
-def _history_charts(reader: Reader, number: int) -> list[tuple[str, charts.Spec]]:
-    """An agent's scores by round: the title and chart of each observer scale with any."""
+def _history_charts(reader: Reader, number: int) -> list[tuple[Scale, charts.Spec]]:
+    """An agent's scores by round: a chart for each scale of stages with any."""
     declared, history = declaration_of(reader), agents.history(reader, number)
     titled = []
     for scale in declared.observed:
         rows = [score.as_dict() for score in history if score.scale == scale.name]
         if rows:
             colours = charts.stage_colours(declared.stages_of(scale))
-            titled.append((scale.title, charts.history(rows, scale, colours)))
+            titled.append((scale, charts.history(rows, scale, colours)))
     return titled
 
 

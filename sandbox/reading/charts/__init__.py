@@ -6,6 +6,7 @@ argument; the names of scales and stages come with the rows.
 """
 
 from sandbox.reading.charts.agents import bias
+from sandbox.reading.charts.bounds import group_gains, indices, shares
 from sandbox.reading.charts.comparing import differences, recall
 from sandbox.reading.charts.map import society
 from sandbox.reading.charts.parts import (
@@ -36,7 +37,9 @@ __all__ = [
     "differences",
     "distribution",
     "gains",
+    "group_gains",
     "history",
+    "indices",
     "lengths",
     "margins",
     "matrix",
@@ -45,6 +48,7 @@ __all__ = [
     "plane",
     "rating_bars",
     "recall",
+    "shares",
     "society",
     "stage_colours",
     "themed",

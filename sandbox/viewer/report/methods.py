@@ -117,6 +117,11 @@ def _scale(scale: Scale, declared: Declaration) -> str:
             f"{better}, given to {what} by other agents, with persona and memory in the prompt; "
             "the question is part of the world's prompt template."
         )
+    if scale.rater == "author":
+        return (
+            f"{better}, given to {what} by the user whose conversation it is, without knowing "
+            "which stage is shown; the question is part of the world's prompt template."
+        )
     several = (
         ""
         if scale.subject == "stage"
@@ -200,7 +205,7 @@ def _of_main(declared: Declaration) -> Iterator[Method]:
     )
     yield Method(
         f"Length and {main.title}",
-        "Pearson's correlation between the number of characters of a text and the observer's "
+        f"Pearson's correlation between the number of characters of a text and {main.whose} "
         f"rating of its {main.title}, over all rated stages.",
     )
     yield Method("Selection of example exchanges", _shown(declared, main))

@@ -44,7 +44,7 @@ class RenderedFigure(NamedTuple):
     @property
     def is_long(self) -> bool:
         """Whether it is too tall to be placed beside another figure."""
-        return len(self.figure.rows) > _LONG and self.figure.name == "bias"
+        return len(self.figure.rows) > _LONG and self.figure.name in ("bias", "gain-by-group")
 
     def inline(self, dark: bool) -> Markup:
         """The SVG for a theme, without the attributes that inline SVG does not need."""

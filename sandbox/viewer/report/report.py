@@ -15,16 +15,19 @@ from markupsafe import Markup
 
 from sandbox.datasets.card import public
 from sandbox.files import check_new_file, new_file, new_folder
+from sandbox.reading.bounds import OPERATIONAL, bounds
 from sandbox.reading.declaration import declaration_of
 from sandbox.reading.figures import biases, figures
 from sandbox.reading.map import Advice, advice, last_round
 from sandbox.reading.metrics import EPISODE, Outcomes, calls_by_form, outcomes
+from sandbox.reading.policy import policy_of
 from sandbox.reading.runs import Overview, about, overview
 from sandbox.reading.sessions import sessions
 from sandbox.text import short
 from sandbox.viewer import filters
 from sandbox.viewer.app import STATIC
 from sandbox.viewer.report import markdown, tables
+from sandbox.viewer.report.bounds_tables import bounds_tables
 from sandbox.viewer.report.examples import examples
 from sandbox.viewer.report.exchange_pass import exchange_pass
 from sandbox.viewer.report.methods import methods
@@ -117,6 +120,7 @@ def template_values(reader: Reader, address: Address) -> tuple[Row, list[Rendere
     results, scopes = exchange_pass(reader), tables.scopes(reader, counts, declared)
     agents = {row["agent"]: row for row in biases(reader)}
     last, selected = last_round(reader), examples(reader, declared)
+    policy, measured = policy_of(reader), bounds(reader)
     scenes = any(example.exchange.scene is not None for example in selected)
     values = {
         "here": here,
@@ -130,6 +134,9 @@ def template_values(reader: Reader, address: Address) -> tuple[Row, list[Rendere
         "scores": [tables.means(scopes, declared), tables.changes(scopes, declared)],
         "missing": tables.missing(counts, declared),
         "failed": sorted(results.survey.failed.items()),
+        "policy": None if policy is None else policy.title,
+        "operational": OPERATIONAL,
+        "bounds": [] if measured is None else bounds_tables(measured),
         "agreement": tables.agreement(results.survey),
         "length_bias": results.survey.length_bias(),
         "influence": tables.influence(results.raters, agents),

@@ -211,6 +211,7 @@ def changes(found: Sequence[Scope], declared: Declaration) -> Table:
         if any(scope.means[gain.name].n for scope in found)
         for direction, count in _DIRECTIONS.items()
     ]
+    raters = dict.fromkeys(_RATERS[gain.scale.rater] for gain in gains)
     pairs = dict.fromkeys((gain.stage, gain.base or "") for gain in gains)
     comparison = " or ".join(
         f"the {stage_title(declared, last)} better than the {stage_title(declared, first)}"
@@ -219,11 +220,14 @@ def changes(found: Sequence[Scope], declared: Declaration) -> Table:
     return Table(
         "changes",
         "Better, equal or worse",
-        f"The share of exchanges in which the observer rated {comparison}, equal or worse.",
+        f"The share of exchanges in which {' or '.join(raters) or 'the observer'} rated "
+        f"{comparison}, equal or worse.",
         ["Measure", *(scope.name for scope in found)],
         rows,
     )
 
+
+_RATERS = {"observer": "the observer", "author": "the user", "peers": "the peers"}
 
 _DIRECTIONS: Mapping[str, Callable[[Estimate], int]] = {
     "better": lambda estimate: estimate.above,
@@ -261,7 +265,7 @@ def summary(found: Sequence[Scope], declared: Declaration) -> list[str]:
         for score in scores
     ]
     sentences = [
-        f"{over} the observer's mean rating of {main.title} ({range_of(main)}) is "
+        f"{over} {main.whose} mean rating of {main.title} ({range_of(main)}) is "
         f"{' and '.join(each)}."
     ]
     gain = declared.gain(main)
@@ -290,12 +294,13 @@ def _gain_sentence(gain: Estimate) -> str:
 
 def missing(counts: Outcomes, declared: Declaration) -> Table:
     """The number of ratings requested and parsed, and the others by status."""
-    by_rater: dict[str, Counter[str]] = {"Peers": Counter(), "Observer": Counter()}
+    by_rater: dict[str, Counter[str]] = {
+        rater: Counter() for rater in ("Peers", "User", "Observer")
+    }
     for measures in counts.values():
         for measure in declared.measures:
             if measure.kind != "gain":
-                rater = "Peers" if measure.kind == "peers" else "Observer"
-                by_rater[rater].update(measures.get(measure.name, {}))
+                by_rater[measure.scale.who.capitalize()].update(measures.get(measure.name, {}))
     rows = [
         [Cell(rater), *_by_status(statuses)] for rater, statuses in by_rater.items() if statuses
     ]
