@@ -53,7 +53,6 @@ _PATH_KEYS = (
     ("world", "topology"),
     ("world", "kind"),
     ("world", "red_team"),
-    ("policy",),
     ("policy", "file"),
 )
 
@@ -503,7 +502,12 @@ def _read_yaml(path: Path) -> dict[str, Any]:
 
 
 def _resolve_paths(data: dict[str, Any], folder: Path) -> None:
-    """Make the paths in a config absolute, in place."""
+    """Make the paths in a config absolute, in place, and spell out a policy that is a path alone.
+
+    Otherwise a setting below `policy` would replace its file.
+    """
+    if isinstance(data.get("policy"), str):
+        data["policy"] = {"file": data["policy"]}
     for *parents, last in _PATH_KEYS:
         section: Any = data
         for parent in parents:

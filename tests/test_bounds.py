@@ -15,6 +15,7 @@ from conftest import scripted_backends, small
 from agents.shapes import Choice
 from sandbox.backends.base import Call, Reply
 from sandbox.backends.scripted import ScriptedBackend
+from sandbox.config import PRESETS, load_config
 from sandbox.engine.run import create, prepare, resume
 from sandbox.study.fork import fork
 from sandbox.study.verify import verify
@@ -216,3 +217,16 @@ def test_a_fork_may_let_replies_pass_and_keeps_the_rules(tmp_path: Path) -> None
     assert sorted(rows(forked, by_round)) == [(0, "refused"), (1, "recorded")]
     with pytest.raises(InputError, match=r"policy.prompts: found False; expected True"):
         fork(address, 0, ["policy.prompts=false"], name="no", db=str(tmp_path / "no.db"))
+
+
+def test_a_setting_below_a_policy_keeps_its_file(tmp_path: Path) -> None:
+    path = tmp_path / "org.yaml"
+    path.write_text(yaml.safe_dump({"rules": [TEA]}), encoding="utf-8")
+    for settings in (
+        (f"policy={path}", "policy.checks=record"),
+        ("policy.checks=record", f"policy.file={path}"),
+    ):
+        policy = prepare(small(*settings)).policy
+        assert (policy.rules[-1].id, policy.checks) == ("org.tea", "record")
+    preset = load_config(PRESETS / "personal.yaml", ["policy.checks=record"])
+    assert prepare(preset).policy.name == "public-service"
