@@ -63,7 +63,7 @@ def test_the_page_of_a_policy(run: Run, site: Site) -> None:
     words = " ".join(_harmless(page).words)
     assert "our own operational reading" in words
     assert all(rule in words for rule in ("law.dose", "org.no_swearing", "org.rivals"))
-    assert WISH in words and HOSTILE[0] in words
+    assert WISH in words and HOSTILE[1] in words
     links = re.findall(r'href="([^"]+)"', page)
     assert any(link.startswith(f"/r/{run.name}/exchanges/") for link in links)
     (call,) = {link for link in links if "/calls/" in link and site.ask(link).status != 200} or [0]

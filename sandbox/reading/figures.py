@@ -401,7 +401,11 @@ def of_bounds(measured: Bounds) -> list[Figure]:
     """The figures of personalisation within bounds, without empty ones."""
     drawn = [
         _leakage("rule", {one.rule: one.obeyed for one in measured.leakage.by_rule}, measured),
-        _leakage("phrasing", measured.leakage.by_phrasing, measured),
+        _leakage(
+            "phrasing",
+            {name.replace("_", " "): one for name, one in measured.leakage.by_phrasing.items()},
+            measured,
+        ),
         _group_gains(measured),
         _indices(
             "diversity-by-round",
@@ -437,8 +441,7 @@ def of_bounds(measured: Bounds) -> list[Figure]:
 _MOST_SD = 49.5  # of stances from 1 to 100
 
 
-def _leakage(by: str, found: Mapping[str, Share], measured: Bounds) -> Figure:
-    parts = {name.replace("_", " "): share for name, share in found.items()}
+def _leakage(by: str, parts: Mapping[str, Share], measured: Bounds) -> Figure:
     rows = [
         {by: name, **share.as_dict()}
         for name, share in {**parts, "all requests": measured.leakage.total}.items()

@@ -25,7 +25,7 @@ def shares(rows: Rows, field: str) -> Spec:
         rows: the column `field`, `share`, `low`, `high` (0 to 1), `count`, `n`, `missing`.
         field: the name of each row.
     """
-    scale = {"domain": [0, 1], "nice": False}
+    scale = {"domain": [0, 1], "nice": False, "padding": 8}
     axis = {"format": ".0%", "tickCount": 5}
     return _intervals(
         rows,
