@@ -412,7 +412,7 @@ def _rounds(reader: Reader) -> list[RoundSpread]:
     answers, refused = _chosen(reader)
     stances = _stances(reader)
     pairs = {round: [_word_pairs(text) for text in texts] for round, texts in answers.items()}
-    pooled = {round: sum(counts, Counter[Any]()) for round, counts in pairs.items()}
+    pooled = {round: _pooled(counts) for round, counts in pairs.items()}
     least = min((total for counts in pooled.values() if (total := counts.total())), default=0)
     found = []
     for number in sorted({*answers, *refused, *stances}):
@@ -466,6 +466,14 @@ def _spaced(numbers: list[int]) -> list[int]:
 
 def _word_pairs(text: str) -> Counter[tuple[str, str]]:
     return Counter(pairwise(_WORD.findall(text.lower())))
+
+
+def _pooled(counts: Iterable[Counter[Any]]) -> Counter[Any]:
+    """The sum of counts; adding counters one by one would copy the sum each time."""
+    total: Counter[Any] = Counter()
+    for each in counts:
+        total.update(each)
+    return total
 
 
 def rarefied(counts: Counter[Any], sample: int) -> float | None:
