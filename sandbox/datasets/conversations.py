@@ -139,8 +139,14 @@ NOTHING = Aside({}, None, None)
 _Breaches = Mapping[tuple[int, str, int], Broken]
 
 
-def asides(connection: Connection, ids: Sequence[int]) -> dict[int, Aside]:
-    """Read what belongs to exchanges, by the ids of their episodes; `NOTHING` has no entry."""
+def asides(connection: Connection, ids: Sequence[int], talks: bool) -> dict[int, Aside]:
+    """Read what belongs to exchanges, by the ids of their episodes; `NOTHING` has no entry.
+
+    Args:
+        connection: the snapshot to read from.
+        ids: the ids of the episodes.
+        talks: whether their world has conversations.
+    """
     stages = _broken_stages(connection, ids)
     breaches = _breaches(connection, ids)
     instructions = {
@@ -148,7 +154,7 @@ def asides(connection: Connection, ids: Sequence[int]) -> dict[int, Aside]:
         for (number, form, _), broken in breaches.items()
         if form in ("instruct", ANSWER_FORM)
     }
-    conversations = _conversations(connection, ids, breaches)
+    conversations = _conversations(connection, ids, breaches) if talks else {}
     return {
         number: Aside(stages.get(number, {}), instructions.get(number), conversations.get(number))
         for number in {*stages, *instructions, *conversations}

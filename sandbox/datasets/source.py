@@ -40,7 +40,7 @@ Rated = TypeVar("Rated", GivenRating, Observation)
 SCRIPTED = "scripted"
 """The model name of the scripted backend, which generates texts without a language model."""
 
-_BATCH = 500  # exchanges at a time, so that memory use is bounded
+_BATCH = 100  # exchanges at a time, so that memory use is bounded
 
 
 class Origin(NamedTuple):
@@ -154,7 +154,8 @@ def with_asides(rows: Iterable[SourcedExchange]) -> Iterator[SourcedExchange]:
     while batch := list(islice(remaining, _BATCH)):
         origin = batch[0].origin
         base = origin.reader.base
-        found = asides(origin.connection, [base + one.exchange.episode for one in batch])
+        ids = [base + one.exchange.episode for one in batch]
+        found = asides(origin.connection, ids, origin.schema.conversations)
         for one in batch:
             yield one._replace(aside=found.get(base + one.exchange.episode, NOTHING))
 
