@@ -457,6 +457,10 @@ def _leakage(by: str, parts: Mapping[str, Share], measured: Bounds) -> Figure:
     )
 
 
+_FEWEST_USERS = 5
+"""Groups with fewer users are not drawn: their intervals would be wider than the figure."""
+
+
 def _group_gains(measured: Bounds) -> Figure:
     rows = [
         {
@@ -468,12 +472,14 @@ def _group_gains(measured: Bounds) -> Figure:
             "n": one.gain.n,
         }
         for one in measured.groups
+        if one.users >= _FEWEST_USERS
     ]
     return Figure(
         "gain-by-group",
         "Gain of personalisation by group",
         "The user\u2019s own blind rating of the personal answer minus that of the answer of one "
-        "policy for all: mean with its 95 % interval, clustered by user; none for a single user.",
+        "policy for all: mean with its 95 % interval, clustered by user; groups of at least "
+        f"{_FEWEST_USERS} users.",
         [{**row, "group": str(row["group"]).replace("_", " ")} for row in rows],
         charts.group_gains,
     )
