@@ -35,7 +35,7 @@ def person(number: int) -> dict[str, Any]:
 
 
 def make_talks(folder: Path) -> Run:
-    """Play two rounds of eight users; all replies pass the rules of tier 1."""
+    """Play two rounds of eight users, with the rules of tier 1 alone."""
     people = folder / "people.jsonl"
     people.write_text("\n".join(json.dumps(person(number)) for number in range(8)))
     config = load_config(
@@ -45,7 +45,7 @@ def make_talks(folder: Path) -> Run:
             "world.users=8",
             "world.turns=[2,2]",
             "world.profiling=false",
-            "policy.checks=record",
+            "policy.file=null",
         ],
         name="talks",
     ).model_copy(update={"personas": people})
