@@ -70,7 +70,8 @@ def test_the_page_of_a_policy(run: Run, site: Site) -> None:
     assert call == 0
     assert "100.0 %" in words  # of requests with a verdict
     names = set(figures(run.reader))
-    assert names >= {"leakage-by-rule", "leakage-by-phrasing", "gain-by-group", "stances-by-round"}
+    assert names >= {"leakage-by-rule", "leakage-by-phrasing", "stances-by-round"}
+    assert "gain-by-group" not in names  # four users are too few for an interval
     for name in names:
         assert site.ask(f"/r/{run.name}/figures/{name}.csv").status == 200
     assert site.ask(f"/r/{run.name}/figures/leakage-by-rule.svg").status == 200
