@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import sys
 from collections.abc import Callable
+from contextlib import redirect_stdout
 from pathlib import Path
 from threading import Thread
 from typing import Any, NamedTuple
@@ -38,9 +40,10 @@ def function_of(check: str) -> Callable[[str], Any]:
     """
     path, _, name = check.rpartition(":")
     try:
-        found = getattr(load_file(path), name, None)
+        module = _in_time(load_file, path)
     except PluginError as error:
         raise CheckError(f"found {error}; expected a file with the function {name}") from None
+    found = getattr(module, name, None)
     if not callable(found):
         raise CheckError(f"found no function {name} in {path}; expected one")
     return found  # type: ignore[no-any-return]
@@ -106,12 +109,20 @@ async def _called(function: Callable[[str], Any], text: str) -> str | None:
     """What a function of a user finds; one that fails or hangs counts as a breach."""
     try:
         async with asyncio.timeout(SECONDS):
-            verdict = await asyncio.to_thread(function, text)
+            verdict = await asyncio.to_thread(_quiet, function, text)
     except TimeoutError:
         return f"{NO_VERDICT} within {SECONDS:g} s"
     except Exception as error:  # the code of a user can raise any exception
         return f"{NO_VERDICT}: {exception_line(error)}"
+    if not isinstance(verdict, bool):
+        return f"{NO_VERDICT}: {type(verdict).__name__} in place of True or False"
     return "the function says so" if verdict else None
+
+
+def _quiet(function: Callable[..., Any], *arguments: Any) -> Any:
+    """Call a user's code; what it prints goes to standard error, as all messages do."""
+    with redirect_stdout(sys.stderr):
+        return function(*arguments)
 
 
 def breaks(rule: Rule, text: str) -> bool:
@@ -125,7 +136,7 @@ def breaks(rule: Rule, text: str) -> bool:
     if rule.check.regex is not None:
         return (search(rule.check.regex, text) is not None) == (rule.kind == "restriction")
     assert rule.check.python is not None
-    return bool(_in_time(function_of(rule.check.python), text))
+    return _verdict(rule.check.python, text)
 
 
 def try_out(rule: Rule) -> None:
@@ -145,7 +156,7 @@ def try_out(rule: Rule) -> None:
         return
     if check.python is not None:
         try:
-            _in_time(function_of(check.python), "An ordinary answer.")
+            _verdict(check.python, "An ordinary answer.")
         except CheckError as error:
             raise CheckError(f"check.python: {error}") from None
     for key, texts, expected in (("breaks", rule.breaks, True), ("keeps", rule.keeps, False)):
@@ -158,24 +169,46 @@ def try_out(rule: Rule) -> None:
                 )
 
 
-def _in_time(function: Callable[[str], Any], text: str) -> Any:
-    """Call a user's function within the time limit, in a thread that is left behind if it hangs."""
+def _in_time(code: Callable[[str], Any], argument: str) -> Any:
+    """Run a user's code within the time limit, in a thread that is left behind if it hangs.
+
+    Raises:
+        CheckError: it has not ended after `SECONDS`.
+    """
     result: list[Any] = []
+    raised: list[Exception] = []
 
     def call() -> None:
         try:
-            result.append(function(text))
+            result.append(_quiet(code, argument))
         except Exception as error:  # the code of a user can raise any exception
-            result.append(error)
+            raised.append(error)
 
     thread = Thread(target=call, daemon=True)
     thread.start()
     thread.join(SECONDS)
+    if raised:
+        raise raised[0]
     if not result:
         raise CheckError(
-            f"found a function without a verdict after {SECONDS:g} s on "
-            f"{text[:40]!r}; expected one that ends"
+            f"found code that has not ended after {SECONDS:g} s with {argument[:60]!r}; expected "
+            "code that ends"
         )
-    if isinstance(result[0], Exception):
-        raise CheckError(f"{exception_line(result[0])}; expected True or False")
     return result[0]
+
+
+def _verdict(check: str, text: str) -> bool:
+    """What the function of a check says of a text.
+
+    Raises:
+        CheckError: it cannot be loaded, raises, does not end, or says neither True nor False.
+    """
+    try:
+        verdict = _in_time(function_of(check), text)
+    except CheckError:
+        raise
+    except Exception as error:  # the code of a user can raise any exception
+        raise CheckError(f"{exception_line(error)}; expected True or False") from None
+    if not isinstance(verdict, bool):
+        raise CheckError(f"found {type(verdict).__name__}; expected True or False")
+    return verdict

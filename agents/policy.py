@@ -9,6 +9,7 @@ records with checks, and how a contradiction is found, are our own.
 from __future__ import annotations
 
 import json
+import re
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
@@ -96,6 +97,19 @@ class Rule(Section):
     overrules: str | None = Field(default=None, min_length=1, max_length=4000)
     breaks: tuple[str, ...] = ()
     keeps: tuple[str, ...] = ()
+
+    @field_validator("about")
+    @classmethod
+    def _about(cls, value: str | None) -> str | None:
+        """Case, blanks and hyphens make no other subject."""
+        return None if value is None else "_".join(re.split(r"[\s_-]+", value.strip().lower()))
+
+    @field_validator("text", "source")
+    @classmethod
+    def _words(cls, value: str) -> str:
+        if not value.strip():
+            raise ValueError("a text that is not blank")
+        return " ".join(value.split())
 
     @model_validator(mode="after")
     def _styles(self) -> Self:

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Annotated, Any, Literal, get_args
 
-from pydantic import Field
+from pydantic import AfterValidator, Field
 
 from agents.section import Section
 
@@ -40,7 +40,16 @@ Attribute = Literal[
 ]
 """What PRISM's people state before they talk: how much each matters to them, 0 to 100."""
 
-Line = Annotated[str, Field(min_length=1, max_length=200)]
+
+def _one_line(value: str) -> str:
+    """White space of any kind is one blank, so that a wish cannot pose as lines of a prompt."""
+    line = " ".join(value.split())
+    if not line or not line.isprintable():
+        raise ValueError("a line of printable characters")
+    return line
+
+
+Line = Annotated[str, Field(min_length=1, max_length=200), AfterValidator(_one_line)]
 
 
 class Preferences(Section):

@@ -642,11 +642,16 @@ def _expected_key(key: Sequence[str], data: Any) -> str:
     if isinstance(backend, str) and is_file(backend):
         return f"expected a key of the class Config in {backend}"
     where = "docs/models.md" if key[0] == "models" or "embedder" in key else "docs/config.md"
-    where = "docs/scenes.md or docs/config.md" if key[0] == "world" else where
+    if key[0] == "world":
+        where = _WORLD_DOCS.get(str(data.get("kind")), "docs/config.md")
     known = _known_keys()
     near = difflib.get_close_matches(key[-1], known, 1, 0.75)
     hint = f"; did you mean {near[0]}?" if near and key[-1] not in known else ""
     return f"expected a key that {where} lists{hint}"
+
+
+_WORLD_DOCS = {"scene": "docs/scenes.md", "personal": "docs/policies.md"}
+"""The page that lists the keys of a world."""
 
 
 def _known_keys() -> set[str]:

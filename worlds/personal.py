@@ -194,6 +194,9 @@ class World(base.World):
             )
         if without:
             self.notes = (f"{without:,} of {len(agents):,} users have no preferences",)
+        if count > len(personas):
+            told = f"{count:,} users share {len(personas):,} personas"
+            self.notes = (*self.notes, told)
         return agents
 
     def inherit(self, agent: Agent, pairs: Sequence[Pair], count: int) -> Iterable[Pair]:

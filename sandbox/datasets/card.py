@@ -16,6 +16,7 @@ from sandbox.datasets.format import features
 from sandbox.datasets.format_writer import FormatResult, lineage_file
 from sandbox.datasets.formats.exchanges import column
 from sandbox.datasets.groups import Groups
+from sandbox.datasets.rater_choices import matches, parse_raters
 from sandbox.datasets.schema import Schema
 from sandbox.datasets.source import SCRIPTED, Origin, Source
 from sandbox.datasets.statistics import statistics
@@ -59,7 +60,7 @@ def card(
         _provenance(source, usages, notes),
         policies(source, plain),
         _scales(source),
-        _raters(source, survey),
+        _raters(source, survey, results[0].choices.raters or ()),
         aligned_to(groups, plain),
         _quality(survey, results, figures),
         *(_rules(result) for result in results),
@@ -318,14 +319,22 @@ def _name(text: str) -> str:
     return text
 
 
-def _raters(source: Source, survey: Survey) -> Lines:
+def _raters(source: Source, survey: Survey, chosen: Sequence[str]) -> Lines:
     yield "## Raters\n"
-    shares = demographics(source.origins, survey.raters)
-    given = sum(survey.raters.values())
+    conditions = parse_raters(chosen)
+    raters = {
+        (place, number): count
+        for (place, number), count in survey.raters.items()
+        if matches(conditions, source.origins[place].people[number])
+    }
+    shares = demographics(source.origins, raters)
+    given = sum(raters.values())
+    if chosen:
+        yield f"Only those with {plain(', '.join(chosen))}.\n"
     if not given:
         yield "No agent rated: all ratings are those of the observer's model.\n"
         return
-    agents = sum(count > 0 for count in survey.raters.values())
+    agents = sum(count > 0 for count in raters.values())
     yield (
         f"{agents:,} agents gave {given:,} parsed ratings; the observer's ratings are those of a "
         "model without persona. The data is aligned to the preferences of these raters, who are "

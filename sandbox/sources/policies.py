@@ -51,7 +51,7 @@ def read_policy(
         if notes is not None:
             plural = "" if len(added) == 1 else "s"
             notes.append(f"{len(added):,} rule{plural} from {path.name}, beside those of tier 1")
-    return _valid(
+    policy = _valid(
         path,
         {
             **given,
@@ -61,6 +61,9 @@ def read_policy(
             "prompts": prompts,
         },
     )
+    if path is not None:
+        _refuse_broken_refusal(path, policy)
+    return policy
 
 
 def _valid(path: Path | None, values: Mapping[str, Any]) -> Policy:
@@ -123,6 +126,16 @@ def _added(path: Path, rules: Sequence[Any], tier1: Sequence[Rule]) -> list[Rule
     for rule in added:
         _refuse_broken_examples(path, rule, (*tier1, *added))
     return added
+
+
+def _refuse_broken_refusal(path: Path, policy: Policy) -> None:
+    """Refuse a refusal that itself breaks a rule, since it stands in place of replies."""
+    for rule in policy.rules:
+        if rule.action != "record" and breaks(rule, policy.refusal):
+            raise InputError(
+                f"policy: {path}: refusal: found {short(policy.refusal, 60)!r}, which breaks "
+                f"{rule.id}; expected a text that keeps all rules"
+            )
 
 
 def _tier(path: Path, given: Mapping[str, Any], number: int) -> dict[str, Any]:
