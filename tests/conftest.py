@@ -9,6 +9,7 @@ import socket
 import subprocess
 import tempfile
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from typing import NamedTuple
@@ -128,7 +129,8 @@ def postgresql(tmp_path_factory: pytest.TempPathFactory) -> Iterator[PostgreSQL]
     try:
         yield PostgreSQL(f"postgresql+psycopg://{user}@127.0.0.1:{port}/postgres", stop, start)
     finally:
-        stop()
+        with suppress(subprocess.CalledProcessError):  # it may be down already
+            stop()
 
 
 def pytest_xdist_auto_num_workers() -> int:
