@@ -33,6 +33,8 @@ SHOTS = (
     ("view-recall", "/r/quickstart/calls/988#recall", 900, (LIGHT,)),
     ("view-compare", "/compare?run=quickstart&run=scores-only", 980, (LIGHT,)),
     ("view-scene", "/r/scene/exchanges/17", 1180, (LIGHT,)),
+    ("view-policy", "/r/personal/policy", 2000, (LIGHT,)),
+    ("view-conversation", "/r/personal/exchanges/3", 1500, (LIGHT,)),
 )
 """Name, address, height in pixels, and themes."""
 
@@ -64,7 +66,7 @@ def photograph(browser: Browser, url: str) -> None:
 
 
 def main() -> None:
-    """Play a run, a fork of it and a scene, and photograph them."""
+    """Play a run, a fork of it, a scene and conversations, and photograph them."""
     with tempfile.TemporaryDirectory() as place, sync_playwright() as playwright:
         os.chdir(place)
         api.run()
@@ -72,6 +74,7 @@ def main() -> None:
         program = [sys.executable, str(ROOT / "run_sim.py"), *fork, "--name", "scores-only"]
         subprocess.run(program, check=True, capture_output=True)
         api.run(PRESETS / "scene.yaml")
+        api.run(PRESETS / "personal.yaml", settings={"world.users": 80, "policy.checks": "record"})
         chromium = next(filter(None, map(shutil.which, ("chromium", "chromium-browser"))))
         arguments = ["--no-sandbox"] if os.geteuid() == 0 else []
         browser = playwright.chromium.launch(executable_path=chromium, args=arguments)

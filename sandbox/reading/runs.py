@@ -26,6 +26,7 @@ from sandbox.reading.metrics import (
     calls_by_form,
     scores_by_round,
 )
+from sandbox.reading.policy import policy_of
 from sandbox.reading.recall import recall_rule
 from sandbox.reading.records import PAGES_ONLY, Record
 from storage import database, tables
@@ -134,11 +135,13 @@ class RunState(Outcome):
         episodes_total: the number of episodes that it will have.
         scores: a score for each scale, the main one first; empty before a round is complete.
         waiting: what calls wait for, while it is played.
+        policy: name, version and hash of its policy; None for a run without one.
     """
 
     waiting: list[Waiting]
     episodes_total: int
     scores: list[ScaleScore]
+    policy: str | None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -338,6 +341,7 @@ def _state(reader: Reader, address: Address) -> dict[str, Any]:
         "calls_replayed": 0,
         "episodes_total": reader.run.rounds * reader.run.per_round,
         "scores": _scores(reader),
+        "policy": getattr(policy_of(reader), "title", None),
     }
 
 
