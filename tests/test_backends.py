@@ -252,6 +252,7 @@ def _another(tmp_path: Path) -> Address:
     return address
 
 
+@pytest.mark.long
 def test_the_option_backend_allows_the_file(file: Path, tmp_path: Path) -> None:
     data = json.loads(_config(file, "name=mine").as_json())
     (tmp_path / "config.yaml").write_text(yaml.safe_dump(data), encoding="utf-8")

@@ -45,6 +45,7 @@ def whole(calm: Run, tmp_path_factory: pytest.TempPathFactory) -> Any:
     return copied(tmp_path_factory.mktemp("whole") / "out", calm)
 
 
+@pytest.mark.long
 def test_every_link_leads_to_a_file(calm: Run, whole: Any) -> None:
     made, out = whole, whole.out
     pages = list(out.glob("*.html"))

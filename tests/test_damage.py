@@ -131,6 +131,7 @@ def _look_at_all(path: Path) -> list[str]:
 
 
 @pytest.mark.parametrize("share", range(_SHARES))
+@pytest.mark.long
 def test_damaged_copies(sound: dict[str, Path], tmp_path: Path, damaged: int, share: int) -> None:
     """Each copy is looked at on all pages, and by some of the verbs; `resume` comes last."""
     chance = random.Random(share)
@@ -151,6 +152,7 @@ def test_damaged_copies(sound: dict[str, Path], tmp_path: Path, damaged: int, sh
 @pytest.mark.parametrize(
     "damage", ["not SQLite", "empty", "empty log", "log of another", "half", "no table"]
 )
+@pytest.mark.long
 def test_files_that_are_no_run(sound: dict[str, Path], tmp_path: Path, damage: str) -> None:
     path = Path(shutil.copy(sound["done"], tmp_path / "run.db"))
     if damage == "not SQLite":

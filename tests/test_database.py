@@ -223,6 +223,7 @@ root = pytest.mark.skipif(os.geteuid() != 0, reason="only root can become anothe
 @pytest.mark.parametrize("folder", [0o755, 0o555, 0o777])
 @pytest.mark.parametrize("index", [True, False])
 @pytest.mark.parametrize("lock", [None, 0o644, 0o600])
+@pytest.mark.long
 def test_a_killed_run_of_another_user(
     ours: Path, folder: int, index: bool, lock: int | None
 ) -> None:

@@ -439,6 +439,7 @@ def test_a_snapshot_stays_as_it_was(tidy: Run, tmp_path: Path) -> None:
     "format",
     ["exchanges", *(pytest.param(one, marks=pytest.mark.long) for one in ("raters", "rated"))],
 )
+@pytest.mark.long
 def test_memory_hardly_grows_with_the_run(
     wide: Run, said: int, tmp_path: Path, format: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -276,6 +276,7 @@ def test_jumps_of_the_system_clock_have_no_effect(
     ],
 )
 @pytest.mark.parametrize("setting", ["schedule.order=sequential", LATENCY])
+@pytest.mark.long
 def test_a_budget_stops_cleanly(tmp_path: Path, budget: Budget, words: str, setting: str) -> None:
     slow = LATENCY.replace("0.004", "0.02")
     calm = resume(create(prepare(small()), str(tmp_path / "calm.db")))

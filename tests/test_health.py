@@ -44,6 +44,7 @@ def _prompt(number: int, words: str, attempt: int = 0) -> Call:
 
 
 @pytest.mark.parametrize("hangs", [False, True])
+@pytest.mark.long
 def test_poisoned_prompts_are_judged_soon_and_beside_each_other(
     hangs: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -231,6 +231,7 @@ def test_two_signals_in_a_notebook_stop_at_once(tmp_path: Path, calm: str) -> No
     "how",
     ["sleep", *(pytest.param(how, marks=pytest.mark.long) for how in HANGING)],
 )
+@pytest.mark.long
 def test_code_that_hangs_is_left_behind(tmp_path: Path, how: str, calm: str) -> None:
     backend = tmp_path / "own.py"
     backend.write_text(BACKEND, encoding="utf-8")

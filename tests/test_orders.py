@@ -54,6 +54,7 @@ class RandomLatency(scripted.ScriptedBackend):
 
 @settings(max_examples=4)
 @given(WORLDS, st.lists(WORK, min_size=2, max_size=2), st.integers(0, 10**6))
+@pytest.mark.long
 def test_every_schedule_gives_the_same_digest(
     tmp_path_factory: pytest.TempPathFactory,
     world: dict[str, object],

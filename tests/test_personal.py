@@ -123,6 +123,7 @@ def test_the_result_does_not_depend_on_order_or_stops(tmp_path: Path) -> None:
     assert verify(stopped).of_tables == calm.of_tables
 
 
+@pytest.mark.long
 def test_a_killed_run_ends_with_the_same_digest(tmp_path: Path) -> None:
     slow = "models.social.latency={first_token: 0.01, per_token: 0, capacity: 8}"
     given = ["--rounds", "2", "--set", "world.users=8", "--set", slow]
@@ -239,6 +240,7 @@ def test_settings_that_cannot_work_are_told(settings: list[str], words: str) -> 
         prepare(config(*settings))
 
 
+@pytest.mark.long
 def test_bounds_can_be_seen_to_leak_and_to_hold(tmp_path: Path) -> None:
     """The same attacks: some are obeyed while checks only record, none of tier 1 once they act."""
     shares = {}

@@ -66,6 +66,7 @@ def test_two_processes_on_one_run_of_a_server(server: str) -> None:
     assert resume(address).status == "done"
 
 
+@pytest.mark.long
 def test_failed_calls_of_a_run_in_a_server_can_be_requested_again(server: str) -> None:
     config = small("name=again")
 
@@ -131,6 +132,7 @@ def _calm(make: Make, name: str) -> Outcome:
 
 
 @pytest.mark.parametrize("away", [0.0, pytest.param(2.0, marks=pytest.mark.long)])
+@pytest.mark.long
 def test_a_server_that_is_restarted_is_waited_for(
     postgresql: PostgreSQL, make: Make, away: float
 ) -> None:
@@ -180,6 +182,7 @@ END_LOCK = "SELECT count(pg_terminate_backend(pid)) FROM pg_locks WHERE locktype
 
 
 @pytest.mark.parametrize("query", [END, END_LOCK])
+@pytest.mark.long
 def test_sessions_that_somebody_ends_are_opened_again(server: str, make: Make, query: str) -> None:
     name = f"ended-{len(query)}"
     with _played(server, name) as result:

@@ -137,6 +137,7 @@ def test_a_truncated_reason_is_held_to_its_rating(reply: str, value: Judgement |
         "3/4 ",
     ],
 )
+@pytest.mark.long
 def test_no_reply_takes_long(part: str) -> None:
     text = (part * 4_000)[:3_900]
     start = time.process_time()  # other programs do not count

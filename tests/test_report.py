@@ -648,6 +648,7 @@ SCALES = (
 )
 
 
+@pytest.mark.long
 def test_every_added_scale_is_reported(tmp_path: Path) -> None:
     run = make_run(tmp_path / "run.db", "rounds=2", SCALES)
     page, text = both(run, tmp_path)

@@ -196,6 +196,7 @@ def test_a_fork_keeps_the_rounds_that_it_copied(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("kind", ["grid", pytest.param("scene", marks=pytest.mark.long)])
+@pytest.mark.long
 def test_a_kill_at_any_time_loses_nothing(tmp_path: Path, kind: str, kills: int) -> None:
     slow = "models.social.latency={first_token: 0.004, per_token: 0.0001, capacity: 16}"
     calm = _play(_start(kind, tmp_path, "calm"), tmp_path)

@@ -146,6 +146,7 @@ def test_stopped_and_resumed(play: Play, preset: str) -> None:
 
 
 @pytest.mark.parametrize("preset", [pytest.param("scene", marks=pytest.mark.long), "population"])
+@pytest.mark.long
 def test_whatever_the_model_says_a_scene_ends_and_says_where(play: Play, preset: str) -> None:
     wrong = [f"models.{role}.misbehave=0.25" for role in ("social", "observer")]
     address, outcome = play(*wrong, "rounds=2", "attempts=1", name="wrong", preset=preset)

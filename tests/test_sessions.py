@@ -272,6 +272,7 @@ def test_a_killed_session_is_in_the_history(tmp_path: Path) -> None:
     assert "models.social.latency" in text
 
 
+@pytest.mark.long
 def test_pages_and_reports_show_the_history(tmp_path: Path) -> None:
     address = create(prepare(small("name=run")), str(tmp_path / "run.db"))
     api.resume(address, budget=Budget(calls=50))

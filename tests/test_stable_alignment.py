@@ -171,6 +171,7 @@ def test_the_draw_is_seeded(messy: Run, tmp_path: Path) -> None:
         assert len(set(one)) == len(one) and set(one) < set(origins[4])
 
 
+@pytest.mark.long
 def test_equal_responses_are_removed_within_a_query_only(tidy: Run, tmp_path: Path) -> None:
     run = tidy.copy(tmp_path)
     same = [one.episode for one in tidy.all() if one.question == tidy.all()[0].question]
@@ -235,6 +236,7 @@ def test_a_query_has_the_responses_of_all_agents_rounds_and_runs(tidy: Run, tmp_
 
 
 @pytest.mark.parametrize("limit", [1, 2, 3, 7])
+@pytest.mark.long
 def test_a_bound_keeps_the_spread_of_scores(tidy: Run, tmp_path: Path, limit: int) -> None:
     everything = aligned(tidy, tmp_path / "all", mix=())
     found = aligned(tidy, tmp_path / "out", mix=(), max_per_question=limit)

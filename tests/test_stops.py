@@ -307,6 +307,7 @@ def test_a_fork_reads_old_replies_as_they_were_read(tmp_path: Path) -> None:
     assert api.verify(str(tmp_path / "f.db")).agrees
 
 
+@pytest.mark.long
 def test_the_program_says_that_its_episodes_fail(tmp_path: Path) -> None:
     settings = [part for pair in CUT for part in ("--set", pair)]
     command = [*PROGRAM, "run", "--json", "--name", "bad", *settings]
