@@ -116,7 +116,7 @@ def _of_policy(reader: Reader) -> Iterator[list[Any]]:
     for row in reader.rows(
         select(w).where(w.c.run_id == reader.run.id).order_by(w.c.agent, w.c.number)
     ):
-        yield ["overruled", row.agent, row.wish, row.rule]
+        yield ["overruled", row.agent, row.number, row.wish, row.rule]
     prompt, answer = tables.texts.alias(), tables.texts.alias()
     utterances = (
         select(u, prompt.c.text.label("prompt"), answer.c.text)
