@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 policy = typer.Typer(
     help="Show the rules that bind what models say.",
-    no_args_is_help=True,
+    no_args_is_help=False,
     pretty_exceptions_enable=False,
 )
 
