@@ -29,6 +29,9 @@ def main() -> int:
             for name in FORMATS:
                 words = ("export", str(database.resolve()), "--format", name, "--out", name)
                 done = sim(Path(place), *words)
+                if "error" in done.data:  # the format needs another world
+                    print(f"| {name} | refused | {done.data['error']} | | | |", flush=True)
+                    continue
                 (one,) = done.data["formats"]
                 removed = "; ".join(f"{rule} {n:,}" for rule, n in one["removed"].items()) or "-"
                 counted = f"{one['candidates']:,} {one['counts']} | {removed}"
