@@ -171,6 +171,7 @@ def played(
     forms = folder / "forms.yaml"
     forms.write_text(yaml.safe_dump(SHORT), encoding="utf-8")
     settings = ["world.size=2", "world.raters=2", "rounds=1", "question_count=4"]
+    settings += ["policy.prompts=false"]  # 135 million parameters cannot follow them
     settings += [f"models.social={social}", f"models.observer={social}", f"forms={forms}", *more]
     pairs = [part for one in settings for part in ("--set", one)]
     program = [sys.executable, str(ROOT / "run_sim.py"), "run", "--json", "--name", name, *pairs]
