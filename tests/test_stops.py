@@ -405,8 +405,8 @@ def test_only_own_engines_are_found() -> None:
     try:
         assert mine.stdout is not None
         engine = int(mine.stdout.readline())
-        while b"VLLM" not in Path(f"/proc/{engine}/cmdline").read_bytes():
-            pass
+        while not Path(f"/proc/{engine}/cmdline").read_bytes().startswith(b"VLLM"):
+            pass  # until the shell, whose command line names it as well, has become it
         assert engines_of(mine.pid) == [engine]
         assert other.pid not in engines_of(mine.pid)
     finally:
