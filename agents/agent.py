@@ -50,7 +50,7 @@ class Agent:
         wishes = " ".join(self.wishes)
         return f"{introduction} What you want of answers: {wishes}" if wishes else introduction
 
-    @property
+    @cached_property
     def wishes(self) -> list[str]:
         """What it prefers within the policy, as sentences to the one who answers."""
         return binding(self.policy, self.persona.preferences)

@@ -9,11 +9,11 @@ count from 0.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import Any
+from typing import Any, get_args
 
 from sqlalchemy import func, select
 
-from agents.preferences import ATTRIBUTES
+from agents.preferences import ATTRIBUTES, Attribute
 from sandbox.datasets.answers import CANDIDATE
 from sandbox.datasets.conversations import Candidate
 from sandbox.datasets.format import Columns, Format, Removed, Row, Settings, Type
@@ -32,17 +32,7 @@ NOTHING_LEFT = "no turn is left"
 _NUMBERS = 100
 """Ids of utterances and interactions: this many for each conversation."""
 
-_STATED = (
-    "values",
-    "creativity",
-    "fluency",
-    "factuality",
-    "diversity",
-    "safety",
-    "personalisation",
-    "helpfulness",
-    "other",
-)
+_STATED = (*get_args(Attribute), "other")
 _USECASES = (
     "homework_assistance",
     "research",
