@@ -72,6 +72,18 @@ class ModelNames(NamedTuple):
             for episode, agent, model in connection.execute(query.distinct())
         }
 
+    def of_agents(self, connection: Connection, run_id: int) -> dict[int, str]:
+        """The model of each agent of a run; of one that changed in a fork, the latest."""
+        c, e = tables.calls, tables.episodes
+        query = (
+            select(c.c.agent, c.c.model_id)
+            .join(e, e.c.id == c.c.episode_id)
+            .where(e.c.run_id == run_id, c.c.agent.is_not(None))
+            .distinct()
+        )
+        rows = sorted(connection.execute(query), key=lambda row: row.model_id)
+        return {agent: self._name(agent, model) for agent, model in rows}
+
     def _name(self, agent: int | None, model: int) -> str:
         adapter = None if agent is None else self.adapters.get(agent)
         return self.names[model] if adapter is None else f"{self.names[model]} + {adapter}"

@@ -236,6 +236,27 @@ def test_rows_are_those_of_the_chosen_users(talks: Run, tmp_path: Path) -> None:
     assert len(lines(tmp_path / "prism", "survey.jsonl")) == 2
 
 
+def test_peers_are_chosen_by_the_model_that_plays_them(tidy: Run, tmp_path: Path) -> None:
+    """Three agents are played by another model than the rest."""
+    run = tidy.copy(tmp_path)
+    ((role, settings),) = run.sql("SELECT role, settings FROM models WHERE role = 'social'")
+    run.sql("INSERT INTO models (id, run_id, role, name, settings) VALUES (99, 1, 'strong', "
+            "'strong', ?)", settings)  # fmt: skip
+    run.sql("UPDATE calls SET model_id = 99 WHERE agent IN (1, 2, 3) AND model_id = "
+            "(SELECT id FROM models WHERE role = ?)", role)  # fmt: skip
+    strong = rows_of(run, tmp_path / "out", "raters", raters=["model=strong"])
+    others = rows_of(run, tmp_path / "out", "raters", raters=["model!=strong"])
+    every = rows_of(run, tmp_path / "out", "raters")
+    assert {row["rater"] for row in strong} == {1, 2, 3} and others
+    assert not {row["rater"] for row in others} & {1, 2, 3}
+    assert len(strong) + len(others) == len([row for row in every if row["rater"] is not None])
+    card = (tmp_path / "out" / "README.md").read_text()
+    assert "model" in card
+    good = rows_of(run, tmp_path / "out", "raters", raters=["label=good", "model=scripted"])
+    labels = dict(run.sql("SELECT number, label FROM agents"))
+    assert {labels[row["rater"]] for row in good} == {"good"}
+
+
 def test_peers_are_chosen_among(tidy: Run, tmp_path: Path) -> None:
     people = dict(tidy.sql("SELECT number, json_extract(persona, '$.age') FROM agents"))
     middle = sorted(people.values())[len(people) // 2]

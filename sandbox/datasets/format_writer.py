@@ -181,7 +181,11 @@ class FormatWriter:
             return sourced
         people, exchange = sourced.origin.people, sourced.exchange
         given = exchange.ratings
-        chosen = tuple(one for one in given if matches(self._raters, people.get(one.rater)))
+        chosen = tuple(
+            one
+            for one in given
+            if matches(self._raters, {**people.get(one.rater, {}), "model": one.model})
+        )
         return sourced._replace(exchange=exchange._replace(ratings=chosen))
 
     def _remove(self, kind: str, rule: str, candidate: str, size: int) -> None:

@@ -1,4 +1,7 @@
-"""Choosing raters: conditions such as ``age<30`` on personas and what they told in a survey."""
+"""Choosing raters: conditions such as ``age<30`` on what a rater is.
+
+That is its persona, what it told in a survey, its starting label, and the model that plays it.
+"""
 
 from __future__ import annotations
 
@@ -20,9 +23,9 @@ _OPERATORS: Mapping[str, Callable[[Any, Any], bool]] = {
     "<": operator.lt,
     ">": operator.gt,
 }
-_PERSON = ("name", "age", "place", "occupation")
+_PERSON = ("name", "age", "place", "occupation", "label", "model")
 FIELDS = tuple(dict.fromkeys((*_PERSON, *Survey.model_fields)))
-"""The fields of a persona and of its survey that conditions may name."""
+"""What conditions may name."""
 
 _OPERATOR = "|".join(map(re.escape, _OPERATORS))
 _CONDITION = re.compile(rf"\s*(\w+)\s*(==|{_OPERATOR}|[^\w\s]*)\s*(.*?)\s*", re.DOTALL)

@@ -53,7 +53,7 @@ class Origin(NamedTuple):
         declaration: its stages and scales.
         first_round: the first round to export; earlier rounds were copied from another exported
             run, which this one was forked from.
-        people: the personas of its agents with their starting labels, by agent number.
+        people: the personas of its agents with their starting labels and models, by agent number.
         policy: name, version and hash of the policy; None for a run without one.
         backends: the backend of each model, by the model's name.
     """
@@ -244,10 +244,12 @@ class Source:
 def _origin(place: int, reader: Reader, connection: Connection, first_round: int) -> Origin:
     a = tables.agents
     query = select(a.c.number, a.c.label, a.c.persona).where(a.c.run_id == reader.run.id)
-    read: dict[tuple[str, str], Mapping[str, Any]] = {}
+    models = ModelNames.of(reader, connection).of_agents(connection, reader.run.id)
+    read: dict[tuple[str, str, str | None], Mapping[str, Any]] = {}
     people = {
         row.number: read.setdefault(
-            (row.label, row.persona), {**json.loads(row.persona), "label": row.label}
+            (row.label, row.persona, models.get(row.number)),
+            {**json.loads(row.persona), "label": row.label, "model": models.get(row.number)},
         )
         for row in connection.execute(query)
     }
