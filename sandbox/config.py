@@ -10,7 +10,7 @@ import difflib
 import json
 import os
 import re
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_args
 
@@ -44,7 +44,7 @@ from worlds.observer import observer_form
 
 PRESETS = Path(__file__).resolve().parent.parent / "worlds" / "presets"
 QUICKSTART = PRESETS / "quickstart.yaml"
-_PATH_BEGINNINGS = ("./", "../", "/", "~")
+PATH_BEGINNINGS = ("./", "../", "/", "~")
 _PATH_KEYS = (
     ("questions",),
     ("personas",),
@@ -401,7 +401,7 @@ def load_config(
     if isinstance(source, Mapping):
         place, folder, data = GIVEN, Path.cwd(), _plain_keys(source)
     else:
-        place, folder, data = str(source), source.resolve().parent, _read_yaml(source)
+        place, folder, data = str(source), source.resolve().parent, read_yaml(source)
     origin: dict[tuple[str, ...], str] = {}
     _resolve_paths(data, folder)
     for setting in settings:
@@ -471,14 +471,18 @@ def _refuse_secrets(data: Mapping[str, Any], path: str, origin: Mapping[Any, str
         key = secret_key(value, section)
         if key is not None:
             raise InputError(
-                f"{_origin_of(key, origin) or path}: {'.'.join(key)}: found what looks like a "
+                f"{origin_of(key, origin) or path}: {'.'.join(key)}: found what looks like a "
                 "secret; expected none, since a config is stored with its run and shown: a key "
                 "belongs in the environment variable that api_key_env names"
             )
 
 
-def _read_yaml(path: Path) -> dict[str, Any]:
-    """The keys of a config file, without those that begin with x-, which are for anchors."""
+def read_yaml(path: Path) -> dict[str, Any]:
+    """Read the keys of a YAML file, without those that begin with x-, which are for anchors.
+
+    Raises:
+        InputError: it cannot be read, or is no YAML mapping.
+    """
     try:
         with path.open("rb") as file:  # a pipe or a device may have no end
             content = file.read(LONGEST_CONFIG + 1)
@@ -543,7 +547,7 @@ def _is_path(key: str, value: str) -> bool:
     """Whether a setting of a model is a path, not the name of a model or backend."""
     if key == "backend":
         return is_file(value)
-    return key == "chat_template" or (key == "model" and value.startswith(_PATH_BEGINNINGS))
+    return key == "chat_template" or (key == "model" and value.startswith(PATH_BEGINNINGS))
 
 
 def _absolute(key: tuple[str, ...], value: str, folder: Path) -> str:
@@ -551,11 +555,30 @@ def _absolute(key: tuple[str, ...], value: str, folder: Path) -> str:
         return value
     if key == ("world", "topology") and "." not in value and "/" not in value:
         return value  # a generated topology
-    return str((folder / os.path.expanduser(value)).resolve())
+    return absolute(value, folder)
+
+
+def absolute(path: str, folder: Path) -> str:
+    """Make a path absolute that is relative to a folder; ~ is the home folder."""
+    return str((folder / os.path.expanduser(path)).resolve())
 
 
 def apply_setting(data: dict[str, Any], setting: str) -> tuple[str, ...]:
     """Apply one override ``a.b=value`` to the data of a config, in place.
+
+    Returns:
+        Its key: ``("a", "b")``.
+
+    Raises:
+        InputError: it is not of that form.
+    """
+    key = set_key(data, setting)
+    _resolve_paths(data, Path.cwd())  # all other paths are absolute already
+    return key
+
+
+def set_key(data: dict[str, Any], setting: str) -> tuple[str, ...]:
+    """Apply one override ``a.b=value`` to plain data, in place, without resolving paths.
 
     Returns:
         Its key: ``("a", "b")``.
@@ -578,7 +601,6 @@ def apply_setting(data: dict[str, Any], setting: str) -> tuple[str, ...]:
             section[parent] = {}
         section = section[parent]
     section[key[-1]] = value
-    _resolve_paths(data, Path.cwd())  # all other paths are absolute already
     return key
 
 
@@ -595,6 +617,7 @@ def explain(
     path: str,
     origin: Mapping[tuple[str, ...], str],
     data: Mapping[str, Any],
+    expected: Callable[[Sequence[str], Any], str] | None = None,
 ) -> str:
     """Return an error message for the first error in the data of a config.
 
@@ -603,14 +626,15 @@ def explain(
         path: the source of the data.
         origin: the source of single keys that come from elsewhere.
         data: the data.
+        expected: says for an unknown key which one was expected; by default a config's.
     """
     first = error.errors(include_url=False)[0]
     key = _key(first["loc"], data, first["type"] == "missing")
-    place = _origin_of(key, origin) or path
+    place = origin_of(key, origin) or path
     name = ".".join(key)
     message = _EXPECTED.get(first["type"], _error_text(first))
     if first["type"] == "extra_forbidden":
-        return f"{place}: {name}: unknown key; {_expected_key(key, data)}"
+        return f"{place}: {name}: unknown key; {(expected or _expected_key)(key, data)}"
     if first["type"] == "missing":
         return f"{place}: {name}: missing; expected a value"
     message = message[:1].lower() + message[1:]
@@ -679,10 +703,10 @@ def place_of_key(key: str, path: str, settings: Sequence[str]) -> str:
         tuple(setting.partition("=")[0].strip().split(".")): redacted(setting)
         for setting in settings
     }
-    return _origin_of(tuple(key.split(".")), origin) or path
+    return origin_of(tuple(key.split(".")), origin) or path
 
 
-def _origin_of(key: tuple[str, ...], origin: Mapping[tuple[str, ...], str]) -> str | None:
+def origin_of(key: tuple[str, ...], origin: Mapping[tuple[str, ...], str]) -> str | None:
     """Return where a key was set: itself, else a section that contains it, else a key within it."""
     around = [other for other in origin if other == key[: len(other)]]
     within = [other for other in origin if key == other[: len(key)]]

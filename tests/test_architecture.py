@@ -56,6 +56,7 @@ ALLOWED: dict[str, tuple[str, ...]] = {
         "sandbox.yaml_values",
         "sandbox.wording",
     ),
+    "sandbox.settings_files": ("agents", "storage.errors", "sandbox.config"),
     "sandbox.backends": (*NEUTRAL, "agents", "storage.errors", "storage.secrets"),
     "sandbox.reading": (*NEUTRAL, "agents", "storage"),
     "sandbox.datasets": (*NEUTRAL, "agents", "storage", "sandbox.reading"),
