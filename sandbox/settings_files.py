@@ -8,7 +8,7 @@ from __future__ import annotations
 import difflib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any, Final, TypeVar
+from typing import Annotated, Any, Final, TypeGuard, TypeVar
 
 from pydantic import ValidationError
 
@@ -23,7 +23,7 @@ class _Relative:
     def __init__(self, names: bool) -> None:
         self.names = names
 
-    def is_path(self, value: Any) -> bool:
+    def is_path(self, value: object) -> TypeGuard[str]:
         return isinstance(value, str) and (not self.names or value.startswith(PATH_BEGINNINGS))
 
 
