@@ -40,6 +40,9 @@ from sandbox.study.results import Comparison, Estimate
 from sandbox.study.sample import NoSample
 from sandbox.study.verify import Verdict
 from sandbox.study.verify import verify as verify_run
+from sandbox.training import TrainingStopped, TrainReport, load_settings
+from sandbox.training import Watch as TrainWatch
+from sandbox.training import train as train_model
 from storage.database import Address, address_of
 from storage.errors import InputError
 
@@ -53,6 +56,9 @@ __all__ = [
     "Interrupted",
     "NoSample",
     "Outcome",
+    "TrainReport",
+    "TrainWatch",
+    "TrainingStopped",
     "Verdict",
     "Watch",
     "compare",
@@ -64,6 +70,7 @@ __all__ = [
     "plugin_files",
     "resume",
     "run",
+    "train",
     "verify",
 ]
 
@@ -333,6 +340,41 @@ def export(
     with ExitStack() as stack:
         readers = [stack.enter_context(open_run(name)) for name in run_names]
         return export_readers(readers, format_names, folder, overwrite=overwrite, **(choices or {}))
+
+
+def train(
+    export: str | Path,
+    out: str | Path,
+    *,
+    method: str | None = None,
+    model: str | None = None,
+    preset: str | None = None,
+    seed: int | None = None,
+    config: str | Path | None = None,
+    settings: SettingValues = (),
+    watch: TrainWatch | None = None,
+) -> TrainReport:
+    """Train a model on an export; typed again, it goes on from the last complete checkpoint.
+
+    Args:
+        export: a folder that `export` wrote; for `cpo` also its JSON file alone.
+        out: a new or an empty folder, or that of a training with the same settings and data.
+        method: `sft`, `cpo` (the paper's contrastive loss), `dpo`, `kto` or `reward`.
+        model: a folder with a model, or its name on the hub.
+        preset: a published recipe, one of `sandbox.training.settings.PRESETS`.
+        seed: the seed of all that is drawn.
+        config: a YAML file of settings, which the other arguments override.
+        settings: further settings, and arguments of TRL's config class by name; they come last.
+        watch: told of each step as `sandbox.training.TrainProgress`.
+
+    Raises:
+        InputError: a library is missing, or the export, the model or a setting cannot be used.
+        TrainingStopped: a signal stopped it, after a checkpoint; a KeyboardInterrupt.
+    """
+    given = {"method": method, "model": model, "preset": preset, "seed": seed}
+    file = None if config is None else Path(config).expanduser()
+    loaded = load_settings(file, _assignments(settings), given)
+    return train_model(Path(export), loaded, Path(out), watch)
 
 
 def _blueprint(

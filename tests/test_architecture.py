@@ -60,6 +60,15 @@ ALLOWED: dict[str, tuple[str, ...]] = {
     "sandbox.backends": (*NEUTRAL, "agents", "storage.errors", "storage.secrets"),
     "sandbox.reading": (*NEUTRAL, "agents", "storage"),
     "sandbox.datasets": (*NEUTRAL, "agents", "storage", "sandbox.reading"),
+    "sandbox.training": (
+        *NEUTRAL,
+        "agents",
+        "worlds.text_files",
+        "storage.errors",
+        "sandbox.yaml_values",
+        "sandbox.sources.json_files",
+        "sandbox.reading.records",
+    ),
     "sandbox.engine": (*NEUTRAL, *PLAYING, "sandbox.reading"),
     "sandbox.study": (
         *NEUTRAL,
@@ -75,6 +84,7 @@ ALLOWED: dict[str, tuple[str, ...]] = {
         "sandbox.reading",
         "sandbox.datasets",
         "sandbox.study.results",
+        "sandbox.training.report",
     ),
     "sandbox.viewer": (
         *NEUTRAL,
@@ -91,6 +101,7 @@ ALLOWED: dict[str, tuple[str, ...]] = {
         "sandbox.reading",
         "sandbox.datasets",
         "sandbox.study",
+        "sandbox.training",
     ),
     "sandbox.cli": (),  # it may import everything
 }

@@ -31,6 +31,7 @@ from sandbox.cli.policy import policy
 from sandbox.cli.report import report
 from sandbox.cli.run import resume, run, verify
 from sandbox.cli.study import compare, estimate, fork
+from sandbox.cli.train import train
 from sandbox.cli.view import view
 from sandbox.text import command, printable, short
 from storage.errors import (
@@ -54,6 +55,7 @@ app.command()(resume)
 app.command()(status)
 app.command()(inspect)
 app.command()(export)
+app.command()(train)
 app.command()(view)
 app.command()(report)
 app.command()(fork)
