@@ -1,0 +1,61 @@
+"""The verb `generations`: a society, its data, training, evaluation, and the next society."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from sandbox.cli.options import AsJson, Set, show
+
+if TYPE_CHECKING:
+    from rich.console import RenderableType
+
+    from sandbox.generations import Study
+
+
+def generations(
+    config: Annotated[Path, typer.Argument(help="a YAML file with the settings of the study")],
+    out: Annotated[Path, typer.Option(metavar="DIR", help="folder of the study; goes on there")],
+    count: Annotated[int, typer.Option(metavar="N", help="number of generations")] = 2,
+    set_: Set = None,
+    as_json: AsJson = False,
+) -> None:
+    """Run societies whose model is trained on what the society before said; goes on if stopped."""
+    from sandbox.generations import read_plan, run_study
+    from sandbox.generations.child import ChildFailed
+    from sandbox.text import printable
+
+    plan = read_plan(config, set_ or [])
+    try:
+        study = run_study(plan, count, out.expanduser(), _say)
+    except ChildFailed as failed:
+        print(printable(str(failed)), file=sys.stderr)
+        print("type the same command again to go on with this phase", file=sys.stderr)
+        raise typer.Exit(failed.status) from None
+    except KeyboardInterrupt:
+        print("interrupted; type the same command again to go on", file=sys.stderr)
+        raise typer.Exit(130) from None
+    show(as_json, study.as_dict(), lambda: _view(study))
+
+
+def _say(line: str) -> None:
+    print(line, file=sys.stderr, flush=True)
+
+
+def _view(study: Study) -> RenderableType:
+    from rich.console import Group
+    from rich.text import Text
+
+    from sandbox.generations.table import HEADS, SOCIETY, rows, society_rows
+    from sandbox.terminal import style
+
+    tables = []
+    for heads, body in ((SOCIETY, society_rows(study)), (HEADS, rows(study))):
+        table = style.table(*heads)
+        for row in body:
+            table.add_row(*map(style.plain, row))
+        tables += [table, Text()]
+    return Group(*tables, Text(f"{study.out}/README.md"))

@@ -1,0 +1,177 @@
+"""The plan of a study: its settings with everything that they name, checked."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from sandbox.config import Config, load_config
+from sandbox.datasets.choices import Choices
+from sandbox.evaluation.questions import read_held_out
+from sandbox.evaluation.settings import checked_settings, with_absolute_paths
+from sandbox.generations.results import START
+from sandbox.generations.settings import StudySettings
+from sandbox.settings_files import read_settings
+from sandbox.training.data import FORMATS as FORMAT_OF
+from sandbox.training.settings import load_settings
+from storage.errors import InputError
+
+PAGE = "docs/generations.md"
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What each generation does.
+
+    Attributes:
+        settings: of the study.
+        config: the config of generation 1.
+        learner: the section of the config whose model is trained, as plain values.
+        format: the format of the data.
+        choices: the choices of the export.
+        train: the settings of training, without the model.
+        control: those of the control; None without one.
+        evaluation: the settings of the evaluation, without models.
+    """
+
+    settings: StudySettings
+    config: Config
+    learner: Mapping[str, Any]
+    format: str
+    choices: Mapping[str, Any]
+    train: Mapping[str, Any]
+    control: Mapping[str, Any] | None
+    evaluation: Mapping[str, Any]
+
+    @property
+    def first(self) -> str:
+        """The model of generation 1."""
+        return str(self.learner["model"])
+
+    def section(self, model: str) -> dict[str, Any]:
+        """The learner's section with another model."""
+        return {**self.learner, "model": model}
+
+    def society(self, number: int, model: str) -> list[str]:
+        """The settings of a generation's run, each ``a.b=value``."""
+        own = {
+            **self.settings.settings,
+            f"{self.settings.learner}.model": model,
+            "seed": self.config.seed + number - 1,
+        }
+        return _assignments(own)
+
+    def plugins(self) -> list[str]:
+        """The options of `resume` that name the files with code of the config."""
+        found: list[str] = []
+        for file in self.config.files():
+            kind = "world" if str(file) == self.config.world.kind else "backend"
+            found += [f"--{kind}", str(file)]
+        return found
+
+    def as_dict(self) -> dict[str, Any]:
+        """What a study's folder stores, to refuse another study there."""
+        stored: dict[str, Any] = self.settings.model_dump(mode="json")
+        config = json.loads(self.config.as_json())
+        return {**stored, "config": config, "evaluate": dict(self.evaluation)}
+
+
+def read_plan(source: Path, settings: Sequence[str] = ()) -> Plan:
+    """Read the settings of a study, and check them with the files that they name.
+
+    Args:
+        source: a YAML file.
+        settings: overrides ``a.b=value``, as for ``--set``.
+
+    Raises:
+        InputError: something is invalid.
+    """
+    study = read_settings(StudySettings, PAGE, source, settings)
+    config = load_config(study.society, _assignments(study.settings))
+    learner = _learner(config, study)
+    train, control = _training(study, learner)
+    return Plan(
+        settings=study,
+        config=config,
+        learner=learner,
+        format=FORMAT_OF[train["method"]],
+        choices=_choices(study, train["method"]),
+        train=train,
+        control=control,
+        evaluation=_evaluation(study, learner, source.resolve().parent),
+    )
+
+
+def _assignments(settings: Mapping[str, Any]) -> list[str]:
+    return [f"{key}={json.dumps(value, ensure_ascii=False)}" for key, value in settings.items()]
+
+
+def _learner(config: Config, study: StudySettings) -> dict[str, Any]:
+    """The section of the config whose model is trained.
+
+    Raises:
+        InputError: there is none, or its backend does not load a model.
+    """
+    section: Any = json.loads(config.as_json())
+    for key in study.learner.split("."):
+        section = section.get(key) if isinstance(section, dict) else None
+    place = f"{study.society}: {study.learner}"
+    if not isinstance(section, dict) or "backend" not in section:
+        expected = "the key of a model, such as models.social or models.groups.NAME.model"
+        raise InputError(f"learner: found no such key in {place}; expected {expected}")
+    if section["backend"] != "vllm":
+        expected = "vllm, which loads the model that was trained"
+        raise InputError(f"{place}.backend: found {section['backend']}; expected {expected}")
+    if section.get("adapters") or section.get("adapter"):
+        expected = "none: what is trained replaces the model"
+        raise InputError(f"{place}.adapters: found {section['adapters']}; expected {expected}")
+    return section
+
+
+def _training(
+    study: StudySettings, learner: Mapping[str, Any]
+) -> tuple[dict[str, Any], dict[str, Any] | None]:
+    """The settings of training and of its control, checked."""
+    train = {**study.train}
+    if isinstance(train.get("lora"), dict):
+        train["lora"] = {**train["lora"], "merge": True}  # the next society loads one model
+    load_settings(given={**train, "model": learner["model"]})
+    if study.control is False:
+        return train, None
+    differing = study.control if isinstance(study.control, dict) else {}
+    base = train if train["method"] == "sft" else {}
+    control = {**base, "method": "sft", **differing}
+    try:
+        load_settings(given={**control, "model": learner["model"]})
+    except InputError as error:
+        raise InputError(f"control: {error}") from None
+    return train, control
+
+
+def _choices(study: StudySettings, method: str) -> dict[str, Any]:
+    """The choices of the export, with the questions of the evaluation kept out."""
+    questions = read_held_out(Path(study.evaluate["questions"]))
+    choices = {**study.export, "keep_out": [question.text for question in questions]}
+    known = {**Choices.__dataclass_fields__}
+    unknown = next((key for key in choices if key not in known), None)
+    if unknown is not None:
+        expected = f"expected one of {', '.join(known)}"
+        raise InputError(f"export.{unknown}: unknown key; {expected}")
+    try:
+        Choices(**choices)
+    except InputError as error:
+        raise InputError(f"export.{error}") from None
+    return choices
+
+
+def _evaluation(study: StudySettings, learner: Mapping[str, Any], folder: Path) -> dict[str, Any]:
+    """The settings of the evaluation, checked with the first model."""
+    data = with_absolute_paths(dict(study.evaluate), folder)
+    try:
+        checked_settings({**data, "models": {START: dict(learner)}}, "evaluate")
+    except InputError as error:
+        raise InputError(f"evaluate: {str(error).removeprefix('evaluate: ')}") from None
+    return data
