@@ -67,6 +67,14 @@ ALLOWED: dict[str, tuple[str, ...]] = {
         "sandbox.reading",
         "sandbox.datasets",
     ),
+    "sandbox.evaluation": (
+        *NEUTRAL,
+        *PLAYING,
+        "sandbox.yaml_values",
+        "sandbox.engine",
+        "sandbox.reading",
+        "sandbox.datasets",
+    ),
     "sandbox.terminal": (
         *NEUTRAL,
         "agents",
@@ -74,6 +82,8 @@ ALLOWED: dict[str, tuple[str, ...]] = {
         "sandbox.reading",
         "sandbox.datasets",
         "sandbox.study.results",
+        "sandbox.evaluation.results",
+        "sandbox.evaluation.tables",
     ),
     "sandbox.viewer": (
         *NEUTRAL,
@@ -90,6 +100,7 @@ ALLOWED: dict[str, tuple[str, ...]] = {
         "sandbox.reading",
         "sandbox.datasets",
         "sandbox.study",
+        "sandbox.evaluation",
     ),
     "sandbox.cli": (),  # it may import everything
 }

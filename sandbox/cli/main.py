@@ -24,6 +24,7 @@ import typer
 from agents.plugins import exception_line
 from sandbox import __version__
 from sandbox.cli.doctor import doctor
+from sandbox.cli.evaluate import evaluate
 from sandbox.cli.export import export
 from sandbox.cli.inspect import inspect, status
 from sandbox.cli.messages import show_log
@@ -54,6 +55,7 @@ app.command()(resume)
 app.command()(status)
 app.command()(inspect)
 app.command()(export)
+app.command()(evaluate)
 app.command()(view)
 app.command()(report)
 app.command()(fork)
