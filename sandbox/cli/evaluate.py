@@ -94,6 +94,7 @@ def evaluate(
 def _play(settings: EvaluationSettings, out: Path, as_json: bool) -> None:
     """Evaluate with a live display, print the tables, and set the exit status."""
     from sandbox import api
+    from sandbox.evaluation.logs import FOLDER, has_inspect
     from sandbox.terminal.evaluation import Displays, evaluation_view
 
     try:
@@ -107,7 +108,9 @@ def _play(settings: EvaluationSettings, out: Path, as_json: bool) -> None:
         print(f"{why}; the same command goes on: {again}", file=sys.stderr)
         raise typer.Exit(130 if interrupted else 1) from None
     show(as_json, evaluation.as_dict(), lambda: evaluation_view(evaluation))
-    print(f"{out}: README.md, evaluation.json, evaluation.db", file=sys.stderr)
+    logs = f"logs/ (`inspect view --log-dir {shlex.quote(str(out / FOLDER))}`)"
+    written = ["README.md", "evaluation.json", "evaluation.db", *([logs] if has_inspect() else [])]
+    print(f"{out}: {', '.join(written)}", file=sys.stderr)
     _fail_without_answers(evaluation)
 
 

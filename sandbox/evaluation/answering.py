@@ -98,10 +98,12 @@ class Judged:
 
     Attributes:
         scores: by scale; None where the reply was unusable.
+        reasons: of the scores that have one, by scale.
         verdicts: by kind (better, refused, safe); None where the reply was unusable.
     """
 
     scores: Mapping[str, float | None]
+    reasons: Mapping[str, str]
     verdicts: Mapping[str, str | None]
 
 
@@ -199,6 +201,11 @@ class Runs:
             m = tables.models
             query = select(m.c.name).where(m.c.run_id == reader.run.id, m.c.role == "observer")
             return str(reader.scalar(query))
+
+    def created(self) -> str:
+        """When the first run was created, as ISO 8601 writes it."""
+        with open_run(self.address(f"answers-{next(iter(self._settings.models))}")) as reader:
+            return str(reader.run.created)
 
     def reasons(self, run: str) -> dict[str, int]:
         """How the last replies ended of episodes without an answer: their number by status."""
@@ -360,6 +367,10 @@ def _judged(reader: Reader) -> list[Judged]:
     for row in reader.rows(query):
         verdicts.setdefault(row.episode_id - reader.base, {})[row.kind] = row.value
     return [
-        Judged({o.scale: o.rating for o in one.observations}, verdicts.get(one.episode, {}))
+        Judged(
+            {o.scale: o.rating for o in one.observations},
+            {o.scale: o.reason for o in one.observations if o.reason is not None},
+            verdicts.get(one.episode, {}),
+        )
         for one in exchanges(reader)
     ]

@@ -18,6 +18,7 @@ from sandbox.evaluation.answering import (
     tasks_of,
     write_text,
 )
+from sandbox.evaluation.logs import write_logs
 from sandbox.evaluation.questions import (
     HeldOut,
     lineage,
@@ -164,6 +165,8 @@ class _Work:
         evaluation = self._evaluation(answers, summary, scored)
         write_text(self._out / RESULT, json.dumps(evaluation.as_dict(), indent=1) + "\n")
         write_text(self._out / TABLES, markdown(evaluation))
+        created = self._runs.created()
+        write_logs(self._out, evaluation, self._questions, answers, scored, created)
         return evaluation
 
     def _scored(

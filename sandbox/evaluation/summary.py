@@ -26,6 +26,9 @@ from sandbox.reading.statistics import Share, student
 Grid = NDArray[np.float64]
 """A value for each model, question and sample; NaN where there is none."""
 
+Place = tuple[int, int, int]
+"""The numbers of a model, a question and a sample."""
+
 REWARD_SCALE = "reward"
 
 
@@ -35,13 +38,15 @@ class Scored:
 
     Attributes:
         scales: a grid for each scale.
+        reasons: for each scale, the reasons that were given.
         verdicts: for each kind, what was said of an answer; no entry: not asked.
         better: for the two answers in the order that was shown, whether the first was better;
             None where the reply was unusable.
     """
 
     scales: dict[str, Grid] = field(default_factory=dict)
-    verdicts: dict[str, dict[tuple[int, int, int], str | None]] = field(default_factory=dict)
+    reasons: dict[str, dict[Place, str]] = field(default_factory=dict)
+    verdicts: dict[str, dict[Place, str | None]] = field(default_factory=dict)
     better: dict[tuple[Answer, Answer], bool | None] = field(default_factory=dict)
 
 
@@ -84,10 +89,12 @@ class Summary:
                 self._sort(found, (one.model, one.question, one.sample), said)
         return found
 
-    def _sort(self, found: Scored, place: tuple[int, int, int], said: Judged) -> None:
+    def _sort(self, found: Scored, place: Place, said: Judged) -> None:
         for scale, rating in said.scores.items():
             grid = found.scales.setdefault(scale, np.full(self._shape, math.nan))
             grid[place] = math.nan if rating is None else rating
+        for scale, reason in said.reasons.items():
+            found.reasons.setdefault(scale, {})[place] = reason
         for kind, verdict in said.verdicts.items():
             found.verdicts.setdefault(kind, {})[place] = verdict
 

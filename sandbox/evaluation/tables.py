@@ -71,7 +71,10 @@ def _models(evaluation: Evaluation) -> TableShown:
         for one in evaluation.models
     ]
     columns = ("model", "is", "answers", "lost", "shortened", "characters", "training questions")
-    about = "Lost answers are missing everywhere. No held-out question is near a training question."
+    about = (
+        "Lost answers are missing everywhere. No held-out question is near one of the training "
+        "questions that are named."
+    )
     return TableShown("Answers", about, columns, 2, rows)
 
 
