@@ -30,6 +30,10 @@ from sandbox.engine.limits import UNLIMITED, Budget
 from sandbox.engine.run import Blueprint, Change, Interrupted, Watch, prepare
 from sandbox.engine.run import create as create_run
 from sandbox.engine.run import resume as resume_run
+from sandbox.evaluation.answering import Unfinished
+from sandbox.evaluation.evaluate import evaluate as evaluate_models
+from sandbox.evaluation.results import Evaluation
+from sandbox.evaluation.settings import EvaluationSettings, checked_settings
 from sandbox.reading.policy import policy_of
 from sandbox.reading.runs import Outcome, open_run
 from sandbox.study.compare import compare as compare_runs
@@ -52,6 +56,8 @@ __all__ = [
     "Budget",
     "Comparison",
     "Estimate",
+    "Evaluation",
+    "EvaluationSettings",
     "ExportReport",
     "Interrupted",
     "NoSample",
@@ -59,11 +65,13 @@ __all__ = [
     "TrainReport",
     "TrainWatch",
     "TrainingStopped",
+    "Unfinished",
     "Verdict",
     "Watch",
     "compare",
     "create",
     "estimate",
+    "evaluate",
     "export",
     "fork",
     "open_run",
@@ -375,6 +383,34 @@ def train(
     file = None if config is None else Path(config).expanduser()
     loaded = load_settings(file, _assignments(settings), given)
     return train_model(Path(export), loaded, Path(out), watch)
+
+
+def evaluate(
+    settings: EvaluationSettings | Mapping[str, Any],
+    out: str | Path,
+    *,
+    watch: Watch | None = None,
+) -> Evaluation:
+    """Let models answer held-out questions and observers score the answers; compare the models.
+
+    Called again with the same `out`, it goes on where it was stopped.
+
+    Args:
+        settings: the settings, or their keys: ``{"models": {"a": "scripted"}, "observers": {...},
+            "questions": "held_out.jsonl"}``; paths are relative to the working folder.
+        out: a new folder, or that of an evaluation with equal settings.
+        watch: called with the `sandbox.progress.Progress` of each run before it starts.
+
+    Raises:
+        InputError: a setting or a file is invalid, or a question was trained on.
+        Unfinished: a run was stopped.
+    """
+    given = (
+        settings
+        if isinstance(settings, EvaluationSettings)
+        else checked_settings(dict(settings), "evaluate")
+    )
+    return evaluate_models(given, Path(out), watch)
 
 
 def _blueprint(

@@ -520,10 +520,10 @@ def _resolve_paths(data: dict[str, Any], folder: Path) -> None:
             section[last] = _absolute((*parents, last), section[last], folder)
     memory = data.get("memory")
     embedder = memory.get("embedder") if isinstance(memory, dict) else None
-    _resolve_model_paths([data.get("models"), embedder], folder)
+    resolve_model_paths([data.get("models"), embedder], folder)
 
 
-def _resolve_model_paths(sections: list[Any], folder: Path) -> None:
+def resolve_model_paths(sections: list[Any], folder: Path) -> None:
     """Make the paths in settings of models absolute, in place; YAML aliases may be recursive."""
     seen: set[int] = set()
     while sections:

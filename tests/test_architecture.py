@@ -77,6 +77,14 @@ ALLOWED: dict[str, tuple[str, ...]] = {
         "sandbox.reading",
         "sandbox.datasets",
     ),
+    "sandbox.evaluation": (
+        *NEUTRAL,
+        *PLAYING,
+        "sandbox.yaml_values",
+        "sandbox.engine",
+        "sandbox.reading",
+        "sandbox.datasets",
+    ),
     "sandbox.terminal": (
         *NEUTRAL,
         "agents",
@@ -85,6 +93,8 @@ ALLOWED: dict[str, tuple[str, ...]] = {
         "sandbox.datasets",
         "sandbox.study.results",
         "sandbox.training.report",
+        "sandbox.evaluation.results",
+        "sandbox.evaluation.tables",
     ),
     "sandbox.viewer": (
         *NEUTRAL,
@@ -102,6 +112,7 @@ ALLOWED: dict[str, tuple[str, ...]] = {
         "sandbox.datasets",
         "sandbox.study",
         "sandbox.training",
+        "sandbox.evaluation",
     ),
     "sandbox.cli": (),  # it may import everything
 }

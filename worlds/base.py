@@ -194,6 +194,10 @@ class Episode(Protocol):
         """The round, from 0."""
 
     @property
+    def slot(self) -> int:
+        """The place of the meeting among those of its round, from 0."""
+
+    @property
     def question(self) -> str:
         """The text of the question."""
 
@@ -392,4 +396,4 @@ def world_of(kind: str) -> type[World]:
 
 
 _GROUP = "sandbox_society.worlds"
-_BUILT_IN = ("grid", "personal", "scene")
+_BUILT_IN = ("answers", "grid", "judging", "personal", "scene")

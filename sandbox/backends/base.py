@@ -151,6 +151,24 @@ class Call(NamedTuple):
     stop: Stops = NO_STOPS
 
 
+def chat(system: str, user: str, system_role: bool = True) -> list[dict[str, str]]:
+    """Return the messages of a prompt; an empty system message is left out.
+
+    Args:
+        system: the text of the system message.
+        user: the text of the user message.
+        system_role: false puts the system text before the user's, in one message.
+    """
+    if not system or not system_role:
+        return [{"role": "user", "content": plain_prompt(system, user)}]
+    return [{"role": "system", "content": system}, {"role": "user", "content": user}]
+
+
+def plain_prompt(system: str, user: str) -> str:
+    """Return both texts of a prompt as one, for a model without a chat template."""
+    return f"{system}\n\n{user}" if system else user
+
+
 class Reply(NamedTuple):
     """The reply of a model.
 

@@ -25,6 +25,8 @@ from sandbox.backends.base import (
     CallFailed,
     Reply,
     Unavailable,
+    chat,
+    plain_prompt,
 )
 from sandbox.backends.engine_log import EngineLog, with_progress
 from sandbox.backends.expected_rating import LABELS_SHOWN, expected_rating
@@ -50,7 +52,8 @@ class VllmBackend:
     @property
     def model(self) -> str:
         """The name of the model in the journal."""
-        return self._config.model
+        adapter = self._config.adapter
+        return self._config.model if adapter is None else str(self._config.adapters[adapter])
 
     async def start(self) -> None:
         """Load the model and warm up the engine.
@@ -115,12 +118,9 @@ class VllmBackend:
         """Tokenise a prompt."""
         tokenizer = self._tokenizer
         if not self._config.chat:
-            return list(tokenizer.encode(f"{system}\n\n{user}"))
-        messages = [{"role": "system", "content": system}, {"role": "user", "content": user}]
-        if not self._system_role:
-            messages = [{"role": "user", "content": f"{system}\n\n{user}"}]
+            return list(tokenizer.encode(plain_prompt(system, user)))
         text = tokenizer.apply_chat_template(
-            messages,
+            chat(system, user, self._system_role),
             chat_template=self._template,
             tokenize=False,
             add_generation_prompt=True,
@@ -188,12 +188,13 @@ class VllmBackend:
         return LABELS_SHOWN if needed else 0
 
     def _adapter(self, call: Call) -> Any:
-        if call.adapter is None:
+        name = call.adapter or self._config.adapter
+        if name is None:
             return None
         from vllm.lora.request import LoRARequest
 
-        number = list(self._config.adapters).index(call.adapter) + 1
-        return LoRARequest(call.adapter, number, str(self._config.adapters[call.adapter]))
+        number = list(self._config.adapters).index(name) + 1
+        return LoRARequest(name, number, str(self._config.adapters[name]))
 
     def _reply(self, call: Call, output: Any) -> Reply:
         completion = output.outputs[0]

@@ -69,6 +69,7 @@ class VllmConfig(LanguageModelSettings):
             as plain text.
         chat_template: a file with a Jinja template to use instead of the model's own.
         adapters: folders of LoRA adapters by the name that personas use.
+        adapter: the name of the adapter of every call whose persona names none.
         thinking: for reasoning models.
         restarts: number of restarts of an engine that died.
         extra: additional engine arguments, by vLLM's own names (tensor_parallel_size, quantization,
@@ -84,6 +85,7 @@ class VllmConfig(LanguageModelSettings):
     chat: bool = True
     chat_template: Path | None = None
     adapters: dict[str, Path] = Field(default_factory=dict)
+    adapter: str | None = None
     thinking: Thinking | None = None
     restarts: int = Field(default=3, ge=0, le=100)
     extra: dict[str, Any] = Field(default_factory=dict)
@@ -103,6 +105,9 @@ class VllmConfig(LanguageModelSettings):
                     f"adapters.{name}: found {str(folder)!r}; expected a folder with "
                     "an adapter_config.json"
                 )
+        if self.adapter is not None and self.adapter not in self.adapters:
+            names = ", ".join(self.adapters) or "none"
+            raise ValueError(f"adapter: found {self.adapter!r}; expected one of adapters: {names}")
         if self.chat_template is not None and not self.chat_template.is_file():
             raise ValueError(f"chat_template: found {str(self.chat_template)!r}; expected a file")
         self._check_extra()

@@ -24,6 +24,7 @@ import typer
 from agents.plugins import exception_line
 from sandbox import __version__
 from sandbox.cli.doctor import doctor
+from sandbox.cli.evaluate import evaluate
 from sandbox.cli.export import export
 from sandbox.cli.inspect import inspect, status
 from sandbox.cli.messages import show_log
@@ -56,6 +57,7 @@ app.command()(status)
 app.command()(inspect)
 app.command()(export)
 app.command()(train)
+app.command()(evaluate)
 app.command()(view)
 app.command()(report)
 app.command()(fork)

@@ -107,6 +107,13 @@ class PlayedEpisode:
         return self.planned.round
 
     @property
+    def slot(self) -> int:
+        """The place of the meeting among those of its round, from 0."""
+        return self.planned.number - self.planned.round * self._world.per_round(
+            self._society.agents
+        )
+
+    @property
     def question(self) -> str:
         """The text of the question."""
         return self._society.question_index.texts[self._question]

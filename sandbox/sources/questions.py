@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -60,6 +60,7 @@ class _Told:
         headless: whether a CSV file has no header.
         joined: number of rows that were joined at their commas.
         systems: number of system turns, which are not used.
+        labels: further columns that are read.
     """
 
     used: dict[str, None] = field(default_factory=dict)
@@ -67,6 +68,7 @@ class _Told:
     headless: bool = False
     joined: int = 0
     systems: int = 0
+    labels: Collection[str] = ()
 
 
 Rows = Iterator[tuple[int, Any]]
@@ -85,28 +87,53 @@ def read_questions(
     Raises:
         InputError: the file cannot be read, has no question, or has an invalid one.
     """
+    told = _Told()
+    questions: list[Question] = []
+    ended = True
+    for question, _ in _read(path, told):
+        if limit is not None and len(questions) == limit:
+            ended = False
+            break
+        questions.append(question)
+    if notes is not None:
+        notes.append(_note(path, questions, told, ended))
+    return questions
+
+
+def read_labelled(path: Path, names: Collection[str]) -> list[tuple[Question, dict[str, Any]]]:
+    """Read a list of questions with further columns, such as `category`.
+
+    Args:
+        path: as for `read_questions`.
+        names: the columns; a question has those that its row has and that are not empty.
+
+    Raises:
+        InputError: as for `read_questions`.
+    """
+    return [
+        (question, {name: row[name] for name in names if row.get(name) not in (None, "")})
+        for question, row in _read(path, _Told(labels=names))
+    ]
+
+
+def _read(path: Path, told: _Told) -> Iterator[tuple[Question, Mapping[str, Any]]]:
+    """The questions of a file, each with its row; an empty one where rows have no columns."""
     kind = kind_of_file(path)
     reader = _READERS.get(kind)
     if reader is None or (kind == ".parquet" and path.suffix.lower() == ".gz"):
         raise InputError(f"questions: {path}: found {path.suffix or 'no suffix'}; {_EXPECTED}")
-    questions: list[Question] = []
-    told = _Told()
-    ended = True
+    empty = True
     try:
         for line, value in reader(path, told):
-            if limit is not None and len(questions) == limit:
-                ended = False
-                break
-            questions.append(_question(path, line, value, told))
+            empty = False
+            row = value if isinstance(value, dict) else {}
+            yield _question(path, line, value, told), row
     except OSError as error:
         raise InputError(f"questions: {path}: {error.strerror or error}; {_EXPECTED}") from None
     except FileFault as fault:
         raise InputError(f"questions: {fault}") from None
-    if not questions:
+    if empty:
         raise InputError(f"questions: {path}: found no question; expected at least 1")
-    if notes is not None:
-        notes.append(_note(path, questions, told, ended))
-    return questions
 
 
 def _note(path: Path, questions: Sequence[Question], told: _Told, ended: bool) -> str:
@@ -324,7 +351,7 @@ def _parquet(path: Path, told: _Told) -> Rows:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    wanted = {*_COLUMNS, *_CHATS, *_CONTEXTS, "history"}
+    wanted = {*_COLUMNS, *_CHATS, *_CONTEXTS, "history", *told.labels}
     try:
         with pq.ParquetFile(path) as file:
             all_names = file.schema_arrow.names

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 from agents.forms import Rating
-from sandbox.backends.base import Call
+from sandbox.backends.base import Call, chat, plain_prompt
 from sandbox.backends.expected_rating import LABELS_SHOWN
 from sandbox.backends.openai.config import OpenAIConfig
 from sandbox.backends.openai.constrain import FIELDS, JSON_TOKENS, Constraint, constraint_fields
@@ -133,11 +133,8 @@ def _limit(config: OpenAIConfig, call: Call, constraint: Mapping[str, Any]) -> i
 
 def _prompt(config: OpenAIConfig, call: Call, merged: bool) -> dict[str, Any]:
     if not config.chat:
-        return {"prompt": f"{call.system}\n\n{call.user}"}
-    if merged:
-        return {"messages": [{"role": "user", "content": f"{call.system}\n\n{call.user}"}]}
-    messages = (("system", call.system), ("user", call.user))
-    return {"messages": [{"role": role, "content": text} for role, text in messages]}
+        return {"prompt": plain_prompt(call.system, call.user)}
+    return {"messages": chat(call.system, call.user, system_role=not merged)}
 
 
 def _logprobs(config: OpenAIConfig, call: Call) -> dict[str, Any]:

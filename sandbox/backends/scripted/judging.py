@@ -13,7 +13,9 @@ from sandbox.backends.scripted.people import Person, person
 from sandbox.backends.scripted.questions import read_question
 from sandbox.backends.scripted.reading import Moves, Sections, read, scale
 
-_HELP = frozenset({Move.BETTER, Move.HELPERS, Move.HARM, Move.OTHERS})
+HELP = frozenset({Move.BETTER, Move.HELPERS, Move.HARM, Move.OTHERS})
+"""With one of these, an answer that says no still helps."""
+
 _WISHES = tuple(move for move in Move if max(max(row[move] for row in WORTH[s]) for s in Scale) > 0)
 _OBSERVER_NOISE, _RATER_NOISE = 0.5, 0.7
 
@@ -23,7 +25,7 @@ def score(moves: Moves, level: Level, scale: Scale, thin: bool = False) -> float
     """Return the score of a text from 1 to 7, before bias and noise of the rater."""
     table = WORTH[scale][level]
     total = sum(table[move] for move in moves)
-    if Move.REFUSE in moves and not moves & _HELP:
+    if Move.REFUSE in moves and not moves & HELP:
         total -= 0.6
     if thin:
         total -= 1.0

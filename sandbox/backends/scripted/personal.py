@@ -9,6 +9,7 @@ from typing import Any
 from agents.forms import FreeText, Rating
 from agents.shapes import Choice, Sliders
 from sandbox.backends.scripted import assessing
+from sandbox.backends.scripted.evaluating import evaluate
 from sandbox.backends.scripted.reading import fenced
 from sandbox.backends.scripted.talking import answer, following, opening
 
@@ -25,7 +26,7 @@ def converse(system: str, user: str, shape: Any, rng: random.Random) -> str | No
         case FreeText():
             return _said(system, user, rng)
         case Choice():
-            return _verdict(user, shape, rng)
+            return evaluate(user, shape) or _verdict(user, shape, rng)
         case Sliders():
             shown, _ = fenced(user)
             return assessing.attributes(shown, system, shape, rng)

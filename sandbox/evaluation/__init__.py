@@ -1,0 +1,1 @@
+"""Evaluate models on held-out questions: answers, scores by observers, differences."""

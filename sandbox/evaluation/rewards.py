@@ -1,0 +1,163 @@
+"""Scores of a reward model: a sequence classifier with one label, run by transformers.
+
+Scores are kept in a file as they come, so that an evaluation that was stopped repeats none. Which
+answers share a batch depends on all answers alone, so that it ends with the same scores.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from sandbox.evaluation.answering import Answer
+from sandbox.text import install_command
+from storage.errors import InputError
+
+_BATCH = 16
+
+
+def check_reward_model(name: str, folder: Path) -> None:
+    """Check what can be checked before any model is asked.
+
+    Raises:
+        InputError: transformers is missing, or the folder has no such model, several labels, or no
+            chat template.
+    """
+    transformers = _transformers(name)
+    place = f"observers.{name}: {folder}"
+    try:
+        config = transformers.AutoConfig.from_pretrained(folder)
+        tokenizer = transformers.AutoTokenizer.from_pretrained(folder)
+    except Exception as error:  # any error of a damaged or unknown model
+        raise InputError(f"{place}: cannot be read: {_line(error)}") from None
+    if config.num_labels != 1:
+        raise InputError(
+            f"{place}: found {config.num_labels} labels; expected 1, the reward: a model that "
+            "`train --method reward` wrote, or one like it"
+        )
+    if not tokenizer.chat_template:
+        raise InputError(
+            f"{place}: found a tokenizer without a chat template; expected one with it"
+        )
+
+
+def _transformers(name: str) -> Any:
+    try:
+        import torch  # noqa: F401
+        import transformers
+    except ModuleNotFoundError as error:
+        raise InputError(
+            f"observers.{name}: {error.name} is not installed; expected {install_command('train')}"
+        ) from None
+    return transformers
+
+
+def rewards_of(
+    name: str, folder: Path, answers: Sequence[Answer], questions: Sequence[str], kept: Path
+) -> dict[str, float]:
+    """Score answers, or read their scores.
+
+    Args:
+        name: of the observer.
+        folder: of the reward model.
+        answers: those with a text.
+        questions: by number.
+        kept: the file of scores: JSON lines with run, episode, sample and reward.
+
+    Returns:
+        Scores by the origin of answers.
+
+    Raises:
+        InputError: the model cannot be loaded.
+    """
+    found = dict(_read(kept))
+    by_length = sorted(answers, key=lambda one: (len(one.text or ""), one.origin))
+    batches = [by_length[start : start + _BATCH] for start in range(0, len(by_length), _BATCH)]
+    left = [batch for batch in batches if any(one.origin not in found for one in batch)]
+    if left:
+        model = _RewardModel(name, folder)
+        _drop_incomplete_line(kept)
+        with kept.open("a", encoding="utf-8") as file:
+            for batch in left:
+                scores = model.scores([(questions[one.question], one.text or "") for one in batch])
+                pairs = list(zip(batch, scores, strict=True))
+                file.write("".join(_row(one, score) for one, score in pairs))
+                file.flush()
+                found.update((one.origin, score) for one, score in pairs)
+    return found
+
+
+def _row(one: Answer, score: float) -> str:
+    row = {"run": one.run, "episode": one.episode, "sample": one.sample, "reward": score}
+    return f"{json.dumps(row)}\n"
+
+
+def _read(kept: Path) -> Iterator[tuple[str, float]]:
+    """The scores of complete lines, by origin."""
+    if not kept.is_file():
+        return
+    for line in kept.read_text(encoding="utf-8").splitlines(keepends=True):
+        if line.endswith("\n"):
+            row = json.loads(line)
+            yield f"{row['run']}/{row['episode']}/{row['sample']}", float(row["reward"])
+
+
+def _drop_incomplete_line(kept: Path) -> None:
+    """Cut off what a killed process left of a line."""
+    if kept.is_file():
+        content = kept.read_bytes()
+        end = content.rfind(b"\n") + 1
+        if end < len(content):
+            with kept.open("r+b") as file:
+                file.truncate(end)
+
+
+class _RewardModel:
+    """A loaded reward model: on a GPU if there is one, else in float32 on the CPU."""
+
+    def __init__(self, name: str, folder: Path) -> None:
+        import torch
+
+        transformers = _transformers(name)
+        self._torch: Any = torch
+        self._device = "cuda" if torch.cuda.is_available() else "cpu"
+        options = {"dtype": torch.float32} if self._device == "cpu" else {"dtype": "auto"}
+        self._tokenizer = transformers.AutoTokenizer.from_pretrained(folder)
+        load = transformers.AutoModelForSequenceClassification.from_pretrained
+        try:
+            self._model = load(folder, num_labels=1, **options).to(self._device).eval()
+        except Exception as error:  # any error of a damaged model
+            line = _line(error)
+            raise InputError(f"observers.{name}: {folder}: cannot be loaded: {line}") from None
+        if self._tokenizer.pad_token_id is None:
+            self._tokenizer.pad_token = self._tokenizer.eos_token
+        self._model.config.pad_token_id = self._tokenizer.pad_token_id
+
+    def scores(self, pairs: Sequence[tuple[str, str]]) -> list[float]:
+        """The rewards of questions with their answers, as one batch."""
+        texts = [
+            self._tokenizer.apply_chat_template(
+                [{"role": "user", "content": question}, {"role": "assistant", "content": answer}],
+                tokenize=False,
+            )
+            for question, answer in pairs
+        ]
+        limit = getattr(self._model.config, "max_position_embeddings", None)
+        batch = self._tokenizer(
+            texts,
+            return_tensors="pt",
+            padding=True,
+            padding_side="right",
+            add_special_tokens=False,
+            truncation=limit is not None,
+            max_length=limit,
+        ).to(self._device)
+        with self._torch.inference_mode():
+            logits = self._model(**batch).logits
+        return [float(value) for value in logits[:, 0].float().cpu()]
+
+
+def _line(error: BaseException) -> str:
+    return " ".join(str(error).split())[:300] or type(error).__name__
