@@ -5,7 +5,6 @@ Both are written under a hidden temporary name and renamed when they are complet
 
 from __future__ import annotations
 
-import fcntl
 import glob
 import os
 import re
@@ -61,36 +60,6 @@ def check_new_file(out: Path, overwrite: bool) -> None:
     above = next(path for path in out.absolute().parents if path.exists())
     if not above.is_dir() or not os.access(above, os.W_OK):
         raise InputError(f"out: {above} is not a writable folder; expected one")
-
-
-@contextmanager
-def locked(folder: Path, what: str) -> Iterator[None]:
-    """Keep other processes out of a folder that is worked in; it is created if it is missing.
-
-    The operating system releases the lock if the process is killed.
-
-    Args:
-        folder: the folder; a file `.lock` in it is locked.
-        what: the noun that the error message uses.
-
-    Raises:
-        InputError: another process has the lock, or the folder cannot be written.
-    """
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        descriptor = os.open(folder / ".lock", os.O_CREAT | os.O_RDWR, 0o644)
-    except OSError as error:
-        reason = error.strerror or error
-        raise InputError(f"out: {folder}: {reason}; expected a writable folder") from None
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        yield
-    except BlockingIOError:
-        raise InputError(
-            f"out: another process works on the {what} in {folder}; wait for it or stop it"
-        ) from None
-    finally:
-        os.close(descriptor)
 
 
 FindUnknownFile = Callable[[Path], str | None]

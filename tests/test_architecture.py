@@ -85,6 +85,16 @@ ALLOWED: dict[str, tuple[str, ...]] = {
         "sandbox.reading",
         "sandbox.datasets",
     ),
+    "sandbox.__main__": ("sandbox.cli",),
+    "sandbox.generations": (
+        *NEUTRAL,
+        *PLAYING,
+        "sandbox.reading",
+        "sandbox.datasets",
+        "sandbox.settings_files",
+        "sandbox.training",
+        "sandbox.evaluation",
+    ),
     "sandbox.terminal": (
         *NEUTRAL,
         "agents",

@@ -52,7 +52,7 @@ def _view(study: Study) -> RenderableType:
     from sandbox.generations.table import HEADS, SOCIETY, rows, society_rows
     from sandbox.terminal import style
 
-    tables = []
+    tables: list[RenderableType] = []
     for heads, body in ((SOCIETY, society_rows(study)), (HEADS, rows(study))):
         table = style.table(*heads)
         for row in body:

@@ -26,6 +26,7 @@ from sandbox import __version__
 from sandbox.cli.doctor import doctor
 from sandbox.cli.evaluate import evaluate
 from sandbox.cli.export import export
+from sandbox.cli.generations import generations
 from sandbox.cli.inspect import inspect, status
 from sandbox.cli.messages import show_log
 from sandbox.cli.policy import policy
@@ -58,6 +59,7 @@ app.command()(inspect)
 app.command()(export)
 app.command()(train)
 app.command()(evaluate)
+app.command()(generations)
 app.command()(view)
 app.command()(report)
 app.command()(fork)

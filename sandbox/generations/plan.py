@@ -11,7 +11,7 @@ from typing import Any
 from sandbox.config import Config, load_config
 from sandbox.datasets.choices import Choices
 from sandbox.evaluation.questions import read_held_out
-from sandbox.evaluation.settings import checked_settings, with_absolute_paths
+from sandbox.evaluation.settings import absolute_settings, checked_settings
 from sandbox.generations.results import START
 from sandbox.generations.settings import StudySettings
 from sandbox.settings_files import read_settings
@@ -93,15 +93,16 @@ def read_plan(source: Path, settings: Sequence[str] = ()) -> Plan:
     config = load_config(study.society, _assignments(study.settings))
     learner = _learner(config, study)
     train, control = _training(study, learner)
+    evaluation = _evaluation(study, learner, source.resolve().parent)
     return Plan(
         settings=study,
         config=config,
         learner=learner,
         format=FORMAT_OF[train["method"]],
-        choices=_choices(study, train["method"]),
+        choices=_choices(study, evaluation["questions"]),
         train=train,
         control=control,
-        evaluation=_evaluation(study, learner, source.resolve().parent),
+        evaluation=evaluation,
     )
 
 
@@ -122,13 +123,13 @@ def _learner(config: Config, study: StudySettings) -> dict[str, Any]:
     if not isinstance(section, dict) or "backend" not in section:
         expected = "the key of a model, such as models.social or models.groups.NAME.model"
         raise InputError(f"learner: found no such key in {place}; expected {expected}")
-    if section["backend"] != "vllm":
-        expected = "vllm, which loads the model that was trained"
+    if section["backend"] in ("scripted", "openai", "llama_cpp"):
+        expected = "vllm, or one of your own that loads the model that was trained"
         raise InputError(f"{place}.backend: found {section['backend']}; expected {expected}")
     if section.get("adapters") or section.get("adapter"):
         expected = "none: what is trained replaces the model"
         raise InputError(f"{place}.adapters: found {section['adapters']}; expected {expected}")
-    return section
+    return dict(section)
 
 
 def _training(
@@ -151,9 +152,9 @@ def _training(
     return train, control
 
 
-def _choices(study: StudySettings, method: str) -> dict[str, Any]:
+def _choices(study: StudySettings, held_out: str) -> dict[str, Any]:
     """The choices of the export, with the questions of the evaluation kept out."""
-    questions = read_held_out(Path(study.evaluate["questions"]))
+    questions = read_held_out(Path(held_out))
     choices = {**study.export, "keep_out": [question.text for question in questions]}
     known = {**Choices.__dataclass_fields__}
     unknown = next((key for key in choices if key not in known), None)
@@ -169,9 +170,6 @@ def _choices(study: StudySettings, method: str) -> dict[str, Any]:
 
 def _evaluation(study: StudySettings, learner: Mapping[str, Any], folder: Path) -> dict[str, Any]:
     """The settings of the evaluation, checked with the first model."""
-    data = with_absolute_paths(dict(study.evaluate), folder)
-    try:
-        checked_settings({**data, "models": {START: dict(learner)}}, "evaluate")
-    except InputError as error:
-        raise InputError(f"evaluate: {str(error).removeprefix('evaluate: ')}") from None
-    return data
+    data = absolute_settings({**study.evaluate}, folder, "evaluate")
+    checked_settings({**data, "models": {START: dict(learner)}}, "evaluate")
+    return {key: value for key, value in data.items() if key != "models"}

@@ -23,7 +23,7 @@ import yaml
 from agents.scale import Scale
 from sandbox import __version__
 from sandbox.datasets import ExportReport, export
-from sandbox.files import locked, new_file
+from sandbox.files import new_file
 from sandbox.generations.child import run_verb
 from sandbox.generations.plan import Plan
 from sandbox.generations.results import START, Generation, Study, control_name, trained_name
@@ -31,6 +31,7 @@ from sandbox.generations.table import markdown
 from sandbox.reading.runs import open_run, outcome, society
 from storage.database import Address, exists, parse_url, run_names
 from storage.errors import InputError
+from storage.files import locked
 
 Say = Callable[[str], None]
 """Called with a line about each phase that begins."""
@@ -52,7 +53,8 @@ def run_study(plan: Plan, count: int, out: Path, say: Say = lambda _: None) -> S
     """
     if count < 1:
         raise InputError(f"--count: found {count}; expected 1 or more")
-    with locked(out, "study"):
+    out.mkdir(parents=True, exist_ok=True)
+    with locked(out / "study.json", str(out)):
         work = _Work(plan, out, say)
         for number in range(1, count + 1):
             work.play(number, count)
@@ -155,7 +157,7 @@ class _Work:
             return
         settings = self._plan.society(number, self._model(number))
         arguments = [part for setting in settings for part in ("--set", setting)]
-        place = ["--name", address.name, "--db", str(address.url)]
+        place = ["--name", str(address.name), "--db", str(address.url.database)]
         run_verb(["run", str(self._plan.settings.society), *place, *arguments])
 
     def _data(

@@ -36,7 +36,7 @@ def rows(study: Study) -> Iterator[tuple[str, ...]]:
         if control is not None:
             models.append((control, f"{each.control_rows:,}", None, None))
     for observer, scale in scales:
-        for name, count, before, control in models:
+        for name, count, earlier, beside in models:
             score = next(
                 row
                 for row in _scores(study)
@@ -50,7 +50,7 @@ def rows(study: Study) -> Iterator[tuple[str, ...]]:
                 str(_lost(study, name)),
                 *(
                     _difference(study, observer, scale, name, other)
-                    for other in (None if name == START else START, before, control)
+                    for other in (None if name == START else START, earlier, beside)
                 ),
             )
 
