@@ -30,7 +30,7 @@ def generations(
 
     plan = read_plan(config, set_ or [])
     try:
-        study = run_study(plan, count, out.expanduser(), _say)
+        study = run_study(plan, count, out.expanduser().resolve(), _say)
     except ChildFailed as failed:
         print(printable(str(failed)), file=sys.stderr)
         print("type the same command again to go on with this phase", file=sys.stderr)

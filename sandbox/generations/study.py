@@ -77,7 +77,7 @@ class _Work:
         """
         path, settings = self._out / "study.json", self._plan.as_dict()
         if not path.exists():
-            others = [file.name for file in self._out.iterdir() if not file.name.startswith(".")]
+            others = [file.name for file in self._out.iterdir() if path.name not in file.name]
             if others:
                 raise InputError(f"--out: {self._out} has {others[0]!r}; expected an empty folder")
             self._store()
