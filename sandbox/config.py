@@ -629,7 +629,7 @@ def explain(
         expected: says for an unknown key which one was expected; by default a config's.
     """
     first = error.errors(include_url=False)[0]
-    key = _key(first["loc"], data, first["type"] == "missing")
+    key = _key(first["loc"], data, first["type"] == "missing") or tuple(map(str, first["loc"][:1]))
     place = origin_of(key, origin) or path
     name = ".".join(key)
     message = _EXPECTED.get(first["type"], _error_text(first))

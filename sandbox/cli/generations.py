@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from sandbox.cli.options import AsJson, Set, show
+from storage.errors import InputError
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -32,8 +33,10 @@ def generations(
     try:
         study = run_study(plan, count, out.expanduser().resolve(), _say)
     except ChildFailed as failed:
-        print(printable(str(failed)), file=sys.stderr)
-        print("type the same command again to go on with this phase", file=sys.stderr)
+        if failed.status == 2:
+            raise InputError(str(failed)) from None
+        line = f"{failed}; type the same command again to go on"
+        print(printable(line), file=sys.stderr)
         raise typer.Exit(failed.status) from None
     except KeyboardInterrupt:
         print("interrupted; type the same command again to go on", file=sys.stderr)

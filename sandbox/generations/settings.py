@@ -51,7 +51,10 @@ class StudySettings(Section):
         for section, key in (("train", "model"), ("evaluate", "models"), ("export", "keep_out")):
             if key in getattr(self, section):
                 raise error_at(section, {key: getattr(self, section)[key]}, f"no {key}: set here")
-        if self.control is True and self.train.get("method") != "sft":
+        method = self.train.get("method")
+        if method == "reward":
+            raise error_at("train", self.train, "another method: a reward model gives no answers")
+        if self.control is True and method in ("cpo", "dpo", "kto"):
             expected = "a mapping with settings of an sft (learning_rate, ...), or false"
             raise error_at("control", True, f"{expected}, since the method is no sft")
         if "questions" not in self.evaluate:
