@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -9,7 +10,6 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from sandbox.cli.options import AsJson, Set, show
-from storage.errors import InputError
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -27,16 +27,15 @@ def generations(
     """Run societies whose model is trained on what the society before said; goes on if stopped."""
     from sandbox.generations import read_plan, run_study
     from sandbox.generations.child import ChildFailed
-    from sandbox.text import printable
 
     plan = read_plan(config, set_ or [])
     try:
         study = run_study(plan, count, out.expanduser().resolve(), _say)
     except ChildFailed as failed:
-        if failed.status == 2:
-            raise InputError(str(failed)) from None
-        line = f"{failed}; type the same command again to go on"
-        print(printable(line), file=sys.stderr)
+        if as_json:  # its line is on the standard error stream already
+            print(json.dumps({"error": str(failed)}))
+        if failed.status != 2:
+            print("type the same command again to go on", file=sys.stderr)
         raise typer.Exit(failed.status) from None
     except KeyboardInterrupt:
         print("interrupted; type the same command again to go on", file=sys.stderr)
