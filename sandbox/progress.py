@@ -207,6 +207,7 @@ class Progress:
         failed_at: prompt templates that episodes of the session failed for want of a reply to.
         round: the latest round that has begun, from 1.
         stopping: no further call is sent.
+        finished: when the session had played, on the monotonic clock; None while it plays.
     """
 
     run: str
@@ -222,6 +223,7 @@ class Progress:
     failed_at: set[str] = field(default_factory=set)
     round: int = 0
     stopping: bool = False
+    finished: float | None = None
 
     def end(self, episode: int, failed_at: str | None) -> None:
         """Count an episode that has ended.

@@ -96,6 +96,7 @@ def _play(settings: EvaluationSettings, out: Path, as_json: bool) -> None:
     from sandbox import api
     from sandbox.evaluation.logs import FOLDER, has_inspect
     from sandbox.terminal.evaluation import Displays, evaluation_view
+    from sandbox.text import command
 
     try:
         with Displays() as displays:
@@ -104,7 +105,7 @@ def _play(settings: EvaluationSettings, out: Path, as_json: bool) -> None:
         outcome = None if isinstance(stopped, KeyboardInterrupt) else stopped.outcome
         interrupted = outcome is None or outcome.status == "interrupted"
         why = "interrupted" if interrupted or outcome is None else f"failed: {outcome.message}"
-        again = " ".join(map(shlex.quote, sys.argv))
+        again = command(*map(shlex.quote, sys.argv[1:]))
         print(f"{why}; the same command goes on: {again}", file=sys.stderr)
         raise typer.Exit(130 if interrupted else 1) from None
     show(as_json, evaluation.as_dict(), lambda: evaluation_view(evaluation))

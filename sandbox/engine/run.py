@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import replace
@@ -539,3 +540,4 @@ async def play(runner: Runner, watch: Watch | None) -> None:
             await runner.work()
         finally:
             await runner.flush()
+            runner.progress.finished = time.monotonic()

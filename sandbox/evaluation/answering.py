@@ -131,17 +131,11 @@ class Runs:
         self._url = database.parse_url(str(out / DATABASE))
 
     def begin(self) -> None:
-        """Create the runs of all models, so that every setting is checked before a model loads.
+        """Create the runs of all models that are not there yet.
 
         Raises:
             InputError: a setting is invalid.
         """
-        for name, judge in self._settings.judges.items():
-            try:
-                if not self._exists(f"judging-{name}"):
-                    judge.check()
-            except ValueError as error:
-                raise InputError(f"observers.{name}.{error}") from None
         world = {"kind": "answers", "questions": len(self._questions)}
         for name, model in self._settings.models.items():
             if not self._exists(f"answers-{name}"):

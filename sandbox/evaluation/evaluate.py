@@ -70,8 +70,8 @@ def evaluate(settings: EvaluationSettings, out: Path, watch: Watch | None = None
     forms = {} if settings.forms is None else split_forms(settings.forms)
     described = _described(settings, questions, forms)
     _check_folder(out, described)
-    for name, folder in settings.rewards.items():
-        check_reward_model(name, folder)
+    if not (out / SETTINGS).is_file():
+        _check_models(settings)
     out = out.resolve()
     out.mkdir(parents=True, exist_ok=True)
     with locked(out / SETTINGS, str(out)):
@@ -81,6 +81,22 @@ def evaluate(settings: EvaluationSettings, out: Path, watch: Watch | None = None
         for kind, text in forms.items():
             write_text(out / f"forms-{kind}.yaml", text)
         return _Work(settings, out, questions, trained_on, watch).result()
+
+
+def _check_models(settings: EvaluationSettings) -> None:
+    """Check every model and observer before anything is written.
+
+    Raises:
+        InputError: one cannot work.
+    """
+    for kind, named in (("models", settings.models), ("observers", settings.judges)):
+        for name, model in named.items():
+            try:
+                model.check()
+            except ValueError as error:
+                raise InputError(f"{kind}.{name}.{error}") from None
+    for name, folder in settings.rewards.items():
+        check_reward_model(name, folder)
 
 
 def _described(

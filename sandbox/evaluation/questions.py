@@ -207,7 +207,10 @@ def _rows(path: Path) -> Iterator[Any]:
         raise InputError(f"trained_on: {path}: {error}") from None
 
 
-_ALPACA = re.compile(r"### Instruction:\s*(.*?)\s*(?=\n### (?:Input|Response):|\Z)", re.DOTALL)
+_ALPACA = (
+    re.compile(r"### Input:\nQuestion: (.*?)\n\nAnswer: ", re.DOTALL),  # an answer to comment on
+    re.compile(r"### Instruction:\s*(.*?)\s*(?=\n### (?:Input|Response):|\Z)", re.DOTALL),
+)
 
 
 def _asked(row: Any) -> str | None:
@@ -217,8 +220,7 @@ def _asked(row: Any) -> str | None:
     for name in ("question", "prompt", "messages", "conversations", "instruction", "query"):
         value = row.get(name)
         if isinstance(value, str):
-            found = _ALPACA.search(value)
-            return found[1] if found else value
+            return next((found[1] for one in _ALPACA if (found := one.search(value))), value)
         if isinstance(value, Sequence):
             turns = [turn for turn in value if isinstance(turn, Mapping)]
             said = (t for t in turns if t.get("role", t.get("from")) in ("user", "human"))

@@ -7,6 +7,8 @@ answers share a batch depends on all answers alone, so that it ends with the sam
 from __future__ import annotations
 
 import json
+import logging
+import math
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -16,6 +18,7 @@ from sandbox.text import install_command
 from storage.errors import InputError
 
 _BATCH = 16
+_LOG = logging.getLogger(__name__)
 
 
 def check_reward_model(name: str, folder: Path) -> None:
@@ -51,12 +54,13 @@ def _transformers(name: str) -> Any:
         raise InputError(
             f"observers.{name}: {error.name} is not installed; expected {install_command('train')}"
         ) from None
+    transformers.utils.logging.disable_progress_bar()
     return transformers
 
 
 def rewards_of(
     name: str, folder: Path, answers: Sequence[Answer], questions: Sequence[str], kept: Path
-) -> dict[str, float]:
+) -> dict[str, float | None]:
     """Score answers, or read their scores.
 
     Args:
@@ -67,7 +71,8 @@ def rewards_of(
         kept: the file of scores: JSON lines with run, episode, sample and reward.
 
     Returns:
-        Scores by the origin of answers.
+        Scores by the origin of answers; None where the model cannot score an answer, such as one
+        that is too long for it.
 
     Raises:
         InputError: the model cannot be loaded.
@@ -77,6 +82,7 @@ def rewards_of(
     batches = [by_length[start : start + _BATCH] for start in range(0, len(by_length), _BATCH)]
     left = [batch for batch in batches if any(one.origin not in found for one in batch)]
     if left:
+        _LOG.info("%s: scoring %d answers", name, sum(map(len, left)))
         model = _RewardModel(name, folder)
         _drop_incomplete_line(kept)
         with kept.open("a", encoding="utf-8") as file:
@@ -89,19 +95,19 @@ def rewards_of(
     return found
 
 
-def _row(one: Answer, score: float) -> str:
+def _row(one: Answer, score: float | None) -> str:
     row = {"run": one.run, "episode": one.episode, "sample": one.sample, "reward": score}
     return f"{json.dumps(row)}\n"
 
 
-def _read(kept: Path) -> Iterator[tuple[str, float]]:
+def _read(kept: Path) -> Iterator[tuple[str, float | None]]:
     """The scores of complete lines, by origin."""
     if not kept.is_file():
         return
     for line in kept.read_text(encoding="utf-8").splitlines(keepends=True):
         if line.endswith("\n"):
             row = json.loads(line)
-            yield f"{row['run']}/{row['episode']}/{row['sample']}", float(row["reward"])
+            yield f"{row['run']}/{row['episode']}/{row['sample']}", row["reward"]
 
 
 def _drop_incomplete_line(kept: Path) -> None:
@@ -135,28 +141,31 @@ class _RewardModel:
             self._tokenizer.pad_token = self._tokenizer.eos_token
         self._model.config.pad_token_id = self._tokenizer.pad_token_id
 
-    def scores(self, pairs: Sequence[tuple[str, str]]) -> list[float]:
-        """The rewards of questions with their answers, as one batch."""
-        texts = [
-            self._tokenizer.apply_chat_template(
-                [{"role": "user", "content": question}, {"role": "assistant", "content": answer}],
-                tokenize=False,
-            )
-            for question, answer in pairs
+    def scores(self, pairs: Sequence[tuple[str, str]]) -> list[float | None]:
+        """The rewards of questions with their answers, as one batch; None for what does not fit."""
+        encoded = [self._ids(question, answer) for question, answer in pairs]
+        limit = getattr(self._model.config, "max_position_embeddings", None) or math.inf
+        places = [place for place, ids in enumerate(encoded) if len(ids) <= limit]
+        rewards: list[float | None] = [None] * len(pairs)
+        if places:
+            batch = self._tokenizer.pad(
+                {"input_ids": [encoded[place] for place in places]},
+                padding_side="right",
+                return_tensors="pt",
+            ).to(self._device)
+            with self._torch.inference_mode():
+                logits = self._model(**batch).logits
+            for place, value in zip(places, logits[:, 0].float().cpu().tolist(), strict=True):
+                rewards[place] = value if math.isfinite(value) else None
+        return rewards
+
+    def _ids(self, question: str, answer: str) -> list[int]:
+        messages = [
+            {"role": "user", "content": question},
+            {"role": "assistant", "content": answer},
         ]
-        limit = getattr(self._model.config, "max_position_embeddings", None)
-        batch = self._tokenizer(
-            texts,
-            return_tensors="pt",
-            padding=True,
-            padding_side="right",
-            add_special_tokens=False,
-            truncation=limit is not None,
-            max_length=limit,
-        ).to(self._device)
-        with self._torch.inference_mode():
-            logits = self._model(**batch).logits
-        return [float(value) for value in logits[:, 0].float().cpu()]
+        text = self._tokenizer.apply_chat_template(messages, tokenize=False)
+        return list(self._tokenizer.encode(text, add_special_tokens=False))
 
 
 def _line(error: BaseException) -> str:

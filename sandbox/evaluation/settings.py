@@ -57,8 +57,8 @@ class EvaluationSettings(Section):
         forms: a YAML file that rewords prompt templates of the worlds `answers` and `judging`.
     """
 
-    models: dict[Name, ModelConfig] = Field(min_length=1)
-    observers: dict[Name, ModelConfig | RewardSettings] = Field(min_length=1)
+    models: dict[Name, ModelConfig]
+    observers: dict[Name, ModelConfig | RewardSettings]
     questions: Path
     samples: int = Field(default=2, ge=1, le=1000)
     seed: int = Field(default=7, ge=0, lt=2**63)
@@ -73,8 +73,8 @@ class EvaluationSettings(Section):
     @classmethod
     def _specs(cls, value: Any) -> Any:
         """A text stands for what it stands for on the command line."""
-        if not isinstance(value, Mapping):
-            return value
+        if not isinstance(value, Mapping) or not value:
+            raise ValueError("at least one, by its name, such as base=FOLDER")
         return {
             name: section_of(one, Path.cwd()) if isinstance(one, str) else one
             for name, one in value.items()

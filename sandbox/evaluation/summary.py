@@ -98,11 +98,12 @@ class Summary:
         for kind, verdict in said.verdicts.items():
             found.verdicts.setdefault(kind, {})[place] = verdict
 
-    def rewarded(self, rewards: Mapping[str, float]) -> Scored:
+    def rewarded(self, rewards: Mapping[str, float | None]) -> Scored:
         """Sort the scores of a reward model, by the origin of answers."""
         grid = np.full(self._shape, math.nan)
         for place, one in self._answers.items():
-            grid[place] = rewards.get(one.origin, math.nan)
+            reward = rewards.get(one.origin)
+            grid[place] = math.nan if reward is None else reward
         return Scored({REWARD_SCALE: grid})
 
     def scores(self, observer: str, scored: Scored) -> Iterator[Score]:

@@ -29,7 +29,8 @@ class Rates:
         self._warned: set[str] = set()
 
     def _per_second(self, count: int) -> float:
-        return count / max(1e-6, time.monotonic() - self._started)
+        until = self.progress.finished or time.monotonic()
+        return count / max(1e-6, until - self._started)
 
     def words(self, ended: bool = False) -> str:
         """The progress in one line; `ended` after the session."""
@@ -124,7 +125,8 @@ class Display:
 
     def _picture(self) -> Group:
         assert self._rates is not None
-        progress, ended = self._rates.progress, self._stop.is_set()
+        progress = self._rates.progress
+        ended = self._stop.is_set() or progress.finished is not None
         self._warnings += self._rates.new_warnings()
         head = Table.grid(padding=(0, 1))
         head.add_row(
@@ -143,7 +145,7 @@ class Display:
 
     def _lines(self) -> None:
         assert self._rates is not None
-        while not self._stop.wait(_PLAIN_SECONDS):
+        while not self._stop.wait(_PLAIN_SECONDS) and self._rates.progress.finished is None:
             lines = [self._rates.words(), *self._rates.troubles(), *self._rates.new_warnings()]
             print("\n".join(lines), file=sys.stderr, flush=True)
 
