@@ -44,7 +44,7 @@ from sandbox.study.results import Comparison, Estimate
 from sandbox.study.sample import NoSample
 from sandbox.study.verify import Verdict
 from sandbox.study.verify import verify as verify_run
-from sandbox.training import TrainingStopped, TrainReport, load_settings
+from sandbox.training import TrainingStopped, TrainProgress, TrainReport, load_settings
 from sandbox.training import Watch as TrainWatch
 from sandbox.training import train as train_model
 from storage.database import Address, address_of
@@ -62,6 +62,7 @@ __all__ = [
     "Interrupted",
     "NoSample",
     "Outcome",
+    "TrainProgress",
     "TrainReport",
     "TrainWatch",
     "TrainingStopped",

@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import hashlib
 import importlib
 import json
 import os
+import shutil
+import signal
+import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from importlib.machinery import ModuleSpec
 from pathlib import Path
@@ -17,6 +22,9 @@ from conftest import ROOT, missing
 from tiny_model import make_model
 
 from sandbox import api
+from sandbox.training.alpaca import CHAT_TEMPLATE
+from sandbox.training.encoding import encode
+from storage.errors import InputError
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("CUDA_VISIBLE_DEVICES", "")
@@ -119,10 +127,24 @@ def test_a_trainer_takes_a_step(
 
 
 @pytest.fixture(scope="module")
-def example() -> Any:
-    needs("torch", "pip install -e '.[test,train]'")
-    sys.path.insert(0, str(ROOT / "examples"))
-    return importlib.import_module("stable_alignment")
+def contrastive() -> Any:
+    for module in ("torch", "transformers"):
+        needs(module, "pip install -e '.[test,train]'")
+    return importlib.import_module("sandbox.training.contrastive")
+
+
+def loaded(tiny: Path) -> tuple[Any, Any]:
+    """The tokenizer, with the template of the queries, and the model."""
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    tokenizer = AutoTokenizer.from_pretrained(tiny)
+    tokenizer.chat_template = CHAT_TEMPLATE
+    return tokenizer, AutoModelForCausalLM.from_pretrained(tiny)
+
+
+def rated(folder: Path) -> list[Any]:
+    found: list[Any] = json.loads((folder / "stable_alignment-train.json").read_text())
+    return found
 
 
 def by_hand(entropies: list[float], ratings: list[float], ratio: float, margin: float) -> float:
@@ -136,36 +158,56 @@ def by_hand(entropies: list[float], ratings: list[float], ratio: float, margin: 
     return entropies[best] + ratio * max(0.0, sum(gaps) / len(gaps)) if gaps else entropies[best]
 
 
-def test_the_loss_of_3_7_5(example: Any) -> None:
+def test_the_loss_of_3_7_5(contrastive: Any) -> None:
     """The margin of the 3 is 4 / 7 of a whole one, that of the 5 is 2 / 7: none of them is 0."""
     import torch
 
     entropies, ratings = torch.tensor([2.0, 1.5, 1.0]), torch.tensor([3.0, 7.0, 5.0])
-    found = example.preference_loss(entropies, ratings, ratio=0.2, margin=10.0)
+    found = contrastive.preference_loss(entropies, ratings, ratio=0.2, margin=10.0)
     gaps = (1.5 - 2.0 + 40 / 7, 1.5 - 1.0 + 20 / 7)
     assert float(found) == pytest.approx(1.5 + 0.2 * sum(gaps) / 2)
-    worst = example.preference_loss(entropies, ratings, ratio=0.2, margin=10.0, worst=True)
+    worst = contrastive.preference_loss(entropies, ratings, ratio=0.2, margin=10.0, worst=True)
     assert float(worst) == pytest.approx(1.5 + 0.2 * gaps[0])
-    apart = example.preference_loss(torch.tensor([9.0, 1.0, 9.0]), ratings, margin=1.0)
+    apart = contrastive.preference_loss(torch.tensor([9.0, 1.0, 9.0]), ratings, margin=1.0)
     assert float(apart) == 1.0
+    first = contrastive.preference_loss(entropies, torch.tensor([7.0, 7.0, 7.0]), ratio=0.0)
+    assert float(first) == 2.0
+    alone = contrastive.preference_loss(entropies[:1], ratings[:1])
+    assert float(alone) == 2.0
 
 
-def test_the_loss_on_the_exported_file(example: Any, folder: Path, tiny: Path) -> None:
+def trainer_of(
+    contrastive: Any, tiny: Path, rows: list[Any], out: Path, **arguments: Any
+) -> tuple[Any, Any]:
+    """The trainer and its tokenizer."""
+    tokenizer, model = loaded(tiny)
+    config = contrastive.ContrastiveConfig(
+        output_dir=str(out), report_to="none", use_cpu=True, disable_tqdm=True,
+        save_strategy="no", logging_steps=1, **{"margin": 10.0, "max_steps": 1, **arguments},
+    )  # fmt: skip
+    made = contrastive.ContrastiveTrainer(model, config, rows, processing_class=tokenizer)
+    return made, tokenizer
+
+
+def test_the_loss_on_the_exported_file(
+    contrastive: Any, folder: Path, tiny: Path, tmp_path: Path
+) -> None:
     """Entropies come from the model a token at a time, the loss is added up by hand."""
     import torch
-    from transformers import AutoModelForCausalLM, AutoTokenizer
 
-    rows = json.loads((folder / "stable_alignment-train.json").read_text())
+    rows = rated(folder)
     assert all(list(row) == ["query", "responses", "scores", "models"] for row in rows)
-    tokenizer, model = (of.from_pretrained(tiny) for of in (AutoTokenizer, AutoModelForCausalLM))
     row = next(row for row in rows if len(set(row["scores"])) > 2)
     row = {**row, **{key: row[key][:5] for key in ("responses", "scores", "models")}}
+    trainer, tokenizer = trainer_of(
+        contrastive, tiny, [row], tmp_path, responses=5, max_length=2048
+    )
+    (batch,) = trainer.get_train_dataloader()
     with torch.no_grad():
-        (found,) = example.losses(
-            model, tokenizer, [row], example.Random(0), responses=5, length=2048, ratio=0.2,
-            margin=10.0,
-        )  # fmt: skip
-        entropies = [_entropy(model, tokenizer, row["query"], one) for one in row["responses"]]
+        (found,) = trainer.losses(trainer.model, batch)
+        entropies = [
+            _entropy(trainer.model, tokenizer, row["query"], one) for one in row["responses"]
+        ]
     expected = by_hand(entropies, row["scores"], 0.2, 10.0)
     assert float(found) == pytest.approx(expected, rel=1e-4)
     assert expected > min(entropies)
@@ -185,59 +227,378 @@ def _entropy(model: Any, tokenizer: Any, query: str, response: str) -> float:
 
 
 def test_a_batch_has_several_responses_to_each_query(
-    example: Any, folder: Path, tiny: Path
+    contrastive: Any, folder: Path, tiny: Path, tmp_path: Path
 ) -> None:
     """One pass for all responses; each query's loss is the one that it has alone."""
     import torch
-    from transformers import AutoModelForCausalLM, AutoTokenizer
 
-    rows = json.loads((folder / "stable_alignment-train.json").read_text())
-    tokenizer, model = (of.from_pretrained(tiny) for of in (AutoTokenizer, AutoModelForCausalLM))
+    rows = rated(folder)
     batch = sorted(rows, key=lambda row: len(row["responses"]))[-4:] + rows[-1:]
-    options = {"responses": 3, "length": 512, "ratio": 0.2, "margin": 10.0}
+    trainer, _ = trainer_of(contrastive, tiny, batch, tmp_path)
     passes = []
-    model.register_forward_pre_hook(
+    trainer.model.register_forward_pre_hook(
         lambda _, __, given: passes.append(tuple(given["input_ids"].shape)), with_kwargs=True
     )
+    queries = [trainer.train_dataset[place] for place in range(len(batch))]
     with torch.no_grad():
-        together = list(example.losses(model, tokenizer, batch, example.Random(1), **options))
+        together = trainer.losses(trainer.model, trainer.data_collator(queries))
     held = [min(3, len(row["responses"])) for row in batch]
     assert held[:4] == [3, 3, 3, 3] and [rows for rows, _ in passes] == [sum(held)]
-    chance = example.Random(1)
     with torch.no_grad():
-        alone = [next(example.losses(model, tokenizer, [row], chance, **options)) for row in batch]
+        alone = [
+            trainer.losses(trainer.model, trainer.data_collator([query]))[0] for query in queries
+        ]
     assert [float(one) for one in together] == pytest.approx([float(one) for one in alone], 1e-4)
 
 
-def test_the_example_trains(
-    example: Any, folder: Path, tiny: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+def test_the_loss_of_a_step_is_the_mean_over_its_queries(
+    contrastive: Any, folder: Path, tiny: Path, tmp_path: Path
 ) -> None:
-    arguments = ["--model", str(tiny), "--out", str(tmp_path / "out"), "--steps", "3"]
-    path = folder / "stable_alignment-train.json"
-    batches = ["--batch", "2", "--accumulate", "2", "--rate", "1e-3"]
-    sys.argv = ["stable_alignment.py", str(path), *arguments, *batches]
-    example.main()
-    told = capsys.readouterr().out.splitlines()
-    rows = json.loads(path.read_text())
-    several = sum(len(set(row["scores"])) > 1 for row in rows)
-    assert told[0].startswith(f"{len(rows)} queries, {several} of them with responses that are ")
-    assert [line.partition(":")[0] for line in told[1:]] == ["step 1", "step 2", "step 3"]
-    assert (tmp_path / "out" / "config.json").exists()
+    """Five queries of different sizes: together, and as batches of 2, 2 and 1."""
+    import torch
+
+    rows = sorted(rated(folder), key=lambda row: len(row["responses"]))
+    rows = [*rows[:3], *rows[-2:]]
+    after = []
+    for size, batches in ((5, 1), (2, 3), (1, 5)):
+        trainer, _ = trainer_of(
+            contrastive, tiny, rows, tmp_path, per_device_train_batch_size=size,
+            gradient_accumulation_steps=batches, learning_rate=1.0, optim="sgd", max_grad_norm=0.0,
+            lr_scheduler_type="constant",
+        )  # fmt: skip
+        queries = [trainer.train_dataset[place] for place in range(5)]
+        with torch.no_grad():
+            mean = torch.stack(trainer.losses(trainer.model, trainer.data_collator(queries))).mean()
+        trainer.train()
+        assert trainer.state.log_history[0]["loss"] == pytest.approx(float(mean), rel=1e-5)
+        after.append([one.detach().clone() for one in trainer.model.parameters()])
+    for others in after[1:]:
+        for one, other in zip(after[0], others, strict=True):
+            torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-5)
 
 
-def test_the_example_leaves_out_queries_without_room(
-    example: Any, tiny: Path, capsys: pytest.CaptureFixture[str]
+def test_responses_are_drawn_anew_in_each_epoch(
+    contrastive: Any, folder: Path, tiny: Path, tmp_path: Path
 ) -> None:
+    row = max(rated(folder), key=lambda row: len(row["responses"]))
+    trainer, tokenizer = trainer_of(contrastive, tiny, [row, row], tmp_path, num_train_epochs=3)
+    queries = trainer.train_dataset
+    drawn = {}
+    for epoch in (0, 1, 2, 0):
+        queries.epoch = epoch
+        drawn.setdefault(epoch, [queries[0], queries[1]])
+        assert drawn[epoch] == [queries[0], queries[1]]
+    assert len({str(query) for pair in drawn.values() for query in pair}) > 4
+    other = contrastive.Queries([row], tokenizer, 1024, 3, trainer.args.seed)
+    assert other[0] == drawn[0][0]
+    assert contrastive.Queries([row], tokenizer, 1024, 3, 1)[0] != other[0]
+
+
+def test_queries_without_room_are_left_out(contrastive: Any, tiny: Path, tmp_path: Path) -> None:
     """A response that is cut away whole would have the lowest cross-entropy of all: 0."""
+    short, long = (
+        {"query": text, "responses": ["Yes.", "No."], "scores": [1, 2]}
+        for text in ("Why?", "Why? " * 40)
+    )
+    tokenizer, _ = loaded(tiny)
+    limit = len(tokenizer(long["query"])["input_ids"])
+    assert len(contrastive.Queries([short, long], tokenizer, limit, 3, 0)) == 1
+    assert len(contrastive.Queries([short, long], tokenizer, limit + 1, 3, 0)) == 2
+
+
+def test_the_example_trains(folder: Path, tiny: Path, tmp_path: Path, contrastive: Any) -> None:
+    sys.path.insert(0, str(ROOT / "examples"))
+    example = importlib.import_module("stable_alignment")
+    path = folder / "stable_alignment-train.json"
+    out = tmp_path / "out"
+    sys.argv = ["it.py", str(path), "--model", str(tiny), "--out", str(out), "--steps", "2"]
+    example.main()
+    assert (out / "config.json").exists()
+
+
+# The verb `train`
+
+
+STEPS = {
+    "max_steps": 6,
+    "save_steps": 2,
+    "per_device_train_batch_size": 2,
+    "gradient_accumulation_steps": 2,
+    "learning_rate": 1e-3,
+    "use_cpu": True,
+}
+
+
+def trained(folder: Path, tiny: Path, out: Path, method: str, **settings: Any) -> Any:
+    return api.train(folder, out, method=method, model=str(tiny), settings={**STEPS, **settings})
+
+
+@pytest.mark.parametrize(
+    ("method", "settings"),
+    [
+        ("sft", {}),
+        ("cpo", {}),
+        ("dpo", {}),
+        ("kto", {}),
+        ("reward", {}),
+        ("sft", {"lora": {"r": 4}}),
+        ("cpo", {"lora": {"r": 4}}),
+        ("dpo", {"lora": {"r": 4}}),
+        ("reward", {"lora": {"r": 4}}),
+    ],
+)
+def test_every_method_leaves_a_model(
+    trl: Any, folder: Path, tiny: Path, tmp_path: Path, method: str, settings: dict[str, Any]
+) -> None:
+    from safetensors.torch import load_file
+    from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification, AutoTokenizer
+
+    out = tmp_path / "out"
+    report = trained(folder, tiny, out, method, max_steps=2, **settings)
+    assert report.steps == 2 and report.loss > 0 and report.eval_loss > 0
+    assert sorted(path.name for path in out.iterdir()) == list(report.files)
+    assert [path.name for path in tmp_path.iterdir()] == ["out"]
+    record = json.loads((out / "training.json").read_text())
+    assert record["report"] == report.as_dict() and record["settings"]["method"] == method
+    assert record["data"]["scripted"] and record["data"]["rated_by"] == ["scripted"]
+    assert [run["run"] for run in record["data"]["runs"]] == ["quickstart"]
+    questions = [row["question"] for row in rows_of(out / "questions.jsonl")]
+    assert len(questions) == record["data"]["questions"] == 8
+    card = (out / "README.md").read_text()
+    assert record["data"]["digest"] in card and "scripted backend" in card
+    assert str(tmp_path) not in card and str(tiny.parent) not in card
+    assert AutoTokenizer.from_pretrained(out).chat_template
+    if "lora" in settings:
+        changed = load_file(out / "adapter_model.safetensors")
+        assert any(bool(one.any()) for name, one in changed.items() if "lora_B" in name)
+        return
+    kind = AutoModelForSequenceClassification if method == "reward" else AutoModelForCausalLM
+    after = dict(kind.from_pretrained(out).named_parameters())
+    before = dict(AutoModelForCausalLM.from_pretrained(tiny).named_parameters())
+    assert any(bool((one != before[name]).any()) for name, one in after.items() if name in before)
+
+
+def test_only_answers_are_learnt(trl: Any, folder: Path, tiny: Path) -> None:
     from transformers import AutoTokenizer
 
     tokenizer = AutoTokenizer.from_pretrained(tiny)
-    short, long = ({"query": text, "scores": [1, 2]} for text in ("Why?", "Why? " * 40))
-    limit = len(example.tokens_of(tokenizer, long["query"]))
-    assert example.fitting(tokenizer, [short, long], limit) == [short]
-    assert f"1 of 2 queries fill --length {limit}" in capsys.readouterr().out
-    with pytest.raises(SystemExit, match="--length: found 1; expected more"):
-        example.fitting(tokenizer, [long], 1)
+    for row in rows_of(folder / "sft-train.jsonl")[:5]:
+        *asked, said = row["messages"]
+        tokens, labels = encode(tokenizer, asked, said["content"]).cut(None)
+        whole = tokenizer.apply_chat_template(row["messages"], tokenize=True)["input_ids"]
+        assert tokens == whole
+        learnt = [token for token, label in zip(tokens, labels, strict=True) if label != -100]
+        assert tokenizer.decode(learnt) == f"{said['content']}<|end|>"
+        assert [label for label in labels if label != -100] == learnt
+
+
+def digest(out: Path) -> str:
+    return hashlib.sha256((out / "model.safetensors").read_bytes()).hexdigest()
+
+
+class Interrupting:
+    """Sends SIGINT to this process at a step, as Ctrl-C does."""
+
+    def __init__(self, step: int) -> None:
+        self._step = step
+        self.seen: list[int] = []
+
+    def __call__(self, progress: api.TrainProgress) -> None:
+        self.seen.append(progress.step)
+        if progress.step == self._step:
+            os.kill(os.getpid(), signal.SIGINT)
+
+
+@pytest.mark.parametrize("method", ["sft", "cpo"])
+def test_a_stopped_training_goes_on_to_the_same_weights(
+    trl: Any, folder: Path, tiny: Path, tmp_path: Path, method: str
+) -> None:
+    """With dropout, so that the state of random generators counts, and over several epochs."""
+    settings = {**STEPS, "max_steps": 9, "save_steps": 100, "lora": {"r": 4, "dropout": 0.3}}
+    settings |= {"per_device_train_batch_size": 4}
+
+    def go_on(out: Path, watch: Any = None) -> Any:
+        return api.train(
+            folder, out, method=method, model=str(tiny), settings=settings, watch=watch
+        )
+
+    go_on(tmp_path / "whole")
+    out = tmp_path / "out"
+    for step in (1, 3, 4):
+        with pytest.raises(api.TrainingStopped, match=f"stopped at step {step + 1} of 9"):
+            go_on(out, Interrupting(step))
+        assert [path.name for path in out.iterdir()] == ["checkpoints"]
+    watch = Interrupting(-1)
+    report = go_on(out, watch)
+    assert report.resumed_from_step == 5 and watch.seen[0] == 5 and watch.seen[-1] == 9
+    name = "adapter_model.safetensors"
+    assert (out / name).read_bytes() == (tmp_path / "whole" / name).read_bytes()
+    nothing = Interrupting(-1)
+    assert go_on(out, nothing) == report and nothing.seen == []
+
+
+MOMENTS = (
+    lambda out: (out / "checkpoints" / "started.json").exists(),
+    lambda out: (out / "checkpoints" / "checkpoint-2").exists(),
+    lambda out: (out / "checkpoints" / "checkpoint-4" / "optimizer.pt").exists(),
+    lambda out: (out / "checkpoints" / "checkpoint-6" / "complete").exists(),
+    lambda out: (out / "checkpoints" / "checkpoint-8").exists(),
+    lambda out: out.with_name(".out.partial").exists(),
+)
+"""What is seen in the folders when the process is killed."""
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("method", ["sft", "cpo"])
+def test_a_killed_training_goes_on_to_the_same_weights(
+    trl: Any, folder: Path, tiny: Path, tmp_path: Path, method: str
+) -> None:
+    out = tmp_path / "out"
+    settings = {**STEPS, "max_steps": 8}
+
+    def start(out: Path) -> subprocess.Popen[str]:
+        given = [f"--set={key}={json.dumps(value)}" for key, value in settings.items()]
+        verb = [sys.executable, str(ROOT / "run_sim.py"), "train", str(folder), f"--out={out}"]
+        line = [*verb, f"--method={method}", f"--model={tiny}", "--json", *given]
+        return subprocess.Popen(
+            line, cwd=ROOT, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE
+        )
+
+    for moment in MOMENTS:
+        process = start(out)
+        while process.poll() is None and not moment(out):
+            time.sleep(0.0005)
+        assert process.poll() is None, process.communicate()
+        process.kill()
+        process.communicate()
+    process = start(out)
+    told, errors = process.communicate()
+    assert process.returncode == 0, errors
+    assert json.loads(told)["steps"] == 8
+    whole, errors = start(tmp_path / "whole").communicate()
+    assert json.loads(whole)["resumed_from_step"] is None, errors
+    assert digest(out) == digest(tmp_path / "whole")
+    names = [path.name for path in tmp_path.iterdir()]
+    assert sorted(names) == ["out", "whole"]
+
+
+def test_the_verb_says_how_to_go_on(trl: Any, folder: Path, tiny: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    line = [
+        "run_sim.py", "train", str(folder), "--method", "cpo", "--model", str(tiny),
+        "--out", str(out), "--set", "max_steps=200", "--set", "use_cpu=true",
+    ]  # fmt: skip
+    process = subprocess.Popen(
+        [sys.executable, *line], cwd=ROOT, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE
+    )
+    assert process.stderr is not None
+    assert process.stderr.readline().startswith("step 0/200")
+    process.send_signal(signal.SIGTERM)
+    told, errors = process.communicate()
+    last = errors.splitlines()[-1]
+    assert process.returncode == 130 and told == ""
+    assert last.startswith("stopped at step ") and f"go on with: python {' '.join(line)}" in last
+
+
+def changed(tiny: Path, out: Path, **tokens: Any) -> Path:
+    """The tiny model with another tokenizer."""
+    from transformers import AutoTokenizer
+
+    shutil.copytree(tiny, out)
+    tokenizer = AutoTokenizer.from_pretrained(tiny)
+    tokenizer.add_tokens(tokens.pop("more", []))
+    for name, value in tokens.items():
+        setattr(tokenizer, name, value)
+    for path in ("chat_template.jinja", "tokenizer.json", "tokenizer_config.json"):
+        (out / path).unlink()
+    tokenizer.save_pretrained(out)
+    return out
+
+
+@pytest.mark.parametrize(
+    ("tokens", "message"),
+    [
+        ({"chat_template": None}, "has no chat template; expected one, or chat_template: alpaca"),
+        ({"eos_token": None}, "has no eos_token"),
+        ({"more": ["<a>", "<b>"]}, "tokens, and the model 2,048; expected a tokenizer"),
+        (
+            {"chat_template": "{{ messages[0].content }}"},
+            "leaves out what the assistant says",
+        ),
+        ({"chat_template": "{{ raise_exception('no') }}"}, "cannot render a row"),
+    ],
+)
+def test_models_that_cannot_be_trained(
+    trl: Any, folder: Path, tiny: Path, tmp_path: Path, tokens: dict[str, Any], message: str
+) -> None:
+    model = changed(tiny, tmp_path / "model", **tokens)
+    with pytest.raises(InputError, match=message):
+        trained(folder, model, tmp_path / "out", "sft")
+
+
+def test_a_model_without_a_chat_template_gets_that_of_the_paper(
+    trl: Any, folder: Path, tiny: Path, tmp_path: Path
+) -> None:
+    from transformers import AutoTokenizer
+
+    model = changed(tiny, tmp_path / "model", chat_template=None, pad_token=None)
+    trained(folder, model, tmp_path / "out", "cpo", chat_template="alpaca", max_steps=1)
+    tokenizer = AutoTokenizer.from_pretrained(tmp_path / "out")
+    assert tokenizer.chat_template == CHAT_TEMPLATE and tokenizer.pad_token == "<|end|>"
+    with pytest.raises(InputError, match="has one of its own; expected none"):
+        trained(folder, tiny, tmp_path / "other", "cpo", chat_template="alpaca")
+    second = trained(folder, tmp_path / "out", tmp_path / "next", "sft", chat_template="alpaca")
+    assert second.model == str(tmp_path / "out")
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"learning_rat": 1}, "learning_rat: unknown key; expected an argument of SFTConfig; did "),
+        ({"learning_rate": "fast"}, "learning_rate: found 'fast'; expected: "),
+        ({"output_dir": "x"}, "output_dir: found a value; expected none"),
+        ({"hub_token": "x"}, "hub_token: found a value; expected none"),
+        ({"save_total_limit": 1}, "save_total_limit: found 1; expected 2 or more"),
+        ({"max_length": 2}, "max_length: found 2; expected more than the tokens of every prompt"),
+        ({"lr_scheduler_type": "x"}, "SFTConfig takes other values: .*x is not a valid Sched"),
+        ({"learning_rate": 1e30}, "the loss is (nan|inf)|learning_rate"),
+    ],
+)
+def test_settings_that_cannot_be_used(
+    trl: Any, folder: Path, tiny: Path, tmp_path: Path, settings: dict[str, Any], message: str
+) -> None:
+    with pytest.raises(InputError, match=message):
+        trained(folder, tiny, tmp_path / "out", "sft", **settings)
+
+
+def test_yaml_reads_2e_5_as_a_text(trl: Any, folder: Path, tiny: Path, tmp_path: Path) -> None:
+    report = api.train(
+        folder, tmp_path / "out", method="sft", model=str(tiny),
+        settings=["learning_rate=2e-5", "max_steps=1", "use_cpu=true"],
+    )  # fmt: skip
+    assert report.steps == 1
+
+
+def test_other_settings_need_another_folder(
+    trl: Any, folder: Path, tiny: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / "out"
+    trained(folder, tiny, out, "cpo", max_steps=1)
+    with pytest.raises(InputError, match="holds a training with max_steps 1; found 2"):
+        trained(folder, tiny, out, "cpo", max_steps=2)
+    file = tmp_path / "one.json"
+    file.write_text(json.dumps(rated(folder)[:2]))
+    with pytest.raises(InputError, match="holds a training with digest of the data"):
+        trained(file, tiny, out, "cpo", max_steps=1)
+
+
+def test_a_model_that_is_not_there(trl: Any, folder: Path, tmp_path: Path) -> None:
+    for model, message in (("./none", "found no folder ./none"), ("none", "cannot be loaded")):
+        with pytest.raises(InputError, match=message):
+            trained(folder, Path(model), tmp_path / "out", "sft", model=model)
+    (tmp_path / "model").mkdir()
+    with pytest.raises(InputError, match="cannot be loaded"):
+        trained(folder, tmp_path / "model", tmp_path / "out", "sft")
 
 
 # What other programs make of the files, by their own code. They are installed without what they

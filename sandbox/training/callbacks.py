@@ -12,6 +12,13 @@ from sandbox.training.checkpoints import Place
 from sandbox.training.report import TrainProgress, Watch
 
 
+class LastStepDone(Exception):
+    """Raised where a trainer would take one step more than it should.
+
+    It does so if it goes on from a checkpoint of its last step, in the midst of an epoch.
+    """
+
+
 class Recorder(TrainerCallback):  # type: ignore[misc]
     """Marks checkpoints that are complete, reports progress, and stops when asked.
 
@@ -35,6 +42,11 @@ class Recorder(TrainerCallback):  # type: ignore[misc]
         """Report progress."""
         self._loss = (logs or {}).get("loss", self._loss)
         self._tell(state)
+
+    def on_step_begin(self, args: Any, state: Any, control: Any, **more: Any) -> None:
+        """Refuse a step after the last one."""
+        if state.global_step >= state.max_steps:
+            raise LastStepDone
 
     def on_step_end(self, args: Any, state: Any, control: Any, **more: Any) -> None:
         """Save and stop if that was asked of any process."""

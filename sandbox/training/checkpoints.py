@@ -84,17 +84,14 @@ class Place:
         path = self.out / TRAINING
         return _read(path) if path.is_file() else None
 
-    def start(self, record: Mapping[str, Any]) -> Path | None:
-        """Prepare the folder; returns the checkpoint to go on from, if there is one.
-
-        All others are deleted: they are older, or not complete.
+    def check(self, record: Mapping[str, Any]) -> None:
+        """Check that a training can go on, or start, in the folder.
 
         Raises:
-            InputError: the folder has other files, or a training of other settings or data.
+            InputError: it has other files, or a training of other settings or data.
         """
         if self.out.exists():
-            known = {CHECKPOINTS}
-            other = next((path for path in self.out.iterdir() if path.name not in known), None)
+            other = next((path for path in self.out.iterdir() if path != self.checkpoints), None)
             if other is not None:
                 raise InputError(
                     f"out: {self.out} contains {other.name!r}, which no training wrote; expected "
@@ -103,7 +100,14 @@ class Place:
         started = self.checkpoints / _STARTED
         if started.is_file():
             check_same(_read(started), record, self.out)
-        else:
+
+    def start(self, record: Mapping[str, Any]) -> Path | None:
+        """Prepare the folder; returns the checkpoint to go on from, if there is one.
+
+        All others are deleted: they are older, or not complete.
+        """
+        started = self.checkpoints / _STARTED
+        if not started.is_file():
             shutil.rmtree(self.checkpoints, ignore_errors=True)
             self.checkpoints.mkdir(parents=True)
             write_json(started, record)

@@ -8,7 +8,7 @@ import signal
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -44,38 +44,38 @@ def train(
     started = time.monotonic()
     data = read_export(export.expanduser(), settings.method)
     trainers.check_libraries()
+    from sandbox.training.callbacks import Recorder
+
     place = Place(out)
     arguments = trainers.make_arguments(settings, place.checkpoints)
     record = {"settings": settings.model_dump(mode="json"), "data": data.lineage()}
     with ExitStack() as stack:
         if arguments.process_index == 0:
             stack.enter_context(place.locked())
-        with arguments.main_process_first(local=False):
-            done = place.finished()
-            latest = place.start(record) if done is None else None
+        done = place.finished()
         if done is not None:
             check_same(done, record, place.out)
             return TrainReport(**done["report"])
-        prepared = _trained(settings, data, arguments, place, latest, watch)
+        place.check(record)
+        stop = threading.Event()
+        prepared = trainers.prepare(settings, data, arguments, [Recorder(place, stop, watch)])
+        with arguments.main_process_first(local=False):
+            latest = place.start(record)
+        _run(prepared.trainer, arguments, latest, stop)
         report = _report(settings, data, prepared, place, latest, started)
         return _publish(settings, report, record, data, prepared, place)
 
 
-def _trained(
-    settings: TrainSettings,
-    data: TrainingData,
-    arguments: Any,
-    place: Place,
-    latest: Path | None,
-    watch: Watch | None,
-) -> trainers.Prepared:
-    """Train to the last step."""
-    from sandbox.training.callbacks import Recorder
+def _run(trainer: Any, arguments: Any, latest: Path | None, stop: threading.Event) -> None:
+    """Train to the last step.
 
-    stop = threading.Event()
-    prepared = trainers.prepare(settings, data, arguments, [Recorder(place, stop, watch)])
-    trainer = prepared.trainer
-    with _asked_to_stop(stop):
+    Raises:
+        InputError: the memory does not suffice, or nothing can be learnt.
+        TrainingStopped: it was asked to stop.
+    """
+    from sandbox.training.callbacks import LastStepDone
+
+    with _asked_to_stop(stop), suppress(LastStepDone):
         try:
             trainer.train(resume_from_checkpoint=None if latest is None else str(latest))
         except RuntimeError as error:
@@ -90,7 +90,6 @@ def _trained(
     if state.global_step < state.max_steps:
         raise TrainingStopped(state.global_step, state.max_steps)
     _check_learnt(state.log_history)
-    return prepared
 
 
 @contextmanager

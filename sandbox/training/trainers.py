@@ -21,8 +21,15 @@ from storage.errors import InputError
 
 _CLASSES = {"sft": "SFT", "dpo": "DPO", "kto": "KTO", "reward": "Reward"}
 
-_OURS = ("output_dir", "resume_from_checkpoint", "chat_template_path", "remove_unused_columns")
-_OUR_PREFIXES = ("hub_", "push_to_hub", "logging_dir")
+_REFUSED = {
+    "output_dir": "--out is the folder",
+    "resume_from_checkpoint": "it follows from the folder",
+    "load_best_model_at_end": "the model is that of the last step",
+    "chat_template_path": "the key is chat_template",
+    "remove_unused_columns": "it follows from the method",
+    **dict.fromkeys(("push_to_hub", "hub_token", "hub_model_id"), "the folder can be pushed later"),
+}
+"""Arguments that cannot be given, and why."""
 
 
 class Prepared(NamedTuple):
@@ -92,7 +99,8 @@ def make_arguments(settings: TrainSettings, folder: Path) -> Any:
     try:
         made = kind(output_dir=str(folder), disable_tqdm=True, **given)
     except Exception as error:  # whatever a class of theirs raises for a value
-        raise InputError(f"settings: found {short(exception_line(error), 300)}") from None
+        reason = short(exception_line(error), 300)
+        raise InputError(f"settings: {kind.__name__} takes other values: {reason}") from None
     made._n_gpu = min(made.n_gpu, 1)  # several GPUs: a process for each
     return made
 
@@ -118,8 +126,8 @@ def _checked(kind: Any, given: Mapping[str, Any]) -> dict[str, Any]:
     hints = get_type_hints(kind)
     checked = {}
     for name, value in given.items():
-        if name in _OURS or name.startswith(_OUR_PREFIXES):
-            raise InputError(f"{name}: found a value; expected none: `train` sets it itself")
+        if name in _REFUSED:
+            raise InputError(f"{name}: found a value; expected none: {_REFUSED[name]}")
         if name not in known:
             near = difflib.get_close_matches(name, [*known, *TrainSettings.model_fields], 1)
             hint = f"; did you mean {near[0]}?" if near else ""
