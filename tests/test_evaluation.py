@@ -163,6 +163,28 @@ def test_safety_is_counted_by_category_and_refusals_by_harm(place: Path) -> None
     )
 
 
+def test_models_are_added_without_asking_again(place: Path) -> None:
+    """The same result as if all had been there; only what is new is asked."""
+    models = {"base": hand(place, says="plain"), "better": hand(place, says="kind")}
+    more = models | {"best": hand(place, says="kind kind"), "equal": hand(place, says="plain")}
+    first = evaluated(place, models)
+    with api.open_run(f"{place}/out/evaluation.db#judging-judge") as reader:
+        judged = reader.run.digest
+    second = evaluated(place, more)
+    assert [one.name for one in second.models] == list(more)
+    assert first.scores[0] == second.scores[0] and len(second.scores) == 2 * len(first.scores)
+    for name in ("answers-base", "answers-best", "judging-judge", "judging2-judge"):
+        with api.open_run(f"{place}/out/evaluation.db#{name}") as reader:
+            assert reader.run.status == "done"
+    with api.open_run(f"{place}/out/evaluation.db#judging-judge") as reader:
+        assert reader.run.digest == judged
+    items = (place / "out" / "items" / "judging2-judge.jsonl").read_text().splitlines()
+    assert len([line for line in items if '"answer"' in line]) == 4  # those of `best`, which are equal in both samples
+    assert evaluated(place, models).as_dict() == first.as_dict()
+    with pytest.raises(InputError, match=r"models.base.says 'plain'; found 'rude'"):
+        evaluated(place, models | {"base": hand(place, says="rude")})
+
+
 def test_prompts_name_no_model_and_the_order_is_drawn_by_the_seed(place: Path) -> None:
     models = {"secretbase": hand(place, says="plain"), "secretother": hand(place, says="kind")}
     evaluated(place, models)
@@ -171,7 +193,9 @@ def test_prompts_name_no_model_and_the_order_is_drawn_by_the_seed(place: Path) -
     assert calls and not [call for call in calls if "secret" in call.prompt]
     origins = [
         json.loads(line)["origin"].split("/")[0]
-        for line in (place / "out" / "items.jsonl").read_text(encoding="utf-8").splitlines()
+        for line in (place / "out" / "items" / "judging-judge.jsonl")
+        .read_text(encoding="utf-8")
+        .splitlines()
     ]
     assert origins != sorted(origins) and len(set(origins)) == 2
 
@@ -310,7 +334,7 @@ def test_a_killed_evaluation_ends_with_the_same_result(place: Path, kills: int) 
         process.communicate(timeout=60)
     ended, _ = start(place, "killed").communicate(timeout=120)
     assert json.loads(ended) == json.loads(undisturbed)
-    for name in ("evaluation.json", "README.md", "items.jsonl"):
+    for name in ("evaluation.json", "README.md", "items/judging-slow.jsonl"):
         assert (place / "killed" / name).read_bytes() == (place / "calm" / name).read_bytes(), name
 
 

@@ -35,8 +35,11 @@ from worlds.observer import observer_form
 
 DATABASE = "evaluation.db"
 QUESTIONS = "questions.jsonl"
-ITEMS = "items.jsonl"
-_ITEM_QUESTIONS = "item-questions.jsonl"
+ITEMS = "items"
+"""The folder of what observers judge."""
+
+ItemKey = tuple[str, str | None, str | None, str | None]
+"""The question of an item, its answer, or the first and the second one of a pair."""
 
 
 class Unfinished(Exception):
@@ -165,25 +168,39 @@ class Runs:
     def judge(self, name: str, model: ModelSettings, tasks: Sequence[Task]) -> list[Judged]:
         """Let an observer judge all items, and return what it said of each.
 
+        What it has judged before is not asked again: a run of its own has the items that models
+        added later.
+
         Raises:
-            Unfinished: the run was stopped.
-            InputError: it was begun with other answers.
+            Unfinished: a run was stopped.
         """
-        run, digest = f"judging-{name}", self._write_items(tasks)
-        world = {"kind": "judging", "items": str(self._out / ITEMS), "sha256": digest}
-        if not self._exists(run):
+        said: dict[ItemKey, Judged] = {}
+        number = 1
+        while self._exists(_judging(name, number)):
+            said |= self._said(_judging(name, number))
+            number += 1
+        left = [task for task in tasks if self._key(task) not in said]
+        if left:
+            run = _judging(name, number)
+            digest = self._write_items(run, left)
+            world = {"kind": "judging", "items": str(self._items(run)), "sha256": digest}
             config = self._config(run, model, world)
-            place = str(self._out / _ITEM_QUESTIONS)
+            place = str(self._items(run, "-questions"))
             self._create({**config, "rounds": 1, "questions": place}, f"observers.{name}")
-        with open_run(self.address(run)) as reader:
-            if json.loads(reader.run.config)["world"]["sha256"] != digest:
-                raise InputError(
-                    f"{self.address(run)}: found answers that have changed since they were judged; "
-                    "expected the same, or another --out"
-                )
+            said |= self._said(run)
+        return [said[self._key(task)] for task in tasks]
+
+    def _said(self, run: str) -> dict[ItemKey, Judged]:
         self._play(run)
         with open_run(self.address(run)) as reader:
-            return _judged(reader)
+            return dict(_judged(reader))
+
+    def _key(self, task: Task) -> ItemKey:
+        item = task.item
+        return (self._questions[task.question].text, item.answer, item.first, item.second)
+
+    def _items(self, run: str, part: str = "") -> Path:
+        return self._out / ITEMS / f"{run}{part}.jsonl"
 
     def address(self, run: str) -> Address:
         """The address of a run."""
@@ -240,14 +257,19 @@ class Runs:
         if outcome.status != "done":
             raise Unfinished(outcome)
 
-    def _write_items(self, tasks: Sequence[Task]) -> str:
-        """Write the items for the world of judging, and return their hash."""
+    def _write_items(self, run: str, tasks: Sequence[Task]) -> str:
+        """Write the items of a run for the world of judging, and return their hash."""
         lines = "".join(f"{task.item.model_dump_json(exclude_defaults=True)}\n" for task in tasks)
         asked = (self._questions[task.question].text for task in tasks)
         rows = "".join(f"{HeldOut(text).line()}\n" for text in asked)
-        write_text(self._out / ITEMS, lines)
-        write_text(self._out / _ITEM_QUESTIONS, rows)
+        write_text(self._items(run), lines)
+        write_text(self._items(run, "-questions"), rows)
         return sha256(lines.encode()).hexdigest()
+
+
+def _judging(name: str, number: int) -> str:
+    """The name of the run in which an observer judges for the first, second, ... time."""
+    return f"judging{number if number > 1 else ''}-{name}"
 
 
 def write_text(path: Path, text: str) -> None:
@@ -352,7 +374,7 @@ def _answers(reader: Reader, model: int, questions: int) -> Iterator[Answer]:
         )
 
 
-def _judged(reader: Reader) -> list[Judged]:
+def _judged(reader: Reader) -> Iterator[tuple[ItemKey, Judged]]:
     v = tables.verdicts
     query = select(v.c.episode_id, v.c.kind, v.c.value).where(
         reader.belongs_to_run(v.c.episode_id), v.c.kind != "origin"
@@ -360,11 +382,8 @@ def _judged(reader: Reader) -> list[Judged]:
     verdicts: dict[int, dict[str, str | None]] = {}
     for row in reader.rows(query):
         verdicts.setdefault(row.episode_id - reader.base, {})[row.kind] = row.value
-    return [
-        Judged(
-            {o.scale: o.rating for o in one.observations},
-            {o.scale: o.reason for o in one.observations if o.reason is not None},
-            verdicts.get(one.episode, {}),
-        )
-        for one in exchanges(reader)
-    ]
+    for one in exchanges(reader):
+        texts = (one.texts.get(stage) for stage in ("answer", "first", "second"))
+        scores = {o.scale: o.rating for o in one.observations}
+        reasons = {o.scale: o.reason for o in one.observations if o.reason is not None}
+        yield (one.question, *texts), Judged(scores, reasons, verdicts.get(one.episode, {}))  # type: ignore[misc]

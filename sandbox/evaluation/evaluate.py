@@ -55,6 +55,7 @@ def evaluate(settings: EvaluationSettings, out: Path, watch: Watch | None = None
     Args:
         settings: models, observers, questions.
         out: the folder of the evaluation: new, empty, or one that was begun with equal settings.
+            Models and observers can be added later; what is there already is not asked again.
         watch: called with the `sandbox.progress.Progress` of each run before it starts.
 
     Returns:
@@ -69,62 +70,66 @@ def evaluate(settings: EvaluationSettings, out: Path, watch: Watch | None = None
     trained_on = refuse_leaks(settings, questions)
     forms = {} if settings.forms is None else split_forms(settings.forms)
     described = _described(settings, questions, forms)
-    _check_folder(out, described)
-    if not (out / SETTINGS).is_file():
-        _check_models(settings)
+    _check_models(settings, _stored(out, described))
     out = out.resolve()
     out.mkdir(parents=True, exist_ok=True)
     with locked(out / SETTINGS, str(out)):
-        _check_folder(out, described)
-        write_text(out / SETTINGS, described)
+        known = {**_stored(out, described), **described}
+        write_text(out / SETTINGS, json.dumps(known, indent=1, ensure_ascii=False) + "\n")
         write_text(out / QUESTIONS, "".join(f"{one.line()}\n" for one in questions))
         for kind, text in forms.items():
             write_text(out / f"forms-{kind}.yaml", text)
         return _Work(settings, out, questions, trained_on, watch).result()
 
 
-def _check_models(settings: EvaluationSettings) -> None:
-    """Check every model and observer before anything is written.
+def _check_models(settings: EvaluationSettings, stored: Mapping[str, Any]) -> None:
+    """Check the models and observers that an evaluation does not have yet.
 
     Raises:
         InputError: one cannot work.
     """
     for kind, named in (("models", settings.models), ("observers", settings.judges)):
         for name, model in named.items():
+            if f"{kind}.{name}" in stored:
+                continue
             try:
                 model.check()
             except ValueError as error:
                 raise InputError(f"{kind}.{name}.{error}") from None
     for name, folder in settings.rewards.items():
-        check_reward_model(name, folder)
+        if f"observers.{name}" not in stored:
+            check_reward_model(name, folder)
 
 
 def _described(
     settings: EvaluationSettings, questions: Sequence[HeldOut], forms: Mapping[str, str]
-) -> str:
-    """All that decides a result, as the folder of an evaluation keeps it."""
-    folders = {
-        f"{kind}.{name}": folder_of(one)
-        for kind, named in (("models", settings.models), ("observers", settings.observers))
-        for name, one in named.items()
-    }
-    data = {
-        "settings": settings.model_dump(mode="json"),
-        "questions": _digest(questions),
-        "forms": sha256(json.dumps(forms, sort_keys=True).encode()).hexdigest(),
-        "folders": {
-            name: fingerprint(folder) for name, folder in folders.items() if folder is not None
-        },
-    }
-    return json.dumps(data, indent=1, ensure_ascii=False) + "\n"
+) -> dict[str, Any]:
+    """All that decides answers and scores, by key, as the folder of an evaluation keeps it."""
+    plain = settings.model_dump(mode="json")
+    described: dict[str, Any] = {key: plain[key] for key in _DECIDING}
+    described["questions"] = _digest(questions)
+    described["forms"] = sha256(json.dumps(forms, sort_keys=True).encode()).hexdigest()
+    for kind, named in (("models", settings.models), ("observers", settings.observers)):
+        for name, one in named.items():
+            folder = folder_of(one)
+            section = {"files": None if folder is None else fingerprint(folder)}
+            described[f"{kind}.{name}"] = plain[kind][name] | section
+    return described
+
+
+_DECIDING = ("samples", "seed", "truncated", "attempts")
 
 
 def _digest(questions: Sequence[HeldOut]) -> str:
     return sha256("\n".join(one.line() for one in questions).encode()).hexdigest()
 
 
-def _check_folder(out: Path, described: str) -> None:
-    """Check that a folder is new, empty, or that of an evaluation with equal settings."""
+def _stored(out: Path, described: Mapping[str, Any]) -> dict[str, Any]:
+    """What the folder of an evaluation was begun with; empty if it is new.
+
+    Raises:
+        InputError: the folder is that of something else, or of an evaluation with other settings.
+    """
     if out.exists() and not out.is_dir():
         raise InputError(f"out: {out} is not a folder; expected an empty or a new folder")
     path = out / SETTINGS
@@ -135,19 +140,21 @@ def _check_folder(out: Path, described: str) -> None:
             raise InputError(
                 f"out: {out} contains {unknown!r}, and no evaluation; expected a new folder"
             )
-        return
+        return {}
     try:
-        before = flat(json.loads(path.read_text(encoding="utf-8")))
-    except (ValueError, AttributeError) as error:
+        stored = dict(json.loads(path.read_text(encoding="utf-8")))
+    except (ValueError, TypeError) as error:
         raise InputError(f"{path}: cannot be read: {error}; expected another --out") from None
-    now = flat(json.loads(described))
+    before, now = (
+        flat({k: each[k] for k in stored if k in described}) for each in (stored, described)
+    )
     for key in dict.fromkeys((*before, *now)):
         if before.get(key) != now.get(key):
-            named = key.removeprefix("settings.")
             raise InputError(
-                f"out: {out} was begun with {named} {before.get(key)!r}; found {now.get(key)!r}; "
+                f"out: {out} was begun with {key} {before.get(key)!r}; found {now.get(key)!r}; "
                 "expected the same settings, or another folder"
             )
+    return stored
 
 
 class _Work:
