@@ -89,6 +89,7 @@ ALLOWED: dict[str, tuple[str, ...]] = {
     "sandbox.generations": (
         *NEUTRAL,
         *PLAYING,
+        "sandbox.engine",
         "sandbox.reading",
         "sandbox.datasets",
         "sandbox.settings_files",

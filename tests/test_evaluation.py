@@ -179,7 +179,9 @@ def test_models_are_added_without_asking_again(place: Path) -> None:
     with api.open_run(f"{place}/out/evaluation.db#judging-judge") as reader:
         assert reader.run.digest == judged
     items = (place / "out" / "items" / "judging2-judge.jsonl").read_text().splitlines()
-    assert len([line for line in items if '"answer"' in line]) == 4  # those of `best`, which are equal in both samples
+    assert (
+        len([line for line in items if '"answer"' in line]) == 4
+    )  # those of `best`, which are equal in both samples
     assert evaluated(place, models).as_dict() == first.as_dict()
     with pytest.raises(InputError, match=r"models.base.says 'plain'; found 'rude'"):
         evaluated(place, models | {"base": hand(place, says="rude")})

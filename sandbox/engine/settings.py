@@ -64,12 +64,32 @@ def resumed(config: Config, settings: Sequence[str], allow: Collection[Path] = (
     return new
 
 
+def transport_changes(old: Config, new: Config) -> list[str]:
+    """List the settings of a config that differ and do not change what is said.
+
+    Returns:
+        Settings for `resumed`, each ``a.b=value``; without those that the new config leaves out.
+    """
+    allowed = transport_keys(old)
+    return [
+        f"{key}={json.dumps(after)}"
+        for key, (_, after) in differences(old, new).items()
+        if after is not None and _is_within(key, allowed)
+    ]
+
+
+def _is_within(key: str, sections: Collection[str]) -> bool:
+    """Whether a dotted key is one of these keys, or within one."""
+    parts = key.split(".")
+    return any(".".join(parts[:length]) in sections for length in range(1, len(parts) + 1))
+
+
 def _refuse(config: Config, changes: Changes, origin: Mapping[tuple[str, ...], str]) -> None:
     allowed = transport_keys(config)
     for changed in changes:
-        parts = changed.split(".")
-        if any(".".join(parts[:length]) in allowed for length in range(1, len(parts) + 1)):
+        if _is_within(changed, allowed):
             continue
+        parts = changed.split(".")
         given = max(origin, key=lambda at: _common(at, parts))
         place = origin[given]
         key = changed if parts[: len(given)] == list(given) else ".".join(given)

@@ -17,7 +17,8 @@ from agents.chance import chance
 from agents.forms import Form
 from sandbox.backends.base import ModelSettings
 from sandbox.config import Config, load_config
-from sandbox.engine.run import Watch, create, prepare, resume
+from sandbox.engine.run import Change, Watch, create, prepare, resume
+from sandbox.engine.settings import transport_changes
 from sandbox.evaluation.questions import HeldOut
 from sandbox.evaluation.settings import EvaluationSettings
 from sandbox.files import new_file
@@ -160,7 +161,7 @@ class Runs:
         found: list[Answer] = []
         for number, name in enumerate(self._settings.models):
             run = f"answers-{name}"
-            self._play(run)
+            self._play(run, self._settings.models[name])
             with open_run(self.address(run)) as reader:
                 found += _answers(reader, number, len(self._questions))
         return found
@@ -177,7 +178,7 @@ class Runs:
         said: dict[ItemKey, Judged] = {}
         number = 1
         while self._exists(_judging(name, number)):
-            said |= self._said(_judging(name, number))
+            said |= self._said(_judging(name, number), model)
             number += 1
         left = [task for task in tasks if self._key(task) not in said]
         if left:
@@ -187,11 +188,11 @@ class Runs:
             config = self._config(run, model, world)
             place = str(self._items(run, "-questions"))
             self._create({**config, "rounds": 1, "questions": place}, f"observers.{name}")
-            said |= self._said(run)
+            said |= self._said(run, model)
         return [said[self._key(task)] for task in tasks]
 
-    def _said(self, run: str) -> dict[ItemKey, Judged]:
-        self._play(run)
+    def _said(self, run: str, model: ModelSettings) -> dict[ItemKey, Judged]:
+        self._play(run, model)
         with open_run(self.address(run)) as reader:
             return dict(_judged(reader))
 
@@ -250,10 +251,13 @@ class Runs:
             message = str(error).removeprefix("config: ").removeprefix(f"{key}: ")
             raise InputError(message.replace("models.social", key, 1)) from None
 
-    def _play(self, run: str) -> None:
+    def _play(self, run: str, model: ModelSettings) -> None:
+        """Play a run to its end, with the settings of today that do not change what is said."""
         with open_run(self.address(run)) as reader:
-            allow = Config.from_json(reader.run.config).files()
-        outcome = resume(self.address(run), self._watch, allow=allow)
+            stored = Config.from_json(reader.run.config)
+        models = stored.models.model_copy(update={"social": model, "observer": model})
+        change = Change(transport_changes(stored, stored.model_copy(update={"models": models})))
+        outcome = resume(self.address(run), self._watch, change=change, allow=stored.files())
         if outcome.status != "done":
             raise Unfinished(outcome)
 

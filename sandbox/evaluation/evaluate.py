@@ -8,6 +8,7 @@ from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
+from sandbox.backends.base import transport_of
 from sandbox.engine.run import Watch
 from sandbox.evaluation.answering import (
     QUESTIONS,
@@ -112,8 +113,11 @@ def _described(
     for kind, named in (("models", settings.models), ("observers", settings.observers)):
         for name, one in named.items():
             folder = folder_of(one)
-            section = {"files": None if folder is None else fingerprint(folder)}
-            described[f"{kind}.{name}"] = plain[kind][name] | section
+            section = flat(plain[kind][name])
+            for key in transport_of(type(one)):
+                section.pop(key, None)
+            files = {"files": None if folder is None else fingerprint(folder)}
+            described[f"{kind}.{name}"] = section | files
     return described
 
 

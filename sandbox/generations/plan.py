@@ -10,10 +10,12 @@ from typing import Any
 
 from sandbox.config import Config, load_config
 from sandbox.datasets.choices import Choices
+from sandbox.engine.settings import transport_keys
 from sandbox.evaluation.questions import read_held_out
 from sandbox.evaluation.settings import absolute_settings, checked_settings
 from sandbox.generations.results import START
 from sandbox.generations.settings import StudySettings
+from sandbox.reading.records import flat
 from sandbox.settings_files import read_settings
 from sandbox.training.data import FORMATS as FORMAT_OF
 from sandbox.training.settings import load_settings
@@ -73,10 +75,16 @@ class Plan:
         return found
 
     def as_dict(self) -> dict[str, Any]:
-        """What a study's folder stores, to refuse another study there."""
-        stored: dict[str, Any] = self.settings.model_dump(mode="json")
-        config = json.loads(self.config.as_json())
-        return {**stored, "config": config, "evaluate": dict(self.evaluation)}
+        """What a study's folder stores, to refuse another study there.
+
+        Settings of the society that do not change what is said are left out; they may change.
+        """
+        stored: dict[str, Any] = self.settings.model_dump(mode="json", exclude={"settings"})
+        said = flat(json.loads(self.config.as_json()))
+        for key in transport_keys(self.config):
+            for within in [name for name in said if name == key or name.startswith(f"{key}.")]:
+                del said[within]
+        return {**stored, "config": said, "evaluate": dict(self.evaluation)}
 
 
 def read_plan(source: Path, settings: Sequence[str] = ()) -> Plan:

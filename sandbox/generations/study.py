@@ -22,13 +22,17 @@ import yaml
 
 from agents.scale import Scale
 from sandbox import __version__
+from sandbox.config import Config, load_config
 from sandbox.datasets import ExportReport, export
+from sandbox.engine.settings import transport_changes
 from sandbox.files import new_file
 from sandbox.generations.child import run_verb
 from sandbox.generations.plan import Plan
 from sandbox.generations.results import START, Generation, Study, control_name, trained_name
 from sandbox.generations.table import markdown
+from sandbox.reading.records import flat
 from sandbox.reading.runs import open_run, outcome, society
+from sandbox.text import short
 from storage.database import Address, exists, parse_url, run_names
 from storage.errors import InputError
 from storage.files import locked
@@ -83,12 +87,12 @@ class _Work:
             self._store()
             return
         stored = json.loads(path.read_text(encoding="utf-8"))
-        for key in settings | stored["settings"]:
-            before, now = stored["settings"].get(key), settings.get(key)
-            if before != now:
+        before, now = flat(stored["settings"]), flat(settings)
+        for key in before | now:
+            if before.get(key) != now.get(key):
                 raise InputError(
-                    f"--out: {self._out} has a study with {key} {json.dumps(before)[:200]}; found "
-                    f"{json.dumps(now)[:200]}; expected the same, or another folder"
+                    f"--out: {self._out} has a study with {key} {short(before.get(key), 60)}; "
+                    f"found {short(now.get(key), 60)}; expected the same, or another folder"
                 )
         self._seconds = stored["seconds"]
 
@@ -152,11 +156,15 @@ class _Work:
 
     def _society(self, number: int) -> None:
         address = self._address(number)
-        if exists(address.url) and address.name in run_names(address.url):
-            run_verb(["resume", str(address), *self._plan.plugins()])
-            return
         settings = self._plan.society(number, self._model(number))
-        arguments = [part for setting in settings for part in ("--set", setting)]
+        if exists(address.url) and address.name in run_names(address.url):
+            with open_run(address) as reader:
+                stored = Config.from_json(reader.run.config, self._plan.config.files())
+            wanted = load_config(self._plan.settings.society, settings)
+            changes = _given(transport_changes(stored, wanted))
+            run_verb(["resume", str(address), *changes, *self._plan.plugins()])
+            return
+        arguments = _given(settings)
         place = ["--name", str(address.name), "--db", str(address.url.database)]
         run_verb(["run", str(self._plan.settings.society), *place, *arguments])
 
@@ -270,6 +278,11 @@ def control_choices(choices: Mapping[str, Any], scale: Scale | None, rows: int) 
 
 _SELECTING = frozenset({"min_rating", "max_rating", "min_margin", "pick", "rows", "mix"})
 """Choices that select rows by their rating, or are those of another format."""
+
+
+def _given(settings: Sequence[str]) -> list[str]:
+    """Settings as options of the command line."""
+    return [part for setting in settings for part in ("--set", setting)]
 
 
 def _means(rounds: Sequence[Any]) -> dict[str, float | None]:
