@@ -71,7 +71,7 @@ def evaluate(settings: EvaluationSettings, out: Path, watch: Watch | None = None
     trained_on = refuse_leaks(settings, questions)
     forms = {} if settings.forms is None else split_forms(settings.forms)
     described = _described(settings, questions, forms)
-    _check_models(settings, _stored(out, described))
+    check_models(settings, _stored(out, described))
     out = out.resolve()
     out.mkdir(parents=True, exist_ok=True)
     with locked(out / SETTINGS, str(out)):
@@ -83,7 +83,7 @@ def evaluate(settings: EvaluationSettings, out: Path, watch: Watch | None = None
         return _Work(settings, out, questions, trained_on, watch).result()
 
 
-def _check_models(settings: EvaluationSettings, stored: Mapping[str, Any]) -> None:
+def check_models(settings: EvaluationSettings, stored: Mapping[str, Any]) -> None:
     """Check the models and observers that an evaluation does not have yet.
 
     Raises:

@@ -6,17 +6,20 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from tempfile import gettempdir
 from typing import Any
 
 from sandbox.config import Config, load_config
 from sandbox.datasets.choices import Choices
 from sandbox.engine.settings import transport_keys
+from sandbox.evaluation.evaluate import check_models
 from sandbox.evaluation.questions import read_held_out
 from sandbox.evaluation.settings import absolute_settings, checked_settings
 from sandbox.generations.results import START
 from sandbox.generations.settings import StudySettings
 from sandbox.reading.records import flat
 from sandbox.settings_files import read_settings
+from sandbox.training import trainers
 from sandbox.training.data import FORMATS as FORMAT_OF
 from sandbox.training.settings import load_settings
 from storage.errors import InputError
@@ -112,6 +115,22 @@ def read_plan(source: Path, settings: Sequence[str] = ()) -> Plan:
         control=control,
         evaluation=evaluation,
     )
+
+
+def check_ready(plan: Plan) -> None:
+    """Check what training and evaluation need, before the first society is played.
+
+    Raises:
+        InputError: a library is missing, an argument of training is unknown, or an observer cannot
+            work.
+    """
+    trainers.check_libraries()
+    for settings in filter(None, (plan.train, plan.control)):
+        loaded = load_settings(given={**settings, "model": plan.first})
+        trainers.make_arguments(loaded, Path(gettempdir()))
+    models = {START: plan.section(plan.first)}
+    evaluation = checked_settings({**plan.evaluation, "models": models}, "evaluate")
+    check_models(evaluation, {f"models.{START}": None})  # the society checks the learner itself
 
 
 def _assignments(settings: Mapping[str, Any]) -> list[str]:

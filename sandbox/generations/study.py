@@ -27,7 +27,7 @@ from sandbox.datasets import ExportReport, export
 from sandbox.engine.settings import transport_changes
 from sandbox.files import new_file
 from sandbox.generations.child import run_verb
-from sandbox.generations.plan import Plan
+from sandbox.generations.plan import Plan, check_ready
 from sandbox.generations.results import START, Generation, Study, control_name, trained_name
 from sandbox.generations.table import markdown
 from sandbox.reading.records import flat
@@ -84,6 +84,7 @@ class _Work:
             others = [file.name for file in self._out.iterdir() if path.name not in file.name]
             if others:
                 raise InputError(f"--out: {self._out} has {others[0]!r}; expected an empty folder")
+            check_ready(self._plan)
             self._store()
             return
         stored = json.loads(path.read_text(encoding="utf-8"))
