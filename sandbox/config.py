@@ -53,6 +53,7 @@ _PATH_KEYS = (
     ("world", "topology"),
     ("world", "kind"),
     ("world", "red_team"),
+    ("world", "items"),
     ("policy", "file"),
 )
 
@@ -553,6 +554,8 @@ def _is_path(key: str, value: str) -> bool:
 def _absolute(key: tuple[str, ...], value: str, folder: Path) -> str:
     if key == ("world", "kind") and not is_file(value):
         return value
+    if key == ("world", "items") and not value.endswith((".jsonl", ".jsonl.gz")):
+        return value  # of a world that has another meaning for it
     if key == ("world", "topology") and "." not in value and "/" not in value:
         return value  # a generated topology
     return absolute(value, folder)

@@ -7,6 +7,7 @@ import json
 import math
 import os
 import re
+import shlex
 import signal
 import subprocess
 import sys
@@ -17,6 +18,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import yaml
 from conftest import ROOT, missing
 from program import program
 
@@ -28,7 +30,7 @@ from sandbox.backends.scripted.backend import text_for
 from sandbox.evaluation.answering import Answer, tasks_of
 from sandbox.evaluation.questions import HeldOut, read_held_out, training_questions
 from sandbox.evaluation.results import Evaluation
-from sandbox.evaluation.settings import named_spec, read_settings
+from sandbox.evaluation.settings import EvaluationSettings, named_spec, read_settings
 from sandbox.evaluation.statistics import alpha, length_controlled, spearman
 from storage.errors import InputError
 from worlds.judging import BETTER, REFUSED, SAFE
@@ -696,3 +698,29 @@ def test_reward_models_of_another_kind_are_refused(place: Path, reward_model: Pa
     with pytest.raises(InputError, match=r"observers.r: .*: found 2 labels; expected 1"):
         evaluated(place, {"a": "scripted"}, {"r": f"reward:{reward_model}"})
     assert not (place / "out").exists()
+
+
+# The page
+
+
+PAGE = (ROOT / "docs" / "evaluation.md").read_text(encoding="utf-8")
+
+
+def test_the_commands_of_the_page_run(place: Path) -> None:
+    (questions,) = re.findall(r"```jsonl title=(\S+)\n(.*?)```", PAGE, re.DOTALL)
+    (place / questions[0]).write_text(questions[1], encoding="utf-8")
+    (block,) = re.findall(r"```bash\n(.*?)```", PAGE, re.DOTALL)
+    for line in block.strip().splitlines():
+        done = program(place, *shlex.split(line)[2:])
+        assert done.returncode == 0, f"{line}\n{done.stderr}"
+
+
+def test_the_page_lists_every_key() -> None:
+    (block,) = re.findall(r"```yaml\n(.*?)```", PAGE, re.DOTALL)
+    listed = yaml.safe_load(block)
+    fields = EvaluationSettings.model_fields
+    assert set(listed) == set(fields)
+    own = {"models", "observers", "questions", "trained_on", "forms"}
+    assert {key: listed[key] for key in listed if key not in own} == {
+        name: field.default for name, field in fields.items() if name not in own
+    }

@@ -185,16 +185,24 @@ class _Work:
         settings = self._settings
         tasks = tasks_of(answers, self._questions, settings.seed, settings.pairwise)
         summary = Summary(list(settings.models), self._questions, settings.samples, answers)
-        scored = {
-            name: self._scored(name, one, answers, tasks, summary)
-            for name, one in settings.observers.items()
-        }
+        scored = self._all_scored(answers, tasks, summary)
         evaluation = self._evaluation(answers, summary, scored)
         write_text(self._out / RESULT, json.dumps(evaluation.as_dict(), indent=1) + "\n")
         write_text(self._out / TABLES, markdown(evaluation))
         created = self._runs.created()
         write_logs(self._out, evaluation, self._questions, answers, scored, created)
         return evaluation
+
+    def _all_scored(
+        self, answers: Sequence[Answer], tasks: Sequence[Task], summary: Summary
+    ) -> dict[str, Scored]:
+        """What each observer says; reward models last, when no engine needs the GPU."""
+        observers = self._settings.observers
+        last = sorted(observers, key=lambda name: isinstance(observers[name], RewardSettings))
+        scored = {
+            name: self._scored(name, observers[name], answers, tasks, summary) for name in last
+        }
+        return {name: scored[name] for name in observers}
 
     def _scored(
         self,
