@@ -56,6 +56,7 @@ EXTRAS = (
     Extra("small", "xllamacpp", "small models on the CPU"),
     Extra("postgresql", "psycopg", "runs in a PostgreSQL server"),
     Extra("train", "trl", "trainers that load exported datasets"),
+    Extra("inspect", "inspect_ai", "logs of evaluations for `inspect view`"),
     Extra("test", "pytest", "the tests"),
 )
 

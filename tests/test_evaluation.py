@@ -700,6 +700,44 @@ def test_reward_models_of_another_kind_are_refused(place: Path, reward_model: Pa
     assert not (place / "out").exists()
 
 
+def test_an_adapter_changes_what_its_base_says(place: Path) -> None:
+    needs("vllm", "see the README", "vllm")
+    script = str(ROOT / "tests" / "tiny_model.py")
+    subprocess.run([sys.executable, script, str(place)], check=True, timeout=300)
+    config = place / "adapter" / "adapter_config.json"
+    named = {"base_model_name_or_path": "../model"}
+    config.write_text(json.dumps(json.loads(config.read_text(encoding="utf-8")) | named))
+    settings = ("extra.dtype=float32", "extra.max_model_len=2048")
+    arguments = [
+        *(sys.executable, str(ROOT / "run_sim.py"), "evaluate", "model", "adapter"),
+        *("--questions", "held.jsonl", "--observer", "scripted", "--out", "out", "--json"),
+        *("--samples", "1", "--truncated", "sentence"),
+        *(part for setting in settings for part in ("--set", setting)),
+    ]
+    environment = {
+        "PYTHONPATH": str(ROOT),
+        "HF_HUB_OFFLINE": "1",
+        "VLLM_CPU_KVCACHE_SPACE": "1",
+        "VLLM_NO_USAGE_STATS": "1",
+    }
+    done = subprocess.run(
+        arguments,
+        cwd=place,
+        env=os.environ | environment,
+        capture_output=True,
+        text=True,
+        timeout=900,
+    )
+    assert done.returncode == 0, done.stderr
+    models = json.loads(done.stdout)["models"]
+    assert [one["model"] for one in models] == [str(place / "model"), str(place / "adapter")]
+    replies = []
+    for name in ("model", "adapter"):
+        with api.open_run(f"{place}/out/evaluation.db#answers-{name}") as reader:
+            replies.append([call.reply for n in range(4) for call in reader.journal(n)])
+    assert replies[0] != replies[1]
+
+
 # The page
 
 

@@ -28,22 +28,31 @@ def check_reward_model(name: str, folder: Path) -> None:
         InputError: transformers is missing, or the folder has no such model, several labels, or no
             chat template.
     """
-    transformers = _transformers(name)
-    place = f"observers.{name}: {folder}"
+    transformers, place = _transformers(name), f"observers.{name}: {folder}"
     try:
-        config = transformers.AutoConfig.from_pretrained(folder)
+        labels = _labels(transformers, folder)
         tokenizer = transformers.AutoTokenizer.from_pretrained(folder)
     except Exception as error:  # any error of a damaged or unknown model
         raise InputError(f"{place}: cannot be read: {_line(error)}") from None
-    if config.num_labels != 1:
+    if labels != 1:
         raise InputError(
-            f"{place}: found {config.num_labels} labels; expected 1, the reward: a model that "
+            f"{place}: found {labels or 'no'} labels; expected 1, the reward: a model that "
             "`train --method reward` wrote, or one like it"
         )
     if not tokenizer.chat_template:
         raise InputError(
             f"{place}: found a tokenizer without a chat template; expected one with it"
         )
+
+
+def _labels(transformers: Any, folder: Path) -> int:
+    """The number of labels of a classifier; of an adapter 1, or 0 if it is for something else."""
+    adapter = folder / "adapter_config.json"
+    if adapter.is_file():
+        import peft  # noqa: F401 - transformers loads adapters with it
+
+        return int(json.loads(adapter.read_text(encoding="utf-8")).get("task_type") == "SEQ_CLS")
+    return int(transformers.AutoConfig.from_pretrained(folder).num_labels)
 
 
 def _transformers(name: str) -> Any:
@@ -55,6 +64,7 @@ def _transformers(name: str) -> Any:
             f"observers.{name}: {error.name} is not installed; expected {install_command('train')}"
         ) from None
     transformers.utils.logging.disable_progress_bar()
+    transformers.utils.logging.set_verbosity_error()
     return transformers
 
 

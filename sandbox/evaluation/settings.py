@@ -143,9 +143,10 @@ def section_of(spec: str, folder: Path) -> dict[str, Any]:
 
 def _reward_folder(spec: str, folder: Path) -> Path:
     path = (folder / Path(spec.removeprefix(REWARD)).expanduser()).resolve()
-    if not (path / "config.json").is_file():
+    if not any((path / name).is_file() for name in ("config.json", "adapter_config.json")):
         raise InputError(
-            f"{spec}: found no folder with a config.json; expected that of a reward model"
+            f"{spec}: found no folder with a config.json or an adapter_config.json; expected that "
+            "of a reward model"
         )
     return path
 
