@@ -680,6 +680,8 @@ def test_a_reward_model_scores_what_fits_and_repeats_nothing(
     assert len(lines) == 16 and set(json.loads(lines[0])) == {"run", "episode", "sample", "reward"}
     kept.write_text("".join(lines)[:-20], encoding="utf-8")  # as a killed process leaves it
     assert evaluated(place, models, observers) == found
+    more = evaluated(place, {**models, "c": hand(place, says="plain")}, observers)
+    assert [one for one in more.scores if one.model != "c"] == list(found.scores)
 
 
 def test_reward_models_of_another_kind_are_refused(place: Path, reward_model: Path) -> None:

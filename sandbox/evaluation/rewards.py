@@ -1,7 +1,8 @@
 """Scores of a reward model: a sequence classifier with one label, run by transformers.
 
 Scores are kept in a file as they come, so that an evaluation that was stopped repeats none. Which
-answers share a batch depends on all answers alone, so that it ends with the same scores.
+answers share a batch depends on the answers of one model alone, so that a killed evaluation, and
+one to which models are added, ends with the same scores.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ import json
 import logging
 import math
 from collections.abc import Iterator, Sequence
+from itertools import groupby
 from pathlib import Path
 from typing import Any
 
@@ -88,9 +90,7 @@ def rewards_of(
         InputError: the model cannot be loaded.
     """
     found = dict(_read(kept))
-    by_length = sorted(answers, key=lambda one: (len(one.text or ""), one.origin))
-    batches = [by_length[start : start + _BATCH] for start in range(0, len(by_length), _BATCH)]
-    left = [batch for batch in batches if any(one.origin not in found for one in batch)]
+    left = [batch for batch in _batches(answers) if any(one.origin not in found for one in batch)]
     if left:
         _LOG.info("%s: scoring %d answers", name, sum(map(len, left)))
         model = _RewardModel(name, folder)
@@ -103,6 +103,14 @@ def rewards_of(
                 file.flush()
                 found.update((one.origin, score) for one, score in pairs)
     return found
+
+
+def _batches(answers: Sequence[Answer]) -> Iterator[list[Answer]]:
+    """The answers of each model in batches of similar length."""
+    for _, own in groupby(sorted(answers, key=lambda one: one.run), key=lambda one: one.run):
+        by_length = sorted(own, key=lambda one: (len(one.text or ""), one.origin))
+        for start in range(0, len(by_length), _BATCH):
+            yield by_length[start : start + _BATCH]
 
 
 def _row(one: Answer, score: float | None) -> str:
