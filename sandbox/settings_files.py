@@ -67,15 +67,37 @@ def read_settings(
     data |= given
     _resolve(kind, data, Path.cwd())  # those of the file are absolute already
 
+    try:
+        return kind.model_validate(data)
+    except ValidationError as error:
+        raise InputError(explained(kind, page, error, place, data, origin)) from None
+
+
+def explained(
+    kind: type[Section],
+    page: str,
+    error: ValidationError,
+    place: str,
+    data: Mapping[str, Any],
+    origin: Mapping[tuple[str, ...], str] | None = None,
+) -> str:
+    """Return an error message for the first error in settings.
+
+    Args:
+        kind: their class.
+        page: the page of the documentation that lists the keys.
+        error: the error of pydantic.
+        place: the source of the data.
+        data: the data.
+        origin: the source of single keys that come from elsewhere.
+    """
+
     def expected(key: Sequence[str], _: Any) -> str:
         near = difflib.get_close_matches(key[-1], _keys(kind), 1, 0.75)
         hint = f"; did you mean {near[0]}?" if near and near[0] != key[-1] else ""
         return f"expected a key that {page} lists{hint}"
 
-    try:
-        return kind.model_validate(data)
-    except ValidationError as error:
-        raise InputError(explain(error, place, origin, data, expected)) from None
+    return explain(error, place, origin or {}, data, expected)
 
 
 def _sections(kind: type[Section]) -> dict[str, type[Section]]:

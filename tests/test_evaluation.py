@@ -488,7 +488,7 @@ BAD: dict[str, tuple[list[str], str]] = {
     "unknown": (["nowhere", "--questions", "held.jsonl"], r"nowhere: found no such folder"),
     "key": (
         ["a=scripted", "--questions", "held.jsonl", "--set", "temprature=1"],
-        r"models.a.temprature: unknown key; expected one that docs/evaluation.md lists",
+        r"models.a.temprature: unknown key; expected a key that docs/evaluation.md lists",
     ),
     "value": (
         ["a=scripted", "--questions", "held.jsonl", "--samples", "0"],

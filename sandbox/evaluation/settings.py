@@ -14,11 +14,13 @@ from pydantic import Field, ValidationError, field_validator
 from agents.section import Section
 from sandbox.backends import ModelConfig
 from sandbox.backends.base import ModelSettings
-from sandbox.config import apply_setting, resolve_model_paths
+from sandbox.config import apply_setting, read_yaml, resolve_model_paths
+from sandbox.settings_files import explained
 from sandbox.text import short
-from sandbox.yaml_values import NotYaml, parse_yaml
 from storage.errors import InputError
-from storage.secrets import hide_values, secret_key
+from storage.secrets import secret_key
+
+PAGE = "docs/evaluation.md"
 
 REWARD = "reward:"
 """The beginning of an observer that is a reward model; its folder follows."""
@@ -174,7 +176,7 @@ def _of_adapter(folder: Path) -> dict[str, Any]:
 
 def _of_yaml(path: Path) -> dict[str, Any]:
     """The section of a YAML file: its `models`, or the first role in it."""
-    models = _yaml(path).get("models")
+    models = read_yaml(path).get("models")
     if not isinstance(models, dict):
         raise InputError(f"{path}: models: found {short(models, 60)}; expected a mapping")
     roles = [models[role] for role in ("social", "observer") if isinstance(models.get(role), dict)]
@@ -183,20 +185,6 @@ def _of_yaml(path: Path) -> dict[str, Any]:
         raise InputError(f"{path}: models: found no key backend; expected one model, or social")
     resolve_model_paths([found], path.parent)
     return found
-
-
-def _yaml(path: Path) -> dict[str, Any]:
-    try:
-        data = parse_yaml(path.read_text(encoding="utf-8-sig"))
-    except NotYaml as error:
-        line = f":{error.line}" if error.line else ""
-        raise InputError(f"{path}{line}: not YAML: {error}") from None
-    except (OSError, ValueError) as error:
-        reason = getattr(error, "strerror", None) or "found text that is not UTF-8"
-        raise InputError(f"{path}: cannot be read: {reason}; expected YAML") from None
-    if not isinstance(data, dict):
-        raise InputError(f"{path}: found {short(data, 60)}; expected a mapping of keys")
-    return data
 
 
 def _json(path: Path) -> dict[str, Any]:
@@ -253,7 +241,7 @@ def _sections(key: str, specs: Sequence[str]) -> dict[str, dict[str, Any]]:
 
 def _of_file(config: Path) -> dict[str, Any]:
     """The keys of a YAML file, with absolute paths and sections in place of specs."""
-    return absolute_settings(_yaml(config), config.resolve().parent, str(config))
+    return absolute_settings(read_yaml(config), config.resolve().parent, str(config))
 
 
 def absolute_settings(data: dict[str, Any], folder: Path, place: str) -> dict[str, Any]:
@@ -304,21 +292,7 @@ def checked_settings(data: Mapping[str, Any], place: str) -> EvaluationSettings:
     try:
         return EvaluationSettings.model_validate(data)
     except ValidationError as error:
-        raise InputError(_explained(error, place)) from None
-
-
-def _explained(error: ValidationError, place: str) -> str:
-    """The first error in one line."""
-    first = error.errors(include_url=False)[0]
-    parts = [str(part) for part in first["loc"] if not str(part).startswith(("function", "Model"))]
-    key = ".".join(part for part in parts if part not in ("RewardSettings", "[key]"))
-    if first["type"] == "missing":
-        return f"{place}: {key}: missing; expected a value"
-    if first["type"] == "extra_forbidden":
-        return f"{place}: {key}: unknown key; expected one that docs/evaluation.md lists"
-    found = json.dumps(hide_values(first["input"]), default=str)
-    message = str(first["msg"]).removeprefix("Value error, ")
-    return f"{place}: {key}: found {short(found, 60)}; expected: {message}"
+        raise InputError(explained(EvaluationSettings, PAGE, error, place, data)) from None
 
 
 _SAMPLE = 1 << 20  # bytes at both ends of a large file
