@@ -25,6 +25,8 @@ from storage.errors import InputError
 QUESTIONS = "questions.jsonl"
 """The distinct questions that a model was trained on, so that an evaluation can avoid them."""
 
+_REPEATED_SECONDS = 1.0
+
 
 def train(
     export: Path, settings: TrainSettings, out: Path, watch: Watch | None = None
@@ -94,14 +96,21 @@ def _run(trainer: Any, arguments: Any, latest: Path | None, stop: threading.Even
 
 @contextmanager
 def _asked_to_stop(stop: threading.Event) -> Iterator[None]:
-    """Let the first SIGINT or SIGTERM ask for a stop after the step; a second one interrupts."""
+    """Let the first SIGINT or SIGTERM ask for a stop after the step; a later one interrupts.
+
+    A launcher of several processes repeats a signal that they have all got from the terminal.
+    """
     if threading.current_thread() is not threading.main_thread():
         yield
         return
 
+    first = math.inf
+
     def handle(number: int, frame: Any) -> None:
-        if stop.is_set():
+        nonlocal first
+        if time.monotonic() - first > _REPEATED_SECONDS:
             raise KeyboardInterrupt
+        first = min(first, time.monotonic())
         stop.set()
 
     before = {number: signal.signal(number, handle) for number in (signal.SIGINT, signal.SIGTERM)}
