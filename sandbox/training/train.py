@@ -49,15 +49,16 @@ def train(
     from sandbox.training.callbacks import Recorder
 
     place = Place(out)
-    arguments = trainers.make_arguments(settings, place.checkpoints)
     record = {"settings": settings.model_dump(mode="json"), "data": data.lineage()}
     with ExitStack() as stack:
+        stack.enter_context(trainers.quiet())
+        arguments = trainers.make_arguments(settings, place.checkpoints)
         if arguments.process_index == 0:
             stack.enter_context(place.locked())
         done = place.finished()
         if done is not None:
             check_same(done, record, place.out)
-            return TrainReport(**done["report"])
+            return TrainReport(**{**done["report"], "out": str(place.out)})
         place.check(record)
         stop = threading.Event()
         prepared = trainers.prepare(settings, data, arguments, [Recorder(place, stop, watch)])
