@@ -55,7 +55,7 @@ EXTRAS = (
     Extra("vllm", "vllm", "models in this process, on a machine with a GPU"),
     Extra("small", "xllamacpp", "small models on the CPU"),
     Extra("postgresql", "psycopg", "runs in a PostgreSQL server"),
-    Extra("train", "trl", "trainers that load exported datasets"),
+    Extra("train", "trl", "the verb `train`"),
     Extra("inspect", "inspect_ai", "logs of evaluations for `inspect view`"),
     Extra("test", "pytest", "the tests"),
 )

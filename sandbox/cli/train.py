@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shlex
 import sys
@@ -59,6 +60,8 @@ def train(
             again = command(*map(shlex.quote, sys.argv[1:]))
             line = f"{str(stopped) or 'interrupted'}; go on with: {again}"
             print(printable(line), file=sys.stderr)
+            if as_json:
+                print(json.dumps({"error": line}))
             raise typer.Exit(130) from None
     if os.environ.get("RANK", "0") != "0":  # of several processes the first one tells the result
         return

@@ -37,7 +37,7 @@ class Place:
     """
 
     def __init__(self, out: Path) -> None:
-        self.out = out.expanduser().absolute()
+        self.out = out.expanduser().resolve()
         self.checkpoints = self.out / CHECKPOINTS
         self.partial, self._finished, self._replaced = (
             self.out.with_name(f".{self.out.name}.{what}")

@@ -87,8 +87,5 @@ def _rendered(tokenizer: Any, messages: Messages, **options: Any) -> str:
 def _encoded(tokenizer: Any, asked: str, said: str) -> Encoded:
     prompt, ids = (tokenizer(text, add_special_tokens=False)["input_ids"] for text in (asked, said))
     end = tokenizer.eos_token_id
-    if end in ids:
-        ids = ids[: len(ids) - ids[::-1].index(end)]
-    elif not ids or ids[-1] not in tokenizer.all_special_ids:
-        ids = [*ids, end]
-    return Encoded(list(prompt), list(ids))
+    turn = ids[: len(ids) - ids[::-1].index(end)] if end in ids else [*ids, end]
+    return Encoded(list(prompt), list(turn))

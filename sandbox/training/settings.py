@@ -189,8 +189,11 @@ def _explained(error: ValidationError, place: str) -> str:
         return f"{name}: missing; expected a value"
     if first["type"] == "extra_forbidden":
         return f"{place}: {name}: unknown key; expected r, alpha or dropout"
-    expected = first["msg"][:1].lower() + first["msg"][1:]
+    expected = _EXPECTED.get(first["type"], first["msg"][:1].lower() + first["msg"][1:])
     return f"{place}: {name}: found {_shown(first['input'])}; expected: {expected}"
+
+
+_EXPECTED = {"model_type": "a mapping of r, alpha and dropout; {} takes their defaults"}
 
 
 def _read(path: Path) -> dict[str, Any]:
@@ -216,11 +219,11 @@ def _read(path: Path) -> dict[str, Any]:
 
 
 def _apply(data: dict[str, Any], setting: str) -> None:
-    """Set ``key=value`` or ``lora.key=value`` in place."""
+    """Set ``name=value`` or ``lora.key=value`` in place."""
     name, equals, text = setting.partition("=")
     *parents, last = name.strip().split(".")
     if not equals or not last or len(parents) > 1 or not all(parents):
-        raise InputError(f"--set {short(setting, 100)}: expected key=value")
+        raise InputError(f"--set {short(setting, 100)}: expected name=value")
     try:
         value = parse_yaml(text)
     except NotYaml as error:

@@ -25,6 +25,8 @@ from storage.errors import InputError
 QUESTIONS = "questions.jsonl"
 """The distinct questions that a model was trained on, so that an evaluation can avoid them."""
 
+_REPEATED_SECONDS = 1.0
+
 
 def train(
     export: Path, settings: TrainSettings, out: Path, watch: Watch | None = None
@@ -47,15 +49,16 @@ def train(
     from sandbox.training.callbacks import Recorder
 
     place = Place(out)
-    arguments = trainers.make_arguments(settings, place.checkpoints)
     record = {"settings": settings.model_dump(mode="json"), "data": data.lineage()}
     with ExitStack() as stack:
+        stack.enter_context(trainers.quiet())
+        arguments = trainers.make_arguments(settings, place.checkpoints)
         if arguments.process_index == 0:
             stack.enter_context(place.locked())
         done = place.finished()
         if done is not None:
             check_same(done, record, place.out)
-            return TrainReport(**done["report"])
+            return TrainReport(**{**done["report"], "out": str(place.out)})
         place.check(record)
         stop = threading.Event()
         prepared = trainers.prepare(settings, data, arguments, [Recorder(place, stop, watch)])
@@ -94,14 +97,21 @@ def _run(trainer: Any, arguments: Any, latest: Path | None, stop: threading.Even
 
 @contextmanager
 def _asked_to_stop(stop: threading.Event) -> Iterator[None]:
-    """Let the first SIGINT or SIGTERM ask for a stop after the step; a second one interrupts."""
+    """Let the first SIGINT or SIGTERM ask for a stop after the step; a later one interrupts.
+
+    A launcher of several processes repeats a signal that they have all got from the terminal.
+    """
     if threading.current_thread() is not threading.main_thread():
         yield
         return
 
+    first = math.inf
+
     def handle(number: int, frame: Any) -> None:
-        if stop.is_set():
+        nonlocal first
+        if time.monotonic() - first > _REPEATED_SECONDS:
             raise KeyboardInterrupt
+        first = min(first, time.monotonic())
         stop.set()
 
     before = {number: signal.signal(number, handle) for number in (signal.SIGINT, signal.SIGTERM)}

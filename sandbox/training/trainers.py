@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Mapping, Sequence
+import warnings
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import fields
 from pathlib import Path
 from typing import Any, NamedTuple, get_type_hints
@@ -33,7 +35,7 @@ _REFUSED = {
 
 
 class Prepared(NamedTuple):
-    """A trainer, ready to train, and how many rows do not fit into `max_length`."""
+    """A trainer, ready to train, and how many rows leave no room for an answer."""
 
     trainer: Any
     left_out: int
@@ -56,10 +58,13 @@ def check_libraries() -> None:
             f"train: {error.name or exception_line(error)} is not installed; expected it: "
             f"{install_command('train')}"
         ) from None
-    quieten()
 
 
-def quieten() -> None:
+_LIBRARIES = r"(transformers|trl|peft|accelerate|torch|datasets)(\.|$)"
+
+
+@contextmanager
+def quiet() -> Iterator[None]:
     """Leave standard output, and all but errors on standard error, to this program."""
     import datasets
     import transformers
@@ -68,6 +73,9 @@ def quieten() -> None:
     datasets.logging.set_verbosity_error()
     transformers.utils.logging.set_verbosity_error()
     transformers.utils.logging.disable_progress_bar()
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", module=_LIBRARIES)
+        yield
 
 
 def config_class(method: str) -> Any:
@@ -253,12 +261,20 @@ def prepare(
 
     tokenizer = load_tokenizer(settings)
     model = load_model(settings, arguments, tokenizer)
-    if settings.method == "cpo":
-        trainer = _contrastive(settings, data, arguments, tokenizer, model, callbacks)
-    else:
-        trainer = _of_trl(settings, data, arguments, tokenizer, model, callbacks)
+    make = _contrastive if settings.method == "cpo" else _of_trl
+    try:
+        trainer = make(settings, data, arguments, tokenizer, model, callbacks)
+    except ValueError as error:  # arguments that their trainer does not take together
+        reason = short(exception_line(error), 300)
+        raise InputError(f"settings: the trainer takes other values: {reason}") from None
+    rows = 0 if trainer.train_dataset is None else len(trainer.train_dataset)
+    if not rows:
+        raise InputError(
+            f"max_length: found {arguments.max_length}; expected more than the tokens of every "
+            "prompt"
+        )
     trainer.remove_callback(PrinterCallback)
-    return Prepared(trainer, len(data.train) - len(trainer.train_dataset))
+    return Prepared(trainer, 0 if getattr(arguments, "packing", False) else len(data.train) - rows)
 
 
 def _contrastive(
@@ -288,8 +304,6 @@ def _contrastive(
         processing_class=tokenizer,
         callbacks=callbacks,
     )
-    if not len(trainer.train_dataset):
-        raise _no_room(arguments)
     return trainer
 
 
@@ -306,16 +320,14 @@ def _of_trl(
 
     change = _tokens if settings.method == "sft" else _texts
     train, test = (
-        [row for row in (change(row, tokenizer) for row in rows) if _fits(row, arguments)]
+        Dataset.from_list([change(row, tokenizer) for row in rows])
         for rows in (data.train, data.test)
     )
-    if not train:
-        raise _no_room(arguments)
     return getattr(trl, f"{_CLASSES[settings.method]}Trainer")(
         model=model,
         args=arguments,
-        train_dataset=Dataset.from_list(train),
-        eval_dataset=Dataset.from_list(test) if test else None,
+        train_dataset=train,
+        eval_dataset=test if len(test) else None,
         processing_class=tokenizer,
         peft_config=_adapter(settings),
         callbacks=list(callbacks),
@@ -335,18 +347,6 @@ _COLUMNS = ("prompt", "chosen", "rejected", "completion", "label", "margin")
 def _texts(row: Mapping[str, Any], tokenizer: Any) -> dict[str, Any]:
     """The columns of a row that TRL reads."""
     return {key: row[key] for key in _COLUMNS if row.get(key) is not None}
-
-
-def _fits(row: Mapping[str, Any], arguments: Any) -> bool:
-    """Whether any token is learnt once a row is cut to `max_length`."""
-    length = arguments.max_length
-    return "labels" not in row or any(label >= 0 for label in row["labels"][:length])
-
-
-def _no_room(arguments: Any) -> InputError:
-    return InputError(
-        f"max_length: found {arguments.max_length}; expected more than the tokens of every prompt"
-    )
 
 
 def _adapter(settings: TrainSettings) -> Any:
