@@ -22,7 +22,7 @@ from typing import Any
 from agents.checks import files_of
 from agents.forms import UNPARSED, Status
 from sandbox.backends.base import Backend
-from sandbox.config import GIVEN, QUICKSTART, Config, load_config
+from sandbox.config import QUICKSTART, Config, load_config
 from sandbox.datasets import ExportReport
 from sandbox.datasets import export as export_readers
 from sandbox.engine.layers import Layer
@@ -36,6 +36,7 @@ from sandbox.evaluation.results import Evaluation
 from sandbox.evaluation.settings import EvaluationSettings, checked_settings
 from sandbox.reading.policy import policy_of
 from sandbox.reading.runs import Outcome, open_run
+from sandbox.settings_files import GIVEN
 from sandbox.study.compare import compare as compare_runs
 from sandbox.study.estimate import estimate as estimate_run
 from sandbox.study.estimate import given_rates

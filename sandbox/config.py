@@ -10,7 +10,7 @@ import difflib
 import json
 import os
 import re
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_args
 
@@ -26,7 +26,6 @@ from pydantic import (
     model_validator,
 )
 
-from agents.forms import clean
 from agents.memory import RecallRule
 from agents.persona import Label
 from agents.plugins import PluginError, exception_line, is_file, may_load, only_files, unnamed_file
@@ -34,17 +33,27 @@ from agents.scale import Better, Scale, Subject
 from agents.section import Section, error_at
 from sandbox.backends import BUILT_IN, ModelConfig, UnloadedSettings, kind_of
 from sandbox.backends.embedding import EmbedderSetting
+from sandbox.settings_files import (
+    GIVEN,
+    PATH_BEGINNINGS,
+    absolute,
+    error_text,
+    first_error,
+    origin_of,
+    read_yaml,
+    redacted,
+    set_key,
+    shown,
+)
 from sandbox.text import short
 from sandbox.wording import other_range
-from sandbox.yaml_values import LONGEST_CONFIG, NotYaml, parse_yaml
 from storage.errors import InputError
-from storage.secrets import HIDDEN, hide_secrets, hide_values, is_secret, secret_key
+from storage.secrets import secret_key
 from worlds.base import SettingError, Settings, World, kinds, world_of
 from worlds.observer import observer_form
 
 PRESETS = Path(__file__).resolve().parent.parent / "worlds" / "presets"
 QUICKSTART = PRESETS / "quickstart.yaml"
-PATH_BEGINNINGS = ("./", "../", "/", "~")
 _PATH_KEYS = (
     ("questions",),
     ("personas",),
@@ -270,7 +279,7 @@ class Config(Section):
         try:
             world = kind(self.world, self.seed, scales)
         except ValidationError as error:
-            raise SettingError("scales", _error_text(error.errors()[0])) from None
+            raise SettingError("scales", error_text(error.errors()[0])) from None
         except Exception as error:  # the code of a world can raise any exception
             reason = exception_line(error)
             raise InputError(f"world {self.world.kind}: cannot be made: {reason}") from error
@@ -349,9 +358,9 @@ def _scale(name: str, given: ScaleConfig, world: type[World]) -> Scale:
         return Scale.model_validate(before | {"name": name} | values)
     except ValidationError as error:
         first = error.errors(include_url=False)[0]
-        expected = f"expected: {_error_text(first)}"
+        expected = f"expected: {error_text(first)}"
         if first["loc"]:
-            expected = f"{first['loc'][0]}: found {_short(first['input'])}; {expected}"
+            expected = f"{first['loc'][0]}: found {shown(first['input'])}; {expected}"
         raise SettingError(key, expected) from None
 
 
@@ -378,10 +387,6 @@ def _try_question(scale: Scale, world: World) -> None:
     if other is not None:
         expected = f"expected the scale's {scale.range}, or another low and high"
         raise SettingError(f"scales.{scale.name}.ask", f"found a rating {other}; {expected}")
-
-
-def _error_text(error: Any) -> str:
-    return str(error["msg"]).removeprefix("Value error, ")
 
 
 def load_config(
@@ -416,10 +421,6 @@ def load_config(
     data.update(given)
     data.setdefault("personas", str(PRESETS.parent / "data" / "personas.jsonl"))
     return parse_config(data, place, origin)
-
-
-GIVEN = "config"
-"""The place in error messages of a config that is no file."""
 
 
 def _plain_keys(given: Mapping[str, Any]) -> dict[str, Any]:
@@ -478,34 +479,6 @@ def _refuse_secrets(data: Mapping[str, Any], path: str, origin: Mapping[Any, str
             )
 
 
-def read_yaml(path: Path) -> dict[str, Any]:
-    """Read the keys of a YAML file, without those that begin with x-, which are for anchors.
-
-    Raises:
-        InputError: it cannot be read, or is no YAML mapping.
-    """
-    try:
-        with path.open("rb") as file:  # a pipe or a device may have no end
-            content = file.read(LONGEST_CONFIG + 1)
-        text = content.decode("utf-8-sig")
-    except (OSError, ValueError) as error:
-        if isinstance(error, UnicodeDecodeError):
-            expected = "found a file that is not UTF-8 text; expected a YAML config"
-            raise InputError(f"{path}: {expected}") from None
-        reason = getattr(error, "strerror", None) or error
-        raise InputError(f"{path}: cannot be read: {reason}") from None
-    if len(content) > LONGEST_CONFIG:
-        raise InputError(f"{path}: found more than {LONGEST_CONFIG:,} bytes; expected a config")
-    try:
-        data = parse_yaml(clean(text))
-    except NotYaml as error:
-        line = f":{error.line}" if error.line else ""
-        raise InputError(f"{path}{line}: not YAML: {error}") from None
-    if not isinstance(data, dict):
-        raise InputError(f"{path}: found {_short(data)}, expected a YAML mapping of config keys")
-    return {key: value for key, value in data.items() if not str(key).startswith("x-")}
-
-
 def _resolve_paths(data: dict[str, Any], folder: Path) -> None:
     """Make the paths in a config absolute, in place, and spell out a policy that is a path alone.
 
@@ -561,11 +534,6 @@ def _absolute(key: tuple[str, ...], value: str, folder: Path) -> str:
     return absolute(value, folder)
 
 
-def absolute(path: str, folder: Path) -> str:
-    """Make a path absolute that is relative to a folder; ~ is the home folder."""
-    return str((folder / os.path.expanduser(path)).resolve())
-
-
 def apply_setting(data: dict[str, Any], setting: str) -> tuple[str, ...]:
     """Apply one override ``a.b=value`` to the data of a config, in place.
 
@@ -580,47 +548,11 @@ def apply_setting(data: dict[str, Any], setting: str) -> tuple[str, ...]:
     return key
 
 
-def set_key(data: dict[str, Any], setting: str) -> tuple[str, ...]:
-    """Apply one override ``a.b=value`` to plain data, in place, without resolving paths.
-
-    Returns:
-        Its key: ``("a", "b")``.
-
-    Raises:
-        InputError: it is not of that form.
-    """
-    name, equals, text = setting.partition("=")
-    key = tuple(name.strip().split("."))
-    if not equals or not all(key):
-        raise InputError(f"{redacted(setting)}: expected a.b=value")
-    try:
-        value = parse_yaml(text)
-    except NotYaml as error:
-        reason = f"expected a YAML value after =; {error}"
-        raise InputError(f"{redacted(setting)}: {reason}") from None
-    section = data
-    for parent in key[:-1]:
-        if not isinstance(section.setdefault(parent, {}), dict):
-            section[parent] = {}
-        section = section[parent]
-    section[key[-1]] = value
-    return key
-
-
-def _short(value: Any) -> str:
-    try:
-        text = json.dumps(hide_values(value), default=str, ensure_ascii=False)
-    except (ValueError, RecursionError, TypeError):
-        text = "a value that JSON does not have"
-    return text if len(text) <= 60 else text[:57] + "..."
-
-
 def explain(
     error: ValidationError,
     path: str,
     origin: Mapping[tuple[str, ...], str],
     data: Mapping[str, Any],
-    expected: Callable[[Sequence[str], Any], str] | None = None,
 ) -> str:
     """Return an error message for the first error in the data of a config.
 
@@ -629,37 +561,8 @@ def explain(
         path: the source of the data.
         origin: the source of single keys that come from elsewhere.
         data: the data.
-        expected: says for an unknown key which one was expected; by default a config's.
     """
-    first = error.errors(include_url=False)[0]
-    key = _key(first["loc"], data, first["type"] == "missing") or tuple(map(str, first["loc"][:1]))
-    place = origin_of(key, origin) or path
-    name = ".".join(key)
-    message = _EXPECTED.get(first["type"], _error_text(first))
-    if first["type"] == "extra_forbidden":
-        return f"{place}: {name}: unknown key; {(expected or _expected_key)(key, data)}"
-    if first["type"] == "missing":
-        return f"{place}: {name}: missing; expected a value"
-    message = message[:1].lower() + message[1:]
-    found = _short(first["input"])
-    if _may_be_secret(key) or HIDDEN in found:
-        found = "a value that is not shown, since it may be secret"
-    return f"{place}: {name}: found {found}; expected: {message}"
-
-
-_MISSPELT = re.compile("key|token(?!s)|passw|secret|cred|auth|headers", re.IGNORECASE)
-
-
-def _may_be_secret(key: Sequence[str]) -> bool:
-    """Whether the value of a key, possibly misspelt, may be a secret."""
-    return any(is_secret(part) or _MISSPELT.search(part) for part in key)
-
-
-def redacted(setting: str) -> str:
-    """Return a ``--set`` for an error message, without its value if that may be a secret."""
-    name, _, value = setting.partition("=")
-    secret = _may_be_secret(name.split(".")) or "://" in value or hide_secrets(setting) != setting
-    return f"--set {short(hide_secrets(name) if secret else setting, 100)}"
+    return first_error(error, path, origin, data, _expected_key)
 
 
 def _expected_key(key: Sequence[str], data: Any) -> str:
@@ -697,9 +600,6 @@ def _known_keys() -> set[str]:
     return known
 
 
-_EXPECTED = {"path_type": "the path of a file", "model_type": "a mapping of keys"}
-
-
 def place_of_key(key: str, path: str, settings: Sequence[str]) -> str:
     """Return where a key was set: a ``--set``, or else the file at `path`."""
     origin = {
@@ -707,23 +607,3 @@ def place_of_key(key: str, path: str, settings: Sequence[str]) -> str:
         for setting in settings
     }
     return origin_of(tuple(key.split(".")), origin) or path
-
-
-def origin_of(key: tuple[str, ...], origin: Mapping[tuple[str, ...], str]) -> str | None:
-    """Return where a key was set: itself, else a section that contains it, else a key within it."""
-    around = [other for other in origin if other == key[: len(other)]]
-    within = [other for other in origin if key == other[: len(key)]]
-    nearest = max(around, key=len) if around else within[-1] if within else None
-    return None if nearest is None else origin[nearest]
-
-
-def _key(loc: Sequence[int | str], data: Any, missing: bool) -> tuple[str, ...]:
-    """Return the config keys in pydantic's `loc`, which also names alternatives of a union."""
-    key = []
-    for number, part in enumerate(loc):
-        if isinstance(data, Mapping) and part in data:
-            key.append(str(part))
-            data = data[part]
-        elif missing and isinstance(data, Mapping) and number == len(loc) - 1:
-            key.append(str(part))
-    return tuple(key)

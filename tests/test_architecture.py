@@ -22,7 +22,15 @@ NEUTRAL = (
 )
 """The version, and modules that know nothing of runs; every part of `sandbox` may import them."""
 
-PLAYING = ("agents", "worlds", "storage", "sandbox.backends", "sandbox.config", "sandbox.sources")
+PLAYING = (
+    "agents",
+    "worlds",
+    "storage",
+    "sandbox.backends",
+    "sandbox.config",
+    "sandbox.settings_files",
+    "sandbox.sources",
+)
 
 ALLOWED: dict[str, tuple[str, ...]] = {
     "storage": (),
@@ -53,10 +61,16 @@ ALLOWED: dict[str, tuple[str, ...]] = {
         "storage.secrets",
         "sandbox.backends",
         "sandbox.text",
-        "sandbox.yaml_values",
+        "sandbox.settings_files",
         "sandbox.wording",
     ),
-    "sandbox.settings_files": ("agents", "storage.errors", "sandbox.config"),
+    "sandbox.settings_files": (
+        "agents",
+        "storage.errors",
+        "storage.secrets",
+        "sandbox.text",
+        "sandbox.yaml_values",
+    ),
     "sandbox.backends": (*NEUTRAL, "agents", "storage.errors", "storage.secrets"),
     "sandbox.reading": (*NEUTRAL, "agents", "storage"),
     "sandbox.datasets": (*NEUTRAL, "agents", "storage", "sandbox.reading"),
@@ -66,6 +80,7 @@ ALLOWED: dict[str, tuple[str, ...]] = {
         "worlds.text_files",
         "storage.errors",
         "sandbox.yaml_values",
+        "sandbox.settings_files",
         "sandbox.sources.json_files",
         "sandbox.reading.records",
     ),

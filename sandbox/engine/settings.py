@@ -15,8 +15,9 @@ from pydantic import ValidationError
 
 from agents.plugins import only_files
 from sandbox.backends.base import transport_of
-from sandbox.config import Config, apply_setting, explain, redacted, role_key
+from sandbox.config import Config, apply_setting, explain, role_key
 from sandbox.reading.records import flat
+from sandbox.settings_files import redacted
 from storage.errors import InputError
 from storage.secrets import hide_all, hide_values
 

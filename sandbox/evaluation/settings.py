@@ -14,8 +14,8 @@ from pydantic import Field, ValidationError, field_validator
 from agents.section import Section
 from sandbox.backends import ModelConfig
 from sandbox.backends.base import ModelSettings
-from sandbox.config import apply_setting, read_yaml, resolve_model_paths
-from sandbox.settings_files import explained
+from sandbox.config import apply_setting, resolve_model_paths
+from sandbox.settings_files import explained, read_yaml
 from sandbox.text import short
 from storage.errors import InputError
 from storage.secrets import secret_key

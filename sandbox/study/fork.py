@@ -17,7 +17,7 @@ from sqlalchemy import Connection, func, insert, select, update
 from sandbox import __version__
 from sandbox.backends import backend_of, backends_of
 from sandbox.backends.embedding import embedder_of
-from sandbox.config import Config, apply_setting, parse_config, redacted
+from sandbox.config import Config, apply_setting, parse_config
 from sandbox.engine.changes import refuse_changes
 from sandbox.engine.run import new_run
 from sandbox.engine.settings import differences
@@ -25,6 +25,7 @@ from sandbox.engine.society import add_questions, missing_questions
 from sandbox.reading.agents import read_agents
 from sandbox.reading.policy import policy_of
 from sandbox.reading.records import flat
+from sandbox.settings_files import redacted
 from sandbox.sources import Question
 from storage import database, tables
 from storage.copying import TransactionWriter, copy_rounds, forked_from

@@ -9,12 +9,14 @@ from typing import Any, Literal, get_args
 from pydantic import Field, ValidationError, field_validator, model_validator
 
 from agents.section import Section, error_at
+from sandbox.settings_files import explained, read_yaml, redacted, set_key
 from sandbox.text import short
-from sandbox.yaml_values import LONGEST_CONFIG, NotYaml, parse_yaml
 from storage.errors import InputError
 
 Method = Literal["sft", "cpo", "dpo", "kto", "reward"]
 METHODS: tuple[str, ...] = get_args(Method)
+
+PAGE = "docs/training.md"
 
 ALPACA = "alpaca"
 
@@ -76,11 +78,19 @@ _LORA_RATE = 10
 
 
 class LoraSettings(Section):
-    """A low-rank adapter of all linear layers (Hu et al., arXiv 2106.09685)."""
+    """A low-rank adapter of all linear layers (Hu et al., arXiv 2106.09685).
+
+    Attributes:
+        r: its rank.
+        alpha: what its product is scaled by is alpha / r.
+        dropout: on its input.
+        merge: in the end add it to the weights, so that the result is a whole model.
+    """
 
     r: int = Field(16, ge=1)
     alpha: float = Field(32, gt=0)
     dropout: float = Field(0.05, ge=0, lt=1)
+    merge: bool = False
 
 
 class TrainSettings(Section):
@@ -140,15 +150,15 @@ def load_settings(
     Raises:
         InputError: the file cannot be read, or a value is invalid.
     """
-    data = {} if config is None else _read(config)
+    data = {} if config is None else read_yaml(config)
     data.update({key: value for key, value in (given or {}).items() if value is not None})
-    for setting in settings:
-        _apply(data, setting)
-    place = "settings" if config is None else str(config)
-    return _settings(data, place)
+    origin = {set_key(data, setting): redacted(setting) for setting in settings}
+    return _settings(data, "settings" if config is None else str(config), origin)
 
 
-def _settings(data: Mapping[str, Any], place: str) -> TrainSettings:
+def _settings(
+    data: Mapping[str, Any], place: str, origin: Mapping[tuple[str, ...], str]
+) -> TrainSettings:
     method = data.get("method")
     if method not in METHODS:
         raise InputError(f"method: found {_shown(method)}; expected one of {', '.join(METHODS)}")
@@ -161,7 +171,8 @@ def _settings(data: Mapping[str, Any], place: str) -> TrainSettings:
     try:
         return TrainSettings(**known, arguments=merged)
     except ValidationError as error:
-        raise InputError(_explained(error, place)) from None
+        message = explained(TrainSettings, PAGE, error, place, {**merged, **known}, origin)
+        raise InputError(message) from None
 
 
 def _defaults(method: str, data: Mapping[str, Any]) -> dict[str, Any]:
@@ -180,59 +191,6 @@ def _preset(method: str, name: Any) -> dict[str, Any]:
     if wanted != method:
         raise InputError(f"preset: found {name} with method {method}; expected method {wanted}")
     return values
-
-
-def _explained(error: ValidationError, place: str) -> str:
-    first = error.errors(include_url=False)[0]
-    name = ".".join(str(part) for part in first["loc"])
-    if first["type"] == "missing":
-        return f"{name}: missing; expected a value"
-    if first["type"] == "extra_forbidden":
-        return f"{place}: {name}: unknown key; expected r, alpha or dropout"
-    expected = _EXPECTED.get(first["type"], first["msg"][:1].lower() + first["msg"][1:])
-    return f"{place}: {name}: found {_shown(first['input'])}; expected: {expected}"
-
-
-_EXPECTED = {"model_type": "a mapping of r, alpha and dropout; {} takes their defaults"}
-
-
-def _read(path: Path) -> dict[str, Any]:
-    try:
-        with path.open("rb") as file:  # a pipe or a device may have no end
-            content = file.read(LONGEST_CONFIG + 1)
-        text = content.decode("utf-8-sig")
-    except UnicodeDecodeError:
-        raise InputError(f"{path}: found no UTF-8 text; expected a YAML file of settings") from None
-    except (OSError, ValueError) as error:
-        reason = getattr(error, "strerror", None) or error
-        raise InputError(f"{path}: cannot be read: {reason}") from None
-    if len(content) > LONGEST_CONFIG:
-        raise InputError(f"{path}: found more than {LONGEST_CONFIG:,} bytes; expected settings")
-    try:
-        data = parse_yaml(text)
-    except NotYaml as error:
-        line = f":{error.line}" if error.line else ""
-        raise InputError(f"{path}{line}: not YAML: {error}") from None
-    if not isinstance(data, dict) or not all(isinstance(key, str) for key in data):
-        raise InputError(f"{path}: found {_shown(data)}; expected a YAML mapping of settings")
-    return data
-
-
-def _apply(data: dict[str, Any], setting: str) -> None:
-    """Set ``name=value`` or ``lora.key=value`` in place."""
-    name, equals, text = setting.partition("=")
-    *parents, last = name.strip().split(".")
-    if not equals or not last or len(parents) > 1 or not all(parents):
-        raise InputError(f"--set {short(setting, 100)}: expected name=value")
-    try:
-        value = parse_yaml(text)
-    except NotYaml as error:
-        expected = f"expected a YAML value after =; {error}"
-        raise InputError(f"--set {short(setting, 100)}: {expected}") from None
-    for parent in parents:
-        inner = data.get(parent)
-        data[parent] = data = dict(inner) if isinstance(inner, dict) else {}
-    data[last] = value
 
 
 def _shown(value: Any) -> str:
