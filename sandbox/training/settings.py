@@ -76,11 +76,19 @@ _LORA_RATE = 10
 
 
 class LoraSettings(Section):
-    """A low-rank adapter of all linear layers (Hu et al., arXiv 2106.09685)."""
+    """A low-rank adapter of all linear layers (Hu et al., arXiv 2106.09685).
+
+    Attributes:
+        r: the rank.
+        alpha: what the adapter is scaled by, times the rank.
+        dropout: of its inputs.
+        merge: add it to the weights in the end, so that a whole model is left.
+    """
 
     r: int = Field(16, ge=1)
     alpha: float = Field(32, gt=0)
     dropout: float = Field(0.05, ge=0, lt=1)
+    merge: bool = False
 
 
 class TrainSettings(Section):
@@ -188,12 +196,12 @@ def _explained(error: ValidationError, place: str) -> str:
     if first["type"] == "missing":
         return f"{name}: missing; expected a value"
     if first["type"] == "extra_forbidden":
-        return f"{place}: {name}: unknown key; expected r, alpha or dropout"
+        return f"{place}: {name}: unknown key; expected r, alpha, dropout or merge"
     expected = _EXPECTED.get(first["type"], first["msg"][:1].lower() + first["msg"][1:])
     return f"{place}: {name}: found {_shown(first['input'])}; expected: {expected}"
 
 
-_EXPECTED = {"model_type": "a mapping of r, alpha and dropout; {} takes their defaults"}
+_EXPECTED = {"model_type": "a mapping of r, alpha, dropout and merge; {} takes defaults"}
 
 
 def _read(path: Path) -> dict[str, Any]:
