@@ -378,6 +378,33 @@ def test_every_method_leaves_a_model(
     assert any(bool((one != before[name]).any()) for name, one in after.items() if name in before)
 
 
+@pytest.mark.parametrize("method", ["cpo", "reward"])
+def test_an_adapter_is_merged(
+    trl: Any, folder: Path, tiny: Path, tmp_path: Path, method: str
+) -> None:
+    """What the merged model says is what the model with its adapter says."""
+    import torch
+    from peft import AutoPeftModelForCausalLM, AutoPeftModelForSequenceClassification
+    from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification
+
+    lora: dict[str, Any] = {"r": 4, "dropout": 0}
+    trained(folder, tiny, tmp_path / "adapter", method, max_steps=2, lora=lora)
+    trained(folder, tiny, tmp_path / "whole", method, max_steps=2, lora={**lora, "merge": True})
+    assert not (tmp_path / "whole" / "adapter_config.json").exists()
+    options: dict[str, Any] = {}
+    kinds = AutoPeftModelForCausalLM, AutoModelForCausalLM
+    if method == "reward":
+        kinds = AutoPeftModelForSequenceClassification, AutoModelForSequenceClassification
+        options = {"num_labels": 1}
+    adapter = kinds[0].from_pretrained(tmp_path / "adapter", **options).eval()
+    whole = kinds[1].from_pretrained(tmp_path / "whole").eval()
+    tokens = torch.arange(10, 30)[None]
+    with torch.no_grad():
+        torch.testing.assert_close(
+            adapter(tokens).logits, whole(tokens).logits, rtol=1e-3, atol=1e-5
+        )
+
+
 def test_only_answers_are_learnt(trl: Any, folder: Path, tiny: Path) -> None:
     from transformers import AutoTokenizer
 

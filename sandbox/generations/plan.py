@@ -164,9 +164,9 @@ def _training(
 ) -> tuple[dict[str, Any], dict[str, Any] | None]:
     """The settings of training and of its control, checked."""
     train = {**study.train}
-    if isinstance(train.get("lora"), dict):
-        train["lora"] = {**train["lora"], "merge": True}  # the next society loads one model
-    load_settings(given={**train, "model": learner["model"]})
+    loaded = load_settings(given={**train, "model": learner["model"]})
+    if loaded.lora is not None:  # merged, so that the next society loads one model
+        train["lora"] = {**loaded.lora.model_dump(), "merge": True}
     if study.control is False:
         return train, None
     differing = study.control if isinstance(study.control, dict) else {}

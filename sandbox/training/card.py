@@ -62,10 +62,14 @@ def public_name(model: str) -> str:
     return path.name if path.is_absolute() or model.startswith(("./", "../", "~")) else model
 
 
+def _is_adapter(settings: TrainSettings) -> bool:
+    return settings.lora is not None and not settings.lora.merge
+
+
 def _front(settings: TrainSettings) -> Iterator[str]:
     base = public_name(settings.model)
     data: dict[str, Any] = {
-        "library_name": "peft" if settings.lora else "transformers",
+        "library_name": "peft" if _is_adapter(settings) else "transformers",
         "tags": ["alignment", "sandbox-society", settings.method],
     }
     if base == settings.model:
@@ -79,7 +83,7 @@ def _title(settings: TrainSettings, report: TrainReport, data: TrainingData) -> 
             "**Texts or ratings of the data were composed by the scripted backend, not by a "
             "language model.**\n"
         )
-    what = "A LoRA adapter of" if settings.lora else "Trained from"
+    what = "A LoRA adapter of" if _is_adapter(settings) else "Trained from"
     yield f"# {Path(report.out).name}\n"
     yield f"{what} `{public_name(settings.model)}` by {_METHODS[settings.method]}.\n"
     yield "| | |\n| --- | --- |"

@@ -174,7 +174,7 @@ def _publish(
 ) -> TrainReport:
     """Write the model and what belongs to it, and put it in its place."""
     trainer, folder = prepared.trainer, place.partial
-    trainer.save_model(str(folder))
+    _save(trainer, settings.lora is not None and settings.lora.merge, folder)
     if trainer.is_world_process_zero():
         (folder / "training_args.bin").unlink(missing_ok=True)
         lines = (json.dumps({"question": one}, ensure_ascii=False) for one in data.questions)
@@ -187,3 +187,13 @@ def _publish(
         place.publish()
     trainer.accelerator.wait_for_everyone()
     return report
+
+
+def _save(trainer: Any, merge: bool, folder: Path) -> None:
+    """Write the model, or its adapter, and the tokenizer."""
+    if not merge:
+        trainer.save_model(str(folder))
+    elif trainer.is_world_process_zero():
+        model = trainer.accelerator.unwrap_model(trainer.model)
+        model.merge_and_unload().save_pretrained(folder)
+        trainer.processing_class.save_pretrained(folder)
