@@ -7,6 +7,7 @@ a benchmark that was stopped goes on.
 
 from __future__ import annotations
 
+import itertools
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -102,8 +103,7 @@ def agreement(rows: Sequence[Exchange], seed: int) -> tuple[float | None, float 
     both = [
         (one.mean_rating, score)
         for one in rows
-        if one.mean_rating is not None
-        and (score := one.score("draft", "alignment")) is not None
+        if one.mean_rating is not None and (score := one.score("draft", "alignment")) is not None
     ]
     peers, observed = (np.array(values, np.float64) for values in zip(*both, strict=True))
     order = chance(seed, "permutation").sample(range(len(peers)), len(peers))
@@ -202,9 +202,7 @@ def society_improves(societies: Societies) -> Claim:
 
 def more_raters_help(societies: Societies) -> list[Claim]:
     """Twice as many raters give better revisions."""
-    levels = {
-        count: [one.level for one in societies.played(way_of(count))] for count in RATERS
-    }
+    levels = {count: [one.level for one in societies.played(way_of(count))] for count in RATERS}
     return [
         Claim(
             claim=f"{more} raters help more than {fewer}",
@@ -213,7 +211,7 @@ def more_raters_help(societies: Societies) -> list[Claim]:
             estimate=minus(levels[more], levels[fewer]),
             control=f"{fewer} raters, in the estimate",
         )
-        for fewer, more in zip(RATERS, RATERS[1:], strict=False)
+        for fewer, more in itertools.pairwise(RATERS)
     ]
 
 

@@ -167,7 +167,10 @@ def read_yaml(path: Path) -> dict[str, Any]:
         raise InputError(f"{path}{line}: not YAML: {error}") from None
     if not isinstance(data, dict):
         raise InputError(f"{path}: found {shown(data)}, expected a YAML mapping of config keys")
-    return {key: value for key, value in data.items() if not str(key).startswith("x-")}
+    strange = next((key for key in data if not isinstance(key, str)), None)
+    if strange is not None:
+        raise InputError(f"{path}: found the key {shown(strange)}; expected keys that are texts")
+    return {key: value for key, value in data.items() if not key.startswith("x-")}
 
 
 def set_key(data: dict[str, Any], setting: str) -> tuple[str, ...]:

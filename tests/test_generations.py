@@ -52,7 +52,9 @@ def test_a_generation_has_the_model_of_the_one_before_and_another_seed(study: Pa
 
 def test_an_adapter_is_merged_so_that_the_next_society_loads_it(study: Path) -> None:
     plan = read_plan(study, ["train.lora={r: 4}"])
-    assert plan.train["lora"] == {"r": 4, "merge": True}
+    assert plan.train["lora"] == {"r": 4, "alpha": 32, "dropout": 0.05, "merge": True}
+    preset = read_plan(study, ["train={method: sft, preset: matrix}"])
+    assert preset.train["lora"]["merge"] is True
 
 
 REFUSED = [

@@ -89,11 +89,14 @@ def test_a_folder_is_found_from_any_other(tmp_path: Path, monkeypatch: pytest.Mo
         ({"ratio": 0.2}, "ratio: found 0.2; expected: no such key with method sft"),
         ({"method": "cpo", "ratio": -1}, "ratio: found -1; expected: "),
         ({"method": "cpo", "responses": 0}, "responses: found 0; expected: "),
-        ({"lora": True}, "lora: found True; expected: a mapping of r, alpha, dropout and"),
-        ({"lora": {"rank": 8}}, "lora.rank: unknown key; expected r, alpha, dropout or merge"),
+        ({"lora": True}, "lora: found true; expected: "),
+        (
+            {"lora": {"rank": 8}},
+            "lora.rank: unknown key; expected a key that docs/training.md lists",
+        ),
         ({"lora": {"dropout": 1}}, "lora.dropout: found 1; expected: "),
         ({"arguments": {}}, "arguments: unknown key; expected the arguments themselves"),
-        ({"chat_template": ""}, "chat_template: found ''; expected: "),
+        ({"chat_template": ""}, 'chat_template: found ""; expected: '),
     ],
 )
 def test_settings_that_are_refused(given: dict[str, Any], message: str) -> None:
@@ -104,10 +107,10 @@ def test_settings_that_are_refused(given: dict[str, Any], message: str) -> None:
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        (b"- a", r"found \['a'\]; expected a YAML mapping of settings"),
+        (b"- a", r'found \["a"\], expected a YAML mapping'),
         (b"a: [", ":1: not YAML: "),
-        (b"1: 2", "expected a YAML mapping"),
-        (b"\xff\xfe\xfd", "found no UTF-8 text"),
+        (b"1: 2", "found the key 1; expected keys that are texts"),
+        (b"\xff\xfe\xfd", "found a file that is not UTF-8 text"),
         (b"#" * 1_000_001, "found more than 1,000,000 bytes"),
     ],
 )
@@ -116,7 +119,7 @@ def test_files_that_are_refused(content: bytes, message: str, tmp_path: Path) ->
     file.write_bytes(content)
     with pytest.raises(InputError, match=message):
         load_settings(file)
-    for setting in ("x", "=1", "a.b.c=1", "a=["):
+    for setting in ("x", "=1", "a=["):
         with pytest.raises(InputError, match=r"--set .*: expected "):
             load_settings(settings=[setting])
 
