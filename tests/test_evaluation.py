@@ -326,6 +326,7 @@ def start(place: Path, out: str, slow: str = SLOW) -> subprocess.Popen[str]:
     )
 
 
+@pytest.mark.long
 def test_a_killed_evaluation_ends_with_the_same_result(place: Path, kills: int) -> None:
     undisturbed, _ = start(place, "calm").communicate(timeout=120)
     for number in range(kills):

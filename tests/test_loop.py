@@ -20,7 +20,8 @@ import yaml
 from tests.conftest import ROOT, missing
 from tests.test_vllm import QUIET
 
-PHASES = ("society", "training", "control", "evaluation")
+MOMENTS = ((1, "society", 20), (1, "control", 9), (2, "training", 11), (2, "evaluation", 25))
+"""Generation and phase in which a study is killed, and how many seconds after its beginning."""
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -154,7 +155,7 @@ def kill_in(place: Path, out: str, generation: int, phase: str, seconds: float) 
         if line.strip() == wanted:
             break
     else:
-        process.wait()
+        process.communicate()
         return False
     time.sleep(seconds)
     family = list(_family(process.pid))
@@ -172,7 +173,6 @@ def test_killed_in_every_phase_it_ends_with_the_same_data(
     place: Path, calm: dict[str, Any]
 ) -> None:
     """Each phase of one of the two generations, at different moments of it."""
-    moments = zip((1, 2, 1, 2), PHASES, (14, 8, 7, 20), strict=True)
-    killed = [kill_in(place, "killed", *moment) for moment in sorted(moments)]
+    killed = [kill_in(place, "killed", *moment) for moment in MOMENTS]
     assert killed == [True] * 4
     assert digests(finished(start(place, "killed"))) == digests(calm)
