@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -22,17 +23,26 @@ EXAMPLES = ROOT / "examples" / "generations"
 
 
 @pytest.fixture
-def study(tmp_path: Path) -> Path:
-    """The example for two cores, with a folder in place of its model."""
-    for name in ("small.yaml", "small_society.yaml"):
-        text = (EXAMPLES / name).read_text()
-        (tmp_path / name).write_text(text.replace("../..", str(ROOT)))
-    return tmp_path / "small.yaml"
+def examples(tmp_path: Path) -> Path:
+    """The examples, with empty folders in place of their models."""
+    folder = tmp_path / "examples" / "generations"
+    shutil.copytree(EXAMPLES, folder)
+    (tmp_path / "worlds").symlink_to(ROOT / "worlds")
+    for name in ("small", "reward"):
+        (tmp_path / "models" / name).mkdir(parents=True)
+        (tmp_path / "models" / name / "config.json").write_text("{}")
+    return folder
+
+
+@pytest.fixture
+def study(examples: Path) -> Path:
+    """The example for two cores."""
+    return examples / "small.yaml"
 
 
 @pytest.mark.parametrize("name", ["small", "gpu"])
-def test_the_examples_are_valid(name: str) -> None:
-    plan = read_plan(EXAMPLES / f"{name}.yaml")
+def test_the_examples_are_valid(examples: Path, name: str) -> None:
+    plan = read_plan(examples / f"{name}.yaml")
     assert plan.format == "sft" and plan.control is not None
     held_out = (ROOT / "worlds" / "data" / "held_out.jsonl").read_text().splitlines()
     assert plan.choices["keep_out"] == [json.loads(line)["question"] for line in held_out]
@@ -41,7 +51,7 @@ def test_the_examples_are_valid(name: str) -> None:
 
 def test_a_generation_has_the_model_of_the_one_before_and_another_seed(study: Path) -> None:
     plan = read_plan(study, ["settings.rounds=3"])
-    assert plan.first == str(ROOT / "models" / "small") and plan.config.rounds == 3
+    assert plan.first == str(study.parents[2] / "models" / "small") and plan.config.rounds == 3
     assert plan.society(3, "/m/generation-2") == [
         "rounds=3",
         'models.groups.learners.model.model="/m/generation-2"',
