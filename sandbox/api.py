@@ -34,6 +34,7 @@ from sandbox.evaluation.answering import Unfinished
 from sandbox.evaluation.evaluate import evaluate as evaluate_models
 from sandbox.evaluation.results import Evaluation
 from sandbox.evaluation.settings import EvaluationSettings, checked_settings
+from sandbox.generations import PhaseFailed, Say, Study, read_plan, run_study
 from sandbox.reading.policy import policy_of
 from sandbox.reading.runs import Outcome, open_run
 from sandbox.settings_files import GIVEN
@@ -63,6 +64,8 @@ __all__ = [
     "Interrupted",
     "NoSample",
     "Outcome",
+    "PhaseFailed",
+    "Study",
     "TrainProgress",
     "TrainReport",
     "TrainWatch",
@@ -76,6 +79,7 @@ __all__ = [
     "evaluate",
     "export",
     "fork",
+    "generations",
     "open_run",
     "plugin_files",
     "resume",
@@ -413,6 +417,31 @@ def evaluate(
         else checked_settings(dict(settings), "evaluate")
     )
     return evaluate_models(given, Path(out), watch)
+
+
+def generations(
+    config: str | Path,
+    out: str | Path,
+    count: int = 2,
+    *,
+    settings: SettingValues = (),
+    say: Say = lambda _: None,
+) -> Study:
+    """Repeat society, export, training and evaluation; called again, it goes on.
+
+    Args:
+        config: a YAML file with the settings of the study.
+        out: the folder of the study: new, empty, or that of the same study.
+        count: the number of generations; a later call can raise it.
+        settings: keys to set, in place of the file's.
+        say: called with a line about each phase that begins.
+
+    Raises:
+        InputError: a setting or a file is invalid, or the folder has another study.
+        PhaseFailed: a phase failed; the next call goes on with it.
+    """
+    plan = read_plan(Path(config), _assignments(settings))
+    return run_study(plan, count, Path(out).expanduser().resolve(), say)
 
 
 def _blueprint(

@@ -137,6 +137,7 @@ ALLOWED: dict[str, tuple[str, ...]] = {
         "sandbox.reading",
         "sandbox.datasets",
         "sandbox.study",
+        "sandbox.generations",
         "sandbox.training",
         "sandbox.evaluation",
     ),

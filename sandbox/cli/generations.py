@@ -25,13 +25,11 @@ def generations(
     as_json: AsJson = False,
 ) -> None:
     """Run societies whose model is trained on what the society before said; goes on if stopped."""
-    from sandbox.generations import read_plan, run_study
-    from sandbox.generations.child import ChildFailed
+    from sandbox import api
 
-    plan = read_plan(config, set_ or [])
     try:
-        study = run_study(plan, count, out.expanduser().resolve(), _say)
-    except ChildFailed as failed:
+        study = api.generations(config, out, count, settings=set_ or [], say=_say)
+    except api.PhaseFailed as failed:
         if as_json:  # its line is on the standard error stream already
             print(json.dumps({"error": str(failed)}))
         if failed.status != 2:

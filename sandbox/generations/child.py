@@ -23,7 +23,7 @@ ROOT = Path(__file__).resolve().parent.parent.parent
 _INTERRUPTED = 130
 
 
-class ChildFailed(Exception):
+class PhaseFailed(Exception):
     """Raised if a verb ends with another exit status than 0; the message is its error line."""
 
     def __init__(self, message: str, status: int) -> None:
@@ -46,7 +46,7 @@ def run_verb(arguments: Sequence[str], launcher: Sequence[str] = ()) -> dict[str
         What the verb prints.
 
     Raises:
-        ChildFailed: it failed.
+        PhaseFailed: it failed.
         KeyboardInterrupt: it was interrupted.
     """
     command = [*(launcher or [sys.executable]), "-m", "sandbox", *arguments, "--json"]
@@ -67,7 +67,7 @@ def run_verb(arguments: Sequence[str], launcher: Sequence[str] = ()) -> dict[str
         raise KeyboardInterrupt
     if child.returncode:
         reason = result.get("error") or f"{arguments[0]} ended with status {child.returncode}"
-        raise ChildFailed(str(reason), child.returncode)
+        raise PhaseFailed(str(reason), child.returncode)
     return result
 
 

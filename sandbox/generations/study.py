@@ -52,7 +52,7 @@ def run_study(plan: Plan, count: int, out: Path, say: Say = lambda _: None) -> S
 
     Raises:
         InputError: `out` is the folder of another study, or a phase refuses its input.
-        ChildFailed: a phase failed; the next call goes on with it.
+        PhaseFailed: a phase failed; the next call goes on with it.
         KeyboardInterrupt: it was interrupted; the next call goes on.
     """
     if count < 1:
