@@ -77,7 +77,7 @@ def test_the_commands_run(folder: Path) -> None:
     first = "python run_sim.py run\n"
     done = subprocess.run(
         ["bash", "-c", script.replace("set -e\n", f"set -e\n{first}")],
-        cwd=folder, env=environment, capture_output=True, text=True, timeout=120,
+        cwd=folder, env=environment, capture_output=True, text=True, timeout=300,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     code = _blocks("python")[0]
