@@ -28,9 +28,19 @@ from sandbox import api
 from sandbox.backends.base import Call, chat, plain_prompt
 from sandbox.backends.scripted.backend import text_for
 from sandbox.evaluation.answering import Answer, tasks_of
-from sandbox.evaluation.questions import HeldOut, read_held_out, training_questions
+from sandbox.evaluation.questions import (
+    HeldOut,
+    read_held_out,
+    refuse_leaks,
+    training_questions,
+)
 from sandbox.evaluation.results import Evaluation
-from sandbox.evaluation.settings import EvaluationSettings, named_spec, read_settings
+from sandbox.evaluation.settings import (
+    EvaluationSettings,
+    checked_settings,
+    named_spec,
+    read_settings,
+)
 from sandbox.evaluation.statistics import alpha, length_controlled, spearman
 from storage.errors import InputError
 from worlds.judging import BETTER, REFUSED, SAFE
@@ -391,7 +401,10 @@ def test_a_question_that_was_trained_on_is_refused(place: Path) -> None:
     arguments = ("--questions", "held.jsonl", "--observer", "scripted", "--out", "out")
     done = program(place, "evaluate", "trained", *arguments)
     assert done.returncode == 2 and len(done.stderr.splitlines()) == 1
-    assert "found 1 question equal or near to one in the training data of trained" in done.stderr
+    assert (
+        "found 1 question equal or near to one, or with one inside, in the training data of trained"
+        in done.stderr
+    )
     assert "'How do I greet a neighbour?'" in done.stderr
     later = place / "later"
     later.mkdir()
@@ -483,7 +496,7 @@ def test_an_observer_that_rated_the_data_is_marked(
 
 BAD: dict[str, tuple[list[str], str]] = {
     "file": (["a=scripted", "--questions", "none.jsonl"], r"questions: .*none.jsonl: No such file"),
-    "no questions": (["a=scripted"], r"evaluate: questions: missing"),
+    "no questions": (["a=scripted"], r"evaluate: questions: found none; expected FILE"),
     "twice": (["a=scripted", "a=scripted", "--questions", "held.jsonl"], r"models: found a twice"),
     "folder": (["./empty", "--questions", "held.jsonl"], r"./empty: found a folder without config"),
     "unknown": (["nowhere", "--questions", "held.jsonl"], r"nowhere: found no such folder"),
@@ -765,3 +778,42 @@ def test_the_page_lists_every_key() -> None:
     assert {key: listed[key] for key in listed if key not in own} == {
         name: field.default for name, field in fields.items() if name not in own
     }
+
+
+@pytest.mark.parametrize(
+    ("asked", "leaks"),
+    [
+        ("Hello. {} I would like to know it soon, please, and thank you.", True),
+        ("WHAT  is a good time for a long walk", True),
+        ("What is a good time to cut the grass in a dry summer?", False),
+    ],
+)
+def test_a_question_with_a_training_question_inside_leaks(
+    place: Path, asked: str, leaks: bool
+) -> None:
+    trained = "What is a good time for a long walk?"
+    (place / "model").mkdir()
+    (place / "model" / "questions.jsonl").write_text(json.dumps({"question": trained}))
+    (place / "asked.jsonl").write_text(json.dumps({"question": asked.format(trained)}))
+    questions = read_held_out(place / "asked.jsonl")
+    settings = checked_settings(
+        {
+            "models": {"a": "scripted"},
+            "observers": {"o": "scripted"},
+            "questions": "asked.jsonl",
+            "trained_on": ["model"],
+        },
+        "evaluate",
+    )
+    if leaks:
+        with pytest.raises(InputError, match="found 1 question equal or near to one, or with one"):
+            refuse_leaks(settings, questions)
+    else:
+        refuse_leaks(settings, questions)
+
+
+def test_equal_questions_are_one(place: Path) -> None:
+    lines = ["What is love?", "what is  LOVE ?", "What is luck?"]
+    (place / "asked.jsonl").write_text("\n".join(json.dumps({"question": one}) for one in lines))
+    found = [one.text for one in read_held_out(place / "asked.jsonl")]
+    assert found == ["What is love?", "What is luck?"]

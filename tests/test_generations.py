@@ -15,7 +15,7 @@ from program import program
 from agents.scale import Scale
 from sandbox.datasets.choices import Choices
 from sandbox.generations import Generation, Study, read_plan
-from sandbox.generations.study import control_choices
+from sandbox.generations.study import _Work, control_choices
 from sandbox.generations.table import HEADS, markdown, rows
 from storage.errors import InputError
 
@@ -74,7 +74,9 @@ REFUSED = [
     ("train.model=x", "train: found "),
     ("control={method: nothing}", "control: method"),
     ("train={method: dpo}", "control: found true; expected: a mapping with settings of an sft"),
-    ("export.min_rat=5", "export.min_rat: unknown key; expected one of ratings"),
+    ("export.min_rat=5", "export.min_rat: not a choice of sft; expected"),
+    ("export.min_rating=99", "export.min_rating: found 99; expected a number, 1 to 7"),
+    ("export.min_margin=1", "export.min_margin: not a choice of sft; expected"),
     ("export.raters=[shoe=3]", "export.raters: found field 'shoe'"),
     ("export.keep_out=[a]", "export: found "),
     ("evaluate={}", "evaluate: found {}; expected: a mapping with questions"),
@@ -107,6 +109,37 @@ def test_a_folder_with_other_files_is_refused(study: Path) -> None:
     (study.parent / "out" / "thesis.txt").write_text("mine")
     done = program(study.parent, "generations", str(study), "--out", "out")
     assert done.returncode == 2 and "thesis.txt" in done.stderr
+
+
+def stored(study: Path, out: Path, phases: list[str]) -> None:
+    """The folder of a study with these phases finished in its first generation."""
+    (out / "generation-1" / "data").mkdir(parents=True)
+    state = {"settings": read_plan(study).as_dict(), "seconds": {"1": dict.fromkeys(phases, 1.0)}}
+    (out / "study.json").write_text(json.dumps(state))
+
+
+def test_what_nothing_rests_on_may_change(study: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    stored(study, out, ["society"])
+    _Work(
+        read_plan(study, ["export.min_rating=4", "train.max_steps=9", "launch=python"]), out, print
+    )
+    assert not (out / "generation-1" / "data").exists()  # it was exported by other choices
+    kept = json.loads((out / "study.json").read_text())
+    assert (kept["settings"]["train"]["max_steps"], kept["seconds"]) == (9, {"1": {"society": 1.0}})
+    with pytest.raises(
+        InputError, match=r"has a study with settings.rounds|with config.rounds 20; found 3"
+    ):
+        _Work(read_plan(study, ["settings.rounds=3"]), out, print)
+
+
+def test_what_a_finished_phase_rests_on_may_not(study: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    stored(study, out, ["society", "training"])
+    with pytest.raises(InputError, match=r"has a study with export.min_rating 5; found 4"):
+        _Work(read_plan(study, ["export.min_rating=4"]), out, print)
+    _Work(read_plan(study, ["control=false", "evaluate.samples=1", "launch=python"]), out, print)
+    assert (out / "generation-1" / "data").exists()
 
 
 @pytest.mark.parametrize(("better", "worst"), [("high", 1), ("low", 7)])

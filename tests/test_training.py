@@ -289,9 +289,13 @@ def test_other_trainings_are_refused(
     change: tuple[str, str, Any], message: str, tmp_path: Path
 ) -> None:
     place = Place(tmp_path / "out")
-    place.start(RECORD)
     part, key, value = change
     other = {**RECORD, part: {**RECORD[part], key: value}}
+    place.start(other)  # without a checkpoint nothing is lost
+    place.check(RECORD)
+    place.start(RECORD)
+    (place.checkpoints / "checkpoint-1").mkdir()
+    place.completed(1)
     with pytest.raises(InputError, match=message):
         place.check(other)
     place.check(RECORD)

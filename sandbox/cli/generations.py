@@ -18,7 +18,9 @@ if TYPE_CHECKING:
 
 
 def generations(
-    config: Annotated[Path, typer.Argument(help="a YAML file with the settings of the study")],
+    config: Annotated[
+        Path, typer.Argument(metavar="STUDY", help="a YAML file with the settings of the study")
+    ],
     out: Annotated[Path, typer.Option(metavar="DIR", help="folder of the study; goes on there")],
     count: Annotated[int, typer.Option(metavar="N", help="number of generations")] = 2,
     set_: Set = None,

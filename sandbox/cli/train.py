@@ -88,7 +88,7 @@ def _summary(report: TrainReport) -> RenderableType:
         "rows": rows,
         "steps": f"{report.steps:,}" + ("" if step is None else f" (resumed from {step:,})"),
         "epochs": f"{report.epochs:g}",
-        "loss": f"{report.loss:.4f}",
+        "loss of the last step": f"{report.loss:.4f}",
         "loss on the other split": "" if report.eval_loss is None else f"{report.eval_loss:.4f}",
         "time": duration(report.seconds),
         "data": report.data["digest"],

@@ -22,7 +22,7 @@ from sandbox.datasets.groups import Groups
 from sandbox.datasets.questions import Questions
 from sandbox.datasets.rater_choices import matches, parse_raters
 from sandbox.datasets.sampling import check_mix
-from sandbox.datasets.schema import Schema, share_of
+from sandbox.datasets.schema import RunSchema, Schema, share_of
 from sandbox.datasets.source import SCRIPTED, Source, SourcedExchange
 from sandbox.datasets.statistics import Statistic, doubts, statistics
 from sandbox.datasets.survey import Survey
@@ -139,6 +139,24 @@ def export(
     except OSError as error:
         where = gettempdir() if out is None else out
         raise InputError(f"out: {where}: cannot be written: {error.strerror or error}") from None
+
+
+def check_choices(run: RunSchema, formats: Sequence[str], choices: Mapping[str, Any]) -> None:
+    """Check the choices of an export of a run that is not played yet.
+
+    Args:
+        run: its stages and scales.
+        formats: one or more of `FORMATS`.
+        choices: the fields of `Choices`.
+
+    Raises:
+        InputError: a format or choice is unknown or invalid, or a format does not fit the run.
+    """
+    chosen = _chosen(formats, choices)
+    given = Choices(**choices)
+    for format in chosen:
+        settings = _settings(format, given, Schema((run,)))
+        _check(format, settings, [run.run])
 
 
 def find_unknown_file(folder: Path) -> str | None:

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from sandbox.datasets.near_duplicates import NearDuplicates
+from sandbox.datasets.near_duplicates import NearDuplicates, normalized
 from sandbox.evaluation.settings import EvaluationSettings, folder_of
 from sandbox.sources import read_labelled, read_questions
 from sandbox.sources.json_files import json_values
@@ -50,7 +50,7 @@ class HeldOut:
 
 
 def read_held_out(path: Path) -> list[HeldOut]:
-    """Read the questions of an evaluation, each text once.
+    """Read the questions of an evaluation; of equal ones, but for case and spaces, the first.
 
     Raises:
         InputError: the file cannot be read, or a label is invalid.
@@ -62,7 +62,7 @@ def read_held_out(path: Path) -> list[HeldOut]:
             place = f"{path.parent}/{question.source}"
             raise InputError(f"{place}: category: found {category!r}; expected a text")
         harmful = _harmful(labels.get("harmful"), f"{path.parent}/{question.source}")
-        found.setdefault(question.text, HeldOut(question.text, category, harmful))
+        found.setdefault(normalized(question.text), HeldOut(question.text, category, harmful))
     return list(found.values())
 
 
@@ -158,13 +158,33 @@ def _refuse(
     index = NearDuplicates(settings.near)
     for text in trained:
         index.add(text)
-    leaking = [one.text for one in questions if index.find(one.text).any]
+    known = "\n".join(map(normalized, trained))
+    asked = "\n".join(normalized(one.text) for one in questions)
+    parts = [normalized(text) for text in trained if _is_part(text, asked)]
+    leaking = [
+        one.text
+        for one in questions
+        if index.find(one.text).any
+        or _is_part(one.text, known)
+        or any(part in normalized(one.text) for part in parts)
+    ]
     if leaking:
         count = "1 question" if len(leaking) == 1 else f"{len(leaking):,} questions"
         raise InputError(
-            f"questions: {settings.questions}: found {count} equal or near to one in the training "
-            f"data of {where}, the first: {leaking[0][:80]!r}; expected held-out questions"
+            f"questions: {settings.questions}: found {count} equal or near to one, or with one "
+            f"inside, in the training data of {where}, the first: {leaking[0][:80]!r}; expected "
+            "held-out questions"
         )
+
+
+_SHORTEST_PART = 20
+"""Characters of a question that counts as a part of another; shorter ones are in many."""
+
+
+def _is_part(text: str, others: str) -> bool:
+    """Whether a question is in others word for word."""
+    part = normalized(text)
+    return len(part) >= _SHORTEST_PART and part in others
 
 
 def training_questions(folder: Path) -> Iterator[str]:
@@ -179,6 +199,8 @@ def training_questions(folder: Path) -> Iterator[str]:
     if (folder / TRAINING).is_file():
         yield from (question.text for question in read_questions(folder / TRAINING))
         return
+    if not folder.is_dir():
+        raise InputError(f"trained_on: {folder}: found no such folder; expected an export")
     files = [path for path in sorted(folder.glob("*")) if _has_rows(path)]
     if not files:
         raise InputError(f"trained_on: {folder}: found no rows; expected an export")

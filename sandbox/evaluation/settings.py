@@ -289,6 +289,9 @@ def checked_settings(data: Mapping[str, Any], place: str) -> EvaluationSettings:
                 f"{place}: {'.'.join(secret)}: found what looks like a secret; expected none, "
                 "since settings are stored: a key belongs in the variable that api_key_env names"
             )
+    for key, example in (("questions", "FILE"), ("observers", "judge=FILE.yaml")):
+        if not data.get(key):
+            raise InputError(f"{place}: {key}: found none; expected {example}")
     try:
         return EvaluationSettings.model_validate(data)
     except ValidationError as error:

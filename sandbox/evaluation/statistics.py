@@ -42,7 +42,7 @@ def length_controlled(differences: Values, characters: Values) -> LengthControll
     half = error * t_quantile(0.5 + CONFIDENCE / 2, n - 2)
     return LengthControlled(
         n=n,
-        difference=float(intercept),
+        difference=None if math.isnan(half) else float(intercept),
         low=number(float(intercept) - half),
         high=number(float(intercept) + half),
         per_100_characters=float(slope),

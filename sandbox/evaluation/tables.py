@@ -71,10 +71,9 @@ def _models(evaluation: Evaluation) -> TableShown:
         for one in evaluation.models
     ]
     columns = ("model", "is", "answers", "lost", "shortened", "characters", "training questions")
-    about = (
-        "Lost answers are missing everywhere. No held-out question is near one of the training "
-        "questions that are named."
-    )
+    about = "Answers that were lost enter no number."
+    if any(one.trained_on is not None for one in evaluation.models):
+        about += " No held-out question is near one of the training questions that are named."
     return TableShown("Answers", about, columns, 2, rows)
 
 
@@ -228,7 +227,7 @@ def _number(value: float | None, digits: int) -> str:
 
 
 def _signed(value: float | None) -> str:
-    return "-" if value is None else f"{value:+.3f}"
+    return "-" if value is None else f"{round(value, 3) + 0.0:+.3f}"
 
 
 def _ends(low: float | None, high: float | None, sign: str = "") -> str:

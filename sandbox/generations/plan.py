@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,7 +11,8 @@ from tempfile import gettempdir
 from typing import Any
 
 from sandbox.config import Config, load_config
-from sandbox.datasets.choices import Choices
+from sandbox.datasets import check_choices
+from sandbox.datasets.schema import RunSchema
 from sandbox.engine.settings import transport_keys
 from sandbox.evaluation.evaluate import check_models
 from sandbox.evaluation.questions import read_held_out
@@ -110,7 +112,7 @@ def read_plan(source: Path, settings: Sequence[str] = ()) -> Plan:
         config=config,
         learner=learner,
         format=FORMAT_OF[train["method"]],
-        choices=_choices(study, evaluation["questions"]),
+        choices=_choices(study, config, train["method"], evaluation["questions"]),
         train=train,
         control=control,
         evaluation=evaluation,
@@ -124,6 +126,9 @@ def check_ready(plan: Plan) -> None:
         InputError: a library is missing, an argument of training is unknown, or an observer cannot
             work.
     """
+    program = next(iter(plan.settings.launcher), None)
+    if program is not None and shutil.which(program) is None:
+        raise InputError(f"launch: found no program {program}; expected one that is installed")
     trainers.check_libraries()
     for settings in filter(None, (plan.train, plan.control)):
         loaded = load_settings(given={**settings, "model": plan.first})
@@ -179,17 +184,13 @@ def _training(
     return train, control
 
 
-def _choices(study: StudySettings, held_out: str) -> dict[str, Any]:
+def _choices(study: StudySettings, config: Config, method: str, held_out: str) -> dict[str, Any]:
     """The choices of the export, with the questions of the evaluation kept out."""
     questions = read_held_out(Path(held_out))
     choices = {**study.export, "keep_out": [question.text for question in questions]}
-    known = {**Choices.__dataclass_fields__}
-    unknown = next((key for key in choices if key not in known), None)
-    if unknown is not None:
-        expected = f"expected one of {', '.join(known)}"
-        raise InputError(f"export.{unknown}: unknown key; {expected}")
+    run = RunSchema(study.name, config.world.kind, config.build_world().declaration)
     try:
-        Choices(**choices)
+        check_choices(run, [FORMAT_OF[method]], choices)
     except InputError as error:
         raise InputError(f"export.{error}") from None
     return choices

@@ -12,6 +12,7 @@ The folder of a study:
 from __future__ import annotations
 
 import json
+import shutil
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -88,14 +89,34 @@ class _Work:
             self._store()
             return
         stored = json.loads(path.read_text(encoding="utf-8"))
-        before, now = flat(stored["settings"]), flat(settings)
+        self._seconds = stored["seconds"]
+        changed = {key for key in settings if stored["settings"].get(key) != settings[key]}
+        fixed = {key for key in changed if self._rests_on(key)}
+        before, now = (
+            flat({key: each.get(key) for key in fixed}) for each in (stored["settings"], settings)
+        )
         for key in before | now:
             if before.get(key) != now.get(key):
                 raise InputError(
                     f"--out: {self._out} has a study with {key} {short(before.get(key), 60)}; "
                     f"found {short(now.get(key), 60)}; expected the same, or another folder"
                 )
-        self._seconds = stored["seconds"]
+        if changed:
+            self._forget()
+            self._store()
+
+    def _rests_on(self, key: str) -> bool:
+        """Whether a finished phase, or a society, rests on a key of the settings."""
+        phase = _FIRST_USE.get(key, "society")
+        return phase == "society" or any(phase in done for done in self._seconds.values())
+
+    def _forget(self) -> None:
+        """Delete the data of phases that are not finished: they were exported by other choices."""
+        for folder in self._out.glob("generation-*"):
+            done = self._seconds.get(folder.name.removeprefix("generation-"), {})
+            for phase, data in (("training", "data"), ("control", "control-data")):
+                if phase not in done:
+                    shutil.rmtree(folder / data, ignore_errors=True)
 
     def _store(self) -> None:
         state = {
@@ -261,6 +282,17 @@ class _Work:
             steps=trained["steps"],
             seconds=self._seconds[str(number)],
         )
+
+
+_FIRST_USE = {
+    "export": "training",
+    "train": "training",
+    "train_from": "training",
+    "control": "control",
+    "evaluate": "evaluation",
+    "launch": "never",
+}
+"""The phase that first uses a key; until one is finished, the key may change."""
 
 
 def control_choices(choices: Mapping[str, Any], scale: Scale | None, rows: int) -> dict[str, Any]:

@@ -98,7 +98,7 @@ class Place:
                     "an empty or a new folder"
                 )
         started = self.checkpoints / _STARTED
-        if started.is_file():
+        if started.is_file() and self._complete():
             check_same(_read(started), record, self.out)
 
     def start(self, record: Mapping[str, Any]) -> Path | None:
@@ -107,20 +107,26 @@ class Place:
         All others are deleted: they are older, or not complete.
         """
         started = self.checkpoints / _STARTED
-        if not started.is_file():
+        if not (started.is_file() and self._complete()):  # nothing that could be lost
             shutil.rmtree(self.checkpoints, ignore_errors=True)
             self.checkpoints.mkdir(parents=True)
             write_json(started, record)
         return self._latest()
 
-    def _latest(self) -> Path | None:
-        found = {
+    def _all(self) -> dict[int, Path]:
+        """The checkpoints by step, complete or not."""
+        return {
             int(path.name.removeprefix(_PREFIX)): path
             for path in self.checkpoints.glob(f"{_PREFIX}*")
             if path.name.removeprefix(_PREFIX).isdecimal()
         }
-        complete = [step for step, path in found.items() if (path / _COMPLETE).is_file()]
-        latest = max(complete, default=None)
+
+    def _complete(self) -> list[int]:
+        """The steps of the checkpoints that are complete."""
+        return [step for step, path in self._all().items() if (path / _COMPLETE).is_file()]
+
+    def _latest(self) -> Path | None:
+        found, latest = self._all(), max(self._complete(), default=None)
         for step, path in found.items():
             if step != latest:
                 shutil.rmtree(path)

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import json
 import math
+import shutil
 import signal
 import threading
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 from agents.plugins import exception_line
 from sandbox.text import short
@@ -20,7 +21,7 @@ from sandbox.training.checkpoints import TRAINING, Place, check_same, write_json
 from sandbox.training.data import TrainingData, read_export
 from sandbox.training.report import TrainingStopped, TrainReport, Watch
 from sandbox.training.settings import TrainSettings
-from storage.errors import InputError
+from storage.errors import InputError, StorageFault
 
 QUESTIONS = "questions.jsonl"
 """The distinct questions that a model was trained on, so that an evaluation can avoid them."""
@@ -82,6 +83,8 @@ def _run(trainer: Any, arguments: Any, latest: Path | None, stop: threading.Even
         try:
             trainer.train(resume_from_checkpoint=None if latest is None else str(latest))
         except RuntimeError as error:
+            if "inline_container" in str(error):  # what torch says where a file cannot be written
+                _refuse_full_disk(Path(arguments.output_dir).parent)
             if "out of memory" not in str(error):
                 raise
             reason = short(exception_line(error), 200)
@@ -93,6 +96,14 @@ def _run(trainer: Any, arguments: Any, latest: Path | None, stop: threading.Even
     if state.global_step < state.max_steps:
         raise TrainingStopped(state.global_step, state.max_steps)
     _check_learnt(state.log_history)
+
+
+def _refuse_full_disk(out: Path) -> NoReturn:
+    free = shutil.disk_usage(out).free
+    raise StorageFault(
+        f"{out}: a checkpoint cannot be written: {free:,} bytes are free on the disk; make room, "
+        "and the same command goes on"
+    ) from None
 
 
 @contextmanager

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import difflib
+import math
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import fields
 from pathlib import Path
@@ -142,8 +143,29 @@ def _checked(kind: Any, given: Mapping[str, Any]) -> dict[str, Any]:
             expected = f"expected an argument of {kind.__name__}{hint}"
             raise InputError(f"{name}: unknown key; {expected}")
         checked[name] = _typed(name, value, hints[name])
+    for name, (allowed, expected) in _RANGES.items():
+        found = checked.get(name)
+        if isinstance(found, int | float) and not allowed(found):
+            raise InputError(f"{name}: found {found}; expected {expected}")
     _check_limit(checked.get("save_total_limit"))
     return checked
+
+
+def _from_1(value: float) -> bool:
+    return value >= 1
+
+
+_RANGES: Mapping[str, tuple[Callable[[float], bool], str]] = {
+    "learning_rate": (lambda value: 0 < value < math.inf, "a number above 0"),
+    "num_train_epochs": (lambda value: 0 < value < math.inf, "a number above 0"),
+    "max_steps": (lambda value: value == -1 or value >= 1, "1 or more, or -1 for whole epochs"),
+    "per_device_train_batch_size": (_from_1, "1 or more"),
+    "gradient_accumulation_steps": (_from_1, "1 or more"),
+    "max_length": (_from_1, "1 or more"),
+    "seed": (lambda value: 0 <= value < 2**32, "0 to 4294967295"),
+    "data_seed": (lambda value: 0 <= value < 2**32, "0 to 4294967295"),
+}
+"""Of arguments whose class takes any number: what is allowed, in words too."""
 
 
 def _typed(name: str, value: Any, hint: Any) -> Any:
@@ -237,7 +259,8 @@ def load_model(settings: TrainSettings, arguments: Any, tokenizer: Any) -> Any:
 
 def _loaded(kind: Any, name: str, **options: Any) -> Any:
     folder = Path(name).expanduser()
-    if not folder.is_dir() and (name.startswith((".", "/", "~")) or name.count("/") > 1):
+    is_path = name.startswith((".", "/", "~")) or name.count("/") > 1
+    if not folder.is_dir() and (is_path or ("/" in name and folder.parent.is_dir())):
         raise InputError(f"model: found no folder {name}; expected one, or a name on the hub")
     try:
         return kind.from_pretrained(name, **options)
