@@ -34,12 +34,13 @@ class Phases:
 
     folder: Path
 
-    def run(self, name: str, *words: str | Path) -> None:
+    def run(self, name: str, *words: str | Path, begun: Path | None = None) -> None:
         """Run a command of Python, unless it has ended well before.
 
         Args:
             name: of the phase, which is the name of its files.
             words: the script below the repository's root, then its arguments.
+            begun: the run's file, if the command plays a run: where it is there, it is resumed.
 
         Raises:
             SystemExit: it ended with another status than 0.
@@ -49,7 +50,8 @@ class Phases:
         if done.is_file() and json.loads(done.read_text())["command"] == command:
             return
         done.parent.mkdir(parents=True, exist_ok=True)
-        cost = self._timed(name, command)
+        go_on = ["run_sim.py", "resume", str(begun)]
+        cost = self._timed(name, go_on if begun is not None and begun.exists() else command)
         part = done.with_suffix(".part")
         part.write_text(json.dumps({"command": command, **cost._asdict()}, indent=1))
         part.replace(done)

@@ -1,0 +1,164 @@
+"""The evidence: what the papers claim of societies and of models tuned on them, measured in small.
+
+    python benchmarks/evidence.py --out DIR [--questions FILE] [--seeds 3] [--arms NAMES] [--quick]
+
+First societies, which are scripted, then models: for each seed a society is played, a small GPT
+trained from scratch on all that was said, tuned in several ways with equally many steps, and asked
+held-out questions. Every claim has an estimate with its 95 % interval, and a control. Standard
+output has the tables; DIR has them as README.md and evidence.json, with the processor's time and
+the peak memory of every phase. Typed again, a killed benchmark goes on. Needs the extras `train`
+and `vllm`; `--arms none` measures societies alone and needs neither. `--model FOLDER` tunes that
+model in place of the small GPT.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
+from benchmarks.evidence_claims import Claim, markdown, table
+from benchmarks.evidence_models import (
+    ARMS,
+    Chain,
+    Questions,
+    means,
+    model_claims,
+    reward_claim,
+)
+from benchmarks.evidence_phases import ROOT, Cost, Phases
+from benchmarks.evidence_society import Societies, society_claims
+from worlds.text_files import FileFault, read_text
+
+EVERY_ARM = (*ARMS, "second", "scene", "reward")
+QUICK_ARMS = ("control", "filtered", "strong")
+TRAINED_ON, HELD_OUT = 150, 300
+QUICK_HELD_OUT = 60
+
+
+def arguments() -> argparse.Namespace:
+    """Read the command line."""
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("--out", type=Path, required=True, help="folder of the work")
+    parser.add_argument(
+        "--questions",
+        type=Path,
+        default=ROOT / "worlds/data/questions.jsonl",
+        help="one a line, or JSON lines with the key question; default: the demo's",
+    )
+    parser.add_argument("--seeds", type=int, default=3, help="training seeds; default: 3")
+    parser.add_argument("--societies", type=int, default=10, help="seeds of societies; default: 10")
+    parser.add_argument(
+        "--arms", default=",".join(EVERY_ARM), help=f"of {', '.join(EVERY_ARM)}; or none"
+    )
+    parser.add_argument("--model", type=Path, help="tune this model")
+    parser.add_argument("--quick", action="store_true", help="one seed, few questions and arms")
+    given = parser.parse_args()
+    if given.quick:
+        given.seeds, given.societies, given.arms = 1, 3, ",".join(QUICK_ARMS)
+    given.arms = [] if given.arms == "none" else given.arms.split(",")
+    unknown = [name for name in given.arms if name not in EVERY_ARM]
+    if unknown:
+        parser.error(f"--arms: found {unknown[0]!r}; expected some of {', '.join(EVERY_ARM)}")
+    return given
+
+
+def questions_of(path: Path) -> list[str]:
+    """Read the questions of a file."""
+    try:
+        lines = [line for line in read_text(path).splitlines() if line.strip()]
+    except (OSError, FileFault) as error:
+        raise SystemExit(f"--questions: {path}: cannot be read: {error}") from None
+    if path.suffix == ".jsonl":
+        return [str(json.loads(line)["question"]) for line in lines]
+    return lines
+
+
+def keep_settings(given: argparse.Namespace) -> None:
+    """Refuse a folder that was begun in another way, as its files would not fit."""
+    kept, path = {"questions": str(given.questions.resolve())}, given.out / "settings.json"
+    kept |= {"model": str(given.model), "quick": given.quick}
+    if path.is_file() and (before := json.loads(path.read_text())) != kept:
+        raise SystemExit(f"--out: {path}: found {before}; expected {kept}, or another folder")
+    given.out.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(kept))
+
+
+def measure_societies(given: argparse.Namespace) -> list[Claim]:
+    """Play the societies, and check the claims about them."""
+    rounds, scenes = (6, 30) if given.quick else (8, 50)
+    size = 5 if given.quick else 6
+    folder = given.out / "societies"
+    return society_claims(Societies(folder, given.societies, size, rounds, scenes))
+
+
+def measure_models(given: argparse.Namespace) -> tuple[list[Claim], str]:
+    """Train and evaluate the models; returns the claims about them, and their scores."""
+    held_out = QUICK_HELD_OUT if given.quick else HELD_OUT
+    questions = Questions.split(questions_of(given.questions), given.out, TRAINED_ON, held_out)
+    quick = {"tuning": 60, "steps": 250} if given.quick else {}
+    chains = [
+        Chain(given.out, questions, seed, given.arms, given.model, **quick)
+        for seed in range(given.seeds)
+    ]
+    found = [chain.evaluation() for chain in chains]
+    claims = model_claims(found, "scripted")
+    if "reward" in given.arms:
+        claims += model_claims(found, "reward")
+        claims.append(reward_claim([chain.accuracy() for chain in chains]))
+    return claims, means(found)
+
+
+def cost_table(costs: Mapping[str, Cost]) -> str:
+    """What the phases of the first seed took, and all of them together."""
+    named = {name.removeprefix("seed-0-"): one for name, one in costs.items()}
+    rows = [
+        (name, f"{one.seconds:,.0f}", f"{one.cpu_seconds:,.0f}", f"{one.peak_mib:,.0f}")
+        for name, one in named.items()
+        if not name.startswith("seed-")
+    ]
+    every = [sum(values) for values in zip(*(one[:2] for one in costs.values()), strict=True)]
+    most = max((one.peak_mib for one in costs.values()), default=0.0)
+    rows.append(("all phases of all seeds", *(f"{value:,.0f}" for value in every), f"{most:,.0f}"))
+    return markdown(("phase", "seconds", "CPU seconds", "peak MiB"), rows)
+
+
+def report(
+    given: argparse.Namespace, claims: Sequence[Claim], scores: str, costs: Mapping[str, Cost]
+) -> str:
+    """Write evidence.json and README.md, and return the latter."""
+    data: dict[str, Any] = {
+        "claims": [claim.as_dict() for claim in claims],
+        "phases": {name: cost._asdict() for name, cost in costs.items()},
+    }
+    (given.out / "evidence.json").write_text(json.dumps(data, indent=1) + "\n", encoding="utf-8")
+    parts = [table(claims)]
+    if scores:
+        parts += [scores, cost_table(costs)]
+    text = "\n\n".join(parts) + "\n"
+    (given.out / "README.md").write_text(text, encoding="utf-8")
+    return text
+
+
+def main() -> None:
+    """Measure what is left to measure, and print the tables."""
+    given = arguments()
+    given.out = given.out.resolve()
+    keep_settings(given)
+    os.environ.setdefault("HF_HUB_OFFLINE", "1")
+    claims = measure_societies(given)
+    scores = ""
+    if given.arms:
+        more, scores = measure_models(given)
+        claims += more
+    print(report(given, claims, scores, Phases(given.out).costs()), end="")
+
+
+if __name__ == "__main__":
+    main()
