@@ -34,7 +34,8 @@ from benchmarks.evidence_models import (
 )
 from benchmarks.evidence_phases import ROOT, Cost, Phases
 from benchmarks.evidence_society import Societies, society_claims
-from worlds.text_files import FileFault, read_text
+from sandbox.sources.questions import read_questions
+from storage.errors import InputError
 
 EVERY_ARM = (*ARMS, "second", "scene", "reward")
 QUICK_ARMS = ("control", "filtered", "strong")
@@ -50,7 +51,7 @@ def arguments() -> argparse.Namespace:
         "--questions",
         type=Path,
         default=ROOT / "worlds/data/questions.jsonl",
-        help="one a line, or JSON lines with the key question; default: the demo's",
+        help="a file as a run takes it; default: the demo's",
     )
     parser.add_argument("--seeds", type=int, default=3, help="training seeds; default: 3")
     parser.add_argument("--societies", type=int, default=10, help="seeds of societies; default: 10")
@@ -69,23 +70,12 @@ def arguments() -> argparse.Namespace:
     return given
 
 
-def questions_of(path: Path) -> list[str]:
-    """Read the questions of a file."""
-    try:
-        lines = [line for line in read_text(path).splitlines() if line.strip()]
-    except (OSError, FileFault) as error:
-        raise SystemExit(f"--questions: {path}: cannot be read: {error}") from None
-    if path.suffix == ".jsonl":
-        return [str(json.loads(line)["question"]) for line in lines]
-    return lines
-
-
 def keep_settings(given: argparse.Namespace) -> None:
     """Refuse a folder that was begun in another way, as its files would not fit."""
     kept, path = {"questions": str(given.questions.resolve())}, given.out / "settings.json"
     kept |= {"model": str(given.model), "quick": given.quick}
     if path.is_file() and (before := json.loads(path.read_text())) != kept:
-        raise SystemExit(f"--out: {path}: found {before}; expected {kept}, or another folder")
+        raise InputError(f"--out: {path}: found {before}; expected {kept}, or another folder")
     given.out.mkdir(parents=True, exist_ok=True)
     path.write_text(json.dumps(kept))
 
@@ -101,7 +91,8 @@ def measure_societies(given: argparse.Namespace) -> list[Claim]:
 def measure_models(given: argparse.Namespace) -> tuple[list[Claim], str]:
     """Train and evaluate the models; returns the claims about them, and their scores."""
     held_out = QUICK_HELD_OUT if given.quick else HELD_OUT
-    questions = Questions.split(questions_of(given.questions), given.out, TRAINED_ON, held_out)
+    texts = [one.text for one in read_questions(given.questions)]
+    questions = Questions.split(texts, given.out, TRAINED_ON, held_out)
     quick = {"tuning": 60, "steps": 250} if given.quick else {}
     chains = [
         Chain(given.out, questions, seed, given.arms, given.model, **quick)
@@ -161,4 +152,8 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    try:
+        main()
+    except InputError as error:
+        print(error, file=sys.stderr)
+        sys.exit(2)

@@ -11,6 +11,7 @@ import itertools
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -120,7 +121,6 @@ class Societies:
         size: agents a side.
         rounds: of each.
         scenes: of each run of scenes.
-        questions: the file for scenes; societies ask the first `FEW` of the demo's.
     """
 
     folder: Path
@@ -205,13 +205,13 @@ def more_raters_help(societies: Societies) -> list[Claim]:
     levels = {count: [one.level for one in societies.played(way_of(count))] for count in RATERS}
     return [
         Claim(
-            claim=f"{more} raters help more than {fewer}",
+            claim=f"{more} raters help more than {'one' if fewer == 1 else fewer}",
             source=f"{LIU}, section 3",
             measure="alignment of revisions, difference in points",
             estimate=minus(levels[more], levels[fewer]),
-            control=f"{fewer} raters, in the estimate",
+            control=f"raters: {fewer}, in the estimate",
         )
-        for fewer, more in itertools.pairwise(RATERS)
+        for fewer, more in pairwise(RATERS)
     ]
 
 
