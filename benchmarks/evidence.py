@@ -28,6 +28,7 @@ from benchmarks.evidence_models import (
     ARMS,
     Chain,
     Questions,
+    joined,
     means,
     model_claims,
     reward_claim,
@@ -98,7 +99,11 @@ def measure_models(given: argparse.Namespace) -> tuple[list[Claim], str]:
         Chain(given.out, questions, seed, given.arms, given.model, **quick)
         for seed in range(given.seeds)
     ]
-    found = [chain.evaluation() for chain in chains]
+    by_group = [
+        [chain.evaluate(make()) for chain, make in zip(chains, group, strict=True)]
+        for group in zip(*(chain.groups() for chain in chains), strict=True)
+    ]
+    found = [joined(parts) for parts in zip(*by_group, strict=True)]
     claims = model_claims(found, "scripted")
     if "reward" in given.arms:
         claims += model_claims(found, "reward")

@@ -8,7 +8,7 @@ is tuned on, and only drafts, which they rate; the observer that judges takes no
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -143,7 +143,7 @@ class Chain:
     arms: Sequence[str]
     model: Path | None = None
     steps: int = 300
-    tuning: int = 120
+    tuning: int = 80
     samples: int = 4
 
     @cached_property
@@ -269,32 +269,38 @@ class Chain:
         whole = self.export(run, "second-unfiltered", *every)
         arm = Arm("", "sft", {"learning_rate": 5e-4})
         return {
+            "first": first,
             "second": self.train("second", arm, kept, first),
             "second-control": self.train("second-control", arm, whole, first),
         }
 
-    def models(self) -> dict[str, Path]:
-        """Everything that is evaluated, by its name; the base first."""
-        found = {"base": self.base()}
-        found |= {name: self.tuned(name) for name in ARMS if name in self.arms}
-        if "scene" in self.arms:
-            found |= self.scene_models()
+    def groups(self) -> Iterator[Callable[[], dict[str, Path]]]:
+        """What is evaluated together, each as a function that trains it."""
+        yield self.arms_models
         if "second" in self.arms:
-            found |= self.second()
-        return found
+            yield self.second
+        if "scene" in self.arms:
+            yield self.scene_models
 
-    def evaluation(self) -> dict[str, Any]:
-        """Let all models answer the held-out questions; returns what `evaluate` wrote."""
-        out = self.path("evaluation")
-        words = [f"{name}={folder}" for name, folder in self.models().items()]
+    def arms_models(self) -> dict[str, Path]:
+        """The base, and what is tuned from it on the society."""
+        return {"base": self.base()} | {
+            name: self.tuned(name) for name in ARMS if name in self.arms
+        }
+
+    def evaluate(self, models: Mapping[str, Path]) -> dict[str, Any]:
+        """Let models answer the held-out questions; returns what `evaluate` wrote."""
         observers = [f"scripted={OBSERVER}"]
-        if "reward" in self.arms:
+        if "reward" in self.arms and "base" in models:
             observers.append(f"reward=reward:{self.reward()}")
+        seen = ("reward",) if len(observers) > 1 else ()
+        name = "-".join(("evaluate", *models, *seen))
+        out = self.path(name)
+        words = [f"{name}={folder}" for name, folder in models.items()]
         flags = [word for one in observers for word in ("--observer", one)]
         flags += ["--questions", str(self.questions.held_out), "--no-pairwise"]
         flags += ["--samples", str(self.samples), "--seed", str(self.seed), "--out", str(out)]
-        flags += assignments(ENGINE)
-        self._run("evaluate", PROGRAM, "evaluate", *words, *flags)
+        self._run(name, PROGRAM, "evaluate", *words, *flags, *assignments(ENGINE))
         found: dict[str, Any] = json.loads((out / "evaluation.json").read_text(encoding="utf-8"))
         return found
 
@@ -348,7 +354,7 @@ PAIRS = (
     Pair("contrast at ratio .2, margin 1 beats the best of three", LIU, "contrast", "best"),
     Pair("contrast at ratio 1, margin 3 beats the best of three", LIU, "strong", "best"),
     Pair("DPO beats unfiltered", "arXiv 2305.18290", "dpo", "control"),
-    Pair("a second generation beats the first", "", "second", "filtered"),
+    Pair("a second generation beats the first", "", "second", "first"),
     Pair("a second generation beats its control", "", "second", "second-control"),
     Pair(
         "tuned on scenes' revisions beats on first answers", PANG, "scene-revision", "scene-draft"
@@ -416,6 +422,12 @@ def reward_claim(shares: Sequence[Share]) -> Claim:
 def minus_half(share: float | None) -> float | None:
     """How far a share is above one half."""
     return None if share is None else share - 0.5
+
+
+def joined(evaluations: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """The evaluations of one seed as one."""
+    keys = ("models", "scores", "differences")
+    return {key: [row for found in evaluations for row in found[key]] for key in keys}
 
 
 def means(evaluations: Sequence[Mapping[str, Any]]) -> str:
