@@ -84,9 +84,8 @@ def keep_settings(given: argparse.Namespace) -> None:
 def measure_societies(given: argparse.Namespace) -> list[Claim]:
     """Play the societies, and check the claims about them."""
     rounds, scenes = (6, 30) if given.quick else (8, 50)
-    size = 5 if given.quick else 6
     folder = given.out / "societies"
-    return society_claims(Societies(folder, given.societies, size, rounds, scenes))
+    return society_claims(Societies(folder, given.societies, 6, rounds, scenes, given.questions))
 
 
 def measure_models(given: argparse.Namespace) -> tuple[list[Claim], str]:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import itertools
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
@@ -31,13 +31,16 @@ LIU = "Liu et al. 2023, 2305.16960"
 PANG = "Pang et al. 2024, 2402.05699"
 
 RATERS = (1, 2, 4, 8)
-FEW = 12  # questions that come up again and again
+FEW = 12  # questions, so that 36 agents are asked the same one in every round
+ONCE: dict[str, Any] = {"question_count": None, "world.size": 5}
 WAYS: dict[str, dict[str, Any]] = {
     "default": {},
     "alone": {"world.raters": 0},
     "scores": {"world.score_only": True},
     "forgetful": {"forms": "no_memory.yaml"},
     **{f"raters-{count}": {"world.raters": count} for count in RATERS if count != 4},
+    "once": ONCE,
+    "once-forgetful": {**ONCE, "forms": "no_memory.yaml"},
     "scene": {"world.kind": "scene"},
     "blind-scene": {"world.kind": "scene", "forms": "no_consequences.yaml"},
 }
@@ -121,6 +124,7 @@ class Societies:
         size: agents a side.
         rounds: of each.
         scenes: of each run of scenes.
+        questions: the file for societies in which every question is asked once.
     """
 
     folder: Path
@@ -128,6 +132,7 @@ class Societies:
     size: int
     rounds: int
     scenes: int
+    questions: Path
 
     def played(self, way: str) -> list[Played]:
         """The runs of a way, one for each seed."""
@@ -168,7 +173,13 @@ class Societies:
             settings["forms"] = str(self.folder / settings["forms"])
         if "scene" in way:
             return {**settings, "world.scenes": self.scenes}
-        common = {"world.size": self.size, "question_count": FEW, "rounds": self.rounds}
+        common: dict[str, Any] = {
+            "world.size": self.size,
+            "question_count": FEW,
+            "rounds": self.rounds,
+        }
+        if "once" in way:
+            settings["questions"] = str(self.questions)
         return {**common, **settings}
 
 
@@ -186,18 +197,23 @@ def revision_beats_draft(societies: Societies) -> Claim:
     )
 
 
-def society_improves(societies: Societies) -> Claim:
-    """Drafts get better from round to round, by memory."""
-    full, off = ([one.slope for one in societies.played(way)] for way in ("default", "forgetful"))
-    return Claim(
-        claim="a society improves over rounds",
-        source=f"{LIU}, section 4",
-        measure="alignment of drafts, points a round",
-        estimate=over_seeds(full),
-        control="prompts without memories",
-        of_control=over_seeds(off),
-        beyond=minus(full, off),
-    )
+def society_improves(societies: Societies) -> Iterator[Claim]:
+    """Drafts get better from round to round, by memory; where questions come back, and not."""
+    settings = {
+        "where everybody is asked the same again": ("default", "forgetful"),
+        "where every question is asked once": ("once", "once-forgetful"),
+    }
+    for where, ways in settings.items():
+        full, off = ([one.slope for one in societies.played(way)] for way in ways)
+        yield Claim(
+            claim=f"a society improves over rounds, {where}",
+            source=f"{LIU}, section 4",
+            measure="alignment of drafts, points a round",
+            estimate=over_seeds(full),
+            control="prompts without memories",
+            of_control=over_seeds(off),
+            beyond=minus(full, off),
+        )
 
 
 def more_raters_help(societies: Societies) -> list[Claim]:
@@ -266,7 +282,7 @@ def society_claims(societies: Societies) -> list[Claim]:
     """All claims about societies, in the order of the page."""
     return [
         revision_beats_draft(societies),
-        society_improves(societies),
+        *society_improves(societies),
         *more_raters_help(societies),
         reasons_help(societies),
         peers_agree(societies),

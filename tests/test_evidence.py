@@ -152,7 +152,8 @@ def test_figures_of_a_run() -> None:
 
 
 def test_societies_are_played_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    societies = Societies(tmp_path / "societies", seeds=2, size=3, rounds=2, scenes=2)
+    questions = Path(__file__).parent.parent / "worlds/data/questions.jsonl"
+    societies = Societies(tmp_path / "societies", 2, 3, 2, 2, questions)
     first = society_claims(societies)
     assert first[0].claim == "a revision is better than its draft"
     assert all(one.estimate.n == 2 for one in first)
