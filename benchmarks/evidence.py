@@ -16,6 +16,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import signal
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -144,6 +145,7 @@ def report(
 def main() -> None:
     """Measure what is left to measure, and print the tables."""
     given = arguments()
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # ends the phase under way as well
     given.out = given.out.resolve()
     keep_settings(given)
     os.environ.setdefault("HF_HUB_OFFLINE", "1")
