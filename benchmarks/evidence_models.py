@@ -178,7 +178,10 @@ class Chain:
     def train(self, name: str, arm: Arm, data: Path, model: Path) -> Path:
         """Tune a model, and return its folder."""
         out = self.path(f"models/{name}")
-        flags = assignments({**TUNING, "max_steps": self.tuning, **arm.settings})
+        settings = {**TUNING, "max_steps": self.tuning, **arm.settings}
+        if self.model is not None:
+            settings["learning_rate"] /= 3  # a larger model bears less
+        flags = assignments(settings)
         words: tuple[str | Path, ...] = ("--method", arm.method, "--model", model, "--out", out)
         self._run(f"train-{name}", PROGRAM, "train", data, *words, "--seed", str(self.seed), *flags)
         return out
