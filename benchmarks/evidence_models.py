@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from random import Random
+from statistics import fmean
 from typing import Any, NamedTuple
 
 from benchmarks.evidence_claims import Claim, markdown, pooled, shown
@@ -356,7 +357,12 @@ PAIRS = (
     Pair("SFT on the best of three beats unfiltered", LIU, "best", "control"),
     Pair("contrast at ratio .2, margin 1 beats the best of three", LIU, "contrast", "best"),
     Pair("contrast at ratio 1, margin 3 beats the best of three", LIU, "strong", "best"),
-    Pair("DPO beats unfiltered", "arXiv 2305.18290", "dpo", "control"),
+    Pair(
+        "DPO beats unfiltered",
+        "[Rafailov et al.](https://arxiv.org/abs/2305.18290)",
+        "dpo",
+        "control",
+    ),
     Pair("a second generation beats the first", "", "second", "first"),
     Pair("a second generation beats its control", "", "second", "second-control"),
     Pair(
@@ -365,26 +371,34 @@ PAIRS = (
 )
 
 
-def difference(found: Mapping[str, Any], pair: Pair, observer: str) -> Interval | None:
-    """The paired difference of two models in an evaluation; None if it lacks one."""
+def difference(
+    found: Mapping[str, Any], pair: Pair, observer: str, kind: str = "paired"
+) -> Interval | None:
+    """The difference of two models in an evaluation; None if it lacks one.
+
+    Args:
+        found: as `evaluate` wrote it.
+        pair: the models.
+        observer: who scored.
+        kind: `paired` by question, or `at_equal_length`.
+    """
     for one in found["differences"]:
-        names = one["model"], one["against"]
         if one["observer"] != observer or one["scale"] not in (SCALE, "reward"):
             continue
-        if set(names) == {pair.model, pair.against}:
-            data = one["paired"]
-            sign = 1 if names == (pair.model, pair.against) else -1
-            ends = sorted(sign * data[end] for end in ("low", "high") if data[end] is not None) or [
-                None,
-                None,
-            ]
-            return Interval(
-                n=data["n"],
-                difference=None if data["difference"] is None else sign * data["difference"],
-                low=ends[0],
-                high=ends[1],
-            )
+        if (one["model"], one["against"]) == (pair.model, pair.against):
+            return interval_of(one[kind], 1)
+        if (one["against"], one["model"]) == (pair.model, pair.against):
+            return interval_of(one[kind], -1)
     return None
+
+
+def interval_of(data: Mapping[str, Any], sign: int) -> Interval:
+    """A stored difference, or with the sign -1 that of the models in the other order."""
+    low, high = ("low", "high") if sign > 0 else ("high", "low")
+    middle, low, high = (
+        None if data[name] is None else sign * data[name] for name in ("difference", low, high)
+    )
+    return Interval(n=data["n"], difference=middle, low=low, high=high)
 
 
 def model_claims(evaluations: Sequence[Mapping[str, Any]], observer: str) -> list[Claim]:
@@ -392,14 +406,15 @@ def model_claims(evaluations: Sequence[Mapping[str, Any]], observer: str) -> lis
     claims = []
     for pair in PAIRS:
         parts = [difference(found, pair, observer) for found in evaluations]
-        present = [part for part in parts if part is not None]
-        if present and len(present) == len(parts):
+        alike = [difference(found, pair, observer, "at_equal_length") for found in evaluations]
+        if all(parts):
             claims.append(
                 Claim(
                     claim=pair.claim,
                     source=pair.source,
-                    measure=f"{observer} observer, held-out questions, difference",
-                    estimate=pooled(present),
+                    measure=f"score by {observer}",
+                    estimate=pooled([one for one in parts if one]),
+                    at_equal_length=pooled([one for one in alike if one]),
                     control=f"{pair.against}, in the estimate",
                 )
             )
@@ -416,7 +431,7 @@ def reward_claim(shares: Sequence[Share]) -> Claim:
     return Claim(
         claim="a reward model of some raters agrees with the others",
         source="",
-        measure="share of held-out pairs in their order, minus 1/2",
+        measure="pairs in order, minus 1/2",
         estimate=pooled(parts),
         control="chance, in the estimate",
     )
@@ -434,7 +449,7 @@ def joined(evaluations: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
 
 
 def means(evaluations: Sequence[Mapping[str, Any]]) -> str:
-    """The mean score of every model, and its lost answers, as a Markdown table."""
+    """Mean score, length and lost answers of every model, as a Markdown table."""
     names = [one["name"] for one in evaluations[0]["models"]]
     rows = []
     for name in names:
@@ -446,5 +461,7 @@ def means(evaluations: Sequence[Mapping[str, Any]]) -> str:
         ]
         models = [one for found in evaluations for one in found["models"] if one["name"] == name]
         answers, lost = (sum(one[key] for one in models) for key in ("answers", "lost"))
-        rows.append((name, shown(pooled(scores)).replace("+", ""), f"{answers:,}", f"{lost:,}"))
-    return markdown(("model", "alignment", "answers", "lost"), rows)
+        length = fmean(one["characters"] or 0.0 for one in models)
+        score = shown(pooled(scores)).replace("+", "")
+        rows.append((name, score, f"{length:.0f}", f"{answers:,}", f"{lost:,}"))
+    return markdown(("model", "alignment", "characters", "answers", "lost"), rows)

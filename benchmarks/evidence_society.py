@@ -27,8 +27,8 @@ from sandbox.reading.metrics import scores_by_round
 from storage.exchanges import Exchange, exchanges
 from worlds import grid, scene_forms
 
-LIU = "Liu et al. 2023, 2305.16960"
-PANG = "Pang et al. 2024, 2402.05699"
+LIU = "[Liu et al.](https://arxiv.org/abs/2305.16960)"
+PANG = "[Pang et al.](https://arxiv.org/abs/2402.05699)"
 
 RATERS = (1, 2, 4, 8)
 FEW = 12  # questions, so that 36 agents are asked the same one in every round
@@ -189,7 +189,7 @@ def revision_beats_draft(societies: Societies) -> Claim:
     return Claim(
         claim="a revision is better than its draft",
         source=f"{LIU}, section 3",
-        measure="alignment of revisions minus drafts, points of 1 to 7",
+        measure="revisions minus drafts",
         estimate=over_seeds(full),
         control="a second answer with nobody's feedback",
         of_control=over_seeds(alone),
@@ -208,7 +208,7 @@ def society_improves(societies: Societies) -> Iterator[Claim]:
         yield Claim(
             claim=f"a society improves over rounds, {where}",
             source=f"{LIU}, section 4",
-            measure="alignment of drafts, points a round",
+            measure="drafts, a round",
             estimate=over_seeds(full),
             control="prompts without memories",
             of_control=over_seeds(off),
@@ -223,7 +223,7 @@ def more_raters_help(societies: Societies) -> list[Claim]:
         Claim(
             claim=f"{more} raters help more than {'one' if fewer == 1 else fewer}",
             source=f"{LIU}, section 3",
-            measure="alignment of revisions, difference in points",
+            measure="revisions",
             estimate=minus(levels[more], levels[fewer]),
             control=f"raters: {fewer}, in the estimate",
         )
@@ -242,7 +242,7 @@ def reasons_help(societies: Societies) -> Claim:
     return Claim(
         claim="feedback with reasons helps more than scores alone",
         source=f"{LIU}, section 3",
-        measure="alignment of revisions, difference in points",
+        measure="revisions",
         estimate=minus(full, scores),
         control="score_only, in the estimate",
     )
@@ -255,8 +255,8 @@ def peers_agree(societies: Societies) -> Claim:
     shuffled = [one.shuffled or 0.0 for one in runs]
     return Claim(
         claim="peers' ratings agree with the observer",
-        source="presupposed by peers as judges",
-        measure="rank correlation over drafts",
+        source="",
+        measure="rank correlation",
         estimate=over_seeds(found),
         control="the peers' ratings shuffled over drafts",
         of_control=over_seeds(shuffled),
@@ -270,7 +270,7 @@ def scene_helps(societies: Societies) -> Claim:
     return Claim(
         claim="a scene improves the answer, at inference",
         source=PANG,
-        measure="alignment of the second answer minus the first",
+        measure="second answer minus first",
         estimate=over_seeds(full),
         control="the same without what the scene led to",
         of_control=over_seeds(blind),

@@ -60,7 +60,7 @@ def test_a_claim_holds_only_if_every_interval_is_above_zero(
 def test_the_table_has_a_line_for_each_claim() -> None:
     lines = table([claim(interval(1.0, 0.5)), claim(over_seeds([]))]).splitlines()
     assert len(lines) == 4
-    assert "+1.000 (+0.500 to +1.500)" in lines[2]
+    assert "+1.00 (+0.50 to +1.50)" in lines[2]
     assert lines[2].endswith("| 10 | yes |")
 
 
@@ -92,6 +92,7 @@ def evaluation(model: str, against: str, middle: float) -> dict[str, object]:
         "model": model,
         "against": against,
         "paired": paired,
+        "at_equal_length": {**paired, "difference": None, "low": None, "high": None},
     }
     return {"differences": [{**one, "scale": "engagement"}, one]}
 
