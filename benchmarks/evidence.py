@@ -5,8 +5,8 @@
 First societies, which are scripted, then models: for each seed a society is played, a small GPT
 trained from scratch on all that was said, tuned in several ways with equally many steps, and asked
 held-out questions. Every claim has an estimate with its 95 % interval, and a control. Standard
-output has the tables; DIR has them as README.md and evidence.json, with the processor's time and
-the peak memory of every phase. Typed again, a killed benchmark goes on. Needs the extras `train`
+output has the tables; DIR has them as README.md and evidence.json, with a figure, and with the
+processor's time and the peak memory of every phase. Typed again, a killed benchmark goes on. Needs the extras `train`
 and `vllm`; `--arms none` measures societies alone and needs neither. `--model FOLDER` tunes that
 model in place of the small GPT. `--quick`, for CI, ends with status 1 if a claim is refuted.
 """
@@ -36,6 +36,7 @@ from benchmarks.evidence_models import (
 )
 from benchmarks.evidence_phases import ROOT, Cost, Phases
 from benchmarks.evidence_society import Societies, society_claims
+from sandbox.reading import charts, pictures
 from sandbox.sources.questions import read_questions
 from storage.errors import InputError
 
@@ -125,6 +126,19 @@ def cost_table(costs: Mapping[str, Cost]) -> str:
     return markdown(("phase", "seconds", "CPU seconds", "peak MiB"), rows)
 
 
+def draw(claims: Sequence[Claim], folder: Path) -> None:
+    """Draw what decides each claim: the difference from its control, with its interval."""
+    rows = []
+    for one in claims:
+        decisive = one.estimate if one.beyond is None else one.beyond
+        judge = " (reward model)" if "reward" in one.measure else ""
+        rows.append({**decisive.as_dict(), "measure": one.claim + judge})
+    for theme in ("light", "dark"):
+        path = folder / f"evidence-{theme}.svg"
+        drawn = pictures.svg(charts.differences(rows), "evidence", theme == "dark", width=900)
+        path.write_text(drawn, encoding="utf-8")
+
+
 def report(
     given: argparse.Namespace,
     societies: Sequence[Claim],
@@ -138,6 +152,7 @@ def report(
         "phases": {name: cost._asdict() for name, cost in costs.items()},
     }
     (given.out / "evidence.json").write_text(json.dumps(data, indent=1) + "\n", encoding="utf-8")
+    draw([*societies, *models], given.out)
     parts = [table(societies)]
     if models:
         parts += [table(models), scores, cost_table(costs)]
