@@ -6,9 +6,10 @@ First societies, which are scripted, then models: for each seed a society is pla
 trained from scratch on all that was said, tuned in several ways with equally many steps, and asked
 held-out questions. Every claim has an estimate with its 95 % interval, and a control. Standard
 output has the tables; DIR has them as README.md and evidence.json, with a figure, and with the
-processor's time and the peak memory of every phase. Typed again, a killed benchmark goes on. Needs the extras `train`
-and `vllm`; `--arms none` measures societies alone and needs neither. `--model FOLDER` tunes that
-model in place of the small GPT. `--quick`, for CI, ends with status 1 if a claim is refuted.
+processor's time and the peak memory of every phase. Typed again, a killed benchmark goes on. Needs
+the extras `train` and `vllm`; `--arms none` measures societies alone and needs neither. `--model
+FOLDER` tunes that model in place of the small GPT. `--quick`, for CI, ends with status 1 if a claim
+is refuted.
 """
 
 from __future__ import annotations
@@ -133,9 +134,11 @@ def draw(claims: Sequence[Claim], folder: Path) -> None:
         decisive = one.estimate if one.beyond is None else one.beyond
         judge = " (reward model)" if "reward" in one.measure else ""
         rows.append({**decisive.as_dict(), "measure": one.claim + judge})
+    spec = charts.differences(rows)
+    spec["encoding"]["y"]["axis"]["labelLimit"] = 460
     for theme in ("light", "dark"):
         path = folder / f"evidence-{theme}.svg"
-        drawn = pictures.svg(charts.differences(rows), "evidence", theme == "dark", width=900)
+        drawn = pictures.svg(spec, "evidence", theme == "dark", width=420)
         path.write_text(drawn, encoding="utf-8")
 
 
