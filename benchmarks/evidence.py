@@ -17,11 +17,11 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import shutil
 import signal
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
@@ -45,6 +45,8 @@ EVERY_ARM = (*ARMS, "second", "scene", "reward")
 QUICK_ARMS = ("control", "filtered")
 TRAINED_ON, HELD_OUT = 150, 300
 QUICK_HELD_OUT = 60
+DOCS = ROOT / "docs"
+THEMES = ("light", "dark")
 
 
 def arguments() -> argparse.Namespace:
@@ -63,6 +65,7 @@ def arguments() -> argparse.Namespace:
         "--arms", default=",".join(EVERY_ARM), help=f"of {', '.join(EVERY_ARM)}; or none"
     )
     parser.add_argument("--model", type=Path, help="tune this model")
+    parser.add_argument("--write", action="store_true", help="the tables into docs/evidence.md")
     parser.add_argument("--quick", action="store_true", help="one seed, few questions and arms")
     given = parser.parse_args()
     if given.quick:
@@ -136,32 +139,33 @@ def draw(claims: Sequence[Claim], folder: Path) -> None:
         rows.append({**decisive.as_dict(), "measure": one.claim + judge})
     spec = charts.differences(rows)
     spec["encoding"]["y"]["axis"]["labelLimit"] = 460
-    for theme in ("light", "dark"):
+    for theme in THEMES:
         path = folder / f"evidence-{theme}.svg"
-        drawn = pictures.svg(spec, "evidence", theme == "dark", width=420)
+        drawn = pictures.svg(spec, "evidence", theme == "dark", width=900)
         path.write_text(drawn, encoding="utf-8")
 
 
-def report(
-    given: argparse.Namespace,
-    societies: Sequence[Claim],
-    models: Sequence[Claim],
-    scores: str,
-    costs: Mapping[str, Cost],
-) -> str:
-    """Write evidence.json and README.md, and return the latter."""
-    data: dict[str, Any] = {
-        "claims": [claim.as_dict() for claim in (*societies, *models)],
-        "phases": {name: cost._asdict() for name, cost in costs.items()},
-    }
-    (given.out / "evidence.json").write_text(json.dumps(data, indent=1) + "\n", encoding="utf-8")
-    draw([*societies, *models], given.out)
-    parts = [table(societies)]
+def tables_of(
+    societies: Sequence[Claim], models: Sequence[Claim], scores: str, costs: Mapping[str, Cost]
+) -> dict[str, str]:
+    """The tables by the names of their places in the page."""
+    found = {"societies": table(societies)}
     if models:
-        parts += [table(models), scores, cost_table(costs)]
-    text = "\n\n".join(parts) + "\n"
-    (given.out / "README.md").write_text(text, encoding="utf-8")
-    return text
+        found |= {"models": table(models), "scores": scores, "costs": cost_table(costs)}
+    return found
+
+
+def write_page(tables: Mapping[str, str], folder: Path) -> None:
+    """Put the tables and the figure into the documentation."""
+    page = DOCS / "evidence.md"
+    text = page.read_text(encoding="utf-8")
+    for name, new in tables.items():
+        begin, end = f"<!-- {name} -->\n", f"<!-- /{name} -->"
+        before, _, rest = text.partition(begin)
+        text = f"{before}{begin}{new}\n{end}{rest.partition(end)[2]}"
+    page.write_text(text, encoding="utf-8")
+    for theme in THEMES:
+        shutil.copy(folder / f"evidence-{theme}.svg", DOCS / "images")
 
 
 def main() -> int:
@@ -173,9 +177,20 @@ def main() -> int:
     os.environ.setdefault("HF_HUB_OFFLINE", "1")
     societies = measure_societies(given)
     models, scores = measure_models(given) if given.arms else ([], "")
-    print(report(given, societies, models, scores, Phases(given.out).costs()), end="")
-    refuted = [claim.claim for claim in (*societies, *models) if claim.holds == "no"]
-    return 1 if given.quick and refuted else 0
+    claims, costs = [*societies, *models], Phases(given.out).costs()
+    tables = tables_of(societies, models, scores, costs)
+    data = {
+        "claims": [claim.as_dict() for claim in claims],
+        "phases": {name: cost._asdict() for name, cost in costs.items()},
+    }
+    text = "\n\n".join(tables.values()) + "\n"
+    (given.out / "evidence.json").write_text(json.dumps(data, indent=1) + "\n", encoding="utf-8")
+    (given.out / "README.md").write_text(text, encoding="utf-8")
+    draw(claims, given.out)
+    if given.write:
+        write_page(tables, given.out)
+    print(text, end="")
+    return 1 if given.quick and any(claim.holds == "no" for claim in claims) else 0
 
 
 if __name__ == "__main__":
