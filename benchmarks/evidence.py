@@ -113,7 +113,7 @@ def measure_models(given: argparse.Namespace) -> tuple[list[Claim], str]:
     if "reward" in given.arms:
         claims += model_claims(found, "reward")
         claims.append(reward_claim([chain.accuracy() for chain in chains]))
-    return claims, means(found)
+    return claims, f"Of {len(found)} training seed{'s' * (len(found) > 1)}:\n\n{means(found)}"
 
 
 def cost_table(costs: Mapping[str, Cost]) -> str:
@@ -151,7 +151,7 @@ def tables_of(
     """The tables by the names of their places in the page."""
     found = {"societies": table(societies)}
     if models:
-        found |= {"models": table(models), "scores": scores, "costs": cost_table(costs)}
+        found |= {"scores": scores, "models": table(models), "costs": cost_table(costs)}
     return found
 
 
