@@ -188,7 +188,7 @@ def revision_beats_draft(societies: Societies) -> Claim:
     full, alone = ([one.gain for one in societies.played(way)] for way in ("default", "alone"))
     return Claim(
         claim="a revision is better than its draft",
-        source=f"{LIU}, section 3",
+        source=LIU,
         measure="revisions minus drafts",
         estimate=over_seeds(full),
         control="a second answer with nobody's feedback",
@@ -207,7 +207,7 @@ def society_improves(societies: Societies) -> Iterator[Claim]:
         full, off = ([one.slope for one in societies.played(way)] for way in ways)
         yield Claim(
             claim=f"a society improves over rounds, {where}",
-            source=f"{LIU}, section 4",
+            source=LIU,
             measure="drafts, a round",
             estimate=over_seeds(full),
             control="prompts without memories",
@@ -222,7 +222,7 @@ def more_raters_help(societies: Societies) -> list[Claim]:
     return [
         Claim(
             claim=f"{more} raters help more than {'one' if fewer == 1 else fewer}",
-            source=f"{LIU}, section 3",
+            source=LIU,
             measure="revisions",
             estimate=minus(levels[more], levels[fewer]),
             control=f"raters: {fewer}, in the estimate",
@@ -241,7 +241,7 @@ def reasons_help(societies: Societies) -> Claim:
     full, scores = ([one.level for one in societies.played(way)] for way in ("default", "scores"))
     return Claim(
         claim="feedback with reasons helps more than scores alone",
-        source=f"{LIU}, section 3",
+        source=LIU,
         measure="revisions",
         estimate=minus(full, scores),
         control="score_only, in the estimate",
