@@ -74,12 +74,14 @@ def arguments() -> argparse.Namespace:
     unknown = [name for name in given.arms if name not in EVERY_ARM]
     if unknown:
         parser.error(f"--arms: found {unknown[0]!r}; expected some of {', '.join(EVERY_ARM)}")
+    given.out, given.questions = given.out.resolve(), given.questions.resolve()
+    given.model = given.model and given.model.resolve()
     return given
 
 
 def keep_settings(given: argparse.Namespace) -> None:
     """Refuse a folder that was begun in another way, as its files would not fit."""
-    kept, path = {"questions": str(given.questions.resolve())}, given.out / "settings.json"
+    kept, path = {"questions": str(given.questions)}, given.out / "settings.json"
     kept |= {"model": str(given.model), "quick": given.quick}
     if path.is_file() and (before := json.loads(path.read_text())) != kept:
         raise InputError(f"--out: {path}: found {before}; expected {kept}, or another folder")
@@ -172,7 +174,6 @@ def main() -> int:
     """Measure what is left to measure, and print the tables."""
     given = arguments()
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # ends the phase under way as well
-    given.out = given.out.resolve()
     keep_settings(given)
     os.environ.setdefault("HF_HUB_OFFLINE", "1")
     societies = measure_societies(given)

@@ -68,6 +68,7 @@ class Phases:
             script, *arguments = command
             process = subprocess.Popen(
                 [sys.executable, str(ROOT / script), *arguments],
+                cwd=ROOT,
                 stdout=output,
                 stderr=subprocess.STDOUT,
                 env={**KEPT_MEMORY, **os.environ, "PYTHONPATH": str(ROOT)},
