@@ -7,7 +7,6 @@ a benchmark that was stopped goes on.
 
 from __future__ import annotations
 
-import itertools
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
