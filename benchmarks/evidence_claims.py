@@ -26,6 +26,7 @@ class Claim(Record):
         control: what the control is; empty where the estimate is a difference from it already.
         of_control: the same measure of the control.
         beyond: estimate minus control, paired; None where the estimate is that already.
+        at_equal_length: the estimate at equal length of answers, which decides nothing.
     """
 
     claim: str
@@ -35,6 +36,7 @@ class Claim(Record):
     control: str
     of_control: Interval | None = None
     beyond: Interval | None = None
+    at_equal_length: Interval | None = None
 
     @property
     def holds(self) -> Holds:
@@ -96,8 +98,8 @@ def shown(interval: Interval | None) -> str:
     if interval is None or interval.difference is None:
         return ""
     if interval.low is None:
-        return f"{interval.difference:+.3f}"
-    return f"{interval.difference:+.3f} ({interval.low:+.3f} to {interval.high:+.3f})"
+        return f"{interval.difference:+.2f}"
+    return f"{interval.difference:+.2f} ({interval.low:+.2f} to {interval.high:+.2f})"
 
 
 def number_of(interval: Interval) -> str:
@@ -105,26 +107,22 @@ def number_of(interval: Interval) -> str:
     return f"{interval.n}" if interval.clusters is None else f"{interval.n} of {interval.clusters}"
 
 
-HEADS = ("claim", "source", "measure", "estimate", "control", "of control", "beyond", "n", "holds")
-
-
 def table(claims: Sequence[Claim]) -> str:
-    """The claims as a Markdown table."""
-    rows = [
-        (
-            one.claim,
-            one.source,
-            one.measure,
-            shown(one.estimate),
-            one.control,
-            shown(one.of_control),
-            shown(one.beyond),
-            number_of(one.estimate),
-            one.holds,
-        )
-        for one in claims
-    ]
-    return markdown(HEADS, rows)
+    """The claims as a Markdown table; columns that are empty in all rows are left out."""
+    columns = {
+        "claim": [one.claim for one in claims],
+        "source": [one.source for one in claims],
+        "measure": [one.measure for one in claims],
+        "estimate": [shown(one.estimate) for one in claims],
+        "at equal length": [shown(one.at_equal_length) for one in claims],
+        "control": [one.control for one in claims],
+        "of control": [shown(one.of_control) for one in claims],
+        "beyond": [shown(one.beyond) for one in claims],
+        "n": [number_of(one.estimate) for one in claims],
+        "holds": [one.holds for one in claims],
+    }
+    kept = {head: cells for head, cells in columns.items() if any(cells)}
+    return markdown(list(kept), list(zip(*kept.values(), strict=True)))
 
 
 def markdown(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> str:

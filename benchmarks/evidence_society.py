@@ -7,10 +7,10 @@ a benchmark that was stopped goes on.
 
 from __future__ import annotations
 
-import itertools
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -26,17 +26,20 @@ from sandbox.reading.metrics import scores_by_round
 from storage.exchanges import Exchange, exchanges
 from worlds import grid, scene_forms
 
-LIU = "Liu et al. 2023, 2305.16960"
-PANG = "Pang et al. 2024, 2402.05699"
+LIU = "[Liu et al.](https://arxiv.org/abs/2305.16960)"
+PANG = "[Pang et al.](https://arxiv.org/abs/2402.05699)"
 
 RATERS = (1, 2, 4, 8)
-FEW = 12  # questions that come up again and again
+FEW = 12  # questions, so that 36 agents are asked the same one in every round
+ONCE: dict[str, Any] = {"question_count": None, "world.size": 5}
 WAYS: dict[str, dict[str, Any]] = {
     "default": {},
     "alone": {"world.raters": 0},
     "scores": {"world.score_only": True},
     "forgetful": {"forms": "no_memory.yaml"},
     **{f"raters-{count}": {"world.raters": count} for count in RATERS if count != 4},
+    "once": ONCE,
+    "once-forgetful": {**ONCE, "forms": "no_memory.yaml"},
     "scene": {"world.kind": "scene"},
     "blind-scene": {"world.kind": "scene", "forms": "no_consequences.yaml"},
 }
@@ -120,7 +123,7 @@ class Societies:
         size: agents a side.
         rounds: of each.
         scenes: of each run of scenes.
-        questions: the file for scenes; societies ask the first `FEW` of the demo's.
+        questions: the file for societies in which every question is asked once.
     """
 
     folder: Path
@@ -128,6 +131,7 @@ class Societies:
     size: int
     rounds: int
     scenes: int
+    questions: Path
 
     def played(self, way: str) -> list[Played]:
         """The runs of a way, one for each seed."""
@@ -168,7 +172,13 @@ class Societies:
             settings["forms"] = str(self.folder / settings["forms"])
         if "scene" in way:
             return {**settings, "world.scenes": self.scenes}
-        common = {"world.size": self.size, "question_count": FEW, "rounds": self.rounds}
+        common: dict[str, Any] = {
+            "world.size": self.size,
+            "question_count": FEW,
+            "rounds": self.rounds,
+        }
+        if "once" in way:
+            settings["questions"] = str(self.questions)
         return {**common, **settings}
 
 
@@ -177,8 +187,8 @@ def revision_beats_draft(societies: Societies) -> Claim:
     full, alone = ([one.gain for one in societies.played(way)] for way in ("default", "alone"))
     return Claim(
         claim="a revision is better than its draft",
-        source=f"{LIU}, section 3",
-        measure="alignment of revisions minus drafts, points of 1 to 7",
+        source=LIU,
+        measure="revisions minus drafts",
         estimate=over_seeds(full),
         control="a second answer with nobody's feedback",
         of_control=over_seeds(alone),
@@ -186,18 +196,23 @@ def revision_beats_draft(societies: Societies) -> Claim:
     )
 
 
-def society_improves(societies: Societies) -> Claim:
-    """Drafts get better from round to round, by memory."""
-    full, off = ([one.slope for one in societies.played(way)] for way in ("default", "forgetful"))
-    return Claim(
-        claim="a society improves over rounds",
-        source=f"{LIU}, section 4",
-        measure="alignment of drafts, points a round",
-        estimate=over_seeds(full),
-        control="prompts without memories",
-        of_control=over_seeds(off),
-        beyond=minus(full, off),
-    )
+def society_improves(societies: Societies) -> Iterator[Claim]:
+    """Drafts get better from round to round, by memory; where questions come back, and not."""
+    settings = {
+        "where everybody is asked the same again": ("default", "forgetful"),
+        "where every question is asked once": ("once", "once-forgetful"),
+    }
+    for where, ways in settings.items():
+        full, off = ([one.slope for one in societies.played(way)] for way in ways)
+        yield Claim(
+            claim=f"a society improves over rounds, {where}",
+            source=LIU,
+            measure="drafts, a round",
+            estimate=over_seeds(full),
+            control="prompts without memories",
+            of_control=over_seeds(off),
+            beyond=minus(full, off),
+        )
 
 
 def more_raters_help(societies: Societies) -> list[Claim]:
@@ -205,13 +220,13 @@ def more_raters_help(societies: Societies) -> list[Claim]:
     levels = {count: [one.level for one in societies.played(way_of(count))] for count in RATERS}
     return [
         Claim(
-            claim=f"{more} raters help more than {fewer}",
-            source=f"{LIU}, section 3",
-            measure="alignment of revisions, difference in points",
+            claim=f"{more} raters help more than {'one' if fewer == 1 else fewer}",
+            source=LIU,
+            measure="revisions",
             estimate=minus(levels[more], levels[fewer]),
-            control=f"{fewer} raters, in the estimate",
+            control=f"raters: {fewer}, in the estimate",
         )
-        for fewer, more in itertools.pairwise(RATERS)
+        for fewer, more in pairwise(RATERS)
     ]
 
 
@@ -225,8 +240,8 @@ def reasons_help(societies: Societies) -> Claim:
     full, scores = ([one.level for one in societies.played(way)] for way in ("default", "scores"))
     return Claim(
         claim="feedback with reasons helps more than scores alone",
-        source=f"{LIU}, section 3",
-        measure="alignment of revisions, difference in points",
+        source=LIU,
+        measure="revisions",
         estimate=minus(full, scores),
         control="score_only, in the estimate",
     )
@@ -239,8 +254,8 @@ def peers_agree(societies: Societies) -> Claim:
     shuffled = [one.shuffled or 0.0 for one in runs]
     return Claim(
         claim="peers' ratings agree with the observer",
-        source="presupposed by peers as judges",
-        measure="rank correlation over drafts",
+        source="",
+        measure="rank correlation",
         estimate=over_seeds(found),
         control="the peers' ratings shuffled over drafts",
         of_control=over_seeds(shuffled),
@@ -254,7 +269,7 @@ def scene_helps(societies: Societies) -> Claim:
     return Claim(
         claim="a scene improves the answer, at inference",
         source=PANG,
-        measure="alignment of the second answer minus the first",
+        measure="second answer minus first",
         estimate=over_seeds(full),
         control="the same without what the scene led to",
         of_control=over_seeds(blind),
@@ -266,7 +281,7 @@ def society_claims(societies: Societies) -> list[Claim]:
     """All claims about societies, in the order of the page."""
     return [
         revision_beats_draft(societies),
-        society_improves(societies),
+        *society_improves(societies),
         *more_raters_help(societies),
         reasons_help(societies),
         peers_agree(societies),
