@@ -240,8 +240,19 @@ def first_error(
 _EXPECTED = {"path_type": "the path of a file", "model_type": "a mapping of keys"}
 
 
+_RANGES = {
+    "greater_than_equal": "{ge} or more",
+    "greater_than": "more than {gt}",
+    "less_than_equal": "{le} or less",
+    "less_than": "less than {lt}",
+}
+
+
 def error_text(error: Any) -> str:
-    """Return the message of one of pydantic's errors."""
+    """Return the message of one of pydantic's errors, with ranges in short."""
+    for name, words in _RANGES.items():
+        if error["type"] == name:
+            return words.format(**error["ctx"])
     return str(error["msg"]).removeprefix("Value error, ")
 
 

@@ -34,7 +34,7 @@ def _fails(action: Callable[[], object], *words: str) -> None:
         ("world.size=big", ("world.size", '"big"', "a whole number")),
         ("world.size=0", ("world.size", "found 0", "agents a side, 1 to 1,000")),
         ("world.size=2.5", ("world.size", "2.5")),
-        ("world.radius=0", ("world.radius", "found 0", "greater than 0")),
+        ("world.radius=0", ("world.radius", "found 0", "more than 0")),
         ("world.radius=0.5", ("world.radius", "reaches nobody")),
         ("world.kind=moon", ("world", "grid")),
         ("world.score_only=maybe", ("world.score_only", "bool")),

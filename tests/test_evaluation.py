@@ -506,7 +506,7 @@ BAD: dict[str, tuple[list[str], str]] = {
     ),
     "value": (
         ["a=scripted", "--questions", "held.jsonl", "--samples", "0"],
-        r"samples: found 0; expected: .*greater",
+        r"samples: found 0; expected: 1 or more",
     ),
     "observer": (
         ["a=scripted", "--questions", "held.jsonl", "--observer", "nobody"],

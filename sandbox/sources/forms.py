@@ -40,7 +40,8 @@ def read_forms(
         line = f":{error.line}" if error.line else ""
         raise InputError(f"forms: {path}{line}: not YAML: {error}") from None
     except (OSError, UnicodeDecodeError) as error:
-        raise InputError(f"forms: {path}: cannot be read: {error}".replace("\n", " ")) from None
+        reason = getattr(error, "strerror", None) or error
+        raise InputError(f"forms: {path}: cannot be read: {reason}".replace("\n", " ")) from None
     if not isinstance(overrides, dict):
         raise InputError(
             f"forms: {path}: expected a mapping of prompt templates to system and user"
