@@ -133,6 +133,16 @@ def test_what_nothing_rests_on_may_change(study: Path, tmp_path: Path) -> None:
         _Work(read_plan(study, ["settings.rounds=3"]), out, print)
 
 
+@pytest.mark.parametrize(
+    "text", ["", "{", "[]", '{"seconds": {}}', '{"seconds": 1, "settings": 2}']
+)
+def test_a_damaged_study_is_refused(study: Path, tmp_path: Path, text: str) -> None:
+    stored(study, tmp_path / "out", [])
+    (tmp_path / "out" / "study.json").write_text(text)
+    with pytest.raises(InputError, match=r"study.json: cannot be read: .*; expected the file of a"):
+        _Work(read_plan(study), tmp_path / "out", print)
+
+
 def test_what_a_finished_phase_rests_on_may_not(study: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
     stored(study, out, ["society", "training"])

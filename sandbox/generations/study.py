@@ -21,6 +21,7 @@ from typing import Any
 
 import yaml
 
+from agents.plugins import exception_line
 from agents.scale import Scale
 from sandbox import __version__
 from sandbox.config import Config, load_config
@@ -88,13 +89,17 @@ class _Work:
             check_ready(self._plan)
             self._store()
             return
-        stored = json.loads(path.read_text(encoding="utf-8"))
-        self._seconds = stored["seconds"]
-        changed = {key for key in settings if stored["settings"].get(key) != settings[key]}
+        try:
+            stored = json.loads(path.read_text(encoding="utf-8"))
+            self._seconds, known = stored["seconds"], dict(stored["settings"])
+        except (OSError, ValueError, TypeError, KeyError) as error:
+            raise InputError(
+                f"{path}: cannot be read: {exception_line(error)}; expected the file of a study, or "
+                "another --out"
+            ) from None
+        changed = {key for key in settings if known.get(key) != settings[key]}
         fixed = {key for key in changed if self._rests_on(key)}
-        before, now = (
-            flat({key: each.get(key) for key in fixed}) for each in (stored["settings"], settings)
-        )
+        before, now = (flat({key: each.get(key) for key in fixed}) for each in (known, settings))
         for key in before | now:
             if before.get(key) != now.get(key):
                 raise InputError(
