@@ -94,8 +94,8 @@ class _Work:
             self._seconds, known = stored["seconds"], dict(stored["settings"])
         except (OSError, ValueError, TypeError, KeyError) as error:
             raise InputError(
-                f"{path}: cannot be read: {exception_line(error)}; expected the file of a study, or "
-                "another --out"
+                f"{path}: cannot be read: {exception_line(error)}; expected the file of a study, "
+                "or another --out"
             ) from None
         changed = {key for key in settings if known.get(key) != settings[key]}
         fixed = {key for key in changed if self._rests_on(key)}
