@@ -138,8 +138,8 @@ def _connect(path: Path, how: str, *pragmas: str) -> sqlite3.Connection:
         check_same_thread=False,
     )
     try:
-        for pragma in (*pragmas, *_PRAGMAS, "schema_version"):
-            connection.execute(f"PRAGMA {pragma}").fetchall()
+        for pragma in (*_PRAGMAS, *pragmas, "schema_version"):
+            _set(connection, pragma)
     except UnicodeDecodeError as error:  # in the message of an error about its schema
         connection.close()
         raise damage(error, str(path)) from None
@@ -147,6 +147,22 @@ def _connect(path: Path, how: str, *pragmas: str) -> sqlite3.Connection:
         connection.close()
         raise
     return connection
+
+
+def _set(connection: sqlite3.Connection, pragma: str) -> None:
+    """Execute a pragma; a change of the journal's mode does not wait for a lock by itself."""
+    until = time.monotonic() + _OPEN_PATIENCE
+    while True:
+        try:
+            connection.execute(f"PRAGMA {pragma}").fetchall()
+            return
+        except sqlite3.OperationalError as error:
+            if "locked" not in str(error) or time.monotonic() > until:
+                raise
+        time.sleep(0.02)
+
+
+_OPEN_PATIENCE = 5.0  # seconds
 
 
 class Presence:

@@ -149,7 +149,7 @@ def test_a_file_that_cannot_be_loaded_is_one_line(
 
 def test_keys_of_a_file_are_checked(file: Path) -> None:
     for setting, words in (
-        ("length=0", "models.social.length: found 0; expected: input should be greater"),
+        ("length=0", "models.social.length: found 0; expected: 1 or more"),
         ("lenght=3", f"models.social.lenght: unknown key; .* Config in {file}"),
         ("retries=-1", "models.social.retries: found -1"),
     ):

@@ -359,7 +359,7 @@ def test_an_interrupted_evaluation_says_how_it_goes_on(place: Path) -> None:
     while not (place / "out" / "evaluation.db").exists() and time.monotonic() < until:
         time.sleep(0.01)
     time.sleep(0.3)
-    process.send_signal(signal.SIGINT)
+    process.send_signal(signal.SIGTERM)  # what is started in the background ignores SIGINT
     _, said = process.communicate(timeout=60)
     assert process.returncode == 130
     assert "interrupted; the same command goes on: python run_sim.py evaluate a=slow.yaml" in said
