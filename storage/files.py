@@ -138,7 +138,9 @@ def _connect(path: Path, how: str, *pragmas: str) -> sqlite3.Connection:
         check_same_thread=False,
     )
     try:
-        for pragma in (*_PRAGMAS, *pragmas, "schema_version"):
+        # How it is locked comes first: the others read the file, and a log that is read without
+        # an exclusive lock is deleted in the end, also that of a process that still writes.
+        for pragma in (*pragmas, *_PRAGMAS, "schema_version"):
             _set(connection, pragma)
     except UnicodeDecodeError as error:  # in the message of an error about its schema
         connection.close()
