@@ -62,9 +62,7 @@ def run_study(plan: Plan, count: int, out: Path, say: Say = lambda _: None) -> S
     out.mkdir(parents=True, exist_ok=True)
     with locked(out / "study.json", str(out)):
         work = _Work(plan, out, say)
-        for number in range(1, count + 1):
-            work.play(number, count)
-        return work.result(count)
+        return [work.play(number, count) for number in range(1, count + 1)][-1]
 
 
 class _Work:
@@ -131,8 +129,12 @@ class _Work:
         }
         _write(self._out / "study.json", json.dumps(state, indent=1))
 
-    def play(self, number: int, count: int) -> None:
-        """Play one generation; phases that are finished are passed over."""
+    def play(self, number: int, count: int) -> Study:
+        """Play one generation; phases that are finished are passed over.
+
+        Returns:
+            The result of the generations so far, which is written into the folder as well.
+        """
         with self._phase(number, count, "society") as todo:
             if todo:
                 self._society(number)
@@ -150,8 +152,10 @@ class _Work:
         with self._phase(number, count, "evaluation") as todo:
             if todo:
                 self._evaluate(number)
-        _write(self._out / "generations.json", json.dumps(self.result(number).as_dict(), indent=1))
-        _write(self._out / "README.md", markdown(self.result(number)))
+        study = self._result(number)
+        _write(self._out / "generations.json", json.dumps(study.as_dict(), indent=1))
+        _write(self._out / "README.md", markdown(study))
+        return study
 
     @contextmanager
     def _phase(self, number: int, count: int, phase: str) -> Iterator[bool]:
@@ -257,8 +261,7 @@ class _Work:
         _write(path, yaml.safe_dump({**self._plan.evaluation, "models": models}, sort_keys=False))
         run_verb(["evaluate", "--config", str(path), "--out", str(self._out / "evaluation")])
 
-    def result(self, count: int) -> Study:
-        """The result of the generations so far."""
+    def _result(self, count: int) -> Study:
         text = (self._out / "evaluation" / "evaluation.json").read_text(encoding="utf-8")
         return Study(
             name=self._plan.settings.name,

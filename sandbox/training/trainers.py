@@ -319,7 +319,7 @@ def _contrastive(
         model = get_peft_model(model, adapter)
         if arguments.gradient_checkpointing:
             model.enable_input_require_grads()
-    trainer = ContrastiveTrainer(
+    return ContrastiveTrainer(
         model=model,
         args=arguments,
         train_dataset=data.train,
@@ -327,7 +327,6 @@ def _contrastive(
         processing_class=tokenizer,
         callbacks=callbacks,
     )
-    return trainer
 
 
 def _of_trl(
