@@ -73,8 +73,15 @@ class ModelNames(NamedTuple):
         }
 
     def of_agents(self, connection: Connection, run_id: int) -> dict[int, str]:
-        """The model of each agent of a run; of one that changed in a fork, the latest."""
-        c, e = tables.calls, tables.episodes
+        """The model of each agent of a run; of one that changed in a fork, the latest.
+
+        Calls are looked through only where there are several models.
+        """
+        a, c, e = tables.agents, tables.calls, tables.episodes
+        social = [model for model in self.names if model not in self.observers]
+        if len(social) == 1:
+            numbers = connection.scalars(select(a.c.number).where(a.c.run_id == run_id))
+            return {number: self._name(number, social[0]) for number in numbers}
         query = (
             select(c.c.agent, c.c.model_id)
             .join(e, e.c.id == c.c.episode_id)
