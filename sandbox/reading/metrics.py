@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter, defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, NamedTuple
@@ -93,12 +93,44 @@ class RoundScores(Record):
 
 def outcomes(reader: Reader) -> Outcomes:
     """Count the outcomes of each measure, by round."""
+    return merged(outcomes_by_label(reader).values())
+
+
+def outcomes_by_label(reader: Reader) -> dict[str, Outcomes]:
+    """Count the outcomes of each measure, by starting demographic and round.
+
+    The label is that of the author, or of the agent that was rated; it is empty for neither.
+    """
     o = tables.outcomes
-    query = select(o.c.round, o.c.measure, o.c.outcome, o.c.n).where(o.c.run_id == reader.run.id)
-    counts: Outcomes = defaultdict(lambda: defaultdict(Counter))
-    for round, measure, outcome, n in reader.rows(query.order_by(o.c.round)):
-        counts[round][measure][outcome] = n
-    return counts
+    query = select(o.c.label, o.c.round, o.c.measure, o.c.outcome, o.c.n)
+    query = query.where(o.c.run_id == reader.run.id).order_by(o.c.round, o.c.label)
+    found: dict[str, Outcomes] = {}
+    for label, round, measure, outcome, n in reader.rows(query):
+        found.setdefault(label, no_outcomes())[round][measure][outcome] = n
+    return dict(sorted(found.items()))
+
+
+def no_outcomes() -> Outcomes:
+    """Counts to which outcomes can be added."""
+    return defaultdict(lambda: defaultdict(Counter))
+
+
+def merged(parts: Iterable[Outcomes]) -> Outcomes:
+    """The sum of several counts, in the order of rounds."""
+    total = no_outcomes()
+    for part in parts:
+        for round, measures in part.items():
+            for measure, counts in measures.items():
+                total[round][measure].update(counts)
+    return dict(sorted(total.items()))
+
+
+def complete_rounds(reader: Reader, counts: Outcomes) -> int:
+    """The number of rounds, from the first on, whose episodes are all complete."""
+    number = 0
+    while number in counts and counts[number][EPISODE].total() >= reader.run.per_round:
+        number += 1
+    return number
 
 
 def scores_by_round(reader: Reader) -> list[RoundScores]:
