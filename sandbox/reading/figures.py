@@ -502,7 +502,7 @@ def _indices(
 
 
 def figures(reader: Reader) -> dict[str, Figure]:
-    """All figures of a run that are not empty, by name."""
+    """All figures of a run that are not empty and need no choice of a split, by name."""
     counts, declared = outcomes(reader), declaration_of(reader)
     drawn = [*scores(counts, declared), *ratings(reader, counts, declared)]
     measured = bounds(reader)

@@ -12,6 +12,8 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
+import numpy as np
+from numpy.typing import NDArray
 from sqlalchemy import func, select
 
 from agents.forms import UNPARSED, Status
@@ -123,6 +125,15 @@ def merged(parts: Iterable[Outcomes]) -> Outcomes:
             for measure, counts in measures.items():
                 total[round][measure].update(counts)
     return dict(sorted(total.items()))
+
+
+def merged_values(counts: Outcomes, measure: str) -> NDArray[np.float64]:
+    """All values of a measure over all rounds, sorted."""
+    total: Counter[float] = Counter()
+    for measures in counts.values():
+        total.update(ratings_in(measures.get(measure, {})))
+    values = sorted(total)
+    return np.repeat(np.array(values, dtype=np.float64), [total[value] for value in values])
 
 
 def complete_rounds(reader: Reader, counts: Outcomes) -> int:

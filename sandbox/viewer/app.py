@@ -21,6 +21,7 @@ from starlette.staticfiles import StaticFiles
 from sandbox.reading import charts
 from sandbox.reading.figures import figures
 from sandbox.reading.pictures import png
+from sandbox.reading.split_figures import split_figures
 from sandbox.reading.statistics import t_quantile
 from sandbox.viewer import downloads
 from sandbox.viewer.addresses import Links, Query
@@ -107,7 +108,9 @@ class Site:
     def figure(self, request: Request) -> Response:
         """A figure as a file."""
         key, name, kind = (request.path_params[part] for part in ("key", "name", "kind"))
-        figure = figures(self._catalog.open(key)).get(name)
+        reader, split = self._catalog.open(key), _query(request).text("split")
+        found = figures(reader).values() if split is None else split_figures(reader, split)
+        figure = next((figure for figure in found if figure.name == name), None)
         if figure is None or kind not in ("svg", "png", "csv"):
             raise HTTPException(404)
         headers = _attachment(f"{name}.{kind}")
@@ -158,6 +161,7 @@ class Site:
             Route("/compare/differences", self.differences),
             *(Route(path, partial(self.page, render)) for path, render in whole_pages.items()),
             *(Route(path, partial(self.fragment, render)) for path, render in fragments.items()),
+            Route(f"{run}/by-round", partial(self.page, pages.by_round)),
             Route(f"{run}/figures/{{name}}.{{kind}}", self.figure),
             Route(f"{run}/{{name}}.{{kind}}", self.download),
             Route("/static/vega.js", self.vega),

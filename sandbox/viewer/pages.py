@@ -25,15 +25,19 @@ from sandbox.reading import policy as policies
 from sandbox.reading.declaration import declaration_of
 from sandbox.reading.exchanges import PAGE, SEARCHED
 from sandbox.reading.figures import Figure, of_bounds, ratings, scores
-from sandbox.reading.metrics import outcomes
+from sandbox.reading.metrics import Outcomes, outcomes
 from sandbox.reading.recall import Recall, recall
 from sandbox.reading.records import Page
 from sandbox.reading.sessions import sessions
+from sandbox.reading.split_figures import split_figures
+from sandbox.reading.splits import LABEL, splits
+from sandbox.reading.trends import trends
 from sandbox.text import escape_controls
 from sandbox.viewer import comparison
 from sandbox.viewer.addresses import Links, Query
 from sandbox.viewer.catalog import Entry, RunCatalog
 from sandbox.viewer.filters import environment
+from sandbox.viewer.findings import findings
 from sandbox.viewer.queries import (
     agent_order,
     call_filter,
@@ -42,6 +46,7 @@ from sandbox.viewer.queries import (
     page_of,
 )
 from sandbox.viewer.report import bounds_tables
+from sandbox.viewer.report.trend_tables import trend_measures, trend_table
 from storage.errors import InputError, StorageFault, damage_reported
 from storage.exchanges import Exchange, exchange
 from storage.reader import Reader
@@ -65,6 +70,9 @@ _MEMORIES = 10  # memories on a page
 _AGENT_HITS = 20
 _BREACHES = 50  # breaches listed on the page of the policy
 _WISHES = 100  # overruled wishes listed there
+
+NO_SPLIT = "none"
+"""The value of `split` for figures of all exchanges alone."""
 
 FIGURE_FILES = ("SVG", "PNG", "CSV")
 
@@ -139,6 +147,7 @@ class Pages:
     def society(self, key: str, query: Query, frames: list[Row] | None = None) -> str:
         """The map of the society, and figures by round."""
         reader = self._catalog.open(key)
+        counts = outcomes(reader)
         measures = society_map.map_measures(declaration_of(reader))
         last = society_map.last_round(reader)
         at = query.number("round", 0, 2**31)
@@ -163,8 +172,41 @@ class Pages:
             frames_href=f"{self._links.run(key, 'frames')}/{{round}}.json",
             advice_href=f"{self._links.run(key, 'advice')}/{{round}}",
             advice=society_map.advice(reader, last) if frames and last is not None else None,
-            figures=self._figures(key, scores(outcomes(reader), declaration_of(reader))),
+            findings=findings(reader, counts),
+            **self._by_round(key, reader, counts, query),
         )
+
+    def _by_round(self, key: str, reader: Reader, counts: Outcomes, query: Query) -> Row:
+        """The values of `by_round.html`; figures of a split other than by label come later."""
+        offered = splits(reader)
+        names = [one.name for one in offered]
+        split = query.choice("split", [NO_SPLIT, *names]) or next(iter(names), NO_SPLIT)
+        values: Row = {"splits": offered, "split": split, "query": query, "later": None}
+        if split not in (NO_SPLIT, LABEL) and not self._links.static:
+            values["later"] = self._links.run(key, "by-round", split=split)
+            return values
+        return values | self._split_values(key, reader, counts, split)
+
+    def _split_values(self, key: str, reader: Reader, counts: Outcomes, split: str) -> Row:
+        declared = declaration_of(reader)
+        drawn = scores(counts, declared)
+        measures = trend_measures(declared)
+        if split == NO_SPLIT:
+            found = [trends(reader, measure, None) for measure in measures]
+            return {"figures": self._figures(key, drawn), "trends": trend_table(found)}
+        groups = split_figures(reader, split)
+        found = [trends(reader, measure, split) for measure in measures]
+        return {
+            "figures": self._figures(key, groups, split) + self._figures(key, drawn),
+            "trends": trend_table(found),
+        }
+
+    def by_round(self, key: str, query: Query) -> str:
+        """The figures by round of a split, an HTML fragment of the society page."""
+        reader = self._catalog.open(key)
+        split = query.choice("split", [one.name for one in splits(reader)]) or NO_SPLIT
+        values = self._split_values(key, reader, outcomes(reader), split)
+        return self._fill("by_round_figures.html", key=key, **values)
 
     def frame(self, key: str, round: int) -> Row:
         """The map of one round, as data for its script."""
@@ -180,18 +222,18 @@ class Pages:
             declared=declaration_of(reader),
         )
 
-    def _figures(self, key: str, figures: list[Figure]) -> list[Row]:
+    def _figures(self, key: str, figures: list[Figure], split: str | None = None) -> list[Row]:
         return [
-            {"figure": figure, "links": self._figure_links(key, figure)}
+            {"figure": figure, "links": self._figure_links(key, figure, split)}
             for figure in figures
             if figure.rows
         ]
 
-    def _figure_links(self, key: str, figure: Figure) -> list[tuple[str, str]]:
+    def _figure_links(self, key: str, figure: Figure, split: str | None) -> list[tuple[str, str]]:
         if self._links.static:
             return []
         return [
-            (kind, self._links.run(key, "figures", f"{figure.name}.{kind.lower()}"))
+            (kind, self._links.run(key, "figures", f"{figure.name}.{kind.lower()}", split=split))
             for kind in FIGURE_FILES
         ]
 

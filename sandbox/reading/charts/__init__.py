@@ -8,6 +8,7 @@ argument; the names of scales and stages come with the rows.
 from sandbox.reading.charts.agents import bias
 from sandbox.reading.charts.bounds import group_gains, indices, shares
 from sandbox.reading.charts.comparing import differences, recall
+from sandbox.reading.charts.groups import gap_curves, group_colours, group_curves
 from sandbox.reading.charts.map import society
 from sandbox.reading.charts.parts import (
     OUTCOMES,
@@ -37,6 +38,9 @@ __all__ = [
     "differences",
     "distribution",
     "gains",
+    "gap_curves",
+    "group_colours",
+    "group_curves",
     "group_gains",
     "history",
     "indices",
