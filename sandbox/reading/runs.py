@@ -29,6 +29,8 @@ from sandbox.reading.metrics import (
 from sandbox.reading.policy import policy_of
 from sandbox.reading.recall import recall_rule
 from sandbox.reading.records import PAGES_ONLY, Record
+from sandbox.reading.splits import LABEL, check_author_split
+from sandbox.reading.trends import Trends, trends
 from storage import database, tables
 from storage.copying import forked_from
 from storage.database import Address, address_of
@@ -204,6 +206,7 @@ class Society(Record):
         agents: the number of agents by starting demographic.
         models: the names of the models by role.
         rounds: see `RoundScores`.
+        trends: of each score and of the peers' ratings, see `Trends`.
         forms: see `FormCalls`.
         warnings: about prompt templates most of whose replies are missing.
         declaration: the stages and scales that it records.
@@ -219,6 +222,7 @@ class Society(Record):
     agents: Mapping[str, int]
     models: Mapping[str, str]
     rounds: list[RoundScores]
+    trends: list[Trends]
     forms: list[FormCalls]
     warnings: Sequence[str]
     declaration: Declaration = field(metadata=PAGES_ONLY)
@@ -272,8 +276,17 @@ class About(Record):
     database: str
 
 
-def society(reader: Reader) -> Society:
-    """Status, models and agents of a run, scores by round, and calls by prompt template."""
+def society(reader: Reader, split: str = LABEL) -> Society:
+    """Status, models and agents of a run, scores by round, trends, and calls by prompt template.
+
+    Args:
+        reader: the run.
+        split: the property of authors by which trends are grouped, see `sandbox.reading.splits`.
+
+    Raises:
+        InputError: the run has no such split of authors.
+    """
+    check_author_split(reader, split)
     run, m, forms = reader.run, tables.models, calls_by_form(reader)
     models = select(m.c.role, m.c.name).where(m.c.run_id == run.id)
     return Society(
@@ -287,6 +300,11 @@ def society(reader: Reader) -> Society:
         agents=labels(reader),
         models={row.role: row.name for row in reader.rows(models)},
         rounds=scores_by_round(reader),
+        trends=[
+            trends(reader, measure, split)
+            for measure in declaration_of(reader).measures
+            if measure.kind != "gain"
+        ],
         forms=forms,
         warnings=warnings(reader, forms),
         declaration=declaration_of(reader),

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from sqlalchemy import Select, func, select
@@ -93,9 +93,9 @@ def split_outcomes(reader: Reader, split: str) -> dict[str, Outcomes]:
     Raises:
         InputError: the run has no such split.
     """
-    if split not in {one.name for one in splits(reader)}:
-        names = ", ".join(one.name for one in splits(reader)) or "none"
-        raise InputError(f"split: found {split!r}; expected one of those of this run: {names}")
+    offered = splits(reader)
+    if split not in {one.name for one in offered}:
+        raise _unknown(split, offered)
     if split == LABEL:
         return outcomes_by_label(reader)
     counted = _Counted()
@@ -105,6 +105,27 @@ def split_outcomes(reader: Reader, split: str) -> dict[str, Outcomes]:
     groups = groups_of_agents(reader, split)
     counted.add((groups[author], *rest) for author, *rest in _by_author(reader) if author in groups)
     return counted.largest(Counter(groups.values()))
+
+
+def author_splits(reader: Reader) -> list[Split]:
+    """The splits of a run that are properties of authors."""
+    return [one for one in splits(reader) if one.name not in (RATER, TOPIC)]
+
+
+def check_author_split(reader: Reader, split: str) -> None:
+    """Check that a split is a property of authors; the one by label always is.
+
+    Raises:
+        InputError: it is not.
+    """
+    offered = author_splits(reader)
+    if split != LABEL and split not in {one.name for one in offered}:
+        raise _unknown(split, offered)
+
+
+def _unknown(split: str, offered: Sequence[Split]) -> InputError:
+    names = ", ".join(one.name for one in offered) or "none"
+    return InputError(f"split: found {split!r}; expected one of those of this run: {names}")
 
 
 def groups_of_agents(reader: Reader, split: str) -> dict[int, str]:
