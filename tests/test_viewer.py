@@ -71,9 +71,11 @@ def _ask(engine: Engine, query: str, **values: Any) -> list[tuple[Any, ...]]:
 
 MINE = "SELECT id FROM episodes WHERE run_id = :run AND observed"
 COUNTS = {
-    "outcomes": "SELECT round, measure, outcome, n FROM outcomes WHERE run_id = :run",
+    "outcomes": "SELECT round, label, measure, outcome, n FROM outcomes WHERE run_id = :run",
     "raters": "SELECT rater, label, ratings, missing, total, compared, deviation, "
     "deviation_squares FROM rater_sums WHERE run_id = :run",
+    "agents": "SELECT s.agent, m.name, s.n, s.total, s.squares, s.rounds, s.round_squares, "
+    "s.products FROM agent_sums s JOIN measures m ON m.id = s.measure_id WHERE m.run_id = :run",
     "calls": "SELECT form_id, model_id, status, calls, tokens_in, tokens_out, cached_tokens, "
     "told, tokens_told, took FROM call_sums WHERE run_id = :run AND calls <> 0",
     "episodes": "SELECT id, ratings_read, ratings_missing FROM episodes WHERE run_id = :run",
@@ -101,8 +103,9 @@ def _expected(engine: Engine, run: int) -> dict[str, Any]:
     one = {"run": run}
     played = _ask(
         engine,
-        "SELECT e.id, e.round, e.failed_at, e.observed, coalesce(a.label, '') FROM episodes e "
-        "LEFT JOIN agents a ON a.run_id = e.run_id AND a.number = e.author WHERE e.run_id = :run",
+        "SELECT e.id, e.round, e.failed_at, e.observed, coalesce(a.label, ''), e.author "
+        "FROM episodes e LEFT JOIN agents a ON a.run_id = e.run_id AND a.number = e.author "
+        "WHERE e.run_id = :run",
         **one,
     )
     seen, given = defaultdict(dict), defaultdict(list)
@@ -121,8 +124,9 @@ def _expected(engine: Engine, run: int) -> dict[str, Any]:
         given[episode].append(row)
     outcomes: Counter[Any] = Counter()
     raters: dict[Any, list[float]] = defaultdict(lambda: [0] * 6)
+    agents: dict[Any, list[float]] = defaultdict(lambda: [0] * 6)
     counts, means = [], []
-    for episode, number, failed_at, observed, label in played:
+    for episode, number, failed_at, observed, label, author in played:
         scores = {name: rating for name, (rating, _) in seen[episode].items()}
         read = [rating for _, rating, _ in given[episode] if rating is not None]
         lost = len(given[episode]) - len(read)
@@ -132,19 +136,25 @@ def _expected(engine: Engine, run: int) -> dict[str, Any]:
             continue
         means += [(name, episode, rating) for name, rating in scores.items() if rating is not None]
         means += [("peer_rating", episode, mean)] if mean is not None else []
-        outcomes[number, "episode", "failed" if failed_at else "played"] += 1
+        outcomes[number, label, "episode", "failed" if failed_at else "played"] += 1
         for name, (rating, status) in seen[episode].items():
-            outcomes[number, name, status if rating is None else f"{rating:g}"] += 1
+            outcomes[number, label, name, status if rating is None else f"{rating:g}"] += 1
         for _, rating, status in given[episode]:
-            outcomes[number, "peer_rating", status if rating is None else f"{rating:g}"] += 1
+            outcomes[number, label, "peer_rating", status if rating is None else f"{rating:g}"] += 1
         for scale in ("alignment", "engagement"):
             before, after = (scores.get(f"{stage}_{scale}") for stage in ("draft", "revision"))
             if None not in (before, after):
-                outcomes[number, f"{scale}_gain", f"{after - before:g}"] += 1
+                outcomes[number, label, f"{scale}_gain", f"{after - before:g}"] += 1
                 means.append((f"{scale}_gain", episode, after - before))
         if read and scores.get("draft_alignment") is not None:
             halves_up = int(sum(read) / len(read) + 0.5)
-            outcomes[number, "agreement", f"{halves_up}/{scores['draft_alignment']:g}"] += 1
+            outcomes[number, label, "agreement", f"{halves_up}/{scores['draft_alignment']:g}"] += 1
+        for name, other, value in means if author is not None else ():
+            if other == episode:
+                n = len(read) if name == "peer_rating" else 1
+                row = (1, value, value**2, number, number**2, value * number)
+                sums = agents[author, name]
+                agents[author, name] = [a + n * b for a, b in zip(sums, row, strict=True)]
         for rater, rating, _ in given[episode]:
             others = [r for other, r, _ in given[episode] if other != rater and r is not None]
             apart = rating - sum(others) / len(others) if others and rating is not None else None
@@ -163,6 +173,7 @@ def _expected(engine: Engine, run: int) -> dict[str, Any]:
     return {
         "outcomes": _close((*key, n) for key, n in outcomes.items()),
         "raters": _close((*key, *sums) for key, sums in raters.items()),
+        "agents": _close((*key, *sums) for key, sums in agents.items()),
         "calls": _close(calls),
         "episodes": _close(counts),
         "scores": _close(means),
@@ -188,7 +199,7 @@ def test_summaries_equal_the_rows(messy: Run, tidy: Run) -> None:
     for run in (messy, tidy):
         held = agree(run)
         assert all(held.values())
-    outcomes = {(measure, outcome) for _, measure, outcome, _ in agree(messy)["outcomes"]}
+    outcomes = {(measure, outcome) for *_, measure, outcome, _ in agree(messy)["outcomes"]}
     assert ("episode", "failed") in outcomes and ("peer_rating", "unreadable") in outcomes
 
 
@@ -343,7 +354,8 @@ def test_postgresql_gives_the_same_results(server: str) -> None:
         numbers = listed(site.page("/r/two/exchanges", q=_sample(said, 1)[0]), "exchanges")
         assert set(numbers) == words_found(reader, _sample(said, 1)[0])
         for page in ("", "/agents", "/agents/1", "/exchanges/1", "/ratings", "/calls", "/calls/3",
-                     "/about", "/search?q=the", "/frames/1.json", "/advice/1"):  # fmt: skip
+                     "/about", "/search?q=the", "/frames/1.json", "/advice/1",
+                     "/by-round?split=topic", "/by-round?split=rater_label"):  # fmt: skip
             site.page(f"/r/two{page}")
         assert len(site.ask("/r/two/exchanges.jsonl").lines) == len(said)
     reader.engine.dispose()
@@ -368,7 +380,7 @@ SAFE = {
     *("ol", "ul", "li", "span", "form", "input", "button", "output", "main", "h1", "h2", "h3"),
     *("p", "footer", "kbd", "dialog", "dl", "dt", "dd", "strong", "code", "pre", "table", "thead"),
     *("tbody", "tr", "th", "td", "details", "summary", "section", "figure", "figcaption"),
-    *("label", "select", "option", "progress", "del", "ins", "mark"),
+    *("label", "select", "option", "progress", "del", "ins", "mark", "small"),
 }
 UNSEEN = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]")
 LINKED = re.compile(r"(?:/|\?|#main$)")

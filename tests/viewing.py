@@ -96,11 +96,12 @@ def addresses(run: Run, key: str | None = None) -> list[str]:
     call, episode = calls[0] if calls else (0, 0)
     agents = run.sql("SELECT count(*) FROM agents")[0][0]
     parts = ["frames/0.json", "advice/0", "agents/0", "agents/3?only=prior"] if agents else []
+    parts += ["?split=none", "?split=age", "by-round?split=label"] if agents else []
     pages = [
         *("", "/agents", "/exchanges", "/ratings", "/calls", "/about", "/pulse.json", "/search"),
         *(f"/exchanges/{episode}", f"/exchanges/{episode}?q=the", f"/calls/{call}"),
         *("/search?q=the", "/exchanges?q=kind", "/exchanges?order=rise&page=2"),
-        *("/calls?status=not+ok", *(f"/{part}" for part in parts)),
+        *("/calls?status=not+ok", *(f"/{part}".replace("/?", "?") for part in parts)),
         *(f"/{name}.{kind}" for name in ("exchanges", "calls") for kind in ("csv", "jsonl")),
     ]
     return ["/", "/pulse.json", "/compare", *(at + page for page in pages)]
