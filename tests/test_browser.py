@@ -391,17 +391,22 @@ def test_filters_are_query_parameters(look: Look) -> None:
     page = visit.go("/r/calm/exchanges")
     page.locator("input[name=round]").fill("1")
     page.locator("select[name=label]").select_option("good")
-    page.locator("select[name=order]").select_option("oldest")
     page.locator(".filters button").click()
     page.wait_for_url("**label=good**")
+    assert page.url.endswith("?round=1&label=good"), "empty fields are not sent"
+    assert page.locator("th[aria-sort]").get_attribute("aria-sort") == "descending"
+    page.get_by_role("link", name="Exchange", exact=True).click()
+    page.wait_for_url("**order=number")
+    assert page.locator("th[aria-sort]").get_attribute("aria-sort") == "ascending"
     rows = "() => [...document.querySelectorAll('a[data-row]')].map((one) => one.textContent)"
     there, shown = page.url, page.evaluate(rows)
     assert shown and all(16 <= int(number) < 32 for number in shown)
+    assert shown == sorted(shown, key=int)
 
     def same() -> None:
         assert page.url == there and page.evaluate(rows) == shown
         assert page.locator("input[name=round]").input_value() == "1"
-        assert page.locator("select[name=order]").input_value() == "oldest"
+        assert page.locator("input[name=order]").input_value() == "number"
 
     same()
     page.reload()
@@ -481,6 +486,7 @@ def test_an_exchange_shows_the_diff_and_the_recalled_memory(look: Look, runs: Ru
     calls = runs.calm.sql(
         "SELECT id FROM calls WHERE episode_id = ? ORDER BY id", row["episode_id"]
     )
+    page.locator(".calls summary").click()
     listed = page.locator("[aria-label=Calls] a[data-row]").all_inner_texts()
     assert listed == [str(call[0]) for call in calls]
     page.get_by_text("why this memory").click()
@@ -493,6 +499,58 @@ def test_an_exchange_shows_the_diff_and_the_recalled_memory(look: Look, runs: Ru
     page.keyboard.press("g")
     page.keyboard.press("e")
     page.wait_for_url("**/r/calm/exchanges")
+
+
+def test_texts_of_an_exchange_are_copied(look: Look, runs: Runs) -> None:
+    row = _recalling(runs.calm)
+    visit = look(permissions=["clipboard-read", "clipboard-write"])
+    page = visit.go(f"/r/calm/exchanges/{row['episode_id']}?view=inline")
+    board = "() => navigator.clipboard.readText()"
+    for name in ("draft", "revision"):
+        page.get_by_role("button", name=f"Copy the {name}").click()
+        page.get_by_text("Copied").wait_for()
+        assert page.evaluate(board) == row[name]
+        page.get_by_text("Copied").wait_for(state="hidden")
+    page.locator("#diff").select_text()
+    page.keyboard.press("Control+c")
+    assert page.evaluate(board).split() == row["revision"].split(), "without deleted words"
+    page.get_by_role("button", name="Copy as JSON").click()
+    page.get_by_text("Copied").wait_for()
+    assert json.loads(page.evaluate(board))["revision"] == row["revision"]
+    page.evaluate("() => { navigator.clipboard.writeText = () => Promise.reject() }")
+    page.get_by_role("button", name="Copy as Markdown").click()
+    visit.until("async () => (await navigator.clipboard.readText()).startsWith('## Exchange')")
+    assert f"> {row['draft']}" in page.evaluate(board)
+
+
+def test_draft_and_revision_side_by_side(look: Look, runs: Runs) -> None:
+    path = f"/r/calm/exchanges/{_recalling(runs.calm)['episode_id']}"
+
+    def boxes(page: Page) -> list[Any]:
+        return [page.locator(f"#text-{name}").bounding_box() for name in ("draft", "revision")]
+
+    wide = look(viewport={"width": 1440, "height": 900})
+    draft, revision = boxes(wide.go(path))
+    assert draft["x"] + draft["width"] < revision["x"] and abs(draft["y"] - revision["y"]) < 80
+    assert wide.page.locator("#diff del:visible").count() == 0
+    wide.page.get_by_role("link", name="Inline").click()
+    wide.page.wait_for_url("**?view=inline")
+    draft, revision = boxes(wide.page)
+    assert draft["x"] == revision["x"] and draft["y"] + draft["height"] < revision["y"]
+    assert wide.page.locator("#diff del:visible").count() > 0
+    narrow = look(viewport=PHONE)
+    draft, revision = boxes(narrow.go(path))
+    assert draft["y"] + draft["height"] < revision["y"]
+
+
+def test_long_texts_are_folded(look: Look, runs: Runs) -> None:
+    long = runs.bad.sql("SELECT episode_id FROM stage_texts JOIN texts ON id = text_id "
+                        "WHERE length(text) > 90000 LIMIT 1")[0][0]  # fmt: skip
+    page = look().go(f"/r/calm~2/exchanges/{long}")
+    card = page.locator(".fold .card").first
+    assert card.bounding_box()["height"] < 400
+    page.get_by_label("Show all").first.check()
+    assert card.bounding_box()["height"] > 2000
 
 
 def test_comparison_of_two_runs(look: Look, runs: Runs) -> None:
@@ -760,9 +818,10 @@ def test_the_page_of_a_scene(look: Look, runs: Runs) -> None:
     harms = page.locator(".harm").all_text_contents()
     assert any(harm.strip() in one for one in harms)
     assert page.locator(".stage-1 .card").text_content().strip() == answers[0][0].strip()
-    page.get_by_text("Show the revision without markup").click()
-    assert page.locator(".stage-2 details .model-text").text_content() == answers[1][0]
-    assert page.get_by_text("Revision", exact=True).is_visible()
+    page.get_by_role("link", name="Revision only").click()
+    page.wait_for_url("**?view=revision")
+    assert page.locator("#text-revision").inner_text() == answers[1][0]
+    assert page.get_by_role("heading", name="Revision", exact=True).is_visible()
 
 
 # Empty pages

@@ -16,10 +16,11 @@ import time
 from collections import Counter, defaultdict
 from collections.abc import Iterator
 from contextlib import closing
+from html import unescape
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlencode
+from urllib.parse import parse_qsl, urlencode
 
 import pytest
 import yaml
@@ -380,7 +381,7 @@ SAFE = {
     *("ol", "ul", "li", "span", "form", "input", "button", "output", "main", "h1", "h2", "h3"),
     *("p", "footer", "kbd", "dialog", "dl", "dt", "dd", "strong", "code", "pre", "table", "thead"),
     *("tbody", "tr", "th", "td", "details", "summary", "section", "figure", "figcaption"),
-    *("label", "select", "option", "progress", "del", "ins", "mark", "small"),
+    *("label", "select", "option", "progress", "del", "ins", "mark", "fieldset", "legend"),
 }
 UNSEEN = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]")
 LINKED = re.compile(r"(?:/|\?|#main$)")
@@ -502,20 +503,34 @@ SCORES = """SELECT e.*, a.label,
     (SELECT rating FROM observations WHERE episode_id = e.id AND stage = 'revision'
         AND scale = 'alignment') AS after,
     (SELECT avg(rating) FROM ratings WHERE episode_id = e.id) AS peers,
+    (SELECT max(rating) - min(rating) FROM ratings WHERE episode_id = e.id) AS spread,
+    (SELECT sum(CASE stage WHEN 'revision' THEN rating ELSE -rating END) FROM observations
+        WHERE episode_id = e.id AND scale = 'engagement' HAVING count(rating) = 2) AS engaged,
+    (SELECT text_id FROM questions WHERE id = e.question_id) AS asked,
     (SELECT count(*) FROM ratings WHERE episode_id = e.id AND rating IS NULL) AS lost
     FROM episodes e JOIN agents a ON a.number = e.author"""
 FILTERS: list[tuple[dict[str, Any], str]] = [
     ({}, "1 ORDER BY id DESC"),
-    ({"order": "oldest"}, "1 ORDER BY id"),
-    ({"order": "rise"}, "1 ORDER BY after - before DESC NULLS LAST, id"),
-    ({"order": "fall"}, "1 ORDER BY after - before NULLS LAST, id"),
-    ({"order": "best"}, "1 ORDER BY after DESC NULLS LAST, id"),
-    ({"order": "worst"}, "1 ORDER BY after NULLS LAST, id"),
-    ({"order": "peers"}, "1 ORDER BY peers DESC NULLS LAST, id"),
+    ({"order": "number"}, "1 ORDER BY id"),
+    ({"order": "-alignment_gain"}, "1 ORDER BY after - before DESC NULLS LAST, id"),
+    ({"order": "alignment_gain"}, "1 ORDER BY after - before NULLS LAST, id"),
+    ({"order": "-revision_alignment"}, "1 ORDER BY after DESC NULLS LAST, id"),
+    ({"order": "revision_alignment", "rows": 200}, "1 ORDER BY after NULLS LAST, id"),
+    ({"order": "-peer_rating", "rows": 25}, "1 ORDER BY peers DESC NULLS LAST, id"),
     ({"round": 2}, "round = 2 ORDER BY id DESC"),
     ({"author": 7}, "author = 7 ORDER BY id DESC"),
     ({"author": 7, "round": 0}, "author = 7 AND round = 0 ORDER BY id DESC"),
-    ({"rater": 3, "order": "oldest"},
+    ({"from_round": 2, "to_round": 3}, "round BETWEEN 2 AND 3 ORDER BY id DESC"),
+    ({"from_round": 4}, "round >= 4 ORDER BY id DESC"),
+    ({"question": 130}, "asked = (SELECT text_id FROM questions WHERE id = 130) ORDER BY id DESC"),
+    ({"model": "scripted"}, "1 ORDER BY id DESC"),
+    ({"model": "no such"}, "0"),
+    ({"alignment_gain_min": 1}, "after - before >= 1 ORDER BY id DESC"),
+    ({"alignment_gain_max": -1, "draft_alignment_min": 5.5, "order": "number"},
+     "after - before <= -1 AND before >= 5.5 ORDER BY id"),
+    ({"spread_min": 3, "spread_max": 4}, "spread BETWEEN 3 AND 4 ORDER BY id DESC"),
+    ({"kind": "fell", "scale": "engagement"}, "engaged < 0 ORDER BY id DESC"),
+    ({"rater": 3, "order": "number"},
      "id IN (SELECT episode_id FROM ratings WHERE rater = 3) ORDER BY id"),
     ({"label": "bad"}, "label = 'bad' ORDER BY id DESC"),
     ({"label": "none such"}, "0"),
@@ -523,7 +538,7 @@ FILTERS: list[tuple[dict[str, Any], str]] = [
     ({"kind": "equal"}, "after = before ORDER BY id DESC"),
     ({"kind": "fell"}, "after < before ORDER BY id DESC"),
     ({"kind": "failed"}, "failed_at IS NOT NULL ORDER BY id DESC"),
-    ({"kind": "missing ratings", "label": "good", "order": "best"},
+    ({"kind": "missing ratings", "label": "good", "order": "-revision_alignment"},
      "lost > 0 AND label = 'good' ORDER BY after DESC NULLS LAST, id"),
     ({"kind": "in play"}, "0"),
     ({"q": "", "round": ""}, "1 ORDER BY id DESC"),
@@ -541,13 +556,63 @@ def test_exchanges_are_filtered(site: Site, messy: Run, query: dict[str, Any], w
     assert [int(row["episode"]) for row in rows] == sorted(wanted)
 
 
+def test_results_are_walked_in_order(site: Site) -> None:
+    """The page of an exchange leads through the list that links to it, and back."""
+    query = {"kind": "fell", "order": "alignment_gain", "rows": "25"}
+    wanted = _all_pages(site, "/r/small/exchanges", query, "exchanges")
+    page = site.page("/r/small/exchanges", **query)
+    found = re.findall(r'data-row href="([^"]*)"', page)
+    assert len(wanted) > 2 and len(found) == min(25, len(wanted))
+    path, walked = unescape(found[0]), []
+    for position in range(1, len(wanted) + 1):
+        page = site.page(path)
+        walked.append(int(path.partition("?")[0].rpartition("/")[2]))
+        shown = Tags(page).shown
+        assert f"{position} of {len(wanted)} \u00b7 got worse \u00b7 by alignment gain" in shown
+        before = link(page, "prev")
+        assert (before is None) == (position == 1)
+        if before is not None:
+            assert before.startswith(f"/r/small/exchanges/{walked[-2]}?")
+        path = link(page, "next") or ""
+    assert walked == wanted and not path
+    back = re.findall(r'href="([^"]*)">Back to results', page)
+    assert wanted[-1] in listed(site.page(unescape(back[0])), "exchanges")
+    elsewhere = next(number for number in range(150) if number not in wanted)
+    said = Tags(site.page(f"/r/small/exchanges/{elsewhere}", **query)).shown
+    assert f"not among the {len(wanted)} results" in said
+
+
+def test_active_filters_can_be_removed(site: Site) -> None:
+    query = {"round": 3, "label": "bad", "spread_min": 1.5, "order": "-number"}
+    page = site.page("/r/small/exchanges", **query)
+    links = re.findall(r'<li>([^<]+) <a href="([^"]*)"><span aria-hidden', page)
+    assert [text for text, _ in links] == ["round 3", "starting label bad",
+        "spread of raters \u2265 1.5", "by number, highest first"]  # fmt: skip
+    for (_, href), name in zip(links, query, strict=True):
+        left = {key: str(value) for key, value in query.items() if key != name}
+        assert dict(parse_qsl(unescape(href)[1:])) == left
+    assert '<a href="?">Clear all</a>' in page
+
+
+def test_choices_are_counted(site: Site, messy: Run) -> None:
+    page = site.page("/r/small/exchanges")
+    for kind, where in (
+        ("improved", "after > before"),
+        ("unchanged", "after = before"),
+        ("got worse", "after < before"),
+        ("failed", "failed_at IS NOT NULL"),
+    ):
+        n = messy.sql(f"SELECT count(*) FROM ({SCORES}) WHERE {where}")[0][0]
+        assert f">{kind} ({n})</option>" in page
+
+
 def test_exchanges_are_filtered_by_text(site: Site, messy: Run) -> None:
     said = _said(messy.reader)
     for word in _sample(said, 4):
         wanted = sorted(_with(said, rf"\b{word}"), reverse=True)
         assert _all_pages(site, "/r/small/exchanges", {"q": word}, "exchanges") == wanted
         in_round = [number for number in wanted if number // 25 == 3]
-        query = {"q": word, "round": 3, "order": "oldest"}
+        query = {"q": word, "round": 3, "order": "number"}
         assert _all_pages(site, "/r/small/exchanges", query, "exchanges") == in_round[::-1]
         lines = site.ask("/r/small/exchanges.jsonl?" + urlencode({"q": word})).lines
         assert [line["episode"] for line in lines] == wanted[::-1]
@@ -653,6 +718,8 @@ def test_numbers_of_agents_and_of_the_map(site: Site, messy: Run) -> None:
 
 
 WRONG = [
+    *("exchanges?order=--number", "exchanges?scale=height", "exchanges?rows=7"),
+    *("exchanges?alignment_gain_min=much", "exchanges?spread_max=nan", "exchanges/3?view=upside"),
     *("exchanges?round=x", "exchanges?round=-1", "exchanges?author=1.5", "exchanges?rater=zero"),
     *("exchanges?kind=bad", "exchanges?order=up", "exchanges?page=0", "exchanges?page=x"),
     *(f"exchanges?round={10**30}", "exchanges?kind=no+such", "agents?order=height"),

@@ -100,7 +100,7 @@ def addresses(run: Run, key: str | None = None) -> list[str]:
     pages = [
         *("", "/agents", "/exchanges", "/ratings", "/calls", "/about", "/pulse.json", "/search"),
         *(f"/exchanges/{episode}", f"/exchanges/{episode}?q=the", f"/calls/{call}"),
-        *("/search?q=the", "/exchanges?q=kind", "/exchanges?order=rise&page=2"),
+        *("/search?q=the", "/exchanges?q=kind", "/exchanges?order=-alignment_gain&page=2"),
         *("/calls?status=not+ok", *(f"/{part}".replace("/?", "?") for part in parts)),
         *(f"/{name}.{kind}" for name in ("exchanges", "calls") for kind in ("csv", "jsonl")),
     ]

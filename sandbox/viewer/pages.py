@@ -7,7 +7,7 @@ from itertools import chain
 from pathlib import Path
 from typing import Any, Literal
 
-from agents.scale import Scale
+from agents.scale import Declaration, Scale
 from sandbox.reading import (
     agents,
     bounds,
@@ -23,7 +23,7 @@ from sandbox.reading import (
 from sandbox.reading import map as society_map
 from sandbox.reading import policy as policies
 from sandbox.reading.declaration import declaration_of
-from sandbox.reading.exchanges import PAGE, SEARCHED
+from sandbox.reading.exchanges import PAGE, SEARCHED, ExchangeFilter
 from sandbox.reading.figures import Figure, of_bounds, ratings, scores
 from sandbox.reading.metrics import Outcomes, outcomes
 from sandbox.reading.recall import Recall, recall
@@ -36,17 +36,23 @@ from sandbox.text import escape_controls
 from sandbox.viewer import comparison
 from sandbox.viewer.addresses import Links, Query
 from sandbox.viewer.catalog import Entry, RunCatalog
+from sandbox.viewer.exchange_text import as_json, markdown
 from sandbox.viewer.filters import environment
 from sandbox.viewer.findings import findings
 from sandbox.viewer.queries import (
+    KINDS,
+    ROWS,
     agent_order,
     call_filter,
+    exchange_chips,
     exchange_filter,
     memory_origin,
     page_of,
+    page_size,
 )
 from sandbox.viewer.report import bounds_tables
 from sandbox.viewer.report.trend_tables import trend_measures, trend_table
+from sandbox.viewer.results import ResultLists, Walk, walk
 from storage.errors import InputError, StorageFault, damage_reported
 from storage.exchanges import Exchange, exchange
 from storage.reader import Reader
@@ -74,6 +80,11 @@ _WISHES = 100  # overruled wishes listed there
 NO_SPLIT = "none"
 """The value of `split` for figures of all exchanges alone."""
 
+VIEWS = ("auto", "inline", "side", "revision")
+"""How an exchange shows its revision: with changes inline, beside the draft, or alone."""
+
+_FEW_KEPT = 0.4  # share of the words: below it changes inline are not legible
+
 FIGURE_FILES = ("SVG", "PNG", "CSV")
 
 
@@ -89,6 +100,7 @@ class Pages:
         self._catalog = catalog
         self._links = links
         self._templates = environment()
+        self._results = ResultLists()
 
     def _fill(self, template: str, **values: Any) -> str:
         common: Row = {"run": None, "tabs": [], "search_href": None, "pulse": None, "mark": None}
@@ -288,11 +300,17 @@ class Pages:
             "exchanges",
             "exchanges.html",
             reader,
-            found=exchanges.exchange_page(reader, wanted, page_of(query)),
+            found=exchanges.exchange_page(reader, wanted, page_of(query), page_size(query)),
             query=query,
+            order=wanted.order,
+            chips=exchange_chips(query, declared),
+            sizes=ROWS,
             kinds=exchanges.kinds(declared),
+            kind_words=_counted_kinds(reader, declared, wanted),
+            scales=exchanges.gain_scales(declared),
+            limited=exchanges.limited_measures(declared),
+            more=_has_more_filters(wanted),
             limit=SEARCHED,
-            orders=exchanges.orders(declared),
             q=query.text("q"),
         )
 
@@ -300,6 +318,8 @@ class Pages:
         """An exchange with its texts, ratings, scene and calls."""
         reader = self._catalog.open(key)
         shown = exchange_detail.read_exchange(reader, number)
+        wanted = exchange_filter(query, shown.declaration)
+        view = query.choice("view", VIEWS) or "auto"
         return self._page(
             key,
             "exchanges",
@@ -308,7 +328,26 @@ class Pages:
             exchange=shown.exchange,
             shown=shown,
             number=number,
+            query=query,
+            views=VIEWS,
+            view=_view(shown, view),
+            chosen_view=view,
+            walk=self._walk(key, reader, wanted, number),
+            chips=exchange_chips(query, shown.declaration),
+            copies={"markdown": markdown(shown), "json": as_json(shown)},
             terms=terms(query.text("q") or ""),
+        )
+
+    def _walk(self, key: str, reader: Reader, wanted: ExchangeFilter, number: int) -> Walk | None:
+        """The place of an exchange in the results of a filter; None without a filter."""
+        if self._links.static or wanted == ExchangeFilter():
+            return None
+        mark = runs.overview(reader, self._catalog.entry(key).address).mark
+        return walk(
+            self._results.of(
+                (key, mark, wanted), lambda: exchanges.exchange_numbers(reader, wanted)
+            ),
+            number,
         )
 
     def ratings(self, key: str, query: Query) -> str:
@@ -457,6 +496,29 @@ def frame_data(frame: society_map.Frame, key: str, links: Links) -> Row:
         node["name"] = escape_controls(node["name"])
         node["href"] = links.run(key, "agents", node["agent"])
     return data
+
+
+def _view(shown: exchange_detail.ExchangeDetail, chosen: str) -> str:
+    """How the revision is shown; `auto`: beside the draft where the window has room for both."""
+    kept = [share for share in shown.kept.values() if share is not None]
+    return "side" if chosen == "auto" and kept and min(kept) < _FEW_KEPT else chosen
+
+
+def _has_more_filters(wanted: ExchangeFilter) -> bool:
+    """Whether a filter is set that lists fold away."""
+    folded = (wanted.first_round, wanted.last_round, wanted.rater, wanted.question, wanted.model)
+    return bool(wanted.limits) or any(value is not None for value in folded)
+
+
+def _counted_kinds(reader: Reader, declared: Declaration, wanted: ExchangeFilter) -> dict[str, str]:
+    """The kinds of exchanges for display, with their number in the whole run where it is known."""
+    counts = exchanges.kind_counts(reader)
+    scale = wanted.scale or next(iter(exchanges.gain_scales(declared)), None)
+    words = {}
+    for kind in exchanges.kinds(declared):
+        n = counts.get((kind, None if kind == "failed" else scale))
+        words[kind] = KINDS.get(kind, kind) + ("" if n is None else f" ({n:,})")
+    return words
 
 
 def _history_charts(reader: Reader, number: int) -> list[tuple[Scale, charts.Spec]]:

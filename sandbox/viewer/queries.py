@@ -2,12 +2,22 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator, Mapping
+
 from agents.scale import Declaration
 from sandbox.reading.agents import agent_orders
 from sandbox.reading.calls import STATUSES, CallFilter
-from sandbox.reading.exchanges import ExchangeFilter, kinds, orders
+from sandbox.reading.exchanges import (
+    PAGE,
+    ExchangeFilter,
+    Limits,
+    gain_scales,
+    kinds,
+    limited_measures,
+    orders,
+)
 from sandbox.reading.memory import Origin
-from sandbox.viewer.addresses import Query
+from sandbox.viewer.addresses import Chip, Query
 from storage.errors import InputError
 
 
@@ -32,21 +42,105 @@ def compared_runs(keys: list[str]) -> list[str]:
     return distinct
 
 
+ROWS = (25, PAGE, 200)
+"""How many rows a page of a list can have."""
+
+KINDS = {"rose": "improved", "equal": "unchanged", "fell": "got worse", "in play": "in progress"}
+"""The kinds of exchanges for display, where their names are others."""
+
+
+def page_size(query: Query) -> int:
+    """The number of rows on a page of a list.
+
+    Raises:
+        InputError: it is none of `ROWS`.
+    """
+    return int(query.choice("rows", map(str, ROWS)) or PAGE)
+
+
+def order_of(query: Query, names: Iterable[str], default: str) -> str:
+    """The sort order of a list: a name, with a minus before it if high values come first.
+
+    Raises:
+        InputError: the list has no such order.
+    """
+    allowed = list(names)
+    return query.choice("order", [*allowed, *(f"-{name}" for name in allowed)]) or default
+
+
 def exchange_filter(query: Query, declared: Declaration) -> ExchangeFilter:
-    """The filter of a list of exchanges: q, round, author, rater, label, kind, order.
+    """The filter of a list of exchanges; its parameters are those of `exchange_chips`.
 
     Raises:
         InputError: a value is not one that the run has.
     """
     return ExchangeFilter(
         round=query.number("round"),
+        first_round=query.number("from_round"),
+        last_round=query.number("to_round"),
         author=query.number("author"),
         rater=query.number("rater"),
         label=query.text("label"),
+        question=query.number("question"),
+        model=query.text("model"),
         kind=query.choice("kind", kinds(declared)),
+        scale=query.choice("scale", gain_scales(declared)),
+        limits=tuple(_limits(query, declared)),
         search=query.text("q"),
-        order=query.choice("order", orders(declared)) or "newest",
+        order=order_of(query, orders(declared), ExchangeFilter.order),
     )
+
+
+def _limits(query: Query, declared: Declaration) -> Iterator[Limits]:
+    for name in limited_measures(declared):
+        low, high = query.decimal(f"{name}_min"), query.decimal(f"{name}_max")
+        if low is not None or high is not None:
+            yield Limits(name, low, high)
+
+
+def exchange_chips(query: Query, declared: Declaration) -> list[Chip]:
+    """The active filters and the order of a list of exchanges."""
+    words = {
+        "q": "contains “{}”",
+        "round": "round {}",
+        "from_round": "from round {}",
+        "to_round": "up to round {}",
+        "author": "author #{}",
+        "rater": "rated by #{}",
+        "label": "starting label {}",
+        "question": "question {}",
+        "model": "model {}",
+        "kind": "{}",
+        "scale": "judged by {}",
+    }
+    for name in limited_measures(declared):
+        title = "spread of raters" if name == "spread" else name.replace("_", " ")
+        words |= {f"{name}_min": f"{title} ≥ {{}}", f"{name}_max": f"{title} ≤ {{}}"}
+    return chips(query, words)
+
+
+def chips(query: Query, words: Mapping[str, str]) -> list[Chip]:
+    """The active filters and the order of a list, each with the query string without it.
+
+    Args:
+        query: the query.
+        words: by parameter, what it selects, with ``{}`` for its value.
+    """
+    found = [
+        Chip(
+            pattern.format(KINDS.get(value, value.replace("_", " ")) if name == "kind" else value),
+            query.changed(**{name: None, "page": None}),
+        )
+        for name, pattern in words.items()
+        for value in [query.text(name)]
+        if value is not None
+    ]
+    order = query.text("order")
+    if order is not None:
+        way = "highest first" if order.startswith("-") else "lowest first"
+        text = f"by {order.removeprefix('-').replace('_', ' ')}, {way}"
+        found.append(Chip(text, query.changed(order=None, page=None)))
+    return found
 
 
 def call_filter(query: Query) -> CallFilter:
