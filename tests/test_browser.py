@@ -754,6 +754,32 @@ def test_every_page_fits_a_phone(look: Look, runs: Runs) -> None:
         _fits(visit.go(path))
 
 
+def test_lists_are_cards_on_a_phone(look: Look) -> None:
+    page = look(viewport=PHONE).go("/r/calm/exchanges")
+    assert page.locator("tbody tr").first.bounding_box()["height"] < 150
+    cells = page.locator("tbody tr").first.locator("td.n:visible")
+    right = page.viewport_size["width"]
+    boxes = [cell.bounding_box() for cell in cells.all()]
+    assert len(boxes) >= 4 and all(0 <= one["x"] < one["x"] + one["width"] < right for one in boxes)
+
+
+def test_pages_are_printed_whole(look: Look) -> None:
+    """On paper nothing is cut off, charts do not overlap texts, and no column is a few letters."""
+    visit = look(viewport={"width": 690, "height": 1000})  # the text of an A4 page
+    visit.page.emulate_media(media="print")
+    for path in ("/r/calm", "/r/calm/exchanges/20", "/r/calm/agents", "/r/calm/ratings"):
+        page = visit.go(path)
+        _fits(page)
+        overlaps = """() => [...document.querySelectorAll(".chart")].filter((chart) => {
+            const svg = chart.querySelector("svg.marks"), box = chart.getBoundingClientRect();
+            return svg && svg.getBoundingClientRect().bottom > box.bottom + 1 }).length"""
+        assert page.evaluate(overlaps) == 0, path
+        narrow = """() => [...document.querySelectorAll("td .model-text")]
+            .filter((one) => one.getClientRects().length && one.offsetWidth < 90).length"""
+        assert page.evaluate(narrow) == 0, path
+    assert visit.page.locator("header.top").is_hidden()
+
+
 def test_hostile_texts_are_not_executed(look: Look, runs: Runs) -> None:
     """`Visit` checks that no script ran, nothing was requested and no dialog opened."""
     visit = look(viewport=PHONE)

@@ -382,6 +382,7 @@ SAFE = {
     *("p", "footer", "kbd", "dialog", "dl", "dt", "dd", "strong", "code", "pre", "table", "thead"),
     *("tbody", "tr", "th", "td", "details", "summary", "section", "figure", "figcaption"),
     *("label", "select", "option", "progress", "del", "ins", "mark", "fieldset", "legend"),
+    *("svg", "polyline", "small"),
 }
 UNSEEN = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]")
 LINKED = re.compile(r"(?:/|\?|#main$)")
@@ -682,7 +683,8 @@ def test_agents_are_filtered_and_sorted(site: Site, messy: Run) -> None:
         ({}, "1", "number"),
         ({"label": "good"}, "label = 'good'", "number"),
         ({"order": "name"}, "1", "persona ->> '$.name', number"),
-        ({"order": "received"}, "1", f"{got} author = a.number)) DESC NULLS LAST, number"),
+        ({"order": "-name"}, "1", "persona ->> '$.name' DESC, number"),
+        ({"order": "-received"}, "1", f"{got} author = a.number)) DESC NULLS LAST, number"),
         ({"q": "electrician"}, "persona LIKE '%electrician%'", "number"),
         ({"q": "occupation"}, "0", "1"),
     ):
@@ -691,6 +693,29 @@ def test_agents_are_filtered_and_sorted(site: Site, messy: Run) -> None:
         asked = "?" + urlencode(query)
         lines = site.ask(f"/r/small/agents.jsonl{asked}").lines
         assert [line["agent"] for line in lines] == wanted, query
+
+
+def test_agents_are_sorted_by_their_change_over_rounds(site: Site, messy: Run) -> None:
+    """The mean draft of an author in the last three of six rounds, less that in the first three."""
+    halves = messy.sql(
+        f"SELECT author, avg(CASE WHEN round < 3 THEN before END) AS first, "
+        f"avg(CASE WHEN round >= 3 THEN before END) AS last FROM ({SCORES}) GROUP BY author"
+    )
+    means = {row["author"]: (row["first"], row["last"]) for row in halves}
+    lines = site.ask("/r/small/agents.jsonl?order=-change").lines
+    for line in lines:
+        first, last = means[line["agent"]]
+        assert (line["first"], line["last"]) == (pytest.approx(first), pytest.approx(last))
+        both = first is not None and last is not None
+        assert line["change"] == (pytest.approx(last - first) if both else None)
+    changes = [line["change"] for line in lines if line["change"] is not None]
+    assert all(line["change"] is None for line in lines[len(changes) :])
+    assert changes == sorted(changes, reverse=True) and len(set(changes)) > 3
+    page = site.page("/r/small/agents", order="-change")
+    assert listed(page, "agents") == [line["agent"] for line in lines]
+    assert page.count("<polyline") > 20
+    other = site.ask("/r/small/agents.jsonl?trend=revision_engagement").lines
+    assert [line["first"] for line in other] != [line["first"] for line in lines]
 
 
 def test_numbers_of_agents_and_of_the_map(site: Site, messy: Run) -> None:
@@ -718,6 +743,7 @@ def test_numbers_of_agents_and_of_the_map(site: Site, messy: Run) -> None:
 
 
 WRONG = [
+    *("agents?order=--change", "agents?trend=peer_rating", "agents?rows=all"),
     *("exchanges?order=--number", "exchanges?scale=height", "exchanges?rows=7"),
     *("exchanges?alignment_gain_min=much", "exchanges?spread_max=nan", "exchanges/3?view=upside"),
     *("exchanges?round=x", "exchanges?round=-1", "exchanges?author=1.5", "exchanges?rater=zero"),

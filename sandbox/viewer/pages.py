@@ -23,15 +23,15 @@ from sandbox.reading import (
 from sandbox.reading import map as society_map
 from sandbox.reading import policy as policies
 from sandbox.reading.declaration import declaration_of
-from sandbox.reading.exchanges import PAGE, SEARCHED, ExchangeFilter
+from sandbox.reading.exchanges import SEARCHED, ExchangeFilter
 from sandbox.reading.figures import Figure, of_bounds, ratings, scores
-from sandbox.reading.metrics import Outcomes, outcomes
+from sandbox.reading.metrics import Outcomes, complete_rounds, outcomes
 from sandbox.reading.recall import Recall, recall
 from sandbox.reading.records import Page
 from sandbox.reading.sessions import sessions
 from sandbox.reading.split_figures import split_figures
 from sandbox.reading.splits import LABEL, splits
-from sandbox.reading.trends import trends
+from sandbox.reading.trends import agent_trends, trends, window_of
 from sandbox.text import escape_controls
 from sandbox.viewer import comparison
 from sandbox.viewer.addresses import Links, Query
@@ -42,7 +42,9 @@ from sandbox.viewer.findings import findings
 from sandbox.viewer.queries import (
     KINDS,
     ROWS,
+    agent_chips,
     agent_order,
+    agent_trend,
     call_filter,
     exchange_chips,
     exchange_filter,
@@ -253,17 +255,24 @@ class Pages:
         """The list of agents."""
         reader = self._catalog.open(key)
         declared = declaration_of(reader)
-        order = agent_order(query, declared)
-        rows = agents.agents(reader, query.text("q"), query.text("label"), order)
+        order, trend = agent_order(query, declared), agent_trend(query, declared)
+        rows = agents.agents(reader, query.text("q"), query.text("label"), order, trend)
+        found = Page.of(rows, page_of(query), page_size(query))
+        shown = [row.agent for row in found.rows]
         return self._page(
             key,
             "agents",
             "agents.html",
             reader,
-            found=Page.of(rows, page_of(query), PAGE),
+            found=found,
             query=query,
+            order=order,
+            chips=agent_chips(query),
+            sizes=ROWS,
             measures=agents.agent_measures(declared),
-            orders=agents.agent_orders(declared),
+            trend=trend,
+            trends={} if trend is None else agent_trends(reader, trend, shown),
+            window=window_of(complete_rounds(reader, outcomes(reader))),
         )
 
     def agent(self, key: str, number: int, query: Query) -> str:

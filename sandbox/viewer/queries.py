@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
 
-from agents.scale import Declaration
+from agents.scale import Declaration, Measure
 from sandbox.reading.agents import agent_orders
 from sandbox.reading.calls import STATUSES, CallFilter
 from sandbox.reading.exchanges import (
@@ -47,6 +47,17 @@ ROWS = (25, PAGE, 200)
 
 KINDS = {"rose": "improved", "equal": "unchanged", "fell": "got worse", "in play": "in progress"}
 """The kinds of exchanges for display, where their names are others."""
+
+
+_ORDER_WORDS = {
+    "received": "mean rating received",
+    "given": "mean rating given",
+    "deviation": "leniency",
+    "first": "first rounds",
+    "last": "last rounds",
+    "change": "change from the first to the last rounds",
+    "slope": "trend per round",
+}
 
 
 def page_size(query: Query) -> int:
@@ -138,7 +149,8 @@ def chips(query: Query, words: Mapping[str, str]) -> list[Chip]:
     order = query.text("order")
     if order is not None:
         way = "highest first" if order.startswith("-") else "lowest first"
-        text = f"by {order.removeprefix('-').replace('_', ' ')}, {way}"
+        name = order.removeprefix("-")
+        text = f"by {_ORDER_WORDS.get(name, name).replace('_', ' ')}, {way}"
         found.append(Chip(text, query.changed(order=None, page=None)))
     return found
 
@@ -165,7 +177,23 @@ def agent_order(query: Query, declared: Declaration) -> str:
     Raises:
         InputError: the run has no such order.
     """
-    return query.choice("order", agent_orders(declared)) or "number"
+    return order_of(query, agent_orders(declared), "number")
+
+
+def agent_trend(query: Query, declared: Declaration) -> Measure | None:
+    """The measure whose trend a list of agents shows: by default the first of the main scale.
+
+    Raises:
+        InputError: the run has no such measure.
+    """
+    measures = {one.name: one for one in declared.measures if one.kind == "score"}
+    name = query.choice("trend", measures) or next(iter(measures), None)
+    return None if name is None else measures[name]
+
+
+def agent_chips(query: Query) -> list[Chip]:
+    """The active filters and the order of a list of agents."""
+    return chips(query, {"q": "persona contains “{}”", "label": "starting label {}"})
 
 
 def memory_origin(query: Query) -> Origin | None:
