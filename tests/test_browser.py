@@ -765,9 +765,12 @@ def test_lists_are_cards_on_a_phone(look: Look) -> None:
 
 def test_pages_are_printed_whole(look: Look) -> None:
     """On paper nothing is cut off, charts do not overlap texts, and no column is a few letters."""
-    visit = look(viewport={"width": 690, "height": 1000})  # the text of an A4 page
+    visit = look()
     visit.page.emulate_media(media="print")
-    for path in ("/r/calm", "/r/calm/exchanges/20", "/r/calm/agents", "/r/calm/ratings"):
+    portrait, landscape = 690, 1017  # the width of the text of an A4 page
+    for path, width in (("/r/calm", portrait), ("/r/calm/exchanges/20", portrait),
+                        ("/r/calm/ratings", portrait), ("/r/calm/agents", landscape)):  # fmt: skip
+        visit.page.set_viewport_size({"width": width, "height": 1000})
         page = visit.go(path)
         _fits(page)
         overlaps = """() => [...document.querySelectorAll(".chart")].filter((chart) => {
