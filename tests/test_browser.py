@@ -433,16 +433,18 @@ def test_the_page_of_an_agent(look: Look, runs: Runs) -> None:
     agent = runs.calm.sql("SELECT * FROM agents WHERE number = ?", row["agent"])[0]
     persona = json.loads(agent["persona"])
     visit = look()
-    page = visit.go(f"/r/calm/agents/{row['agent']}?only=changed")
+    page = visit.go(f"/r/calm/agents/{row['agent']}?only=again")
     assert page.locator("h1").inner_text() == f"{persona['name']} #{row['agent']}"
     facts = page.locator("section[aria-labelledby=who]").inner_text()
     for said in (agent["label"], persona["voice"], persona["occupation"], persona["place"]):
         assert str(said) in facts
-    beliefs = page.locator("section[aria-labelledby=internal] li")
-    texts = [" ".join(text.split()) for text in beliefs.all_inner_texts()]
+    both = page.locator(".before-now")
+    pairs = [[" ".join(one.split()) for one in pair.locator("> div > .model-text")
+              .all_inner_texts()] for pair in both.all()]  # fmt: skip
     was, now = (" ".join(row[name].split()) for name in ("was", "now"))
-    assert any(f"before: {was}" in text and f"now: {now}" in text for text in texts)
-    assert all("changed answer" in text for text in texts)
+    assert [was, now] in pairs
+    heads = page.locator(".beliefs[data-rows] > li > .turn").all_inner_texts()
+    assert all("answered again" in text or "changed its mind" in text for text in heads)
     told = page.locator("section[aria-labelledby=received] .reasons li")
     given = runs.calm.sql("SELECT count(*) FROM ratings WHERE episode_id IN "
                           "(SELECT id FROM episodes WHERE author = ?)", row["agent"])  # fmt: skip

@@ -695,6 +695,33 @@ def test_agents_are_filtered_and_sorted(site: Site, messy: Run) -> None:
         assert [line["agent"] for line in lines] == wanted, query
 
 
+def test_a_change_of_mind_is_measured(site: Site, messy: Run) -> None:
+    """Only where the score of the answer to the same question moved by two points or more."""
+    rows = messy.sql(
+        "SELECT m.agent, q.text_id AS asked, o.rating FROM memories m "
+        "JOIN questions q ON q.id = m.question_id LEFT JOIN observations o ON "
+        "o.episode_id = m.episode_id AND o.stage = 'revision' AND o.scale = 'alignment' "
+        "ORDER BY m.agent, m.round, m.id"
+    )
+    latest: dict[tuple[int, int], float | None] = {}
+    changed, again = [0] * 25, [0] * 25
+    for row in rows:
+        place = row["agent"], row["asked"]
+        if place in latest:
+            again[row["agent"]] += 1
+            before, now = latest[place], row["rating"]
+            changed[row["agent"]] += None not in (before, now) and abs(now - before) >= 2
+        latest[place] = row["rating"]
+    assert 0 < sum(changed) < sum(again)
+    for only, counts in (("changed", changed), ("again", again)):
+        for agent in sorted(range(25), key=lambda one: counts[one])[-3:]:
+            lines = site.ask(f"/r/small/memories.jsonl?agent={agent}&only={only}").lines
+            assert len(lines) == counts[agent] > 0
+            page = site.page(f"/r/small/agents/{agent}", only=only)
+            assert page.count(">changed its mind</strong>") >= (only == "changed")
+            assert page.count('class="before-now"') == min(10, counts[agent])
+
+
 def test_agents_are_sorted_by_their_change_over_rounds(site: Site, messy: Run) -> None:
     """The mean draft of an author in the last three of six rounds, less that in the first three."""
     halves = messy.sql(

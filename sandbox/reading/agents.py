@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -154,6 +154,15 @@ def read_agent(reader: Reader, number: int) -> Agent:
     if not count:
         raise NotThere(f"agent {number}: the run has no agents; its scenes invent their characters")
     raise NotThere(f"agent {number}: no such agent; expected 0 to {count - 1}")
+
+
+def agent_names(reader: Reader, numbers: Collection[int]) -> dict[int, str]:
+    """The names of agents, by number."""
+    a = tables.agents
+    query = select(a.c.number, a.c.persona).where(
+        a.c.run_id == reader.run.id, a.c.number.in_(sorted(numbers))
+    )
+    return {row.number: str(json.loads(row.persona)["name"]) for row in reader.rows(query)}
 
 
 def agent_measures(declared: Declaration) -> list[Measure]:

@@ -280,7 +280,13 @@ class Pages:
         reader = self._catalog.open(key)
         agent, round = agents.read_agent(reader, number), query.number("round")
         origin = memory_origin(query)
-        memories = memory.internal_memory(reader, number, round, query.text("q"), origin)
+        beliefs = memory.internal_memory(reader, number, round, query.text("q"), origin)
+        memories = Page.of(beliefs, page_of(query), _MEMORIES)
+        again = memory.answered_again(reader, memories.rows)
+        received = memory.latest_exchanges(reader, number, round, _LATEST)
+        given = [rating for one in received for rating in one.ratings]
+        given += [rating for one in again.values() for rating, _ in one.advice]
+        main = declaration_of(reader).main
         return self._page(
             key,
             "agents",
@@ -291,8 +297,12 @@ class Pages:
             number=number,
             query=query,
             round=round,
-            memories=Page.of(memories, page_of(query), _MEMORIES),
-            received=memory.latest_exchanges(reader, number, round, _LATEST),
+            memories=memories,
+            again=again,
+            main=main,
+            threshold=None if main is None else memory.mind_threshold(main),
+            received=received,
+            names=agents.agent_names(reader, {rating.rater for rating in given}),
             given=raters.ratings_given(reader, number).get(number),
             latest_given=raters.latest_ratings_given(reader, number, _LATEST),
             raters=raters.raters_of(reader, number),
@@ -341,6 +351,7 @@ class Pages:
             views=VIEWS,
             view=_view(shown, view),
             chosen_view=view,
+            names=agents.agent_names(reader, {given.rater for given in shown.exchange.ratings}),
             walk=self._walk(key, reader, wanted, number),
             chips=exchange_chips(query, shown.declaration),
             copies={"markdown": markdown(shown), "json": as_json(shown)},

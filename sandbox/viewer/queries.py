@@ -197,11 +197,11 @@ def agent_chips(query: Query) -> list[Chip]:
 
 
 def memory_origin(query: Query) -> Origin | None:
-    """The filter of memories: only changed, learned or prior ones; None for all.
+    """The filter of memories: see `sandbox.reading.memory.Origin`; None for all.
 
     Raises:
         InputError: the value is none of these.
     """
-    allowed: tuple[Origin, ...] = ("changed", "learned", "prior")
+    allowed: tuple[Origin, ...] = ("changed", "again", "learned", "prior")
     query.choice("only", allowed)
     return next((origin for origin in allowed if origin == query.values.get("only")), None)
