@@ -175,6 +175,7 @@ def test_a_static_copy_works_with_file_urls(look: Look, runs: Runs, tmp_path: Pa
     page.click("nav >> text=Exchanges")
     page.click("tbody a[data-row]")
     assert page.locator("li.stage-1").is_visible()
+    page.click(".calls summary")
     page.click("table a[data-row]")
     assert page.locator("h1").inner_text().startswith("Call ")
 
@@ -846,6 +847,16 @@ def test_the_page_of_a_scene(look: Look, runs: Runs) -> None:
     lines = page.locator(".line.refused > .model-text")
     assert [one.strip() for one in lines.all_text_contents()] == [row[0].strip() for row in refused]
     assert "refused" in page.locator(".line.refused").first.get_attribute("data-why")
+    acts = runs.scene.sql("SELECT passed, harm, reacts_to FROM acts WHERE episode_id = ?", number)
+    refusals = sum(row["passed"] == 0 for row in acts)
+    harmful = sum(bool(row["harm"]) for row in acts)
+    head = page.locator(".scene > .turn").inner_text()
+    assert f"{len(parts)} people" in head and f"{len(acts)} acts" in head
+    assert f"{refusals} refused" in head and f"{harmful} harmful" in head
+    assert page.locator(".line.depth-0").count() == sum(row["reacts_to"] is None for row in acts)
+    assert "Nobody is the worse" not in page.locator(".scene").inner_text()
+    page.locator(".scene > .turn a").first.click()
+    assert page.locator(".line:target").is_visible()
     harms = page.locator(".harm").all_text_contents()
     assert any(harm.strip() in one for one in harms)
     assert page.locator(".stage-1 .card").text_content().strip() == answers[0][0].strip()
@@ -853,6 +864,20 @@ def test_the_page_of_a_scene(look: Look, runs: Runs) -> None:
     page.wait_for_url("**?view=revision")
     assert page.locator("#text-revision").inner_text() == answers[1][0]
     assert page.get_by_role("heading", name="Revision", exact=True).is_visible()
+
+
+def test_scenes_are_listed(look: Look, runs: Runs) -> None:
+    page = look().go("/r/scene")
+    wanted = runs.scene.sql(
+        "SELECT episode_id, count(*), sum(NOT passed), sum(coalesce(harm, 0)) FROM acts "
+        "GROUP BY episode_id ORDER BY episode_id DESC"
+    )
+    rows = page.locator("[aria-label=Scenes] tbody tr")
+    numbers = [[int(row.locator("th, td.n").nth(n).inner_text()) for n in (0, 2, 3, 4)]
+               for row in rows.all()]  # fmt: skip
+    assert numbers == [list(row) for row in wanted]
+    assert page.locator(".tabs a").all_inner_texts()[:2] == ["Society", "Exchanges"]
+    assert page.locator(".plot").count() == 0, "no curves of a single round"
 
 
 # Empty pages

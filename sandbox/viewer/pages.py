@@ -19,11 +19,12 @@ from sandbox.reading import (
     memory,
     raters,
     runs,
+    scenes,
 )
 from sandbox.reading import map as society_map
 from sandbox.reading import policy as policies
 from sandbox.reading.declaration import declaration_of
-from sandbox.reading.exchanges import SEARCHED, ExchangeFilter
+from sandbox.reading.exchanges import PAGE, SEARCHED, ExchangeFilter
 from sandbox.reading.figures import Figure, of_bounds, ratings, scores
 from sandbox.reading.metrics import Outcomes, complete_rounds, outcomes
 from sandbox.reading.recall import Recall, recall
@@ -118,6 +119,7 @@ class Pages:
         tabs = [(label, links.run(key, *path), name, name == tab) for label, name, path in TABS]
         left_out = {"calls"} if links.static else set()
         left_out |= {"policy"} if reader.run.policy is None else set()
+        left_out |= set() if here.labels else {"agents", "ratings"}
         tabs = [tab for tab in tabs if tab[2] not in left_out]
         live = not (here.finished or links.static)
         frame: Row = {
@@ -184,6 +186,7 @@ class Pages:
             frames=frames,
             first=frames[0]["round"] if frames else 0,
             frames_href=f"{self._links.run(key, 'frames')}/{{round}}.json",
+            scenes=scenes.latest_scenes(reader, PAGE),
             advice_href=f"{self._links.run(key, 'advice')}/{{round}}",
             advice=society_map.advice(reader, last) if frames and last is not None else None,
             findings=findings(reader, counts),
@@ -354,6 +357,7 @@ class Pages:
             names=agents.agent_names(reader, {given.rater for given in shown.exchange.ratings}),
             walk=self._walk(key, reader, wanted, number),
             chips=exchange_chips(query, shown.declaration),
+            script=None if shown.scene is None else scenes.script(shown.scene),
             copies={"markdown": markdown(shown), "json": as_json(shown)},
             terms=terms(query.text("q") or ""),
         )
