@@ -49,7 +49,7 @@ from sandbox.study.verify import verify as verify_run
 from sandbox.training import TrainingStopped, TrainProgress, TrainReport, load_settings
 from sandbox.training import Watch as TrainWatch
 from sandbox.training import train as train_model
-from storage.database import Address, address_of
+from storage.database import Address, address_of, parse_runs
 from storage.errors import InputError
 
 __all__ = [
@@ -270,13 +270,13 @@ def compare(runs: Sequence[str]) -> Comparison:
     """Compare runs, grouped by config: means, and differences with confidence intervals.
 
     Args:
-        runs: at least two runs.
+        runs: at least two runs; a folder stands for all runs in the databases below it.
 
     Raises:
         InputError: there is no such run, one is given twice or has no complete episode, or there
             are fewer than two.
     """
-    return compare_runs(runs)
+    return compare_runs(parse_runs(runs))
 
 
 def estimate(

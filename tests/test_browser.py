@@ -499,10 +499,10 @@ def test_comparison_of_two_runs(look: Look, runs: Runs) -> None:
     visit = look()
     page = visit.go("/")
     page.get_by_role("link", name="Compare runs").click()
-    for place, name in enumerate(("calm", "other")):
-        page.locator("select[name=run]").nth(place).select_option(name)
-    page.locator("form.filters button").click()
-    page.wait_for_url("**run=calm&run=other**")
+    page.wait_for_url("**/compare")
+    for name in ("calm", "other"):
+        page.locator("select[name=run]").select_option(name)  # applies at once
+        page.wait_for_url(f"**run={name}**")
     page.locator("#differences:not([aria-busy])").wait_for()
     visit.drawn()
     table = page.locator("#differences table").first
@@ -522,6 +522,7 @@ def test_comparison_of_two_runs(look: Look, runs: Runs) -> None:
     questions = page.locator(".compare .model-text.block")
     assert questions.nth(0).inner_text() == questions.nth(1).inner_text()
     assert questions.count() == 6
+    assert page.locator(".pair-diff :is(ins, del)").count() > 0
 
 
 # Downloads

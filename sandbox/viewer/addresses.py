@@ -87,8 +87,9 @@ class Links:
         parameters = {name: value for name, value in query.items() if value is not None}
         return f"{self.root}r/{path}" + (f"?{urlencode(parameters)}" if parameters else "")
 
-    def compare(self, *keys: str, **query: object) -> str:
-        """The URL of a comparison of runs."""
+    def compare(self, *keys: str, part: str = "", **query: object) -> str:
+        """The URL of a comparison of runs, or of a part of it, such as ``figures/versus.svg``."""
         parameters = [("run", key) for key in keys]
         parameters += [(name, str(value)) for name, value in query.items() if value is not None]
-        return f"{self.root}compare" + (f"?{urlencode(parameters)}" if parameters else "")
+        path = f"{self.root}compare" + (f"/{part}" if part else "")
+        return path + (f"?{urlencode(parameters)}" if parameters else "")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Iterable
 from contextlib import asynccontextmanager
 from functools import cache, partial
 from itertools import chain, islice
@@ -19,7 +19,7 @@ from starlette.routing import Mount, Route
 from starlette.staticfiles import StaticFiles
 
 from sandbox.reading import charts
-from sandbox.reading.figures import figures
+from sandbox.reading.figures import Figure, figures
 from sandbox.reading.pictures import png
 from sandbox.reading.split_figures import split_figures
 from sandbox.reading.statistics import t_quantile
@@ -79,14 +79,13 @@ class Site:
 
     def compare(self, request: Request) -> Response:
         """The comparison of runs."""
-        keys = compared_runs(request.query_params.getlist("run"))
-        return HTMLResponse(self.pages.compare(keys, _query(request)))
+        return HTMLResponse(self.pages.comparison.page(_runs(request), _query(request)))
 
     def differences(self, request: Request) -> Response:
         """The table of differences between runs, as an HTML fragment."""
         try:
-            keys = compared_runs(request.query_params.getlist("run"))
-            return HTMLResponse(self.pages.differences(keys, _query(request)))
+            found = self.pages.comparison.differences(_runs(request), _query(request))
+            return HTMLResponse(found)
         except InputError as error:
             return HTMLResponse(self.pages.note(str(error)))
 
@@ -111,17 +110,18 @@ class Site:
         reader, split = self._catalog.open(key), _query(request).text("split")
         found = figures(reader).values() if split is None else split_figures(reader, split)
         figure = next((figure for figure in found if figure.name == name), None)
-        if figure is None or kind not in ("svg", "png", "csv"):
-            raise HTTPException(404)
-        headers = _attachment(f"{name}.{kind}")
-        if kind == "csv":
-            text = "".join(downloads.lines(figure.rows, "csv", figure.columns))
-            return Response(text, media_type=downloads.TYPES["csv"], headers=headers)
-        dark = _query(request).choice("theme", ("light", "dark")) == "dark"
-        svg = figure.svg(dark)
-        if kind == "svg":
-            return Response(svg, media_type="image/svg+xml", headers=headers)
-        return Response(png(svg), media_type="image/png", headers=headers)
+        return _figure_file(figure, kind, request)
+
+    def comparison_figure(self, request: Request) -> Response:
+        """A figure of a comparison as a file."""
+        name, kind = request.path_params["name"], request.path_params["kind"]
+        found = self.pages.comparison.figures(_runs(request), _query(request))
+        return _figure_file(found.get(name), kind, request)
+
+    def comparison_spread(self, request: Request) -> Response:
+        """The spread over seeds of a comparison as CSV."""
+        rows = self.pages.comparison.spread(_runs(request), _query(request))
+        return _csv("spread.csv", rows, list(rows[0]) if rows else [])
 
     def vega(self, request: Request) -> Response:
         """The script that renders charts."""
@@ -159,6 +159,8 @@ class Site:
             Route("/pulse.json", self.runs_pulse),
             Route("/compare", self.compare),
             Route("/compare/differences", self.differences),
+            Route("/compare/figures/spread.csv", self.comparison_spread),
+            Route("/compare/figures/{name}.{kind}", self.comparison_figure),
             *(Route(path, partial(self.page, render)) for path, render in whole_pages.items()),
             *(Route(path, partial(self.fragment, render)) for path, render in fragments.items()),
             Route(f"{run}/by-round", partial(self.page, pages.by_round)),
@@ -179,6 +181,29 @@ def _path_parameters(request: Request) -> dict[str, Any]:
     if any(isinstance(v, int) and v > _MAX_PATH_NUMBER for v in parameters.values()):
         raise HTTPException(404)
     return parameters
+
+
+def _runs(request: Request) -> list[str]:
+    return compared_runs(request.query_params.getlist("run"))
+
+
+def _figure_file(figure: Figure | None, kind: str, request: Request) -> Response:
+    """A figure as SVG, PNG or CSV; status 404 if there is no such figure or kind."""
+    if figure is None or kind not in ("svg", "png", "csv"):
+        raise HTTPException(404)
+    name = f"{figure.name}.{kind}"
+    if kind == "csv":
+        return _csv(name, figure.rows, figure.columns)
+    dark = _query(request).choice("theme", ("light", "dark")) == "dark"
+    svg = figure.svg(dark)
+    if kind == "svg":
+        return Response(svg, media_type="image/svg+xml", headers=_attachment(name))
+    return Response(png(svg), media_type="image/png", headers=_attachment(name))
+
+
+def _csv(name: str, rows: Iterable[dict[str, Any]], columns: list[str]) -> Response:
+    text = "".join(downloads.lines(rows, "csv", columns))
+    return Response(text, media_type=downloads.TYPES["csv"], headers=_attachment(name))
 
 
 def _attachment(name: str) -> dict[str, str]:

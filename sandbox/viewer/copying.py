@@ -77,7 +77,7 @@ class CopyLinks(Links):
         """The list of runs."""
         return "index.html"
 
-    def compare(self, *keys: str, **query: object) -> str:
+    def compare(self, *keys: str, part: str = "", **query: object) -> str:
         """The page for links outside the copy: copies have no comparison."""
         return NOT_COPIED
 

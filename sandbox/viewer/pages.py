@@ -33,9 +33,9 @@ from sandbox.reading.split_figures import split_figures
 from sandbox.reading.splits import LABEL, splits
 from sandbox.reading.trends import trends
 from sandbox.text import escape_controls
-from sandbox.viewer import comparison
 from sandbox.viewer.addresses import Links, Query
 from sandbox.viewer.catalog import Entry, RunCatalog
+from sandbox.viewer.comparison_pages import FILES, ComparisonPages
 from sandbox.viewer.filters import environment
 from sandbox.viewer.findings import findings
 from sandbox.viewer.queries import (
@@ -48,7 +48,6 @@ from sandbox.viewer.queries import (
 from sandbox.viewer.report import bounds_tables
 from sandbox.viewer.report.trend_tables import trend_measures, trend_table
 from storage.errors import InputError, StorageFault, damage_reported
-from storage.exchanges import Exchange, exchange
 from storage.reader import Reader
 from storage.search import terms
 
@@ -74,8 +73,6 @@ _WISHES = 100  # overruled wishes listed there
 NO_SPLIT = "none"
 """The value of `split` for figures of all exchanges alone."""
 
-FIGURE_FILES = ("SVG", "PNG", "CSV")
-
 
 class Pages:
     """Renders pages of the runs of a catalog.
@@ -89,6 +86,7 @@ class Pages:
         self._catalog = catalog
         self._links = links
         self._templates = environment()
+        self.comparison = ComparisonPages(catalog, links, self._fill)
 
     def _fill(self, template: str, **values: Any) -> str:
         common: Row = {"run": None, "tabs": [], "search_href": None, "pulse": None, "mark": None}
@@ -234,7 +232,7 @@ class Pages:
             return []
         return [
             (kind, self._links.run(key, "figures", f"{figure.name}.{kind.lower()}", split=split))
-            for kind in FIGURE_FILES
+            for kind in FILES
         ]
 
     def agents(self, key: str, query: Query) -> str:
@@ -395,46 +393,6 @@ class Pages:
                 said.get(exchange.episode, ()),
                 exchange_detail.unused_texts(replies.get(exchange.episode, ())),
             ),
-        )
-
-    def compare(self, keys: list[str], query: Query) -> str:
-        """The comparison of runs, or a form to choose them."""
-        entries = [entry for entry in self._catalog.entries() if entry.problem is None]
-        readers = {key: self._catalog.open(key) for key in keys}
-        measures = comparison.all_measures(list(readers.values()))
-        by = query.choice("by", measures) if measures else None
-        measure = measures.get(by or next(iter(measures), ""))
-        number = query.number("episode")
-        sides = [(key, self._side(reader, number)) for key, reader in readers.items()]
-        parts = self._links.compare(*keys)
-        enough = len(keys) > 1 and measure is not None
-        return self._fill(
-            "compare.html",
-            keys=keys,
-            entries=entries,
-            measure=measure,
-            measures=measures,
-            figure=comparison.curves(readers, measure) if enough and measure is not None else None,
-            differences_href=parts.replace("compare", "compare/differences", 1),
-            number=number,
-            sides=sides if number is not None else [],
-            declarations={key: declaration_of(reader) for key, reader in readers.items()},
-        )
-
-    def _side(self, reader: Reader, number: int | None) -> Exchange | None:
-        return None if number is None else exchange(reader, number)
-
-    def differences(self, keys: list[str], query: Query) -> str:
-        """The table of differences, an HTML fragment that the comparison page loads afterwards."""
-        scope = query.choice("scope", ("all", "last")) or "all"
-        found = comparison.differences([self._catalog.entry(key).address for key in keys], scope)
-        one, two = (self._catalog.open(key) for key in keys[:2])
-        return self._fill(
-            "differences.html",
-            keys=keys,
-            found=found,
-            declared=declaration_of(one),
-            furthest=exchanges.furthest_apart(one, two),
         )
 
     def not_copied(self) -> str:
