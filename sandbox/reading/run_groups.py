@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
+from itertools import takewhile
 from typing import Any, NamedTuple
 
 from sqlalchemy import select
@@ -110,7 +111,8 @@ def group_names(groups: Sequence[Sequence[RunSettings]]) -> list[str]:
     """A name for each group, all different: a run's, or ``score_only true (3 seeds)``.
 
     The config keys that differ name the groups where a group has several runs; a group is named by
-    its first run where no key or more than `MOST_KEYS` differ, as after a change that was undone.
+    what the names of its runs have in common where no key or more than `MOST_KEYS` differ, as after
+    a change that was undone.
     """
     firsts = [group[0] for group in groups]
     keys = differing_keys([one.config for one in firsts])
@@ -118,8 +120,8 @@ def group_names(groups: Sequence[Sequence[RunSettings]]) -> list[str]:
     plain = [
         ", ".join(f"{_last(key, keys)} {yaml_value(values[index])}" for key, values in keys.items())
         if by_key
-        else one.name
-        for index, one in enumerate(firsts)
+        else common_name([one.name for one in group])
+        for index, group in enumerate(groups)
     ]
     names = [
         name + (f" ({_seeds(group)})" if by_key or len(group) > 1 else "")
@@ -129,6 +131,15 @@ def group_names(groups: Sequence[Sequence[RunSettings]]) -> list[str]:
         name if names.count(name) == 1 else f"{name} [{index + 1}]"
         for index, name in enumerate(names)
     ]
+
+
+def common_name(names: Sequence[str]) -> str:
+    """The name of a run; of several runs what their names begin with: ``wide`` of wide-seed7, 8."""
+    if len(names) == 1:
+        return names[0]
+    equal = takewhile(lambda letters: len(set(letters)) == 1, zip(*names, strict=False))
+    start = "".join(letters[0] for letters in equal).rstrip("0123456789-_. ")
+    return start.removesuffix("seed").rstrip("-_. ") or names[0]
 
 
 def _seeds(group: Sequence[RunSettings]) -> str:

@@ -24,12 +24,14 @@ from sandbox.reading.metrics import (
     RoundScores,
     Spread,
     calls_by_form,
+    difference_of,
     scores_by_round,
 )
 from sandbox.reading.policy import policy_of
 from sandbox.reading.recall import recall_rule
 from sandbox.reading.records import PAGES_ONLY, Record
 from sandbox.reading.splits import LABEL, check_author_split
+from sandbox.reading.statistics import Interval
 from sandbox.reading.trends import Trends, trends
 from storage import database, tables
 from storage.copying import forked_from
@@ -118,6 +120,8 @@ class ScaleScore(Record):
         low, high, better: the scale's range and its better end.
         first, last: the means; None where nothing could be parsed.
         scale: the scale.
+        difference: last minus first, with its 95 % interval by Welch's t over the ratings of both
+            rounds, as if they were independent.
     """
 
     measure: str
@@ -127,6 +131,7 @@ class ScaleScore(Record):
     first: float | None
     last: float | None
     scale: Scale = field(metadata=PAGES_ONLY)
+    difference: Interval = field(metadata=PAGES_ONLY)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -528,17 +533,22 @@ def _scores(reader: Reader) -> list[ScaleScore]:
     counts: dict[tuple[int, str], dict[str, int]] = {}
     for round, name, outcome, n in reader.rows(query):
         counts.setdefault((round, name), {})[outcome] = n
+    spreads = {
+        measure: [Spread.of(counts.get((at, measure.name), {})) for at in (first, last)]
+        for measure in measures
+    }
     return [
         ScaleScore(
             measure=measure.name,
             low=measure.low,
             high=measure.high,
             better=measure.scale.better,
-            first=Spread.of(counts.get((first, measure.name), {})).mean,
-            last=Spread.of(counts.get((last, measure.name), {})).mean,
+            first=before.mean,
+            last=after.mean,
             scale=measure.scale,
+            difference=difference_of(before, after),
         )
-        for measure in measures
+        for measure, (before, after) in spreads.items()
     ]
 
 

@@ -81,6 +81,10 @@ class CopyLinks(Links):
         """The page for links outside the copy: copies have no comparison."""
         return NOT_COPIED
 
+    def search(self, **query: object) -> str | None:
+        """None: copies have no search."""
+        return None
+
     def run(self, key: str, *parts: object, **query: object) -> str:
         """The file name of a page, which is queued; or of the page for links outside the copy."""
         return self.listed(key, tuple(map(str, parts)), 1)

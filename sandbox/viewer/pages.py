@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from itertools import chain
-from pathlib import Path
 from typing import Any, Literal
 
 from agents.scale import Scale
@@ -34,7 +32,7 @@ from sandbox.reading.splits import LABEL, splits
 from sandbox.reading.trends import trends
 from sandbox.text import escape_controls
 from sandbox.viewer.addresses import Links, Query
-from sandbox.viewer.catalog import Entry, RunCatalog
+from sandbox.viewer.catalog import RunCatalog
 from sandbox.viewer.comparison_pages import FILES, ComparisonPages
 from sandbox.viewer.filters import environment
 from sandbox.viewer.findings import findings
@@ -47,7 +45,7 @@ from sandbox.viewer.queries import (
 )
 from sandbox.viewer.report import bounds_tables
 from sandbox.viewer.report.trend_tables import trend_measures, trend_table
-from storage.errors import InputError, StorageFault, damage_reported
+from sandbox.viewer.run_list import RunList, RunReader, change_marker
 from storage.reader import Reader
 from storage.search import terms
 
@@ -86,6 +84,7 @@ class Pages:
         self._catalog = catalog
         self._links = links
         self._templates = environment()
+        self._runs = RunReader(catalog)
         self.comparison = ComparisonPages(catalog, links, self._fill)
 
     def _fill(self, template: str, **values: Any) -> str:
@@ -118,24 +117,23 @@ class Pages:
 
     def runs(self, query: Query) -> str:
         """The list of runs."""
-        rows = [self._run_row(entry) for entry in self._catalog.entries()]
-        rows.sort(key=lambda row: row["here"].created if row["here"] else "", reverse=True)
+        listed = self._runs.listed()
+        shown = RunList.of(listed, query)
         pulse = None if self._links.static else f"{self._links.root}pulse.json"
-        return self._fill("runs.html", rows=rows, mark=_change_marker(rows), pulse=pulse)
+        return self._fill(
+            "runs.html",
+            listed=shown,
+            total=len(listed),
+            query=query,
+            mark=change_marker(listed),
+            pulse=pulse,
+            search_href=self._links.search(),
+        )
 
     def runs_pulse(self) -> Row:
         """The change marker that the list of runs polls."""
-        rows = [self._run_row(entry) for entry in self._catalog.entries()]
-        return {"mark": _change_marker(rows), "over": False, "status": "running"}
-
-    def _run_row(self, entry: Entry) -> Row:
-        row: Row = {"key": entry.key, "here": None, "problem": None}
-        row["file"] = Path(str(entry.address.url.database)).name
-        try:
-            with damage_reported(str(entry.address)):
-                return row | {"here": runs.overview(self._catalog.reader(entry), entry.address)}
-        except (InputError, StorageFault) as error:
-            return row | {"problem": str(error)}
+        mark = change_marker(self._runs.listed())
+        return {"mark": mark, "over": False, "status": "running"}
 
     def pulse(self, key: str) -> Row:
         """The change marker that the pages of a run poll."""
@@ -440,10 +438,3 @@ def _recall_chart(shown: Recall) -> charts.Spec | None:
         for rank, one in enumerate(shown.candidates, 1)
     ]
     return charts.recall(rows, shown.threshold) if rows else None
-
-
-def _change_marker(rows: Iterable[Row]) -> str:
-    """A value that changes whenever any of these runs does."""
-    return runs.marker(
-        *((row["key"], row["here"].mark if row["here"] else row["problem"]) for row in rows)
-    )
