@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable, Iterable
+from collections.abc import AsyncIterator, Callable, Collection, Iterable
 from contextlib import asynccontextmanager
 from functools import cache, partial
 from itertools import chain, islice
@@ -58,36 +58,43 @@ class Site:
 
     def __init__(self, catalog: RunCatalog) -> None:
         self._catalog = catalog
-        self.pages = Pages(catalog, Links())
+        self._pages = Pages(catalog, Links())
+
+    def _pages_for(self, request: Request) -> Pages:
+        """The pages, with links that begin with the path prefix of a request."""
+        prefix = request.scope.get("root_path", "")
+        return self._pages.at(f"{prefix}/") if prefix else self._pages
 
     def runs(self, request: Request) -> Response:
         """The list of runs."""
-        return HTMLResponse(self.pages.runs(_query(request)))
+        return HTMLResponse(self._pages_for(request).runs(_query(request)))
 
     def runs_pulse(self, request: Request) -> Response:
         """A change marker for the list of runs, as JSON."""
-        return JSONResponse(self.pages.runs_pulse())
+        return JSONResponse(self._pages_for(request).runs_pulse())
 
     def page(self, render: Callable[..., str], request: Request) -> Response:
         """A page of a run."""
-        return HTMLResponse(render(**_path_parameters(request), query=_query(request)))
+        pages, parameters = self._pages_for(request), _path_parameters(request)
+        return HTMLResponse(render(pages, **parameters, query=_query(request)))
 
     def fragment(self, render: Callable[..., Any], request: Request) -> Response:
         """Data or an HTML fragment that a script of a page fetches."""
-        content = render(**_path_parameters(request))
+        content = render(self._pages_for(request), **_path_parameters(request))
         return HTMLResponse(content) if isinstance(content, str) else JSONResponse(content)
 
     def compare(self, request: Request) -> Response:
         """The comparison of runs."""
-        return HTMLResponse(self.pages.comparison.page(_runs(request), _query(request)))
+        pages = self._pages_for(request).comparison
+        return HTMLResponse(pages.page(_runs(request), _query(request)))
 
     def differences(self, request: Request) -> Response:
         """The table of differences between runs, as an HTML fragment."""
+        pages = self._pages_for(request)
         try:
-            found = self.pages.comparison.differences(_runs(request), _query(request))
-            return HTMLResponse(found)
+            return HTMLResponse(pages.comparison.differences(_runs(request), _query(request)))
         except InputError as error:
-            return HTMLResponse(self.pages.note(str(error)))
+            return HTMLResponse(pages.note(str(error)))
 
     def download(self, request: Request) -> Response:
         """The filtered rows of a table, as a file."""
@@ -115,12 +122,12 @@ class Site:
     def comparison_figure(self, request: Request) -> Response:
         """A figure of a comparison as a file."""
         name, kind = request.path_params["name"], request.path_params["kind"]
-        found = self.pages.comparison.figures(_runs(request), _query(request))
+        found = self._pages.comparison.figures(_runs(request), _query(request))
         return _figure_file(found.get(name), kind, request)
 
     def comparison_spread(self, request: Request) -> Response:
         """The spread over seeds of a comparison as CSV."""
-        rows = self.pages.comparison.spread(_runs(request), _query(request))
+        rows = self._pages.comparison.spread(_runs(request), _query(request))
         return _csv("spread.csv", rows, list(rows[0]) if rows else [])
 
     def vega(self, request: Request) -> Response:
@@ -131,11 +138,11 @@ class Site:
     def error(self, request: Request, error: Exception) -> Response:
         """The error page for an exception."""
         code, message = _status_and_message(error)
-        return HTMLResponse(self.pages.error(code, message), code)
+        return HTMLResponse(self._pages_for(request).error(code, message), code)
 
     def routes(self) -> list[Route | Mount]:
         """All routes."""
-        pages, run = self.pages, "/r/{key}"
+        pages, run = Pages, "/r/{key}"
         whole_pages: dict[str, Callable[..., str]] = {
             run: pages.society,
             f"{run}/agents": pages.agents,
@@ -224,12 +231,19 @@ def _status_and_message(error: Exception) -> tuple[int, str]:
     return status, "There is no such page." if status == 404 else "This page cannot be shown."
 
 
-def application(catalog: RunCatalog, token: str | None = None) -> AccessMiddleware:
+def application(
+    catalog: RunCatalog,
+    token: str | None = None,
+    prefix: str = "",
+    hosts: Collection[str] = (),
+) -> AccessMiddleware:
     """The ASGI application that serves the runs of a catalog.
 
     Args:
         catalog: the runs.
         token: the access token that requests need; None: only requests to localhost are accepted.
+        prefix: the path of the pages behind a reverse proxy; see `AccessMiddleware`.
+        hosts: names that requests may be sent to besides those of this machine.
     """
     site = Site(catalog)
 
@@ -247,4 +261,4 @@ def application(catalog: RunCatalog, token: str | None = None) -> AccessMiddlewa
         exception_handlers=dict.fromkeys(handled, handle_error),
         lifespan=lifespan,
     )
-    return AccessMiddleware(app, token)
+    return AccessMiddleware(app, token, prefix, hosts)

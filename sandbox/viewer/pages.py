@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from copy import copy
 from itertools import chain
 from typing import Any, Literal
 
@@ -86,6 +87,13 @@ class Pages:
         self._templates = environment()
         self._runs = RunReader(catalog)
         self.comparison = ComparisonPages(catalog, links, self._fill)
+
+    def at(self, root: str) -> Pages:
+        """The same pages, with links that begin with another prefix."""
+        pages = copy(self)
+        pages._links = Links(root)
+        pages.comparison = ComparisonPages(self._catalog, pages._links, pages._fill)
+        return pages
 
     def _fill(self, template: str, **values: Any) -> str:
         common: Row = {"run": None, "tabs": [], "search_href": None, "pulse": None, "mark": None}
