@@ -4,6 +4,7 @@ from sandbox import api
 from sandbox.reading import runs
 
 api.run("worlds/presets/quickstart.yaml", name="mine", rounds=2)
+api.load("mine").show()
 with api.open_run("mine") as reader:
     print(runs.society(reader).rounds[-1].means)
 
@@ -37,6 +38,7 @@ from sandbox.evaluation.settings import EvaluationSettings, checked_settings
 from sandbox.generations import PhaseFailed, Say, Study, read_plan, run_study
 from sandbox.reading.policy import policy_of
 from sandbox.reading.runs import Outcome, open_run
+from sandbox.reading.runs import outcome as read_outcome
 from sandbox.settings_files import GIVEN
 from sandbox.study.compare import compare as compare_runs
 from sandbox.study.estimate import estimate as estimate_run
@@ -80,6 +82,7 @@ __all__ = [
     "export",
     "fork",
     "generations",
+    "load",
     "open_run",
     "plugin_files",
     "resume",
@@ -210,6 +213,16 @@ def resume(
         layers=layers,
         allow=[Path(file) for file in allow],
     )
+
+
+def load(run: str | Address) -> Outcome:
+    """The figures of a stored run; as the value of a notebook's cell, a summary with a figure.
+
+    Raises:
+        InputError: there is no such run.
+    """
+    with open_run(run) as reader:
+        return read_outcome(reader, address_of(run)._replace(name=reader.run.name))
 
 
 def plugin_files(run: str | Address) -> list[Path]:

@@ -15,7 +15,7 @@ from stored import Run, make
 from viewing import Site, Tags, serving
 
 from sandbox.engine.run import resume
-from sandbox.reading.metrics import Spread, difference_of, outcomes
+from sandbox.reading.metrics import Spread, difference_of, means_by_round, outcomes
 from sandbox.reading.run_groups import common_name
 from sandbox.reading.statistics import welch
 from sandbox.study.fork import fork
@@ -124,6 +124,10 @@ def test_a_change_is_coloured_only_where_its_interval_excludes_zero(
         by_hand = welch(*(np.array(some, dtype=float) for some in values))
         assert [interval.low, interval.high] == pytest.approx([by_hand.low, by_hand.high])
         found.append(interval.excludes_zero)
+        ends = f"{fmean(values[0]):.2f} → to {fmean(values[1]):.2f} alignment"
+        assert ends in " ".join(Tags(page).shown.split())
+        trend = list(means_by_round(run.reader, "revision_alignment").values())
+        assert trend == pytest.approx([fmean(some) for some in values])
     coloured = [bool(kind.strip()) for kind in re.findall(r'<span class="gain([^"]*)"', page)]
     assert coloured == found
 

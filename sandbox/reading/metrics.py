@@ -86,9 +86,9 @@ def means_by_round(reader: Reader, measure: str) -> dict[int, float]:
     query = select(o.c.round, o.c.outcome, o.c.n).where(
         o.c.run_id == reader.run.id, o.c.measure == measure
     )
-    counts: dict[int, dict[str, int]] = {}
+    counts: dict[int, Counter[str]] = {}
     for round, outcome, n in reader.rows(query.order_by(o.c.round)):
-        counts.setdefault(round, {})[outcome] = n
+        counts.setdefault(round, Counter())[outcome] += n  # a row for each label
     means = {round: Spread.of(found).mean for round, found in counts.items()}
     return {round: mean for round, mean in means.items() if mean is not None}
 

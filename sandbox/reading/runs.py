@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -36,7 +37,7 @@ from sandbox.reading.trends import Trends, trends
 from storage import database, tables
 from storage.copying import forked_from
 from storage.database import Address, address_of
-from storage.errors import damage_reported
+from storage.errors import InputError, damage_reported
 from storage.json_columns import parse_list
 from storage.model_names import model_usage
 from storage.reader import Reader, join_texts, parse_text_list
@@ -109,6 +110,29 @@ class Outcome(Record):
     inputs: list[str]
     message: str | None = None
     warnings: Sequence[str] = ()
+
+    def show(self) -> None:
+        """Display a summary with a figure in a notebook, or print it.
+
+        Raises:
+            InputError: the database cannot be opened.
+        """
+        from sandbox.reading import notebook  # which imports this module
+
+        notebook.display(self._address, self)
+
+    def _repr_html_(self) -> str:
+        """The summary that a notebook shows of the value of a cell."""
+        from sandbox.reading import notebook
+
+        try:
+            return notebook.summary_html(self._address)
+        except InputError as error:
+            return notebook.unavailable(error)
+
+    @property
+    def _address(self) -> Address:
+        return Address(database.parse_url(self.db), self.run)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -530,9 +554,9 @@ def _scores(reader: Reader) -> list[ScaleScore]:
     query = select(o.c.round, o.c.measure, o.c.outcome, o.c.n).where(
         in_run, o.c.measure.in_(names), o.c.round.in_((first, last))
     )
-    counts: dict[tuple[int, str], dict[str, int]] = {}
+    counts: dict[tuple[int, str], Counter[str]] = {}
     for round, name, outcome, n in reader.rows(query):
-        counts.setdefault((round, name), {})[outcome] = n
+        counts.setdefault((round, name), Counter())[outcome] += n  # a row for each label
     spreads = {
         measure: [Spread.of(counts.get((at, measure.name), {})) for at in (first, last)]
         for measure in measures
