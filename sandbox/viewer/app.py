@@ -69,6 +69,10 @@ class Site:
         """The list of runs."""
         return HTMLResponse(self._pages_for(request).runs(_query(request)))
 
+    def search_runs(self, request: Request) -> Response:
+        """Search results of all runs."""
+        return HTMLResponse(self._pages_for(request).search_runs(_query(request)))
+
     def runs_pulse(self, request: Request) -> Response:
         """A change marker for the list of runs, as JSON."""
         return JSONResponse(self._pages_for(request).runs_pulse())
@@ -164,6 +168,7 @@ class Site:
         return [
             Route("/", self.runs),
             Route("/pulse.json", self.runs_pulse),
+            Route("/search", self.search_runs),
             Route("/compare", self.compare),
             Route("/compare/differences", self.differences),
             Route("/compare/figures/spread.csv", self.comparison_spread),

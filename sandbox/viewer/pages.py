@@ -32,6 +32,7 @@ from sandbox.reading.split_figures import split_figures
 from sandbox.reading.splits import LABEL, splits
 from sandbox.reading.trends import trends
 from sandbox.text import escape_controls
+from sandbox.viewer import search_pages
 from sandbox.viewer.addresses import Links, Query
 from sandbox.viewer.catalog import RunCatalog
 from sandbox.viewer.comparison_pages import FILES, ComparisonPages
@@ -135,6 +136,19 @@ class Pages:
             query=query,
             mark=change_marker(listed),
             pulse=pulse,
+            search_href=self._links.search(),
+        )
+
+    def search_runs(self, query: Query) -> str:
+        """Search results of all runs."""
+        text = query.text("q") or ""
+        result = search_pages.search_runs(self._catalog, text) if terms(text) else None
+        return self._fill(
+            "search_runs.html",
+            q=text,
+            result=result,
+            limit=search_pages.LIMIT,
+            seconds=int(search_pages.SECONDS),
             search_href=self._links.search(),
         )
 
