@@ -11,13 +11,14 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import pytest
 import yaml
 from conftest import ROOT, missing, small
+from proxies import NGINX, Behind, nginx_proxy, python_proxy
 from stored import Run
 from stored import make as make_stored
 from viewing import Site, hostile, serving
@@ -90,7 +91,7 @@ def chromium() -> Iterator[Browser]:
 class Visit:
     """A browser page whose console errors and external requests fail the test."""
 
-    def __init__(self, browser: Browser, site: Site | Folder, **options: Any) -> None:
+    def __init__(self, browser: Browser, site: Site | Folder | Behind, **options: Any) -> None:
         self.site = site
         self.complaints: list[str] = []
         self.expected = re.compile("$^")
@@ -560,10 +561,10 @@ def test_comparison_of_two_runs(look: Look, runs: Runs) -> None:
     visit = look()
     page = visit.go("/")
     page.get_by_role("link", name="Compare runs").click()
-    for place, name in enumerate(("calm", "other")):
-        page.locator("select[name=run]").nth(place).select_option(name)
-    page.locator("form.filters button").click()
-    page.wait_for_url("**run=calm&run=other**")
+    page.wait_for_url("**/compare")
+    for name in ("calm", "other"):
+        page.locator("select[name=run]").select_option(name)  # applies at once
+        page.wait_for_url(f"**run={name}**")
     page.locator("#differences:not([aria-busy])").wait_for()
     visit.drawn()
     table = page.locator("#differences table").first
@@ -583,6 +584,58 @@ def test_comparison_of_two_runs(look: Look, runs: Runs) -> None:
     questions = page.locator(".compare .model-text.block")
     assert questions.nth(0).inner_text() == questions.nth(1).inner_text()
     assert questions.count() == 6
+    assert page.locator(".pair-diff :is(ins, del)").count() > 0
+
+
+# Behind a reverse proxy
+
+
+@contextmanager
+def proxied(kind: str, runs: Runs, folder: Path) -> Iterator[Behind]:
+    """The runs, served below a path by a kind of proxy and of configuration."""
+    prefix = "/user/me/proxy/8765"
+    given = prefix if kind in ("given", "kept") else ""
+    shown = runs.calm, runs.other, runs.calm.path.parent / "idle.db"
+    with serving(*shown, prefix=given, hosts=["hub.localhost"]) as site, ExitStack() as stack:
+        if kind == "nginx":
+            yield stack.enter_context(nginx_proxy(site.port, prefix, folder))
+        else:
+            proxy = python_proxy(site.port, prefix, strip=kind != "kept", tell=not given)
+            yield stack.enter_context(proxy)
+
+
+@pytest.mark.parametrize("kind", ["told", "given", "kept", "nginx"])
+def test_all_works_behind_a_reverse_proxy(
+    chromium: Browser, runs: Runs, tmp_path: Path, kind: str
+) -> None:
+    if kind == "nginx" and NGINX is None:
+        pytest.skip("nginx is not installed: apt-get install nginx-light")
+    with proxied(kind, runs, tmp_path) as behind:
+        visit = Visit(chromium, behind)  # complains about requests that are not below the path
+        page = visit.go("/")
+        page.get_by_role("link", name="calm").first.click()
+        page.wait_for_url("**/r/calm")
+        visit.drawn()
+        visit.until(f"() => ({FILLS})().length >= 16")
+        with page.expect_download() as saved:
+            page.get_by_role("link", name="SVG").first.click()
+        assert saved.value.path().read_bytes().startswith(b"<svg")
+        page.locator("a[data-key=agents]").click()
+        page.locator("a[data-row]").first.click()
+        visit.drawn()
+        page.goto(f"{behind.url}/compare?run=calm&run=other")
+        page.locator("#differences:not([aria-busy]) table").first.wait_for()
+        visit.drawn()
+        page.locator("#differences a[data-row]").first.click()
+        page.locator(".pair-diff").wait_for()
+        with page.expect_response("**/idle/pulse.json") as polled:
+            page.goto(f"{behind.url}/r/idle")
+        assert polled.value.ok and polled.value.url.startswith(behind.url)
+        visit.expected = re.compile("404")
+        page.goto(f"{behind.url}/r/nobody")
+        page.locator("a.home").click()
+        page.wait_for_url(f"{behind.url}/")
+        visit.leave()
 
 
 # Downloads

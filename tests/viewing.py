@@ -71,12 +71,17 @@ class Site(NamedTuple):
 
 
 @contextmanager
-def serving(*runs: Run | Path | str, token: str | None = None) -> Iterator[Site]:
+def serving(
+    *runs: Run | Path | str, token: str | None = None, prefix: str = "", hosts: Sequence[str] = ()
+) -> Iterator[Site]:
     """Run a viewer in a thread; without arguments it serves all runs under ``runs/``."""
     places = [str(run.path) if isinstance(run, Run) else str(run) for run in runs]
     listener = _listen("127.0.0.1", 0)
     config = uvicorn.Config(
-        application(RunCatalog(places), token), log_level="error", access_log=False, lifespan="on"
+        application(RunCatalog(places), token, prefix, hosts),
+        log_level="error",
+        access_log=False,
+        lifespan="on",
     )
     server = uvicorn.Server(config)
     thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]})

@@ -20,6 +20,7 @@ from agents.forms import UNPARSED, Status
 from agents.scale import Measure
 from sandbox.reading.declaration import declaration_of
 from sandbox.reading.records import Record
+from sandbox.reading.statistics import Interval, welch_of
 from storage import tables
 from storage.reader import Reader
 
@@ -63,6 +64,33 @@ class Spread(NamedTuple):
     def error(self) -> float | None:
         """The standard error of the mean, for independent values."""
         return None if self.deviation is None else self.deviation / math.sqrt(self.n)
+
+
+def difference_of(first: Spread, second: Spread) -> Interval:
+    """The difference of two means, second minus first, with its interval by Welch's t.
+
+    Values are taken as independent; without two values on both sides there is no interval.
+    """
+    n = [first.n, second.n]
+    if first.mean is None or second.mean is None:
+        return Interval(n=n, difference=None, low=None, high=None)
+    difference = second.mean - first.mean
+    if first.deviation is None or second.deviation is None:
+        return Interval(n=n, difference=difference, low=None, high=None)
+    return welch_of(n, difference, [first.deviation**2, second.deviation**2])
+
+
+def means_by_round(reader: Reader, measure: str) -> dict[int, float]:
+    """The means of one measure by round, of rounds with at least one value."""
+    o = tables.outcomes
+    query = select(o.c.round, o.c.outcome, o.c.n).where(
+        o.c.run_id == reader.run.id, o.c.measure == measure
+    )
+    counts: dict[int, Counter[str]] = {}
+    for round, outcome, n in reader.rows(query.order_by(o.c.round)):
+        counts.setdefault(round, Counter())[outcome] += n  # a row for each label
+    means = {round: Spread.of(found).mean for round, found in counts.items()}
+    return {round: mean for round, mean in means.items() if mean is not None}
 
 
 def ratings_in(counts: Mapping[str, int]) -> Counter[float]:

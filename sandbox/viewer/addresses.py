@@ -106,6 +106,11 @@ class Links:
         """The URL of the list of runs."""
         return self.root
 
+    def search(self, **query: object) -> str | None:
+        """The URL of the search across all runs."""
+        parameters = {name: value for name, value in query.items() if value is not None}
+        return f"{self.root}search" + (f"?{urlencode(parameters)}" if parameters else "")
+
     def run(self, key: str, *parts: object, **query: object) -> str:
         """The URL of a page of a run: ``run("demo", "agents", 3)`` is agent 3."""
         segments = (str(p) if isinstance(p, int) else quote(str(p), safe="") for p in (key, *parts))
@@ -113,8 +118,9 @@ class Links:
         parameters = {name: value for name, value in query.items() if value is not None}
         return f"{self.root}r/{path}" + (f"?{urlencode(parameters)}" if parameters else "")
 
-    def compare(self, *keys: str, **query: object) -> str:
-        """The URL of a comparison of runs."""
+    def compare(self, *keys: str, part: str = "", **query: object) -> str:
+        """The URL of a comparison of runs, or of a part of it, such as ``figures/versus.svg``."""
         parameters = [("run", key) for key in keys]
         parameters += [(name, str(value)) for name, value in query.items() if value is not None]
-        return f"{self.root}compare" + (f"?{urlencode(parameters)}" if parameters else "")
+        path = f"{self.root}compare" + (f"/{part}" if part else "")
+        return path + (f"?{urlencode(parameters)}" if parameters else "")

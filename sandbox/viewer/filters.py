@@ -10,6 +10,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup, escape
 
 from agents.scale import plain_number
+from sandbox.reading.run_groups import yaml_value
 from sandbox.text import command, duration, escape_controls, short
 from storage.search import Term
 
@@ -141,6 +142,7 @@ def environment() -> Environment:
         percent,
         short,
         duration,
+        yaml_value,
     )
     templates.filters.update({function.__name__: function for function in filters})
     templates.globals["command"] = command

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from copy import copy
 from itertools import chain
-from pathlib import Path
 from typing import Any, Literal
 
 from agents.scale import Declaration, Scale
@@ -34,9 +33,10 @@ from sandbox.reading.split_figures import split_figures
 from sandbox.reading.splits import LABEL, splits
 from sandbox.reading.trends import agent_trends, trends, window_of
 from sandbox.text import escape_controls
-from sandbox.viewer import comparison
+from sandbox.viewer import search_pages
 from sandbox.viewer.addresses import Links, Query
-from sandbox.viewer.catalog import Entry, RunCatalog
+from sandbox.viewer.catalog import RunCatalog
+from sandbox.viewer.comparison_pages import FILES, ComparisonPages
 from sandbox.viewer.exchange_text import as_json, markdown
 from sandbox.viewer.filters import environment
 from sandbox.viewer.findings import findings
@@ -56,8 +56,7 @@ from sandbox.viewer.queries import (
 from sandbox.viewer.report import bounds_tables
 from sandbox.viewer.report.trend_tables import trend_measures, trend_table
 from sandbox.viewer.results import ResultLists, Walk, walk
-from storage.errors import InputError, StorageFault, damage_reported
-from storage.exchanges import Exchange, exchange
+from sandbox.viewer.run_list import RunList, RunReader, change_marker
 from storage.reader import Reader
 from storage.search import terms
 
@@ -88,8 +87,6 @@ VIEWS = ("auto", "inline", "side", "revision")
 
 _FEW_KEPT = 0.4  # share of the words: below it changes inline are not legible
 
-FIGURE_FILES = ("SVG", "PNG", "CSV")
-
 
 class Pages:
     """Renders pages of the runs of a catalog.
@@ -104,6 +101,15 @@ class Pages:
         self._links = links
         self._templates = environment()
         self._results = ResultLists()
+        self._runs = RunReader(catalog)
+        self.comparison = ComparisonPages(catalog, links, self._fill)
+
+    def at(self, root: str) -> Pages:
+        """The same pages, with links that begin with another prefix."""
+        pages = copy(self)
+        pages._links = Links(root)
+        pages.comparison = ComparisonPages(self._catalog, pages._links, pages._fill)
+        return pages
 
     def _fill(self, template: str, **values: Any) -> str:
         common: Row = {"run": None, "tabs": [], "search_href": None, "pulse": None, "mark": None}
@@ -136,24 +142,36 @@ class Pages:
 
     def runs(self, query: Query) -> str:
         """The list of runs."""
-        rows = [self._run_row(entry) for entry in self._catalog.entries()]
-        rows.sort(key=lambda row: row["here"].created if row["here"] else "", reverse=True)
+        listed = self._runs.listed()
+        shown = RunList.of(listed, query)
         pulse = None if self._links.static else f"{self._links.root}pulse.json"
-        return self._fill("runs.html", rows=rows, mark=_change_marker(rows), pulse=pulse)
+        return self._fill(
+            "runs.html",
+            listed=shown,
+            total=len(listed),
+            query=query,
+            mark=change_marker(listed),
+            pulse=pulse,
+            search_href=self._links.search(),
+        )
+
+    def search_runs(self, query: Query) -> str:
+        """Search results of all runs."""
+        text = query.text("q") or ""
+        result = search_pages.search_runs(self._catalog, text) if terms(text) else None
+        return self._fill(
+            "search_runs.html",
+            q=text,
+            result=result,
+            limit=search_pages.LIMIT,
+            seconds=int(search_pages.SECONDS),
+            search_href=self._links.search(),
+        )
 
     def runs_pulse(self) -> Row:
         """The change marker that the list of runs polls."""
-        rows = [self._run_row(entry) for entry in self._catalog.entries()]
-        return {"mark": _change_marker(rows), "over": False, "status": "running"}
-
-    def _run_row(self, entry: Entry) -> Row:
-        row: Row = {"key": entry.key, "here": None, "problem": None}
-        row["file"] = Path(str(entry.address.url.database)).name
-        try:
-            with damage_reported(str(entry.address)):
-                return row | {"here": runs.overview(self._catalog.reader(entry), entry.address)}
-        except (InputError, StorageFault) as error:
-            return row | {"problem": str(error)}
+        mark = change_marker(self._runs.listed())
+        return {"mark": mark, "over": False, "status": "running"}
 
     def pulse(self, key: str) -> Row:
         """The change marker that the pages of a run poll."""
@@ -251,7 +269,7 @@ class Pages:
             return []
         return [
             (kind, self._links.run(key, "figures", f"{figure.name}.{kind.lower()}", split=split))
-            for kind in FIGURE_FILES
+            for kind in FILES
         ]
 
     def agents(self, key: str, query: Query) -> str:
@@ -460,46 +478,6 @@ class Pages:
             ),
         )
 
-    def compare(self, keys: list[str], query: Query) -> str:
-        """The comparison of runs, or a form to choose them."""
-        entries = [entry for entry in self._catalog.entries() if entry.problem is None]
-        readers = {key: self._catalog.open(key) for key in keys}
-        measures = comparison.all_measures(list(readers.values()))
-        by = query.choice("by", measures) if measures else None
-        measure = measures.get(by or next(iter(measures), ""))
-        number = query.number("episode")
-        sides = [(key, self._side(reader, number)) for key, reader in readers.items()]
-        parts = self._links.compare(*keys)
-        enough = len(keys) > 1 and measure is not None
-        return self._fill(
-            "compare.html",
-            keys=keys,
-            entries=entries,
-            measure=measure,
-            measures=measures,
-            figure=comparison.curves(readers, measure) if enough and measure is not None else None,
-            differences_href=parts.replace("compare", "compare/differences", 1),
-            number=number,
-            sides=sides if number is not None else [],
-            declarations={key: declaration_of(reader) for key, reader in readers.items()},
-        )
-
-    def _side(self, reader: Reader, number: int | None) -> Exchange | None:
-        return None if number is None else exchange(reader, number)
-
-    def differences(self, keys: list[str], query: Query) -> str:
-        """The table of differences, an HTML fragment that the comparison page loads afterwards."""
-        scope = query.choice("scope", ("all", "last")) or "all"
-        found = comparison.differences([self._catalog.entry(key).address for key in keys], scope)
-        one, two = (self._catalog.open(key) for key in keys[:2])
-        return self._fill(
-            "differences.html",
-            keys=keys,
-            found=found,
-            declared=declaration_of(one),
-            furthest=exchanges.furthest_apart(one, two),
-        )
-
     def not_copied(self) -> str:
         """The page for links to pages outside a static copy."""
         return self._fill("not_copied.html")
@@ -568,10 +546,3 @@ def _recall_chart(shown: Recall) -> charts.Spec | None:
         for rank, one in enumerate(shown.candidates, 1)
     ]
     return charts.recall(rows, shown.threshold) if rows else None
-
-
-def _change_marker(rows: Iterable[Row]) -> str:
-    """A value that changes whenever any of these runs does."""
-    return runs.marker(
-        *((row["key"], row["here"].mark if row["here"] else row["problem"]) for row in rows)
-    )

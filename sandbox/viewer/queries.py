@@ -31,12 +31,12 @@ MOST_RUNS = 20
 
 
 def compared_runs(keys: list[str]) -> list[str]:
-    """The runs that a comparison names, each once.
+    """The runs that a comparison names, each once; a form sends an empty one for no choice.
 
     Raises:
         InputError: there are too many of them.
     """
-    distinct = list(dict.fromkeys(keys))
+    distinct = list(dict.fromkeys(filter(None, keys)))
     if len(distinct) > MOST_RUNS:
         raise InputError(f"run: found {len(distinct)} runs; expected at most {MOST_RUNS}")
     return distinct

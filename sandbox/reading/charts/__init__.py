@@ -7,7 +7,7 @@ argument; the names of scales and stages come with the rows.
 
 from sandbox.reading.charts.agents import bias
 from sandbox.reading.charts.bounds import group_gains, indices, shares
-from sandbox.reading.charts.comparing import differences, recall
+from sandbox.reading.charts.comparing import differences, recall, run_colours
 from sandbox.reading.charts.groups import gap_curves, group_colours, group_curves
 from sandbox.reading.charts.map import society
 from sandbox.reading.charts.parts import (
@@ -52,6 +52,7 @@ __all__ = [
     "plane",
     "rating_bars",
     "recall",
+    "run_colours",
     "shares",
     "society",
     "stage_colours",

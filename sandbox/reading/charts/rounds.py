@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from sandbox.reading.charts.comparing import run_colours
 from sandbox.reading.charts.parts import (
     DASHED,
     OUTCOMES,
@@ -15,7 +16,6 @@ from sandbox.reading.charts.parts import (
     chart,
     colour_channel,
     distinct,
-    kind_colours,
     number,
     round_ticks,
     tooltip,
@@ -50,27 +50,43 @@ def curves(rows: Rows, scale: Scale, colours: Mapping[str, str]) -> Spec:
 
 
 def versus(rows: Rows, scale: Scale) -> Spec:
-    """The same measure by round, of several runs.
+    """The same measure by round, of several groups of runs.
 
     Args:
-        rows: `run`, `round`, `mean`, `low`, `high`.
+        rows: `group`, `seed`, `round`, `mean`, `low`, `high`, `n`; `seed` is None in the rows of
+            the whole group, which are drawn with their bands, and the others are thin lines.
         scale: the scale of the ratings.
     """
-    colours = kind_colours(distinct(rows, "run"))
     domain = fitted_domain(rows, scale, *_ENDS)
-    return _bands(rows, "run", colours, f"mean, {span(scale)}", domain, mean_format(scale))
+    return _groups(rows, f"mean, {span(scale)}", domain, mean_format(scale))
 
 
 def gains(rows: Rows, scale: Scale) -> Spec:
-    """The same gain by round, of several runs.
+    """The same gain by round, of several groups of runs.
 
     Args:
-        rows: `run`, `round`, `mean`, `low`, `high` (points, positive where it is better).
+        rows: see `versus` (points, positive where it is better).
         scale: the scale of the gains.
     """
-    colours = kind_colours(distinct(rows, "run"))
     domain = gain_domain(rows, scale, *_ENDS)
-    return _bands(rows, "run", colours, "mean gain, points", domain, mean_format(scale))
+    return _groups(rows, "mean gain, points", domain, mean_format(scale))
+
+
+def _groups(rows: Rows, title: str, domain: list[float], form: str) -> Spec:
+    colours = run_colours(distinct(rows, "group"))
+    whole = [row for row in rows if row["seed"] is None]
+    spec = _bands(whole, "group", colours, title, domain, form)
+    seeds = [dict(row) for row in rows if row["seed"] is not None]
+    thin = {
+        "data": {"values": seeds},
+        "mark": {"type": "line", "strokeWidth": 0.8, "opacity": 0.55, "tooltip": False},
+        "encoding": {
+            "y": number("mean", title, scale={"domain": domain, "nice": False, "zero": False}),
+            "color": colour_channel("group", colours),
+            "detail": category("seed"),
+        },
+    }
+    return {**spec, "layer": [thin, *spec["layer"]]} if seeds else spec
 
 
 _ENDS = ("low", "mean", "high")
