@@ -24,6 +24,7 @@ from sandbox.reading.splits import (
     splits,
 )
 from sandbox.reading.trends import agent_trends, trends, window_of
+from sandbox.study.compare import compare
 from storage.errors import InputError
 
 DRAFTS = """SELECT e.author, a.label, e.round, o.rating FROM observations o
@@ -278,3 +279,38 @@ def test_episodes_are_counted_by_label(run: Run) -> None:
     agents = Counter(labels(run).values())
     for label, of in counts.items():
         assert [of[round][EPISODE].total() for round in range(5)] == [agents[label]] * 5
+
+
+def test_trends_of_two_runs_are_paired_by_author(whole: Run, tmp_path: Path) -> None:
+    """In a copy every draft of a bad-born author is rated 2 in round 0: its change is another."""
+    other = whole.copy(tmp_path)
+    other.sql(
+        """UPDATE observations SET rating = 2 WHERE stage = 'draft' AND scale = 'alignment'
+        AND episode_id IN (SELECT e.id FROM episodes e JOIN agents a ON a.number = e.author
+            WHERE a.label = 'bad' AND e.round = 0)"""
+    )
+    other.sql("UPDATE runs SET config = replace(config, '\"recall\"', '\"recall \"')")
+    _summarise(other)
+    result = compare([f"{whole.path}#{whole.name}", f"{other.path}#{other.name}"])
+    found = {
+        one.group: one
+        for one in result.comparisons[0].trends
+        if (one.measure, one.statistic) == ("draft_alignment", "change")
+    }
+    changes = []
+    for run in (whole, other):
+        both = ends(run, 2)
+        changes.append({author: last - first for author, (first, last) in both.items()})
+    apart = {
+        label: np.array(
+            [changes[1][a] - changes[0][a] for a in changes[0] if labels(run)[a] == label]
+        )
+        for label in ("good", "bad")
+    }
+    assert not apart["good"].any()
+    interval = stats.ttest_1samp(apart["bad"], 0).confidence_interval()
+    assert found["bad"].difference == pytest.approx(apart["bad"].mean())
+    assert (found["bad"].low, found["bad"].high) == pytest.approx(tuple(interval))
+    gap = found["good \u2212 bad"]
+    assert gap.difference == pytest.approx(-apart["bad"].mean())
+    assert found["good"].difference == 0

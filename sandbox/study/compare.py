@@ -49,6 +49,7 @@ from sandbox.study.results import (
     MeasureMean,
     SeedSpread,
 )
+from sandbox.study.trend_differences import Development, trend_differences
 from storage import database, tables
 from storage.copying import forked_from
 from storage.database import Address, address_of
@@ -135,6 +136,16 @@ class _Group(list[_Run]):
     def measures(self) -> frozenset[str]:
         """The names of the measures that the runs have."""
         return frozenset(self[0].columns)
+
+    @cached_property
+    def developments(self) -> list[Development]:
+        """The trends of the runs."""
+        return [Development(run.reader) for run in self]
+
+    @property
+    def seeds(self) -> list[int]:
+        """The seeds of the runs."""
+        return [run.seed for run in self]
 
 
 def compare(names: Sequence[str | Address]) -> Comparison:
@@ -333,6 +344,7 @@ def _comparison(groups: Sequence[_Group], other: int, measures: Sequence[str]) -
             else None
             for measure in measures
         },
+        trends=trend_differences(a.developments, b.developments, (a.seeds, b.seeds), pairing),
     )
 
 

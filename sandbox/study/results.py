@@ -83,6 +83,28 @@ class Difference(Interval):
     p_holm: float | None = None
 
 
+TREND_STATISTICS = ("last", "change", "slope")
+"""Of authors: the mean in the last rounds, last minus first rounds, and points per round."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrendDifference(Interval):
+    """The difference of a trend between two groups of runs, other minus first.
+
+    Attributes:
+        measure: a score of a stage on the main scale.
+        group: the starting label of the authors, `all`, or two labels and a minus for their gap.
+        statistic: one of `TREND_STATISTICS`; see `sandbox.reading.trends`.
+        means: of both groups of runs.
+        n: the number of authors or of seeds.
+    """
+
+    measure: str
+    group: str
+    statistic: str
+    means: list[float | None]
+
+
 @dataclass(frozen=True, kw_only=True)
 class GroupComparison(Record):
     """The differences between two groups.
@@ -93,6 +115,7 @@ class GroupComparison(Record):
         method: how the intervals were computed, in words.
         first_round: earlier rounds are shared by both groups and left out.
         measures: by measure and scope; None where a group does not have the measure.
+        trends: of the scores on the main scale, also by starting label, and of the gap of two.
     """
 
     groups: list[int]
@@ -100,6 +123,7 @@ class GroupComparison(Record):
     method: str
     first_round: int
     measures: Mapping[str, Mapping[str, Difference] | None]
+    trends: list[TrendDifference]
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -94,7 +94,31 @@ def _differences(
     for scope in SCOPES:
         parts += [Text(), _difference_table(comparison, scope)]
     parts.append(Text("p: of no difference; Holm: p corrected for all that is compared", "dim"))
-    return parts
+    return parts + ([Text(), *_trends(comparison)] if comparison.trends else [])
+
+
+def _trends(comparison: GroupComparison) -> list[RenderableType]:
+    columns = ("baseline", "other", "difference", "95 % from", "to")
+    rows = table("trend of", "authors", "", *columns, right=columns)
+    for one in comparison.trends:
+        digits = 3 if one.statistic == "slope" else 2
+        sign = "" if one.statistic == "last" and "\u2212" not in one.group else "+"
+        rows.add_row(
+            _title(one.measure),
+            one.group.replace("\u2212", "-"),
+            _STATISTICS[one.statistic],
+            *(_rounded(value, digits, sign) for value in one.means),
+            *(_rounded(value, digits, "+") for value in (one.difference, one.low, one.high)),
+        )
+    legend = "last rounds, change since the first, slope: of the same authors; not corrected"
+    return [rows, Text(legend, "dim")]
+
+
+def _rounded(value: float | None, digits: int, sign: str) -> str:
+    return "-" if value is None else f"{round(value, digits) + 0.0:{sign}.{digits}f}"
+
+
+_STATISTICS = {"last": "last rounds", "change": "change", "slope": "per round"}
 
 
 def _difference_table(comparison: GroupComparison, scope: str) -> Table:
