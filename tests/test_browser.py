@@ -599,7 +599,7 @@ def test_runs_are_chosen_on_the_list_and_compared(look: Look, runs: Runs) -> Non
     page.wait_for_url("**/compare?run=*&run=*")
     page.locator("#differences:not([aria-busy]) table").first.wait_for()
     visit.drawn()
-    chips = page.locator(".chip a:not(.remove)")
+    chips = page.locator(".run-chip a:not(.remove)")
     assert sorted(chips.all_inner_texts()) == ["calm", "other"]
     title = page.locator("#differences .chart figcaption strong").inner_text()
     assert title == f"{chips.nth(1).inner_text()} \u2212 {chips.nth(0).inner_text()}"
@@ -607,7 +607,7 @@ def test_runs_are_chosen_on_the_list_and_compared(look: Look, runs: Runs) -> Non
     assert "interval excludes 0" in legend
     page.locator("select[name=baseline]").select_option("other")
     page.wait_for_url("**baseline=other**")
-    assert "baseline" in page.locator(".chip", has_text="other").inner_text()
+    assert "baseline" in page.locator(".run-chip", has_text="other").inner_text()
     page.locator("#differences:not([aria-busy]) table").first.wait_for()
     for figure in ("versus", "differences-1"):
         for kind, start in (("SVG", b"<svg"), ("PNG", b"\x89PNG"), ("CSV", b"")):
@@ -635,8 +635,8 @@ def test_runs_are_compared_without_scripts(look: Look) -> None:
     page.locator('input[name=run][value="calm"]').check()
     page.locator('input[name=run][value="other"]').check()
     page.locator("[data-count]").click()
-    assert page.locator(".chip a:not(.remove)").all_inner_texts() == ["calm", "other"]
-    page.locator("thead a, .chip").first.wait_for()
+    assert page.locator(".run-chip a:not(.remove)").all_inner_texts() == ["calm", "other"]
+    page.locator("thead a, .run-chip").first.wait_for()
     page.go_back()
     page.locator("thead a", has_text="Rounds").click()
     assert "sort=-rounds" in page.url
