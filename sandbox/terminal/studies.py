@@ -106,19 +106,19 @@ def _trends(comparison: GroupComparison) -> list[RenderableType]:
         rows.add_row(
             _title(one.measure),
             one.group.replace("\u2212", "-"),
-            _STATISTICS[one.statistic],
+            one.statistic,
             *(_rounded(value, digits, sign) for value in one.means),
             *(_rounded(value, digits, "+") for value in (one.difference, one.low, one.high)),
         )
-    legend = "last rounds, change since the first, slope: of the same authors; not corrected"
+    legend = (
+        "last: mean over authors in the last rounds; change: since the first rounds; slope: per "
+        "round; of the same authors; not corrected"
+    )
     return [rows, Text(legend, "dim")]
 
 
 def _rounded(value: float | None, digits: int, sign: str) -> str:
     return "-" if value is None else f"{round(value, digits) + 0.0:{sign}.{digits}f}"
-
-
-_STATISTICS = {"last": "last rounds", "change": "change", "slope": "per round"}
 
 
 def _difference_table(comparison: GroupComparison, scope: str) -> Table:
