@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import partial
 from textwrap import wrap
 from typing import Any, NamedTuple
@@ -21,6 +21,7 @@ from sandbox.reading.charts import Rows, Spec
 from sandbox.reading.declaration import declaration_of
 from sandbox.reading.metrics import AGREEMENT, Outcomes, Spread, outcomes, ratings_in
 from sandbox.reading.personas import persona_name
+from sandbox.reading.pictures import WIDTH, Caption, png
 from sandbox.reading.raters import ratings_given
 from sandbox.reading.statistics import Share, t_quantile
 from sandbox.text import escape_controls, short
@@ -60,9 +61,7 @@ class Figure(NamedTuple):
         """The column names, in the order of their first occurrence."""
         return list(dict.fromkeys(key for row in self.rows for key in row))
 
-    def svg(
-        self, dark: bool = False, width: int = pictures.WIDTH, subtitle: str | None = None
-    ) -> str:
+    def svg(self, dark: bool = False, width: int = WIDTH, subtitle: str | None = None) -> str:
         """Render the figure as SVG.
 
         Args:
@@ -70,11 +69,45 @@ class Figure(NamedTuple):
             width: pixels.
             subtitle: the text below the title; None: neither title nor subtitle.
         """
-        spec = self.draw([_shortened(row) for row in self.rows])
+        spec = self._printed
         if subtitle is not None:
             lines = wrap(escape_controls(subtitle), width // _CHARACTER_WIDTH)
             spec = charts.with_title(spec, self.title, lines)
         return pictures.svg(spec, self.name, dark, width)
+
+    def file(
+        self, kind: str, source: str, dark: bool = False, paper: bool = False, width: int = WIDTH
+    ) -> bytes:
+        """The figure as a file that says what it shows and where it comes from.
+
+        Args:
+            kind: `svg`, `png` or `pdf`.
+            source: its runs; see `source_of`.
+            dark: in the colours of the dark theme.
+            paper: 85 mm wide with text of 8 points, in the light theme; `dark` and `width` do not
+                apply.
+            width: pixels.
+        """
+        drawn = pictures.paper_svg(self._printed, self.name) if paper else self.svg(dark, width)
+        caption = Caption(self.title, self.about, source)
+        if kind == "pdf":
+            return pictures.pdf(drawn, caption)
+        return png(drawn) if kind == "png" else pictures.described(drawn, caption).encode()
+
+    @property
+    def _printed(self) -> Spec:
+        """The spec with texts that fit and that SVG allows."""
+        return self.draw([_shortened(row) for row in self.rows])
+
+
+def source_of(readers: Iterable[Reader]) -> str:
+    """The runs that a figure shows: names, digests of finished runs, and versions."""
+    return "; ".join(
+        f"Run {run.name}, "
+        f"{f'digest {run.digest}' if run.digest else 'not finished'}, "
+        f"Sandbox society {run.code_version}"
+        for run in (reader.run for reader in readers)
+    )
 
 
 def _shortened(row: Row) -> Row:

@@ -20,11 +20,11 @@ from starlette.staticfiles import StaticFiles
 
 from sandbox.reading import charts
 from sandbox.reading.figures import figures
-from sandbox.reading.pictures import png
 from sandbox.reading.statistics import t_quantile
 from sandbox.viewer import downloads
 from sandbox.viewer.addresses import Links, Query
 from sandbox.viewer.catalog import RunCatalog
+from sandbox.viewer.figure_files import figure_response
 from sandbox.viewer.guard import AccessMiddleware
 from sandbox.viewer.pages import Pages
 from sandbox.viewer.queries import compared_runs
@@ -106,19 +106,9 @@ class Site:
 
     def figure(self, request: Request) -> Response:
         """A figure as a file."""
-        key, name, kind = (request.path_params[part] for part in ("key", "name", "kind"))
-        figure = figures(self._catalog.open(key)).get(name)
-        if figure is None or kind not in ("svg", "png", "csv"):
-            raise HTTPException(404)
-        headers = _attachment(f"{name}.{kind}")
-        if kind == "csv":
-            text = "".join(downloads.lines(figure.rows, "csv", figure.columns))
-            return Response(text, media_type=downloads.TYPES["csv"], headers=headers)
-        dark = _query(request).choice("theme", ("light", "dark")) == "dark"
-        svg = figure.svg(dark)
-        if kind == "svg":
-            return Response(svg, media_type="image/svg+xml", headers=headers)
-        return Response(png(svg), media_type="image/png", headers=headers)
+        reader = self._catalog.open(request.path_params["key"])
+        figure = figures(reader).get(request.path_params["name"])
+        return figure_response(figure, request.path_params["kind"], _query(request), [reader])
 
     def vega(self, request: Request) -> Response:
         """The script that renders charts."""

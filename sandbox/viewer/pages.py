@@ -33,6 +33,7 @@ from sandbox.text import escape_controls
 from sandbox.viewer import comparison
 from sandbox.viewer.addresses import Links, Query
 from sandbox.viewer.catalog import Entry, RunCatalog
+from sandbox.viewer.figure_files import figure_links
 from sandbox.viewer.filters import environment
 from sandbox.viewer.queries import (
     agent_order,
@@ -65,8 +66,6 @@ _MEMORIES = 10  # memories on a page
 _AGENT_HITS = 20
 _BREACHES = 50  # breaches listed on the page of the policy
 _WISHES = 100  # overruled wishes listed there
-
-FIGURE_FILES = ("SVG", "PNG", "CSV")
 
 
 class Pages:
@@ -190,10 +189,7 @@ class Pages:
     def _figure_links(self, key: str, figure: Figure) -> list[tuple[str, str]]:
         if self._links.static:
             return []
-        return [
-            (kind, self._links.run(key, "figures", f"{figure.name}.{kind.lower()}"))
-            for kind in FIGURE_FILES
-        ]
+        return list(figure_links(self._links.run(key, "figures", figure.name)))
 
     def agents(self, key: str, query: Query) -> str:
         """The list of agents."""

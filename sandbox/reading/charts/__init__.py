@@ -10,6 +10,7 @@ from sandbox.reading.charts.bounds import group_gains, indices, shares
 from sandbox.reading.charts.comparing import differences, recall
 from sandbox.reading.charts.map import society
 from sandbox.reading.charts.parts import (
+    FONT_SIZE,
     OUTCOMES,
     PEERS,
     VERSION,
@@ -18,6 +19,7 @@ from sandbox.reading.charts.parts import (
     panels,
     stage_colours,
     themed,
+    with_font_size,
     with_title,
 )
 from sandbox.reading.charts.ranges import Scale, rating_bars
@@ -25,6 +27,7 @@ from sandbox.reading.charts.ratings import agreement, distribution, lengths, mar
 from sandbox.reading.charts.rounds import curves, gains, history, missing, plane, versus
 
 __all__ = [
+    "FONT_SIZE",
     "OUTCOMES",
     "PEERS",
     "VERSION",
@@ -53,5 +56,6 @@ __all__ = [
     "stage_colours",
     "themed",
     "versus",
+    "with_font_size",
     "with_title",
 ]

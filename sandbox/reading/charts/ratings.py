@@ -63,7 +63,7 @@ def _shares(rows: Rows, field: str, kind: str, bars: Bars, colours: Mapping[str,
         if count
     ]
     shown = {name: colour for name, colour in colours.items() if totals[name]}
-    legend = {"columns": 3, "labelLimit": 260}
+    legend = {"columns": {"expr": "width < 420 ? 2 : 3"}, "labelLimit": 260}
     encoding = {
         "x": {**_ordinal(field, bars, paddingInner=0.25), "axis": _LINES},
         "xOffset": {"field": kind, "type": "nominal", "scale": {"domain": list(shown)}},
