@@ -359,9 +359,9 @@ def _quality(survey: Survey, results: Sequence[FormatResult], figures: Mapping[s
     yield "## Quality\n\n| measure | |\n| --- | --- |"
     yield from (f"| {one.name} | {one.text} |" for one in statistics(survey, results))
     yield (
-        "\nKrippendorff's alpha is for ordinal data; 1: perfect agreement, 0: chance level. Of "
-        "more than 20,000 rated texts, an evenly spaced subset of at most 20,000 is used. Scales "
-        "that only the observer rates have no measure of agreement.\n"
+        "\nKrippendorff's alpha is of interval data; 1: perfect agreement, 0: chance level. Its "
+        "interval is a percentile bootstrap over texts. Scales that only the observer rates have "
+        "no measure of agreement.\n"
     )
     if results[0].choices.strict_ratings:
         yield "Ratings that were read leniently are left out of all measures and figures.\n"

@@ -12,18 +12,19 @@ from functools import partial
 from textwrap import wrap
 from typing import Any, NamedTuple
 
-from sqlalchemy import func, select
+import numpy as np
+from sqlalchemy import select
 
 from agents.scale import Declaration, Measure, Scale
 from sandbox.reading import charts, pictures
+from sandbox.reading.agreement import Agreements, agreements, observer_less_peers
 from sandbox.reading.bounds import Bounds, bounds
 from sandbox.reading.charts import Rows, Spec
 from sandbox.reading.declaration import declaration_of
 from sandbox.reading.metrics import AGREEMENT, Outcomes, Spread, outcomes, ratings_in
-from sandbox.reading.personas import persona_name
 from sandbox.reading.pictures import WIDTH, Caption, png
-from sandbox.reading.raters import ratings_given
-from sandbox.reading.statistics import Share, t_quantile
+from sandbox.reading.raters import raters
+from sandbox.reading.statistics import Share, clustered_sums, t_quantile
 from sandbox.text import escape_controls, short
 from storage import tables
 from storage.reader import Reader
@@ -315,69 +316,105 @@ def missing(counts: Outcomes, declared: Declaration) -> Figure:
 
 
 def matrix(reader: Reader, scale: Scale) -> Figure:
-    """Mean ratings on the peers' scale, by the starting demographics of rater and author."""
+    """Mean ratings on the peers' scale, by the starting label of rater and author."""
     r, a = tables.rater_sums, tables.agents
-    parsed = func.sum(r.c.ratings - r.c.missing)
     query = (
-        select(a.c.label, r.c.label, func.sum(r.c.total), parsed)
+        select(a.c.label, r.c.label, r.c.ratings - r.c.missing, r.c.total)
         .join(a, (a.c.run_id == r.c.run_id) & (a.c.number == r.c.rater))
-        .where(r.c.run_id == reader.run.id)
-        .group_by(a.c.label, r.c.label)
+        .where(r.c.run_id == reader.run.id, r.c.ratings > r.c.missing)
         .order_by(a.c.label, r.c.label)
     )
+    cells: dict[tuple[str, str], list[tuple[int, float]]] = {}
+    for rater, author, n, total in reader.rows(query):
+        cells.setdefault((rater, author), []).append((int(n), float(total)))
     rows = [
-        {"rater_label": rater, "author_label": author, "mean": total / int(n), "n": int(n)}
-        for rater, author, total, n in reader.rows(query)
-        if n
+        {
+            "rater_label": rater,
+            "author_label": author,
+            "mean": mean.difference,
+            "low": mean.low,
+            "high": mean.high,
+            "n": mean.n,
+            "raters": mean.clusters,
+        }
+        for (rater, author), given in cells.items()
+        for mean in [clustered_sums(*np.array(given).T)]
     ]
     return Figure(
         "matrix",
-        "Raters against authors",
-        "Mean of the peers' ratings, by starting demographic.",
+        "Mean peer rating by starting label",
+        "Of the rater (rows) and of the author (columns), with the 95 % interval of the mean, "
+        "clustered by rater, and the number of ratings.",
         rows,
         partial(charts.matrix, scale=scale),
     )
 
 
-def biases(reader: Reader) -> list[Row]:
-    """How much higher each agent rates than other raters of the same texts, the highest first."""
-    a = tables.agents
-    query = select(a.c.number, a.c.label, a.c.persona).where(a.c.run_id == reader.run.id)
-    agents = {number: (label, persona) for number, label, persona in reader.rows(query)}
-    rows = [
-        {
-            "agent": number,
-            "name": persona_name(agents[number][1]),
-            "label": agents[number][0],
-            "deviation": given.deviation,
-            "low": given.low,
-            "high": given.high,
-            "n": given.compared,
-            "ratings": given.ratings,
-            "missing": given.missing,
-            "mean": given.mean,
-        }
-        for number, given in ratings_given(reader).items()
-        if number in agents
-    ]
-    return sorted(rows, key=_by_deviation)
-
-
-def _by_deviation(row: Row) -> tuple[float, int]:
-    return -(row["deviation"] if row["deviation"] is not None else -math.inf), row["agent"]
-
-
 def bias(reader: Reader) -> Figure:
-    """The figure of `biases`."""
-    rows = [row for row in biases(reader) if row["deviation"] is not None]
+    """How much higher each agent rates than the other raters of the same texts."""
+    rows = [row.as_dict() for row in raters(reader) if row.deviation is not None]
     return Figure(
         "bias",
-        "Who rates high, who low",
+        "Rater leniency",
         "Mean of an agent's rating minus the mean of the others' ratings of the same text, "
         "with its 95 % interval; of many agents the 15 highest and the 15 lowest.",
         rows,
         charts.bias,
     )
+
+
+def alphas(found: Agreements) -> Figure:
+    """Krippendorff's alpha by round."""
+    rows = [
+        {
+            "round": round,
+            "raters": who,
+            "alpha": one.alpha,
+            "low": one.low,
+            "high": one.high,
+            "n": one.texts,
+        }
+        for who, rounds in found.by_round.items()
+        for round, one in rounds.items()
+        if one.alpha is not None
+    ]
+    return Figure(
+        "alpha-by-round",
+        "Agreement of raters by round",
+        "Krippendorff's alpha of interval data (1: perfect agreement, 0: chance level); the band "
+        "is its 95 % interval, a percentile bootstrap over the texts of the round.",
+        rows,
+        charts.alphas,
+    )
+
+
+def observer_bias(reader: Reader) -> Figure:
+    """The observer's rating minus the peers' mean, by the author's starting label."""
+    rows = [
+        {
+            "label": label,
+            "difference": one.difference,
+            "low": one.low,
+            "high": one.high,
+            "n": one.n,
+            "authors": one.clusters,
+        }
+        for label, one in observer_less_peers(reader).items()
+    ]
+    return Figure(
+        "observer-bias",
+        "Observer minus peers, by the author's starting label",
+        "Mean difference of their ratings of the same text, with its 95 % interval, clustered by "
+        "author.",
+        rows,
+        charts.observer_bias,
+    )
+
+
+def rater_agreement(reader: Reader) -> list[Figure]:
+    """The figures of agreement, without empty ones; they read all ratings of the run."""
+    drawn = [alphas(agreements(reader)), observer_bias(reader)]
+    return [figure for figure in drawn if figure.rows]
 
 
 def agreement(counts: Outcomes, declared: Declaration) -> Figure | None:
@@ -401,7 +438,7 @@ def agreement(counts: Outcomes, declared: Declaration) -> Figure | None:
     stage = next(stage.title for stage in declared.stages if stage.name == observer.stage)
     return Figure(
         "agreement",
-        "Peers and the observer",
+        "Peer and observer ratings",
         f"The number of {stage}s by the rounded mean of the peers' ratings and by the observer's "
         f"rating of {observer.scale.title}; framed: both agree.",
         rows,
@@ -538,6 +575,7 @@ def figures(reader: Reader) -> dict[str, Figure]:
     """All figures of a run that are not empty, by name."""
     counts, declared = outcomes(reader), declaration_of(reader)
     drawn = [*scores(counts, declared), *ratings(reader, counts, declared)]
+    drawn += rater_agreement(reader)
     measured = bounds(reader)
     drawn += [] if measured is None else of_bounds(measured)
     return {figure.name: figure for figure in drawn if figure.rows}

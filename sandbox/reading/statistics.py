@@ -173,6 +173,34 @@ def _interval(
     )
 
 
+def t_test(t: float, freedom: float) -> float:
+    """The two-sided p value of Student's t.
+
+    Args:
+        t: the statistic.
+        freedom: degrees of freedom, at least 1.
+    """
+    from scipy.special import stdtr  # imported here because it takes long
+
+    return 2 * float(stdtr(freedom, -abs(t)))
+
+
+def benjamini_hochberg(p: Values) -> Values:
+    """Adjust p values for the false discovery rate (Benjamini and Hochberg 1995).
+
+    The share of false ones among those whose adjusted value is at most q is at most q in the mean,
+    for independent or positively dependent tests.
+
+    Args:
+        p: the p values, without NaN, in any order.
+    """
+    order = np.argsort(p)[::-1]
+    ranks = np.arange(len(p), 0, -1)
+    adjusted = np.empty(len(p))
+    adjusted[order] = np.minimum(1.0, np.minimum.accumulate(p[order] * len(p) / ranks))
+    return adjusted
+
+
 def t_quantile(p: float, freedom: float) -> float:
     """The quantile of Student's t distribution.
 

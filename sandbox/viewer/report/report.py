@@ -17,10 +17,11 @@ from sandbox.datasets.card import public
 from sandbox.files import check_new_file, new_file, new_folder
 from sandbox.reading.bounds import OPERATIONAL, bounds
 from sandbox.reading.declaration import declaration_of
-from sandbox.reading.figures import biases, figures
+from sandbox.reading.figures import figures
 from sandbox.reading.map import Advice, advice, last_round
 from sandbox.reading.metrics import EPISODE, Outcomes, calls_by_form, outcomes
 from sandbox.reading.policy import policy_of
+from sandbox.reading.raters import raters
 from sandbox.reading.runs import Overview, about, overview
 from sandbox.reading.sessions import sessions
 from sandbox.text import short
@@ -118,7 +119,7 @@ def template_values(reader: Reader, address: Address) -> tuple[Row, list[Rendere
     declared, counts = declaration_of(reader), outcomes(reader)
     here, costs = overview(reader, address), calls_by_form(reader)
     results, scopes = exchange_pass(reader), tables.scopes(reader, counts, declared)
-    agents = {row["agent"]: row for row in biases(reader)}
+    agents = {row.agent: row for row in raters(reader)}
     last, selected = last_round(reader), examples(reader, declared)
     policy, measured = policy_of(reader), bounds(reader)
     scenes = any(example.exchange.scene is not None for example in selected)

@@ -20,6 +20,7 @@ from sandbox.reading.declaration import measure_ids
 from sandbox.reading.figures import capitalized
 from sandbox.reading.influence import Influence
 from sandbox.reading.metrics import EPISODE, FormCalls, Outcomes
+from sandbox.reading.raters import RaterRow
 from sandbox.reading.runs import Overview
 from sandbox.reading.sessions import Session
 from sandbox.reading.statistics import clustered, student
@@ -356,23 +357,27 @@ def agreement(survey: Survey) -> Table:
     """Inter-rater agreement."""
     rows = [
         [
-            Cell(agreement.who.capitalize()),
-            Cell(decimal(agreement.alpha)),
-            Cell(integer(agreement.drafts)),
+            Cell(who.capitalize()),
+            Cell(
+                decimal(one.alpha),
+                "" if one.low is None else f"{decimal(one.low)}\xa0to\xa0{decimal(one.high)}",
+            ),
+            Cell(integer(one.texts)),
         ]
-        for agreement in survey.agreements()
-        if agreement.drafts
+        for who, one in survey.agreements().items()
+        if one.texts
     ]
     return Table(
         "agreement-of-raters",
         "Agreement of raters",
-        "Krippendorff's alpha for ordinal data: 1 is perfect agreement, 0 is chance level.",
+        "Krippendorff's alpha of interval data, with its 95 % bootstrap interval: 1 is perfect "
+        "agreement, 0 is chance level.",
         ["Raters", "alpha", "rated texts"],
         rows,
     )
 
 
-def influence(raters: Iterable[Influence], agents: Mapping[int, Mapping[str, Any]]) -> Table:
+def influence(raters: Iterable[Influence], agents: Mapping[int, RaterRow]) -> Table:
     """The raters with the highest centrality."""
     rows = [[*_rater(rater, agents[rater.agent])] for rater in raters if rater.agent in agents]
     return Table(
@@ -395,7 +400,7 @@ def influence(raters: Iterable[Influence], agents: Mapping[int, Mapping[str, Any
     )
 
 
-def _rater(rater: Influence, agent: Mapping[str, Any]) -> list[Cell]:
+def _rater(rater: Influence, agent: RaterRow) -> list[Cell]:
     numbers = (
         decimal(rater.centrality, 3),
         percent(rater.taken, 1),
@@ -403,7 +408,7 @@ def _rater(rater: Influence, agent: Mapping[str, Any]) -> list[Cell]:
         decimal(rater.mean),
         integer(rater.ratings),
     )
-    return [Cell(f"{agent['name']} #{rater.agent}"), Cell(agent["label"]), *map(Cell, numbers)]
+    return [Cell(f"{agent.name} #{rater.agent}"), Cell(agent.label), *map(Cell, numbers)]
 
 
 def history(sessions: Sequence[Session]) -> Table:
