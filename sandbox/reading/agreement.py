@@ -65,10 +65,10 @@ class Alpha(Record):
 def alpha(texts: Mapping[TextSums, int], interval: bool = True) -> Alpha:
     """Krippendorff's alpha of interval data, over all pairs of ratings of the same text.
 
-    It is that of Krippendorff 2011, "Computing Krippendorff's Alpha-Reliability". The interval is a percentile bootstrap over texts (Zapf et al. 2016, "Measuring inter-rater
-    reliability for nominal data - which coefficients and confidence intervals are appropriate?"),
-    with 1,000 samples and a fixed seed. It treats texts as independent. A sample draws how often
-    each distinct combination of sums occurs, so its cost does not grow with equal texts.
+    It is that of Krippendorff 2011, "Computing Krippendorff's Alpha-Reliability". The interval is a
+    percentile bootstrap over texts (Zapf et al. 2016, "Measuring inter-rater reliability for
+    nominal data"), with 1,000 samples and a fixed seed. It treats texts as independent. A sample
+    draws how often each distinct combination of sums occurs, so equal texts cost nothing.
 
     Args:
         texts: how many texts have these sums.
@@ -147,7 +147,11 @@ def _texts(reader: Reader, observed: bool) -> dict[int, Counter[TextSums]]:
     """How many texts have the same sums, by round; with `observed` the observer's rating counts."""
     r, e, s = tables.ratings, tables.episodes, tables.scores
     rating = cast(r.c.rating, Float)
-    sums: list[ColumnElement[Any]] = [func.count(rating), func.sum(rating), func.sum(rating * rating)]
+    sums: list[ColumnElement[Any]] = [
+        func.count(rating),
+        func.sum(rating),
+        func.sum(rating * rating),
+    ]
     query: Select[Any] = select(e.c.round).join(r, r.c.episode_id == e.c.id).group_by(e.c.id)
     if observed:
         measure = _observer(reader)

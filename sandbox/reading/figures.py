@@ -5,7 +5,6 @@ A figure's rows are plain and can be downloaded as CSV; `sandbox.reading.charts`
 
 from __future__ import annotations
 
-import math
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import partial

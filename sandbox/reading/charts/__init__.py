@@ -5,7 +5,7 @@ functions accept empty rows. None is drawn as a gap. The range of ratings is tha
 argument; the names of scales and stages come with the rows.
 """
 
-from sandbox.reading.charts.agents import bias
+from sandbox.reading.charts.agents import bias, observer_bias
 from sandbox.reading.charts.bounds import group_gains, indices, shares
 from sandbox.reading.charts.comparing import differences, recall
 from sandbox.reading.charts.map import society
@@ -16,6 +16,7 @@ from sandbox.reading.charts.parts import (
     VERSION,
     Rows,
     Spec,
+    label_colours,
     panels,
     stage_colours,
     themed,
@@ -24,7 +25,7 @@ from sandbox.reading.charts.parts import (
 )
 from sandbox.reading.charts.ranges import Scale, rating_bars
 from sandbox.reading.charts.ratings import agreement, distribution, lengths, margins, matrix
-from sandbox.reading.charts.rounds import curves, gains, history, missing, plane, versus
+from sandbox.reading.charts.rounds import alphas, curves, gains, history, missing, plane, versus
 
 __all__ = [
     "FONT_SIZE",
@@ -35,6 +36,7 @@ __all__ = [
     "Scale",
     "Spec",
     "agreement",
+    "alphas",
     "bias",
     "curves",
     "differences",
@@ -43,10 +45,12 @@ __all__ = [
     "group_gains",
     "history",
     "indices",
+    "label_colours",
     "lengths",
     "margins",
     "matrix",
     "missing",
+    "observer_bias",
     "panels",
     "plane",
     "rating_bars",
