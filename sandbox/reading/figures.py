@@ -16,7 +16,7 @@ from sqlalchemy import select
 
 from agents.scale import Declaration, Measure, Scale
 from sandbox.reading import charts, pictures
-from sandbox.reading.agreement import Agreements, agreements, observer_less_peers
+from sandbox.reading.agreement import SAMPLES, Agreements, agreements, observer_less_peers
 from sandbox.reading.bounds import Bounds, bounds
 from sandbox.reading.charts import Rows, Spec
 from sandbox.reading.declaration import declaration_of
@@ -40,9 +40,10 @@ class Figure(NamedTuple):
     Attributes:
         name: used in URLs and file names.
         title: the title.
-        about: what the marks mean, and how the numbers were computed.
+        about: what the marks mean, in one line.
         rows: the data.
         draw: builds the Vega-Lite spec from rows.
+        how: how the numbers were computed.
     """
 
     name: str
@@ -50,6 +51,7 @@ class Figure(NamedTuple):
     about: str
     rows: list[Row]
     draw: Callable[[Rows], Spec]
+    how: str = ""
 
     @property
     def spec(self) -> Spec:
@@ -89,7 +91,7 @@ class Figure(NamedTuple):
             width: pixels.
         """
         drawn = pictures.paper_svg(self._printed, self.name) if paper else self.svg(dark, width)
-        caption = Caption(self.title, self.about, source)
+        caption = Caption(self.title, f"{self.about} {self.how}".strip(), source)
         if kind == "pdf":
             return pictures.pdf(drawn, caption)
         return png(drawn) if kind == "png" else pictures.described(drawn, caption).encode()
@@ -243,10 +245,12 @@ def plane(counts: Outcomes, declared: Declaration) -> Figure | None:
     return Figure(
         "plane",
         f"{capitalized(x.title)} and {y.title}",
-        f"Means of a round's ratings of the {stages}, connected in order of rounds; ringed: the "
-        "Pareto front, rounds that no other round beats on both scales.",
+        f"Each point is a round: its mean ratings of the {stages}. Ringed: the Pareto front.",
         rows,
         partial(charts.plane, x=x, y=y),
+        "The line connects rounds in their order; of many rounds earlier steps are fainter. The "
+        "Pareto front are the rounds that no other round beats on both scales. Both axes are "
+        "fitted to the means.",
     )
 
 
@@ -274,8 +278,7 @@ def distribution(counts: Outcomes, declared: Declaration, scale: Scale) -> Figur
     return Figure(
         f"{scale.name}-ratings",
         "Peers' ratings" if scale.rater == "peers" else f"Ratings of {scale.title}",
-        "How often each rating was given, over all rounds, as a share of the ratings of the same "
-        "rater and stage.",
+        "How often each rating was given, of the ratings of the same rater and stage.",
         rows,
         partial(
             charts.distribution,
@@ -307,8 +310,7 @@ def missing(counts: Outcomes, declared: Declaration) -> Figure:
     return Figure(
         "missing",
         "Missing ratings",
-        "Ratings that could not be parsed, by the status of the reply. They are left out of all "
-        "figures.",
+        "Ratings that could not be parsed, by the status of the reply; no other figure has them.",
         rows,
         charts.missing,
     )
@@ -342,10 +344,10 @@ def matrix(reader: Reader, scale: Scale) -> Figure:
     return Figure(
         "matrix",
         "Mean peer rating by starting label",
-        "Of the rater (rows) and of the author (columns), with the 95 % interval of the mean, "
-        "clustered by rater, and the number of ratings.",
+        "Rows: the rater; columns: the author. With the 95 % interval and the number of ratings.",
         rows,
         partial(charts.matrix, scale=scale),
+        "The interval is clustered by rater: Student's t over the sums of each rater.",
     )
 
 
@@ -355,10 +357,12 @@ def bias(reader: Reader) -> Figure:
     return Figure(
         "bias",
         "Rater leniency",
-        "Mean of an agent's rating minus the mean of the others' ratings of the same text, "
-        "with its 95 % interval; of many agents the 15 highest and the 15 lowest.",
+        "How much higher an agent rates than the others of the same text, with its 95 % interval.",
         rows,
         charts.bias,
+        "Mean of an agent's rating minus the mean of the others' ratings of the same text; "
+        "the interval is Student's t over these texts. Of many agents the 15 highest and the 15 "
+        "lowest are drawn.",
     )
 
 
@@ -380,10 +384,12 @@ def alphas(found: Agreements) -> Figure:
     return Figure(
         "alpha-by-round",
         "Agreement of raters by round",
-        "Krippendorff's alpha of interval data (1: perfect agreement, 0: chance level); the band "
-        "is its 95 % interval, a percentile bootstrap over the texts of the round.",
+        "Krippendorff's alpha with its 95 % interval. 1: perfect agreement, 0: chance level.",
         rows,
         charts.alphas,
+        "Alpha of interval data over pairs of ratings of the same text (Krippendorff 2011), of "
+        "texts with at least two ratings. The band is a percentile bootstrap over the texts of the "
+        f"round, with {SAMPLES:,} samples and a fixed seed; it treats texts as independent.",
     )
 
 
@@ -403,10 +409,10 @@ def observer_bias(reader: Reader) -> Figure:
     return Figure(
         "observer-bias",
         "Observer minus peers, by the author's starting label",
-        "Mean difference of their ratings of the same text, with its 95 % interval, clustered by "
-        "author.",
+        "Mean difference of their ratings of the same text, with its 95 % interval.",
         rows,
         charts.observer_bias,
+        "The observer's rating minus the mean of the peers'. The interval is clustered by author.",
     )
 
 

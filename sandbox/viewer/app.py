@@ -140,6 +140,7 @@ class Site:
             f"{run}/pulse.json": pages.pulse,
             f"{run}/frames/{{round:int}}.json": pages.frame,
             f"{run}/advice/{{round:int}}": pages.advice,
+            f"{run}/ratings/agreement": pages.rater_agreement,
         }
         return [
             Route("/", self.runs),

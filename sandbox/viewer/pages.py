@@ -22,9 +22,10 @@ from sandbox.reading import (
 )
 from sandbox.reading import map as society_map
 from sandbox.reading import policy as policies
+from sandbox.reading.agreement import agreements
 from sandbox.reading.declaration import declaration_of
 from sandbox.reading.exchanges import PAGE, SEARCHED
-from sandbox.reading.figures import Figure, of_bounds, ratings, scores
+from sandbox.reading.figures import Figure, of_bounds, rater_agreement, ratings, scores
 from sandbox.reading.metrics import outcomes
 from sandbox.reading.recall import Recall, recall
 from sandbox.reading.records import Page
@@ -41,8 +42,10 @@ from sandbox.viewer.queries import (
     exchange_filter,
     memory_origin,
     page_of,
+    rater_order,
 )
 from sandbox.viewer.report import bounds_tables
+from sandbox.viewer.report import tables as report_tables
 from storage.errors import InputError, StorageFault, damage_reported
 from storage.exchanges import Exchange, exchange
 from storage.reader import Reader
@@ -66,6 +69,8 @@ _MEMORIES = 10  # memories on a page
 _AGENT_HITS = 20
 _BREACHES = 50  # breaches listed on the page of the policy
 _WISHES = 100  # overruled wishes listed there
+_RATERS = 25  # raters on a page
+_COPIED_RATERS = 500  # raters listed in a static copy
 
 
 class Pages:
@@ -80,6 +85,7 @@ class Pages:
         self._catalog = catalog
         self._links = links
         self._templates = environment()
+        self._agreements: dict[str, tuple[str, Row]] = {}
 
     def _fill(self, template: str, **values: Any) -> str:
         common: Row = {"run": None, "tabs": [], "search_href": None, "pulse": None, "mark": None}
@@ -266,10 +272,53 @@ class Pages:
         )
 
     def ratings(self, key: str, query: Query) -> str:
-        """Figures of ratings: distributions, rater leniency, missing ratings."""
+        """Ratings and raters: agreement, leniency, distributions, missing ratings."""
+        reader, order = self._catalog.open(key), rater_order(query)
+        counts, declared = outcomes(reader), declaration_of(reader)
+        rows = raters.raters(reader) if declared.peers is not None else []
+        shown = {one.name: one for one in ratings(reader, counts, declared)}
+        apart = ("bias", "matrix", "missing")
+        *beside, absent = (self._figures(key, self._linked(key, shown.get(name))) for name in apart)
+        listed = _COPIED_RATERS if self._links.static else _RATERS
+        return self._page(
+            key,
+            "ratings",
+            "ratings.html",
+            reader,
+            finding=report_tables.rater_summary(rows) if rows else None,
+            agreement_href=self._links.run(key, "ratings", "agreement"),
+            agreement=self._agreement(key) if self._links.static else None,
+            found=Page.of(raters.sorted_raters(rows, order), page_of(query), listed),
+            query=query,
+            order=order,
+            beside=[item for one in beside for item in one],
+            figures=self._figures(key, [one for one in shown.values() if one.name not in apart]),
+            absent=absent,
+            missing=report_tables.missing(counts, declared)._replace(title="Missing ratings"),
+        )
+
+    def _linked(self, key: str, figure: Figure | None) -> list[Figure]:
+        """A figure of agents whose marks lead to their pages; an empty list for None."""
+        if figure is None or figure.name != "bias":
+            return [] if figure is None else [figure]
+        linked = [
+            {**row, "href": self._links.run(key, "agents", row["agent"])} for row in figure.rows
+        ]
+        return [figure._replace(rows=linked)]
+
+    def rater_agreement(self, key: str) -> str:
+        """The agreement of raters, an HTML fragment that the page of ratings loads afterwards."""
+        return self._fill("agreement.html", **self._agreement(key))
+
+    def _agreement(self, key: str) -> Row:
+        """What the fragment shows; kept until the run changes, since it reads all ratings."""
         reader = self._catalog.open(key)
-        shown = ratings(reader, outcomes(reader), declaration_of(reader))
-        return self._page(key, "ratings", "ratings.html", reader, figures=self._figures(key, shown))
+        mark = runs.overview(reader, self._catalog.entry(key).address).mark
+        if self._agreements.get(key, ("", {}))[0] != mark:
+            found, drawn = agreements(reader), rater_agreement(reader)
+            self._agreements[key] = mark, {"alphas": found.overall, "drawn": drawn}
+        kept = self._agreements[key][1]
+        return {"alphas": kept["alphas"], "figures": self._figures(key, kept["drawn"])}
 
     def policy(self, key: str, query: Query) -> str:
         """The policy of a run: rules, wishes that they overrule, breaches, and measures."""

@@ -7,6 +7,7 @@ from sandbox.reading.agents import agent_orders
 from sandbox.reading.calls import STATUSES, CallFilter
 from sandbox.reading.exchanges import ExchangeFilter, kinds, orders
 from sandbox.reading.memory import Origin
+from sandbox.reading.raters import RATER_ORDERS
 from sandbox.viewer.addresses import Query
 from storage.errors import InputError
 
@@ -72,6 +73,15 @@ def agent_order(query: Query, declared: Declaration) -> str:
         InputError: the run has no such order.
     """
     return query.choice("order", agent_orders(declared)) or "number"
+
+
+def rater_order(query: Query) -> str:
+    """The sort order of the table of raters.
+
+    Raises:
+        InputError: there is no such order.
+    """
+    return query.choice("order", RATER_ORDERS) or "-deviation"
 
 
 def memory_origin(query: Query) -> Origin | None:

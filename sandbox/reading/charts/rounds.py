@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from typing import NamedTuple
 
@@ -163,8 +164,8 @@ def _dashes(field: str, names: list[str]) -> Spec:
 
 def _sizes(field: str, names: list[str], dashed: bool) -> Spec:
     """The points of the first of several stages are larger than those that may cover them."""
-    sizes = [95 if dashed and len(names) > 1 else 42, *[42] * (len(names) - 1)]
-    return category(field, scale={"domain": names, "range": sizes})
+    first = {"test": f"datum['{field}'] == {json.dumps(next(iter(names), ''))}", "value": 95}
+    return {"condition": first, "value": 42} if dashed and len(names) > 1 else {"value": 42}
 
 
 def plane(rows: Rows, x: Scale, y: Scale) -> Spec:

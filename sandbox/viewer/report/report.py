@@ -119,7 +119,7 @@ def template_values(reader: Reader, address: Address) -> tuple[Row, list[Rendere
     declared, counts = declaration_of(reader), outcomes(reader)
     here, costs = overview(reader, address), calls_by_form(reader)
     results, scopes = exchange_pass(reader), tables.scopes(reader, counts, declared)
-    agents = {row.agent: row for row in raters(reader)}
+    given = raters(reader)
     last, selected = last_round(reader), examples(reader, declared)
     policy, measured = policy_of(reader), bounds(reader)
     scenes = any(example.exchange.scene is not None for example in selected)
@@ -140,7 +140,8 @@ def template_values(reader: Reader, address: Address) -> tuple[Row, list[Rendere
         "bounds": [] if measured is None else bounds_tables(measured),
         "agreement": tables.agreement(results.survey),
         "length_bias": results.survey.length_bias(),
-        "influence": tables.influence(results.raters, agents),
+        "leniency": tables.leniency(given),
+        "influence": tables.influence(results.raters, {row.agent: row for row in given}),
         "neighbours": _neighbours(reader, last) if last is not None and here.labels else None,
         "costs": tables.costs(costs),
         "history": tables.history(sessions(reader, address)),
