@@ -55,7 +55,8 @@ def width(data: bytes) -> float:
 
 
 def test_every_figure_is_a_file_of_every_kind(run: Run, site: Site) -> None:
-    page = site.page("/r/small/ratings") + site.page("/r/small")
+    pages = ("", "/ratings", "/ratings/agreement")
+    page = "".join(site.page(f"/r/small{path}") for path in pages)
     starts = {"svg": b"<svg", "png": b"\x89PNG", "pdf": b"%PDF", "csv": b""}
     for name in figures(run.reader):
         assert f'href="{at(name)}.pdf?size=paper"' in page, name
@@ -78,7 +79,7 @@ def test_files_say_what_they_show(run: Run, site: Site) -> None:
     assert described.startswith(figure.about)
     source = tree.findtext(f".//{NAMES['dc']}source") or ""
     info = pdf_info(site.ask(at("plane.pdf")).body)
-    assert info["Title"] == figure.title and info["Subject"] == figure.about
+    assert info["Title"] == figure.title and info["Subject"] == f"{figure.about} {figure.how}"
     assert info["Keywords"] == source
     for part in (reader.name, reader.digest, reader.code_version):
         assert part and part in source and part in described

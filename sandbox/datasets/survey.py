@@ -247,11 +247,31 @@ def _bin(value: float, scale: Scale) -> float:
 
 
 class Share(NamedTuple):
-    """A demographic group of raters: the number of agents, and of their ratings."""
+    """A demographic group of raters, or several groups together.
+
+    Attributes:
+        group: its name.
+        ratings: the number of ratings by each of its agents, by the index of the run and the
+            agent's number.
+    """
 
     group: str
-    agents: int
-    ratings: int
+    ratings: Mapping[tuple[int, int], int]
+
+    @property
+    def agents(self) -> int:
+        """The number of its agents."""
+        return len(self.ratings)
+
+    @property
+    def given(self) -> int:
+        """The number of ratings by its agents."""
+        return sum(self.ratings.values())
+
+    @classmethod
+    def together(cls, name: str, shares: Sequence[Share]) -> Share:
+        """Several groups as one, in which an agent of several of them counts once."""
+        return cls(name, {agent: n for one in shares for agent, n in one.ratings.items()})
 
 
 _AGES = ((0, 25), (25, 35), (35, 50), (50, 65), (65, 200))
@@ -266,18 +286,14 @@ def demographics(
         origins: the runs.
         raters: the number of ratings by each agent, by the index of its run and its number.
     """
-    agents: dict[str, Counter[str]] = {}
-    ratings: dict[str, Counter[str]] = {}
+    groups: dict[str, dict[str, dict[tuple[int, int], int]]] = {}
     for (place, number), count in raters.items():
         for what, group in _groups(origins[place].people[number]):
-            agents.setdefault(what, Counter())[group] += 1
-            ratings.setdefault(what, Counter())[group] += count
+            groups.setdefault(what, {}).setdefault(group, {})[place, number] = count
+    shares = {what: [Share(*item) for item in of.items()] for what, of in groups.items()}
     return {
-        what: [
-            Share(group, agents[what][group], count)
-            for group, count in sorted(of.items(), key=lambda item: (-item[1], item[0]))
-        ]
-        for what, of in ratings.items()
+        what: sorted(of, key=lambda share: (-share.given, share.group))
+        for what, of in shares.items()
     }
 
 

@@ -1,4 +1,8 @@
-"""Image files of charts: SVG, PNG and PDF. The same spec gives the same bytes in every process."""
+"""Image files of charts: SVG, PNG and PDF.
+
+The same spec gives the same bytes in every process, but for PDFs, whose objects vl-convert numbers
+in a random order.
+"""
 
 from __future__ import annotations
 

@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Mapping
 
 from sandbox.reading.charts.parts import (
+    FONT_SIZE,
     RAMP,
     Row,
     Rows,
@@ -180,8 +181,7 @@ def _detail(row: Row, scale: Scale) -> str:
 
 
 _CELL: Spec = {"type": "rect", "stroke": "--surface", "strokeWidth": 2}
-_FONT_SIZE = 13
-_FIGURE: Spec = {"type": "text", "fontSize": _FONT_SIZE, "fontWeight": 600, "tooltip": False}
+_FIGURE: Spec = {"type": "text", "fontSize": 13, "fontWeight": 600, "tooltip": False}
 
 
 def _text(field: str, form: str) -> Spec:
@@ -191,7 +191,7 @@ def _text(field: str, form: str) -> Spec:
 def _font_size(bars: Bars, most: int) -> Spec:
     """The font size at which the largest count fits into a cell, of a chart of any width."""
     width = len(bars.labels) * len(f"{most:,}") * 0.62
-    return {"expr": f"clamp(width / {width:g}, 6, {_FONT_SIZE})"}
+    return {"expr": f"clamp(width / {width:g}, 6, {FONT_SIZE})"}
 
 
 def agreement(rows: Rows, scale: Scale) -> Spec:

@@ -17,7 +17,7 @@ from sandbox.datasets.card import public
 from sandbox.files import check_new_file, new_file, new_folder
 from sandbox.reading.bounds import OPERATIONAL, bounds
 from sandbox.reading.declaration import declaration_of
-from sandbox.reading.figures import figures
+from sandbox.reading.figures import figures, source_of
 from sandbox.reading.map import Advice, advice, last_round
 from sandbox.reading.metrics import EPISODE, Outcomes, calls_by_form, outcomes
 from sandbox.reading.policy import policy_of
@@ -148,7 +148,8 @@ def template_values(reader: Reader, address: Address) -> tuple[Row, list[Rendere
         "examples": selected,
         "methods": methods(declared, scenes),
     }
-    return values, [RenderedFigure.of(figure) for figure in figures(reader).values()]
+    source = source_of([reader])
+    return values, [RenderedFigure.of(figure, source) for figure in figures(reader).values()]
 
 
 def _models(reader: Reader) -> list[ModelUsage]:
