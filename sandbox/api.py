@@ -4,6 +4,7 @@ from sandbox import api
 from sandbox.reading import runs
 
 api.run("worlds/presets/quickstart.yaml", name="mine", rounds=2)
+api.load("mine").show()
 with api.open_run("mine") as reader:
     print(runs.society(reader).rounds[-1].means)
 
@@ -37,6 +38,7 @@ from sandbox.evaluation.settings import EvaluationSettings, checked_settings
 from sandbox.generations import PhaseFailed, Say, Study, read_plan, run_study
 from sandbox.reading.policy import policy_of
 from sandbox.reading.runs import Outcome, open_run
+from sandbox.reading.runs import outcome as read_outcome
 from sandbox.settings_files import GIVEN
 from sandbox.study.compare import compare as compare_runs
 from sandbox.study.estimate import estimate as estimate_run
@@ -49,7 +51,7 @@ from sandbox.study.verify import verify as verify_run
 from sandbox.training import TrainingStopped, TrainProgress, TrainReport, load_settings
 from sandbox.training import Watch as TrainWatch
 from sandbox.training import train as train_model
-from storage.database import Address, address_of
+from storage.database import Address, address_of, parse_runs
 from storage.errors import InputError
 
 __all__ = [
@@ -80,6 +82,7 @@ __all__ = [
     "export",
     "fork",
     "generations",
+    "load",
     "open_run",
     "plugin_files",
     "resume",
@@ -212,6 +215,16 @@ def resume(
     )
 
 
+def load(run: str | Address) -> Outcome:
+    """The figures of a stored run; as the value of a notebook's cell, a summary with a figure.
+
+    Raises:
+        InputError: there is no such run.
+    """
+    with open_run(run) as reader:
+        return read_outcome(reader, address_of(run)._replace(name=reader.run.name))
+
+
 def plugin_files(run: str | Address) -> list[Path]:
     """List the files with Python code that a run's config and policy name, without loading them.
 
@@ -270,13 +283,13 @@ def compare(runs: Sequence[str]) -> Comparison:
     """Compare runs, grouped by config: means, and differences with confidence intervals.
 
     Args:
-        runs: at least two runs.
+        runs: at least two runs; a folder stands for all runs in the databases below it.
 
     Raises:
         InputError: there is no such run, one is given twice or has no complete episode, or there
             are fewer than two.
     """
-    return compare_runs(runs)
+    return compare_runs(parse_runs(runs))
 
 
 def estimate(

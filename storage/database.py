@@ -7,7 +7,7 @@ import shlex
 import sqlite3
 import time
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from functools import partial
 from pathlib import Path
@@ -130,6 +130,31 @@ def parse_run(run: str) -> Address:
     raise InputError(
         f"{hide_secrets(_short(run))}: no such run; expected a name under {RUNS}/, a file or a URL"
     )
+
+
+def parse_runs(runs: Sequence[str]) -> list[Address]:
+    """Parse several RUN; a folder stands for all runs in the databases below it, by path.
+
+    Raises:
+        InputError: see `parse_run`, or there is no run below a folder.
+    """
+    return [address for run in runs for address in _below(run) or [parse_run(run)]]
+
+
+def _below(run: str) -> list[Address]:
+    """The runs in the databases below a folder; empty for what is no folder."""
+    if "://" in run or not run or not _expanded(run).is_dir() or _is_run(run):
+        return []
+    urls = [_file_url(str(file)) for file in sorted(_expanded(run).rglob("*.db"))]
+    found = [Address(url, name) for url in urls for name in run_names(url)]
+    if not found:
+        raise InputError(f"{_short(run)}: found a folder without runs; expected a database below")
+    return found
+
+
+def _is_run(run: str) -> bool:
+    """Whether a word is the name of a run under runs/, and not only of a folder."""
+    return os.sep not in run and _is_file(RUNS / f"{run}.db")
 
 
 def _splits(run: str) -> Iterator[tuple[str, str]]:

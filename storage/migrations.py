@@ -347,6 +347,34 @@ def _policies(connection: Connection) -> None:
         )
 
 
+def _summaries_by_label(connection: Connection) -> None:
+    """Summaries by starting demographic, sums for trends, and topics of questions."""
+    sqlite = connection.dialect.name == "sqlite"
+    in_run = "run_id INTEGER NOT NULL REFERENCES runs (id)"
+    for statement in (
+        "ALTER TABLE questions ADD COLUMN topic TEXT",
+        "DROP TABLE outcomes",
+        "DROP TABLE agent_sums",
+        _table(
+            sqlite,
+            "outcomes",
+            f"{in_run}, round INTEGER NOT NULL, label VARCHAR(32) NOT NULL, "
+            "measure VARCHAR(64) NOT NULL, outcome VARCHAR(24) NOT NULL, n INTEGER NOT NULL",
+            "run_id, round, label, measure, outcome",
+        ),
+        _table(
+            sqlite,
+            "agent_sums",
+            f"{in_run}, agent INTEGER NOT NULL, "
+            "measure_id INTEGER NOT NULL REFERENCES measures (id), n INTEGER NOT NULL, "
+            "total FLOAT NOT NULL, squares FLOAT NOT NULL, rounds FLOAT NOT NULL, "
+            "round_squares FLOAT NOT NULL, products FLOAT NOT NULL",
+            "run_id, agent, measure_id",
+        ),
+    ):
+        connection.exec_driver_sql(statement)
+
+
 MIGRATIONS: tuple[Callable[[Connection], None], ...] = (
     _thinking_and_expected,
     _scenes,
@@ -355,6 +383,7 @@ MIGRATIONS: tuple[Callable[[Connection], None], ...] = (
     _sessions,
     _recall,
     _policies,
+    _summaries_by_label,
 )
 """Item i migrates a database from version i + 1 to i + 2. Never edit a migration; append one."""
 

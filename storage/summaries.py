@@ -67,16 +67,17 @@ def _number(value: str) -> str:
 
 
 _OUTCOMES = f"""
-INSERT INTO outcomes (run_id, round, measure, outcome, n)
-SELECT e.run_id, e.round, s.measure, s.outcome, count(*) FROM episodes e JOIN (
-    SELECT episode_id, stage || '_' || scale AS measure,
-        coalesce({_number("rating")}, status) AS outcome
+INSERT INTO outcomes (run_id, round, label, measure, outcome, n)
+SELECT e.run_id, e.round, coalesce(a.label, ''), s.measure, s.outcome, count(*)
+FROM episodes e JOIN (
+    SELECT episode_id, CASE WHEN agent >= 0 THEN agent END AS agent,
+        stage || '_' || scale AS measure, coalesce({_number("rating")}, status) AS outcome
         FROM observations WHERE episode_id IN :episodes
-    UNION ALL SELECT p.id, m.name, coalesce({_number("r.rating")}, r.status)
+    UNION ALL SELECT p.id, NULL, m.name, coalesce({_number("r.rating")}, r.status)
         FROM episodes p JOIN measures m ON m.run_id = p.run_id AND m.kind = 'peers'
         JOIN ratings r ON r.episode_id = p.id
         WHERE p.id IN :episodes
-    UNION ALL SELECT p.id, 'agreement',
+    UNION ALL SELECT p.id, NULL, 'agreement',
         CAST(CAST(round(CAST(avg(CAST(r.rating AS FLOAT)) AS NUMERIC)) AS BIGINT) AS TEXT) || '/'
             || CAST(CAST(s.value AS BIGINT) AS TEXT)
         FROM episodes p JOIN measures m ON m.run_id = p.run_id AND m.kind = 'peers'
@@ -84,15 +85,19 @@ SELECT e.run_id, e.round, s.measure, s.outcome, count(*) FROM episodes e JOIN (
         JOIN scores s ON s.measure_id = o.id AND s.episode_id = p.id
         JOIN ratings r ON r.episode_id = p.id AND r.rating IS NOT NULL
         WHERE p.id IN :episodes GROUP BY p.id, s.value
-    UNION ALL SELECT id, 'episode', CASE WHEN failed_at IS NULL THEN 'played' ELSE 'failed' END
+    UNION ALL SELECT id, NULL, 'episode',
+        CASE WHEN failed_at IS NULL THEN 'played' ELSE 'failed' END
         FROM episodes WHERE id IN :episodes
-    UNION ALL SELECT p.id, m.name, {_number("s.value")}
+    UNION ALL SELECT p.id, NULL, m.name, {_number("s.value")}
         FROM episodes p JOIN measures m ON m.run_id = p.run_id AND m.kind = 'gain'
         JOIN scores s ON s.measure_id = m.id AND s.episode_id = p.id
         WHERE p.id IN :episodes
 ) s ON s.episode_id = e.id
-WHERE e.id IN :episodes GROUP BY e.run_id, e.round, s.measure, s.outcome
-ON CONFLICT (run_id, round, measure, outcome) DO UPDATE SET {_add_to_sums(tables.outcomes)}"""
+LEFT JOIN agents a ON a.run_id = e.run_id AND a.number = coalesce(s.agent, e.author)
+WHERE e.id IN :episodes
+GROUP BY e.run_id, e.round, coalesce(a.label, ''), s.measure, s.outcome
+ON CONFLICT (run_id, round, label, measure, outcome) DO UPDATE
+SET {_add_to_sums(tables.outcomes)}"""
 
 _RATERS = f"""
 INSERT INTO rater_sums (run_id, rater, label, ratings, missing, total, compared, deviation,
@@ -113,18 +118,21 @@ FROM (
 ON CONFLICT (run_id, rater, label) DO UPDATE SET {_add_to_sums(tables.rater_sums)}"""
 
 _AGENTS = f"""
-INSERT INTO agent_sums (run_id, agent, measure_id, n, total)
-SELECT run_id, author, id, sum(n), sum(value * n) FROM (
-    SELECT e.run_id, e.author, m.id, s.value,
+INSERT INTO agent_sums (run_id, agent, measure_id, n, total, squares, rounds, round_squares,
+    products)
+SELECT run_id, agent, id, sum(n), sum(n * value), sum(n * value * value), sum(n * round),
+    sum(n * round * round), sum(n * value * round)
+FROM (
+    SELECT e.run_id, e.author AS agent, m.id, s.value, CAST(e.round AS FLOAT) AS round,
         CASE m.kind WHEN 'peers' THEN e.ratings_read ELSE 1 END AS n
     FROM episodes e JOIN measures m ON m.run_id = e.run_id AND m.subject <> 'agent'
     JOIN scores s ON s.measure_id = m.id AND s.episode_id = e.id
     WHERE e.id IN :episodes AND e.author IS NOT NULL
-) rated GROUP BY run_id, author, id
-UNION ALL SELECT e.run_id, o.agent, m.id, count(*), sum(CAST(o.rating AS FLOAT))
+    UNION ALL SELECT e.run_id, o.agent, m.id, CAST(o.rating AS FLOAT), CAST(e.round AS FLOAT), 1
     FROM episodes e JOIN observations o ON o.episode_id = e.id AND o.rating IS NOT NULL
     JOIN measures m ON m.run_id = e.run_id AND m.name = o.stage || '_' || o.scale
-    WHERE e.id IN :episodes AND m.subject = 'agent' GROUP BY e.run_id, o.agent, m.id
+    WHERE e.id IN :episodes AND m.subject = 'agent'
+) rated GROUP BY run_id, agent, id
 ON CONFLICT (run_id, agent, measure_id) DO UPDATE SET {_add_to_sums(tables.agent_sums)}"""
 
 _CALLS = f"""

@@ -157,6 +157,7 @@ questions = Table(
     Column("run_id", ForeignKey("runs.id"), nullable=False),
     Column("source", Text),  # file and line; NULL: only in prior memories
     Column("text_id", ForeignKey("texts.id"), nullable=False),
+    Column("topic", Text),  # from the question file; NULL: none
     Column("vector", LargeBinary),  # float16, little-endian, zlib; once per text
 )
 
@@ -381,6 +382,7 @@ outcomes = Table(
     metadata,
     Column("run_id", ForeignKey("runs.id"), primary_key=True),
     Column("round", Integer, primary_key=True, autoincrement=False),
+    Column("label", String(32), primary_key=True),  # of the author or the rated agent; or empty
     Column("measure", String(64), primary_key=True),  # a name in `measures`, episode, or agreement
     Column("outcome", String(24), primary_key=True),  # a value, or the status of a missing one
     Column("n", Integer, nullable=False),  # complete episodes only
@@ -412,6 +414,10 @@ agent_sums = Table(
     Column("measure_id", ForeignKey("measures.id"), primary_key=True, autoincrement=False),
     Column("n", Integer, nullable=False),  # values in complete episodes; for peers: ratings
     Column("total", Float, nullable=False),  # their sum
+    Column("squares", Float, nullable=False),  # the sum of their squares
+    Column("rounds", Float, nullable=False),  # the sum of their rounds
+    Column("round_squares", Float, nullable=False),  # the sum of the squares of their rounds
+    Column("products", Float, nullable=False),  # the sum of value times round
     sqlite_with_rowid=False,
 )
 

@@ -129,6 +129,7 @@ ALLOWED: dict[str, tuple[str, ...]] = {
         "sandbox.reading",
         "sandbox.datasets",
         "sandbox.study.compare",
+        "sandbox.study.results",
     ),
     "sandbox.api": (
         *NEUTRAL,

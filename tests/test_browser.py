@@ -11,13 +11,14 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import pytest
 import yaml
 from conftest import ROOT, missing, small
+from proxies import NGINX, Behind, nginx_proxy, python_proxy
 from stored import Run
 from stored import make as make_stored
 from viewing import Site, hostile, serving
@@ -90,7 +91,7 @@ def chromium() -> Iterator[Browser]:
 class Visit:
     """A browser page whose console errors and external requests fail the test."""
 
-    def __init__(self, browser: Browser, site: Site | Folder, **options: Any) -> None:
+    def __init__(self, browser: Browser, site: Site | Folder | Behind, **options: Any) -> None:
         self.site = site
         self.complaints: list[str] = []
         self.expected = re.compile("$^")
@@ -175,6 +176,7 @@ def test_a_static_copy_works_with_file_urls(look: Look, runs: Runs, tmp_path: Pa
     page.click("nav >> text=Exchanges")
     page.click("tbody a[data-row]")
     assert page.locator("li.stage-1").is_visible()
+    page.click(".calls summary")
     page.click("table a[data-row]")
     assert page.locator("h1").inner_text().startswith("Call ")
 
@@ -391,17 +393,22 @@ def test_filters_are_query_parameters(look: Look) -> None:
     page = visit.go("/r/calm/exchanges")
     page.locator("input[name=round]").fill("1")
     page.locator("select[name=label]").select_option("good")
-    page.locator("select[name=order]").select_option("oldest")
     page.locator(".filters button").click()
     page.wait_for_url("**label=good**")
+    assert page.url.endswith("?round=1&label=good"), "empty fields are not sent"
+    assert page.locator("th[aria-sort]").get_attribute("aria-sort") == "descending"
+    page.get_by_role("link", name="Exchange", exact=True).click()
+    page.wait_for_url("**order=number")
+    assert page.locator("th[aria-sort]").get_attribute("aria-sort") == "ascending"
     rows = "() => [...document.querySelectorAll('a[data-row]')].map((one) => one.textContent)"
     there, shown = page.url, page.evaluate(rows)
     assert shown and all(16 <= int(number) < 32 for number in shown)
+    assert shown == sorted(shown, key=int)
 
     def same() -> None:
         assert page.url == there and page.evaluate(rows) == shown
         assert page.locator("input[name=round]").input_value() == "1"
-        assert page.locator("select[name=order]").input_value() == "oldest"
+        assert page.locator("input[name=order]").input_value() == "number"
 
     same()
     page.reload()
@@ -428,16 +435,18 @@ def test_the_page_of_an_agent(look: Look, runs: Runs) -> None:
     agent = runs.calm.sql("SELECT * FROM agents WHERE number = ?", row["agent"])[0]
     persona = json.loads(agent["persona"])
     visit = look()
-    page = visit.go(f"/r/calm/agents/{row['agent']}?only=changed")
+    page = visit.go(f"/r/calm/agents/{row['agent']}?only=again")
     assert page.locator("h1").inner_text() == f"{persona['name']} #{row['agent']}"
     facts = page.locator("section[aria-labelledby=who]").inner_text()
     for said in (agent["label"], persona["voice"], persona["occupation"], persona["place"]):
         assert str(said) in facts
-    beliefs = page.locator("section[aria-labelledby=internal] li")
-    texts = [" ".join(text.split()) for text in beliefs.all_inner_texts()]
+    both = page.locator(".before-now")
+    pairs = [[" ".join(one.split()) for one in pair.locator("> div > .model-text")
+              .all_inner_texts()] for pair in both.all()]  # fmt: skip
     was, now = (" ".join(row[name].split()) for name in ("was", "now"))
-    assert any(f"before: {was}" in text and f"now: {now}" in text for text in texts)
-    assert all("changed answer" in text for text in texts)
+    assert [was, now] in pairs
+    heads = page.locator(".beliefs[data-rows] > li > .turn").all_inner_texts()
+    assert all("answered again" in text or "changed its mind" in text for text in heads)
     told = page.locator("section[aria-labelledby=received] .reasons li")
     given = runs.calm.sql("SELECT count(*) FROM ratings WHERE episode_id IN "
                           "(SELECT id FROM episodes WHERE author = ?)", row["agent"])  # fmt: skip
@@ -481,6 +490,7 @@ def test_an_exchange_shows_the_diff_and_the_recalled_memory(look: Look, runs: Ru
     calls = runs.calm.sql(
         "SELECT id FROM calls WHERE episode_id = ? ORDER BY id", row["episode_id"]
     )
+    page.locator(".calls summary").click()
     listed = page.locator("[aria-label=Calls] a[data-row]").all_inner_texts()
     assert listed == [str(call[0]) for call in calls]
     page.get_by_text("why this memory").click()
@@ -495,14 +505,66 @@ def test_an_exchange_shows_the_diff_and_the_recalled_memory(look: Look, runs: Ru
     page.wait_for_url("**/r/calm/exchanges")
 
 
+def test_texts_of_an_exchange_are_copied(look: Look, runs: Runs) -> None:
+    row = _recalling(runs.calm)
+    visit = look(permissions=["clipboard-read", "clipboard-write"])
+    page = visit.go(f"/r/calm/exchanges/{row['episode_id']}?view=inline")
+    board = "() => navigator.clipboard.readText()"
+    for name in ("draft", "revision"):
+        page.get_by_role("button", name=f"Copy the {name}").click()
+        page.get_by_text("Copied").wait_for()
+        assert page.evaluate(board) == row[name]
+        page.get_by_text("Copied").wait_for(state="hidden")
+    page.locator("#diff").select_text()
+    page.keyboard.press("Control+c")
+    assert page.evaluate(board).split() == row["revision"].split(), "without deleted words"
+    page.get_by_role("button", name="Copy as JSON").click()
+    page.get_by_text("Copied").wait_for()
+    assert json.loads(page.evaluate(board))["revision"] == row["revision"]
+    page.evaluate("() => { navigator.clipboard.writeText = () => Promise.reject() }")
+    page.get_by_role("button", name="Copy as Markdown").click()
+    visit.until("async () => (await navigator.clipboard.readText()).startsWith('## Exchange')")
+    assert f"> {row['draft']}" in page.evaluate(board)
+
+
+def test_draft_and_revision_side_by_side(look: Look, runs: Runs) -> None:
+    path = f"/r/calm/exchanges/{_recalling(runs.calm)['episode_id']}"
+
+    def boxes(page: Page) -> list[Any]:
+        return [page.locator(f"#text-{name}").bounding_box() for name in ("draft", "revision")]
+
+    wide = look(viewport={"width": 1440, "height": 900})
+    draft, revision = boxes(wide.go(path))
+    assert draft["x"] + draft["width"] < revision["x"] and abs(draft["y"] - revision["y"]) < 80
+    assert wide.page.locator("#diff del:visible").count() == 0
+    wide.page.get_by_role("link", name="Inline").click()
+    wide.page.wait_for_url("**?view=inline")
+    draft, revision = boxes(wide.page)
+    assert draft["x"] == revision["x"] and draft["y"] + draft["height"] < revision["y"]
+    assert wide.page.locator("#diff del:visible").count() > 0
+    narrow = look(viewport=PHONE)
+    draft, revision = boxes(narrow.go(path))
+    assert draft["y"] + draft["height"] < revision["y"]
+
+
+def test_long_texts_are_folded(look: Look, runs: Runs) -> None:
+    long = runs.bad.sql("SELECT episode_id FROM stage_texts JOIN texts ON id = text_id "
+                        "WHERE length(text) > 90000 LIMIT 1")[0][0]  # fmt: skip
+    page = look().go(f"/r/calm~2/exchanges/{long}")
+    card = page.locator(".fold .card").first
+    assert card.bounding_box()["height"] < 400
+    page.get_by_label("Show all").first.check()
+    assert card.bounding_box()["height"] > 2000
+
+
 def test_comparison_of_two_runs(look: Look, runs: Runs) -> None:
     visit = look()
     page = visit.go("/")
     page.get_by_role("link", name="Compare runs").click()
-    for place, name in enumerate(("calm", "other")):
-        page.locator("select[name=run]").nth(place).select_option(name)
-    page.locator("form.filters button").click()
-    page.wait_for_url("**run=calm&run=other**")
+    page.wait_for_url("**/compare")
+    for name in ("calm", "other"):
+        page.locator("select[name=run]").select_option(name)  # applies at once
+        page.wait_for_url(f"**run={name}**")
     page.locator("#differences:not([aria-busy])").wait_for()
     visit.drawn()
     table = page.locator("#differences table").first
@@ -522,6 +584,58 @@ def test_comparison_of_two_runs(look: Look, runs: Runs) -> None:
     questions = page.locator(".compare .model-text.block")
     assert questions.nth(0).inner_text() == questions.nth(1).inner_text()
     assert questions.count() == 6
+    assert page.locator(".pair-diff :is(ins, del)").count() > 0
+
+
+# Behind a reverse proxy
+
+
+@contextmanager
+def proxied(kind: str, runs: Runs, folder: Path) -> Iterator[Behind]:
+    """The runs, served below a path by a kind of proxy and of configuration."""
+    prefix = "/user/me/proxy/8765"
+    given = prefix if kind in ("given", "kept") else ""
+    shown = runs.calm, runs.other, runs.calm.path.parent / "idle.db"
+    with serving(*shown, prefix=given, hosts=["hub.localhost"]) as site, ExitStack() as stack:
+        if kind == "nginx":
+            yield stack.enter_context(nginx_proxy(site.port, prefix, folder))
+        else:
+            proxy = python_proxy(site.port, prefix, strip=kind != "kept", tell=not given)
+            yield stack.enter_context(proxy)
+
+
+@pytest.mark.parametrize("kind", ["told", "given", "kept", "nginx"])
+def test_all_works_behind_a_reverse_proxy(
+    chromium: Browser, runs: Runs, tmp_path: Path, kind: str
+) -> None:
+    if kind == "nginx" and NGINX is None:
+        pytest.skip("nginx is not installed: apt-get install nginx-light")
+    with proxied(kind, runs, tmp_path) as behind:
+        visit = Visit(chromium, behind)  # complains about requests that are not below the path
+        page = visit.go("/")
+        page.get_by_role("link", name="calm").first.click()
+        page.wait_for_url("**/r/calm")
+        visit.drawn()
+        visit.until(f"() => ({FILLS})().length >= 16")
+        with page.expect_download() as saved:
+            page.get_by_role("link", name="SVG").first.click()
+        assert saved.value.path().read_bytes().startswith(b"<svg")
+        page.locator("a[data-key=agents]").click()
+        page.locator("a[data-row]").first.click()
+        visit.drawn()
+        page.goto(f"{behind.url}/compare?run=calm&run=other")
+        page.locator("#differences:not([aria-busy]) table").first.wait_for()
+        visit.drawn()
+        page.locator("#differences a[data-row]").first.click()
+        page.locator(".pair-diff").wait_for()
+        with page.expect_response("**/idle/pulse.json") as polled:
+            page.goto(f"{behind.url}/r/idle")
+        assert polled.value.ok and polled.value.url.startswith(behind.url)
+        visit.expected = re.compile("404")
+        page.goto(f"{behind.url}/r/nobody")
+        page.locator("a.home").click()
+        page.wait_for_url(f"{behind.url}/")
+        visit.leave()
 
 
 # Downloads
@@ -696,6 +810,35 @@ def test_every_page_fits_a_phone(look: Look, runs: Runs) -> None:
         _fits(visit.go(path))
 
 
+def test_lists_are_cards_on_a_phone(look: Look) -> None:
+    page = look(viewport=PHONE).go("/r/calm/exchanges")
+    assert page.locator("tbody tr").first.bounding_box()["height"] < 150
+    cells = page.locator("tbody tr").first.locator("td.n:visible")
+    right = page.viewport_size["width"]
+    boxes = [cell.bounding_box() for cell in cells.all()]
+    assert len(boxes) >= 4 and all(0 <= one["x"] < one["x"] + one["width"] < right for one in boxes)
+
+
+def test_pages_are_printed_whole(look: Look) -> None:
+    """On paper nothing is cut off, charts do not overlap texts, and no column is a few letters."""
+    visit = look()
+    visit.page.emulate_media(media="print")
+    portrait, landscape = 690, 1017  # the width of the text of an A4 page
+    for path, width in (("/r/calm", portrait), ("/r/calm/exchanges/20", portrait),
+                        ("/r/calm/ratings", portrait), ("/r/calm/agents", landscape)):  # fmt: skip
+        visit.page.set_viewport_size({"width": width, "height": 1000})
+        page = visit.go(path)
+        _fits(page)
+        overlaps = """() => [...document.querySelectorAll(".chart")].filter((chart) => {
+            const svg = chart.querySelector("svg.marks"), box = chart.getBoundingClientRect();
+            return svg && svg.getBoundingClientRect().bottom > box.bottom + 1 }).length"""
+        assert page.evaluate(overlaps) == 0, path
+        narrow = """() => [...document.querySelectorAll("td .model-text")]
+            .filter((one) => one.getClientRects().length && one.offsetWidth < 90).length"""
+        assert page.evaluate(narrow) == 0, path
+    assert visit.page.locator("header.top").is_hidden()
+
+
 def test_hostile_texts_are_not_executed(look: Look, runs: Runs) -> None:
     """`Visit` checks that no script ran, nothing was requested and no dialog opened."""
     visit = look(viewport=PHONE)
@@ -757,12 +900,37 @@ def test_the_page_of_a_scene(look: Look, runs: Runs) -> None:
     lines = page.locator(".line.refused > .model-text")
     assert [one.strip() for one in lines.all_text_contents()] == [row[0].strip() for row in refused]
     assert "refused" in page.locator(".line.refused").first.get_attribute("data-why")
+    acts = runs.scene.sql("SELECT passed, harm, reacts_to FROM acts WHERE episode_id = ?", number)
+    refusals = sum(row["passed"] == 0 for row in acts)
+    harmful = sum(bool(row["harm"]) for row in acts)
+    head = page.locator(".scene > .turn").inner_text()
+    assert f"{len(parts)} people" in head and f"{len(acts)} acts" in head
+    assert f"{refusals} refused" in head and f"{harmful} harmful" in head
+    assert page.locator(".line.depth-0").count() == sum(row["reacts_to"] is None for row in acts)
+    assert "Nobody is the worse" not in page.locator(".scene").inner_text()
+    page.locator(".scene > .turn a").first.click()
+    assert page.locator(".line:target").is_visible()
     harms = page.locator(".harm").all_text_contents()
     assert any(harm.strip() in one for one in harms)
     assert page.locator(".stage-1 .card").text_content().strip() == answers[0][0].strip()
-    page.get_by_text("Show the revision without markup").click()
-    assert page.locator(".stage-2 details .model-text").text_content() == answers[1][0]
-    assert page.get_by_text("Revision", exact=True).is_visible()
+    page.get_by_role("link", name="Revision only").click()
+    page.wait_for_url("**?view=revision")
+    assert page.locator("#text-revision").inner_text() == answers[1][0]
+    assert page.get_by_role("heading", name="Revision", exact=True).is_visible()
+
+
+def test_scenes_are_listed(look: Look, runs: Runs) -> None:
+    page = look().go("/r/scene")
+    wanted = runs.scene.sql(
+        "SELECT episode_id, count(*), sum(NOT passed), sum(coalesce(harm, 0)) FROM acts "
+        "GROUP BY episode_id ORDER BY episode_id DESC"
+    )
+    rows = page.locator("[aria-label=Scenes] tbody tr")
+    numbers = [[int(row.locator("th, td.n").nth(n).inner_text()) for n in (0, 2, 3, 4)]
+               for row in rows.all()]  # fmt: skip
+    assert numbers == [list(row) for row in wanted]
+    assert page.locator(".tabs a").all_inner_texts()[:2] == ["Society", "Exchanges"]
+    assert page.locator(".plot").count() == 0, "no curves of a single round"
 
 
 # Empty pages

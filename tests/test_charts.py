@@ -76,13 +76,25 @@ def curves(scale: Rated) -> charts.Spec:
     return charts.curves(rows, scale, COLOURS)
 
 
+def of_groups(scale: Rated, low: float, high: float) -> list[dict[str, object]]:
+    """Rows of two groups, of which the first has two seeds."""
+    whole = by_round(scale, "group", ["a", "b"], low, high)
+    seeds = [
+        {**row, "seed": seed, "low": None, "high": None}
+        for row in whole
+        if row["group"] == "a"
+        for seed in (7, 8)
+    ]
+    return [*({**row, "seed": None} for row in whole), *seeds]
+
+
 def versus(scale: Rated) -> charts.Spec:
-    return charts.versus(by_round(scale, "run", ["a", "b"], scale.low, scale.high), scale)
+    return charts.versus(of_groups(scale, scale.low, scale.high), scale)
 
 
 def gains(scale: Rated) -> charts.Spec:
     width = scale.high - scale.low
-    return charts.gains(by_round(scale, "run", ["a", "b"], 0, width / 3), scale)
+    return charts.gains(of_groups(scale, 0, width / 3), scale)
 
 
 def plane(scale: Rated) -> charts.Spec:

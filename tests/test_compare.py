@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from io import StringIO
 from pathlib import Path
 
@@ -13,9 +14,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from rich.console import Console
 
+from sandbox import api
 from sandbox.engine.run import resume
 from sandbox.reading.metrics import scores_by_round
-from sandbox.reading.statistics import clustered, student, t_quantile, welch
+from sandbox.reading.statistics import clustered, holm, student, t_quantile, welch
 from sandbox.study.compare import compare
 from sandbox.study.fork import fork
 from sandbox.study.results import Difference, GroupComparison
@@ -82,6 +84,8 @@ def test_intervals_by_hand() -> None:
     assert both.high - 5 == pytest.approx(error * t_quantile(0.975, freedom))
     alone = clustered(np.array([1.0, 2.0, 3.0]), np.arange(3))
     assert {**one.as_dict(), "clusters": 3} == pytest.approx(alone.as_dict())
+    assert one.p == pytest.approx(0.0741799, abs=1e-6) and one.excludes_zero is False
+    assert student(np.array([1.0, 1.0])).p == 0 and student(np.zeros(2)).p == 1
     twice = clustered(np.array([1.0, 1.0, 2.0, 2.0, 3.0, 3.0]), np.array([0, 0, 1, 1, 2, 2]))
     assert (twice.n, twice.clusters) == (6, 3)
     assert (twice.low, twice.high) == pytest.approx((one.low, one.high))
@@ -111,6 +115,12 @@ def test_the_cluster_interval_covers_what_it_should() -> None:
             covered[name] += found.low <= 0 <= found.high
     assert 0.92 <= covered["clustered"] / 400 <= 0.98
     assert covered["student"] / 400 < 0.75
+
+
+def test_p_values_are_corrected_by_the_method_of_holm() -> None:
+    assert holm([]) == []
+    assert holm([0.01, 0.04, 0.03, 0.005]) == pytest.approx([0.03, 0.06, 0.06, 0.02])
+    assert holm([0.6, 0.6]) == [1.0, 1.0]
 
 
 def test_two_runs_are_paired_by_episode(make: Make, tmp_path: Path) -> None:
@@ -242,7 +252,49 @@ def test_runs_with_the_same_seed_count_as_one(make: Make, tmp_path: Path) -> Non
     data = compare([str(tmp_path / "a.db"), str(tmp_path / "b.db")])
     assert len(data.groups) == 1
     assert any("same seed" in note for note in data.notes)
-    assert any("nothing to compare" in note for note in data.notes)
+    assert any("see the spread over seeds" in note for note in data.notes)
+
+
+def test_groups_are_named_by_what_differs(make: Make, tmp_path: Path) -> None:
+    for raters in (4, 1, 2):
+        for seed in (1, 2) if raters != 2 else (1,):
+            make(f"world.raters={raters}", f"seed={seed}", "rounds=2", name=f"r{raters}s{seed}")
+    data = api.compare([str(tmp_path)])
+    expected = ["raters 1 (2 seeds)", "raters 2 (1 seed)", "raters 4 (2 seeds)"]
+    assert [group.name for group in data.groups] == expected
+    assert [one.groups for one in data.comparisons] == [[0, 1], [0, 2]]
+    found = [
+        by_scope["all"]
+        for one in data.comparisons
+        for by_scope in one.measures.values()
+        if by_scope is not None
+    ]
+    p_values = [one.p for one in found if one.p is not None]
+    assert [one.p_holm for one in found if one.p is not None] == pytest.approx(holm(p_values))
+    assert {one.p is None for one in found} == {True, False}, "a single seed has no interval"
+    spread = data.groups[2].spread["revision_alignment"]
+    assert spread is not None
+    for scope, round in (("first", 0), ("last", 1)):
+        means = [
+            scores_by_round(_reader(tmp_path / f"r4s{seed}.db"))[round].means["revision_alignment"]
+            for seed in (1, 2)
+        ]
+        assert spread[scope].mean == pytest.approx(np.mean(means))
+        assert spread[scope].deviation == pytest.approx(np.std(means, ddof=1))
+        assert [spread[scope].minimum, spread[scope].maximum] == pytest.approx(sorted(means))
+    page = StringIO()
+    Console(file=page, width=80).print(comparison_view(data))
+    lines = page.getvalue().splitlines()
+    assert "no interval: needs at least 2 seeds a group" in lines
+    table = [line for line in lines if re.match(r"revision alignment +raters 1", line)]
+    assert len(table) == 1 and len(table[0].rstrip()) <= 80, "no number is wrapped"
+    alone = api.compare([str(tmp_path / f"r4s{seed}.db") for seed in (1, 2)])
+    assert [group.name for group in alone.groups] == ["r4s1 (2 seeds)"] and not alone.comparisons
+
+
+def test_a_folder_without_runs_is_reported(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="a folder without runs"):
+        api.compare([str(tmp_path)])
 
 
 def test_the_picture_says_how(make: Make, tmp_path: Path) -> None:
@@ -255,14 +307,15 @@ def test_the_picture_says_how(make: Make, tmp_path: Path) -> None:
     Console(file=page, width=100).print(comparison_view(data))
     text = page.getvalue()
     for words in (
-        "group 1 minus group 0",
+        "b minus a",
         "cluster-robust",
-        "world.raters: 4, 0",
-        "(16 authors)",
+        "world.raters: 0",
+        "authors",
     ):
         assert words in text
     for measure in data.groups[0].measures:
         assert measure.replace("_", " ") in text
+    assert "- to -" not in text and " | " not in text
 
 
 def test_bad_input(make: Make, tmp_path: Path) -> None:

@@ -102,3 +102,16 @@ def test_a_figure_for_a_paper_has_its_size_and_font(site: Site) -> None:
         assert width(data) == pytest.approx(85 / 25.4 * 72, abs=0.1)
         assert width(site.ask(at(f"{name}.pdf")).body) == pytest.approx(450, abs=1)
         assert b"+LiberationSans" in data and b"/FontFile2" in data  # embedded
+
+
+def test_the_charts_of_an_agent_are_files_too(site: Site) -> None:
+    page = site.page("/r/small/agents/3")
+    name = "/r/small/agents/3/figures/agent-3-alignment"
+    for kind in ("svg", "png", "pdf", "csv"):
+        assert f'href="{name}.{kind}"' in page
+        assert site.ask(f"{name}.{kind}").status == 200
+    rows = site.ask(f"{name}.csv").rows
+    assert [(row["round"], row["stage"]) for row in rows] == [
+        (str(round), stage) for round in range(2) for stage in ("draft", "revision")
+    ]
+    assert site.ask("/r/small/agents/99/figures/agent-99-alignment.svg").status == 404

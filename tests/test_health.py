@@ -55,7 +55,7 @@ def test_poisoned_prompts_are_judged_soon_and_beside_each_other(
     async def judged() -> tuple[list[Result], list[Result], list[Result]]:
         async with (
             serving(server),
-            started(server, timeout=0.5, max_in_flight=16) as backend,
+            started(server, timeout=1.5, max_in_flight=16) as backend,
         ):
             health = Health(backend, backend._config)
             sent = retry(health, Limiter(UNLIMITED, Clock()), random.Random(7))

@@ -54,7 +54,7 @@ GOOD: dict[str, tuple[str | bytes, list[str], str]] = {
     "semicolons.csv": (
         f"id;question;topic\n1;{COMMAS[0]};x\n2;{COMMAS[1]};y\n",
         COMMAS,
-        "column question; not used: id, topic",
+        "column question; topics from topic; not used: id",
     ),
     "tabs.tsv": (f"id\tprompt\n1\t{COMMAS[0]}\n2\t{COMMAS[1]}\n", COMMAS, "not used: id"),
     "spaces.csv": (f'id, question\n1, "{COMMAS[0]}"\n2, "{COMMAS[1]}"\n', COMMAS, "id"),
@@ -77,7 +77,7 @@ GOOD: dict[str, tuple[str | bytes, list[str], str]] = {
     "alpaca.csv": ('instruction,input,output\nSum up.,"The dog, he ran.",x\nHello.,,y\n',
                    ["Sum up.\n\nThe dog, he ran.", "Hello."], "columns instruction, input"),
     "dolly.jsonl": (_rows({"instruction": "Who?", "context": "Anna came.", "category": "qa"}),
-                    ["Who?\n\nAnna came."], "not used: category"),
+                    ["Who?\n\nAnna came."], "topics from category"),
     "messages.jsonl": (
         _rows({"messages": _chat("A?", "Yes.")},
               {"messages": [{"role": "system", "content": "Be kind."}, *_chat("B?")]}),
@@ -286,7 +286,8 @@ def test_a_run_tells_what_it_read(tmp_path: Path, make: Make) -> None:
     forms = _write(tmp_path / "forms.yaml", "draft: {system: Be brief.}\n")
     blueprint = prepare(small(f"forms={forms}"))
     assert blueprint.notes == [
-        "the first 8 questions from questions.jsonl (column question; not used: id, topic)",
+        "the first 8 questions from questions.jsonl (column question; topics from topic; "
+        "not used: id)",
         "40 personas from personas.jsonl",
         "240 prior pairs from prior.jsonl",
         "1 prompt template from forms.yaml (draft)",

@@ -41,6 +41,7 @@ FREE = {
     "models.name": "a record of what answered",
     "models.settings": "a record of what answered",
     "questions.source": "a record of where it was read",
+    "questions.topic": "a record of what was read beside the question",
     "questions.vector": "stored with the run; the distances that follow from it are compared",
     "agents.x": "stored with the run; whom an agent meets follows from it and is compared",
     "agents.y": "stored with the run; whom an agent meets follows from it and is compared",

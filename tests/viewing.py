@@ -71,12 +71,17 @@ class Site(NamedTuple):
 
 
 @contextmanager
-def serving(*runs: Run | Path | str, token: str | None = None) -> Iterator[Site]:
+def serving(
+    *runs: Run | Path | str, token: str | None = None, prefix: str = "", hosts: Sequence[str] = ()
+) -> Iterator[Site]:
     """Run a viewer in a thread; without arguments it serves all runs under ``runs/``."""
     places = [str(run.path) if isinstance(run, Run) else str(run) for run in runs]
     listener = _listen("127.0.0.1", 0)
     config = uvicorn.Config(
-        application(RunCatalog(places), token), log_level="error", access_log=False, lifespan="on"
+        application(RunCatalog(places), token, prefix, hosts),
+        log_level="error",
+        access_log=False,
+        lifespan="on",
     )
     server = uvicorn.Server(config)
     thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]})
@@ -96,11 +101,12 @@ def addresses(run: Run, key: str | None = None) -> list[str]:
     call, episode = calls[0] if calls else (0, 0)
     agents = run.sql("SELECT count(*) FROM agents")[0][0]
     parts = ["frames/0.json", "advice/0", "agents/0", "agents/3?only=prior"] if agents else []
+    parts += ["?split=none", "?split=age", "by-round?split=label"] if agents else []
     pages = [
         *("", "/agents", "/exchanges", "/ratings", "/calls", "/about", "/pulse.json", "/search"),
         *(f"/exchanges/{episode}", f"/exchanges/{episode}?q=the", f"/calls/{call}"),
-        *("/search?q=the", "/exchanges?q=kind", "/exchanges?order=rise&page=2"),
-        *("/calls?status=not+ok", *(f"/{part}" for part in parts)),
+        *("/search?q=the", "/exchanges?q=kind", "/exchanges?order=-alignment_gain&page=2"),
+        *("/calls?status=not+ok", *(f"/{part}".replace("/?", "?") for part in parts)),
         *(f"/{name}.{kind}" for name in ("exchanges", "calls") for kind in ("csv", "jsonl")),
     ]
     return ["/", "/pulse.json", "/compare", *(at + page for page in pages)]

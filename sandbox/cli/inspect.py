@@ -139,6 +139,14 @@ def inspect(
     limit: Annotated[
         int | None, typer.Option(min=1, metavar="N", help="list at most N items; default: 100")
     ] = None,
+    split: Annotated[
+        str | None,
+        typer.Option(
+            metavar="NAME",
+            help="group trends by this property of authors: label (default), model, community, "
+            "age, ...",
+        ),
+    ] = None,
     as_json: AsJson = False,
 ) -> None:
     """Show a society: `agents`, `agent ID`, `memory ID`, `episode ID`, `calls`, `call ID`, ...
@@ -165,6 +173,7 @@ def inspect(
         "failures": failures or None,
         "status": call_status,
         "limit": limit,
+        "split": split,
     }
     _refuse_idle_options(subject, [name for name, value in given.items() if value is not None])
     limit = limit or _LIMIT
@@ -178,7 +187,7 @@ def inspect(
         if subject is Subject.POLICY:
             data, picture = _policy(reader, number)
         elif subject is None:
-            data, picture = _society(reader, search, round, limit)
+            data, picture = _society(reader, search, round, limit, split)
         elif number is not None:
             data, picture = _item(reader, subject, number, search, round)
         else:
@@ -190,7 +199,7 @@ _LIMIT = 100
 """Number of items that a list shows unless --limit says otherwise."""
 
 _OPTIONS: dict[Subject | None, tuple[str, ...]] = {
-    None: ("search", "round", "limit"),
+    None: ("search", "round", "limit", "split"),
     Subject.AGENTS: ("search", "limit"),
     Subject.MEMORY: ("search", "round"),
     Subject.CALLS: ("search", "round", "failures", "status", "limit"),
@@ -208,6 +217,8 @@ def _refuse_idle_options(subject: Subject | None, given: Sequence[str]) -> None:
         elsewhere = ", ".join(f"`inspect RUN {view}`".replace(" None", "") for view in views)
         known = " or ".join(f"--{name}" for name in taken) or "no option"
         raise InputError(f"{where}: found --{idle}, an option of {elsewhere}; expected {known}")
+    if "split" in given and len(given) > 1:
+        raise InputError(f"{where}: found --split and --{given[0]}; expected one of them")
     if subject is None and list(given) == ["limit"]:
         raise InputError(f"{where}: found --limit; expected it with --search or --round")
     if "failures" in given and "status" in given:
@@ -235,7 +246,7 @@ def _warn_if_changed(reader: Reader, row: Origin) -> None:
 
 
 def _society(
-    reader: Reader, search: str | None, round: int | None, limit: int
+    reader: Reader, search: str | None, round: int | None, limit: int, split: str | None
 ) -> tuple[Any, RenderableType]:
     """The whole run, or the exchanges that a search or a round selects."""
     from rich.console import Group
@@ -243,12 +254,17 @@ def _society(
 
     from sandbox.reading.exchanges import found_exchanges
     from sandbox.reading.runs import society
+    from sandbox.reading.splits import LABEL
     from sandbox.terminal.exchanges import found_table
     from sandbox.terminal.runs import form_table, society_view
+    from sandbox.terminal.trends import trend_view
 
     if search is None and round is None:
-        shown = society(reader)
-        return shown.as_dict(), Group(society_view(shown), Text(), form_table(shown.forms))
+        shown = society(reader, split or LABEL)
+        parts = [society_view(shown), Text()]
+        if any(found.window for found in shown.trends):
+            parts += [trend_view(shown.trends), Text()]
+        return shown.as_dict(), Group(*parts, form_table(shown.forms))
     matches = found_exchanges(reader, search, round, limit)
     return {"episodes": [match.as_dict() for match in matches]}, found_table(matches)
 

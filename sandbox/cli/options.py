@@ -22,6 +22,10 @@ Runs = Annotated[
     list[str],
     typer.Argument(metavar="RUN...", help="names under runs/, database files, or URL#name"),
 ]
+RunsOrFolders = Annotated[
+    list[str],
+    typer.Argument(metavar="RUN...", help="as RUN elsewhere; a folder: all runs below it"),
+]
 ConfigFile = Annotated[
     Path | None, typer.Argument(help="a YAML config; default: the quickstart preset")
 ]

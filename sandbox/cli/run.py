@@ -254,6 +254,7 @@ def _summary(reader: Reader, address: Address, outcome: Outcome) -> RenderableTy
     from sandbox.reading.runs import society
     from sandbox.terminal import style
     from sandbox.terminal.runs import society_view
+    from sandbox.terminal.trends import trend_view
     from sandbox.text import duration
 
     table = style.table("", "")
@@ -276,7 +277,8 @@ def _summary(reader: Reader, address: Address, outcome: Outcome) -> RenderableTy
     shown = society(reader)
     answers = shown.scored and bool(shown.declaration.answers)
     steps = _next_steps(address, outcome, answers)
-    return Group(society_view(shown), Text(), table, *steps)
+    trend = [Text(), trend_view(shown.trends[:1])] if shown.trends[:1] else []
+    return Group(society_view(shown), *trend, Text(), table, *steps)
 
 
 def _cached(outcome: Outcome) -> str:

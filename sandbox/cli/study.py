@@ -16,7 +16,7 @@ from sandbox.cli.options import (
     Name,
     Rounds,
     Run,
-    Runs,
+    RunsOrFolders,
     Set,
     TotalRounds,
     WorldFile,
@@ -58,7 +58,7 @@ def fork(
     play(address, as_json, accept_changes=accept_changes, allow=files)
 
 
-def compare(runs: Runs, as_json: AsJson = False) -> None:
+def compare(runs: RunsOrFolders, as_json: AsJson = False) -> None:
     """Compare runs, grouped by config: means, and differences with confidence intervals."""
     from sandbox import api
     from sandbox.terminal.studies import comparison_view

@@ -32,6 +32,21 @@ def view(
         int | None,
         typer.Option(min=0, max=65535, help="port to listen on; default: 8765; 0: any free port"),
     ] = None,
+    root_path: Annotated[
+        str | None,
+        typer.Option(
+            metavar="PATH",
+            help="path of the pages behind a reverse proxy, such as /sandbox; default: by the "
+            "header X-Forwarded-Prefix",
+        ),
+    ] = None,
+    allow_host: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="NAME",
+            help="host name of a reverse proxy whose requests are answered; may be repeated",
+        ),
+    ] = None,
     static: Annotated[
         Path | None,
         typer.Option(metavar="DIR", help="write static pages into DIR instead of serving them"),
@@ -53,7 +68,12 @@ def view(
 
     _refuse_idle_options(
         static is not None,
-        {"--host": host, "--port": port},
+        {
+            "--host": host,
+            "--port": port,
+            "--root-path": root_path,
+            "--allow-host": allow_host or None,
+        },
         {"--exchanges": exchanges, "--overwrite": overwrite or None},
     )
     catalog = RunCatalog(runs or ())
@@ -65,7 +85,14 @@ def view(
         data = json.dumps({"url": address.url, "token": address.token})
         print(data if as_json else f"look at {address.url} (Ctrl-C stops)", flush=True)
 
-    serve(catalog, host or _HOST, _PORT if port is None else port, ready)
+    serve(
+        catalog,
+        host or _HOST,
+        _PORT if port is None else port,
+        ready,
+        root_path or "",
+        allow_host or (),
+    )
 
 
 _HOST, _PORT, _EXCHANGES = "127.0.0.1", 8765, 500

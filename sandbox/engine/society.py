@@ -83,11 +83,9 @@ def write_society(
             key = {"run_id": writer.run_id, "agent": agent.number, "number": number}
             writer.add(tables.overruled, {**key, "wish": one.wish, "rule": one.rule})
     prior = dict.fromkeys(pair.question for pairs in inherited for pair in pairs)
-    listed: list[tuple[str, str | None]] = [
-        (question.text, question.source) for question in questions
-    ]
-    in_list = {text for text, _ in listed}
-    listed += [(text, None) for text in prior if text not in in_list]
+    listed: list[Listed] = [*questions]
+    in_list = {question.text for question in questions}
+    listed += [(text, None, None) for text in prior if text not in in_list]
     ids = _write_questions(writer, listed, embedder)
     for agent, pairs in zip(agents, inherited, strict=True):
         for pair in pairs:
@@ -111,9 +109,13 @@ def _agent_row(run_id: int, agent: Agent) -> dict[str, Any]:
     }
 
 
+Listed = tuple[str, str | None, str | None]
+"""The text, the source and the topic of a question."""
+
+
 def _write_questions(
     writer: Writer,
-    listed: Sequence[tuple[str, str | None]],
+    listed: Sequence[Listed],
     embedder: Embedder,
     start: int = 0,
     stored: Collection[str] = (),
@@ -123,7 +125,7 @@ def _write_questions(
 
     Args:
         writer: of the run.
-        listed: texts with their sources; prior questions have none.
+        listed: texts with their sources and topics; prior questions have none.
         embedder: embeds the texts.
         start: the number of the first question.
         stored: texts whose vectors are stored already.
@@ -132,7 +134,7 @@ def _write_questions(
     Returns:
         The row of each distinct text.
     """
-    distinct = [text for text in dict.fromkeys(text for text, _ in listed) if text not in stored]
+    distinct = [text for text in dict.fromkeys(text for text, *_ in listed) if text not in stored]
     rows = embedder.embed(distinct)
     if distinct and dim not in (None, rows.shape[1]):
         raise InputError(
@@ -141,7 +143,7 @@ def _write_questions(
         )
     vectors = dict(zip(distinct, rows, strict=True))
     ids: dict[str, int] = {}
-    for number, (text, source) in enumerate(listed, start):
+    for number, (text, source, topic) in enumerate(listed, start):
         first = text not in ids and text not in stored
         ids.setdefault(text, writer.base + number)
         row = {
@@ -149,6 +151,7 @@ def _write_questions(
             "run_id": writer.run_id,
             "source": source,
             "text_id": writer.base + writer.text(text),
+            "topic": topic,
             "vector": pack(vectors[text]) if first else None,
         }
         writer.add(tables.questions, row)
@@ -215,8 +218,7 @@ def add_questions(
             f"embedded the stored questions of run {reader.run.name}"
         )
     stored = [text for text, _ in _stored_questions(reader)]
-    listed = [(question.text, question.source) for question in questions]
-    _write_questions(writer, listed, embedder, len(stored), frozenset(stored), _dim(reader))
+    _write_questions(writer, questions, embedder, len(stored), frozenset(stored), _dim(reader))
 
 
 def _dim(reader: Reader) -> int | None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -20,6 +20,7 @@ from sandbox.reading.personas import contains_all, like_pattern, persona_text
 from sandbox.reading.policy import policy_of
 from sandbox.reading.raters import NO_RATINGS, RatingsGiven, ratings_given
 from sandbox.reading.records import PAGES_ONLY, Record
+from sandbox.reading.trends import AgentTrend, agent_trends
 from storage import tables
 from storage.errors import Damaged, NotThere
 from storage.exchanges import int_if_whole
@@ -40,6 +41,7 @@ class AgentRow(Record):
         measures: means of the observer's ratings, by measure; see `agent_measures`.
         episodes, failed: the number of its episodes, and the number that failed.
         given: how it rates others.
+        trend: how its episodes developed on one measure; None where that is not asked for.
     """
 
     agent: int
@@ -58,6 +60,7 @@ class AgentRow(Record):
     episodes: int = field(metadata=PAGES_ONLY)
     failed: int = field(metadata=PAGES_ONLY)
     given: RatingsGiven = field(metadata=PAGES_ONLY)
+    trend: AgentTrend | None = field(metadata=PAGES_ONLY)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -153,6 +156,15 @@ def read_agent(reader: Reader, number: int) -> Agent:
     raise NotThere(f"agent {number}: no such agent; expected 0 to {count - 1}")
 
 
+def agent_names(reader: Reader, numbers: Collection[int]) -> dict[int, str]:
+    """The names of agents, by number."""
+    a = tables.agents
+    query = select(a.c.number, a.c.persona).where(
+        a.c.run_id == reader.run.id, a.c.number.in_(sorted(numbers))
+    )
+    return {row.number: str(json.loads(row.persona)["name"]) for row in reader.rows(query)}
+
+
 def agent_measures(declared: Declaration) -> list[Measure]:
     """The measures that a list of agents shows: final score and gain of each observer scale.
 
@@ -167,16 +179,23 @@ def agent_measures(declared: Declaration) -> list[Measure]:
 
 
 ORDERS = ("number", "name", "label", "received", "given", "deviation", "memories")
-"""Orders of agents that every run has; the other orders are the names of `agent_measures`."""
+"""Orders of agents that every run has."""
+
+TREND_ORDERS = ("first", "last", "change", "slope")
+"""Orders by the trend of one measure; see `sandbox.reading.trends.AgentTrend`."""
 
 
 def agent_orders(declared: Declaration) -> list[str]:
-    """The orders of a list of agents; all but the first three sort from best to worst."""
-    return [*ORDERS, *(measure.name for measure in agent_measures(declared))]
+    """What a list of agents can be sorted by; agents without a value come last."""
+    return [*ORDERS, *TREND_ORDERS, *(measure.name for measure in agent_measures(declared))]
 
 
 def agents(
-    reader: Reader, search: str | None = None, label: str | None = None, order: str = "number"
+    reader: Reader,
+    search: str | None = None,
+    label: str | None = None,
+    order: str = "number",
+    trend: Measure | None = None,
 ) -> list[AgentRow]:
     """List the agents of a run.
 
@@ -184,11 +203,13 @@ def agents(
         reader: the run.
         search: only agents whose persona contains this; see `storage.search.terms`.
         label: only agents with this starting demographic.
-        order: one of `agent_orders`.
+        order: one of `agent_orders`; with a minus before it, the highest first.
+        trend: the measure whose trend over rounds is wanted; None: no trend.
     """
     declared = declaration_of(reader)
     means, episode_counts = _means(reader), _episode_counts(reader)
     given, memories = ratings_given(reader), memory_counts(reader)
+    trends = {} if trend is None else agent_trends(reader, trend)
     peers = declared.peers
     measures = [measure.name for measure in agent_measures(declared)]
     rows = []
@@ -213,9 +234,10 @@ def agents(
                 episodes=episodes,
                 failed=failed,
                 given=given.get(row.number, NO_RATINGS),
+                trend=trends.get(row.number),
             )
         )
-    return _sorted(rows, order, declared)
+    return _sorted(rows, order)
 
 
 def _matching(reader: Reader, search: str | None, label: str | None) -> Iterator[Any]:
@@ -231,37 +253,30 @@ def _matching(reader: Reader, search: str | None, label: str | None) -> Iterator
             yield row
 
 
-def _sorted(rows: list[AgentRow], order: str, declared: Declaration) -> list[AgentRow]:
-    if order == "number":
-        return rows
-    if order == "name":
-        return sorted(rows, key=lambda row: (row.name, row.agent))
-    if order == "label":
-        return sorted(rows, key=lambda row: (row.label, row.agent))
-    lowest_first = any(
-        measure.name == order and measure.kind == "score" and measure.scale.better == "low"
-        for measure in declared.measures
-    )
-    sign = 1 if lowest_first else -1
-
-    def key(row: AgentRow) -> tuple[bool, float, int]:
-        value = _sort_value(row, order)
-        return value is None, sign * (value or 0), row.agent
-
-    return sorted(rows, key=key)
+def _sorted(rows: list[AgentRow], order: str) -> list[AgentRow]:
+    name, descending = order.removeprefix("-"), order.startswith("-")
+    values = {row.agent: _sort_value(row, name) for row in rows}
+    with_value = [row for row in rows if values[row.agent] is not None]
+    without = [row for row in rows if values[row.agent] is None]
+    return sorted(with_value, key=lambda row: values[row.agent], reverse=descending) + without
 
 
-def _sort_value(row: AgentRow, order: str) -> float | None:
-    match order:
+def _sort_value(row: AgentRow, name: str) -> Any:
+    """What a list is sorted by: a number or a text; None where the agent has none."""
+    if name in TREND_ORDERS:
+        return None if row.trend is None else getattr(row.trend, name)
+    match name:
+        case "number":
+            return row.agent
         case "received":
             return row.mean_rating
         case "given":
             return row.given.mean
         case "deviation":
             return row.given.deviation
-        case "memories":
-            return row.memories
-    return row.measures[order]
+        case "name" | "label" | "memories":
+            return getattr(row, name)
+    return row.measures[name]
 
 
 def _means(reader: Reader) -> dict[int, dict[str, float]]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
+from typing import NamedTuple
 
 from sqlalchemy import select
 
@@ -13,8 +14,9 @@ from agents.scale import Declaration
 from sandbox.reading.calls import Call, calls_of
 from sandbox.reading.conversation import Breach, Conversation, breaches, conversation
 from sandbox.reading.declaration import declaration_of
+from sandbox.reading.influence import new_words, uptake, words
 from sandbox.reading.records import PAGES_ONLY, Record
-from sandbox.reading.text_diff import Piece, changes
+from sandbox.reading.text_diff import Piece, changes, words_kept
 from storage import tables
 from storage.errors import NotThere
 from storage.exchanges import (
@@ -25,6 +27,19 @@ from storage.exchanges import (
 )
 from storage.reader import Journalled, Reader
 from storage.scenes import Scene
+
+
+class Adopted(NamedTuple):
+    """What the last answer took up of a rater's reason.
+
+    Attributes:
+        share: of the words that are new in the last answer, the share that the reason contains; see
+            `sandbox.reading.influence.uptake`.
+        words: these words, in lower case.
+    """
+
+    share: float
+    words: frozenset[str]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,6 +54,9 @@ class ExchangeDetail(Record):
         breaches: all replies that broke a rule of the policy.
         exchange: the exchange itself.
         changes: by stage, the word diff against the previous stage; None where a text is missing.
+        kept: by stage, the share of the previous stage's words that it keeps; see `words_kept`.
+        adopted: by rater, the words of its reason that the last answer took up.
+        question_number: the number of the question within the run.
         previous, next: the numbers of the stored exchanges before and after it.
     """
 
@@ -63,9 +81,17 @@ class ExchangeDetail(Record):
     breaches: Sequence[Breach]
     exchange: Exchange = field(metadata=PAGES_ONLY)
     changes: Mapping[str, Sequence[Piece] | None] = field(metadata=PAGES_ONLY)
+    kept: Mapping[str, float | None] = field(metadata=PAGES_ONLY)
+    adopted: Mapping[int, Adopted] = field(metadata=PAGES_ONLY)
+    question_number: int = field(metadata=PAGES_ONLY)
     previous: int | None = field(metadata=PAGES_ONLY)
     next: int | None = field(metadata=PAGES_ONLY)
     declaration: Declaration = field(metadata=PAGES_ONLY)
+
+    @property
+    def adopted_words(self) -> frozenset[str]:
+        """All words that the last answer took up of raters' reasons."""
+        return frozenset[str]().union(*(taken.words for taken in self.adopted.values()))
 
 
 def read_exchange(reader: Reader, number: int) -> ExchangeDetail:
@@ -79,6 +105,10 @@ def read_exchange(reader: Reader, number: int) -> ExchangeDetail:
         last = reader.run.rounds * reader.run.per_round - 1
         raise NotThere(f"episode {number}: not played; expected a played one of 0 to {last}")
     previous, following = _neighbours(reader, number)
+    changed = stage_changes(stored)
+    question = select(tables.episodes.c.question_id).where(
+        tables.episodes.c.id == reader.base + number
+    )
     return ExchangeDetail(
         **stored._asdict(),
         mean_rating=stored.mean_rating,
@@ -87,7 +117,10 @@ def read_exchange(reader: Reader, number: int) -> ExchangeDetail:
         conversation=conversation(reader, number),
         breaches=[one for each in breaches(reader, number).values() for one in each],
         exchange=stored,
-        changes=stage_changes(stored),
+        changes=changed,
+        kept={stage: words_kept(pieces) for stage, pieces in changed.items()},
+        adopted=adopted_advice(stored, declared),
+        question_number=int(reader.scalar(question)) - reader.base,
         previous=previous,
         next=following,
         declaration=declared,
@@ -108,6 +141,24 @@ def stage_changes(exchange: Exchange) -> dict[str, list[Piece] | None]:
     return {
         stage: changes(exchange.texts[before], exchange.texts[stage])
         for before, stage in pairwise(stages)
+    }
+
+
+def adopted_advice(exchange: Exchange, declared: Declaration) -> dict[int, Adopted]:
+    """By rater, what the last answer took up of its reason.
+
+    Empty where peers do not rate or a text is missing; raters without a reason are left out.
+    """
+    rated = declared.stages_of(declared.peers) if declared.peers is not None else ()
+    if not rated or not declared.answers:
+        return {}
+    new = new_words(exchange.texts.get(rated[0]), exchange.texts.get(declared.answers[-1]))
+    if new is None:
+        return {}
+    return {
+        given.rater: Adopted(uptake(new, given.reason), frozenset(new & words(given.reason)))
+        for given in exchange.ratings
+        if given.reason is not None
     }
 
 

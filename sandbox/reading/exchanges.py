@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import json
+from array import array
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import Any
+from dataclasses import dataclass, field, replace
+from typing import Any, NamedTuple
 
 from sqlalchemy import ColumnElement, Select, func, select
 
@@ -39,32 +40,55 @@ SEARCHED = 10_000
 _STREAMED = 500  # exchanges per transaction: a slow download must not block writers
 
 
+class Limits(NamedTuple):
+    """Only exchanges with a measure (or `SPREAD`) between two numbers; None: no limit."""
+
+    measure: str
+    low: float | None
+    high: float | None
+
+
+SPREAD = "spread"
+"""The highest rating that peers gave in an exchange minus the lowest."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class ExchangeFilter:
     """Which exchanges a list shows, and in which order.
 
     Attributes:
         round, author: only this round, this author.
+        first_round, last_round: only rounds from this one, up to this one.
         rater: only exchanges that this agent rated.
         label: only authors with this starting demographic.
+        question: only exchanges that ask the same as the question with this number.
+        model: only exchanges in which this model took part.
         kind: one of `kinds`.
+        scale: the scale on which `kind` is judged; None: the main scale.
+        limits: limits of measures.
         search: only exchanges that contain this; see `storage.search`.
-        order: one of `orders`.
+        order: one of `orders`; with a minus before it, the highest first.
     """
 
     round: int | None = None
+    first_round: int | None = None
+    last_round: int | None = None
     author: int | None = None
     rater: int | None = None
     label: str | None = None
+    question: int | None = None
+    model: str | None = None
     kind: str | None = None
+    scale: str | None = None
+    limits: tuple[Limits, ...] = ()
     search: str | None = None
-    order: str = "newest"
+    order: str = "-number"
 
     @property
     def search_only(self) -> bool:
         """Whether the search is the only filter."""
-        others = (self.round, self.author, self.rater, self.label, self.kind)
-        return self.search is not None and all(value is None for value in others)
+        others = replace(self, search=None, order=ExchangeFilter.order)
+        return self.search is not None and others == ExchangeFilter()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -115,36 +139,63 @@ class FoundExchange(Record):
     texts: Mapping[str, str | None]
 
 
+NUMBER = "number"
+
+
 def orders(declared: Declaration) -> list[str]:
-    """The orders of a list of exchanges: by number, main scale, and peers' ratings."""
-    return list(_orders(declared))
-
-
-def _orders(declared: Declaration) -> dict[str, tuple[str | None, bool]]:
-    """By order: the measure to sort by (None: the number), and whether high values come first."""
-    by_name: dict[str, tuple[str | None, bool]] = {"newest": (None, True), "oldest": (None, False)}
-    if declared.main is not None:
-        gain, final = declared.gain(declared.main), declared.final(declared.main)
-        high = declared.main.better == "high"
-        if gain is not None:
-            by_name |= {"rise": (gain.name, True), "fall": (gain.name, False)}
-        if final is not None:
-            by_name |= {"best": (final.name, high), "worst": (final.name, not high)}
-    if declared.peers is not None:
-        by_name["peers"] = declared.peers.name, declared.peers.better == "high"
-    return by_name
+    """What a list of exchanges can be sorted by: the number, or a measure."""
+    return [NUMBER, *(measure.name for measure in declared.measures)]
 
 
 def kinds(declared: Declaration) -> list[str]:
-    """The kinds of exchanges: by the gain on the main scale, and by what is missing."""
-    gains = ["rose", "equal", "fell"] if _main_gain(declared) is not None else []
+    """The kinds of exchanges: by the gain on a scale, and by what is missing."""
+    gains = ["rose", "equal", "fell"] if gain_scales(declared) else []
     missing = ["missing ratings"] if declared.peers is not None else []
     return [*gains, "failed", *missing, "in play"]
 
 
-def _main_gain(declared: Declaration) -> str | None:
-    gain = None if declared.main is None else declared.gain(declared.main)
-    return None if gain is None else gain.name
+def gain_scales(declared: Declaration) -> list[str]:
+    """The names of the scales that have a gain: at least two stages are rated on them."""
+    return [scale.name for scale in declared.observed if declared.gain(scale) is not None]
+
+
+def limited_measures(declared: Declaration) -> list[str]:
+    """What `Limits` can be about: all measures, and the spread where peers rate."""
+    spread = [SPREAD] if declared.peers is not None else []
+    return [*(measure.name for measure in declared.measures), *spread]
+
+
+def kind_counts(reader: Reader) -> dict[tuple[str, str | None], int]:
+    """The number of exchanges by kind and scale, over the whole run; failed ones without a scale.
+
+    From the summaries, which have a few rows for each round.
+    """
+    o, declared = tables.outcomes, declaration_of(reader)
+    gains = {f"{name}_gain": name for name in gain_scales(declared)}
+    query = (
+        select(o.c.measure, o.c.outcome, func.sum(o.c.n).label("n"))
+        .where(o.c.run_id == reader.run.id, o.c.measure.in_([*gains, "episode"]))
+        .group_by(o.c.measure, o.c.outcome)
+    )
+    counts: dict[tuple[str, str | None], int] = {}
+    for measure, outcome, n in reader.rows(query):
+        if measure == "episode":
+            kind = "failed" if outcome == "failed" else None
+        else:
+            kind = _kind_of(outcome)
+        if kind is not None:
+            key = kind, gains.get(measure)
+            counts[key] = counts.get(key, 0) + int(n)
+    return counts
+
+
+def _kind_of(outcome: str) -> str | None:
+    """The kind of an outcome of a gain; None for the status of a missing one."""
+    try:
+        gain = float(outcome)
+    except ValueError:
+        return None
+    return "rose" if gain > 0 else "fell" if gain < 0 else "equal"
 
 
 def exchange_page(reader: Reader, wanted: ExchangeFilter, page: int = 1, size: int = PAGE) -> Page:
@@ -158,15 +209,39 @@ def exchange_page(reader: Reader, wanted: ExchangeFilter, page: int = 1, size: i
     total = int(reader.scalar(select(func.count(_e.c.id)).where(*conditions)))
     page, pages = page_number(page, total, size)
     start = (page - 1) * size
-    measure, descending = _orders(declared)[wanted.order]
-    if measure is None:
+    name, descending = wanted.order.removeprefix("-"), wanted.order.startswith("-")
+    if name == NUMBER:
         page_ids = _ids(reader, _by_number(conditions, descending).limit(size).offset(start))
     else:
-        page_ids = _by_score(reader, conditions, ids[measure], descending, start, size)
+        page_ids = _by_score(reader, conditions, ids[name], descending, start, size)
     return Page(exchange_rows(reader, page_ids, declared), total, start + 1, page, pages)
 
 
-_e, _s, _g = tables.episodes, tables.scores, tables.scores.alias()
+def exchange_numbers(reader: Reader, wanted: ExchangeFilter) -> Sequence[int]:
+    """The numbers of all exchanges that match a filter, in its order, without their texts.
+
+    Raises:
+        KeyError: the run has no such kind or order.
+    """
+    declared, ids = declaration_of(reader), measure_ids(reader)
+    conditions = _conditions(reader, wanted, declared, ids, SEARCHED)
+    name, descending = wanted.order.removeprefix("-"), wanted.order.startswith("-")
+    if name == NUMBER:
+        query = _by_number(conditions, descending)
+    else:
+        score = (_s.c.measure_id == ids[name]) & (_s.c.episode_id == _e.c.id)
+        value = _s.c.value.desc() if descending else _s.c.value
+        query = (
+            select(_e.c.id)
+            .outerjoin(_s, score)
+            .where(*conditions)
+            .order_by(_s.c.value.is_(None), value, _e.c.id)
+        )
+    with reader.engine.connect() as connection:
+        return array("q", [number - reader.base for number in connection.scalars(query)])
+
+
+_e, _s = tables.episodes, tables.scores
 
 
 def _ids(reader: Reader, query: Select[Any]) -> list[int]:
@@ -213,11 +288,7 @@ def _conditions(
 
     With `newest`, a search without other filters is limited to that many of the latest matches.
     """
-    conditions = [_e.c.run_id == reader.run.id]
-    if wanted.round is not None:
-        conditions.append(_e.c.round == wanted.round)
-    if wanted.author is not None:
-        conditions.append(_e.c.author == wanted.author)
+    conditions = [_e.c.run_id == reader.run.id, *_of_episode(wanted)]
     if wanted.rater is not None:
         r = tables.ratings
         conditions.append(_e.c.id.in_(select(r.c.episode_id).where(r.c.rater == wanted.rater)))
@@ -225,28 +296,81 @@ def _conditions(
         a = tables.agents
         authors = select(a.c.number).where(a.c.run_id == reader.run.id, a.c.label == wanted.label)
         conditions.append(_e.c.author.in_(authors))
+    if wanted.question is not None:
+        conditions.append(_e.c.question_id.in_(_same_question(reader, wanted.question)))
+    if wanted.model is not None:
+        conditions.append(_e.c.id.in_(_with_model(reader, wanted.model)))
     if wanted.kind is not None:
-        conditions += _kind_conditions(wanted.kind, declared, ids)
+        conditions.append(_kind_condition(wanted, declared, ids))
+    conditions += [_e.c.id.in_(_within(reader, limits, ids)) for limits in wanted.limits]
     if wanted.search is not None:
         limit = newest if wanted.search_only else None
         conditions.append(matches_words(reader, _e.c.id, wanted.search, limit))
     return conditions
 
 
-def _kind_conditions(
-    kind: str, declared: Declaration, ids: Mapping[str, int]
-) -> list[ColumnElement[bool]]:
-    gain = _main_gain(declared)
-    if gain is not None and kind in ("rose", "equal", "fell"):
-        value = _g.c.value
-        sign = {"rose": value > 0, "equal": value == 0, "fell": value < 0}[kind]
-        return [_g.c.measure_id == ids[gain], _g.c.episode_id == _e.c.id, sign]
+def _of_episode(wanted: ExchangeFilter) -> Iterator[ColumnElement[bool]]:
+    """The conditions on columns of the episode itself."""
+    if wanted.round is not None:
+        yield _e.c.round == wanted.round
+    if wanted.first_round is not None:
+        yield _e.c.round >= wanted.first_round
+    if wanted.last_round is not None:
+        yield _e.c.round <= wanted.last_round
+    if wanted.author is not None:
+        yield _e.c.author == wanted.author
+
+
+def _same_question(reader: Reader, number: int) -> Select[Any]:
+    """The ids of the questions with the same text as one of them."""
+    q, one = tables.questions, tables.questions.alias()
+    return (
+        select(q.c.id)
+        .join(one, one.c.text_id == q.c.text_id)
+        .where(q.c.run_id == reader.run.id, one.c.id == reader.base + number)
+    )
+
+
+def _with_model(reader: Reader, name: str) -> Select[Any]:
+    """The ids of the episodes of calls to a model."""
+    c, m = tables.calls, tables.models
+    models = select(m.c.id).where(m.c.run_id == reader.run.id, m.c.name == name)
+    return select(c.c.episode_id).where(c.c.model_id.in_(models))
+
+
+def _within(reader: Reader, limits: Limits, ids: Mapping[str, int]) -> Select[Any]:
+    """The ids of the episodes within limits; an episode without a value is never within them."""
+    if limits.measure == SPREAD:
+        r = tables.ratings
+        spread = func.max(r.c.rating) - func.min(r.c.rating)
+        own = select(r.c.episode_id).where(reader.belongs_to_run(r.c.episode_id))
+        return own.group_by(r.c.episode_id).having(*_between(spread, limits))
+    scores = select(_s.c.episode_id).where(_s.c.measure_id == ids[limits.measure])
+    return scores.where(*_between(_s.c.value, limits))
+
+
+def _between(value: ColumnElement[Any], limits: Limits) -> Iterator[ColumnElement[bool]]:
+    if limits.low is not None:
+        yield value >= limits.low
+    if limits.high is not None:
+        yield value <= limits.high
+
+
+def _kind_condition(
+    wanted: ExchangeFilter, declared: Declaration, ids: Mapping[str, int]
+) -> ColumnElement[bool]:
+    value = _s.c.value
+    gains = {"rose": value > 0, "equal": value == 0, "fell": value < 0}
+    if wanted.kind in gains:
+        scale = wanted.scale or gain_scales(declared)[0]
+        gain = select(_s.c.episode_id).where(_s.c.measure_id == ids[f"{scale}_gain"])
+        return _e.c.id.in_(gain.where(gains[wanted.kind]))
     others: dict[str, ColumnElement[bool]] = {
         "failed": _e.c.failed_at.is_not(None),
         "missing ratings": _e.c.ratings_missing > 0,
         "in play": _e.c.observed.is_(False),
     }
-    return [others[kind]]
+    return others[wanted.kind or ""]
 
 
 def exchange_rows(reader: Reader, ids: Sequence[int], declared: Declaration) -> list[ExchangeRow]:
@@ -344,7 +468,7 @@ def found_exchanges(
         limit: the maximum number of exchanges.
     """
     declared = declaration_of(reader)
-    wanted = ExchangeFilter(round=round, search=search, order="oldest")
+    wanted = ExchangeFilter(round=round, search=search, order=NUMBER)
     conditions = _conditions(reader, wanted, declared, {}, None)
     query = _by_number(conditions, descending=False).limit(limit)
     searched = terms(search or "")

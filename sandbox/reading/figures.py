@@ -15,7 +15,7 @@ import numpy as np
 from sqlalchemy import select
 
 from agents.scale import Declaration, Measure, Scale
-from sandbox.reading import charts, pictures
+from sandbox.reading import agents, charts, pictures
 from sandbox.reading.agreement import SAMPLES, Agreements, agreements, observer_less_peers
 from sandbox.reading.bounds import Bounds, bounds
 from sandbox.reading.charts import Rows, Spec
@@ -576,8 +576,28 @@ def _indices(
     return Figure(name, title, about, rows, charts.indices)
 
 
+def histories(reader: Reader, number: int) -> list[Figure]:
+    """An agent's scores by round: a figure for each scale of stages that has any."""
+    declared, history = declaration_of(reader), agents.history(reader, number)
+    return [
+        Figure(
+            f"agent-{number}-{scale.name}",
+            f"{capitalized(scale.title)} by round",
+            f"{capitalized(scale.who)} ratings of agent {number}, by stage.",
+            [score.as_dict() for score in history if score.scale == scale.name],
+            partial(
+                charts.history,
+                scale=scale,
+                colours=charts.stage_colours(declared.stages_of(scale)),
+            ),
+        )
+        for scale in declared.observed
+        if any(score.scale == scale.name for score in history)
+    ]
+
+
 def figures(reader: Reader) -> dict[str, Figure]:
-    """All figures of a run that are not empty, by name."""
+    """All figures of a run that are not empty and need no choice of a split, by name."""
     counts, declared = outcomes(reader), declaration_of(reader)
     drawn = [*scores(counts, declared), *ratings(reader, counts, declared)]
     drawn += rater_agreement(reader)

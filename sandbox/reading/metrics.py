@@ -7,17 +7,20 @@ from __future__ import annotations
 
 import math
 from collections import Counter, defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
+import numpy as np
+from numpy.typing import NDArray
 from sqlalchemy import func, select
 
 from agents.forms import UNPARSED, Status
 from agents.scale import Measure
 from sandbox.reading.declaration import declaration_of
 from sandbox.reading.records import Record
+from sandbox.reading.statistics import Interval, welch_of
 from storage import tables
 from storage.reader import Reader
 
@@ -63,6 +66,33 @@ class Spread(NamedTuple):
         return None if self.deviation is None else self.deviation / math.sqrt(self.n)
 
 
+def difference_of(first: Spread, second: Spread) -> Interval:
+    """The difference of two means, second minus first, with its interval by Welch's t.
+
+    Values are taken as independent; without two values on both sides there is no interval.
+    """
+    n = [first.n, second.n]
+    if first.mean is None or second.mean is None:
+        return Interval(n=n, difference=None, low=None, high=None)
+    difference = second.mean - first.mean
+    if first.deviation is None or second.deviation is None:
+        return Interval(n=n, difference=difference, low=None, high=None)
+    return welch_of(n, difference, [first.deviation**2, second.deviation**2])
+
+
+def means_by_round(reader: Reader, measure: str) -> dict[int, float]:
+    """The means of one measure by round, of rounds with at least one value."""
+    o = tables.outcomes
+    query = select(o.c.round, o.c.outcome, o.c.n).where(
+        o.c.run_id == reader.run.id, o.c.measure == measure
+    )
+    counts: dict[int, Counter[str]] = {}
+    for round, outcome, n in reader.rows(query.order_by(o.c.round)):
+        counts.setdefault(round, Counter())[outcome] += n  # a row for each label
+    means = {round: Spread.of(found).mean for round, found in counts.items()}
+    return {round: mean for round, mean in means.items() if mean is not None}
+
+
 def ratings_in(counts: Mapping[str, int]) -> Counter[float]:
     """How often each rating or gain occurred, without the outcomes that are a status."""
     values: Counter[float] = Counter()
@@ -93,12 +123,53 @@ class RoundScores(Record):
 
 def outcomes(reader: Reader) -> Outcomes:
     """Count the outcomes of each measure, by round."""
+    return merged(outcomes_by_label(reader).values())
+
+
+def outcomes_by_label(reader: Reader) -> dict[str, Outcomes]:
+    """Count the outcomes of each measure, by starting demographic and round.
+
+    The label is that of the author, or of the agent that was rated; it is empty for neither.
+    """
     o = tables.outcomes
-    query = select(o.c.round, o.c.measure, o.c.outcome, o.c.n).where(o.c.run_id == reader.run.id)
-    counts: Outcomes = defaultdict(lambda: defaultdict(Counter))
-    for round, measure, outcome, n in reader.rows(query.order_by(o.c.round)):
-        counts[round][measure][outcome] = n
-    return counts
+    query = select(o.c.label, o.c.round, o.c.measure, o.c.outcome, o.c.n)
+    query = query.where(o.c.run_id == reader.run.id).order_by(o.c.round, o.c.label)
+    found: dict[str, Outcomes] = {}
+    for label, round, measure, outcome, n in reader.rows(query):
+        found.setdefault(label, no_outcomes())[round][measure][outcome] = n
+    return dict(sorted(found.items()))
+
+
+def no_outcomes() -> Outcomes:
+    """Counts to which outcomes can be added."""
+    return defaultdict(lambda: defaultdict(Counter))
+
+
+def merged(parts: Iterable[Outcomes]) -> Outcomes:
+    """The sum of several counts, in the order of rounds."""
+    total = no_outcomes()
+    for part in parts:
+        for round, measures in part.items():
+            for measure, counts in measures.items():
+                total[round][measure].update(counts)
+    return dict(sorted(total.items()))
+
+
+def merged_values(counts: Outcomes, measure: str) -> NDArray[np.float64]:
+    """All values of a measure over all rounds, sorted."""
+    total: Counter[float] = Counter()
+    for measures in counts.values():
+        total.update(ratings_in(measures.get(measure, {})))
+    values = sorted(total)
+    return np.repeat(np.array(values, dtype=np.float64), [total[value] for value in values])
+
+
+def complete_rounds(reader: Reader, counts: Outcomes) -> int:
+    """The number of rounds, from the first on, whose episodes are all complete."""
+    number = 0
+    while number in counts and counts[number][EPISODE].total() >= reader.run.per_round:
+        number += 1
+    return number
 
 
 def scores_by_round(reader: Reader) -> list[RoundScores]:

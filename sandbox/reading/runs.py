@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -24,15 +25,19 @@ from sandbox.reading.metrics import (
     RoundScores,
     Spread,
     calls_by_form,
+    difference_of,
     scores_by_round,
 )
 from sandbox.reading.policy import policy_of
 from sandbox.reading.recall import recall_rule
 from sandbox.reading.records import PAGES_ONLY, Record
+from sandbox.reading.splits import LABEL, check_author_split
+from sandbox.reading.statistics import Interval
+from sandbox.reading.trends import Trends, trends
 from storage import database, tables
 from storage.copying import forked_from
 from storage.database import Address, address_of
-from storage.errors import damage_reported
+from storage.errors import InputError, damage_reported
 from storage.json_columns import parse_list
 from storage.model_names import model_usage
 from storage.reader import Reader, join_texts, parse_text_list
@@ -106,6 +111,29 @@ class Outcome(Record):
     message: str | None = None
     warnings: Sequence[str] = ()
 
+    def show(self) -> None:
+        """Display a summary with a figure in a notebook, or print it.
+
+        Raises:
+            InputError: the database cannot be opened.
+        """
+        from sandbox.reading import notebook  # which imports this module
+
+        notebook.display(self._address, self)
+
+    def _repr_html_(self) -> str:
+        """The summary that a notebook shows of the value of a cell."""
+        from sandbox.reading import notebook
+
+        try:
+            return notebook.summary_html(self._address)
+        except InputError as error:
+            return notebook.unavailable(error)
+
+    @property
+    def _address(self) -> Address:
+        return Address(database.parse_url(self.db), self.run)
+
 
 @dataclass(frozen=True, kw_only=True)
 class ScaleScore(Record):
@@ -116,6 +144,8 @@ class ScaleScore(Record):
         low, high, better: the scale's range and its better end.
         first, last: the means; None where nothing could be parsed.
         scale: the scale.
+        difference: last minus first, with its 95 % interval by Welch's t over the ratings of both
+            rounds, as if they were independent.
     """
 
     measure: str
@@ -125,6 +155,7 @@ class ScaleScore(Record):
     first: float | None
     last: float | None
     scale: Scale = field(metadata=PAGES_ONLY)
+    difference: Interval = field(metadata=PAGES_ONLY)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -204,6 +235,7 @@ class Society(Record):
         agents: the number of agents by starting demographic.
         models: the names of the models by role.
         rounds: see `RoundScores`.
+        trends: of each score and of the peers' ratings, see `Trends`.
         forms: see `FormCalls`.
         warnings: about prompt templates most of whose replies are missing.
         declaration: the stages and scales that it records.
@@ -219,6 +251,7 @@ class Society(Record):
     agents: Mapping[str, int]
     models: Mapping[str, str]
     rounds: list[RoundScores]
+    trends: list[Trends]
     forms: list[FormCalls]
     warnings: Sequence[str]
     declaration: Declaration = field(metadata=PAGES_ONLY)
@@ -272,8 +305,17 @@ class About(Record):
     database: str
 
 
-def society(reader: Reader) -> Society:
-    """Status, models and agents of a run, scores by round, and calls by prompt template."""
+def society(reader: Reader, split: str = LABEL) -> Society:
+    """Status, models and agents of a run, scores by round, trends, and calls by prompt template.
+
+    Args:
+        reader: the run.
+        split: the property of authors by which trends are grouped, see `sandbox.reading.splits`.
+
+    Raises:
+        InputError: the run has no such split of authors.
+    """
+    check_author_split(reader, split)
     run, m, forms = reader.run, tables.models, calls_by_form(reader)
     models = select(m.c.role, m.c.name).where(m.c.run_id == run.id)
     return Society(
@@ -287,6 +329,11 @@ def society(reader: Reader) -> Society:
         agents=labels(reader),
         models={row.role: row.name for row in reader.rows(models)},
         rounds=scores_by_round(reader),
+        trends=[
+            trends(reader, measure, split)
+            for measure in declaration_of(reader).measures
+            if measure.kind != "gain"
+        ],
         forms=forms,
         warnings=warnings(reader, forms),
         declaration=declaration_of(reader),
@@ -507,20 +554,25 @@ def _scores(reader: Reader) -> list[ScaleScore]:
     query = select(o.c.round, o.c.measure, o.c.outcome, o.c.n).where(
         in_run, o.c.measure.in_(names), o.c.round.in_((first, last))
     )
-    counts: dict[tuple[int, str], dict[str, int]] = {}
+    counts: dict[tuple[int, str], Counter[str]] = {}
     for round, name, outcome, n in reader.rows(query):
-        counts.setdefault((round, name), {})[outcome] = n
+        counts.setdefault((round, name), Counter())[outcome] += n  # a row for each label
+    spreads = {
+        measure: [Spread.of(counts.get((at, measure.name), {})) for at in (first, last)]
+        for measure in measures
+    }
     return [
         ScaleScore(
             measure=measure.name,
             low=measure.low,
             high=measure.high,
             better=measure.scale.better,
-            first=Spread.of(counts.get((first, measure.name), {})).mean,
-            last=Spread.of(counts.get((last, measure.name), {})).mean,
+            first=before.mean,
+            last=after.mean,
             scale=measure.scale,
+            difference=difference_of(before, after),
         )
-        for measure in measures
+        for measure, (before, after) in spreads.items()
     ]
 
 

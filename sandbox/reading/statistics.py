@@ -6,13 +6,14 @@ A figure that cannot be computed (from no value, or from a single one) is None.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from sandbox.reading.records import Record
+from sandbox.reading.records import PAGES_ONLY, Record
 
 Values = NDArray[np.float64]
 
@@ -31,6 +32,7 @@ class Interval(Record):
         clusters: the number of clusters; None (and no key in JSON) where values are independent.
         difference: the estimate.
         low, high: the ends of the interval.
+        p: two-sided, of the hypothesis that the estimate is 0; None where there is no interval.
     """
 
     n: int | list[int]
@@ -38,6 +40,12 @@ class Interval(Record):
     difference: float | None
     low: float | None
     high: float | None
+    p: float | None = field(default=None, metadata=PAGES_ONLY)
+
+    @property
+    def excludes_zero(self) -> bool:
+        """Whether there is an interval, and 0 is not in it."""
+        return self.low is not None and self.high is not None and (self.low > 0 or self.high < 0)
 
     def as_dict(self) -> dict[str, Any]:
         """Convert to plain values for JSON."""
@@ -80,8 +88,19 @@ def welch(first: Values, second: Values) -> Interval:
     difference = mean(second) - mean(first)
     if min(n) < 2:
         return _interval(n, difference, math.nan, 0)
+    return welch_of(n, difference, [float(values.var(ddof=1)) for values in (first, second)])
+
+
+def welch_of(n: list[int], difference: float, of_values: Sequence[float]) -> Interval:
+    """The same as `welch`, from numbers that are already known.
+
+    Args:
+        n: the sizes of both samples, each at least 2.
+        difference: of their means, second minus first.
+        of_values: the variance of the values of each sample.
+    """
     # By hand: `scipy.stats` takes a second to import and warns about nearly equal values.
-    variances = [float(values.var(ddof=1)) / len(values) for values in (first, second)]
+    variances = [variance / count for variance, count in zip(of_values, n, strict=True)]
     satterthwaite = sum(
         variance**2 / (count - 1) for variance, count in zip(variances, n, strict=True)
     )
@@ -163,13 +182,15 @@ def _interval(
     freedom: float,
     clusters: int | None = None,
 ) -> Interval:
-    half = math.nan if math.isnan(error) else error * t_quantile(0.5 + CONFIDENCE / 2, freedom)
+    known = not math.isnan(error)
+    half = error * t_quantile(0.5 + CONFIDENCE / 2, freedom) if known else math.nan
     return Interval(
         n=n,
         clusters=clusters,
         difference=number(difference),
         low=number(difference - half),
         high=number(difference + half),
+        p=_p_value(difference, error, freedom) if known else None,
     )
 
 
@@ -183,6 +204,13 @@ def t_test(t: float, freedom: float) -> float:
     from scipy.special import stdtr  # imported here because it takes long
 
     return 2 * float(stdtr(freedom, -abs(t)))
+
+
+def _p_value(difference: float, error: float, freedom: float) -> float:
+    """Two-sided p of Student's t test that the true difference is 0."""
+    if not error:
+        return 1.0 if not difference else 0.0
+    return t_test(difference / error, freedom)
 
 
 def benjamini_hochberg(p: Values) -> Values:
@@ -199,6 +227,19 @@ def benjamini_hochberg(p: Values) -> Values:
     adjusted = np.empty(len(p))
     adjusted[order] = np.minimum(1.0, np.minimum.accumulate(p[order] * len(p) / ranks))
     return adjusted
+
+
+def holm(p_values: Sequence[float]) -> list[float]:
+    """Corrected p values of a family of tests, by Holm's step-down method, in the given order.
+
+    It bounds the probability of any false positive in the family, whatever the dependence between
+    its tests (Holm, "A simple sequentially rejective multiple test procedure", 1979).
+    """
+    corrected, highest = [0.0] * len(p_values), 0.0
+    for rank, index in enumerate(sorted(range(len(p_values)), key=p_values.__getitem__)):
+        highest = max(highest, min(1.0, (len(p_values) - rank) * p_values[index]))
+        corrected[index] = highest
+    return corrected
 
 
 def t_quantile(p: float, freedom: float) -> float:

@@ -7,10 +7,13 @@ from collections.abc import Iterator, Sequence
 from difflib import SequenceMatcher
 from typing import Literal, NamedTuple
 
+from storage.spacing import SPACELESS
+
 Kind = Literal["same", "gone", "new"]
 
 _MAX_TOKENS = 1_500  # per text; longer texts are compared by sentence, then as a whole
 _MAX_CHARACTERS = 20_000  # of a token that are compared
+_WORD = re.compile(rf"{SPACELESS}|(?:(?!{SPACELESS})\w)+")  # as in the search index
 
 
 class Piece(NamedTuple):
@@ -36,6 +39,18 @@ def changed_words(before: str, after: str) -> list[Piece]:
 def changes(before: str | None, after: str | None) -> list[Piece] | None:
     """The diff of two texts; None where either is missing."""
     return None if before is None or after is None else changed_words(before, after)
+
+
+def words_kept(pieces: Sequence[Piece] | None) -> float | None:
+    """The share of the words of the earlier text that a diff shows as unchanged, 0 to 1.
+
+    None where there is no diff, or where the earlier text has no words.
+    """
+    counts = {"same": 0, "gone": 0, "new": 0}
+    for piece in pieces or ():
+        counts[piece.kind] += len(_WORD.findall(piece.text))
+    before = counts["same"] + counts["gone"]
+    return counts["same"] / before if before else None
 
 
 def _tokens(unit: str, text: str) -> list[str]:

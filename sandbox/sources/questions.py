@@ -32,6 +32,11 @@ _CHATS = ("messages", "conversations")
 _CONTEXTS = ("input", "context")
 """What belongs to an instruction: `input` in Alpaca's rows, `context` in Dolly's."""
 
+_TOPICS = ("topic", "category")
+"""Columns by which figures of a run can be split; the first one that a row has."""
+
+_LONGEST_TOPIC = 120  # characters
+
 _ROLES = {
     "user": ("user", "human", "prompter"),
     "system": ("system", "developer"),
@@ -44,10 +49,17 @@ _NAMES = " or ".join((*_COLUMNS, *_CHATS))
 
 
 class Question(NamedTuple):
-    """A question and its source, ``file:line``."""
+    """A question.
+
+    Attributes:
+        text: the question.
+        source: where it was read, as ``file:line``.
+        topic: what it is about, from the column `topic` or `category`; None where there is none.
+    """
 
     text: str
     source: str
+    topic: str | None = None
 
 
 @dataclass
@@ -61,6 +73,7 @@ class _Told:
         joined: number of rows that were joined at their commas.
         systems: number of system turns, which are not used.
         labels: further columns that are read.
+        topics: the columns with topics.
     """
 
     used: dict[str, None] = field(default_factory=dict)
@@ -69,6 +82,7 @@ class _Told:
     joined: int = 0
     systems: int = 0
     labels: Collection[str] = ()
+    topics: dict[str, None] = field(default_factory=dict)
 
 
 Rows = Iterator[tuple[int, Any]]
@@ -147,8 +161,11 @@ def _note(path: Path, questions: Sequence[Question], told: _Told, ended: bool) -
         details.append(f"{told.joined:,} rejoined at commas without quotation marks")
     if told.systems:
         details.append(f"not used: {told.systems:,} system turn{'s' * (told.systems > 1)}")
-    if told.unused:
-        details.append(f"not used: {listed(told.unused)}")
+    if told.topics:
+        details.append(f"topics from {listed(told.topics)}")
+    unused = [name for name in told.unused if name not in told.topics]
+    if unused:
+        details.append(f"not used: {listed(unused)}")
     repeated = count - len({question.text for question in questions})
     if repeated:
         details.append(f"{repeated:,} repeated")
@@ -159,7 +176,9 @@ def _note(path: Path, questions: Sequence[Question], told: _Told, ended: bool) -
 
 def _question(path: Path, line: int, value: Any, told: _Told) -> Question:
     place = f"{path}:{line}"
+    topic = None
     if isinstance(value, dict):
+        topic = _topic(value, told)
         value = _text_of(value, place, told)
     if not isinstance(value, str) or not value.strip():
         shown = json.dumps(value, default=str, ensure_ascii=False)[:60]
@@ -169,7 +188,18 @@ def _question(path: Path, line: int, value: Any, told: _Told) -> Question:
         raise InputError(f"{place}: found {len(text):,} characters; expected at most {LONGEST:,}")
     if any(char < " " and char not in "\t\r\n" for char in text):
         raise InputError(f"{place}: found control characters; expected text, not a binary file")
-    return Question(clean(text), f"{path.name}:{line}")
+    return Question(clean(text), f"{path.name}:{line}", topic)
+
+
+def _topic(record: Mapping[str, Any], told: _Told) -> str | None:
+    """The topic of a row with named columns, in one line; None where it is no short text."""
+    for column in _TOPICS:
+        name = next((key for key in record if str(key).strip().casefold() == column), None)
+        value = None if name is None else record[name]
+        if isinstance(value, str) and 0 < len(value.strip()) <= _LONGEST_TOPIC:
+            told.topics[str(name)] = None
+            return " ".join(clean(value).split())
+    return None
 
 
 def _text_of(record: Mapping[str, Any], place: str, told: _Told) -> Any:
@@ -351,7 +381,7 @@ def _parquet(path: Path, told: _Told) -> Rows:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    wanted = {*_COLUMNS, *_CHATS, *_CONTEXTS, "history", *told.labels}
+    wanted = {*_COLUMNS, *_CHATS, *_CONTEXTS, *_TOPICS, "history", *told.labels}
     try:
         with pq.ParquetFile(path) as file:
             all_names = file.schema_arrow.names

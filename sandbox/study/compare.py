@@ -2,15 +2,16 @@
 
 Every measure has at most one value for each episode; the mean of a run is the mean over its
 episodes, and the mean of a group is the mean over its seeds. Intervals are at 95 % for each measure
-alone: they are not corrected for multiple comparisons. Missing values are left out and counted.
+alone; beside them stand p values that Holm's method corrects for all measures and groups of a
+table. Missing values are left out and counted.
 """
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
+from dataclasses import replace
 from functools import cached_property
 from typing import Any, NamedTuple
 
@@ -19,13 +20,20 @@ from numpy.typing import NDArray
 from sqlalchemy import select
 
 from agents.scale import Declaration, Measure, plain_number
-from sandbox.reading.agents import read_agents
-from sandbox.reading.declaration import declaration_of, measure_ids
-from sandbox.reading.records import flat
+from sandbox.reading.declaration import measure_ids
+from sandbox.reading.run_groups import (
+    RunSettings,
+    differing_keys,
+    group_names,
+    grouped,
+    run_settings,
+    same_people,
+)
 from sandbox.reading.statistics import (
     Interval,
     Values,
     clustered,
+    holm,
     mean,
     number,
     student,
@@ -33,18 +41,21 @@ from sandbox.reading.statistics import (
 )
 from sandbox.study.results import (
     SCOPES,
+    SPREAD_SCOPES,
     Comparison,
     Difference,
     GroupComparison,
     GroupSummary,
     MeasureMean,
+    SeedSpread,
 )
+from sandbox.study.trend_differences import Development, trend_differences
 from storage import database, tables
 from storage.copying import forked_from
 from storage.database import Address, address_of
 from storage.errors import InputError
 from storage.reader import Reader
-from storage.secrets import hide_secrets, hide_values
+from storage.secrets import hide_secrets
 
 MISSING, FAILED = "missing_ratings", "failed"
 """Measures that do not depend on a scale: the share of an episode's ratings that could not be
@@ -70,15 +81,13 @@ class _Run(NamedTuple):
 
     Attributes:
         reader: the run.
-        config: the stored config with dotted keys; see `_without_empty`.
-        declared: its stages and scales.
+        settings: its config, stages and scales.
         rows: round, slot, author and question of each episode.
         columns: the values of each measure by episode; NaN where there is none.
     """
 
     reader: Reader
-    config: Mapping[str, Any]
-    declared: Declaration
+    settings: RunSettings
     rows: NDArray[Any]
     columns: Mapping[str, Values]
 
@@ -90,7 +99,12 @@ class _Run(NamedTuple):
     @property
     def seed(self) -> int:
         """The seed of the run."""
-        return int(self.reader.run.seed)
+        return self.settings.seed
+
+    @property
+    def declared(self) -> Declaration:
+        """The stages and scales of the run."""
+        return self.settings.declared
 
     def values(self, measure: str) -> Values:
         """The values of a measure by episode; all NaN where the run does not have it."""
@@ -107,19 +121,31 @@ class _Run(NamedTuple):
 
 
 def _in_scope(rounds: NDArray[Any], scope: str, first: int) -> NDArray[np.bool_]:
-    """Mask of the rounds of a scope: those from `first` on, or the last one."""
-    last = rounds.max(initial=0) if scope == "last" else first
-    mask: NDArray[np.bool_] = rounds >= max(first, last)
+    """Mask of the rounds of a scope: those from `first` on, or only the first or the last one."""
+    start = max(first, rounds.max(initial=0)) if scope == "last" else first
+    mask: NDArray[np.bool_] = rounds == start if scope == "first" else rounds >= start
     return mask
 
 
 class _Group(list[_Run]):
-    """Runs that differ only in their seed."""
+    """Runs that differ only in their seed, and the name of the group."""
+
+    name = ""
 
     @cached_property
     def measures(self) -> frozenset[str]:
         """The names of the measures that the runs have."""
         return frozenset(self[0].columns)
+
+    @cached_property
+    def developments(self) -> list[Development]:
+        """The trends of the runs."""
+        return [Development(run.reader) for run in self]
+
+    @property
+    def seeds(self) -> list[int]:
+        """The seeds of the runs."""
+        return [run.seed for run in self]
 
 
 def compare(names: Sequence[str | Address]) -> Comparison:
@@ -139,10 +165,11 @@ def compare(names: Sequence[str | Address]) -> Comparison:
         _check_ranges(runs)
         groups = _group_runs(runs, names)
         measures = measures_of([run.declared for run in runs])
+        comparisons = [_comparison(groups, other, measures) for other in range(1, len(groups))]
         return Comparison(
             groups=[_summary(group, measures) for group in groups],
-            differing_keys=_differing_keys(groups),
-            comparisons=[_comparison(groups, other, measures) for other in range(1, len(groups))],
+            differing_keys=differing_keys([group[0].settings.config for group in groups]),
+            comparisons=_corrected(comparisons),
             notes=list(_notes(groups, measures)),
         )
 
@@ -184,15 +211,9 @@ def _read(stack: ExitStack, name: str | Address) -> _Run:
     ids, rows, columns = _episodes(reader)
     if not len(rows):
         raise InputError(f"{address}: no complete episode yet; expected at least one")
-    declared = declaration_of(reader)
-    columns = {**dict(_scores(reader, declared, ids)), **columns}
-    return _Run(
-        reader,
-        flat(hide_values(_without_empty(json.loads(reader.run.config)))),
-        declared,
-        rows,
-        columns,
-    )
+    settings = run_settings(reader)
+    columns = {**dict(_scores(reader, settings.declared, ids)), **columns}
+    return _Run(reader, settings, rows, columns)
 
 
 _ROW = np.dtype([("round", "i4"), ("slot", "i4"), ("author", "i8"), ("question", "i8")])
@@ -242,49 +263,23 @@ def _scores(
 
 
 def _group_runs(runs: Sequence[_Run], names: Sequence[str | Address]) -> list[_Group]:
-    groups: dict[str, _Group] = {}
     addresses: set[tuple[str, str]] = set()
     for name, run in zip(names, runs, strict=True):
         address = str(address_of(name).url), run.name
         if address in addresses:
             raise InputError(f"{hide_secrets(str(name))}: given twice; expected each run once")
         addresses.add(address)
-        groups.setdefault(_group_key(run), _Group()).append(run)
-    return list(groups.values())
-
-
-def _without_empty(value: Any) -> Any:
-    """A config without keys that are None or empty.
-
-    So that a key that only newer versions write does not split a group while it has no effect.
-    """
-    if not isinstance(value, Mapping):
-        return value
-    parts = {key: _without_empty(part) for key, part in value.items()}
-    return {key: part for key, part in parts.items() if part is not None and part != {}}
-
-
-def _group_key(run: _Run) -> str:
-    """The key that runs of one group share: the config, and of a fork what was changed when.
-
-    It does not contain the name, the seed and the schedule, which do not affect the rules.
-    """
-    history = []
-    origin = forked_from(run.reader)
-    while origin is not None:
-        changed = {key: pair for key, pair in origin["changed"].items() if _is_rule(key)}
-        history.append([origin["round"], changed] if changed else None)
-        origin = origin.get("forked_from")
-    config = {key: value for key, value in run.config.items() if _is_rule(key) or key == "rounds"}
-    return json.dumps([config, run.declared.model_dump(), [*filter(None, history)]], sort_keys=True)
-
-
-def _is_rule(key: str) -> bool:
-    return key not in ("name", "seed", "rounds") and not key.startswith("schedule.")
+    settings = [run.settings for run in runs]
+    groups = [_Group(runs[index] for index in group) for group in grouped(settings)]
+    titles = group_names([[run.settings for run in group] for group in groups])
+    for group, title in zip(groups, titles, strict=True):
+        group.name = title
+    return groups
 
 
 def _summary(group: _Group, measures: Sequence[str]) -> GroupSummary:
     return GroupSummary(
+        name=group.name,
         runs=[run.name for run in group],
         seeds=[run.seed for run in group],
         n=len(group),
@@ -296,6 +291,25 @@ def _summary(group: _Group, measures: Sequence[str]) -> GroupSummary:
             else None
             for measure in measures
         },
+        spread={
+            measure: {scope: _seed_spread(group, measure, scope) for scope in SPREAD_SCOPES}
+            if measure in group.measures
+            else None
+            for measure in measures
+        },
+    )
+
+
+def _seed_spread(group: _Group, measure: str, scope: str) -> SeedSpread:
+    means = np.array(list(_means_by_seed(group, measure, scope).values()))
+    present = means[~np.isnan(means)]
+    n = len(present)
+    return SeedSpread(
+        n=n,
+        mean=number(mean(present)),
+        deviation=float(present.std(ddof=1)) if n > 1 else None,
+        minimum=float(present.min()) if n else None,
+        maximum=float(present.max()) if n else None,
     )
 
 
@@ -314,17 +328,6 @@ def _means_by_seed(group: _Group, measure: str, scope: str, first: int = 0) -> d
     return {seed: mean(np.array(values)) for seed, values in means.items()}
 
 
-def _differing_keys(groups: Sequence[_Group]) -> dict[str, list[Any]]:
-    configs = [group[0].config for group in groups]
-    keys = dict.fromkeys(key for config in configs for key in config)
-    by_key = {key: [config.get(key) for config in configs] for key in keys}
-    return {
-        key: values
-        for key, values in by_key.items()
-        if (_is_rule(key) or key == "rounds") and any(value != values[0] for value in values)
-    }
-
-
 def _comparison(groups: Sequence[_Group], other: int, measures: Sequence[str]) -> GroupComparison:
     a, b = groups[0], groups[other]
     pairing = _pairing(a, b)
@@ -341,19 +344,59 @@ def _comparison(groups: Sequence[_Group], other: int, measures: Sequence[str]) -
             else None
             for measure in measures
         },
+        trends=trend_differences(a.developments, b.developments, (a.seeds, b.seeds), pairing),
     )
+
+
+def _corrected(comparisons: Sequence[GroupComparison]) -> list[GroupComparison]:
+    """The comparisons with p values that Holm's method corrects, for each scope by itself.
+
+    All measures of all groups of a scope are one family, since they are read as one table.
+    """
+    places = [
+        (scope, index, measure)
+        for scope in SCOPES
+        for index, comparison in enumerate(comparisons)
+        for measure, by_scope in comparison.measures.items()
+        if by_scope is not None and by_scope[scope].p is not None
+    ]
+    corrected: dict[tuple[str, int, str], float] = {}
+    for scope in SCOPES:
+        family = [place for place in places if place[0] == scope]
+        values = [_difference_at(comparisons, *place).p for place in family]
+        corrected.update(zip(family, holm([p for p in values if p is not None]), strict=True))
+    return [
+        replace(
+            comparison,
+            measures={
+                measure: by_scope
+                and {
+                    scope: replace(found, p_holm=corrected.get((scope, index, measure)))
+                    for scope, found in by_scope.items()
+                }
+                for measure, by_scope in comparison.measures.items()
+            },
+        )
+        for index, comparison in enumerate(comparisons)
+    ]
+
+
+def _difference_at(
+    comparisons: Sequence[GroupComparison], scope: str, index: int, measure: str
+) -> Difference:
+    by_scope = comparisons[index].measures[measure]
+    assert by_scope is not None
+    return by_scope[scope]
 
 
 def _pairing(a: _Group, b: _Group) -> str:
     """By episode or by seed only where both groups have the same agents."""
-    agents_a, agents_b = ({run.seed: _personas(run) for run in group} for group in (a, b))
-    if agents_a != agents_b:
+    by_seed_a, by_seed_b = ({run.seed: run.reader for run in group} for group in (a, b))
+    if by_seed_a.keys() != by_seed_b.keys() or not all(
+        same_people(reader, by_seed_b[seed]) for seed, reader in by_seed_a.items()
+    ):
         return "none"
     return "episode" if len(a) == len(b) == 1 else "seed"
-
-
-def _personas(run: _Run) -> list[tuple[str, str]]:
-    return [(agent.label, agent.persona.model_dump_json()) for agent in read_agents(run.reader)]
 
 
 def _last_shared_round(a: _Run, b: _Run) -> int:
@@ -450,6 +493,7 @@ def _difference(
         difference=interval.difference,
         low=interval.low,
         high=interval.high,
+        p=interval.p,
         left_out=left_out,
         means=[number(mean(values_a)), number(mean(values_b))],
     )
@@ -457,21 +501,21 @@ def _difference(
 
 def _notes(groups: Sequence[_Group], measures: Sequence[str]) -> Iterator[str]:
     yield from _unfinished(groups)
-    for index, group in enumerate(groups):
+    for group in groups:
         if len({run.seed for run in group}) < len(group):
-            yield f"group {index}: runs with the same seed are averaged and count as one"
+            yield f"{group.name}: runs with the same seed are averaged and count as one"
         missing = [measure for measure in measures if measure not in group.measures]
         if missing:
-            yield f"group {index} has no {', '.join(missing)}"
-    for index, group in enumerate(groups[1:], 1):
+            yield f"{group.name} has no {', '.join(missing)}"
+    for group in groups[1:]:
         last = max(_last_shared_round(a, b) for a in groups[0] for b in group)
         if last >= 0:
             yield (
-                f"groups 0 and {index} share rounds 0 to {last} (one is a fork of the other, or "
-                "both are forks of a third run); differences leave these rounds out"
+                f"{groups[0].name} and {group.name} share rounds 0 to {last} (one is a fork of the "
+                "other, or both are forks of a third run); differences leave these rounds out"
             )
     if len(groups) == 1:
-        yield "all runs have the same config except for seed and name: nothing to compare"
+        yield "all runs have the same config except for seed and name: see the spread over seeds"
 
 
 def _unfinished(groups: Sequence[_Group]) -> Iterator[str]:

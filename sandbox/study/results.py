@@ -12,6 +12,9 @@ from sandbox.reading.statistics import Interval
 SCOPES = ("all", "last")
 """All rounds of a run, or only its last one."""
 
+SPREAD_SCOPES = ("all", "first", "last")
+"""The same, and only its first round."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class MeasureMean(Record):
@@ -22,22 +25,43 @@ class MeasureMean(Record):
 
 
 @dataclass(frozen=True, kw_only=True)
+class SeedSpread(Record):
+    """The spread of a measure over the seeds of a group.
+
+    Attributes:
+        n: the number of seeds that have a value.
+        mean, deviation: of the means of the seeds; the deviation is that of a sample, None for
+            fewer than two seeds.
+        minimum, maximum: the lowest and the highest mean of a seed.
+    """
+
+    n: int
+    mean: float | None
+    deviation: float | None
+    minimum: float | None
+    maximum: float | None
+
+
+@dataclass(frozen=True, kw_only=True)
 class GroupSummary(Record):
     """A group of runs that differ only in their seed.
 
     Attributes:
+        name: see `sandbox.reading.run_groups.group_names`.
         runs, seeds: the names and seeds of its runs.
         n: the number of runs.
         episodes, failed_episodes: the number of complete episodes, and of those that failed.
-        measures: by measure and scope; None where the group does not have the measure.
+        measures, spread: by measure and scope; None where the group does not have the measure.
     """
 
+    name: str
     runs: list[str]
     seeds: list[int]
     n: int
     episodes: int
     failed_episodes: int
     measures: Mapping[str, Mapping[str, MeasureMean] | None]
+    spread: Mapping[str, Mapping[str, SeedSpread] | None]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,9 +72,36 @@ class Difference(Interval):
         left_out: the number of episodes or seeds of the first group without a counterpart, and of
             pairs with a missing value.
         means: of both groups, over what is compared; their difference is `difference`.
+        p: of the hypothesis that there is no difference, by the t test of the interval; None where
+            there is no interval.
+        p_holm: the same, corrected for all measures and groups of the comparison (Holm 1979).
     """
 
     left_out: int
+    means: list[float | None]
+    p: float | None = None
+    p_holm: float | None = None
+
+
+TREND_STATISTICS = ("last", "change", "slope")
+"""Of authors: the mean in the last rounds, last minus first rounds, and points per round."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrendDifference(Interval):
+    """The difference of a trend between two groups of runs, other minus first.
+
+    Attributes:
+        measure: a score of a stage on the main scale.
+        group: the starting label of the authors, `all`, or two labels and a minus for their gap.
+        statistic: one of `TREND_STATISTICS`; see `sandbox.reading.trends`.
+        means: of both groups of runs.
+        n: the number of authors or of seeds.
+    """
+
+    measure: str
+    group: str
+    statistic: str
     means: list[float | None]
 
 
@@ -64,6 +115,7 @@ class GroupComparison(Record):
         method: how the intervals were computed, in words.
         first_round: earlier rounds are shared by both groups and left out.
         measures: by measure and scope; None where a group does not have the measure.
+        trends: of the scores on the main scale, also by starting label, and of the gap of two.
     """
 
     groups: list[int]
@@ -71,6 +123,7 @@ class GroupComparison(Record):
     method: str
     first_round: int
     measures: Mapping[str, Mapping[str, Difference] | None]
+    trends: list[TrendDifference]
 
 
 @dataclass(frozen=True, kw_only=True)

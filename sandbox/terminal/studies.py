@@ -8,8 +8,10 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
+from sandbox.reading.run_groups import yaml_value
 from sandbox.study.results import (
     SCOPES,
+    SPREAD_SCOPES,
     Comparison,
     Difference,
     Estimate,
@@ -17,45 +19,54 @@ from sandbox.study.results import (
     GroupSummary,
     Range,
 )
-from sandbox.terminal.style import plain, table
+from sandbox.terminal.style import plain, short, table
 
 _SCOPE_TITLES = {"all": "all rounds", "last": "last round"}
 _LEGEND = (
-    "means over all rounds | over the last round; -: no value; gains: last rated stage minus "
-    "first, positive where better; missing ratings (of peers) and failed: shares"
+    "n: seeds; mean, sd: of the seeds' means over all rounds; first, last: in the first and the "
+    "last round; -: no value; gains: last rated stage minus first, positive where better; missing "
+    "ratings (of peers) and failed: shares"
 )
+_GROUP_WIDTH = 26
 
 
 def comparison_view(comparison: Comparison) -> RenderableType:
     """Groups of runs, the config keys that differ, and the differences between groups."""
     parts: list[RenderableType] = []
     for index, group in enumerate(comparison.groups):
-        seeds = ", ".join(map(str, group.seeds))
+        parts.append(plain(group.name, "bold"))
         episodes = f"{group.episodes:,} episodes, {group.failed_episodes:,} failed"
         names = ", ".join(group.runs)
-        parts.append(plain(f"group {index}, n = {group.n}: {names} (seeds {seeds}; {episodes})"))
-    for key, values in comparison.differing_keys.items():
-        by_group = ", ".join("-" if value is None else str(value) for value in values)
-        parts.append(plain(f"  {key}: {by_group}"))
+        seeds = ", ".join(map(str, dict.fromkeys(group.seeds)))
+        parts.append(plain(f"  {names} (seeds: {seeds}; {episodes})"))
+        parts += [
+            plain(f"  {key}: {yaml_value(values[index])}")
+            for key, values in comparison.differing_keys.items()
+        ]
     parts += [Text(), _mean_table(comparison.groups), Text(_LEGEND, style="dim")]
     for differences in comparison.comparisons:
-        parts += [Text(), *_differences(differences)]
+        parts += [Text(), *_differences(differences, comparison.groups)]
     return Group(*parts, *(plain(f"note: {note}", "yellow") for note in comparison.notes))
 
 
 def _mean_table(groups: Sequence[GroupSummary]) -> Table:
-    columns = [f"group {index}" for index in range(len(groups))]
-    means = table("mean of", *columns, right=columns)
+    """A row for each measure and group, so that any number of groups fits."""
+    columns = ("n", "mean", "sd", "first", "last")
+    means = table("mean of", "group", *columns, right=columns)
     for measure in groups[0].measures:
-        means.add_row(_title(measure), *(_mean_cell(group, measure) for group in groups))
+        for index, group in enumerate(groups):
+            title = "" if index else _title(measure)
+            means.add_row(title, short(group.name, _GROUP_WIDTH), *_mean_cells(group, measure))
     return means
 
 
-def _mean_cell(group: GroupSummary, measure: str) -> str:
-    by_scope = group.measures[measure]
+def _mean_cells(group: GroupSummary, measure: str) -> tuple[str, ...]:
+    by_scope = group.spread[measure]
     if by_scope is None:
-        return "-"
-    return " | ".join(_decimal(by_scope[scope].mean) for scope in SCOPES)
+        return ("-",) * 5
+    whole, first, last = (by_scope[scope] for scope in SPREAD_SCOPES)
+    means = (whole.mean, whole.deviation, first.mean, last.mean)
+    return str(whole.n), *map(_decimal, means)
 
 
 def _title(measure: str) -> str:
@@ -66,30 +77,70 @@ def _decimal(value: float | None, sign: str = "") -> str:
     return "-" if value is None else f"{value:{sign}.3f}"
 
 
-def _differences(comparison: GroupComparison) -> list[RenderableType]:
-    first, other = comparison.groups
-    rounds = f", from round {comparison.first_round}" if comparison.first_round else ""
-    title = f"group {other} minus group {first}{rounds}, with 95 % confidence intervals"
+def _p_value(value: float | None) -> str:
+    return "<0.001" if value is not None and value < 0.001 else _decimal(value)
+
+
+def _differences(
+    comparison: GroupComparison, groups: Sequence[GroupSummary]
+) -> list[RenderableType]:
+    first, other = (groups[index].name for index in comparison.groups)
+    rounds = f", from round {comparison.first_round} on" if comparison.first_round else ""
+    title = f"{other} minus {first}{rounds}"
     parts: list[RenderableType] = [plain(title, "bold"), plain(comparison.method, "dim")]
+    found = [by_scope for by_scope in comparison.measures.values() if by_scope is not None]
+    if all(by_scope[scope].low is None for by_scope in found for scope in SCOPES):
+        parts.append(Text("no interval: needs at least 2 seeds a group", style="yellow"))
     for scope in SCOPES:
-        columns = ("difference", "95 % interval", "n", "left out")
-        differences = table(_SCOPE_TITLES[scope], *columns, right=columns)
-        for measure, by_scope in comparison.measures.items():
-            if by_scope is not None:
-                differences.add_row(_title(measure), *_difference_cells(by_scope[scope]))
-        parts += [Text(), differences]
-    return parts
+        parts += [Text(), _difference_table(comparison, scope)]
+    parts.append(Text("p: of no difference; Holm: p corrected for all that is compared", "dim"))
+    return parts + ([Text(), *_trends(comparison)] if comparison.trends else [])
 
 
-def _difference_cells(difference: Difference) -> tuple[str, str, str, str]:
-    counts = difference.n if isinstance(difference.n, list) else [difference.n]
-    n = " and ".join(f"{count:,}" for count in counts)
-    if difference.clusters is not None:
-        n += f" ({difference.clusters:,} authors)"
-    interval = "-"
-    if difference.low is not None and difference.high is not None:
-        interval = f"{_decimal(difference.low, '+')} to {_decimal(difference.high, '+')}"
-    return _decimal(difference.difference, "+"), interval, n, f"{difference.left_out:,}"
+def _trends(comparison: GroupComparison) -> list[RenderableType]:
+    columns = ("baseline", "other", "difference", "95 % from", "to")
+    rows = table("trend of", "authors", "", *columns, right=columns)
+    for one in comparison.trends:
+        digits = 3 if one.statistic == "slope" else 2
+        sign = "" if one.statistic == "last" and "\u2212" not in one.group else "+"
+        rows.add_row(
+            _title(one.measure),
+            one.group.replace("\u2212", "-"),
+            _STATISTICS[one.statistic],
+            *(_rounded(value, digits, sign) for value in one.means),
+            *(_rounded(value, digits, "+") for value in (one.difference, one.low, one.high)),
+        )
+    legend = "last rounds, change since the first, slope: of the same authors; not corrected"
+    return [rows, Text(legend, "dim")]
+
+
+def _rounded(value: float | None, digits: int, sign: str) -> str:
+    return "-" if value is None else f"{round(value, digits) + 0.0:{sign}.{digits}f}"
+
+
+_STATISTICS = {"last": "last rounds", "change": "change", "slope": "per round"}
+
+
+def _difference_table(comparison: GroupComparison, scope: str) -> Table:
+    sizes = {"episode": ("n", "authors"), "seed": ("seeds",), "none": ("seeds", "of baseline")}
+    columns = ("difference", "95 % from", "to", "p", "Holm", *sizes[comparison.pairing], "left out")
+    rows = table(_SCOPE_TITLES[scope], *columns, right=columns)
+    for measure, by_scope in comparison.measures.items():
+        if by_scope is not None:
+            rows.add_row(_title(measure), *_difference_cells(by_scope[scope]))
+    return rows
+
+
+def _difference_cells(difference: Difference) -> tuple[str, ...]:
+    ends = (difference.difference, difference.low, difference.high)
+    counts = difference.n[::-1] if isinstance(difference.n, list) else [difference.n]
+    counts += [] if difference.clusters is None else [difference.clusters]
+    return (
+        *(_decimal(value, "+") for value in ends),
+        *(_p_value(value) for value in (difference.p, difference.p_holm)),
+        *(f"{count:,}" for count in counts),
+        f"{difference.left_out:,}",
+    )
 
 
 def estimate_view(estimate: Estimate) -> RenderableType:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping
+from typing import NamedTuple
 from urllib.parse import quote, urlencode
 
 from storage.errors import InputError
@@ -42,6 +44,23 @@ class Query:
             )
         return number
 
+    def decimal(self, name: str) -> float | None:
+        """A parameter that is a number with or without decimals; None if absent.
+
+        Raises:
+            InputError: it is not a finite number.
+        """
+        value = self.values.get(name)
+        if value is None:
+            return None
+        try:
+            number = float(value[:40].replace("\u2212", "-"))
+        except ValueError:
+            number = math.inf
+        if not math.isfinite(number):
+            raise InputError(f"{name}: found {value[:40]}; expected a number")
+        return number
+
     def choice(self, name: str, allowed: Iterable[str]) -> str | None:
         """A parameter with a fixed set of values; None if absent.
 
@@ -58,6 +77,13 @@ class Query:
         values = {**self.values, **changes}
         kept = {name: value for name, value in values.items() if value is not None}
         return f"?{urlencode(kept)}" if kept else "?"
+
+
+class Chip(NamedTuple):
+    """An active filter: what it selects, and the query string without it."""
+
+    text: str
+    href: str
 
 
 class Links:
@@ -80,6 +106,11 @@ class Links:
         """The URL of the list of runs."""
         return self.root
 
+    def search(self, **query: object) -> str | None:
+        """The URL of the search across all runs."""
+        parameters = {name: value for name, value in query.items() if value is not None}
+        return f"{self.root}search" + (f"?{urlencode(parameters)}" if parameters else "")
+
     def run(self, key: str, *parts: object, **query: object) -> str:
         """The URL of a page of a run: ``run("demo", "agents", 3)`` is agent 3."""
         segments = (str(p) if isinstance(p, int) else quote(str(p), safe="") for p in (key, *parts))
@@ -87,8 +118,9 @@ class Links:
         parameters = {name: value for name, value in query.items() if value is not None}
         return f"{self.root}r/{path}" + (f"?{urlencode(parameters)}" if parameters else "")
 
-    def compare(self, *keys: str, **query: object) -> str:
-        """The URL of a comparison of runs."""
+    def compare(self, *keys: str, part: str = "", **query: object) -> str:
+        """The URL of a comparison of runs, or of a part of it, such as ``figures/versus.svg``."""
         parameters = [("run", key) for key in keys]
         parameters += [(name, str(value)) for name, value in query.items() if value is not None]
-        return f"{self.root}compare" + (f"?{urlencode(parameters)}" if parameters else "")
+        path = f"{self.root}compare" + (f"/{part}" if part else "")
+        return path + (f"?{urlencode(parameters)}" if parameters else "")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Collection, Iterable
 from contextlib import asynccontextmanager
 from functools import cache, partial
 from itertools import chain, islice
@@ -19,7 +19,8 @@ from starlette.routing import Mount, Route
 from starlette.staticfiles import StaticFiles
 
 from sandbox.reading import charts
-from sandbox.reading.figures import figures
+from sandbox.reading.figures import figures, histories
+from sandbox.reading.split_figures import split_figures
 from sandbox.reading.statistics import t_quantile
 from sandbox.viewer import downloads
 from sandbox.viewer.addresses import Links, Query
@@ -57,37 +58,47 @@ class Site:
 
     def __init__(self, catalog: RunCatalog) -> None:
         self._catalog = catalog
-        self.pages = Pages(catalog, Links())
+        self._pages = Pages(catalog, Links())
+
+    def _pages_for(self, request: Request) -> Pages:
+        """The pages, with links that begin with the path prefix of a request."""
+        prefix = request.scope.get("root_path", "")
+        return self._pages.at(f"{prefix}/") if prefix else self._pages
 
     def runs(self, request: Request) -> Response:
         """The list of runs."""
-        return HTMLResponse(self.pages.runs(_query(request)))
+        return HTMLResponse(self._pages_for(request).runs(_query(request)))
+
+    def search_runs(self, request: Request) -> Response:
+        """Search results of all runs."""
+        return HTMLResponse(self._pages_for(request).search_runs(_query(request)))
 
     def runs_pulse(self, request: Request) -> Response:
         """A change marker for the list of runs, as JSON."""
-        return JSONResponse(self.pages.runs_pulse())
+        return JSONResponse(self._pages_for(request).runs_pulse())
 
     def page(self, render: Callable[..., str], request: Request) -> Response:
         """A page of a run."""
-        return HTMLResponse(render(**_path_parameters(request), query=_query(request)))
+        pages, parameters = self._pages_for(request), _path_parameters(request)
+        return HTMLResponse(render(pages, **parameters, query=_query(request)))
 
     def fragment(self, render: Callable[..., Any], request: Request) -> Response:
         """Data or an HTML fragment that a script of a page fetches."""
-        content = render(**_path_parameters(request))
+        content = render(self._pages_for(request), **_path_parameters(request))
         return HTMLResponse(content) if isinstance(content, str) else JSONResponse(content)
 
     def compare(self, request: Request) -> Response:
         """The comparison of runs."""
-        keys = compared_runs(request.query_params.getlist("run"))
-        return HTMLResponse(self.pages.compare(keys, _query(request)))
+        pages = self._pages_for(request).comparison
+        return HTMLResponse(pages.page(_runs(request), _query(request)))
 
     def differences(self, request: Request) -> Response:
         """The table of differences between runs, as an HTML fragment."""
+        pages = self._pages_for(request)
         try:
-            keys = compared_runs(request.query_params.getlist("run"))
-            return HTMLResponse(self.pages.differences(keys, _query(request)))
+            return HTMLResponse(pages.comparison.differences(_runs(request), _query(request)))
         except InputError as error:
-            return HTMLResponse(self.pages.note(str(error)))
+            return HTMLResponse(pages.note(str(error)))
 
     def download(self, request: Request) -> Response:
         """The filtered rows of a table, as a file."""
@@ -106,9 +117,30 @@ class Site:
 
     def figure(self, request: Request) -> Response:
         """A figure as a file."""
-        reader = self._catalog.open(request.path_params["key"])
-        figure = figures(reader).get(request.path_params["name"])
-        return figure_response(figure, request.path_params["kind"], _query(request), [reader])
+        key, name, kind = (request.path_params[part] for part in ("key", "name", "kind"))
+        reader, split = self._catalog.open(key), _query(request).text("split")
+        found = figures(reader).values() if split is None else split_figures(reader, split)
+        figure = next((figure for figure in found if figure.name == name), None)
+        return figure_response(figure, kind, _query(request), [reader])
+
+    def agent_figure(self, request: Request) -> Response:
+        """A figure of an agent as a file."""
+        path = _path_parameters(request)
+        reader = self._catalog.open(path["key"])
+        found = {figure.name: figure for figure in histories(reader, path["number"])}
+        return figure_response(found.get(path["name"]), path["kind"], _query(request), [reader])
+
+    def comparison_figure(self, request: Request) -> Response:
+        """A figure of a comparison as a file."""
+        name, kind = request.path_params["name"], request.path_params["kind"]
+        keys, query = _runs(request), _query(request)
+        found = self._pages.comparison.figures(keys, query).get(name)
+        return figure_response(found, kind, query, map(self._catalog.open, keys))
+
+    def comparison_spread(self, request: Request) -> Response:
+        """The spread over seeds of a comparison as CSV."""
+        rows = self._pages.comparison.spread(_runs(request), _query(request))
+        return _csv("spread.csv", rows, list(rows[0]) if rows else [])
 
     def vega(self, request: Request) -> Response:
         """The script that renders charts."""
@@ -118,11 +150,11 @@ class Site:
     def error(self, request: Request, error: Exception) -> Response:
         """The error page for an exception."""
         code, message = _status_and_message(error)
-        return HTMLResponse(self.pages.error(code, message), code)
+        return HTMLResponse(self._pages_for(request).error(code, message), code)
 
     def routes(self) -> list[Route | Mount]:
         """All routes."""
-        pages, run = self.pages, "/r/{key}"
+        pages, run = Pages, "/r/{key}"
         whole_pages: dict[str, Callable[..., str]] = {
             run: pages.society,
             f"{run}/agents": pages.agents,
@@ -145,11 +177,16 @@ class Site:
         return [
             Route("/", self.runs),
             Route("/pulse.json", self.runs_pulse),
+            Route("/search", self.search_runs),
             Route("/compare", self.compare),
             Route("/compare/differences", self.differences),
+            Route("/compare/figures/spread.csv", self.comparison_spread),
+            Route("/compare/figures/{name}.{kind}", self.comparison_figure),
             *(Route(path, partial(self.page, render)) for path, render in whole_pages.items()),
             *(Route(path, partial(self.fragment, render)) for path, render in fragments.items()),
+            Route(f"{run}/by-round", partial(self.page, pages.by_round)),
             Route(f"{run}/figures/{{name}}.{{kind}}", self.figure),
+            Route(f"{run}/agents/{{number:int}}/figures/{{name}}.{{kind}}", self.agent_figure),
             Route(f"{run}/{{name}}.{{kind}}", self.download),
             Route("/static/vega.js", self.vega),
             Mount("/static", StaticFiles(directory=STATIC)),
@@ -166,6 +203,15 @@ def _path_parameters(request: Request) -> dict[str, Any]:
     if any(isinstance(v, int) and v > _MAX_PATH_NUMBER for v in parameters.values()):
         raise HTTPException(404)
     return parameters
+
+
+def _runs(request: Request) -> list[str]:
+    return compared_runs(request.query_params.getlist("run"))
+
+
+def _csv(name: str, rows: Iterable[dict[str, Any]], columns: list[str]) -> Response:
+    text = "".join(downloads.lines(rows, "csv", columns))
+    return Response(text, media_type=downloads.TYPES["csv"], headers=_attachment(name))
 
 
 def _attachment(name: str) -> dict[str, str]:
@@ -186,12 +232,19 @@ def _status_and_message(error: Exception) -> tuple[int, str]:
     return status, "There is no such page." if status == 404 else "This page cannot be shown."
 
 
-def application(catalog: RunCatalog, token: str | None = None) -> AccessMiddleware:
+def application(
+    catalog: RunCatalog,
+    token: str | None = None,
+    prefix: str = "",
+    hosts: Collection[str] = (),
+) -> AccessMiddleware:
     """The ASGI application that serves the runs of a catalog.
 
     Args:
         catalog: the runs.
         token: the access token that requests need; None: only requests to localhost are accepted.
+        prefix: the path of the pages behind a reverse proxy; see `AccessMiddleware`.
+        hosts: names that requests may be sent to besides those of this machine.
     """
     site = Site(catalog)
 
@@ -209,4 +262,4 @@ def application(catalog: RunCatalog, token: str | None = None) -> AccessMiddlewa
         exception_handlers=dict.fromkeys(handled, handle_error),
         lifespan=lifespan,
     )
-    return AccessMiddleware(app, token)
+    return AccessMiddleware(app, token, prefix, hosts)

@@ -35,7 +35,7 @@ class RunCatalog:
     """The runs that are served; all databases are opened read-only.
 
     Args:
-        runs: references that `parse_run` accepts; empty: all databases under ``runs/``, including
+        runs: references that `parse_runs` accepts; empty: all databases under ``runs/``, including
             those created later.
 
     Raises:
@@ -43,7 +43,7 @@ class RunCatalog:
     """
 
     def __init__(self, runs: Sequence[str] = ()) -> None:
-        self._given = [database.parse_run(run) for run in runs]
+        self._given = database.parse_runs(runs)
         for address in self._given:
             database.open_for_reading(address.url).dispose()
         self._engines: dict[URL, Engine] = {}

@@ -77,9 +77,13 @@ class CopyLinks(Links):
         """The list of runs."""
         return "index.html"
 
-    def compare(self, *keys: str, **query: object) -> str:
+    def compare(self, *keys: str, part: str = "", **query: object) -> str:
         """The page for links outside the copy: copies have no comparison."""
         return NOT_COPIED
+
+    def search(self, **query: object) -> str | None:
+        """None: copies have no search."""
+        return None
 
     def run(self, key: str, *parts: object, **query: object) -> str:
         """The file name of a page, which is queued; or of the page for links outside the copy."""

@@ -13,7 +13,7 @@ from agents.scale import Declaration
 from sandbox.datasets.formats.exchanges import columns, exchange_row
 from sandbox.datasets.schema import Schema
 from sandbox.datasets.source import Origin, SourcedExchange, with_asides
-from sandbox.reading.agents import agent_measures, agents, read_agent
+from sandbox.reading.agents import TREND_ORDERS, agent_measures, agents, read_agent
 from sandbox.reading.calls import stream_calls
 from sandbox.reading.declaration import declaration_of
 from sandbox.reading.exchanges import stream_exchanges
@@ -22,6 +22,7 @@ from sandbox.reading.raters import RaterRow, raters, sorted_raters
 from sandbox.viewer.addresses import Query
 from sandbox.viewer.queries import (
     agent_order,
+    agent_trend,
     call_filter,
     exchange_filter,
     memory_origin,
@@ -99,6 +100,7 @@ def _agent_columns(declared: Declaration) -> list[str]:
         "missing",
         "given",
         "memories",
+        *TREND_ORDERS,
     ]
 
 
@@ -106,8 +108,11 @@ def _agent_rows(reader: Reader, query: Query) -> Iterator[Row]:
     """The filtered agents."""
     declared = declaration_of(reader)
     order, columns = agent_order(query, declared), _agent_columns(declared)
-    for agent in agents(reader, query.text("q"), query.text("label"), order):
+    trend = agent_trend(query, declared)
+    for agent in agents(reader, query.text("q"), query.text("label"), order, trend):
         row = {
+            **dict.fromkeys(TREND_ORDERS),
+            **({} if agent.trend is None else agent.trend.as_dict()),
             **agent.as_dict(),
             **agent.measures,
             "episodes": agent.episodes,

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
+from urllib.parse import urlencode
 
 from starlette.exceptions import HTTPException
 from starlette.responses import Response
@@ -49,12 +50,18 @@ def figure_response(
     return Response(data, media_type=TYPES[kind], headers=headers)
 
 
-def figure_links(base: str) -> Iterator[tuple[str, str]]:
+def figure_links(base: str, **query: str | None) -> Iterator[tuple[str, str]]:
     """The labels and URLs of the files of a figure.
 
     Args:
-        base: the URL of the figure without its suffix; without a query.
+        base: the URL of the figure without its suffix and query.
+        query: its query; None leaves a parameter out.
     """
+    given = {name: value for name, value in query.items() if value is not None}
     for kind in TYPES:
-        yield kind.upper(), f"{base}.{kind}"
-    yield "PDF for a paper", f"{base}.pdf?size=paper"
+        yield kind.upper(), _with_query(f"{base}.{kind}", given)
+    yield "PDF for a paper", _with_query(f"{base}.pdf", {**given, "size": "paper"})
+
+
+def _with_query(url: str, query: Mapping[str, str]) -> str:
+    return f"{url}?{urlencode(query)}" if query else url

@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+import re
+from collections.abc import Iterable, Sequence, Set
 from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup, escape
 
 from agents.scale import plain_number
+from sandbox.reading.run_groups import yaml_value
 from sandbox.text import command, duration, escape_controls, short
 from storage.search import Term
 
 _SNIPPET_CONTEXT = 80  # characters before and after a match
 _MAX_WHOLE_TEXT = 2 * _SNIPPET_CONTEXT  # texts up to this length are shown whole
+_LETTERS = re.compile(r"([^\W\d_]+)")
+_ADOPTED = Markup('<mark class="adopted" data-word="{}">{}</mark>')
 _MIN_SNIPPETS = 2  # number of snippets to aim for when one already contains all terms
 
 
@@ -34,6 +38,15 @@ def highlight(text: str, terms: Sequence[Term]) -> Markup:
         parts.append(Markup("<mark>{}</mark>").format(shown[start:end]))
         end_of_last = end
     return Markup("").join([*parts, escape(shown[end_of_last:])])
+
+
+def mark_words(text: str, words: Set[str]) -> Markup:
+    """A text as HTML in which whole words of a set (in lower case) are marked."""
+    parts: list[str] = []
+    for part in _LETTERS.split(escape_controls(text)):
+        marked = part.lower() in words
+        parts.append(_ADOPTED.format(part.lower(), part) if marked else escape(part))
+    return Markup("").join(parts)
 
 
 def snippets(
@@ -97,6 +110,11 @@ def signed(value: Any, digits: int = 2) -> str:
     return f"{round(value, digits) + 0.0:+,.{digits}f}".replace("-", "\u2212")
 
 
+def percent(value: Any) -> str:
+    """Format a share as a whole percentage; an en dash for None."""
+    return "\u2013" if value is None else f"{100 * value:.0f} %"
+
+
 def integer(value: Any) -> str:
     """Format a count with thousands separators; an en dash for None."""
     return "\u2013" if value is None else f"{value:,}"
@@ -122,14 +140,17 @@ def environment() -> Environment:
         escape_controls,
         escape_spec,
         highlight,
+        mark_words,
         snippets,
         decimal,
         compact,
         signed,
         integer,
         p_value,
+        percent,
         short,
         duration,
+        yaml_value,
     )
     templates.filters.update({function.__name__: function for function in filters})
     templates.globals["command"] = command

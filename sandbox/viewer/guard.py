@@ -1,13 +1,20 @@
 """ASGI middleware: access control and security headers.
 
 Model output is untrusted, and so are other pages that are open in the browser. Requests need a
-loopback Host header (against DNS rebinding), or the access token if other machines can reach the
-port. A Content Security Policy restricts responses to scripts and resources of the viewer.
+loopback Host header (against DNS rebinding) or one that is allowed, or the access token if other
+machines can reach the port. A Content Security Policy restricts responses to scripts and resources
+of the viewer.
+
+Behind a reverse proxy the pages are below a path. It is given, or read from the header
+``X-Forwarded-Prefix``. A page of another site cannot set that header, and it only decides how the
+links of the response begin, which always stay on the host.
 """
 
 from __future__ import annotations
 
 import hmac
+import re
+from collections.abc import Collection
 from http.cookies import CookieError, SimpleCookie
 from ipaddress import ip_address
 from urllib.parse import parse_qsl, urlencode, urlsplit
@@ -15,6 +22,8 @@ from urllib.parse import parse_qsl, urlencode, urlsplit
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.responses import PlainTextResponse, RedirectResponse, Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from storage.errors import InputError
 
 COOKIE = "sandbox_token"
 
@@ -37,6 +46,22 @@ LONGEST_URL, MOST_FIELDS = 4_000, 100
 """Maximum length of a URL, in characters, and maximum number of its query parameters."""
 
 
+_PREFIX = re.compile(r"(?:/(?!\.{1,2}(?:/|$))[\w.~%@+-]+)+", re.ASCII)
+_LONGEST_PREFIX = 500
+
+
+def root_path(path: str) -> str:
+    """A path below which pages are served, without a slash at its end; empty for the root.
+
+    Raises:
+        InputError: it is no path such as ``/user/me/proxy/8765``.
+    """
+    found = path.rstrip("/")
+    if found and not (len(found) <= _LONGEST_PREFIX and _PREFIX.fullmatch(found)):
+        raise InputError(f"--root-path: found {path[:60]}; expected a path such as /sandbox")
+    return found
+
+
 def is_loopback(host: str) -> bool:
     """Whether a host is a loopback address or name."""
     try:
@@ -50,12 +75,20 @@ class AccessMiddleware:
 
     Args:
         app: the wrapped application.
-        token: the access token that requests need; None: only requests to localhost are accepted.
+        token: the access token that requests need; None: only requests to localhost or to one of
+            `hosts` are accepted.
+        prefix: the path of the pages behind a reverse proxy, as `root_path` returns it; empty: by
+            the header ``X-Forwarded-Prefix``, if there is one.
+        hosts: names that the Host header may have besides those of this machine.
     """
 
-    def __init__(self, app: ASGIApp, token: str | None) -> None:
+    def __init__(
+        self, app: ASGIApp, token: str | None, prefix: str = "", hosts: Collection[str] = ()
+    ) -> None:
         self._app = app
         self._token = token
+        self._prefix = prefix
+        self._hosts = frozenset(host.lower() for host in hosts)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Reject the request or pass it on."""
@@ -70,8 +103,19 @@ class AccessMiddleware:
                     headers.setdefault(name, value)
             await send(message)
 
-        rejection = self._rejection(scope)
-        await (rejection or self._app)(scope, receive, send_with_headers)
+        placed = self._below_prefix(scope)
+        rejection = self._rejection(placed)
+        await (rejection or self._app)(placed, receive, send_with_headers)
+
+    def _below_prefix(self, scope: Scope) -> Scope:
+        """The request with the prefix as its root path, whether or not the proxy removed it."""
+        prefix = self._prefix or _forwarded_prefix(Headers(scope=scope))
+        path = scope["path"]
+        if not prefix:
+            return scope
+        if path != prefix and not path.startswith(f"{prefix}/"):
+            path = prefix + path
+        return {**scope, "root_path": prefix, "path": f"{prefix}/" if path == prefix else path}
 
     def _rejection(self, scope: Scope) -> Response | None:
         headers = Headers(scope=scope)
@@ -89,9 +133,14 @@ class AccessMiddleware:
                 414,
             )
         if self._token is None:
-            if is_loopback(_host(headers)):
+            host = _host(headers)
+            if is_loopback(host) or host.lower() in self._hosts:
                 return None
-            return PlainTextResponse("expected a request to 127.0.0.1 or localhost\n", 421)
+            return PlainTextResponse(
+                "expected a request to 127.0.0.1 or localhost, or to a host that was given to "
+                "`view` as --allow-host\n",
+                421,
+            )
         return self._check_token(scope, headers, self._token)
 
     def _check_token(self, scope: Scope, headers: Headers, token: str) -> Response | None:
@@ -104,8 +153,17 @@ class AccessMiddleware:
         rest = urlencode([(name, value) for name, value in query if name != "token"])
         path = "/" + scope["path"].lstrip("/\\")  # two slashes would redirect to another host
         response = RedirectResponse(f"{path}?{rest}".rstrip("?"), 303)
-        response.set_cookie(COOKIE, token, httponly=True, samesite="strict")
+        place = scope.get("root_path") or "/"
+        response.set_cookie(COOKIE, token, path=place, httponly=True, samesite="strict")
         return response
+
+
+def _forwarded_prefix(headers: Headers) -> str:
+    """The path that a reverse proxy names; empty if it names none, or what is no path."""
+    try:
+        return root_path(headers.get("x-forwarded-prefix", ""))
+    except InputError:
+        return ""
 
 
 def _host(headers: Headers) -> str:

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from copy import copy
 from itertools import chain
-from pathlib import Path
 from typing import Any, Literal
 
-from agents.scale import Scale
+from agents.scale import Declaration
 from sandbox.reading import (
     agents,
     bounds,
@@ -19,35 +18,49 @@ from sandbox.reading import (
     memory,
     raters,
     runs,
+    scenes,
 )
 from sandbox.reading import map as society_map
 from sandbox.reading import policy as policies
 from sandbox.reading.agreement import agreements
 from sandbox.reading.declaration import declaration_of
-from sandbox.reading.exchanges import PAGE, SEARCHED
-from sandbox.reading.figures import Figure, of_bounds, rater_agreement, ratings, scores
-from sandbox.reading.metrics import outcomes
+from sandbox.reading.exchanges import PAGE, SEARCHED, ExchangeFilter
+from sandbox.reading.figures import Figure, histories, of_bounds, rater_agreement, ratings, scores
+from sandbox.reading.metrics import Outcomes, complete_rounds, outcomes
 from sandbox.reading.recall import Recall, recall
 from sandbox.reading.records import Page
 from sandbox.reading.sessions import sessions
+from sandbox.reading.split_figures import split_figures
+from sandbox.reading.splits import LABEL, splits
+from sandbox.reading.trends import agent_trends, trends, window_of
 from sandbox.text import escape_controls
-from sandbox.viewer import comparison
+from sandbox.viewer import search_pages
 from sandbox.viewer.addresses import Links, Query
-from sandbox.viewer.catalog import Entry, RunCatalog
+from sandbox.viewer.catalog import RunCatalog
+from sandbox.viewer.comparison_pages import ComparisonPages
+from sandbox.viewer.exchange_text import as_json, markdown
 from sandbox.viewer.figure_files import figure_links
 from sandbox.viewer.filters import environment
+from sandbox.viewer.findings import findings
 from sandbox.viewer.queries import (
+    KINDS,
+    ROWS,
+    agent_chips,
     agent_order,
+    agent_trend,
     call_filter,
+    exchange_chips,
     exchange_filter,
     memory_origin,
     page_of,
+    page_size,
     rater_order,
 )
 from sandbox.viewer.report import bounds_tables
 from sandbox.viewer.report import tables as report_tables
-from storage.errors import InputError, StorageFault, damage_reported
-from storage.exchanges import Exchange, exchange
+from sandbox.viewer.report.trend_tables import trend_measures, trend_table
+from sandbox.viewer.results import ResultLists, Walk, walk
+from sandbox.viewer.run_list import RunList, RunReader, change_marker
 from storage.reader import Reader
 from storage.search import terms
 
@@ -72,6 +85,14 @@ _WISHES = 100  # overruled wishes listed there
 _RATERS = 25  # raters on a page
 _COPIED_RATERS = 500  # raters listed in a static copy
 
+NO_SPLIT = "none"
+"""The value of `split` for figures of all exchanges alone."""
+
+VIEWS = ("auto", "inline", "side", "revision")
+"""How an exchange shows its revision: with changes inline, beside the draft, or alone."""
+
+_FEW_KEPT = 0.4  # share of the words: below it changes inline are not legible
+
 
 class Pages:
     """Renders pages of the runs of a catalog.
@@ -86,6 +107,16 @@ class Pages:
         self._links = links
         self._templates = environment()
         self._agreements: dict[str, tuple[str, Row]] = {}
+        self._results = ResultLists()
+        self._runs = RunReader(catalog)
+        self.comparison = ComparisonPages(catalog, links, self._fill)
+
+    def at(self, root: str) -> Pages:
+        """The same pages, with links that begin with another prefix."""
+        pages = copy(self)
+        pages._links = Links(root)
+        pages.comparison = ComparisonPages(self._catalog, pages._links, pages._fill)
+        return pages
 
     def _fill(self, template: str, **values: Any) -> str:
         common: Row = {"run": None, "tabs": [], "search_href": None, "pulse": None, "mark": None}
@@ -101,6 +132,7 @@ class Pages:
         tabs = [(label, links.run(key, *path), name, name == tab) for label, name, path in TABS]
         left_out = {"calls"} if links.static else set()
         left_out |= {"policy"} if reader.run.policy is None else set()
+        left_out |= set() if here.labels else {"agents", "ratings"}
         tabs = [tab for tab in tabs if tab[2] not in left_out]
         live = not (here.finished or links.static)
         frame: Row = {
@@ -117,24 +149,36 @@ class Pages:
 
     def runs(self, query: Query) -> str:
         """The list of runs."""
-        rows = [self._run_row(entry) for entry in self._catalog.entries()]
-        rows.sort(key=lambda row: row["here"].created if row["here"] else "", reverse=True)
+        listed = self._runs.listed()
+        shown = RunList.of(listed, query)
         pulse = None if self._links.static else f"{self._links.root}pulse.json"
-        return self._fill("runs.html", rows=rows, mark=_change_marker(rows), pulse=pulse)
+        return self._fill(
+            "runs.html",
+            listed=shown,
+            total=len(listed),
+            query=query,
+            mark=change_marker(listed),
+            pulse=pulse,
+            search_href=self._links.search(),
+        )
+
+    def search_runs(self, query: Query) -> str:
+        """Search results of all runs."""
+        text = query.text("q") or ""
+        result = search_pages.search_runs(self._catalog, text) if terms(text) else None
+        return self._fill(
+            "search_runs.html",
+            q=text,
+            result=result,
+            limit=search_pages.LIMIT,
+            seconds=int(search_pages.SECONDS),
+            search_href=self._links.search(),
+        )
 
     def runs_pulse(self) -> Row:
         """The change marker that the list of runs polls."""
-        rows = [self._run_row(entry) for entry in self._catalog.entries()]
-        return {"mark": _change_marker(rows), "over": False, "status": "running"}
-
-    def _run_row(self, entry: Entry) -> Row:
-        row: Row = {"key": entry.key, "here": None, "problem": None}
-        row["file"] = Path(str(entry.address.url.database)).name
-        try:
-            with damage_reported(str(entry.address)):
-                return row | {"here": runs.overview(self._catalog.reader(entry), entry.address)}
-        except (InputError, StorageFault) as error:
-            return row | {"problem": str(error)}
+        mark = change_marker(self._runs.listed())
+        return {"mark": mark, "over": False, "status": "running"}
 
     def pulse(self, key: str) -> Row:
         """The change marker that the pages of a run poll."""
@@ -144,6 +188,7 @@ class Pages:
     def society(self, key: str, query: Query, frames: list[Row] | None = None) -> str:
         """The map of the society, and figures by round."""
         reader = self._catalog.open(key)
+        counts = outcomes(reader)
         measures = society_map.map_measures(declaration_of(reader))
         last = society_map.last_round(reader)
         at = query.number("round", 0, 2**31)
@@ -166,10 +211,44 @@ class Pages:
             frames=frames,
             first=frames[0]["round"] if frames else 0,
             frames_href=f"{self._links.run(key, 'frames')}/{{round}}.json",
+            scenes=scenes.latest_scenes(reader, PAGE),
             advice_href=f"{self._links.run(key, 'advice')}/{{round}}",
             advice=society_map.advice(reader, last) if frames and last is not None else None,
-            figures=self._figures(key, scores(outcomes(reader), declaration_of(reader))),
+            findings=findings(reader, counts),
+            **self._by_round(key, reader, counts, query),
         )
+
+    def _by_round(self, key: str, reader: Reader, counts: Outcomes, query: Query) -> Row:
+        """The values of `by_round.html`; figures of a split other than by label come later."""
+        offered = splits(reader)
+        names = [one.name for one in offered]
+        split = query.choice("split", [NO_SPLIT, *names]) or next(iter(names), NO_SPLIT)
+        values: Row = {"splits": offered, "split": split, "query": query, "later": None}
+        if split not in (NO_SPLIT, LABEL) and not self._links.static:
+            values["later"] = self._links.run(key, "by-round", split=split)
+            return values
+        return values | self._split_values(key, reader, counts, split)
+
+    def _split_values(self, key: str, reader: Reader, counts: Outcomes, split: str) -> Row:
+        declared = declaration_of(reader)
+        drawn = scores(counts, declared)
+        measures = trend_measures(declared)
+        if split == NO_SPLIT:
+            found = [trends(reader, measure, None) for measure in measures]
+            return {"figures": self._figures(key, drawn), "trends": trend_table(found)}
+        groups = split_figures(reader, split)
+        found = [trends(reader, measure, split) for measure in measures]
+        return {
+            "figures": self._figures(key, groups, split) + self._figures(key, drawn),
+            "trends": trend_table(found),
+        }
+
+    def by_round(self, key: str, query: Query) -> str:
+        """The figures by round of a split, an HTML fragment of the society page."""
+        reader = self._catalog.open(key)
+        split = query.choice("split", [one.name for one in splits(reader)]) or NO_SPLIT
+        values = self._split_values(key, reader, outcomes(reader), split)
+        return self._fill("by_round_figures.html", key=key, **values)
 
     def frame(self, key: str, round: int) -> Row:
         """The map of one round, as data for its script."""
@@ -185,33 +264,40 @@ class Pages:
             declared=declaration_of(reader),
         )
 
-    def _figures(self, key: str, figures: list[Figure]) -> list[Row]:
+    def _figures(self, key: str, figures: list[Figure], split: str | None = None) -> list[Row]:
         return [
-            {"figure": figure, "links": self._figure_links(key, figure)}
+            {"figure": figure, "links": self._figure_links(key, figure, split)}
             for figure in figures
             if figure.rows
         ]
 
-    def _figure_links(self, key: str, figure: Figure) -> list[tuple[str, str]]:
+    def _figure_links(self, key: str, figure: Figure, split: str | None) -> list[tuple[str, str]]:
         if self._links.static:
             return []
-        return list(figure_links(self._links.run(key, "figures", figure.name)))
+        return list(figure_links(self._links.run(key, "figures", figure.name), split=split))
 
     def agents(self, key: str, query: Query) -> str:
         """The list of agents."""
         reader = self._catalog.open(key)
         declared = declaration_of(reader)
-        order = agent_order(query, declared)
-        rows = agents.agents(reader, query.text("q"), query.text("label"), order)
+        order, trend = agent_order(query, declared), agent_trend(query, declared)
+        rows = agents.agents(reader, query.text("q"), query.text("label"), order, trend)
+        found = Page.of(rows, page_of(query), page_size(query))
+        shown = [row.agent for row in found.rows]
         return self._page(
             key,
             "agents",
             "agents.html",
             reader,
-            found=Page.of(rows, page_of(query), PAGE),
+            found=found,
             query=query,
+            order=order,
+            chips=agent_chips(query),
+            sizes=ROWS,
             measures=agents.agent_measures(declared),
-            orders=agents.agent_orders(declared),
+            trend=trend,
+            trends={} if trend is None else agent_trends(reader, trend, shown),
+            window=window_of(complete_rounds(reader, outcomes(reader))),
         )
 
     def agent(self, key: str, number: int, query: Query) -> str:
@@ -219,7 +305,13 @@ class Pages:
         reader = self._catalog.open(key)
         agent, round = agents.read_agent(reader, number), query.number("round")
         origin = memory_origin(query)
-        memories = memory.internal_memory(reader, number, round, query.text("q"), origin)
+        beliefs = memory.internal_memory(reader, number, round, query.text("q"), origin)
+        memories = Page.of(beliefs, page_of(query), _MEMORIES)
+        again = memory.answered_again(reader, memories.rows)
+        received = memory.latest_exchanges(reader, number, round, _LATEST)
+        given = [rating for one in received for rating in one.ratings]
+        given += [rating for one in again.values() for rating, _ in one.advice]
+        main = declaration_of(reader).main
         return self._page(
             key,
             "agents",
@@ -230,12 +322,26 @@ class Pages:
             number=number,
             query=query,
             round=round,
-            memories=Page.of(memories, page_of(query), _MEMORIES),
-            received=memory.latest_exchanges(reader, number, round, _LATEST),
+            memories=memories,
+            again=again,
+            main=main,
+            threshold=None if main is None else memory.mind_threshold(main),
+            received=received,
+            names=agents.agent_names(reader, {rating.rater for rating in given}),
             given=raters.ratings_given(reader, number).get(number),
             latest_given=raters.latest_ratings_given(reader, number, _LATEST),
             raters=raters.raters_of(reader, number),
-            charts=_history_charts(reader, number),
+            charts=[
+                {
+                    "figure": figure,
+                    "links": ()
+                    if self._links.static
+                    else list(
+                        figure_links(self._links.run(key, "agents", number, "figures", figure.name))
+                    ),
+                }
+                for figure in histories(reader, number)
+            ],
         )
 
     def exchanges(self, key: str, query: Query) -> str:
@@ -248,11 +354,17 @@ class Pages:
             "exchanges",
             "exchanges.html",
             reader,
-            found=exchanges.exchange_page(reader, wanted, page_of(query)),
+            found=exchanges.exchange_page(reader, wanted, page_of(query), page_size(query)),
             query=query,
+            order=wanted.order,
+            chips=exchange_chips(query, declared),
+            sizes=ROWS,
             kinds=exchanges.kinds(declared),
+            kind_words=_counted_kinds(reader, declared, wanted),
+            scales=exchanges.gain_scales(declared),
+            limited=exchanges.limited_measures(declared),
+            more=_has_more_filters(wanted),
             limit=SEARCHED,
-            orders=exchanges.orders(declared),
             q=query.text("q"),
         )
 
@@ -260,6 +372,8 @@ class Pages:
         """An exchange with its texts, ratings, scene and calls."""
         reader = self._catalog.open(key)
         shown = exchange_detail.read_exchange(reader, number)
+        wanted = exchange_filter(query, shown.declaration)
+        view = query.choice("view", VIEWS) or "auto"
         return self._page(
             key,
             "exchanges",
@@ -268,7 +382,28 @@ class Pages:
             exchange=shown.exchange,
             shown=shown,
             number=number,
+            query=query,
+            views=VIEWS,
+            view=_view(shown, view),
+            chosen_view=view,
+            names=agents.agent_names(reader, {given.rater for given in shown.exchange.ratings}),
+            walk=self._walk(key, reader, wanted, number),
+            chips=exchange_chips(query, shown.declaration),
+            script=None if shown.scene is None else scenes.script(shown.scene),
+            copies={"markdown": markdown(shown), "json": as_json(shown)},
             terms=terms(query.text("q") or ""),
+        )
+
+    def _walk(self, key: str, reader: Reader, wanted: ExchangeFilter, number: int) -> Walk | None:
+        """The place of an exchange in the results of a filter; None without a filter."""
+        if self._links.static or wanted == ExchangeFilter():
+            return None
+        mark = runs.overview(reader, self._catalog.entry(key).address).mark
+        return walk(
+            self._results.of(
+                (key, mark, wanted), lambda: exchanges.exchange_numbers(reader, wanted)
+            ),
+            number,
         )
 
     def ratings(self, key: str, query: Query) -> str:
@@ -400,46 +535,6 @@ class Pages:
             ),
         )
 
-    def compare(self, keys: list[str], query: Query) -> str:
-        """The comparison of runs, or a form to choose them."""
-        entries = [entry for entry in self._catalog.entries() if entry.problem is None]
-        readers = {key: self._catalog.open(key) for key in keys}
-        measures = comparison.all_measures(list(readers.values()))
-        by = query.choice("by", measures) if measures else None
-        measure = measures.get(by or next(iter(measures), ""))
-        number = query.number("episode")
-        sides = [(key, self._side(reader, number)) for key, reader in readers.items()]
-        parts = self._links.compare(*keys)
-        enough = len(keys) > 1 and measure is not None
-        return self._fill(
-            "compare.html",
-            keys=keys,
-            entries=entries,
-            measure=measure,
-            measures=measures,
-            figure=comparison.curves(readers, measure) if enough and measure is not None else None,
-            differences_href=parts.replace("compare", "compare/differences", 1),
-            number=number,
-            sides=sides if number is not None else [],
-            declarations={key: declaration_of(reader) for key, reader in readers.items()},
-        )
-
-    def _side(self, reader: Reader, number: int | None) -> Exchange | None:
-        return None if number is None else exchange(reader, number)
-
-    def differences(self, keys: list[str], query: Query) -> str:
-        """The table of differences, an HTML fragment that the comparison page loads afterwards."""
-        scope = query.choice("scope", ("all", "last")) or "all"
-        found = comparison.differences([self._catalog.entry(key).address for key in keys], scope)
-        one, two = (self._catalog.open(key) for key in keys[:2])
-        return self._fill(
-            "differences.html",
-            keys=keys,
-            found=found,
-            declared=declaration_of(one),
-            furthest=exchanges.furthest_apart(one, two),
-        )
-
     def not_copied(self) -> str:
         """The page for links to pages outside a static copy."""
         return self._fill("not_copied.html")
@@ -462,16 +557,27 @@ def frame_data(frame: society_map.Frame, key: str, links: Links) -> Row:
     return data
 
 
-def _history_charts(reader: Reader, number: int) -> list[tuple[Scale, charts.Spec]]:
-    """An agent's scores by round: a chart for each scale of stages with any."""
-    declared, history = declaration_of(reader), agents.history(reader, number)
-    titled = []
-    for scale in declared.observed:
-        rows = [score.as_dict() for score in history if score.scale == scale.name]
-        if rows:
-            colours = charts.stage_colours(declared.stages_of(scale))
-            titled.append((scale, charts.history(rows, scale, colours)))
-    return titled
+def _view(shown: exchange_detail.ExchangeDetail, chosen: str) -> str:
+    """How the revision is shown; `auto`: beside the draft where the window has room for both."""
+    kept = [share for share in shown.kept.values() if share is not None]
+    return "side" if chosen == "auto" and kept and min(kept) < _FEW_KEPT else chosen
+
+
+def _has_more_filters(wanted: ExchangeFilter) -> bool:
+    """Whether a filter is set that lists fold away."""
+    folded = (wanted.first_round, wanted.last_round, wanted.rater, wanted.question, wanted.model)
+    return bool(wanted.limits) or any(value is not None for value in folded)
+
+
+def _counted_kinds(reader: Reader, declared: Declaration, wanted: ExchangeFilter) -> dict[str, str]:
+    """The kinds of exchanges for display, with their number in the whole run where it is known."""
+    counts = exchanges.kind_counts(reader)
+    scale = wanted.scale or next(iter(exchanges.gain_scales(declared)), None)
+    words = {}
+    for kind in exchanges.kinds(declared):
+        n = counts.get((kind, None if kind == "failed" else scale))
+        words[kind] = KINDS.get(kind, kind) + ("" if n is None else f" ({n:,})")
+    return words
 
 
 def _recall_chart(shown: Recall) -> charts.Spec | None:
@@ -485,10 +591,3 @@ def _recall_chart(shown: Recall) -> charts.Spec | None:
         for rank, one in enumerate(shown.candidates, 1)
     ]
     return charts.recall(rows, shown.threshold) if rows else None
-
-
-def _change_marker(rows: Iterable[Row]) -> str:
-    """A value that changes whenever any of these runs does."""
-    return runs.marker(
-        *((row["key"], row["here"].mark if row["here"] else row["problem"]) for row in rows)
-    )

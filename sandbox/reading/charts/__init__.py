@@ -7,7 +7,8 @@ argument; the names of scales and stages come with the rows.
 
 from sandbox.reading.charts.agents import bias, observer_bias
 from sandbox.reading.charts.bounds import group_gains, indices, shares
-from sandbox.reading.charts.comparing import differences, recall
+from sandbox.reading.charts.comparing import differences, recall, run_colours
+from sandbox.reading.charts.groups import gap_curves, group_colours, group_curves
 from sandbox.reading.charts.map import society
 from sandbox.reading.charts.parts import (
     FONT_SIZE,
@@ -16,7 +17,6 @@ from sandbox.reading.charts.parts import (
     VERSION,
     Rows,
     Spec,
-    label_colours,
     panels,
     stage_colours,
     themed,
@@ -42,10 +42,12 @@ __all__ = [
     "differences",
     "distribution",
     "gains",
+    "gap_curves",
+    "group_colours",
+    "group_curves",
     "group_gains",
     "history",
     "indices",
-    "label_colours",
     "lengths",
     "margins",
     "matrix",
@@ -55,6 +57,7 @@ __all__ = [
     "plane",
     "rating_bars",
     "recall",
+    "run_colours",
     "shares",
     "society",
     "stage_colours",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from sandbox.reading.charts.groups import group_colours
 from sandbox.reading.charts.parts import (
     ZERO,
     Rows,
@@ -10,7 +11,6 @@ from sandbox.reading.charts.parts import (
     chart,
     colour_channel,
     distinct,
-    label_colours,
     number,
     row_axis,
     tooltip,
@@ -31,7 +31,7 @@ def bias(rows: Rows) -> Spec:
     known = [row for row in rows if row.get("deviation") is not None]
     ordered = sorted(known, key=lambda row: -values([row], "deviation")[0])
     shown = ordered if len(ordered) <= 2 * SHOWN else ordered[:SHOWN] + ordered[-SHOWN:]
-    labels = label_colours(distinct(rows, "label"))
+    labels = group_colours(distinct(rows, "label"))
     colour = colour_channel("label", labels)
     x = "difference from co-raters, points"
     link = {"href": {"field": "href"}} if any("href" in row for row in shown) else {}
@@ -66,7 +66,7 @@ def observer_bias(rows: Rows) -> Spec:
     Args:
         rows: `label`, `difference`, `low`, `high` (points of the scale), `n`, `authors`.
     """
-    labels = label_colours(distinct(rows, "label"))
+    labels = group_colours(distinct(rows, "label"))
     colour = colour_channel("label", labels, legend=None)
     x = "observer minus peers, points"
     spread = {

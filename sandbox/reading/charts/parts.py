@@ -7,7 +7,7 @@ a script replaces it by the colour of the current theme; elsewhere `themed` does
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -25,7 +25,6 @@ OUTCOMES = {
     status: f"--outcome-{place}"
     for place, status in enumerate(("cut", "empty", "unreadable", "failed"), 1)
 }
-LABELS = [f"--label-{place}" for place in range(1, 5)]
 KINDS = ["--second", "--first", "--peers", "--fourth", "--fifth", "--sixth"]
 RAMP = [f"--ramp-{step}" for step in range(1, 8)]
 DIVERGING = [f"--diverge-{step}" for step in range(1, 6)]
@@ -213,11 +212,6 @@ def stage_colours(stages: Sequence[str]) -> dict[str, str]:
 def kind_colours(kinds: Sequence[str]) -> dict[str, str]:
     """A colour for each of several unordered kinds."""
     return {kind: KINDS[i % len(KINDS)] for i, kind in enumerate(kinds)}
-
-
-def label_colours(labels: Iterable[str]) -> dict[str, str]:
-    """A colour for each starting label, in alphabetical order."""
-    return {label: LABELS[i % len(LABELS)] for i, label in enumerate(sorted(set(labels)))}
 
 
 def number(field: str, title: str | None = None, **more: Any) -> Spec:

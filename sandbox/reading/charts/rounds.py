@@ -6,6 +6,7 @@ import json
 from collections.abc import Mapping
 from typing import NamedTuple
 
+from sandbox.reading.charts.comparing import run_colours
 from sandbox.reading.charts.parts import (
     DASHED,
     OUTCOMES,
@@ -18,7 +19,6 @@ from sandbox.reading.charts.parts import (
     chart,
     colour_channel,
     distinct,
-    kind_colours,
     number,
     round_ticks,
     tooltip,
@@ -53,25 +53,26 @@ def curves(rows: Rows, scale: Scale, colours: Mapping[str, str]) -> Spec:
 
 
 def versus(rows: Rows, scale: Scale) -> Spec:
-    """The same measure by round, of several runs.
+    """The same measure by round, of several groups of runs.
 
     Args:
-        rows: `run`, `round`, `mean`, `low`, `high`.
+        rows: `group`, `seed`, `round`, `mean`, `low`, `high`, `n`; `seed` is None in the rows of
+            the whole group, which are drawn with their bands, and the others are thin lines.
         scale: the scale of the ratings.
     """
-    return _bands(rows, _of_means("run", scale, rows), kind_colours(distinct(rows, "run")))
+    return _groups(rows, _of_means("group", scale, rows))
 
 
 def gains(rows: Rows, scale: Scale) -> Spec:
-    """The same gain by round, of several runs.
+    """The same gain by round, of several groups of runs.
 
     Args:
-        rows: `run`, `round`, `mean`, `low`, `high` (points, positive where it is better).
+        rows: see `versus` (points, positive where it is better).
         scale: the scale of the gains.
     """
     domain = gain_domain(rows, scale, *_ENDS)
-    lines = Lines("run", "mean", "mean gain, points", domain, domain, mean_format(scale))
-    return _bands(rows, lines, kind_colours(distinct(rows, "run")))
+    lines = Lines("group", "mean", "mean gain, points", domain, domain, mean_format(scale))
+    return _groups(rows, lines)
 
 
 def alphas(rows: Rows) -> Spec:
@@ -109,6 +110,24 @@ class Lines(NamedTuple):
 def _of_means(field: str, scale: Scale, rows: Rows) -> Lines:
     title, fitted = f"mean, {span(scale)}", fitted_domain(rows, scale, *_ENDS)
     return Lines(field, "mean", title, [scale.low, scale.high], fitted, mean_format(scale))
+
+
+def _groups(rows: Rows, lines: Lines) -> Spec:
+    colours = run_colours(distinct(rows, "group"))
+    whole = [row for row in rows if row["seed"] is None]
+    spec = _bands(whole, lines, colours)
+    seeds = [dict(row) for row in rows if row["seed"] is not None]
+    y_scale = {"domain": lines.whole, "nice": False, "zero": False}
+    thin = {
+        "data": {"values": seeds},
+        "mark": {"type": "line", "strokeWidth": 0.8, "opacity": 0.55, "tooltip": False},
+        "encoding": {
+            "y": number("mean", lines.title, scale=y_scale),
+            "color": colour_channel("group", colours),
+            "detail": category("seed"),
+        },
+    }
+    return {**spec, "layer": [thin, *spec["layer"]]} if seeds else spec
 
 
 _ENDS = ("low", "mean", "high")

@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 import yaml
 from markupsafe import Markup
 
+from agents.scale import Declaration
 from sandbox.datasets.card import public
 from sandbox.files import check_new_file, new_file, new_folder
 from sandbox.reading.bounds import OPERATIONAL, bounds
@@ -24,15 +25,20 @@ from sandbox.reading.policy import policy_of
 from sandbox.reading.raters import raters
 from sandbox.reading.runs import Overview, about, overview
 from sandbox.reading.sessions import sessions
+from sandbox.reading.split_figures import split_figures
+from sandbox.reading.splits import LABEL, splits
+from sandbox.reading.trends import trends
 from sandbox.text import short
 from sandbox.viewer import filters
 from sandbox.viewer.app import STATIC
+from sandbox.viewer.findings import findings
 from sandbox.viewer.report import markdown, tables
 from sandbox.viewer.report.bounds_tables import bounds_tables
 from sandbox.viewer.report.examples import examples
 from sandbox.viewer.report.exchange_pass import exchange_pass
 from sandbox.viewer.report.methods import methods
 from sandbox.viewer.report.rendered_figures import RenderedFigure
+from sandbox.viewer.report.trend_tables import trend_measures, trend_table
 from sandbox.viewer.report.written_files import find_unknown_file
 from storage.database import Address
 from storage.errors import InputError
@@ -130,9 +136,16 @@ def template_values(reader: Reader, address: Address) -> tuple[Row, list[Rendere
         "models": _models(reader),
         "config": _config(reader),
         "notes": list(_notes(reader, here, counts)),
-        "summary": tables.summary(scopes, declared),
+        "summary": [
+            *tables.summary(scopes, declared),
+            *(one.sentence for one in findings(reader, counts) if one.sentence),
+        ],
         "totals": tables.totals(here, counts, costs, tables.prefix_share(reader)),
-        "scores": [tables.means(scopes, declared), tables.changes(scopes, declared)],
+        "scores": [
+            tables.means(scopes, declared),
+            tables.changes(scopes, declared),
+            *_trends(reader, declared),
+        ],
         "missing": tables.missing(counts, declared),
         "failed": sorted(results.survey.failed.items()),
         "policy": None if policy is None else policy.title,
@@ -149,7 +162,16 @@ def template_values(reader: Reader, address: Address) -> tuple[Row, list[Rendere
         "methods": methods(declared, scenes),
     }
     source = source_of([reader])
-    return values, [RenderedFigure.of(figure, source) for figure in figures(reader).values()]
+    by_label = [one.name for one in splits(reader) if one.name == LABEL]
+    drawn = [figure for split in by_label for figure in split_figures(reader, split)]
+    drawn += figures(reader).values()
+    return values, [RenderedFigure.of(figure, source) for figure in drawn]
+
+
+def _trends(reader: Reader, declared: Declaration) -> list[tables.Table]:
+    """The table of first and last rounds; none where there are not two rounds."""
+    table = trend_table([trends(reader, measure) for measure in trend_measures(declared)])
+    return [table] if table.rows else []
 
 
 def _models(reader: Reader) -> list[ModelUsage]:

@@ -272,14 +272,6 @@ def summary(found: Sequence[Scope], declared: Declaration) -> list[str]:
     gain = declared.gain(main)
     if gain is not None and last.means[gain.name].n:
         sentences.append(_gain_sentence(last.means[gain.name]))
-    first = scores[0]
-    ends = [scope.means[first.name].mean for scope in found[:2]]
-    if len(found) > 1 and None not in ends:
-        sentences.append(
-            f"From the first round to the last, the mean of the "
-            f"{stage_title(declared, first.stage)} went from {decimal(ends[0])} to "
-            f"{decimal(ends[1])}."
-        )
     return sentences
 
 

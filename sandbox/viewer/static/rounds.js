@@ -30,8 +30,8 @@
 
   // The spec, with the choices applied
 
-  function rolled(rows, { series, value }) {
-    const groups = groupBy(rows, series);
+  function rolled(rows, { series, detail, value }) {
+    const groups = groupBy(rows, (row) => JSON.stringify([row[series], row[detail]]));
     return [...groups.values()].flatMap((group) => {
       const sorted = group.toSorted((one, two) => one.round - two.round);
       const half = (WINDOW - 1) / 2;
@@ -42,9 +42,9 @@
     });
   }
 
-  function groupBy(rows, field) {
+  function groupBy(rows, key) {
     const groups = new Map();
-    for (const row of rows) groups.set(row[field], [...(groups.get(row[field]) ?? []), row]);
+    for (const row of rows) groups.set(key(row), [...(groups.get(key(row)) ?? []), row]);
     return groups;
   }
 
@@ -60,8 +60,12 @@
     const all = spec.data.values;
     const many = roundsOf(all).length >= MANY;
     const rows = many && smooth ? rolled(all, used) : all;
-    const shown = rows.filter((row) => !gone.has(row[used.series]) && row.round >= from && row.round <= to);
-    for (const layer of spec.layer) layer.encoding.y.scale.domain = used[axis];
+    const isShown = (row) => !gone.has(row[used.series]) && row.round >= from && row.round <= to;
+    const shown = rows.filter(isShown);
+    for (const layer of spec.layer) {
+      layer.encoding.y.scale.domain = used[axis];
+      if (layer.data) layer.data.values = layer.data.values.filter(isShown);
+    }
     const axisX = spec.encoding.x.axis;
     if (axisX.values) axisX.values = axisX.values.filter((round) => round >= from && round <= to);
     spec.data = { values: shown };
@@ -127,7 +131,8 @@
       const entry = add(values, "span", "entry");
       const swatch = add(entry, "i", "swatch");
       swatch.style.background = `var(${used.colours[row[used.series]]})`;
-      add(entry, "b", "", `${row[used.series]} ${format(row[used.value], digits)}`);
+      const name = used.detail ? `${row[used.series]}, ${row[used.detail]}` : row[used.series];
+      add(entry, "b", "", `${name} ${format(row[used.value], digits)}`);
       const interval = Number.isFinite(row.low) ? `${format(row.low, digits)} to ${format(row.high, digits)}, ` : "";
       add(entry, "small", "", ` ${interval}n ${Number(row.n).toLocaleString("en")}`);
     }

@@ -1,0 +1,140 @@
+"""Figures by round of the groups of a split, and of the gap between two groups."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from functools import partial
+
+import numpy as np
+
+from agents.scale import Scale
+from sandbox.reading import charts
+from sandbox.reading.declaration import declaration_of
+from sandbox.reading.figures import (
+    Figure,
+    Row,
+    Series,
+    capitalized,
+    curve_rows,
+    drawn_scales,
+    series_of,
+)
+from sandbox.reading.metrics import Outcomes, Spread, ratings_in
+from sandbox.reading.splits import split_outcomes, splits
+from sandbox.reading.statistics import Interval, Values, welch
+from storage.reader import Reader
+
+
+def split_figures(reader: Reader, split: str) -> list[Figure]:
+    """The figures by round of each scale, by group, without empty ones.
+
+    Args:
+        reader: the run.
+        split: the name of one of its splits, see `sandbox.reading.splits`.
+
+    Raises:
+        InputError: the run has no such split.
+    """
+    groups = split_outcomes(reader, split)
+    title = next(one.title for one in splits(reader) if one.name == split)
+    declared = declaration_of(reader)
+    found = []
+    for scale in drawn_scales(declared):
+        series = series_of(declared, scale)
+        found.append(_by_group(groups, scale, series, split, title))
+        found += [_gap(groups, scale, series, split, title)] if _two(groups) else []
+    return [figure for figure in found if figure.rows]
+
+
+def _names(series: Sequence[Series]) -> dict[str, Series]:
+    return {("peers" if line.who == "peers" else line.stage): line for line in series}
+
+
+def _by_group(
+    groups: Mapping[str, Outcomes], scale: Scale, series: Sequence[Series], split: str, title: str
+) -> Figure:
+    named = _names(series)
+    measures = {name: line.measure.name for name, line in named.items()}
+    rows = [
+        {"round": row["round"], "group": group, **row}
+        for group, counts in groups.items()
+        for row in curve_rows(counts, measures)
+    ]
+    stages = [name for name, line in named.items() if line.who != "peers"]
+    return Figure(
+        f"{scale.name}-by-{split.replace('_', '-')}",
+        f"{capitalized(scale.title)} by round and {title}",
+        "Mean of each group\u2019s ratings in a round, with its 95 % interval (Student\u2019s t; "
+        "each author has one exchange a round). Dashed: earlier stages; dotted: peers.",
+        rows,
+        partial(charts.group_curves, scale=scale, stages=stages),
+    )
+
+
+def _two(groups: Mapping[str, Outcomes]) -> bool:
+    return len(groups) == 2
+
+
+def _gap(
+    groups: Mapping[str, Outcomes], scale: Scale, series: Sequence[Series], split: str, title: str
+) -> Figure:
+    named = _names(series)
+    first, second = _higher_first(groups, named)
+    return Figure(
+        f"{scale.name}-gap-by-{split.replace('_', '-')}",
+        f"{capitalized(scale.title)}: gap by {title}",
+        f"Mean of {first} less mean of {second} in a round, with its 95 % interval (Welch\u2019s "
+        "t). It closes where it moves to 0.",
+        list(_gap_rows(groups, named, (first, second))),
+        partial(
+            charts.gap_curves,
+            scale=scale,
+            colours={name: line.colour for name, line in named.items()},
+        ),
+    )
+
+
+def _higher_first(groups: Mapping[str, Outcomes], named: Mapping[str, Series]) -> tuple[str, str]:
+    """The names of two groups, the one with the higher first mean first."""
+    one, other = groups
+    for round in sorted(set(groups[one]) & set(groups[other])):
+        for line in named.values():
+            means = [
+                Spread.of(groups[name][round].get(line.measure.name, {})).mean
+                for name in (one, other)
+            ]
+            if means[0] is not None and means[1] is not None:
+                return (one, other) if means[0] >= means[1] else (other, one)
+    return one, other
+
+
+def _gap_rows(
+    groups: Mapping[str, Outcomes], named: Mapping[str, Series], names: tuple[str, str]
+) -> Iterator[Row]:
+    first, second = (groups[name] for name in names)
+    for round in sorted(set(first) & set(second)):
+        for name, line in named.items():
+            measure = line.measure.name
+            both = _difference(first[round].get(measure), second[round].get(measure))
+            if both.difference is not None and isinstance(both.n, list):
+                yield {
+                    "round": round,
+                    "series": name,
+                    "groups": " \u2212 ".join(names),
+                    "gap": both.difference,
+                    "low": both.low,
+                    "high": both.high,
+                    "n": both.n[1],
+                    "n subtracted": both.n[0],
+                }
+
+
+def _difference(first: Counter[str] | None, second: Counter[str] | None) -> Interval:
+    """The mean of one group less the mean of another, by Welch's t."""
+    return welch(_values(second), _values(first))
+
+
+def _values(counts: Counter[str] | None) -> Values:
+    found = ratings_in(counts or {})
+    return np.repeat(np.array([*found], dtype=np.float64), [*found.values()])

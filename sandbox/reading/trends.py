@@ -1,0 +1,313 @@
+"""Trends over rounds: how much authors changed from the first rounds to the last, and how steadily.
+
+An author comes back in every round, so rounds are not independent. Each author is summarised by its
+own change and its own slope, and intervals are taken over authors (the summary measures of Matthews
+et al., "Analysis of serial measurements in medical research", BMJ 1990): Student's t for the mean
+of a group, Welch's t for the difference of two groups.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from sqlalchemy import Select, func, select
+
+from agents.scale import Measure
+from sandbox.reading.declaration import measure_ids
+from sandbox.reading.metrics import complete_rounds, outcomes
+from sandbox.reading.records import PAGES_ONLY, Record
+from sandbox.reading.splits import LABEL, MOST_GROUPS, OTHERS, groups_of_agents
+from sandbox.reading.statistics import Interval, Values, student, t_quantile, welch
+from storage import tables
+from storage.reader import Reader
+
+MOST_ROUNDS = 5
+"""At most as many of the first and of the last rounds are compared."""
+
+_POINTS = 24  # of a sparkline
+
+
+@dataclass(frozen=True, kw_only=True)
+class AgentTrend(Record):
+    """How one author's values of a measure developed.
+
+    Attributes:
+        n: the number of its values.
+        first, last: their means in the first and in the last rounds; None where there are none.
+        change: last minus first.
+        slope: points per round, by least squares; None with fewer than two rounds.
+        low, high: its 95 % interval, as if rounds were independent; None with fewer than three
+            values, and for means of peers' ratings.
+        points: (round, mean) of at most 24 intervals of rounds.
+    """
+
+    n: int
+    first: float | None
+    last: float | None
+    change: float | None
+    slope: float | None
+    low: float | None
+    high: float | None
+    points: Sequence[tuple[float, float]] = field(default=(), metadata=PAGES_ONLY)
+
+
+@dataclass(frozen=True, kw_only=True)
+class GroupTrend(Record):
+    """How the authors of a group developed on a measure.
+
+    Attributes:
+        group: its name; `all` for all authors.
+        agents: the number of its authors with a value in the first and in the last rounds.
+        first, last: means over these authors, in the first and in the last rounds.
+        change: the mean of their changes.
+        slope: the mean of their slopes, points per round.
+    """
+
+    group: str
+    agents: int
+    first: float | None
+    last: float | None
+    change: Interval
+    slope: Interval
+
+
+@dataclass(frozen=True, kw_only=True)
+class Gap(Record):
+    """The difference of two groups, the first minus the second, by Welch's t over authors.
+
+    Attributes:
+        groups: the names of the two groups.
+        first, last: their difference in the first and in the last rounds.
+        change: by how much the difference grew, in points; negative where it closed.
+        slope: the difference of their slopes, points per round.
+    """
+
+    groups: tuple[str, str]
+    first: Interval
+    last: Interval
+    change: Interval
+    slope: Interval
+
+
+@dataclass(frozen=True, kw_only=True)
+class Trends(Record):
+    """The development of a measure over the complete rounds of a run.
+
+    Attributes:
+        measure: its name.
+        rounds: the number of complete rounds.
+        window: how many of the first and of the last rounds are compared; 0 with fewer than two
+            complete rounds.
+        split: the property by which authors are grouped; None where they are not.
+        groups: all authors, then each group.
+        gap: between the two groups, the one that began higher first; None where there are not two.
+    """
+
+    measure: str
+    rounds: int
+    window: int
+    split: str | None
+    groups: Sequence[GroupTrend]
+    gap: Gap | None
+
+
+def window_of(rounds: int) -> int:
+    """How many of the first and of the last rounds are compared: 5, or half of fewer rounds."""
+    return min(MOST_ROUNDS, rounds // 2)
+
+
+def trends(reader: Reader, measure: Measure, split: str | None = LABEL) -> Trends:
+    """How the authors of a run developed on a measure, in all and by group.
+
+    Args:
+        reader: the run.
+        measure: one of its measures.
+        split: a property of authors, see `splits.splits`; None: only all authors.
+    """
+    rounds = complete_rounds(reader, outcomes(reader))
+    by_agent = _authors(reader, measure, rounds)
+    groups = {} if split is None else groups_of_agents(reader, split)
+    members = _members(groups, by_agent)
+    parts = {name: _Part.of([by_agent[agent] for agent in found]) for name, found in members}
+    found = [_group_trend("all", _Part.of(list(by_agent.values())))]
+    found += [_group_trend(name, part) for name, part in parts.items()]
+    return Trends(
+        measure=measure.name,
+        rounds=rounds,
+        window=window_of(rounds),
+        split=split if parts else None,
+        groups=found,
+        gap=_gap(parts) if len(parts) == 2 else None,
+    )
+
+
+def agent_trends(
+    reader: Reader, measure: Measure, agents: Collection[int] | None = None
+) -> dict[int, AgentTrend]:
+    """How each author developed on a measure.
+
+    Args:
+        reader: the run.
+        measure: one of its measures.
+        agents: the numbers of the authors whose points are wanted; None: of no author.
+    """
+    rounds = complete_rounds(reader, outcomes(reader))
+    found = _authors(reader, measure, rounds)
+    points = _points(reader, measure, rounds, agents or ())
+    return {
+        agent: AgentTrend(
+            n=one.n,
+            first=one.first,
+            last=one.last,
+            change=one.change,
+            slope=one.slope,
+            low=None if one.error is None or one.slope is None else one.slope - one.error,
+            high=None if one.error is None or one.slope is None else one.slope + one.error,
+            points=points.get(agent, ()),
+        )
+        for agent, one in found.items()
+    }
+
+
+@dataclass(frozen=True)
+class _Author:
+    """The sums of one author: `error` is half the width of the interval of its slope."""
+
+    n: int
+    first: float | None
+    last: float | None
+    slope: float | None
+    error: float | None
+
+    @property
+    def change(self) -> float | None:
+        return None if self.first is None or self.last is None else self.last - self.first
+
+
+def _authors(reader: Reader, measure: Measure, rounds: int) -> dict[int, _Author]:
+    """The values of each author, and its means in the first and in the last rounds."""
+    s, window = tables.agent_sums, window_of(rounds)
+    number = measure_ids(reader)[measure.name]
+    first = _means(reader, measure, 0, window)
+    last = _means(reader, measure, rounds - window, rounds)
+    query = select(s).where(s.c.run_id == reader.run.id, s.c.measure_id == number)
+    found = {}
+    for row in reader.rows(query.order_by(s.c.agent)):
+        n, total, over = int(row.n), float(row.total), float(row.rounds)
+        spread = float(row.round_squares) - over * over / n
+        together = float(row.products) - over * total / n
+        slope = together / spread if spread > 1e-9 else None
+        error = None
+        if slope is not None and n > 2 and measure.kind != "peers":
+            rest = max(0.0, float(row.squares) - total * total / n - slope * together)
+            error = t_quantile(0.975, n - 2) * math.sqrt(rest / (n - 2) / spread)
+        found[row.agent] = _Author(n, first.get(row.agent), last.get(row.agent), slope, error)
+    return found
+
+
+def _means(reader: Reader, measure: Measure, start: int, end: int) -> dict[int, float]:
+    """The mean of a measure in the rounds from `start` to before `end`, by author."""
+    if start >= end:
+        return {}
+    v = _values(reader, measure, start, end).subquery().c
+    query = select(v.agent, func.avg(v.value)).group_by(v.agent)
+    return {row[0]: float(row[1]) for row in reader.rows(query)}
+
+
+def _values(reader: Reader, measure: Measure, start: int, end: int) -> Select[Any]:
+    """A query of agent, round and value, in the rounds from `start` to before `end`."""
+    e, s, o = tables.episodes, tables.scores, tables.observations
+    in_rounds = (e.c.run_id == reader.run.id, e.c.round >= start, e.c.round < end, e.c.observed)
+    if measure.scale.subject == "agent" and measure.kind == "score":
+        rated = select(o.c.agent, e.c.round, o.c.rating.label("value"))
+        return rated.join(e, e.c.id == o.c.episode_id).where(
+            *in_rounds,
+            o.c.stage == measure.stage,
+            o.c.scale == measure.scale.name,
+            o.c.agent >= 0,
+            o.c.rating.is_not(None),
+        )
+    number = measure_ids(reader)[measure.name]
+    scored = select(e.c.author.label("agent"), e.c.round, s.c.value)
+    scored = scored.join(s, (s.c.measure_id == number) & (s.c.episode_id == e.c.id))
+    return scored.where(*in_rounds, e.c.author.is_not(None))
+
+
+def _points(
+    reader: Reader, measure: Measure, rounds: int, agents: Collection[int]
+) -> dict[int, tuple[tuple[float, float], ...]]:
+    """The means of some authors in at most 24 intervals of rounds."""
+    if not agents or rounds < 2:
+        return {}
+    v = _values(reader, measure, 0, rounds).subquery().c
+    part = v.round - v.round % -(-rounds // _POINTS)
+    query = select(v.agent, func.avg(v.round), func.avg(v.value)).where(v.agent.in_(agents))
+    query = query.group_by(v.agent, part).order_by(v.agent, part)
+    found: dict[int, list[tuple[float, float]]] = {}
+    for number, at, mean in reader.rows(query):
+        found.setdefault(number, []).append((float(at), float(mean)))
+    return {number: tuple(points) for number, points in found.items()}
+
+
+def _members(
+    groups: Mapping[int, str], by_agent: Mapping[int, _Author]
+) -> list[tuple[str, list[int]]]:
+    """The authors of each group, of the largest groups; the others are one group."""
+    members: dict[str, list[int]] = {}
+    for agent in by_agent:
+        if agent in groups:
+            members.setdefault(groups[agent], []).append(agent)
+    if len(members) < 2:
+        return []
+    names = sorted(members, key=lambda name: (-len(members[name]), name))
+    kept = names if len(names) <= MOST_GROUPS else names[: MOST_GROUPS - 1]
+    found = [(name, members[name]) for name in sorted(kept)]
+    rest = [agent for name in names[len(kept) :] for agent in members[name]]
+    return [*found, (OTHERS, rest)] if rest else found
+
+
+@dataclass(frozen=True)
+class _Part:
+    """The values of the authors of a group: arrays over authors, without NaN."""
+
+    first: Values
+    last: Values
+    slopes: Values
+
+    @classmethod
+    def of(cls, authors: Sequence[_Author]) -> _Part:
+        both = [(one.first, one.last) for one in authors if one.change is not None]
+        ends = np.array(both, dtype=np.float64).reshape(-1, 2)
+        slopes = [one.slope for one in authors if one.slope is not None]
+        return cls(ends[:, 0], ends[:, 1], np.array(slopes, dtype=np.float64))
+
+
+def _group_trend(name: str, part: _Part) -> GroupTrend:
+    agents = len(part.first)
+    return GroupTrend(
+        group=name,
+        agents=agents,
+        first=float(part.first.mean()) if agents else None,
+        last=float(part.last.mean()) if agents else None,
+        change=student(part.last - part.first),
+        slope=student(part.slopes),
+    )
+
+
+def _gap(parts: Mapping[str, _Part]) -> Gap | None:
+    (one, first), (other, second) = parts.items()
+    if not len(first.first) or not len(second.first):
+        return None
+    if first.first.mean() < second.first.mean():
+        (one, first), (other, second) = (other, second), (one, first)
+    return Gap(
+        groups=(one, other),
+        first=welch(second.first, first.first),
+        last=welch(second.last, first.last),
+        change=welch(second.last - second.first, first.last - first.first),
+        slope=welch(second.slopes, first.slopes),
+    )
