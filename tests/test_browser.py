@@ -662,7 +662,7 @@ def test_downloads(look: Look, runs: Runs, tmp_path: Path) -> None:
     table = taken(page.get_by_role("link", name="CSV", exact=True))
     with table.open(encoding="utf-8", newline="") as file:
         assert [int(row["episode"]) for row in csv.DictReader(file)] == wanted
-    lines = taken(page.get_by_role("link", name="JSON Lines", exact=True))
+    lines = taken(page.get_by_role("link", name="JSONL", exact=True))
     assert [json.loads(line)["episode"] for line in lines.read_text().splitlines()] == wanted
     visit.go("/r/calm")
     for kind, start in (("SVG", b"<svg"), ("PNG", b"\x89PNG"), ("CSV", b"round,")):
