@@ -587,6 +587,75 @@ def test_comparison_of_two_runs(look: Look, runs: Runs) -> None:
     assert page.locator(".pair-diff :is(ins, del)").count() > 0
 
 
+def test_runs_are_chosen_on_the_list_and_compared(look: Look, runs: Runs) -> None:
+    visit = look()
+    page = visit.go("/")
+    button = page.locator("[data-count]")
+    assert button.is_disabled() and button.inner_text() == "Compare"
+    for name in ("calm", "other"):
+        page.locator(f'input[name=run][value="{name}"]').check()
+    assert button.inner_text().split() == ["Compare", "(2)"]
+    button.click()
+    page.wait_for_url("**/compare?run=*&run=*")
+    page.locator("#differences:not([aria-busy]) table").first.wait_for()
+    visit.drawn()
+    chips = page.locator(".run-chip a:not(.remove)")
+    assert sorted(chips.all_inner_texts()) == ["calm", "other"]
+    title = page.locator("#differences .chart figcaption strong").inner_text()
+    assert title == f"{chips.nth(1).inner_text()} \u2212 {chips.nth(0).inner_text()}"
+    legend = page.locator("#differences .chart svg.marks").text_content()
+    assert "interval excludes 0" in legend
+    page.locator("select[name=baseline]").select_option("other")
+    page.wait_for_url("**baseline=other**")
+    assert "baseline" in page.locator(".run-chip", has_text="other").inner_text()
+    page.locator("#differences:not([aria-busy]) table").first.wait_for()
+    for figure in ("versus", "differences-1"):
+        for kind, start in (("SVG", b"<svg"), ("PNG", b"\x89PNG"), ("CSV", b"")):
+            chart = page.locator(f".chart:has(#{figure})")
+            with page.expect_download() as saved:
+                chart.get_by_role("link", name=kind).click()
+            content = saved.value.path().read_bytes()
+            assert content.startswith(start) and saved.value.suggested_filename.startswith(figure)
+            if kind == "CSV":
+                rows = list(csv.DictReader(content.decode().splitlines()))
+                assert ("p_holm" in rows[0]) == (figure != "versus") and len(rows) >= 6
+    config = page.locator("table:has(code)").inner_text()
+    assert "world.score_only" in config and "true" in config and "True" not in config
+    page.get_by_role("link", name="Remove other").click()
+    page.wait_for_url("**/compare?run=calm*")
+    assert "baseline" not in page.url
+    options = page.locator("select[name=run] optgroup").first
+    assert options.get_attribute("label") == "Forks"
+    assert options.locator("option").first.inner_text() == "other"
+
+
+def test_runs_are_compared_without_scripts(look: Look) -> None:
+    page = look(java_script_enabled=False).page
+    page.goto(f"{look().site.url}/?sort=run")
+    page.locator('input[name=run][value="calm"]').check()
+    page.locator('input[name=run][value="other"]').check()
+    page.locator("[data-count]").click()
+    assert page.locator(".run-chip a:not(.remove)").all_inner_texts() == ["calm", "other"]
+    page.locator("thead a, .run-chip").first.wait_for()
+    page.go_back()
+    page.locator("thead a", has_text="Rounds").click()
+    assert "sort=-rounds" in page.url
+    assert page.locator("th[aria-sort=descending]").inner_text().startswith("Rounds")
+
+
+def test_a_search_finds_exchanges_of_several_runs(look: Look) -> None:
+    visit = look()
+    page = visit.go("/")
+    page.keyboard.press("/")
+    page.keyboard.type("people the")
+    page.keyboard.press("Enter")
+    page.wait_for_url("**/search?q=people+the")
+    assert {"calm", "other"} <= set(page.locator("h2 a").all_inner_texts())
+    page.keyboard.press("j")
+    page.keyboard.press("Enter")
+    page.wait_for_url("**/exchanges/*?q=people+the")
+
+
 # Behind a reverse proxy
 
 
@@ -795,8 +864,8 @@ def _pages(runs: Runs, key: str = "calm") -> list[str]:
 
 
 def _others(runs: Runs) -> list[str]:
-    return ["/", "/compare?run=calm&run=other&episode=20", "/r/scene", "/r/scene/exchanges/2",
-            "/r/scene/agents", "/r/idle"]  # fmt: skip
+    return ["/", "/?group=config", "/search?q=kind+the", "/compare?run=calm&run=other&episode=20",
+            "/r/scene", "/r/scene/exchanges/2", "/r/scene/agents", "/r/idle"]  # fmt: skip
 
 
 def _fits(page: Page) -> None:

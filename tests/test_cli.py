@@ -289,7 +289,7 @@ def test_the_live_display_on_a_terminal(tmp_path: Path) -> None:
         seen += piece
     os.close(leader)
     assert process.wait(timeout=60) == 0
-    for word in (b"rounds 4/4", b"episodes", b"calls", b"tokens", b"failed", b"remaining"):
+    for word in (b"round 4 of 4", b"episodes", b"calls", b"tokens", b"failed", b"remaining"):
         assert word in seen
 
 

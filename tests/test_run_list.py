@@ -19,6 +19,8 @@ from sandbox.reading.metrics import Spread, difference_of, means_by_round, outco
 from sandbox.reading.run_groups import common_name
 from sandbox.reading.statistics import welch
 from sandbox.study.fork import fork
+from sandbox.viewer.catalog import RunCatalog
+from sandbox.viewer.run_list import RunReader
 from storage.database import parse_run
 
 SMALL = ("world.size=3", "rounds=2", "question_count=6", "memory.prior_pairs=12")
@@ -147,3 +149,31 @@ def test_a_run_that_cannot_be_read_is_listed_last(stored: list[Run], tmp_path: P
     with serving(f"{broken}#wide-seed7", stored[1]) as site:
         page = site.page("/", sort="run", group="config")
         assert names(page) == ["wide-seed8"] and "unreadable" in page
+
+
+def test_a_finished_run_is_read_again_only_if_its_file_changes(
+    stored: list[Run], tmp_path: Path
+) -> None:
+    copy = tmp_path / "copy.db"
+    copy.write_bytes(stored[0].path.read_bytes())
+    catalog = RunCatalog([str(copy)])
+    reader = RunReader(catalog)
+    (first,), (second,) = reader.listed(), reader.listed()
+    assert first is second
+    with closing(sqlite3.connect(copy)) as connection, connection:
+        connection.execute("UPDATE runs SET seconds = 12345")
+    (third,) = reader.listed()
+    assert third.here is not None and third.here.seconds == 12345
+    catalog.close()
+
+
+def test_a_folder_stands_for_the_runs_below_it(stored: list[Run], tmp_path: Path) -> None:
+    for run, folder in zip(stored[:2], ("a", "b"), strict=True):
+        (tmp_path / folder).mkdir()
+        (tmp_path / folder / "society.db").write_bytes(run.path.read_bytes())
+    with serving(tmp_path) as site:
+        assert sorted(names(site.page("/"))) == ["wide-seed7", "wide-seed8"]
+        page = site.page("/compare?run=wide-seed7&run=wide-seed8")
+        assert "wide (2 seeds)" in page and "seeds&#39; means" in page
+        spread = site.ask("/compare/figures/spread.csv?run=wide-seed7&run=wide-seed8").rows
+        assert {row["group"] for row in spread} == {"wide (2 seeds)"} and len(spread) > 6

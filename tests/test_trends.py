@@ -183,7 +183,7 @@ def test_outcomes_by_label_add_up(run: Run) -> None:
             for found in by_label.values():
                 parts.update(found[round][measure])
             assert parts == counts
-    assert complete_rounds(reader, total) == 5
+    assert complete_rounds(reader) == 5
     expected: Counter[tuple[str, int, str]] = Counter()
     for _, label, round, rating in run.sql(DRAFTS):
         expected[label, round, str(rating)] += 1

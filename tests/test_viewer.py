@@ -388,7 +388,7 @@ SAFE = {
     *("svg", "polyline"),  # without handlers: sparklines
 }
 UNSEEN = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]")
-LINKED = re.compile(r"(?:/|\?|#main$)")
+LINKED = re.compile(r"(?:/|\?|#[\w-]+$)")
 
 
 def _harmless(page: str) -> Tags:

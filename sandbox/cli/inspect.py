@@ -136,6 +136,9 @@ def inspect(
         str | None,
         typer.Option("--status", metavar="S", help="calls: only with this status, such as lenient"),
     ] = None,
+    all_calls: Annotated[
+        bool, typer.Option("--calls", help="episode: list the calls also of a scene")
+    ] = False,
     limit: Annotated[
         int | None, typer.Option(min=1, metavar="N", help="list at most N items; default: 100")
     ] = None,
@@ -172,6 +175,7 @@ def inspect(
         "round": round,
         "failures": failures or None,
         "status": call_status,
+        "calls": all_calls or None,
         "limit": limit,
         "split": split,
     }
@@ -189,7 +193,7 @@ def inspect(
         elif subject is None:
             data, picture = _society(reader, search, round, limit, split)
         elif number is not None:
-            data, picture = _item(reader, subject, number, search, round)
+            data, picture = _item(reader, subject, number, search, round, all_calls)
         else:
             data, picture = _items(reader, subject, search, round, failures, limit, call_status)
         show(as_json, data, lambda: picture)
@@ -202,6 +206,7 @@ _OPTIONS: dict[Subject | None, tuple[str, ...]] = {
     None: ("search", "round", "limit", "split"),
     Subject.AGENTS: ("search", "limit"),
     Subject.MEMORY: ("search", "round"),
+    Subject.EPISODE: ("calls",),
     Subject.CALLS: ("search", "round", "failures", "status", "limit"),
 }
 """The options that each view takes."""
@@ -284,7 +289,12 @@ def _policy(reader: Reader, agent: int | None) -> tuple[Any, RenderableType]:
 
 
 def _item(
-    reader: Reader, subject: Subject, number: int, search: str | None, round: int | None
+    reader: Reader,
+    subject: Subject,
+    number: int,
+    search: str | None,
+    round: int | None,
+    all_calls: bool,
 ) -> tuple[Any, RenderableType]:
     from sandbox.reading.agents import agent
     from sandbox.reading.calls import call
@@ -304,7 +314,7 @@ def _item(
             return agent_memory.as_dict(), memory_view(agent_memory, declaration_of(reader))
         case Subject.EPISODE:
             exchange = read_exchange(reader, number)
-            return exchange.as_dict(), exchange_view(exchange)
+            return exchange.as_dict(), exchange_view(exchange, all_calls)
         case _:
             one_call = call(reader, number)
             return one_call.as_dict(), call_view(one_call)

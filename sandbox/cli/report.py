@@ -12,7 +12,10 @@ from sandbox.cli.options import AsJson, Run, show
 
 def report(
     run: Run,
-    out: Annotated[Path, typer.Option(metavar="FILE", help="output file, .html or .md")],
+    out: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="output file, .html or .md; default: NAME.html"),
+    ] = None,
     format: Annotated[
         str | None, typer.Option(metavar="F", help="html or md; default: by the file's extension")
     ] = None,
@@ -28,5 +31,6 @@ def report(
     from storage.database import parse_run
 
     with open_run(run) as reader:
-        written = write_report(reader, parse_run(run), out.expanduser(), format, overwrite)
+        file = out or Path(f"{reader.run.name}.{'md' if format == 'md' else 'html'}")
+        written = write_report(reader, parse_run(run), file.expanduser(), format, overwrite)
     show(as_json, written._asdict(), lambda: plain(written.summary))

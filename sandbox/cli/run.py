@@ -299,13 +299,15 @@ def _next_steps(address: Address, outcome: Outcome, answers: bool) -> Iterator[R
     format = "sft" if answers else "exchanges"
     yield Text()
     steps = [
+        ("open it in a browser", command("view", run)),
+        ("write a report", command("report", run)),
         ("read an exchange", command("inspect", run, "episode 0")),
         ("export a dataset", command("export", run, f"--format {format} --out data/{outcome.run}")),
     ]
     if outcome.agents:
-        steps.insert(0, ("read a memory", command("inspect", run, "memory 3")))
+        steps.insert(2, ("read a memory", command("inspect", run, "memory 3")))
     for description, line in steps:
-        yield Text(f"{description:17} {line}", no_wrap=True, overflow="ignore")
+        yield Text(f"{description:21} {line}", no_wrap=True, overflow="ignore")
 
 
 def _verdict(verdict: Verdict) -> RenderableType:

@@ -20,7 +20,10 @@ if TYPE_CHECKING:
 
 def view(
     runs: Annotated[
-        list[str] | None, typer.Argument(metavar="[RUN...]", help="default: all runs under runs/")
+        list[str] | None,
+        typer.Argument(
+            metavar="[RUN...]", help="a folder: all runs below it; default: under runs/"
+        ),
     ] = None,
     host: Annotated[
         str | None,

@@ -8,8 +8,9 @@ from __future__ import annotations
 import math
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
-from contextlib import suppress
 from dataclasses import dataclass
+from functools import lru_cache
+from itertools import count
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -97,9 +98,19 @@ def ratings_in(counts: Mapping[str, int]) -> Counter[float]:
     """How often each rating or gain occurred, without the outcomes that are a status."""
     values: Counter[float] = Counter()
     for outcome, n in counts.items():
-        with suppress(ValueError):
-            values[float(outcome)] += n  # 0 and -0.0 are equal keys
+        value = _rating(outcome)
+        if value is not None:
+            values[value] += n  # 0 and -0.0 are equal keys
     return values
+
+
+@lru_cache(maxsize=4096)
+def _rating(outcome: str) -> float | None:
+    """The number that an outcome is; None where it is a status."""
+    try:
+        return float(outcome)
+    except ValueError:
+        return None
 
 
 @dataclass(frozen=True)
@@ -135,8 +146,11 @@ def outcomes_by_label(reader: Reader) -> dict[str, Outcomes]:
     query = select(o.c.label, o.c.round, o.c.measure, o.c.outcome, o.c.n)
     query = query.where(o.c.run_id == reader.run.id).order_by(o.c.round, o.c.label)
     found: dict[str, Outcomes] = {}
-    for label, round, measure, outcome, n in reader.rows(query):
-        found.setdefault(label, no_outcomes())[round][measure][outcome] = n
+    with reader.engine.connect() as connection:
+        for label, round, measure, outcome, n in connection.execute(query).all():
+            if label not in found:
+                found[label] = no_outcomes()
+            found[label][round][measure][outcome] = n
     return dict(sorted(found.items()))
 
 
@@ -164,12 +178,13 @@ def merged_values(counts: Outcomes, measure: str) -> NDArray[np.float64]:
     return np.repeat(np.array(values, dtype=np.float64), [total[value] for value in values])
 
 
-def complete_rounds(reader: Reader, counts: Outcomes) -> int:
+def complete_rounds(reader: Reader) -> int:
     """The number of rounds, from the first on, whose episodes are all complete."""
-    number = 0
-    while number in counts and counts[number][EPISODE].total() >= reader.run.per_round:
-        number += 1
-    return number
+    o = tables.outcomes
+    query = select(o.c.round, func.sum(o.c.n))
+    query = query.where(o.c.run_id == reader.run.id, o.c.measure == EPISODE).group_by(o.c.round)
+    complete = {round for round, n in reader.rows(query) if int(n) >= reader.run.per_round}
+    return next(number for number in count() if number not in complete)
 
 
 def scores_by_round(reader: Reader) -> list[RoundScores]:

@@ -33,7 +33,7 @@ from sandbox.reading.recall import recall_rule
 from sandbox.reading.records import PAGES_ONLY, Record
 from sandbox.reading.splits import LABEL, check_author_split
 from sandbox.reading.statistics import Interval
-from sandbox.reading.trends import Trends, trends
+from sandbox.reading.trends import Trends, all_trends
 from storage import database, tables
 from storage.copying import forked_from
 from storage.database import Address, address_of
@@ -329,11 +329,9 @@ def society(reader: Reader, split: str = LABEL) -> Society:
         agents=labels(reader),
         models={row.role: row.name for row in reader.rows(models)},
         rounds=scores_by_round(reader),
-        trends=[
-            trends(reader, measure, split)
-            for measure in declaration_of(reader).measures
-            if measure.kind != "gain"
-        ],
+        trends=all_trends(
+            reader, [one for one in declaration_of(reader).measures if one.kind != "gain"], split
+        ),
         forms=forms,
         warnings=warnings(reader, forms),
         declaration=declaration_of(reader),

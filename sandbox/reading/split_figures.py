@@ -26,24 +26,27 @@ from sandbox.reading.statistics import Interval, Values, welch
 from storage.reader import Reader
 
 
-def split_figures(reader: Reader, split: str) -> list[Figure]:
+def split_figures(
+    reader: Reader, split: str, groups: Mapping[str, Outcomes] | None = None
+) -> list[Figure]:
     """The figures by round of each scale, by group, without empty ones.
 
     Args:
         reader: the run.
         split: the name of one of its splits, see `sandbox.reading.splits`.
+        groups: the result of `split_outcomes`, if it is there already.
 
     Raises:
         InputError: the run has no such split.
     """
-    groups = split_outcomes(reader, split)
+    groups = split_outcomes(reader, split) if groups is None else groups
     title = next(one.title for one in splits(reader) if one.name == split)
     declared = declaration_of(reader)
     found = []
     for scale in drawn_scales(declared):
         series = series_of(declared, scale)
         found.append(_by_group(groups, scale, series, split, title))
-        found += [_gap(groups, scale, series, split, title)] if _two(groups) else []
+        found += [_gap(groups, scale, series, split, title)] if len(groups) == 2 else []
     return [figure for figure in found if figure.rows]
 
 
@@ -70,10 +73,6 @@ def _by_group(
         rows,
         partial(charts.group_curves, scale=scale, stages=stages),
     )
-
-
-def _two(groups: Mapping[str, Outcomes]) -> bool:
-    return len(groups) == 2
 
 
 def _gap(

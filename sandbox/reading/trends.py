@@ -18,7 +18,7 @@ from sqlalchemy import Select, func, select
 
 from agents.scale import Measure
 from sandbox.reading.declaration import measure_ids
-from sandbox.reading.metrics import complete_rounds, outcomes
+from sandbox.reading.metrics import complete_rounds
 from sandbox.reading.records import PAGES_ONLY, Record
 from sandbox.reading.splits import LABEL, MOST_GROUPS, OTHERS, groups_of_agents
 from sandbox.reading.statistics import Interval, Values, student, t_quantile, welch
@@ -128,15 +128,35 @@ def trends(reader: Reader, measure: Measure, split: str | None = LABEL) -> Trend
         measure: one of its measures.
         split: a property of authors, see `splits.splits`; None: only all authors.
     """
-    rounds = complete_rounds(reader, outcomes(reader))
-    by_agent = _authors(reader, measure, rounds)
+    return all_trends(reader, [measure], split)[0]
+
+
+def all_trends(
+    reader: Reader, measures: Sequence[Measure], split: str | None = LABEL
+) -> list[Trends]:
+    """The same for several measures, with as many queries as for one."""
+    rounds = complete_rounds(reader)
+    by_measure = _authors(reader, measures, rounds)
     groups = {} if split is None else groups_of_agents(reader, split)
+    return [
+        _trends_of(measure.name, by_measure[measure.name], groups, rounds, split)
+        for measure in measures
+    ]
+
+
+def _trends_of(
+    measure: str,
+    by_agent: Mapping[int, _Author],
+    groups: Mapping[int, str],
+    rounds: int,
+    split: str | None,
+) -> Trends:
     members = _members(groups, by_agent)
     parts = {name: _Part.of([by_agent[agent] for agent in found]) for name, found in members}
     found = [_group_trend("all", _Part.of(list(by_agent.values())))]
     found += [_group_trend(name, part) for name, part in parts.items()]
     return Trends(
-        measure=measure.name,
+        measure=measure,
         rounds=rounds,
         window=window_of(rounds),
         split=split if parts else None,
@@ -155,8 +175,8 @@ def agent_trends(
         measure: one of its measures.
         agents: the numbers of the authors whose points are wanted; None: of no author.
     """
-    rounds = complete_rounds(reader, outcomes(reader))
-    found = _authors(reader, measure, rounds)
+    rounds = complete_rounds(reader)
+    found = _authors(reader, [measure], rounds)[measure.name]
     points = _points(reader, measure, rounds, agents or ())
     return {
         agent: AgentTrend(
@@ -188,53 +208,82 @@ class _Author:
         return None if self.first is None or self.last is None else self.last - self.first
 
 
-def _authors(reader: Reader, measure: Measure, rounds: int) -> dict[int, _Author]:
-    """The values of each author, and its means in the first and in the last rounds."""
-    s, window = tables.agent_sums, window_of(rounds)
-    number = measure_ids(reader)[measure.name]
-    first = _means(reader, measure, 0, window)
-    last = _means(reader, measure, rounds - window, rounds)
-    query = select(s).where(s.c.run_id == reader.run.id, s.c.measure_id == number)
-    found = {}
+def _authors(
+    reader: Reader, measures: Sequence[Measure], rounds: int
+) -> dict[str, dict[int, _Author]]:
+    """By measure, the values of each author, with its means in the first and the last rounds."""
+    s, window, ids = tables.agent_sums, window_of(rounds), measure_ids(reader)
+    by_id = {ids[measure.name]: measure for measure in measures}
+    first = _means(reader, measures, 0, window)
+    last = _means(reader, measures, rounds - window, rounds)
+    query = select(s).where(s.c.run_id == reader.run.id, s.c.measure_id.in_(by_id))
+    found: dict[str, dict[int, _Author]] = {measure.name: {} for measure in measures}
     for row in reader.rows(query.order_by(s.c.agent)):
-        n, total, over = int(row.n), float(row.total), float(row.rounds)
-        spread = float(row.round_squares) - over * over / n
-        together = float(row.products) - over * total / n
+        measure, n, total, over = by_id[row.measure_id], int(row.n), row.total, row.rounds
+        spread = row.round_squares - over * over / n
+        together = row.products - over * total / n
         slope = together / spread if spread > 1e-9 else None
         error = None
         if slope is not None and n > 2 and measure.kind != "peers":
-            rest = max(0.0, float(row.squares) - total * total / n - slope * together)
+            rest = max(0.0, row.squares - total * total / n - slope * together)
             error = t_quantile(0.975, n - 2) * math.sqrt(rest / (n - 2) / spread)
-        found[row.agent] = _Author(n, first.get(row.agent), last.get(row.agent), slope, error)
+        key = measure.name, row.agent
+        found[measure.name][row.agent] = _Author(n, first.get(key), last.get(key), slope, error)
     return found
 
 
-def _means(reader: Reader, measure: Measure, start: int, end: int) -> dict[int, float]:
-    """The mean of a measure in the rounds from `start` to before `end`, by author."""
+def _means(
+    reader: Reader, measures: Sequence[Measure], start: int, end: int
+) -> dict[tuple[str, int], float]:
+    """The means in the rounds from `start` to before `end`, by measure and author."""
+    found: dict[tuple[str, int], float] = {}
     if start >= end:
-        return {}
-    v = _values(reader, measure, start, end).subquery().c
-    query = select(v.agent, func.avg(v.value)).group_by(v.agent)
-    return {row[0]: float(row[1]) for row in reader.rows(query)}
+        return found
+    names = {number: name for name, number in measure_ids(reader).items()}
+    scored = [one for one in measures if not _rates_agents(one)]
+    if scored:
+        v = _scores(reader, scored, start, end).subquery().c
+        query = select(v.measure_id, v.agent, func.avg(v.value)).group_by(v.measure_id, v.agent)
+        found |= {(names[row[0]], row[1]): float(row[2]) for row in reader.rows(query)}
+    for measure in measures:
+        if _rates_agents(measure):
+            v = _values(reader, measure, start, end).subquery().c
+            means = select(v.agent, func.avg(v.value)).group_by(v.agent)
+            found |= {(measure.name, row[0]): float(row[1]) for row in reader.rows(means)}
+    return found
+
+
+def _rates_agents(measure: Measure) -> bool:
+    return measure.scale.subject == "agent" and measure.kind == "score"
+
+
+def _scores(reader: Reader, measures: Sequence[Measure], start: int, end: int) -> Select[Any]:
+    """A query of measure, agent, round and value, in the rounds from `start` to before `end`."""
+    e, s, ids = tables.episodes, tables.scores, measure_ids(reader)
+    columns = (s.c.measure_id, e.c.author.label("agent"), e.c.round, s.c.value)
+    numbers = [ids[measure.name] for measure in measures]
+    query = select(*columns).join(s, s.c.measure_id.in_(numbers) & (s.c.episode_id == e.c.id))
+    return query.where(*_in_rounds(reader, start, end), e.c.author.is_not(None))
+
+
+def _in_rounds(reader: Reader, start: int, end: int) -> tuple[Any, ...]:
+    e = tables.episodes
+    return e.c.run_id == reader.run.id, e.c.round >= start, e.c.round < end, e.c.observed
 
 
 def _values(reader: Reader, measure: Measure, start: int, end: int) -> Select[Any]:
     """A query of agent, round and value, in the rounds from `start` to before `end`."""
-    e, s, o = tables.episodes, tables.scores, tables.observations
-    in_rounds = (e.c.run_id == reader.run.id, e.c.round >= start, e.c.round < end, e.c.observed)
-    if measure.scale.subject == "agent" and measure.kind == "score":
-        rated = select(o.c.agent, e.c.round, o.c.rating.label("value"))
-        return rated.join(e, e.c.id == o.c.episode_id).where(
-            *in_rounds,
-            o.c.stage == measure.stage,
-            o.c.scale == measure.scale.name,
-            o.c.agent >= 0,
-            o.c.rating.is_not(None),
-        )
-    number = measure_ids(reader)[measure.name]
-    scored = select(e.c.author.label("agent"), e.c.round, s.c.value)
-    scored = scored.join(s, (s.c.measure_id == number) & (s.c.episode_id == e.c.id))
-    return scored.where(*in_rounds, e.c.author.is_not(None))
+    if not _rates_agents(measure):
+        return _scores(reader, [measure], start, end)
+    e, o = tables.episodes, tables.observations
+    rated = select(o.c.agent, e.c.round, o.c.rating.label("value"))
+    return rated.join(e, e.c.id == o.c.episode_id).where(
+        *_in_rounds(reader, start, end),
+        o.c.stage == measure.stage,
+        o.c.scale == measure.scale.name,
+        o.c.agent >= 0,
+        o.c.rating.is_not(None),
+    )
 
 
 def _points(

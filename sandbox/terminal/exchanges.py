@@ -30,8 +30,13 @@ def rating_table(rows: Sequence[GivenRating], declared: Declaration) -> Table:
     return ratings
 
 
-def exchange_view(shown: ExchangeDetail) -> RenderableType:
-    """An exchange: the texts of its stages, the ratings, the scene, and the calls."""
+def exchange_view(shown: ExchangeDetail, calls: bool = False) -> RenderableType:
+    """An exchange: the texts of its stages, the ratings, the scene, and the calls.
+
+    Args:
+        shown: the exchange.
+        calls: list the calls also of a scene, which has many.
+    """
     declared = shown.declaration
     title = f"episode {shown.episode}, round {shown.round}"
     if shown.author is not None:
@@ -54,7 +59,9 @@ def exchange_view(shown: ExchangeDetail) -> RenderableType:
         parts.append(Text(f"failed: no usable reply to {shown.failed_at}", style="red"))
     if SCRIPTED_MODEL in shown.models:
         parts.append(Text(SCRIPTED, style="italic"))
-    return Group(*parts, Text(), call_table(shown.calls))
+    folded = shown.scene is not None and not calls
+    hint = Text(f"{len(shown.calls):,} calls: --calls lists them")
+    return Group(*parts, Text(), hint if folded else call_table(shown.calls))
 
 
 SHORTENED = "truncated by max_tokens, and kept to its last whole sentence"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 import threading
 import time
+from collections.abc import Sequence
 from types import TracebackType
 from typing import Self
 
@@ -15,6 +16,7 @@ from rich.table import Table
 from rich.text import Text
 
 from sandbox.progress import Progress
+from sandbox.terminal.style import rounded
 from sandbox.text import duration, printable
 
 _PLAIN_SECONDS = 5.0
@@ -43,11 +45,11 @@ class Rates:
         hit_rate = counts.tokens_cached / max(1, counts.tokens_in)
         cached = f", {hit_rate:.0%} of prompts from the prefix cache"
         return [
-            f"rounds {min(p.round, p.rounds)}/{p.rounds}",
+            f"round {min(p.round, p.rounds):,} of {p.rounds:,}",
             f"episodes {p.episodes:,}/{p.episodes_total:,}"
             + (f" ({p.episodes_failed:,} failed)" if p.episodes_failed else ""),
-            f"calls {counts.calls:,} ({self._per_second(counts.calls):,.0f}/s)",
-            f"tokens {tokens:,} ({self._per_second(tokens):,.0f}/s)"
+            f"calls {counts.calls:,} ({rounded(round(self._per_second(counts.calls)))}/s)",
+            f"tokens {rounded(tokens)} ({rounded(round(self._per_second(tokens)))}/s)"
             + (cached if counts.tokens_cached else ""),
         ]
 
@@ -84,6 +86,20 @@ class Rates:
         calls = self.progress.calls_left()
         rate = self._per_second(self.progress.counts.calls)
         return None if calls is None or not rate else calls / rate
+
+
+def in_lines(parts: Sequence[str], width: int) -> list[str]:
+    """Parts side by side, in as many lines as they need: no part is split between lines."""
+    lines: list[str] = []
+    for part in parts:
+        if lines and len(lines[-1]) + len(_GAP) + len(part) <= width:
+            lines[-1] += _GAP + part
+        else:
+            lines.append(part)
+    return lines
+
+
+_GAP = "   "
 
 
 class Display:
@@ -131,12 +147,17 @@ class Display:
         head = Table.grid(padding=(0, 1))
         head.add_row(
             Text(progress.run, style="bold"),
-            ProgressBar(total=progress.episodes_total, completed=progress.episodes, width=40),
+            ProgressBar(
+                total=progress.episodes_total,
+                completed=progress.episodes,
+                width=max(10, min(40, self._console.width - len(progress.run) - 32)),
+            ),
             Text(f"{progress.agents:,} agents, {duration(progress.clock.seconds())}"),
         )
         lines = [
-            Text("   ".join(part), style="dim")
-            for part in (self._rates.work(), self._rates.state(ended))
+            Text(line, style="dim")
+            for parts in (self._rates.work(), self._rates.state(ended))
+            for line in in_lines(parts, self._console.width)
         ]
         warnings = self._warnings if self._warn or not ended else []
         troubles = [] if ended else self._rates.troubles()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from rich.console import Group, RenderableType
 from rich.table import Table
@@ -12,7 +12,7 @@ from agents.scale import Declaration, Scale
 from sandbox.reading.metrics import FormCalls, RoundScores
 from sandbox.reading.runs import RunState, ScaleScore, Society, Unreadable
 from sandbox.reading.sessions import Session
-from sandbox.terminal.style import SCRIPTED, change, dash, number, plain, table
+from sandbox.terminal.style import SCRIPTED, Fitting, change, dash, number, plain, rounded, table
 from sandbox.text import duration, printable
 
 
@@ -108,13 +108,11 @@ def status_table(runs: Sequence[tuple[str, RunState | Unreadable]]) -> Renderabl
     Args:
         runs: the name for the command line, and the state or why the run cannot be read.
     """
-    figures = ("episodes", "failed", "calls", "calls/s", "calls failed", "unparsed", "time")
-    states = table("run", "status", *figures, right=figures)
+    parts: list[RenderableType] = [Fitting(*(_states(runs, left_out) for left_out in _LEFT_OUT))]
     for name, state in runs:
-        states.add_row(plain(name), *_state(state))
-    parts: list[RenderableType] = [states]
-    for name, state in runs:
-        if isinstance(state, RunState):
+        if isinstance(state, Unreadable):
+            parts.append(plain(f"{name}: {state.message}", "red"))
+        else:
             parts += [plain(f"{name}: {row.words()}", "yellow") for row in state.waiting]
             parts += [warned(text, f"{name}: ") for text in state.warnings]
     only = runs[0][1] if len(runs) == 1 else None
@@ -125,6 +123,26 @@ def status_table(runs: Sequence[tuple[str, RunState | Unreadable]]) -> Renderabl
     if only.forms:
         parts += [Text(), form_table(only.forms)]
     return Group(*parts)
+
+
+_LEFT_OUT = ((), ("calls/s",), ("calls/s", "calls"), ("calls/s", "calls", "unparsed"))
+"""Columns that the list of runs does without in narrow terminals, from the widest to the narrowest.
+
+Where any is left out, large counts are rounded."""
+
+
+def _states(runs: Sequence[tuple[str, RunState | Unreadable]], left_out: Sequence[str]) -> Table:
+    """The list of runs without some columns; only a name that is too long is cut off."""
+    figures = ("episodes", "failed", "calls", "calls/s", "no reply", "unparsed", "time")
+    kept = [column for column in ("status", *figures) if column not in left_out]
+    states = table("run", *kept, right=figures)
+    states.columns[0].overflow = "ellipsis"
+    for column in states.columns[1:]:
+        column.no_wrap = True
+    for name, state in runs:
+        cells = _state(state, rounded if left_out else "{:,}".format)
+        states.add_row(plain(name), *(cells.get(column, "") for column in kept))
+    return states
 
 
 def session_table(sessions: Sequence[Session]) -> Table:
@@ -163,16 +181,18 @@ def score_table(scores: Sequence[ScaleScore]) -> Table:
     return means
 
 
-def _state(state: RunState | Unreadable) -> tuple[str | Text, ...]:
+def _state(state: RunState | Unreadable, count: Callable[[int], str]) -> dict[str, str | Text]:
+    """The cells of a run by column; `count` formats counts."""
     if isinstance(state, Unreadable):
-        return (plain(state.message, "red"),)
-    return (
-        plain(state.status),
-        f"{state.episodes:,}/{state.episodes_total:,}",
-        Text(f"{state.episodes_failed:,}", style="red" if state.episodes_failed else ""),
-        f"{state.calls:,}",
-        f"{state.calls / state.seconds:,.0f}" if state.seconds else "-",
-        f"{state.calls_failed:,}",
-        f"{state.unparsed:,}",
-        duration(state.seconds),
-    )
+        return {"status": plain(state.status, "red")}
+    failed = Text(count(state.episodes_failed), style="red" if state.episodes_failed else "")
+    return {
+        "status": plain(state.status),
+        "episodes": f"{count(state.episodes)}/{count(state.episodes_total)}",
+        "failed": failed,
+        "calls": count(state.calls),
+        "calls/s": f"{state.calls / state.seconds:,.0f}" if state.seconds else "-",
+        "no reply": count(state.calls_failed),
+        "unparsed": count(state.unparsed),
+        "time": duration(state.seconds),
+    }

@@ -93,12 +93,12 @@ def _differences(
         parts.append(Text("no interval: needs at least 2 seeds a group", style="yellow"))
     for scope in SCOPES:
         parts += [Text(), _difference_table(comparison, scope)]
-    parts.append(Text("p: of no difference; Holm: p corrected for all that is compared", "dim"))
+    parts.append(Text("Holm p: of no difference, corrected for all that is compared", "dim"))
     return parts + ([Text(), *_trends(comparison)] if comparison.trends else [])
 
 
 def _trends(comparison: GroupComparison) -> list[RenderableType]:
-    columns = ("baseline", "other", "difference", "95 % from", "to")
+    columns = ("baseline", "other", "diff.", "95 % from", "to")
     rows = table("trend of", "authors", "", *columns, right=columns)
     for one in comparison.trends:
         digits = 3 if one.statistic == "slope" else 2
@@ -106,11 +106,14 @@ def _trends(comparison: GroupComparison) -> list[RenderableType]:
         rows.add_row(
             _title(one.measure),
             one.group.replace("\u2212", "-"),
-            _STATISTICS[one.statistic],
+            one.statistic,
             *(_rounded(value, digits, sign) for value in one.means),
             *(_rounded(value, digits, "+") for value in (one.difference, one.low, one.high)),
         )
-    legend = "last rounds, change since the first, slope: of the same authors; not corrected"
+    legend = (
+        "last: mean over authors in the last rounds; change: since the first rounds; slope: per "
+        "round; of the same authors; not corrected"
+    )
     return [rows, Text(legend, "dim")]
 
 
@@ -118,12 +121,9 @@ def _rounded(value: float | None, digits: int, sign: str) -> str:
     return "-" if value is None else f"{round(value, digits) + 0.0:{sign}.{digits}f}"
 
 
-_STATISTICS = {"last": "last rounds", "change": "change", "slope": "per round"}
-
-
 def _difference_table(comparison: GroupComparison, scope: str) -> Table:
     sizes = {"episode": ("n", "authors"), "seed": ("seeds",), "none": ("seeds", "of baseline")}
-    columns = ("difference", "95 % from", "to", "p", "Holm", *sizes[comparison.pairing], "left out")
+    columns = ("diff.", "95 % from", "to", "Holm p", *sizes[comparison.pairing], "left out")
     rows = table(_SCOPE_TITLES[scope], *columns, right=columns)
     for measure, by_scope in comparison.measures.items():
         if by_scope is not None:
@@ -137,7 +137,7 @@ def _difference_cells(difference: Difference) -> tuple[str, ...]:
     counts += [] if difference.clusters is None else [difference.clusters]
     return (
         *(_decimal(value, "+") for value in ends),
-        *(_p_value(value) for value in (difference.p, difference.p_holm)),
+        _p_value(difference.p_holm),
         *(f"{count:,}" for count in counts),
         f"{difference.left_out:,}",
     )

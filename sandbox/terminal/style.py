@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
-from rich.console import Console, Group, RenderableType
+from rich.console import Console, ConsoleOptions, Group, RenderableType, RenderResult
 from rich.measure import Measurement
 from rich.padding import Padding
 from rich.table import Table
@@ -71,6 +71,37 @@ def table(*columns: str, right: Sequence[str] = ()) -> Table:
     return empty
 
 
+class Fitting:
+    """A table in several widths, of which the widest that fits the terminal is printed.
+
+    Args:
+        tables: from the widest to the narrowest.
+    """
+
+    def __init__(self, *tables: Table) -> None:
+        self.tables = tables
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        """The widest table that fits, or the narrowest."""
+        wide = options.update(width=_WIDEST)
+        fitting = (
+            one
+            for one in self.tables
+            if Measurement.get(console, wide, one).maximum <= options.max_width
+        )
+        yield next(fitting, self.tables[-1])
+
+
+def rounded(count: int) -> str:
+    """A count in few characters: 9,999, 20k, 1.2M."""
+    if count < 10_000:
+        return f"{count:,}"
+    for unit, size in (("G", 1e9), ("M", 1e6)):
+        if count >= 0.9995 * size:
+            return f"{count / size:.1f}{unit}"
+    return f"{count / 1000:.0f}k"
+
+
 def show(console: Console, view: RenderableType) -> None:
     """Print a view without cropping lines that are wider than the terminal.
 
@@ -89,6 +120,8 @@ def _parts(view: RenderableType) -> Iterator[RenderableType]:
     if isinstance(view, Group):
         for part in view.renderables:
             yield from _parts(part)
+    elif isinstance(view, Fitting):
+        yield view.tables[0]
     else:
         yield view
 

@@ -74,7 +74,7 @@ class RunCatalog:
 
     def _names_in(self, url: URL) -> list[str]:
         """The names of the runs in a database, cached until its files change."""
-        state = _file_state(url)
+        state = file_state(url)
         cached = self._names.get(url)
         if cached is None or cached[0] != state or state is None:
             cached = self._names[url] = (state, database.run_names(url))
@@ -117,7 +117,7 @@ class RunCatalog:
             engine.dispose()
 
 
-def _file_state(url: URL) -> object:
+def file_state(url: URL) -> object:
     """A value that changes with an SQLite file; None for a database server."""
     if not database.is_file(url):
         return None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from copy import copy
 from itertools import chain
 from typing import Any, Literal
@@ -26,13 +27,19 @@ from sandbox.reading.agreement import agreements
 from sandbox.reading.declaration import declaration_of
 from sandbox.reading.exchanges import PAGE, SEARCHED, ExchangeFilter
 from sandbox.reading.figures import Figure, histories, of_bounds, rater_agreement, ratings, scores
-from sandbox.reading.metrics import Outcomes, complete_rounds, outcomes
+from sandbox.reading.metrics import (
+    Outcomes,
+    complete_rounds,
+    merged,
+    outcomes,
+    outcomes_by_label,
+)
 from sandbox.reading.recall import Recall, recall
 from sandbox.reading.records import Page
 from sandbox.reading.sessions import sessions
 from sandbox.reading.split_figures import split_figures
-from sandbox.reading.splits import LABEL, splits
-from sandbox.reading.trends import agent_trends, trends, window_of
+from sandbox.reading.splits import LABEL, split_outcomes, splits
+from sandbox.reading.trends import agent_trends, all_trends, window_of
 from sandbox.text import escape_controls
 from sandbox.viewer import search_pages
 from sandbox.viewer.addresses import Links, Query
@@ -188,7 +195,8 @@ class Pages:
     def society(self, key: str, query: Query, frames: list[Row] | None = None) -> str:
         """The map of the society, and figures by round."""
         reader = self._catalog.open(key)
-        counts = outcomes(reader)
+        by_label = outcomes_by_label(reader)
+        counts = merged(by_label.values())
         measures = society_map.map_measures(declaration_of(reader))
         last = society_map.last_round(reader)
         at = query.number("round", 0, 2**31)
@@ -215,10 +223,12 @@ class Pages:
             advice_href=f"{self._links.run(key, 'advice')}/{{round}}",
             advice=society_map.advice(reader, last) if frames and last is not None else None,
             findings=findings(reader, counts),
-            **self._by_round(key, reader, counts, query),
+            **self._by_round(key, reader, by_label, query),
         )
 
-    def _by_round(self, key: str, reader: Reader, counts: Outcomes, query: Query) -> Row:
+    def _by_round(
+        self, key: str, reader: Reader, by_label: Mapping[str, Outcomes], query: Query
+    ) -> Row:
         """The values of `by_round.html`; figures of a split other than by label come later."""
         offered = splits(reader)
         names = [one.name for one in offered]
@@ -227,27 +237,25 @@ class Pages:
         if split not in (NO_SPLIT, LABEL) and not self._links.static:
             values["later"] = self._links.run(key, "by-round", split=split)
             return values
-        return values | self._split_values(key, reader, counts, split)
+        return values | self._split_values(key, reader, by_label, split)
 
-    def _split_values(self, key: str, reader: Reader, counts: Outcomes, split: str) -> Row:
+    def _split_values(
+        self, key: str, reader: Reader, by_label: Mapping[str, Outcomes], split: str
+    ) -> Row:
         declared = declaration_of(reader)
-        drawn = scores(counts, declared)
-        measures = trend_measures(declared)
-        if split == NO_SPLIT:
-            found = [trends(reader, measure, None) for measure in measures]
-            return {"figures": self._figures(key, drawn), "trends": trend_table(found)}
-        groups = split_figures(reader, split)
-        found = [trends(reader, measure, split) for measure in measures]
-        return {
-            "figures": self._figures(key, groups, split) + self._figures(key, drawn),
-            "trends": trend_table(found),
-        }
+        drawn = self._figures(key, scores(merged(by_label.values()), declared))
+        if split != NO_SPLIT:
+            groups = by_label if split == LABEL else split_outcomes(reader, split)
+            drawn = self._figures(key, split_figures(reader, split, groups), split) + drawn
+        grouped = None if split == NO_SPLIT else split
+        found = all_trends(reader, trend_measures(declared), grouped)
+        return {"figures": drawn, "trends": trend_table(found)}
 
     def by_round(self, key: str, query: Query) -> str:
         """The figures by round of a split, an HTML fragment of the society page."""
         reader = self._catalog.open(key)
         split = query.choice("split", [one.name for one in splits(reader)]) or NO_SPLIT
-        values = self._split_values(key, reader, outcomes(reader), split)
+        values = self._split_values(key, reader, outcomes_by_label(reader), split)
         return self._fill("by_round_figures.html", key=key, **values)
 
     def frame(self, key: str, round: int) -> Row:
@@ -297,7 +305,7 @@ class Pages:
             measures=agents.agent_measures(declared),
             trend=trend,
             trends={} if trend is None else agent_trends(reader, trend, shown),
-            window=window_of(complete_rounds(reader, outcomes(reader))),
+            window=window_of(complete_rounds(reader)),
         )
 
     def agent(self, key: str, number: int, query: Query) -> str:

@@ -12,7 +12,7 @@ from sandbox.reading.metrics import means_by_round
 from sandbox.reading.run_groups import RunSettings, common_name, run_settings, yaml_value
 from sandbox.reading.runs import Overview
 from sandbox.viewer.addresses import Query
-from sandbox.viewer.catalog import Entry, RunCatalog
+from sandbox.viewer.catalog import Entry, RunCatalog, file_state
 from storage.errors import InputError, StorageFault, damage_reported
 from storage.reader import Reader
 
@@ -46,7 +46,7 @@ class ListedRun(NamedTuple):
 
 
 class RunReader:
-    """Reads the rows of the list.
+    """Reads the rows of the list; that of a finished run again only if its file has changed.
 
     Args:
         catalog: the runs.
@@ -54,32 +54,38 @@ class RunReader:
 
     def __init__(self, catalog: RunCatalog) -> None:
         self._catalog = catalog
-        self._trends: dict[str, tuple[str, list[float]]] = {}
+        self._finished: dict[Entry, tuple[object, ListedRun]] = {}
 
     def listed(self) -> list[ListedRun]:
         """All runs of the catalog, in its order."""
         return [self._listed(entry) for entry in self._catalog.entries()]
 
     def _listed(self, entry: Entry) -> ListedRun:
+        state = file_state(entry.address.url)
+        cached = self._finished.get(entry)
+        if cached is not None and cached[0] == state:
+            return cached[1]
+        row = self._read(entry)
+        if row.here is not None and row.here.finished and state is not None:
+            self._finished[entry] = state, row
+        return row
+
+    def _read(self, entry: Entry) -> ListedRun:
         row = ListedRun(entry.key, Path(str(entry.address.url.database)).name)
         try:
             with damage_reported(str(entry.address)):
                 reader = self._catalog.reader(entry)
                 here = runs.overview(reader, entry.address)
-                trend = self._trend(str(entry.address), here, reader)
+                trend = _trend(here, reader)
                 return row._replace(here=here, settings=run_settings(reader), trend=trend)
         except (InputError, StorageFault) as error:
             return row._replace(problem=str(error))
 
-    def _trend(self, place: str, here: Overview, reader: Reader) -> list[float]:
-        """The means by round, read again only if the run has changed."""
-        cached = self._trends.get(place)
-        if here.main_score is None:
-            return []
-        if cached is None or cached[0] != here.mark:
-            means = means_by_round(reader, here.main_score.measure)
-            cached = self._trends[place] = (here.mark, list(means.values()))
-        return cached[1]
+
+def _trend(here: Overview, reader: Reader) -> list[float]:
+    if here.main_score is None:
+        return []
+    return list(means_by_round(reader, here.main_score.measure).values())
 
 
 def change_marker(listed: Sequence[ListedRun]) -> str:

@@ -27,7 +27,7 @@ from sandbox.reading.runs import Overview, about, overview
 from sandbox.reading.sessions import sessions
 from sandbox.reading.split_figures import split_figures
 from sandbox.reading.splits import LABEL, splits
-from sandbox.reading.trends import trends
+from sandbox.reading.trends import all_trends
 from sandbox.text import short
 from sandbox.viewer import filters
 from sandbox.viewer.app import STATIC
@@ -170,7 +170,7 @@ def template_values(reader: Reader, address: Address) -> tuple[Row, list[Rendere
 
 def _trends(reader: Reader, declared: Declaration) -> list[tables.Table]:
     """The table of first and last rounds; none where there are not two rounds."""
-    table = trend_table([trends(reader, measure) for measure in trend_measures(declared)])
+    table = trend_table(all_trends(reader, trend_measures(declared)))
     return [table] if table.rows else []
 
 

@@ -39,8 +39,10 @@
     if (button) copy(button);
   });
 
-  document.addEventListener("formdata", (event) => {
-    for (const [name, value] of [...event.formData]) if (value === "") event.formData.delete(name);
+  document.addEventListener("formdata", ({ formData }) => {
+    const filled = [...formData].filter(([, value]) => value !== "");
+    for (const name of new Set(formData.keys())) formData.delete(name);
+    for (const [name, value] of filled) formData.append(name, value); // a name may occur several times
   });
 
   document.addEventListener("pointerover", (event) => {
