@@ -793,11 +793,16 @@ def test_agreement_is_krippendorffs(tidy: Run, tmp_path: Path) -> None:
         for given in one.ratings:
             if given.rating is not None:
                 table[given.rater, one.episode] = given.rating
-    alpha = krippendorff.alpha(table, level_of_measurement="ordinal")
+    alpha = krippendorff.alpha(table, level_of_measurement="interval")
     report = export([tidy.reader], ["sft"], None)
     told = report.as_dict()["measures"]["alpha of peers, alignment"]
     assert told["alpha"] == pytest.approx(alpha) and told["n"] == 75
-    assert report.measures["alpha of peers, alignment"].text == f"{alpha:.2f} (75 drafts)"
+    low, high = told["low"], told["high"]
+    assert low < alpha < high
+    interval = f"95 % interval {low:.2f} to {high:.2f}"
+    assert report.measures["alpha of peers, alignment"].text == (
+        f"{alpha:.2f} ({interval}; 75 drafts)"
+    )
 
 
 def test_equal_ratings_have_no_agreement_to_tell(tidy: Run, tmp_path: Path) -> None:

@@ -33,6 +33,8 @@ GRID = {
     "matrix",
     "agreement",
     "bias",
+    "alpha-by-round",
+    "observer-bias",
 }
 
 

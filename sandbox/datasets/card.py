@@ -20,7 +20,7 @@ from sandbox.datasets.rater_choices import matches, parse_raters
 from sandbox.datasets.schema import Schema
 from sandbox.datasets.source import SCRIPTED, Origin, Source
 from sandbox.datasets.statistics import statistics
-from sandbox.datasets.survey import Survey, demographics
+from sandbox.datasets.survey import Share, Survey, demographics
 from storage import tables
 from storage.model_names import ModelUsage, model_usage
 from storage.secrets import hide_values
@@ -340,18 +340,18 @@ def _raters(source: Source, survey: Survey, chosen: Sequence[str]) -> Lines:
         "model without persona. The data is aligned to the preferences of these raters, who are "
         "personas played by a model, not people.\n"
     )
-    yield "An agent belongs to one group of each kind, but can have several values.\n"
+    yield (
+        "An agent belongs to one group of each kind, but can have several values, whose shares sum "
+        "to more than 100 %.\n"
+    )
     yield "| | group | agents | ratings |\n| --- | --- | ---: | ---: |"
     for kind, groups in shares.items():
-        for number, group in enumerate(groups[:_MAX_GROUPS]):
-            share = f"{group.ratings / given:.0%}"
-            name = plain(group.group)
+        shown, rest = groups[:_MAX_GROUPS], groups[_MAX_GROUPS:]
+        if rest:
+            shown = [*shown, Share.together(f"any of {len(rest)} others", rest)]
+        for number, group in enumerate(shown):
+            share, name = f"{group.given / given:.0%}", plain(group.group)
             yield f"| {'' if number else kind} | {name} | {group.agents:,} | {share} |"
-        if len(groups) > _MAX_GROUPS:
-            rest = groups[_MAX_GROUPS:]
-            agents = sum(group.agents for group in rest)
-            ratings = sum(group.ratings for group in rest)
-            yield f"|  | {len(rest)} others | {agents:,} | {ratings / given:.0%} |"
     yield ""
 
 
@@ -359,9 +359,9 @@ def _quality(survey: Survey, results: Sequence[FormatResult], figures: Mapping[s
     yield "## Quality\n\n| measure | |\n| --- | --- |"
     yield from (f"| {one.name} | {one.text} |" for one in statistics(survey, results))
     yield (
-        "\nKrippendorff's alpha is for ordinal data; 1: perfect agreement, 0: chance level. Of "
-        "more than 20,000 rated texts, an evenly spaced subset of at most 20,000 is used. Scales "
-        "that only the observer rates have no measure of agreement.\n"
+        "\nKrippendorff's alpha is of interval data; 1: perfect agreement, 0: chance level. Its "
+        "interval is a percentile bootstrap over texts. Scales that only the observer rates have "
+        "no measure of agreement.\n"
     )
     if results[0].choices.strict_ratings:
         yield "Ratings that were read leniently are left out of all measures and figures.\n"

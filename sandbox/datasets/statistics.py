@@ -10,7 +10,8 @@ import numpy.typing as npt
 
 from agents.scale import plain_number
 from sandbox.datasets.format_writer import FormatResult
-from sandbox.datasets.survey import PEERS, Change, Survey
+from sandbox.datasets.survey import Change, Survey
+from sandbox.reading.agreement import PEERS, Alpha
 
 _ENOUGH = 50  # rated texts from which on a lack of information is told
 _CHANCE = 0.1  # alpha below which ratings agree hardly more than by chance
@@ -38,11 +39,8 @@ def statistics(survey: Survey, results: Sequence[FormatResult]) -> Iterator[Stat
     for change in survey.changes:
         if change.pairs:
             yield _change(change)
-    for agreement in survey.agreements():
-        alpha = "not defined" if agreement.alpha is None else f"{agreement.alpha:.2f}"
-        values: Values = {"alpha": agreement.alpha, "n": agreement.drafts}
-        name = f"alpha of {agreement.who}, {survey.peers_rate}"
-        yield Statistic(name, values, f"{alpha} ({agreement.drafts:,} {survey.peer_stage}s)")
+    for who, agreement in survey.agreements().items():
+        yield _agreement(f"alpha of {who}, {survey.peers_rate}", agreement, survey.peer_stage)
     bias = survey.length_bias()
     if bias is not None and survey.main is not None:
         values = {"r": bias, "n": len(survey.lengths()[0])}
@@ -52,6 +50,14 @@ def statistics(survey: Survey, results: Sequence[FormatResult]) -> Iterator[Stat
         yield from _of_rows(result)
 
 
+def _agreement(name: str, one: Alpha, stage: str) -> Statistic:
+    values: Values = {"alpha": one.alpha, "low": one.low, "high": one.high, "n": one.texts}
+    if one.alpha is None:
+        return Statistic(name, values, f"not defined ({one.texts:,} {stage}s)")
+    interval = f"95 % interval {one.low:.2f} to {one.high:.2f}"
+    return Statistic(name, values, f"{one.alpha:.2f} ({interval}; {one.texts:,} {stage}s)")
+
+
 def doubts(survey: Survey) -> Iterator[str]:
     """Yield a warning for ratings that carry hardly any information: equal ones, or chance."""
     for (who, scale), counts in survey.ratings.items():
@@ -59,9 +65,9 @@ def doubts(survey: Survey) -> Iterator[str]:
             (value,) = counts
             rated = f"{counts.total():,} ratings of {who} on {scale}"
             yield f"all {rated} are {plain_number(value)}: they carry no information"
-    for agreement in survey.agreements():
-        alpha, drafts = agreement.alpha, agreement.drafts
-        if agreement.who == PEERS and alpha is not None and drafts >= _ENOUGH and alpha < _CHANCE:
+    for who, agreement in survey.agreements().items():
+        alpha, drafts = agreement.alpha, agreement.texts
+        if who == PEERS and alpha is not None and drafts >= _ENOUGH and alpha < _CHANCE:
             yield (
                 "peers hardly agree more than by chance (Krippendorff's alpha "
                 f"{alpha:.2f}, {drafts:,} {survey.peer_stage}s): their ratings carry little or no "

@@ -7,12 +7,10 @@ per value of the scale, or per bin of a long scale) and by 16 bytes per rated te
 from __future__ import annotations
 
 from array import array
-from bisect import bisect_right
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
-import krippendorff
 import numpy as np
 import numpy.typing as npt
 
@@ -20,16 +18,14 @@ from agents.forms import Status
 from agents.scale import Scale
 from sandbox.datasets.schema import Schema
 from sandbox.datasets.source import Origin, SourcedExchange
-from sandbox.reading.charts import rating_bars
+from sandbox.reading.agreement import BOTH, PEERS, Alpha, TextSums, alpha
 from storage.exchanges import Exchange
 
-PEERS = "peers"
 """The peers, as raters whose agreement is measured."""
 
 USERS = "users"
 """The users of conversations, as raters."""
 
-_UNITS = 20_000  # maximum number of rated texts that agreement is computed from
 _VALUES = 200  # maximum number of bins of a scale; ratings on longer scales are rounded
 
 Ints = npt.NDArray[np.int64]
@@ -69,21 +65,6 @@ class Change:
     def mean(self, stage: str) -> float | None:
         """The mean rating of a stage, over exchanges with both ratings."""
         return self._sums[stage] / self.pairs if self.pairs else None
-
-
-class Agreement(NamedTuple):
-    """Krippendorff's alpha for ordinal data (1: perfect agreement, 0: chance level).
-
-    Attributes:
-        who: the raters.
-        drafts: the number of texts with at least two ratings.
-        alpha: None if undefined: too few ratings, or all equal. Of more than 20,000 texts, an
-            evenly spaced subset of at most 20,000 is used.
-    """
-
-    who: str
-    drafts: int
-    alpha: float | None
 
 
 class Survey:
@@ -140,10 +121,9 @@ class Survey:
         self.stages = tuple(stage.name for stage in schema.stages)
         self.peer_stage = next(iter(schema.peer_stages), "")
         self.peers_rate = _rated_by_peers(self.peers, self._scales)
-        self._starts = () if self.peers is None else rating_bars(self.peers).starts
-        self._peers, self._both = array("B"), array("B")
+        self._sums: dict[str, Counter[TextSums]] = {PEERS: Counter(), BOTH: Counter()}
         self._lengths, self._scores = array("q"), array("d")
-        self._agreements: tuple[Agreement, ...] | None = None
+        self._agreements: dict[str, Alpha] | None = None
 
     @property
     def scales(self) -> Mapping[str, Scale]:
@@ -216,45 +196,28 @@ class Survey:
         if self.peers is None or declaration.peers is None:
             return
         ratings = [given.rating for given in exchange.ratings if given.rating is not None]
-        self._append_counts(self._peers, ratings)
+        self._add_sums(PEERS, ratings)
         same = declaration.same_as(declaration.measure(declaration.peers.name))
         observer = None if same is None else exchange.score(same.stage, same.scale.name)
         if ratings and observer is not None:
             mean = (2 * sum(ratings) + len(ratings)) // (2 * len(ratings))  # rounds half up
             self.observed[mean, observer] += 1
-            self._append_counts(self._both, [*ratings, observer])
+            self._add_sums(BOTH, [*ratings, observer])
 
-    def _append_counts(self, units: array[int], ratings: Sequence[float]) -> None:
-        """Append the counts of the values, or bins, of the ratings of one text."""
+    def _add_sums(self, who: str, ratings: Sequence[float]) -> None:
+        """Add the ratings of one text."""
         if len(ratings) > 1:
-            counts = [0] * len(self._starts)
-            for rating in ratings:
-                counts[bisect_right(self._starts, rating) - 1] += 1
-            units.extend(min(255, count) for count in counts)
+            self._sums[who][TextSums.of(ratings)] += 1
 
-    def agreements(self) -> Sequence[Agreement]:
-        """Return the agreement of peers, and of peers and the observer; none without peers.
+    def agreements(self) -> Mapping[str, Alpha]:
+        """The agreement of peers, and of peers and the observer, by these names.
 
-        It takes most of a minute on a scale with 200 values, so it is computed once, when all
-        exchanges have been added.
+        It is computed once, when all exchanges have been added; it is empty where no peers rate.
         """
         if self._agreements is None:
-            units = {PEERS: self._peers, "peers and the observer": self._both}
-            named = units.items() if self.peers is not None else ()
-            self._agreements = tuple(self._agreement(who, flat) for who, flat in named)
+            named = self._sums.items() if self.peers is not None else ()
+            self._agreements = {who: alpha(texts) for who, texts in named}
         return self._agreements
-
-    def _agreement(self, who: str, flat: array[int]) -> Agreement:
-        counts = np.array(flat, dtype=np.int64).reshape(-1, len(self._starts))
-        if len(counts) < 2 or (counts.sum(axis=0) > 0).sum() < 2:
-            return Agreement(who, len(counts), None)
-        sample = counts[:: -(-len(counts) // _UNITS)]  # the library needs over 1 KB per text
-        alpha = krippendorff.alpha(
-            value_counts=sample,
-            value_domain=np.arange(1, len(self._starts) + 1),
-            level_of_measurement="ordinal",
-        )
-        return Agreement(who, len(counts), float(alpha) if np.isfinite(alpha) else None)
 
     def lengths(self) -> tuple[Ints, npt.NDArray[np.float64]]:
         """Characters of each text that is rated on the main scale, and its rating."""
@@ -284,11 +247,31 @@ def _bin(value: float, scale: Scale) -> float:
 
 
 class Share(NamedTuple):
-    """A demographic group of raters: the number of agents, and of their ratings."""
+    """A demographic group of raters, or several groups together.
+
+    Attributes:
+        group: its name.
+        ratings: the number of ratings by each of its agents, by the index of the run and the
+            agent's number.
+    """
 
     group: str
-    agents: int
-    ratings: int
+    ratings: Mapping[tuple[int, int], int]
+
+    @property
+    def agents(self) -> int:
+        """The number of its agents."""
+        return len(self.ratings)
+
+    @property
+    def given(self) -> int:
+        """The number of ratings by its agents."""
+        return sum(self.ratings.values())
+
+    @classmethod
+    def together(cls, name: str, shares: Sequence[Share]) -> Share:
+        """Several groups as one, in which an agent of several of them counts once."""
+        return cls(name, {agent: n for one in shares for agent, n in one.ratings.items()})
 
 
 _AGES = ((0, 25), (25, 35), (35, 50), (50, 65), (65, 200))
@@ -303,18 +286,14 @@ def demographics(
         origins: the runs.
         raters: the number of ratings by each agent, by the index of its run and its number.
     """
-    agents: dict[str, Counter[str]] = {}
-    ratings: dict[str, Counter[str]] = {}
+    groups: dict[str, dict[str, dict[tuple[int, int], int]]] = {}
     for (place, number), count in raters.items():
         for what, group in _groups(origins[place].people[number]):
-            agents.setdefault(what, Counter())[group] += 1
-            ratings.setdefault(what, Counter())[group] += count
+            groups.setdefault(what, {}).setdefault(group, {})[place, number] = count
+    shares = {what: [Share(*item) for item in of.items()] for what, of in groups.items()}
     return {
-        what: [
-            Share(group, agents[what][group], count)
-            for group, count in sorted(of.items(), key=lambda item: (-item[1], item[0]))
-        ]
-        for what, of in ratings.items()
+        what: sorted(of, key=lambda share: (-share.given, share.group))
+        for what, of in shares.items()
     }
 
 

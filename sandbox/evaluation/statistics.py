@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import math
-from typing import Any
+from collections import Counter
 
 import numpy as np
 from numpy.typing import NDArray
 
 from sandbox.evaluation.results import LengthControlled
+from sandbox.reading import agreement
+from sandbox.reading.agreement import TextSums
 from sandbox.reading.statistics import CONFIDENCE, number, t_quantile
 
 Values = NDArray[np.float64]
@@ -72,10 +74,5 @@ def alpha(first: Values, second: Values) -> float | None:
         first: the scores of one observer.
         second: those of the other, of the same answers.
     """
-    import krippendorff  # takes long to import
-
-    both: NDArray[Any] = np.vstack((first, second))
-    if both.shape[1] < 2 or np.ptp(both) == 0:
-        return None
-    found = float(krippendorff.alpha(both, level_of_measurement="interval"))
-    return number(found)
+    pairs = zip(first.tolist(), second.tolist(), strict=True)
+    return agreement.alpha(Counter(map(TextSums.of, pairs)), interval=False).alpha

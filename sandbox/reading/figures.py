@@ -5,24 +5,25 @@ A figure's rows are plain and can be downloaded as CSV; `sandbox.reading.charts`
 
 from __future__ import annotations
 
-import math
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import partial
 from textwrap import wrap
 from typing import Any, NamedTuple
 
-from sqlalchemy import func, select
+import numpy as np
+from sqlalchemy import select
 
 from agents.scale import Declaration, Measure, Scale
-from sandbox.reading import charts, pictures
+from sandbox.reading import agents, charts, pictures
+from sandbox.reading.agreement import SAMPLES, Agreements, agreements, observer_less_peers
 from sandbox.reading.bounds import Bounds, bounds
 from sandbox.reading.charts import Rows, Spec
 from sandbox.reading.declaration import declaration_of
 from sandbox.reading.metrics import AGREEMENT, Outcomes, Spread, outcomes, ratings_in
-from sandbox.reading.personas import persona_name
-from sandbox.reading.raters import ratings_given
-from sandbox.reading.statistics import Share, t_quantile
+from sandbox.reading.pictures import WIDTH, Caption, png
+from sandbox.reading.raters import raters
+from sandbox.reading.statistics import Share, clustered_sums, t_quantile
 from sandbox.text import escape_controls, short
 from storage import tables
 from storage.reader import Reader
@@ -39,9 +40,10 @@ class Figure(NamedTuple):
     Attributes:
         name: used in URLs and file names.
         title: the title.
-        about: what the marks mean, and how the numbers were computed.
+        about: what the marks mean, in one line.
         rows: the data.
         draw: builds the Vega-Lite spec from rows.
+        how: how the numbers were computed.
     """
 
     name: str
@@ -49,6 +51,7 @@ class Figure(NamedTuple):
     about: str
     rows: list[Row]
     draw: Callable[[Rows], Spec]
+    how: str = ""
 
     @property
     def spec(self) -> Spec:
@@ -60,9 +63,7 @@ class Figure(NamedTuple):
         """The column names, in the order of their first occurrence."""
         return list(dict.fromkeys(key for row in self.rows for key in row))
 
-    def svg(
-        self, dark: bool = False, width: int = pictures.WIDTH, subtitle: str | None = None
-    ) -> str:
+    def svg(self, dark: bool = False, width: int = WIDTH, subtitle: str | None = None) -> str:
         """Render the figure as SVG.
 
         Args:
@@ -70,11 +71,45 @@ class Figure(NamedTuple):
             width: pixels.
             subtitle: the text below the title; None: neither title nor subtitle.
         """
-        spec = self.draw([_shortened(row) for row in self.rows])
+        spec = self._printed
         if subtitle is not None:
             lines = wrap(escape_controls(subtitle), width // _CHARACTER_WIDTH)
             spec = charts.with_title(spec, self.title, lines)
         return pictures.svg(spec, self.name, dark, width)
+
+    def file(
+        self, kind: str, source: str, dark: bool = False, paper: bool = False, width: int = WIDTH
+    ) -> bytes:
+        """The figure as a file that says what it shows and where it comes from.
+
+        Args:
+            kind: `svg`, `png` or `pdf`.
+            source: its runs; see `source_of`.
+            dark: in the colours of the dark theme.
+            paper: 85 mm wide with text of 8 points, in the light theme; `dark` and `width` do not
+                apply.
+            width: pixels.
+        """
+        drawn = pictures.paper_svg(self._printed, self.name) if paper else self.svg(dark, width)
+        caption = Caption(self.title, f"{self.about} {self.how}".strip(), source)
+        if kind == "pdf":
+            return pictures.pdf(drawn, caption)
+        return png(drawn) if kind == "png" else pictures.described(drawn, caption).encode()
+
+    @property
+    def _printed(self) -> Spec:
+        """The spec with texts that fit and that SVG allows."""
+        return self.draw([_shortened(row) for row in self.rows])
+
+
+def source_of(readers: Iterable[Reader]) -> str:
+    """The runs that a figure shows: names, digests of finished runs, and versions."""
+    return "; ".join(
+        f"Run {run.name}, "
+        f"{f'digest {run.digest}' if run.digest else 'not finished'}, "
+        f"Sandbox society {run.code_version}"
+        for run in (reader.run for reader in readers)
+    )
 
 
 def _shortened(row: Row) -> Row:
@@ -210,10 +245,12 @@ def plane(counts: Outcomes, declared: Declaration) -> Figure | None:
     return Figure(
         "plane",
         f"{capitalized(x.title)} and {y.title}",
-        f"Means of a round's ratings of the {stages}, connected in order of rounds; ringed: the "
-        "Pareto front, rounds that no other round beats on both scales.",
+        f"Each point is a round: its mean ratings of the {stages}. Ringed: the Pareto front.",
         rows,
         partial(charts.plane, x=x, y=y),
+        "The line connects rounds in their order; of many rounds earlier steps are fainter. The "
+        "Pareto front are the rounds that no other round beats on both scales. Both axes are "
+        "fitted to the means.",
     )
 
 
@@ -241,8 +278,7 @@ def distribution(counts: Outcomes, declared: Declaration, scale: Scale) -> Figur
     return Figure(
         f"{scale.name}-ratings",
         "Peers' ratings" if scale.rater == "peers" else f"Ratings of {scale.title}",
-        "How often each rating was given, over all rounds, as a share of the ratings of the same "
-        "rater and stage.",
+        "How often each rating was given, of the ratings of the same rater and stage.",
         rows,
         partial(
             charts.distribution,
@@ -274,77 +310,116 @@ def missing(counts: Outcomes, declared: Declaration) -> Figure:
     return Figure(
         "missing",
         "Missing ratings",
-        "Ratings that could not be parsed, by the status of the reply. They are left out of all "
-        "figures.",
+        "Ratings that could not be parsed, by the status of the reply; no other figure has them.",
         rows,
         charts.missing,
     )
 
 
 def matrix(reader: Reader, scale: Scale) -> Figure:
-    """Mean ratings on the peers' scale, by the starting demographics of rater and author."""
+    """Mean ratings on the peers' scale, by the starting label of rater and author."""
     r, a = tables.rater_sums, tables.agents
-    parsed = func.sum(r.c.ratings - r.c.missing)
     query = (
-        select(a.c.label, r.c.label, func.sum(r.c.total), parsed)
+        select(a.c.label, r.c.label, r.c.ratings - r.c.missing, r.c.total)
         .join(a, (a.c.run_id == r.c.run_id) & (a.c.number == r.c.rater))
-        .where(r.c.run_id == reader.run.id)
-        .group_by(a.c.label, r.c.label)
+        .where(r.c.run_id == reader.run.id, r.c.ratings > r.c.missing)
         .order_by(a.c.label, r.c.label)
     )
+    cells: dict[tuple[str, str], list[tuple[int, float]]] = {}
+    for rater, author, n, total in reader.rows(query):
+        cells.setdefault((rater, author), []).append((int(n), float(total)))
     rows = [
-        {"rater_label": rater, "author_label": author, "mean": total / int(n), "n": int(n)}
-        for rater, author, total, n in reader.rows(query)
-        if n
+        {
+            "rater_label": rater,
+            "author_label": author,
+            "mean": mean.difference,
+            "low": mean.low,
+            "high": mean.high,
+            "n": mean.n,
+            "raters": mean.clusters,
+        }
+        for (rater, author), given in cells.items()
+        for mean in [clustered_sums(*np.array(given).T)]
     ]
     return Figure(
         "matrix",
-        "Raters against authors",
-        "Mean of the peers' ratings, by starting demographic.",
+        "Mean peer rating by starting label",
+        "Rows: the rater; columns: the author. With the 95 % interval and the number of ratings.",
         rows,
         partial(charts.matrix, scale=scale),
+        "The interval is clustered by rater: Student's t over the sums of each rater.",
     )
-
-
-def biases(reader: Reader) -> list[Row]:
-    """How much higher each agent rates than other raters of the same texts, the highest first."""
-    a = tables.agents
-    query = select(a.c.number, a.c.label, a.c.persona).where(a.c.run_id == reader.run.id)
-    agents = {number: (label, persona) for number, label, persona in reader.rows(query)}
-    rows = [
-        {
-            "agent": number,
-            "name": persona_name(agents[number][1]),
-            "label": agents[number][0],
-            "deviation": given.deviation,
-            "low": given.low,
-            "high": given.high,
-            "n": given.compared,
-            "ratings": given.ratings,
-            "missing": given.missing,
-            "mean": given.mean,
-        }
-        for number, given in ratings_given(reader).items()
-        if number in agents
-    ]
-    return sorted(rows, key=_by_deviation)
-
-
-def _by_deviation(row: Row) -> tuple[float, int]:
-    return -(row["deviation"] if row["deviation"] is not None else -math.inf), row["agent"]
 
 
 def bias(reader: Reader) -> Figure:
-    """The figure of `biases`."""
-    rows = [row for row in biases(reader) if row["deviation"] is not None]
+    """How much higher each agent rates than the other raters of the same texts."""
+    rows = [row.as_dict() for row in raters(reader) if row.deviation is not None]
     return Figure(
         "bias",
-        "Who rates high, who low",
-        "Mean of an agent's rating minus the mean of the others' ratings of the same text, "
-        "with its 95 % interval; of many agents the 15 highest and the 15 lowest.",
+        "Rater leniency",
+        "How much higher an agent rates than the others of the same text, with its 95 % interval.",
         rows,
         charts.bias,
+        "Mean of an agent's rating minus the mean of the others' ratings of the same text; "
+        "the interval is Student's t over these texts. Of many agents the 15 highest and the 15 "
+        "lowest are drawn.",
     )
+
+
+def alphas(found: Agreements) -> Figure:
+    """Krippendorff's alpha by round."""
+    rows = [
+        {
+            "round": round,
+            "raters": who,
+            "alpha": one.alpha,
+            "low": one.low,
+            "high": one.high,
+            "n": one.texts,
+        }
+        for who, rounds in found.by_round.items()
+        for round, one in rounds.items()
+        if one.alpha is not None
+    ]
+    return Figure(
+        "alpha-by-round",
+        "Agreement of raters by round",
+        "Krippendorff's alpha with its 95 % interval. 1: perfect agreement, 0: chance level.",
+        rows,
+        charts.alphas,
+        "Alpha of interval data over pairs of ratings of the same text (Krippendorff 2011), of "
+        "texts with at least two ratings. The band is a percentile bootstrap over the texts of the "
+        f"round, with {SAMPLES:,} samples and a fixed seed; it treats texts as independent.",
+    )
+
+
+def observer_bias(reader: Reader) -> Figure:
+    """The observer's rating minus the peers' mean, by the author's starting label."""
+    rows = [
+        {
+            "label": label,
+            "difference": one.difference,
+            "low": one.low,
+            "high": one.high,
+            "n": one.n,
+            "authors": one.clusters,
+        }
+        for label, one in observer_less_peers(reader).items()
+    ]
+    return Figure(
+        "observer-bias",
+        "Observer minus peers, by the author's starting label",
+        "Mean difference of their ratings of the same text, with its 95 % interval.",
+        rows,
+        charts.observer_bias,
+        "The observer's rating minus the mean of the peers'. The interval is clustered by author.",
+    )
+
+
+def rater_agreement(reader: Reader) -> list[Figure]:
+    """The figures of agreement, without empty ones; they read all ratings of the run."""
+    drawn = [alphas(agreements(reader)), observer_bias(reader)]
+    return [figure for figure in drawn if figure.rows]
 
 
 def agreement(counts: Outcomes, declared: Declaration) -> Figure | None:
@@ -368,7 +443,7 @@ def agreement(counts: Outcomes, declared: Declaration) -> Figure | None:
     stage = next(stage.title for stage in declared.stages if stage.name == observer.stage)
     return Figure(
         "agreement",
-        "Peers and the observer",
+        "Peer and observer ratings",
         f"The number of {stage}s by the rounded mean of the peers' ratings and by the observer's "
         f"rating of {observer.scale.title}; framed: both agree.",
         rows,
@@ -501,10 +576,31 @@ def _indices(
     return Figure(name, title, about, rows, charts.indices)
 
 
+def histories(reader: Reader, number: int) -> list[Figure]:
+    """An agent's scores by round: a figure for each scale of stages that has any."""
+    declared, history = declaration_of(reader), agents.history(reader, number)
+    return [
+        Figure(
+            f"agent-{number}-{scale.name}",
+            f"{capitalized(scale.title)} by round",
+            f"{capitalized(scale.who)} ratings of agent {number}, by stage.",
+            [score.as_dict() for score in history if score.scale == scale.name],
+            partial(
+                charts.history,
+                scale=scale,
+                colours=charts.stage_colours(declared.stages_of(scale)),
+            ),
+        )
+        for scale in declared.observed
+        if any(score.scale == scale.name for score in history)
+    ]
+
+
 def figures(reader: Reader) -> dict[str, Figure]:
     """All figures of a run that are not empty and need no choice of a split, by name."""
     counts, declared = outcomes(reader), declaration_of(reader)
     drawn = [*scores(counts, declared), *ratings(reader, counts, declared)]
+    drawn += rater_agreement(reader)
     measured = bounds(reader)
     drawn += [] if measured is None else of_bounds(measured)
     return {figure.name: figure for figure in drawn if figure.rows}

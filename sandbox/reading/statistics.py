@@ -194,13 +194,39 @@ def _interval(
     )
 
 
-def _p_value(difference: float, error: float, freedom: float) -> float:
-    """Two-sided p of Student's t test that the true difference is 0."""
+def t_test(t: float, freedom: float) -> float:
+    """The two-sided p value of Student's t.
+
+    Args:
+        t: the statistic.
+        freedom: degrees of freedom, at least 1.
+    """
     from scipy.special import stdtr  # imported here because it takes long
 
+    return 2 * float(stdtr(freedom, -abs(t)))
+
+
+def _p_value(difference: float, error: float, freedom: float) -> float:
+    """Two-sided p of Student's t test that the true difference is 0."""
     if not error:
         return 1.0 if not difference else 0.0
-    return float(2 * stdtr(freedom, -abs(difference) / error))
+    return t_test(difference / error, freedom)
+
+
+def benjamini_hochberg(p: Values) -> Values:
+    """Adjust p values for the false discovery rate (Benjamini and Hochberg 1995).
+
+    The share of false ones among those whose adjusted value is at most q is at most q in the mean,
+    for independent or positively dependent tests.
+
+    Args:
+        p: the p values, without NaN, in any order.
+    """
+    order = np.argsort(p)[::-1]
+    ranks = np.arange(len(p), 0, -1)
+    adjusted = np.empty(len(p))
+    adjusted[order] = np.minimum(1.0, np.minimum.accumulate(p[order] * len(p) / ranks))
+    return adjusted
 
 
 def holm(p_values: Sequence[float]) -> list[float]:

@@ -19,13 +19,13 @@ from starlette.routing import Mount, Route
 from starlette.staticfiles import StaticFiles
 
 from sandbox.reading import charts
-from sandbox.reading.figures import Figure, figures
-from sandbox.reading.pictures import png
+from sandbox.reading.figures import figures, histories
 from sandbox.reading.split_figures import split_figures
 from sandbox.reading.statistics import t_quantile
 from sandbox.viewer import downloads
 from sandbox.viewer.addresses import Links, Query
 from sandbox.viewer.catalog import RunCatalog
+from sandbox.viewer.figure_files import figure_response
 from sandbox.viewer.guard import AccessMiddleware
 from sandbox.viewer.pages import Pages
 from sandbox.viewer.queries import compared_runs
@@ -121,13 +121,21 @@ class Site:
         reader, split = self._catalog.open(key), _query(request).text("split")
         found = figures(reader).values() if split is None else split_figures(reader, split)
         figure = next((figure for figure in found if figure.name == name), None)
-        return _figure_file(figure, kind, request)
+        return figure_response(figure, kind, _query(request), [reader])
+
+    def agent_figure(self, request: Request) -> Response:
+        """A figure of an agent as a file."""
+        path = _path_parameters(request)
+        reader = self._catalog.open(path["key"])
+        found = {figure.name: figure for figure in histories(reader, path["number"])}
+        return figure_response(found.get(path["name"]), path["kind"], _query(request), [reader])
 
     def comparison_figure(self, request: Request) -> Response:
         """A figure of a comparison as a file."""
         name, kind = request.path_params["name"], request.path_params["kind"]
-        found = self._pages.comparison.figures(_runs(request), _query(request))
-        return _figure_file(found.get(name), kind, request)
+        keys, query = _runs(request), _query(request)
+        found = self._pages.comparison.figures(keys, query).get(name)
+        return figure_response(found, kind, query, map(self._catalog.open, keys))
 
     def comparison_spread(self, request: Request) -> Response:
         """The spread over seeds of a comparison as CSV."""
@@ -164,6 +172,7 @@ class Site:
             f"{run}/pulse.json": pages.pulse,
             f"{run}/frames/{{round:int}}.json": pages.frame,
             f"{run}/advice/{{round:int}}": pages.advice,
+            f"{run}/ratings/agreement": pages.rater_agreement,
         }
         return [
             Route("/", self.runs),
@@ -177,6 +186,7 @@ class Site:
             *(Route(path, partial(self.fragment, render)) for path, render in fragments.items()),
             Route(f"{run}/by-round", partial(self.page, pages.by_round)),
             Route(f"{run}/figures/{{name}}.{{kind}}", self.figure),
+            Route(f"{run}/agents/{{number:int}}/figures/{{name}}.{{kind}}", self.agent_figure),
             Route(f"{run}/{{name}}.{{kind}}", self.download),
             Route("/static/vega.js", self.vega),
             Mount("/static", StaticFiles(directory=STATIC)),
@@ -197,20 +207,6 @@ def _path_parameters(request: Request) -> dict[str, Any]:
 
 def _runs(request: Request) -> list[str]:
     return compared_runs(request.query_params.getlist("run"))
-
-
-def _figure_file(figure: Figure | None, kind: str, request: Request) -> Response:
-    """A figure as SVG, PNG or CSV; status 404 if there is no such figure or kind."""
-    if figure is None or kind not in ("svg", "png", "csv"):
-        raise HTTPException(404)
-    name = f"{figure.name}.{kind}"
-    if kind == "csv":
-        return _csv(name, figure.rows, figure.columns)
-    dark = _query(request).choice("theme", ("light", "dark")) == "dark"
-    svg = figure.svg(dark)
-    if kind == "svg":
-        return Response(svg, media_type="image/svg+xml", headers=_attachment(name))
-    return Response(png(svg), media_type="image/png", headers=_attachment(name))
 
 
 def _csv(name: str, rows: Iterable[dict[str, Any]], columns: list[str]) -> Response:

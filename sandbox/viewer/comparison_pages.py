@@ -16,11 +16,10 @@ from sandbox.viewer import comparison
 from sandbox.viewer.addresses import Links, Query
 from sandbox.viewer.catalog import RunCatalog
 from sandbox.viewer.comparison import ComparedRun, RunGroup
+from sandbox.viewer.figure_files import TYPES
 from sandbox.viewer.queries import MOST_RUNS
 from storage.errors import InputError, StorageFault, damage_reported
 from storage.exchanges import Exchange, exchange
-
-FILES = ("SVG", "PNG", "CSV")
 
 
 class Side(NamedTuple):
@@ -185,7 +184,9 @@ class ComparisonPages:
         return self._links.compare(*chosen.keys, part=part, **chosen.rest, **query)
 
     def _file_links(self, chosen: Choices, name: str) -> list[tuple[str, str]]:
-        return [(kind, self._href(chosen, f"figures/{name}.{kind.lower()}")) for kind in FILES]
+        files = [(kind.upper(), self._href(chosen, f"figures/{name}.{kind}")) for kind in TYPES]
+        paper = self._href(chosen, f"figures/{name}.pdf", size="paper")
+        return [*files, ("PDF for a paper", paper)]
 
 
 def _measures(

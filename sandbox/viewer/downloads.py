@@ -6,6 +6,7 @@ import csv
 import io
 import json
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import fields
 from typing import Any, NamedTuple
 
 from agents.scale import Declaration
@@ -17,6 +18,7 @@ from sandbox.reading.calls import stream_calls
 from sandbox.reading.declaration import declaration_of
 from sandbox.reading.exchanges import stream_exchanges
 from sandbox.reading.memory import internal_memory
+from sandbox.reading.raters import RaterRow, raters, sorted_raters
 from sandbox.viewer.addresses import Query
 from sandbox.viewer.queries import (
     agent_order,
@@ -24,6 +26,7 @@ from sandbox.viewer.queries import (
     call_filter,
     exchange_filter,
     memory_origin,
+    rater_order,
 )
 from storage.errors import InputError
 from storage.reader import Reader
@@ -167,6 +170,15 @@ def _call_rows(reader: Reader, query: Query) -> Iterator[Row]:
         yield {column: getattr(call, column) for column in _CALL_COLUMNS}
 
 
+def _rater_rows(reader: Reader, query: Query) -> Iterator[Row]:
+    """All raters, in the order of the table."""
+    for row in sorted_raters(raters(reader), rater_order(query)):
+        yield row.as_dict()
+
+
+_RATER_COLUMNS = tuple(field.name for field in fields(RaterRow))
+
+
 def _exchange_columns(reader: Reader) -> tuple[str, ...]:
     with reader.engine.connect() as connection:
         schema = Schema([Origin.single(reader, connection).schema])
@@ -186,6 +198,7 @@ DOWNLOADS: Mapping[str, Download] = {
     "exchanges": Download(_exchange_columns, _exchange_rows),
     "agents": Download(lambda reader: _agent_columns(declaration_of(reader)), _agent_rows),
     "memories": Download(lambda reader: _MEMORY_COLUMNS, _memory_rows),
+    "raters": Download(lambda reader: _RATER_COLUMNS, _rater_rows),
     "calls": Download(lambda reader: _CALL_COLUMNS, _call_rows),
 }
 """The downloadable tables, by file name without suffix."""

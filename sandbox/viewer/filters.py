@@ -120,6 +120,13 @@ def integer(value: Any) -> str:
     return "\u2013" if value is None else f"{value:,}"
 
 
+def p_value(value: float | None) -> str:
+    """Format a p value with three decimals; an en dash for None."""
+    if value is None:
+        return "\u2013"
+    return "< 0.001" if value < 0.001 else f"{value:.3f}"
+
+
 def environment() -> Environment:
     """The Jinja environment of HTML pages, with autoescaping."""
     templates = Environment(
@@ -139,6 +146,7 @@ def environment() -> Environment:
         compact,
         signed,
         integer,
+        p_value,
         percent,
         short,
         duration,

@@ -7,7 +7,7 @@ from copy import copy
 from itertools import chain
 from typing import Any, Literal
 
-from agents.scale import Declaration, Scale
+from agents.scale import Declaration
 from sandbox.reading import (
     agents,
     bounds,
@@ -23,9 +23,10 @@ from sandbox.reading import (
 )
 from sandbox.reading import map as society_map
 from sandbox.reading import policy as policies
+from sandbox.reading.agreement import agreements
 from sandbox.reading.declaration import declaration_of
 from sandbox.reading.exchanges import PAGE, SEARCHED, ExchangeFilter
-from sandbox.reading.figures import Figure, of_bounds, ratings, scores
+from sandbox.reading.figures import Figure, histories, of_bounds, rater_agreement, ratings, scores
 from sandbox.reading.metrics import (
     Outcomes,
     calls_by_form,
@@ -44,8 +45,9 @@ from sandbox.text import escape_controls
 from sandbox.viewer import search_pages
 from sandbox.viewer.addresses import Links, Query
 from sandbox.viewer.catalog import RunCatalog
-from sandbox.viewer.comparison_pages import FILES, ComparisonPages
+from sandbox.viewer.comparison_pages import ComparisonPages
 from sandbox.viewer.exchange_text import as_json, markdown
+from sandbox.viewer.figure_files import figure_links
 from sandbox.viewer.filters import environment
 from sandbox.viewer.findings import findings
 from sandbox.viewer.queries import (
@@ -61,8 +63,10 @@ from sandbox.viewer.queries import (
     memory_origin,
     page_of,
     page_size,
+    rater_order,
 )
 from sandbox.viewer.report import bounds_tables
+from sandbox.viewer.report import tables as report_tables
 from sandbox.viewer.report.trend_tables import trend_measures, trend_table
 from sandbox.viewer.results import ResultLists, Walk, walk
 from sandbox.viewer.run_list import RunList, RunReader, change_marker
@@ -87,6 +91,8 @@ _MEMORIES = 10  # memories on a page
 _AGENT_HITS = 20
 _BREACHES = 50  # breaches listed on the page of the policy
 _WISHES = 100  # overruled wishes listed there
+_RATERS = 25  # raters on a page
+_COPIED_RATERS = 500  # raters listed in a static copy
 
 NO_SPLIT = "none"
 """The value of `split` for figures of all exchanges alone."""
@@ -109,6 +115,7 @@ class Pages:
         self._catalog = catalog
         self._links = links
         self._templates = environment()
+        self._agreements: dict[str, tuple[str, Row]] = {}
         self._results = ResultLists()
         self._runs = RunReader(catalog)
         self.comparison = ComparisonPages(catalog, links, self._fill)
@@ -277,10 +284,7 @@ class Pages:
     def _figure_links(self, key: str, figure: Figure, split: str | None) -> list[tuple[str, str]]:
         if self._links.static:
             return []
-        return [
-            (kind, self._links.run(key, "figures", f"{figure.name}.{kind.lower()}", split=split))
-            for kind in FILES
-        ]
+        return list(figure_links(self._links.run(key, "figures", figure.name), split=split))
 
     def agents(self, key: str, query: Query) -> str:
         """The list of agents."""
@@ -337,7 +341,17 @@ class Pages:
             given=raters.ratings_given(reader, number).get(number),
             latest_given=raters.latest_ratings_given(reader, number, _LATEST),
             raters=raters.raters_of(reader, number),
-            charts=_history_charts(reader, number),
+            charts=[
+                {
+                    "figure": figure,
+                    "links": ()
+                    if self._links.static
+                    else list(
+                        figure_links(self._links.run(key, "agents", number, "figures", figure.name))
+                    ),
+                }
+                for figure in histories(reader, number)
+            ],
         )
 
     def exchanges(self, key: str, query: Query) -> str:
@@ -404,10 +418,53 @@ class Pages:
         )
 
     def ratings(self, key: str, query: Query) -> str:
-        """Figures of ratings: distributions, rater leniency, missing ratings."""
+        """Ratings and raters: agreement, leniency, distributions, missing ratings."""
+        reader, order = self._catalog.open(key), rater_order(query)
+        counts, declared = outcomes(reader), declaration_of(reader)
+        rows = raters.raters(reader) if declared.peers is not None else []
+        shown = {one.name: one for one in ratings(reader, counts, declared)}
+        apart = ("bias", "matrix", "missing")
+        *beside, absent = (self._figures(key, self._linked(key, shown.get(name))) for name in apart)
+        listed = _COPIED_RATERS if self._links.static else _RATERS
+        return self._page(
+            key,
+            "ratings",
+            "ratings.html",
+            reader,
+            finding=report_tables.rater_summary(rows) if rows else None,
+            agreement_href=self._links.run(key, "ratings", "agreement"),
+            agreement=self._agreement(key) if self._links.static else None,
+            found=Page.of(raters.sorted_raters(rows, order), page_of(query), listed),
+            query=query,
+            order=order,
+            beside=[item for one in beside for item in one],
+            figures=self._figures(key, [one for one in shown.values() if one.name not in apart]),
+            absent=absent,
+            missing=report_tables.missing(counts, declared)._replace(title="Missing ratings"),
+        )
+
+    def _linked(self, key: str, figure: Figure | None) -> list[Figure]:
+        """A figure of agents whose marks lead to their pages; an empty list for None."""
+        if figure is None or figure.name != "bias":
+            return [] if figure is None else [figure]
+        linked = [
+            {**row, "href": self._links.run(key, "agents", row["agent"])} for row in figure.rows
+        ]
+        return [figure._replace(rows=linked)]
+
+    def rater_agreement(self, key: str) -> str:
+        """The agreement of raters, an HTML fragment that the page of ratings loads afterwards."""
+        return self._fill("agreement.html", **self._agreement(key))
+
+    def _agreement(self, key: str) -> Row:
+        """What the fragment shows; kept until the run changes, since it reads all ratings."""
         reader = self._catalog.open(key)
-        shown = ratings(reader, outcomes(reader), declaration_of(reader))
-        return self._page(key, "ratings", "ratings.html", reader, figures=self._figures(key, shown))
+        mark = runs.overview(reader, self._catalog.entry(key).address).mark
+        if self._agreements.get(key, ("", {}))[0] != mark:
+            found, drawn = agreements(reader), rater_agreement(reader)
+            self._agreements[key] = mark, {"alphas": found.overall, "drawn": drawn}
+        kept = self._agreements[key][1]
+        return {"alphas": kept["alphas"], "figures": self._figures(key, kept["drawn"])}
 
     def policy(self, key: str, query: Query) -> str:
         """The policy of a run: rules, wishes that they overrule, breaches, and measures."""
@@ -545,18 +602,6 @@ def _counted_kinds(reader: Reader, declared: Declaration, wanted: ExchangeFilter
         n = counts.get((kind, None if kind == "failed" else scale))
         words[kind] = KINDS.get(kind, kind) + ("" if n is None else f" ({n:,})")
     return words
-
-
-def _history_charts(reader: Reader, number: int) -> list[tuple[Scale, charts.Spec]]:
-    """An agent's scores by round: a chart for each scale of stages with any."""
-    declared, history = declaration_of(reader), agents.history(reader, number)
-    titled = []
-    for scale in declared.observed:
-        rows = [score.as_dict() for score in history if score.scale == scale.name]
-        if rows:
-            colours = charts.stage_colours(declared.stages_of(scale))
-            titled.append((scale, charts.history(rows, scale, colours)))
-    return titled
 
 
 def _recall_chart(shown: Recall) -> charts.Spec | None:

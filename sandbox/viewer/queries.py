@@ -17,6 +17,7 @@ from sandbox.reading.exchanges import (
     orders,
 )
 from sandbox.reading.memory import Origin
+from sandbox.reading.raters import RATER_ORDERS
 from sandbox.viewer.addresses import Chip, Query
 from storage.errors import InputError
 
@@ -213,6 +214,15 @@ def agent_trend(query: Query, declared: Declaration) -> Measure | None:
 def agent_chips(query: Query) -> list[Chip]:
     """The active filters and the order of a list of agents."""
     return chips(query, {"q": "persona contains “{}”", "label": "starting label {}"})
+
+
+def rater_order(query: Query) -> str:
+    """The sort order of the table of raters.
+
+    Raises:
+        InputError: there is no such order.
+    """
+    return query.choice("order", RATER_ORDERS) or "-deviation"
 
 
 def memory_origin(query: Query) -> Origin | None:

@@ -5,12 +5,13 @@ functions accept empty rows. None is drawn as a gap. The range of ratings is tha
 argument; the names of scales and stages come with the rows.
 """
 
-from sandbox.reading.charts.agents import bias
+from sandbox.reading.charts.agents import bias, observer_bias
 from sandbox.reading.charts.bounds import group_gains, indices, shares
 from sandbox.reading.charts.comparing import differences, recall, run_colours
 from sandbox.reading.charts.groups import gap_curves, group_colours, group_curves
 from sandbox.reading.charts.map import society
 from sandbox.reading.charts.parts import (
+    FONT_SIZE,
     OUTCOMES,
     PEERS,
     VERSION,
@@ -19,13 +20,15 @@ from sandbox.reading.charts.parts import (
     panels,
     stage_colours,
     themed,
+    with_font_size,
     with_title,
 )
 from sandbox.reading.charts.ranges import Scale, rating_bars
 from sandbox.reading.charts.ratings import agreement, distribution, lengths, margins, matrix
-from sandbox.reading.charts.rounds import curves, gains, history, missing, plane, versus
+from sandbox.reading.charts.rounds import alphas, curves, gains, history, missing, plane, versus
 
 __all__ = [
+    "FONT_SIZE",
     "OUTCOMES",
     "PEERS",
     "VERSION",
@@ -33,6 +36,7 @@ __all__ = [
     "Scale",
     "Spec",
     "agreement",
+    "alphas",
     "bias",
     "curves",
     "differences",
@@ -48,6 +52,7 @@ __all__ = [
     "margins",
     "matrix",
     "missing",
+    "observer_bias",
     "panels",
     "plane",
     "rating_bars",
@@ -58,5 +63,6 @@ __all__ = [
     "stage_colours",
     "themed",
     "versus",
+    "with_font_size",
     "with_title",
 ]

@@ -48,11 +48,12 @@ def group_curves(rows: Rows, scale: Scale, stages: Sequence[str]) -> Spec:
         scale: the scale of the ratings.
         stages: the stages in order; the last one is drawn as a solid line, earlier ones dashed.
     """
-    domain = fitted_domain(rows, scale, "low", "mean", "high")
-    axis = {"scale": {"domain": domain, "nice": False, "zero": False}}
+    fitted, whole = fitted_domain(rows, scale, "low", "mean", "high"), [scale.low, scale.high]
+    axis = {"scale": {"domain": whole, "nice": False, "zero": False}}
     title, form = f"mean, {span(scale)}", mean_format(scale)
     groups, series = distinct(rows, "group"), distinct(rows, "series")
-    colour = colour_channel("group", group_colours(groups))
+    colours = group_colours(groups)
+    colour = colour_channel("group", colours)
     ends = {"y": number("low", title, **axis), "y2": {"field": "high"}}
     band: Spec = {
         "mark": {"type": "area", "opacity": 0.1, "tooltip": False},
@@ -73,7 +74,10 @@ def group_curves(rows: Rows, scale: Scale, stages: Sequence[str]) -> Spec:
         },
     }
     layers = [band, means] if len(groups) == 2 else [means]
-    return chart(rows, *layers, height=280, encoding={"x": by_round(rows)})
+    used: Spec = {"series": "group", "detail": "series", "value": "mean", "colours": colours}
+    used |= {"whole": whole, "fitted": fitted, "form": form}
+    encoding = {"x": by_round(rows)}
+    return chart(rows, *layers, height=280, encoding=encoding, usermeta={"rounds": used})
 
 
 def _line(rows: Rows) -> Spec:

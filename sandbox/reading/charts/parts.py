@@ -21,7 +21,10 @@ VERSION = "6.4"  # of Vega-Lite, in the format of vl-convert
 
 STAGES = ["--first", "--second", "--fourth", "--fifth", "--sixth"]
 PEERS = "--peers"
-OUTCOMES = {"cut": "--first", "empty": "--fifth", "unreadable": "--fourth", "failed": "--bad"}
+OUTCOMES = {
+    status: f"--outcome-{place}"
+    for place, status in enumerate(("cut", "empty", "unreadable", "failed"), 1)
+}
 KINDS = ["--second", "--first", "--peers", "--fourth", "--fifth", "--sixth"]
 RAMP = [f"--ramp-{step}" for step in range(1, 8)]
 DIVERGING = [f"--diverge-{step}" for step in range(1, 6)]
@@ -34,6 +37,10 @@ ROWS = (
 )  # keys whose values may contain untrusted text; colours are not replaced there
 
 FONT = "system-ui, -apple-system, 'Segoe UI', 'Helvetica Neue', Arial, sans-serif"
+IMAGE_FONT = "Liberation Sans, Arial, Helvetica, sans-serif"
+"""Of image files: the first is part of vl-convert, the others have letters of the same widths."""
+
+FONT_SIZE = 12  # pixels, of axes and legends
 
 CONFIG: Spec = {
     "aria": False,  # pages have a description and a link to the data
@@ -47,11 +54,12 @@ CONFIG: Spec = {
         "gridColor": "--line",
         "labelColor": "--soft",
         "titleColor": "--soft",
-        "labelFontSize": 12,
-        "titleFontSize": 12,
+        "labelFontSize": FONT_SIZE,
+        "titleFontSize": FONT_SIZE,
         "titleFontWeight": "normal",
         "labelLimit": 220,
         "labelOverlap": True,
+        "labelSeparation": 3,
         "labelPadding": 5,
         "tickSize": 4,
         "titlePadding": 8,
@@ -65,8 +73,8 @@ CONFIG: Spec = {
         "offset": 6,
         "labelColor": "--ink",
         "titleColor": "--soft",
-        "labelFontSize": 12,
-        "titleFontSize": 12,
+        "labelFontSize": FONT_SIZE,
+        "titleFontSize": FONT_SIZE,
         "titleFontWeight": "normal",
         "labelLimit": 160,
         "columnPadding": 16,
@@ -75,13 +83,13 @@ CONFIG: Spec = {
     },
     "line": {"strokeWidth": 2, "strokeCap": "round", "strokeJoin": "round"},
     "rule": {"stroke": "--soft"},
-    "text": {"fill": "--ink", "fontSize": 12},
+    "text": {"fill": "--ink", "fontSize": FONT_SIZE},
     "title": {
         "anchor": "start",
         "color": "--ink",
         "fontSize": 13,
         "subtitleColor": "--soft",
-        "subtitleFontSize": 12,
+        "subtitleFontSize": FONT_SIZE,
         "subtitlePadding": 5,
     },
     "range": {"category": KINDS, "ramp": RAMP, "heatmap": RAMP, "diverging": DIVERGING},
@@ -105,7 +113,7 @@ def palette(dark: bool = False) -> dict[str, str]:
 
 
 def themed(spec: Spec, dark: bool = False, width: int = 600) -> Spec:
-    """A copy of a spec that can be drawn outside a page, with colours and a fixed size.
+    """A copy of a spec that can be drawn outside a page, with colours, a font and a fixed size.
 
     Args:
         spec: the chart.
@@ -113,12 +121,34 @@ def themed(spec: Spec, dark: bool = False, width: int = 600) -> Spec:
         width: the total width in pixels.
     """
     drawn: Spec = _replaced(spec, palette(dark))
+    drawn["config"] = {**drawn["config"], "font": IMAGE_FONT}
     if "concat" in drawn:
         each = width // drawn["columns"] - _PANEL_MARGIN
         panels = [{**panel, "width": each} for panel in drawn["concat"]]
         return {**drawn, "concat": panels, "padding": _PADDING}
     sizes = {side: width for side in ("width", "height") if drawn.get(side) == "container"}
     return {**drawn, **sizes, "padding": _PADDING}
+
+
+def with_font_size(spec: Spec) -> Spec:
+    """A copy of a spec whose texts all have `FONT_SIZE`."""
+    sized: Spec = _with_font_size(spec)
+    return sized
+
+
+def _with_font_size(value: Any) -> Any:
+    if isinstance(value, list):
+        return [_with_font_size(item) for item in value]
+    if not isinstance(value, Mapping):
+        return value
+    return {
+        key: part
+        if key in ROWS
+        else FONT_SIZE
+        if key == "fontSize" and isinstance(part, int)
+        else _with_font_size(part)
+        for key, part in value.items()
+    }
 
 
 def _replaced(value: Any, colours: Mapping[str, str]) -> Any:

@@ -17,7 +17,7 @@ from sandbox.reading.charts.parts import DIVERGING, RAMP, Rows, Spec, values
 MOST_BARS = 21  # a histogram of more values has bins
 MOST_TICKS = 11  # an axis with more values has ticks only at some
 _STEPS = 500  # at least as many different means are told apart on a scale
-DARK = 0.53  # position on the ramp above which text on it is light
+DARK = 3.5 / 6  # position on the ramp, between its steps 4 and 5, above which text has on-7
 
 
 class Scale(Protocol):

@@ -6,7 +6,9 @@ from collections import Counter
 from collections.abc import Mapping
 
 from sandbox.reading.charts.parts import (
+    FONT_SIZE,
     RAMP,
+    Row,
     Rows,
     Spec,
     category,
@@ -63,7 +65,7 @@ def _shares(rows: Rows, field: str, kind: str, bars: Bars, colours: Mapping[str,
         if count
     ]
     shown = {name: colour for name, colour in colours.items() if totals[name]}
-    legend = {"columns": 3, "labelLimit": 260}
+    legend = {"columns": {"expr": "width < 420 ? 2 : 3"}, "labelLimit": 260}
     encoding = {
         "x": {**_ordinal(field, bars, paddingInner=0.25), "axis": _LINES},
         "xOffset": {"field": kind, "type": "nominal", "scale": {"domain": list(shown)}},
@@ -138,10 +140,10 @@ def lengths(rows: Rows, scale: Scale, title: str) -> Spec:
 
 
 def matrix(rows: Rows, scale: Scale) -> Spec:
-    """Mean ratings by the starting demographics of rater and author.
+    """Mean ratings by the starting label of rater and author.
 
     Args:
-        rows: `rater_label`, `author_label`, `mean` (or None), `n`.
+        rows: `rater_label`, `author_label`, `mean` (or None), `low`, `high` (or None), `n`.
         scale: the scale of the ratings.
     """
     top = {"labelAngle": 0, "orient": "top", "domain": False}
@@ -149,31 +151,47 @@ def matrix(rows: Rows, scale: Scale) -> Spec:
     encoding = {
         "x": category("author_label", "author", axis=top),
         "y": category("rater_label", "rater"),
-        "tooltip": tooltip("rater_label", "author_label", f"mean:{form}", "n:,d"),
+        "tooltip": tooltip(
+            *("rater_label", "author_label", f"mean:{form}", f"low:{form}", f"high:{form}", "n:,d")
+        ),
     }
     colour = number("mean", scale=rating_colours(scale), legend=None)
+    ink = rating_ink("mean", scale)
     cell = {"mark": _CELL, "encoding": {"color": colour}}
-    text = {"text": _text("mean", form), "color": rating_ink("mean", scale)}
-    mean = {"mark": _FIGURE, "encoding": text}
-    return chart(
-        rows, cell, mean, height=46 * max(1, len(distinct(rows, "rater_label"))), encoding=encoding
-    )
+    mean = {
+        "mark": {**_FIGURE, "dy": -8},
+        "encoding": {"text": _text("mean", form), "color": ink},
+    }
+    detail = {
+        "mark": {"type": "text", "fontSize": 11, "dy": 9, "tooltip": False},
+        "encoding": {"text": {"field": "detail"}, "color": ink},
+    }
+    shown = [{**row, "detail": _detail(row, scale)} for row in rows]
+    height = 58 * max(1, len(distinct(rows, "rater_label")))
+    return chart(shown, cell, mean, detail, height=height, encoding=encoding)
+
+
+def _detail(row: Row, scale: Scale) -> str:
+    """The interval of a mean and the number of ratings."""
+    n = f"n {row['n']:,}"
+    if row.get("low") is None:
+        return n
+    low, high = (format(row[end], mean_format(scale)) for end in ("low", "high"))
+    return f"{low} to {high}, {n}".replace("-", "\u2212")
 
 
 _CELL: Spec = {"type": "rect", "stroke": "--surface", "strokeWidth": 2}
-_PLOT = 540  # width of a plot in pixels
-_FONT_SIZE = 13
-_FIGURE: Spec = {"type": "text", "fontSize": _FONT_SIZE, "fontWeight": 600, "tooltip": False}
+_FIGURE: Spec = {"type": "text", "fontSize": 13, "fontWeight": 600, "tooltip": False}
 
 
 def _text(field: str, form: str) -> Spec:
     return {"field": field, "type": "quantitative", "format": form}
 
 
-def _font_size(bars: Bars, most: int) -> int:
-    """The font size at which the largest count fits into a cell."""
-    characters = len(f"{most:,}")
-    return max(6, min(_FONT_SIZE, int(_PLOT / len(bars.labels) / characters / 0.62)))
+def _font_size(bars: Bars, most: int) -> Spec:
+    """The font size at which the largest count fits into a cell, of a chart of any width."""
+    width = len(bars.labels) * len(f"{most:,}") * 0.62
+    return {"expr": f"clamp(width / {width:g}, 6, {FONT_SIZE})"}
 
 
 def agreement(rows: Rows, scale: Scale) -> Spec:

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
+from typing import NamedTuple
 
 from sandbox.reading.charts.comparing import run_colours
 from sandbox.reading.charts.parts import (
     DASHED,
     OUTCOMES,
+    PEERS,
     RAMP,
     Rows,
     Spec,
@@ -32,10 +35,13 @@ from sandbox.reading.charts.ranges import (
 )
 
 MANY_ROUNDS = 40  # above this a curve has no points
+MANY_STEPS = 12  # above this the path of a plane is faint at its beginning
 
 
 def curves(rows: Rows, scale: Scale, colours: Mapping[str, str]) -> Spec:
     """Means on a scale by round with their 95 % intervals, for each stage and for peers.
+
+    The axis shows the whole scale; a page can also fit it to the values (`usermeta.rounds`).
 
     Args:
         rows: `round`, `series`, `mean`, `low`, `high`, `n`.
@@ -43,10 +49,7 @@ def curves(rows: Rows, scale: Scale, colours: Mapping[str, str]) -> Spec:
         colours: the colour of each series.
     """
     known = {name: colour for name, colour in colours.items() if name in distinct(rows, "series")}
-    domain = fitted_domain(rows, scale, *_ENDS)
-    return _bands(
-        rows, "series", known or colours, f"mean, {span(scale)}", domain, mean_format(scale)
-    )
+    return _bands(rows, _of_means("series", scale, rows), known or colours, dashed=True)
 
 
 def versus(rows: Rows, scale: Scale) -> Spec:
@@ -57,8 +60,7 @@ def versus(rows: Rows, scale: Scale) -> Spec:
             the whole group, which are drawn with their bands, and the others are thin lines.
         scale: the scale of the ratings.
     """
-    domain = fitted_domain(rows, scale, *_ENDS)
-    return _groups(rows, f"mean, {span(scale)}", domain, mean_format(scale))
+    return _groups(rows, _of_means("group", scale, rows))
 
 
 def gains(rows: Rows, scale: Scale) -> Spec:
@@ -69,19 +71,58 @@ def gains(rows: Rows, scale: Scale) -> Spec:
         scale: the scale of the gains.
     """
     domain = gain_domain(rows, scale, *_ENDS)
-    return _groups(rows, "mean gain, points", domain, mean_format(scale))
+    lines = Lines("group", "mean", "mean gain, points", domain, domain, mean_format(scale))
+    return _groups(rows, lines)
 
 
-def _groups(rows: Rows, title: str, domain: list[float], form: str) -> Spec:
+def alphas(rows: Rows) -> Spec:
+    """Agreement of raters by round with its 95 % interval.
+
+    Args:
+        rows: `round`, `raters`, `alpha` (at most 1), `low`, `high`, `n`.
+    """
+    ends = values(rows, "low", "alpha", "high") or [0.0]
+    whole, fitted = [min(0.0, *ends), 1.0], [min(ends) - 0.02, min(1.0, max(ends) + 0.02)]
+    names = distinct(rows, "raters")
+    colours = dict(zip(names, (PEERS, "--second"), strict=False))
+    return _bands(rows, Lines("raters", "alpha", "alpha", whole, fitted, ".2f"), colours)
+
+
+class Lines(NamedTuple):
+    """What a chart of lines by round shows.
+
+    Attributes:
+        field: the column with the name of the line.
+        value: the column with its values; its interval is in `low` and `high`.
+        title: of the y axis.
+        whole, fitted: the domain of the y axis: all possible values, and those that there are.
+        form: the d3 format of values.
+    """
+
+    field: str
+    value: str
+    title: str
+    whole: list[float]
+    fitted: list[float]
+    form: str
+
+
+def _of_means(field: str, scale: Scale, rows: Rows) -> Lines:
+    title, fitted = f"mean, {span(scale)}", fitted_domain(rows, scale, *_ENDS)
+    return Lines(field, "mean", title, [scale.low, scale.high], fitted, mean_format(scale))
+
+
+def _groups(rows: Rows, lines: Lines) -> Spec:
     colours = run_colours(distinct(rows, "group"))
     whole = [row for row in rows if row["seed"] is None]
-    spec = _bands(whole, "group", colours, title, domain, form)
+    spec = _bands(whole, lines, colours)
     seeds = [dict(row) for row in rows if row["seed"] is not None]
+    y_scale = {"domain": lines.whole, "nice": False, "zero": False}
     thin = {
         "data": {"values": seeds},
         "mark": {"type": "line", "strokeWidth": 0.8, "opacity": 0.55, "tooltip": False},
         "encoding": {
-            "y": number("mean", title, scale={"domain": domain, "nice": False, "zero": False}),
+            "y": number("mean", lines.title, scale=y_scale),
             "color": colour_channel("group", colours),
             "detail": category("seed"),
         },
@@ -92,28 +133,58 @@ def _groups(rows: Rows, title: str, domain: list[float], form: str) -> Spec:
 _ENDS = ("low", "mean", "high")
 
 
-def _bands(
-    rows: Rows, field: str, colours: Mapping[str, str], title: str, domain: list[float], form: str
-) -> Spec:
-    scale = {"domain": domain, "nice": False, "zero": False}
+def _bands(rows: Rows, lines: Lines, colours: Mapping[str, str], dashed: bool = False) -> Spec:
+    """Lines by round with bands; `usermeta.rounds` is what the pages' controls need."""
+    field, title = lines.field, lines.title
+    scale = {"domain": lines.whole, "nice": False, "zero": False}
     colour = colour_channel(field, colours)
     few = len(set(values(rows, "round"))) <= MANY_ROUNDS
     single_points = len(values(rows, "round")) == len(colours)
-    band = {"type": "rule", "opacity": 0.5} if single_points else {"type": "area", "opacity": 0.14}
+    area = {"type": "area", "opacity": 0.14, "clip": True, "tooltip": False}
+    band = {"type": "rule", "opacity": 0.5, "tooltip": False} if single_points else area
     ends = {"y": number("low", title, scale=scale), "y2": {"field": "high"}}
-    spread = {"mark": {**band, "tooltip": False}, "encoding": {**ends, "color": colour}}
-    means = {
-        "mark": {"type": "line", "point": {"size": 42, "filled": True} if few else False},
+    spread = {
+        "mark": {**band, "clip": True, "tooltip": False},
+        "encoding": {**ends, "color": colour},
+    }
+    y = {"y": number(lines.value, title, scale=scale), "color": colour}
+    line = {
+        "mark": {"type": "line", "clip": True},
+        "encoding": {**y, **(_dashes(field, list(colours)) if dashed else {})},
+    }
+    form = lines.form
+    point = {
+        "mark": {"type": "point", "filled": True, "opacity": 1 if few else 0},
         "encoding": {
-            "y": number("mean", title, scale=scale),
-            "color": colour,
+            **y,
             "shape": category(field, scale={"domain": list(colours)}),
+            "size": _sizes(field, list(colours), dashed),
             "tooltip": tooltip(
-                field, "round", f"mean:{form}", f"low:{form}", f"high:{form}", "n:,d"
+                field, "round", f"{lines.value}:{form}", f"low:{form}", f"high:{form}", "n:,d"
             ),
         },
     }
-    return chart(rows, spread, means, height=240, encoding={"x": by_round(rows)})
+    used = {"series": field, "value": lines.value, "whole": lines.whole, "fitted": lines.fitted}
+    return chart(
+        rows,
+        *(spread, line, point),
+        height=240,
+        encoding={"x": by_round(rows)},
+        usermeta={"rounds": {**used, "colours": dict(colours), "form": form}},
+    )
+
+
+def _dashes(field: str, names: list[str]) -> Spec:
+    """The first of several stages is dashed, so that it is seen below the others."""
+    solid = [1, 0]
+    dashes = [[5, 3] if len(names) > 1 else solid, *[solid] * (len(names) - 1)]
+    return {"strokeDash": category(field, scale={"domain": names, "range": dashes})}
+
+
+def _sizes(field: str, names: list[str], dashed: bool) -> Spec:
+    """The points of the first of several stages are larger than those that may cover them."""
+    first = {"test": f"datum['{field}'] == {json.dumps(next(iter(names), ''))}", "value": 95}
+    return {"condition": first, "value": 42} if dashed and len(names) > 1 else {"value": 42}
 
 
 def plane(rows: Rows, x: Scale, y: Scale) -> Spec:
@@ -125,12 +196,9 @@ def plane(rows: Rows, x: Scale, y: Scale) -> Spec:
         x: the scale along the x axis.
         y: the scale along the y axis.
     """
-    front = {"filter": "datum.front"}
-    few = "datum.front || datum.round <= 1" if len(rows) > 12 else "true"
-    path: Spec = {
-        "mark": {"type": "line", "color": "--line-strong", "strokeWidth": 1.2},
-        "encoding": {"order": {"field": "round"}},
-    }
+    front, many = {"filter": "datum.front"}, len(rows) > MANY_STEPS
+    rounds = values(rows, "round")
+    ends = f"datum.round == {min(rounds, default=0)} || datum.round == {max(rounds, default=0)}"
     step = {
         "transform": [front],
         "mark": {
@@ -145,13 +213,33 @@ def plane(rows: Rows, x: Scale, y: Scale) -> Spec:
         "mark": {"type": "point", "size": 190, "color": "--first", "strokeWidth": 2},
     }
     label = {
-        "transform": [{"filter": few}],
+        "transform": [{"filter": f"datum.front || {ends}" if many else "true"}],
         "mark": {"type": "text", "dx": 11, "dy": -9, "align": "left", "color": "--soft"},
         "encoding": {"text": {"field": "round"}},
     }
     lines = tooltip("round", f"{x.name}:{mean_format(x)}", f"{y.name}:{mean_format(y)}", "front")
     encoding = {"x": _axis(rows, x), "y": _axis(rows, y)}
+    path = _path(rows, x.name, y.name, many)
     return chart(rows, path, step, ring, _rounds(rows, lines), label, height=320, encoding=encoding)
+
+
+def _path(rows: Rows, x: str, y: str, many: bool) -> Spec:
+    """The path from round to round; of many rounds the earlier steps are fainter."""
+    following = {f"{name} next": name for name in (x, y)}
+    steps = [{"op": "lead", "field": name, "as": new} for new, name in following.items()]
+    scale = {"range": [0.12, 0.9] if many else [1, 1]}
+    return {
+        "transform": [
+            {"window": steps, "sort": [{"field": "round"}]},
+            {"filter": f"isValid(datum['{x} next'])"},
+        ],
+        "mark": {"type": "rule", "color": "--line-strong", "strokeWidth": 1.2},
+        "encoding": {
+            "x2": {"field": f"{x} next"},
+            "y2": {"field": f"{y} next"},
+            "opacity": number("round", scale=scale, legend=None),
+        },
+    }
 
 
 def _axis(rows: Rows, scale: Scale) -> Spec:
@@ -183,7 +271,10 @@ def missing(rows: Rows) -> Spec:
         "color": colour_channel("outcome", OUTCOMES),
         "tooltip": tooltip("round", "outcome", "count:,d"),
     }
-    mark = {"type": "bar", "stroke": "--surface", "strokeWidth": 1, "width": {"band": 0.7}}
+    order = {"order": {"field": "place", "type": "quantitative"}}  # from light to dark
+    rows = [{**row, "place": list(OUTCOMES).index(str(row["outcome"]))} for row in rows]
+    encoding |= order
+    mark = {"type": "bar", "stroke": "--soft", "strokeWidth": 0.7, "width": {"band": 0.7}}
     return chart(rows, {"mark": mark, "encoding": encoding}, height=200)
 
 

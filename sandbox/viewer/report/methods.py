@@ -173,10 +173,10 @@ def _of_peers(declared: Declaration, peers: Scale) -> Iterator[Method]:
     )
     yield Method(
         "Krippendorff's alpha",
-        "Agreement beyond chance of ordinal ratings of the same text, over texts with at least two "
-        "ratings; below 0 raters disagree more than by chance. In \u201cpeers and the "
-        "observer\u201d the observer counts as an additional rater. Of more than 20,000 texts, an "
-        "evenly spaced subset of at most 20,000 is used.",
+        "Agreement beyond chance of ratings of the same text (Krippendorff 2011, interval data), "
+        "over texts with at least two ratings; below 0 raters disagree more than by chance. In "
+        "\u201cpeers and the observer\u201d the observer counts as an additional rater. The "
+        "interval is a percentile bootstrap over texts (1,000 samples).",
     )
     if answer:
         yield Method(

@@ -11,10 +11,14 @@ from typing import NamedTuple
 from markupsafe import Markup
 
 from sandbox.reading.figures import Figure
-from sandbox.reading.pictures import png
 from sandbox.viewer.downloads import lines
 
-TYPES = {"svg": "image/svg+xml", "png": "image/png", "csv": "text/csv"}
+TYPES = {
+    "svg": "image/svg+xml",
+    "png": "image/png",
+    "pdf": "application/pdf",
+    "csv": "text/csv",
+}
 """The media type of each file type that a figure is written as."""
 
 _WIDTH = 420  # pixels: two figures fit side by side, and one fits on a phone
@@ -35,11 +39,16 @@ class RenderedFigure(NamedTuple):
     files: dict[str, bytes]
 
     @classmethod
-    def of(cls, figure: Figure) -> RenderedFigure:
-        """Render a figure deterministically."""
-        svg = figure.svg(width=_WIDTH)
-        table = "".join(lines(figure.rows, "csv", figure.columns))
-        return cls(figure, {"svg": svg.encode(), "png": png(svg), "csv": table.encode()})
+    def of(cls, figure: Figure, source: str) -> RenderedFigure:
+        """Render a figure deterministically.
+
+        Args:
+            figure: the figure.
+            source: its run, which the files name; see `reading.figures.source_of`.
+        """
+        table = "".join(lines(figure.rows, "csv", figure.columns)).encode()
+        drawn = {kind: figure.file(kind, source, width=_WIDTH) for kind in TYPES if kind != "csv"}
+        return cls(figure, {**drawn, "csv": table})
 
     @property
     def is_long(self) -> bool:
@@ -48,14 +57,15 @@ class RenderedFigure(NamedTuple):
 
     def inline(self, dark: bool) -> Markup:
         """The SVG for a theme, without the attributes that inline SVG does not need."""
-        svg = self.figure.svg(dark, _WIDTH) if dark else self.files["svg"].decode()
+        svg = self.figure.svg(dark, _WIDTH)
         head, body, rest = svg.partition(">")
         return Markup(_NAMESPACES.sub("", head) + body + _ROLES.sub("", rest))
 
     def links(self) -> Iterator[tuple[str, str]]:
-        """The type and the data URL of each file."""
+        """The type and the data URL of each file that is the same whenever it is written."""
         for kind, data in self.files.items():
-            yield kind.upper(), f"data:{TYPES[kind]};base64,{b64encode(data).decode()}"
+            if kind != "pdf":
+                yield kind.upper(), f"data:{TYPES[kind]};base64,{b64encode(data).decode()}"
 
     def write(self, folder: Path) -> None:
         """Write the files into a folder.

@@ -18,10 +18,11 @@ from sandbox.datasets.card import public
 from sandbox.files import check_new_file, new_file, new_folder
 from sandbox.reading.bounds import OPERATIONAL, bounds
 from sandbox.reading.declaration import declaration_of
-from sandbox.reading.figures import biases, figures
+from sandbox.reading.figures import figures, source_of
 from sandbox.reading.map import Advice, advice, last_round
 from sandbox.reading.metrics import EPISODE, Outcomes, calls_by_form, outcomes
 from sandbox.reading.policy import policy_of
+from sandbox.reading.raters import raters
 from sandbox.reading.runs import Overview, about, overview
 from sandbox.reading.sessions import sessions
 from sandbox.reading.split_figures import split_figures
@@ -124,7 +125,7 @@ def template_values(reader: Reader, address: Address) -> tuple[Row, list[Rendere
     declared, counts = declaration_of(reader), outcomes(reader)
     here, costs = overview(reader, address), calls_by_form(reader)
     results, scopes = exchange_pass(reader), tables.scopes(reader, counts, declared)
-    agents = {row["agent"]: row for row in biases(reader)}
+    given = raters(reader)
     last, selected = last_round(reader), examples(reader, declared)
     policy, measured = policy_of(reader), bounds(reader)
     scenes = any(example.exchange.scene is not None for example in selected)
@@ -152,17 +153,19 @@ def template_values(reader: Reader, address: Address) -> tuple[Row, list[Rendere
         "bounds": [] if measured is None else bounds_tables(measured),
         "agreement": tables.agreement(results.survey),
         "length_bias": results.survey.length_bias(),
-        "influence": tables.influence(results.raters, agents),
+        "leniency": tables.leniency(given),
+        "influence": tables.influence(results.raters, {row.agent: row for row in given}),
         "neighbours": _neighbours(reader, last) if last is not None and here.labels else None,
         "costs": tables.costs(costs),
         "history": tables.history(sessions(reader, address)),
         "examples": selected,
         "methods": methods(declared, scenes),
     }
+    source = source_of([reader])
     by_label = [one.name for one in splits(reader) if one.name == LABEL]
     drawn = [figure for split in by_label for figure in split_figures(reader, split)]
     drawn += figures(reader).values()
-    return values, [RenderedFigure.of(figure) for figure in drawn]
+    return values, [RenderedFigure.of(figure, source) for figure in drawn]
 
 
 def _trends(reader: Reader, declared: Declaration) -> list[tables.Table]:

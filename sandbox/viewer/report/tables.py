@@ -20,11 +20,12 @@ from sandbox.reading.declaration import measure_ids
 from sandbox.reading.figures import capitalized
 from sandbox.reading.influence import Influence
 from sandbox.reading.metrics import EPISODE, FormCalls, Outcomes
+from sandbox.reading.raters import FALSE_DISCOVERIES, FEWEST_TEXTS, RaterRow
 from sandbox.reading.runs import Overview
 from sandbox.reading.sessions import Session
 from sandbox.reading.statistics import clustered, student
 from sandbox.text import duration
-from sandbox.viewer.filters import decimal, integer, signed
+from sandbox.viewer.filters import decimal, integer, p_value, signed
 from storage import tables
 from storage.reader import Reader
 
@@ -348,23 +349,87 @@ def agreement(survey: Survey) -> Table:
     """Inter-rater agreement."""
     rows = [
         [
-            Cell(agreement.who.capitalize()),
-            Cell(decimal(agreement.alpha)),
-            Cell(integer(agreement.drafts)),
+            Cell(who.capitalize()),
+            Cell(
+                decimal(one.alpha),
+                "" if one.low is None else f"{decimal(one.low)}\xa0to\xa0{decimal(one.high)}",
+            ),
+            Cell(integer(one.texts)),
         ]
-        for agreement in survey.agreements()
-        if agreement.drafts
+        for who, one in survey.agreements().items()
+        if one.texts
     ]
     return Table(
         "agreement-of-raters",
         "Agreement of raters",
-        "Krippendorff's alpha for ordinal data: 1 is perfect agreement, 0 is chance level.",
+        "Krippendorff's alpha of interval data, with its 95 % bootstrap interval: 1 is perfect "
+        "agreement, 0 is chance level.",
         ["Raters", "alpha", "rated texts"],
         rows,
     )
 
 
-def influence(raters: Iterable[Influence], agents: Mapping[int, Mapping[str, Any]]) -> Table:
+def rater_summary(rows: Sequence[RaterRow]) -> str:
+    """One sentence on how many raters differ from their co-raters."""
+    tested = [row for row in rows if row.adjusted is not None]
+    if not tested:
+        return f"No rater can be compared: none has {FEWEST_TEXTS} texts that others rated too."
+    differing = [row for row in tested if row.differs]
+    higher = sum((row.deviation or 0) > 0 for row in differing)
+    sides = f": {integer(higher)} rate higher, {integer(len(differing) - higher)} lower"
+    return (
+        f"{integer(len(differing))} of {integer(len(tested))} raters differ from their co-raters "
+        f"(Benjamini-Hochberg, {percent(FALSE_DISCOVERIES)}){sides if differing else ''}."
+    )
+
+
+def leniency(rows: Sequence[RaterRow]) -> Table:
+    """The most and the least lenient raters.
+
+    Args:
+        rows: all raters, the most lenient first.
+    """
+    known = [row for row in rows if row.deviation is not None]
+    few = len(known) <= 2 * LISTED
+    shown = known if few else [*known[:LISTED], *known[-LISTED:]]
+    which = "" if few else f" The {LISTED} highest and the {LISTED} lowest of {len(known):,}."
+    return Table(
+        "leniency",
+        "Raters",
+        f"{rater_summary(rows)} Leniency: mean of a rater's rating minus the mean of the others' "
+        f"of the same text. Distance: root mean square of these differences.{which}",
+        [
+            "Rater",
+            "starting label",
+            "texts",
+            "mean given",
+            "leniency",
+            "adjusted p",
+            "distance",
+            "missing",
+        ],
+        [
+            [
+                Cell(f"{row.name} #{row.agent}"),
+                Cell(row.label),
+                Cell(integer(row.n)),
+                Cell(decimal(row.mean)),
+                Cell(signed(row.deviation), _signed_ends(row)),
+                Cell(p_value(row.adjusted)),
+                Cell(decimal(row.distance)),
+                Cell(integer(row.missing)),
+            ]
+            for row in shown
+        ],
+        2,
+    )
+
+
+def _signed_ends(row: RaterRow) -> str:
+    return "" if row.low is None else f"{signed(row.low)}\xa0to\xa0{signed(row.high)}"
+
+
+def influence(raters: Iterable[Influence], agents: Mapping[int, RaterRow]) -> Table:
     """The raters with the highest centrality."""
     rows = [[*_rater(rater, agents[rater.agent])] for rater in raters if rater.agent in agents]
     return Table(
@@ -387,7 +452,7 @@ def influence(raters: Iterable[Influence], agents: Mapping[int, Mapping[str, Any
     )
 
 
-def _rater(rater: Influence, agent: Mapping[str, Any]) -> list[Cell]:
+def _rater(rater: Influence, agent: RaterRow) -> list[Cell]:
     numbers = (
         decimal(rater.centrality, 3),
         percent(rater.taken, 1),
@@ -395,7 +460,7 @@ def _rater(rater: Influence, agent: Mapping[str, Any]) -> list[Cell]:
         decimal(rater.mean),
         integer(rater.ratings),
     )
-    return [Cell(f"{agent['name']} #{rater.agent}"), Cell(agent["label"]), *map(Cell, numbers)]
+    return [Cell(f"{agent.name} #{rater.agent}"), Cell(agent.label), *map(Cell, numbers)]
 
 
 def history(sessions: Sequence[Session]) -> Table:

@@ -89,7 +89,8 @@
     await load();
     if (version !== state.version) return state.result?.view; // a later call supersedes this one
     const colour = colourResolver();
-    const spec = adaptToWidth(resolveColours(state.spec, colour), plot.clientWidth);
+    const chosen = window.Rounds?.prepare(structuredClone(state.spec), plot) ?? state.spec;
+    const spec = adaptToWidth(resolveColours(chosen, colour), plot.clientWidth);
     colour.dispose();
     const element = drawingElement(plot);
     element.style.minHeight = `${element.offsetHeight}px`; // keeps the scroll position
@@ -132,11 +133,17 @@
     drawn.delete(plot);
   }
 
+  function redraw(plot) {
+    return render(plot, drawn.get(plot));
+  }
+
   function redrawAll() {
     for (const [plot, state] of drawn) if (plot.isConnected && state.spec) render(plot, state);
   }
 
-  window.Charts = { draw, drawNew, source, view: (plot) => drawn.get(plot)?.result?.view ?? null };
+  const view = (plot) => drawn.get(plot)?.result?.view ?? null;
+  const spec = (plot) => drawn.get(plot)?.spec ?? null;
+  window.Charts = { draw, drawNew, redraw, redrawAll, source, spec, view };
   document.addEventListener("DOMContentLoaded", drawNew);
   document.addEventListener("themed", redrawAll);
 })();

@@ -1,17 +1,21 @@
-/* Loads slow fragments after the page. */
+/* Loads slow fragments after the page, and again when a live update has changed it. */
 (function () {
   "use strict";
 
   async function load(element) {
     const response = await fetch(element.dataset.load).catch(() => null);
     if (!response?.ok) { element.textContent = "This part could not be loaded."; return; }
-    element.innerHTML = await response.text();
+    const text = await response.text();
+    if (element.innerHTML !== text) element.innerHTML = text;
     element.removeAttribute("aria-busy");
     window.Charts.drawNew();
     window.Theme.refresh();
   }
 
-  document.addEventListener("DOMContentLoaded", () => {
+  function loadAll() {
     document.querySelectorAll("[data-load]").forEach(load);
-  });
+  }
+
+  window.Lazy = { loadAll };
+  document.addEventListener("DOMContentLoaded", loadAll);
 })();

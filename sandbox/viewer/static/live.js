@@ -32,6 +32,7 @@
     if (!(old instanceof Element)) return true;
     if (old.classList.contains("plot") && updated instanceof Element) return updateSpec(old, updated);
     if (old.matches("input:not(#round), select")) return false; // user input
+    if (old.dataset?.load && !old.hasAttribute("aria-busy")) return false; // lazy.js updates it
     return !(old.matches("[data-do=play], #society output") || (old.dataset?.shown && old.dataset.fragment));
   }
 
@@ -48,6 +49,7 @@
     if (slider) slider.value = round;
     for (const element of document.querySelectorAll("[data-shown]")) delete element.dataset.shown;
     window.Charts?.drawNew();
+    window.Lazy?.loadAll();
     window.Theme.refresh();
     if (window.Society) window.Society.update(newest);
     else window.initSociety();
