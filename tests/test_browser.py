@@ -792,7 +792,15 @@ def test_keyboard_shortcuts(look: Look) -> None:
     page.wait_for_url(f"**/exchanges/{numbers[0]}")
     page.keyboard.press("ArrowLeft")
     page.wait_for_url(f"**/exchanges/{numbers[1]}")
-    places = {"a": "/r/calm/agents", "c": "/r/calm/calls", "s": "/r/calm", "r": "/"}
+    page = visit.go("/r/calm/exchanges?order=-alignment_gain")
+    first, second = page.locator("a[data-row]").all_inner_texts()[:2]
+    page.locator("a[data-row]").first.click()
+    page.wait_for_url(f"**/exchanges/{first}?order=*")
+    for key, number in (("n", second), ("p", first)):
+        page.keyboard.press(key)
+        page.wait_for_url(f"**/exchanges/{number}?order=-alignment_gain")
+    places = {"a": "/r/calm/agents", "c": "/r/calm/calls", "t": "/r/calm/ratings",
+              "b": "/r/calm/about", "s": "/r/calm", "r": "/"}  # fmt: skip
     for key, path in places.items():
         page.keyboard.press("g")
         page.keyboard.press(key)

@@ -646,6 +646,9 @@ CALLS: list[tuple[dict[str, Any], str]] = [
     ({"agent": 4, "form": "draft", "round": 1},
      "agent = 4 AND form = 'draft' AND episode_id / 25 = 1"),
     ({"round": 4}, "episode_id / 25 = 4"),
+    ({"tokens_out_min": 40, "rows": "200"}, "tokens_out >= 40"),
+    ({"tokens_in_min": 200, "tokens_in_max": 300, "form": "rate", "rows": "25"},
+     "tokens_in BETWEEN 200 AND 300 AND form = 'rate'"),
 ]  # fmt: skip
 
 
@@ -671,6 +674,38 @@ def test_calls_are_filtered(site: Site, messy: Run, query: dict[str, Any], where
     lines = site.ask(f"/r/small/calls.jsonl{asked}").lines
     assert [line["call"] for line in lines] == wanted
     assert [int(row["call"]) for row in site.ask(f"/r/small/calls.csv{asked}").rows] == wanted
+
+
+def test_filtered_calls_are_walked(site: Site, messy: Run) -> None:
+    wanted = [row[0] for row in messy.sql("SELECT c.id FROM calls c JOIN forms f ON f.id = form_id "
+              "WHERE f.name = 'rate' AND c.status = 'unreadable' ORDER BY c.id DESC")]  # fmt: skip
+    query = {"form": "rate", "status": "unreadable"}
+    path: str | None = f"/r/small/calls/{wanted[0]}?" + urlencode(query)
+    for number in wanted[:12]:
+        assert path is not None and path.startswith(f"/r/small/calls/{number}?")
+        page = site.page(path)
+        path = link(page, "next")
+    back = re.findall(r'href="([^"]*)">Back to results', page)
+    assert listed(site.page(unescape(back[0])), "calls")[0] == number
+    plain = site.page("/r/small/calls/30")
+    assert link(plain, "prev") == "/r/small/calls/29"
+    assert link(plain, "next") == "/r/small/calls/31"
+
+
+def test_calls_say_what_they_were_for(site: Site, messy: Run) -> None:
+    rows = messy.sql("SELECT call_id, stage, scale FROM observations ORDER BY call_id DESC LIMIT 9")
+    page = Tags(site.page("/r/small/calls", before=rows[0]["call_id"] + 1)).shown
+    for row in rows:
+        title = f"observer: {row['scale']} of the {row['stage']}"
+        assert title in page
+        said = Tags(site.page(f"/r/small/calls/{row['call_id']}")).shown
+        assert title.capitalize() in said and "temperature" in said and "verified" in said
+    counts = messy.sql("SELECT f.name, count(*) AS n FROM calls c JOIN forms f ON f.id = form_id "
+                       "WHERE c.status = 'unreadable' GROUP BY 1")  # fmt: skip
+    page = site.page("/r/small/calls")
+    for row in counts:
+        address = f"/r/small/calls?form={row['name']}&amp;status=unreadable"
+        assert f'<a href="{address}">{row["n"]:,}</a>' in page
 
 
 def test_calls_are_paged_by_cursor(site: Site) -> None:
@@ -780,6 +815,7 @@ def test_numbers_of_agents_and_of_the_map(site: Site, messy: Run) -> None:
 
 
 WRONG = [
+    *("calls?tokens_in_min=few", "calls?rows=1"),
     *("agents?order=--change", "agents?trend=peer_rating", "agents?rows=all"),
     *("exchanges?order=--number", "exchanges?scale=height", "exchanges?rows=7"),
     *("exchanges?alignment_gain_min=much", "exchanges?spread_max=nan", "exchanges/3?view=upside"),

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from itertools import islice
 from typing import Any, NamedTuple
 
@@ -11,6 +12,7 @@ from sqlalchemy import ColumnElement, Select, select
 
 from agents.chance import seed_of
 from agents.forms import READ, CallName, Status, prompt_hash
+from sandbox.reading.declaration import declaration_of
 from sandbox.reading.records import PAGES_ONLY, Record
 from storage import tables
 from storage.errors import NotThere
@@ -22,7 +24,9 @@ NOT_OK = "not ok"
 STATUSES = (*(status.value for status in Status), NOT_OK)
 """The statuses that calls can be filtered by."""
 
-_PAGE = 50
+PAGE = 50
+"""Rows on a page of a list."""
+
 _BATCH = 500  # calls per query
 
 
@@ -35,6 +39,8 @@ class CallFilter:
         agent: the number of the agent that the prompt is for.
         round: of the episode.
         status: one of `STATUSES`.
+        tokens_in_min, tokens_in_max: limits of the tokens of the prompt.
+        tokens_out_min, tokens_out_max: limits of the tokens of the reply.
         before, after: only calls with lower, with higher numbers.
     """
 
@@ -42,6 +48,10 @@ class CallFilter:
     agent: int | None = None
     round: int | None = None
     status: str | None = None
+    tokens_in_min: int | None = None
+    tokens_in_max: int | None = None
+    tokens_out_min: int | None = None
+    tokens_out_max: int | None = None
     before: int | None = None
     after: int | None = None
 
@@ -130,6 +140,8 @@ class CallDetail(Call):
         system, prompt: the messages.
         prompt_hash: as it is stored in the journal, in hexadecimal.
         hash_agrees: whether the prompt as rendered now has this hash.
+        settings: those of the model, such as its temperature; a prompt template may allow fewer
+            tokens than `max_tokens`.
     """
 
     episode: int
@@ -138,6 +150,7 @@ class CallDetail(Call):
     prompt: str
     prompt_hash: str
     hash_agrees: bool
+    settings: Mapping[str, Any] = field(metadata=PAGES_ONLY)
 
 
 class CallPage(NamedTuple):
@@ -263,10 +276,11 @@ def call(reader: Reader, number: int) -> CallDetail:
     Raises:
         NotThere: there is no such call.
     """
-    c, f = tables.calls, tables.forms
+    c, f, m = tables.calls, tables.forms, tables.models
     query = (
-        select(c.c.episode_id, f.c.system)
+        select(c.c.episode_id, f.c.system, m.c.settings)
         .join(f, f.c.id == c.c.form_id)
+        .join(m, m.c.id == c.c.model_id)
         .where(c.c.id == reader.base + number)
     )
     row = reader.first(query)
@@ -282,10 +296,50 @@ def call(reader: Reader, number: int) -> CallDetail:
         system=row.system,
         prompt_hash=journalled.prompt_hash.hex(),
         hash_agrees=prompt_hash(row.system, journalled.prompt) == journalled.prompt_hash,
+        settings=json.loads(row.settings),
     )
 
 
-def call_page(reader: Reader, wanted: CallFilter) -> CallPage:
+def call_titles(reader: Reader, calls: Sequence[CallRow | Call]) -> dict[int, str]:
+    """What calls were for, by number: the prompt template, and for ratings what is rated.
+
+    For example ``observer: alignment of the revision``. The stage is left out for attempts that
+    gave no rating.
+    """
+    o, declared = tables.observations, declaration_of(reader)
+    scales = {scale.form: scale for scale in declared.observed}
+    rating = [call for call in calls if call.form in scales]
+    query = select(o.c.call_id, o.c.stage).where(
+        o.c.episode_id.in_({reader.base + call.episode for call in rating}),
+        o.c.call_id.in_([reader.base + call.call for call in rating]),
+    )
+    stages = {row.call_id - reader.base: row.stage for row in reader.rows(query)}
+    titles = {call.call: call.form.replace("_", " ") for call in calls}
+    for call in rating:
+        scale, stage = scales[call.form], stages.get(call.call)
+        of = "" if stage is None else f" of the {stage.replace('_', ' ')}"
+        titles[call.call] = f"{scale.who}: {scale.title}{of}"
+    return titles
+
+
+def call_neighbours(
+    reader: Reader, number: int, wanted: CallFilter
+) -> tuple[int | None, int | None]:
+    """The numbers of the calls before and after one, of those that match a filter."""
+    column = tables.calls.c.id
+    before, after = (
+        select(column).where(*_conditions(reader, bounded)).order_by(order).limit(1)
+        for bounded, order in (
+            (replace(wanted, before=number, after=None), column.desc()),
+            (replace(wanted, before=None, after=number), column.asc()),
+        )
+    )
+    ids = reader.scalar(before), reader.scalar(after)
+    older, newer = (None if id is None else int(id) - reader.base for id in ids)
+    return older, newer
+
+
+def call_page(reader: Reader, wanted: CallFilter, size: int = PAGE) -> CallPage:
     """A page of the calls that match a filter, the latest first.
 
     Keyset pagination: a journal of a million calls is neither counted nor skipped with OFFSET.
@@ -298,10 +352,10 @@ def call_page(reader: Reader, wanted: CallFilter) -> CallPage:
         .join(m, m.c.id == c.c.model_id)
         .where(*_conditions(reader, wanted))
         .order_by(order.desc() if wanted.after is None else order)
-        .limit(_PAGE + 1)
+        .limit(size + 1)
     )
     rows = [_row(reader, row) for row in reader.rows(query)]
-    more, rows = len(rows) > _PAGE, rows[:_PAGE]
+    more, rows = len(rows) > size, rows[:size]
     if wanted.after is not None:
         rows.reverse()
     older = more if wanted.after is None else bool(rows)
@@ -323,6 +377,10 @@ def _conditions(reader: Reader, wanted: CallFilter) -> list[ColumnElement[bool]]
         conditions.append(c.c.agent == wanted.agent)
     if wanted.round is not None:
         conditions.append(_in_round(reader, wanted.round))
+    for column in (c.c.tokens_in, c.c.tokens_out):
+        least, most = (getattr(wanted, f"{column.name}_{end}") for end in ("min", "max"))
+        conditions += [] if least is None else [column >= least]
+        conditions += [] if most is None else [column <= most]
     low = reader.base if wanted.after is None else reader.base + wanted.after + 1
     high = first_id(reader.run.id + 1) if wanted.before is None else reader.base + wanted.before
     conditions.append(_order(wanted).between(low, high - 1))
@@ -379,10 +437,4 @@ def stream_calls(reader: Reader, wanted: CallFilter) -> Iterator[Call]:
         yield from reversed(_with_texts(reader, ids))
         if page.before is None:
             return
-        wanted = CallFilter(
-            form=wanted.form,
-            agent=wanted.agent,
-            round=wanted.round,
-            status=wanted.status,
-            before=page.before,
-        )
+        wanted = replace(wanted, before=page.before, after=None)

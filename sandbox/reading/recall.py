@@ -29,6 +29,7 @@ class Candidate(NamedTuple):
         round: in which it was learned; -1 for a prior memory.
         question, answer: what it is about, and what the agent believes.
         distance: cosine distance (0 to 2) of its question from the question of the call.
+        episode: the number of the exchange that it was learned in; None for a prior memory.
     """
 
     memory: int
@@ -36,6 +37,7 @@ class Candidate(NamedTuple):
     question: str
     answer: str
     distance: float
+    episode: int | None = None
 
 
 def candidates(reader: Reader, agent: int, question_id: int, round: int) -> list[Candidate]:
@@ -64,6 +66,7 @@ def candidates(reader: Reader, agent: int, question_id: int, round: int) -> list
             texts[text_id - reader.base],
             texts[row.answer_id - reader.base],
             _distance(vectors[asked], vectors[text_id]),
+            None if row.episode_id is None else row.episode_id - reader.base,
         )
         for text_id, row in latest.items()
     ]
@@ -154,7 +157,7 @@ def _memories(reader: Reader, agent: int, round: int) -> Sequence[Any]:
     """Memories of earlier rounds that the run keeps, the oldest first."""
     m, q = tables.memories, tables.questions
     query = (
-        select(m.c.id, m.c.round, q.c.text_id, m.c.text_id.label("answer_id"))
+        select(m.c.id, m.c.round, m.c.episode_id, q.c.text_id, m.c.text_id.label("answer_id"))
         .join(q, q.c.id == m.c.question_id)
         .where(m.c.run_id == reader.run.id, m.c.agent == agent, m.c.round < round)
         .order_by(m.c.round, m.c.id)

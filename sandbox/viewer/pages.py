@@ -28,6 +28,7 @@ from sandbox.reading.exchanges import PAGE, SEARCHED, ExchangeFilter
 from sandbox.reading.figures import Figure, of_bounds, ratings, scores
 from sandbox.reading.metrics import (
     Outcomes,
+    calls_by_form,
     complete_rounds,
     merged,
     outcomes,
@@ -53,6 +54,7 @@ from sandbox.viewer.queries import (
     agent_chips,
     agent_order,
     agent_trend,
+    call_chips,
     call_filter,
     exchange_chips,
     exchange_filter,
@@ -381,6 +383,7 @@ class Pages:
             view=_view(shown, view),
             chosen_view=view,
             names=agents.agent_names(reader, {given.rater for given in shown.exchange.ratings}),
+            titles=calls.call_titles(reader, shown.calls),
             walk=self._walk(key, reader, wanted, number),
             chips=exchange_chips(query, shown.declaration),
             script=None if shown.scene is None else scenes.script(shown.scene),
@@ -426,27 +429,37 @@ class Pages:
     def calls(self, key: str, query: Query) -> str:
         """The list of calls."""
         reader = self._catalog.open(key)
+        found = calls.call_page(reader, call_filter(query), page_size(query))
         return self._page(
             key,
             "calls",
             "calls.html",
             reader,
-            found=calls.call_page(reader, call_filter(query)),
+            found=found,
+            titles=calls.call_titles(reader, found.rows),
             query=query,
-            forms=[one.name for one in runs.templates(reader)],
+            chips=call_chips(query),
+            sizes=ROWS,
+            totals=calls_by_form(reader),
             statuses=calls.STATUSES,
         )
 
     def call(self, key: str, number: int, query: Query) -> str:
         """A call, and why its memory was recalled."""
         reader = self._catalog.open(key)
-        shown = recall(reader, number)
+        shown, one = recall(reader, number), calls.call(reader, number)
+        older, newer = calls.call_neighbours(reader, number, call_filter(query))
         return self._page(
             key,
             "calls",
             "call.html",
             reader,
-            call=calls.call(reader, number),
+            call=one,
+            title=calls.call_titles(reader, [one])[number],
+            query=query,
+            chips=call_chips(query),
+            older=older,
+            newer=newer,
             recall=shown,
             recall_chart=None if shown is None else _recall_chart(shown),
             number=number,
@@ -465,6 +478,7 @@ class Pages:
         found, hits = exchanges.search_page(reader, text, page_of(query), _HITS)
         parsed = terms(text)
         numbers = [exchange.episode for exchange in hits]
+        raters_of_hits = {given.rater for hit in hits for given in hit.ratings}
         replies, said = reader.calls_of(numbers), conversation.conversation_texts(reader, numbers)
         return self._page(
             key,
@@ -476,6 +490,8 @@ class Pages:
             terms=parsed,
             found=found,
             hits=hits,
+            raters={f"rating by {rater}": rater for rater in raters_of_hits},
+            names=agents.agent_names(reader, raters_of_hits),
             agents=agents.agents(reader, text)[:_AGENT_HITS] if parsed else [],
             limit=SEARCHED,
             priors=memory.prior_memories(reader, text)[:_AGENT_HITS] if parsed else [],

@@ -140,7 +140,7 @@ def chips(query: Query, words: Mapping[str, str]) -> list[Chip]:
     found = [
         Chip(
             pattern.format(KINDS.get(value, value.replace("_", " ")) if name == "kind" else value),
-            query.changed(**{name: None, "page": None}),
+            query.changed(**{name: None, "page": None, "before": None, "after": None}),
         )
         for name, pattern in words.items()
         for value in [query.text(name)]
@@ -156,7 +156,7 @@ def chips(query: Query, words: Mapping[str, str]) -> list[Chip]:
 
 
 def call_filter(query: Query) -> CallFilter:
-    """The filter of a list of calls: form, agent, round, status, before, after.
+    """The filter of a list of calls; its parameters are those of `call_chips`, before and after.
 
     Raises:
         InputError: a value is not allowed.
@@ -166,9 +166,28 @@ def call_filter(query: Query) -> CallFilter:
         agent=query.number("agent"),
         round=query.number("round"),
         status=query.choice("status", STATUSES),
+        tokens_in_min=query.number("tokens_in_min"),
+        tokens_in_max=query.number("tokens_in_max"),
+        tokens_out_min=query.number("tokens_out_min"),
+        tokens_out_max=query.number("tokens_out_max"),
         before=query.number("before"),
         after=query.number("after"),
     )
+
+
+def call_chips(query: Query) -> list[Chip]:
+    """The active filters of a list of calls."""
+    words = {
+        "form": "{}",
+        "agent": "agent #{}",
+        "round": "round {}",
+        "status": "status {}",
+        "tokens_in_min": "tokens in ≥ {}",
+        "tokens_in_max": "tokens in ≤ {}",
+        "tokens_out_min": "tokens out ≥ {}",
+        "tokens_out_max": "tokens out ≤ {}",
+    }
+    return chips(query, words)
 
 
 def agent_order(query: Query, declared: Declaration) -> str:

@@ -1,7 +1,8 @@
 /* Keyboard shortcuts; `?` lists them. Disabled while the focus is in a text field. */
 (function () {
   "use strict";
-  const TABS = { r: "runs", s: "society", a: "agents", e: "exchanges", c: "calls" };
+  const TABS = { r: "runs", s: "society", a: "agents", e: "exchanges", c: "calls", t: "ratings",
+    b: "about" };
   let prefixUntil = 0;
 
   function isTextField(target) {
@@ -50,6 +51,8 @@
     k: () => focusRow(-1),
     ArrowLeft: () => moveBy(-1),
     ArrowRight: () => moveBy(1),
+    p: () => follow("a[rel=prev]"),
+    n: () => follow("a[rel=next]"),
     " ": () => { window.Society?.toggle?.(); return Boolean(window.Society?.toggle); },
   };
 
