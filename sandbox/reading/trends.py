@@ -193,6 +193,13 @@ def agent_trends(
     }
 
 
+def agent_points(
+    reader: Reader, measure: Measure, agents: Collection[int]
+) -> dict[int, tuple[tuple[float, float], ...]]:
+    """The `points` of the trends of some authors alone."""
+    return _points(reader, measure, complete_rounds(reader), agents)
+
+
 @dataclass(frozen=True)
 class _Author:
     """The sums of one author: `error` is half the width of the interval of its slope."""

@@ -39,7 +39,7 @@ from sandbox.reading.records import Page
 from sandbox.reading.sessions import sessions
 from sandbox.reading.split_figures import split_figures
 from sandbox.reading.splits import LABEL, split_outcomes, splits
-from sandbox.reading.trends import agent_trends, all_trends, window_of
+from sandbox.reading.trends import agent_points, all_trends, window_of
 from sandbox.text import escape_controls
 from sandbox.viewer import search_pages
 from sandbox.viewer.addresses import Links, Query
@@ -302,7 +302,7 @@ class Pages:
             sizes=ROWS,
             measures=agents.agent_measures(declared),
             trend=trend,
-            trends={} if trend is None else agent_trends(reader, trend, shown),
+            points={} if trend is None else agent_points(reader, trend, shown),
             window=window_of(complete_rounds(reader)),
         )
 
