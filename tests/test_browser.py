@@ -731,7 +731,7 @@ def test_downloads(look: Look, runs: Runs, tmp_path: Path) -> None:
     table = taken(page.get_by_role("link", name="CSV", exact=True))
     with table.open(encoding="utf-8", newline="") as file:
         assert [int(row["episode"]) for row in csv.DictReader(file)] == wanted
-    lines = taken(page.get_by_role("link", name="JSON Lines", exact=True))
+    lines = taken(page.get_by_role("link", name="JSONL", exact=True))
     assert [json.loads(line)["episode"] for line in lines.read_text().splitlines()] == wanted
     visit.go("/r/calm")
     for kind, start in (("SVG", b"<svg"), ("PNG", b"\x89PNG"), ("CSV", b"round,")):
@@ -940,7 +940,14 @@ def test_every_page_is_accessible(look: Look, runs: Runs) -> None:
 
     visit, found = look(color_scheme="light"), []
     visit.expected = re.compile("status of 404")
-    for path in [*_pages(runs), *_others(runs), "/nothing"]:
+    filtered = ["agents/3?only=again", "exchanges?kind=fell&spread_min=2", "calls/40?form=draft",
+                "exchanges/20?order=number&view=inline"]  # fmt: skip
+    for path in [
+        *_pages(runs),
+        *_others(runs),
+        *(f"/r/calm/{one}" for one in filtered),
+        "/nothing",
+    ]:
         page = visit.go(path)
         for scheme, rules in (("light", {}), ("dark", {"runOnly": ["color-contrast"]})):
             if scheme == "dark" and not DARK.search(path):
@@ -948,9 +955,8 @@ def test_every_page_is_accessible(look: Look, runs: Runs) -> None:
             page.emulate_media(color_scheme=scheme)  # type: ignore[arg-type]
             options = {"resultTypes": ["violations"], **rules}
             for one in Axe().run(page, options=options).response["violations"]:
-                if one["impact"] in ("serious", "critical"):
-                    nodes = [node["html"][:200] + node["failureSummary"] for node in one["nodes"]]
-                    found.append((path, scheme, one["id"], nodes[:3]))
+                nodes = [node["html"][:200] + node["failureSummary"] for node in one["nodes"]]
+                found.append((path, scheme, one["id"], nodes[:3]))
         page.emulate_media(color_scheme="light")
     assert not found
 

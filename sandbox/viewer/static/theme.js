@@ -33,7 +33,7 @@
   function setBlur(on) {
     root.classList.toggle("blurred", on);
     store("blur", on ? "yes" : "no");
-    for (const element of document.querySelectorAll(".model-text")) {
+    for (const element of document.querySelectorAll(".model-text:not(.wire)")) {
       if (on) element.tabIndex = 0;
       else element.removeAttribute("tabindex");
     }
