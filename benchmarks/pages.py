@@ -28,6 +28,7 @@ from storage.reader import Reader
 
 ROOT = Path(__file__).resolve().parent.parent
 WORDS = "plain answer"
+FELL = "label=good&kind=fell&order=alignment_gain"
 
 
 def pages(database: Path) -> list[tuple[str, str]]:
@@ -43,12 +44,14 @@ def pages(database: Path) -> list[tuple[str, str]]:
         ("a round of the map", f"{run}/frames/{middle}.json"),
         ("clusters and influence of a round", f"{run}/advice/{middle}"),
         ("agents", f"{run}/agents"),
-        ("agents, by their gain", f"{run}/agents?order=alignment_gain"),
+        ("agents, by their gain", f"{run}/agents?order=-alignment_gain"),
+        ("agents, by their change over rounds", f"{run}/agents?order=-change"),
         ("an agent", f"{run}/agents/7"),
         ("an agent, where it changed its mind", f"{run}/agents/7?only=changed"),
         ("exchanges", f"{run}/exchanges"),
         ("exchanges, in the middle", f"{run}/exchanges?page={max(1, episode // 50)}"),
-        ("exchanges of a label that fell", f"{run}/exchanges?label=good&kind=fell&order=fall"),
+        ("exchanges of a label that fell", f"{run}/exchanges?{FELL}"),
+        ("one of the exchanges that fell", f"{run}/exchanges/{episode}?{FELL}"),
         ("exchanges that an agent rated", f"{run}/exchanges?rater=7"),
         ("exchanges that say what all say", f"{run}/exchanges?q={words}&label=good"),
         ("an exchange", f"{run}/exchanges/{episode}"),

@@ -735,7 +735,7 @@ def test_downloads(look: Look, runs: Runs, tmp_path: Path) -> None:
     assert [json.loads(line)["episode"] for line in lines.read_text().splitlines()] == wanted
     visit.go("/r/calm")
     for kind, start in (("SVG", b"<svg"), ("PNG", b"\x89PNG"), ("CSV", b"round,")):
-        path = taken(page.get_by_role("link", name=f"{kind} of Alignment by round"))
+        path = taken(page.get_by_role("link", name=f"{kind} of Alignment by round", exact=True))
         assert path.name == f"alignment-by-round.{kind.lower()}"
         assert path.read_bytes().startswith(start)
     menu = page.locator("#plane details")

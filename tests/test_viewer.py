@@ -358,7 +358,12 @@ def test_postgresql_gives_the_same_results(server: str) -> None:
         assert set(numbers) == words_found(reader, _sample(said, 1)[0])
         for page in ("", "/agents", "/agents/1", "/exchanges/1", "/ratings", "/calls", "/calls/3",
                      "/about", "/search?q=the", "/frames/1.json", "/advice/1",
-                     "/by-round?split=topic", "/by-round?split=rater_label"):  # fmt: skip
+                     "/by-round?split=topic", "/by-round?split=rater_label",
+                     "/exchanges?spread_min=1&alignment_gain_max=0&question=1&model=scripted",
+                     "/exchanges?kind=fell&scale=engagement&order=-engagement_gain",
+                     "/exchanges/1?order=alignment_gain", "/calls?tokens_out_min=1",
+                     "/calls/3?form=draft", "/agents?order=-change",
+                     "/agents/1?only=changed"):  # fmt: skip
             site.page(f"/r/two{page}")
         assert len(site.ask("/r/two/exchanges.jsonl").lines) == len(said)
     reader.engine.dispose()

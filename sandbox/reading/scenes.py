@@ -100,7 +100,8 @@ def latest_scenes(reader: Reader, limit: int) -> list[SceneRow]:
     e, a, p = tables.episodes, tables.acts, tables.parts
     played = select(a.c.episode_id).where(a.c.episode_id == e.c.id).exists()
     query = select(e.c.id).where(e.c.run_id == reader.run.id, played)
-    if reader.scalar(select(a.c.episode_id).where(reader.belongs_to_run(a.c.episode_id))) is None:
+    any_act = select(a.c.episode_id).where(reader.belongs_to_run(a.c.episode_id)).limit(1)
+    if reader.scalar(any_act) is None:
         return []
     ids = [row.id for row in reader.rows(query.order_by(e.c.id.desc()).limit(limit))]
     acts = select(
