@@ -50,15 +50,23 @@ from sandbox.engine.limits import Budget
 from sandbox.engine.run import create, prepare, resume
 from sandbox.reading.calls import call
 from sandbox.reading.exchanges import ExchangeFilter, stream_exchanges
-from sandbox.reading.influence import Bands, clusters, influences, new_words, resemblance, uptake
+from sandbox.reading.influence import (
+    Bands,
+    clusters,
+    influences,
+    new_words,
+    resemblance,
+    uptake,
+    words,
+)
 from sandbox.reading.recall import candidates, recall, recall_rule
-from sandbox.reading.text_diff import changed_words
+from sandbox.reading.text_diff import changed_words, words_kept
 from sandbox.study.fork import fork
 from sandbox.text import escape_controls
 from sandbox.viewer.guard import root_path
 from storage.database import Address, open_for_reading, parse_url
 from storage.errors import InputError
-from storage.exchanges import Exchange, GivenRating, Observation, exchanges
+from storage.exchanges import Exchange, GivenRating, Observation, exchange, exchanges
 from storage.reader import Reader, parse_further
 from worlds.scales import ALIGNMENT, ENGAGEMENT, PEER_RATING, STAGES
 
@@ -563,6 +571,37 @@ def test_exchanges_are_filtered(site: Site, messy: Run, query: dict[str, Any], w
     assert [line["episode"] for line in lines] == sorted(wanted)
     rows = site.ask(f"/r/small/exchanges.csv{asked}").rows
     assert [int(row["episode"]) for row in rows] == sorted(wanted)
+
+
+def test_words_that_a_revision_took_up_are_marked(site: Site, messy: Run) -> None:
+    """In each reason, and in the revision: the words that the measure of uptake counts."""
+    checked = 0
+    for number in range(0, 150, 7):
+        shown = exchange(messy.reader, number)
+        assert shown is not None
+        new = new_words(shown.texts["draft"], shown.texts["revision"])
+        if new is None:
+            continue
+        page = site.page(f"/r/small/exchanges/{number}")
+        shares, marked = [], set()
+        for rating in shown.ratings:
+            taken = new & words(rating.reason or "")
+            marked |= taken
+            shares += [f"{100 * uptake(new, rating.reason or ''):.0f} %"] if taken else []
+        assert re.findall(r"advice adopted (\d+ %)", page) == shares
+        assert set(re.findall(r'data-word="([^"]+)"', page)) == marked
+        inserted = " ".join(re.findall(r"<ins>(.*?)</ins>", page, re.DOTALL))
+        assert set(re.findall(r'data-word="([^"]+)"', inserted)) == marked
+        checked += bool(shares)
+    assert checked > 3
+
+
+def test_words_kept() -> None:
+    before, after = "One two three four five six.", "One two three four, and seven."
+    assert words_kept(changed_words(before, after)) == pytest.approx(3 / 6)
+    assert words_kept(changed_words(before, before)) == 1
+    assert words_kept(changed_words(before, "")) == 0
+    assert words_kept(None) is None and words_kept(changed_words("", after)) is None
 
 
 def test_results_are_walked_in_order(site: Site) -> None:
