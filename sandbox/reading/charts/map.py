@@ -93,7 +93,7 @@ def with_nodes(spec: Spec, nodes: Rows, measure: str) -> Spec:
     layers[at]["encoding"]["fill"] = fills[measure]
     layers[at + 1]["encoding"]["color"] = inks[measure]
     for layer in layers[at : at + 3]:  # an image has no other legend of the labels
-        for channel in ("shape", "stroke"):
+        for channel in ("color", "stroke"):
             if layer["encoding"].get(channel, {}).get("field") == "label":
                 legend = {**layer["encoding"][channel], "legend": {"title": None}}
                 layer["encoding"][channel] = legend
