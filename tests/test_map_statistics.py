@@ -143,7 +143,8 @@ def test_a_round_of_the_map_as_files(run: Run) -> None:
         )
         assert {int(row["agent"]): int(row["revision_alignment"]) for row in rows} == dict(scored)
         drawn = site.ask("/r/run/map/1.svg?by=label").text
-        assert drawn.startswith("<svg") and "good" in drawn
+        assert drawn.startswith("<svg") and ">good<" in drawn
+        assert "undefined" not in drawn
         assert site.ask("/r/run/map/1.png?by=memories").body.startswith(b"\x89PNG")
         assert site.ask("/r/run/map/1.svg?by=nonsense").status == 400
         counts = site.ask("/r/run/frames/2.json?count=memories").lines[0]

@@ -181,7 +181,8 @@ def _drawn(spec: Spec, by: str, rows: charts.Rows) -> Spec:
     nodes: list[Row] = []
     for row in rows:
         value = row[by]
-        node = {name: row[name] for name in ("agent", "label", "x", "y")} | {"value": value}
+        node = {name: row[name] for name in ("agent", "label", "x", "y")}
+        node |= {"value": value, "text": ""}
         if isinstance(value, int | float):
             few = len(rows) <= charts.MANY_NUMBERS
             node["text"] = f"{value:.3g}".replace("-", "\u2212") if few else ""

@@ -235,7 +235,9 @@ class Pages:
             by=query.choice("by", [one.name for one in colourings])
             or next((one.name for one in colourings), None),
             map=maps.map_chart(reader, traits, searched=bool(terms(q or ""))),
-            labels=next((one.values for one in traits if one.name == "label"), ()),
+            labels=charts.group_colours(
+                next((one.values for one in traits if one.name == "label"), ())
+            ),
             shape="grid" if society_map.is_grid(reader) else "graph",
             frames=frames,
             first=frames[0]["round"] if frames else 0,

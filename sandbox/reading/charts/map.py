@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Literal
 
+from sandbox.reading.charts.groups import group_colours
 from sandbox.reading.charts.parts import (
-    KINDS,
     RAMP,
     Rows,
     Spec,
@@ -28,8 +28,12 @@ from sandbox.reading.charts.ranges import (
 
 MANY_NODES = 2500  # above this the cells of a map touch
 
-LABELS = [f"--label-{number}" for number in range(1, 5)]
-LABEL_SHAPES = ["circle", "triangle-up", "diamond", "square"]
+_SHAPES = {
+    "--label-1": "triangle-up",
+    "--label-2": "circle",
+    "--label-3": "diamond",
+    "--label-4": "square",
+}
 
 
 def society(
@@ -124,9 +128,7 @@ def _gain(scale: Scale) -> Spec:
 
 
 def _category(name: str, values: Sequence[str]) -> Spec:
-    colours = LABELS if name == "label" else KINDS
-    shown = [colours[place % len(colours)] for place in range(len(values))]
-    scale = {"domain": list(values), "range": shown}
+    scale = {"domain": list(values), "range": list(group_colours(values).values())}
     legend = None if name == "label" else {"title": None}  # pages have one for its marks
     return category("value", scale=scale, legend=legend)
 
@@ -143,10 +145,11 @@ def _on_pale(colour: Spec) -> Spec:
 
 
 def _labels(labels: Sequence[str]) -> dict[str, Spec]:
-    domain = list(labels)
+    colours = group_colours(labels)
+    shapes = [_SHAPES.get(colour, "cross") for colour in colours.values()]
     return {
-        "colour": {"domain": domain, "range": [LABELS[k % 4] for k in range(len(domain))]},
-        "shape": {"domain": domain, "range": [LABEL_SHAPES[k % 4] for k in range(len(domain))]},
+        "colour": {"domain": list(colours), "range": list(colours.values())},
+        "shape": {"domain": list(colours), "range": shapes},
     }
 
 

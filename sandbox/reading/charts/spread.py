@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
-from sandbox.reading.charts.map import LABELS
+from sandbox.reading.charts.groups import group_colours
 from sandbox.reading.charts.parts import (
     Rows,
     Spec,
@@ -28,7 +26,7 @@ def uses(rows: Rows) -> Spec:
     encoding = {
         "x": {"field": "round", "type": "ordinal", "axis": {"labelAngle": 0}},
         "y": number("exchanges", "exchanges that say it", axis={"tickMinStep": 1, "format": ",d"}),
-        "color": colour_channel("label", _colours(distinct(rows, "label"))),
+        "color": colour_channel("label", group_colours(distinct(rows, "label"))),
         "tooltip": tooltip("round", "label", "exchanges:,d"),
     }
     mark = {"type": "bar", "stroke": "--surface", "strokeWidth": 1, "width": {"band": 0.75}}
@@ -57,13 +55,9 @@ def reached(rows: Rows) -> Spec:
                 axis={"format": ".0%"},
                 scale={"domain": [0, 1]},
             ),
-            "color": colour_channel("label", _colours(labels)),
+            "color": colour_channel("label", group_colours(labels)),
             "shape": category("label", scale={"domain": labels}),
             "tooltip": tooltip("round", "label", "share:.0%", "so_far:,d", "agents:,d"),
         },
     }
     return chart(rows, line, height=200)
-
-
-def _colours(labels: Sequence[str]) -> dict[str, str]:
-    return {label: LABELS[place % len(LABELS)] for place, label in enumerate(labels)}
