@@ -453,6 +453,13 @@ def test_a_click_on_an_agent_shows_it_beside_the_map(look: Look, runs: Runs) -> 
     tip = page.locator("#vg-tooltip-element.visible")
     tip.wait_for()
     assert re.search(r"#6 \u00b7 born \w+ \u00b7 alignment \d \u2192 \d", tip.inner_text())
+    page.click("#card >> text=Close")
+    assert page.evaluate(outlines) == 0
+    page.evaluate("""() => document.querySelector(".side").insertAdjacentHTML("beforeend",
+        '<p data-agents="1,2,5" tabindex="0" id="planted">3 connected agents</p>')""")
+    page.focus("#planted")  # as in the list of clusters
+    visit.until("() => Charts.view(document.querySelector('#map')).data('outlines').length === 3")
+    page.locator("#chosen").fill("6")
     page.click("#card >> text=Open agent")
     page.wait_for_url("**/r/calm/agents/6")
 

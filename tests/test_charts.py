@@ -545,10 +545,8 @@ def test_a_map_has_the_colours_of_every_measure() -> None:
     assert list(fills) == list(spec["usermeta"]["inks"]) == names
     assert fills["honesty"]["scale"]["domain"] == [0, 10]
     assert fills["change"]["scale"]["domain"] == [-50, 50]
-    assert fills["label"]["scale"] == {
-        "domain": ["bad", "good"],
-        "range": ["--label-1", "--label-2"],
-    }
+    assert fills["label"]["scale"]["domain"] == ["bad", "good"]
+    assert fills["label"]["scale"]["range"] == ["--label-2", "--label-1"]
     fill = spec["layer"][spec["usermeta"]["agents"]]["encoding"]["fill"]
     assert fill == fills["honesty"]
 

@@ -358,7 +358,9 @@ def test_postgresql_gives_the_same_results(server: str) -> None:
         assert set(numbers) == words_found(reader, _sample(said, 1)[0])
         for page in ("", "/agents", "/agents/1", "/exchanges/1", "/ratings", "/calls", "/calls/3",
                      "/about", "/search?q=the", "/frames/1.json", "/advice/1",
-                     "/by-round?split=topic", "/by-round?split=rater_label"):  # fmt: skip
+                     "/by-round?split=topic", "/by-round?split=rater_label",
+                     "/frames/1.json?count=asked_again", "/neighbours", "/card/3/1", "/map/1.csv",
+                     "/spread?q=the", "/spread.json?q=the", "?q=the&agent=3"):  # fmt: skip
             site.page(f"/r/two{page}")
         assert len(site.ask("/r/two/exchanges.jsonl").lines) == len(said)
     reader.engine.dispose()

@@ -428,6 +428,7 @@
   /* Fragments of a round are fetched once it has been shown for a moment (debounced). */
   let debounce = null;
   let request = null;
+  const contents = new WeakMap();
 
   function replaceContent(element, html) { // keeps open details and focus
     const focusable = () => [...element.querySelectorAll("a, summary, [tabindex]")];
@@ -449,7 +450,9 @@
       try {
         const response = await fetch(url, { signal });
         if (!response.ok) continue;
-        replaceContent(element, await response.text());
+        const html = await response.text();
+        if (contents.get(element) !== html) replaceContent(element, html); // an equal one must not flicker
+        contents.set(element, html);
         element.dataset.shown = url;
         window.Charts.drawNew();
         window.Theme.refresh();
