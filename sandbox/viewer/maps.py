@@ -1,4 +1,4 @@
-"""The map of a society in pages and files: what can colour it, its rounds, and an agent's card."""
+"""The map of a society in pages and files: its values, colours, rounds, and an agent's card."""
 
 from __future__ import annotations
 
@@ -17,16 +17,21 @@ from sandbox.reading.influence import Bands
 from sandbox.reading.map import (
     Frame,
     Trait,
+    advice,
     author_episode,
+    complete_round,
     frame,
     is_grid,
+    last_round,
     map_measures,
     map_traits,
 )
 from sandbox.text import escape_controls, short
 from sandbox.viewer.addresses import Links, Query
+from storage.errors import NotThere
 from storage.exchanges import Exchange, exchange
 from storage.reader import Reader
+from storage.search import terms
 
 Row = dict[str, Any]
 
@@ -88,6 +93,73 @@ def _score_data(measure: Measure, declared: Declaration) -> Row:
             {"gain": gain.name} if gained and gain is not None else {}
         )
     return data
+
+
+def map_values(
+    reader: Reader, key: str, query: Query, links: Links, frames: list[Row] | None
+) -> Row:
+    """The values of `map.html`, of `advice.html` in a static copy, and of the chosen agent's card.
+
+    Args:
+        reader: the run.
+        key: its name in URLs.
+        query: `round`, `by`, `agent`, `q`.
+        links: builds the URLs of links.
+        frames: the rounds that a static copy embeds; None where they are fetched.
+
+    Raises:
+        InputError: a parameter is not allowed.
+    """
+    q, traits = query.text("q"), map_traits(reader)
+    if links.static:  # its frames have no counts
+        traits = [trait for trait in traits if trait.values]
+    searched = bool(terms(q or ""))
+    offered = colourings(declaration_of(reader), traits, searched)
+    names = [one.name for one in offered]
+    last, complete = last_round(reader), complete_round(reader)
+    at = query.number("round", 0, 2**31)
+    at = (last if complete is None else complete) if at is None else min(at, last or 0)
+    labels = next((one.values for one in traits if one.name == "label"), ())
+    return {
+        "q": q,
+        "first": frames[0]["round"] if frames else 0,
+        "last": last,
+        "complete": complete,
+        "at": at,
+        "colourings": offered,
+        "by": query.choice("by", names) or next(iter(names), None),
+        "map": map_chart(reader, traits, searched),
+        "labels": charts.group_colours(labels),
+        "shape": "grid" if is_grid(reader) else "graph",
+        "frames": frames,
+        "hrefs": _hrefs(key, links, q),
+        "card": None if links.static else _chosen_card(reader, query, at),
+        "advice": advice(reader, last) if frames and last is not None else None,
+    }
+
+
+def _hrefs(key: str, links: Links, q: str | None) -> dict[str, str]:
+    """URLs of what the map fetches; its script replaces {round} and {agent}."""
+    run = partial(links.run, key)
+    return {
+        "frames": f"{run('frames')}/{{round}}.json",
+        "card": f"{run('card')}/{{agent}}/{{round}}",
+        "files": f"{run('map')}/{{round}}",
+        "advice": f"{run('advice')}/{{round}}",
+        "neighbours": run("neighbours"),
+        "said": run("spread.json", q=q),
+        "spread": run("spread", q=q),
+    }
+
+
+def _chosen_card(reader: Reader, query: Query, round: int | None) -> AgentCard | None:
+    chosen = query.number("agent", 0, 2**31)
+    if chosen is None or round is None:
+        return None
+    try:
+        return agent_card(reader, chosen, round)
+    except NotThere:
+        return None
 
 
 def map_chart(reader: Reader, traits: Sequence[Trait], searched: bool = False) -> Spec:

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping
 from copy import copy
-from functools import partial
 from itertools import chain
 from typing import Any
 
@@ -43,7 +42,6 @@ from sandbox.reading.split_figures import split_figures
 from sandbox.reading.splits import LABEL, split_outcomes, splits
 from sandbox.reading.spread import IdeaSpread, spread
 from sandbox.reading.trends import agent_trends, all_trends, window_of
-from sandbox.text import escape_controls
 from sandbox.viewer import maps, search_pages
 from sandbox.viewer.addresses import Links, Query
 from sandbox.viewer.catalog import RunCatalog
@@ -212,49 +210,13 @@ class Pages:
         reader = self._catalog.open(key)
         by_label = outcomes_by_label(reader)
         counts = merged(by_label.values())
-        declared, q = declaration_of(reader), query.text("q")
-        traits = society_map.map_traits(reader)
-        if self._links.static:  # its frames have no counts
-            traits = [trait for trait in traits if trait.values]
-        colourings = maps.colourings(declared, traits, searched=bool(terms(q or "")))
-        last, complete = society_map.last_round(reader), society_map.complete_round(reader)
-        at = query.number("round", 0, 2**31)
-        at = (last if complete is None else complete) if at is None else min(at, last or 0)
-        chosen = query.number("agent", 0, 2**31)
-        run = partial(self._links.run, key)
         return self._page(
             key,
             "society",
             "society.html",
             reader,
-            q=q,
-            last=last,
-            at=at,
-            complete=complete,
-            colourings=colourings,
-            by=query.choice("by", [one.name for one in colourings])
-            or next((one.name for one in colourings), None),
-            map=maps.map_chart(reader, traits, searched=bool(terms(q or ""))),
-            labels=charts.group_colours(
-                next((one.values for one in traits if one.name == "label"), ())
-            ),
-            shape="grid" if society_map.is_grid(reader) else "graph",
-            frames=frames,
-            first=frames[0]["round"] if frames else 0,
             scenes=scenes.latest_scenes(reader, PAGE),
-            hrefs={
-                "frames": f"{run('frames')}/{{round}}.json",
-                "card": f"{run('card')}/{{agent}}/{{round}}",
-                "files": f"{run('map')}/{{round}}",
-                "advice": f"{run('advice')}/{{round}}",
-                "neighbours": run("neighbours"),
-                "said": run("spread.json", q=q),
-                "spread": run("spread", q=q),
-            },
-            card=None
-            if frames or chosen is None or at is None
-            else maps.agent_card(reader, chosen, at),
-            advice=society_map.advice(reader, last) if frames and last is not None else None,
+            **maps.map_values(reader, key, query, self._links, frames),
             findings=findings(reader, counts),
             **self._by_round(key, reader, by_label, query),
         )
