@@ -998,9 +998,10 @@ def test_light_and_dark_differ(look: Look) -> None:
 
 def _pages(runs: Runs, key: str = "calm") -> list[str]:
     row = _recalling(runs.calm)
-    parts = ["", "agents", "agents/3", "exchanges", f"exchanges/{row['episode_id']}", "ratings",
+    parts = ["", "?agent=5", "?q=the&by=said", "agents", "agents/3", "exchanges",
+             f"exchanges/{row['episode_id']}", "ratings",
              "calls", f"calls/{row['id']}", "about", "search?q=the"]  # fmt: skip
-    return [f"/r/{key}" + (f"/{part}" if part else "") for part in parts]
+    return [f"/r/{key}" + (f"/{part}" if part and part[0] != "?" else part) for part in parts]
 
 
 def _others(runs: Runs) -> list[str]:
