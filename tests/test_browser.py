@@ -239,6 +239,79 @@ def _watched(visit: Visit, run: Run) -> None:
     )
 
 
+SAMPLE = """() => { const data = (name) => Charts.view(document.querySelector("#map"))?.data(name);
+    return { nodes: data("nodes")?.map(({ value, stale }) => [value, stale]) ?? null,
+        output: document.querySelector("#society output")?.textContent ?? null,
+        svg: document.querySelectorAll("#map svg path").length,
+        round: document.querySelector("#round")?.value,
+        strip: document.querySelector("#strip")?.innerText ?? "", title: document.title }; }"""
+
+
+def test_the_map_of_a_run_in_progress_never_goes_empty(look: Look, tmp_path: Path) -> None:
+    """Sampled over all its rounds: means are those of complete rounds, as the database has them."""
+    latency = "models.social.latency={first_token: 0.1, per_token: 0.0, capacity: 4}"
+    config = small("schedule.order=lock_step", "rounds=4", latency, "name=live")
+    path, database = tmp_path / "config.yaml", tmp_path / "runs" / "live.db"
+    path.write_text(yaml.safe_dump(json.loads(config.as_json())), encoding="utf-8")
+    command = [sys.executable, str(ROOT / "run_sim.py"), "run", str(path)]
+    quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
+    process = subprocess.Popen(command, cwd=tmp_path, **quiet)  # type: ignore[call-overload]
+    run = Run(database, "live")
+    try:
+        while _observed(run) < 17:
+            assert process.poll() is None
+            time.sleep(0.02)
+        with serving(database) as site:
+            visit = look(site)
+            samples = _sampled(visit)
+            _chosen_rounds_stay(visit)
+        assert process.wait(timeout=60) == 0
+    finally:
+        process.kill()
+        process.wait()
+    rounds = {sample["round"] for sample in samples}
+    assert len(rounds) > 1, "the map follows"
+    means = {
+        row[0]: row[1]
+        for row in run.sql(
+            "SELECT round, avg(rating) FROM episodes e JOIN observations o ON o.episode_id = e.id "
+            "WHERE stage = 'revision' AND scale = 'alignment' GROUP BY round"
+        )
+    }
+    for sample in samples:
+        assert sample["svg"] > 16 and len(sample["nodes"]) == 16
+        assert all(value is not None and not stale for value, stale in sample["nodes"])
+        told = re.match(r"Round (\d): mean revision alignment ([\d.]+) of 16", sample["output"])
+        assert told, sample["output"]
+        assert float(told[2]) == pytest.approx(means[int(told[1])], abs=0.00501)
+    strips = [sample["strip"] for sample in samples]
+    assert any("calls/s" in strip and "left" in strip for strip in strips)
+    assert any(re.match(r"\(\d+ %\) live", sample["title"]) for sample in samples)
+
+
+def _sampled(visit: Visit) -> list[dict[str, Any]]:
+    """What the map shows, many times until the run is over."""
+    page = visit.go("/r/live")
+    page.locator("#map svg.marks").wait_for()
+    samples = []
+    deadline = time.monotonic() + 60
+    while page.locator("#live").get_attribute("data-state") != "done":
+        samples.append(page.evaluate(SAMPLE))
+        assert "round=" not in page.url and time.monotonic() < deadline
+        page.wait_for_timeout(60)
+    assert len(samples) > 8
+    return samples
+
+
+def _chosen_rounds_stay(visit: Visit) -> None:
+    page = visit.go("/r/live?round=1")
+    newest = page.locator("#newest")
+    assert newest.inner_text() == "Newest: round 3" and "round=1" in page.url
+    newest.click()
+    visit.until("() => document.querySelector('#round').value === '3'")
+    assert "round=" not in page.url and not newest.is_visible()
+
+
 def _begun(path: Path, *settings: str) -> Run:
     """A run whose status is running and whose lock is held, as if a process were playing it."""
     run = make_stored(path, *settings, name="slow", play=False)
@@ -344,24 +417,92 @@ def test_the_map_shows_the_data_of_the_run(look: Look, runs: Runs) -> None:
     assert len(edges) == given[0][0] > 0
     mean = sum(row[1] for row in scores) / len(scores)
     assert (
-        f"revision engagement {mean:.2f}, the mean of 16 agents"
+        f"mean revision engagement {mean:.2f} of 16 agents"
         in page.locator("#society output").inner_text()
     )
 
 
-def test_a_click_on_an_agent_opens_its_page(look: Look) -> None:
+PLACE = """(agent) => { const view = Charts.view(document.querySelector("#map"));
+    const walk = (item) => item.datum?.agent === agent && item.bounds ? item :
+        (item.items ?? []).map(walk).find(Boolean);
+    const item = walk(view.scenegraph().root), at = document.querySelector("#map svg, #map canvas");
+    const box = at.getBoundingClientRect(), [left, top] = view.origin();
+    return [box.left + left + (item.bounds.x1 + item.bounds.x2) / 2,
+        box.top + top + (item.bounds.y1 + item.bounds.y2) / 2]; }"""
+EDGES = "() => Charts.view(document.querySelector('#map')).data('edges')"
+
+
+def test_a_click_on_an_agent_shows_it_beside_the_map(look: Look, runs: Runs) -> None:
     visit = look()
     page = visit.go("/r/calm")
-    place = """() => { const view = Charts.view(document.querySelector("#map"));
-        const walk = (item) => item.datum?.agent === 6 && item.bounds ? item :
-            (item.items ?? []).map(walk).find(Boolean);
-        const item = walk(view.scenegraph().root), at = document.querySelector("#map svg");
-        const box = at.getBoundingClientRect(), [left, top] = view.origin();
-        return [box.left + left + (item.bounds.x1 + item.bounds.x2) / 2,
-            box.top + top + (item.bounds.y1 + item.bounds.y2) / 2]; }"""
+    assert page.evaluate(EDGES) == [] and "round=" not in page.url
+    page.locator(".alike svg.marks").wait_for()
     page.locator("#map").scroll_into_view_if_needed()
-    page.mouse.click(*page.evaluate(place))
+    page.mouse.click(*page.evaluate(PLACE, 6))
+    page.locator("#card h2", has_text="#6").wait_for()
+    assert "agent=6" in page.url and "round=" not in page.url
+    episode = runs.calm.sql("SELECT id FROM episodes WHERE author = 6 AND round = 2")[0][0]
+    assert f"Open exchange {episode}" in page.locator("#card").inner_text()
+    page.mouse.move(2, 2)
+    ways = {edge["way"] for edge in page.evaluate(EDGES)}
+    assert ways == {"in", "out"}
+    page.locator("#ways").select_option("in")
+    assert {edge["way"] for edge in page.evaluate(EDGES)} == {"in"} and "ways=in" in page.url
+    outlines = "() => Charts.view(document.querySelector('#map')).data('outlines').length"
+    assert page.evaluate(outlines) == 1
+    page.mouse.move(*page.evaluate(PLACE, 6))
+    tip = page.locator("#vg-tooltip-element.visible")
+    tip.wait_for()
+    assert re.search(r"#6 \u00b7 born \w+ \u00b7 alignment \d \u2192 \d", tip.inner_text())
+    page.click("#card >> text=Close")
+    assert page.evaluate(outlines) == 0
+    page.evaluate("""() => document.querySelector(".side").insertAdjacentHTML("beforeend",
+        '<p data-agents="1,2,5" tabindex="0" id="planted">3 connected agents</p>')""")
+    page.focus("#planted")  # as in the list of clusters
+    visit.until("() => Charts.view(document.querySelector('#map')).data('outlines').length === 3")
+    page.locator("#chosen").fill("6")
+    page.click("#card >> text=Open agent")
     page.wait_for_url("**/r/calm/agents/6")
+
+
+def test_the_map_can_be_used_with_the_keyboard(look: Look) -> None:
+    visit = look()
+    page = visit.go("/r/calm?agent=5")
+    picture = page.locator("#map .chart-wrapper")
+    picture.focus()
+    assert (picture.get_attribute("aria-label") or "").startswith("Round 2: mean revision")
+    page.keyboard.press("ArrowRight")
+    page.keyboard.press("ArrowDown")
+    assert page.locator("#chosen").input_value() == "10"
+    assert _round(page) == "2", "the arrows do not change the round"
+    page.locator("#card h2", has_text="#10").wait_for()
+    page.keyboard.press("Escape")
+    assert page.locator("#chosen").input_value() == "" and "agent" not in page.url
+    page.keyboard.press("ArrowRight")
+    page.keyboard.press("Enter")
+    page.wait_for_url("**/r/calm/agents/0")
+
+
+def test_who_said_it_is_played_on_the_map(look: Look, runs: Runs) -> None:
+    word = runs.calm.sql("SELECT t.text FROM texts t JOIN stage_texts s ON s.text_id = t.id")[0][0]
+    word = re.findall(r"\w{6,}", word)[0]
+    visit = look()
+    page = visit.go(f"/r/calm/search?q={word}")
+    page.locator("#spread").wait_for()
+    page.click("text=Show on the map")
+    visit.drawn()
+    output = page.locator("#society output")
+    output.filter(has_text="have said it").wait_for()
+    counts = []
+    for round in range(3):
+        page.locator("#round-number").fill(str(round))
+        page.locator("#round-number").press("Enter")
+        output.filter(has_text=f"Round {round}: ").wait_for()
+        counts.append(int(re.findall(r": (\d+) of 16 agents have", output.inner_text())[0]))
+    assert 0 < counts[0] <= counts[1] <= counts[2]
+    page.reload()
+    visit.drawn()
+    assert f": {counts[2]} of 16" in output.inner_text() and "round=2" in page.url
 
 
 # Search and filters
@@ -866,9 +1007,10 @@ def test_light_and_dark_differ(look: Look) -> None:
 
 def _pages(runs: Runs, key: str = "calm") -> list[str]:
     row = _recalling(runs.calm)
-    parts = ["", "agents", "agents/3", "exchanges", f"exchanges/{row['episode_id']}", "ratings",
+    parts = ["", "?agent=5", "?q=the&by=said", "agents", "agents/3", "exchanges",
+             f"exchanges/{row['episode_id']}", "ratings",
              "calls", f"calls/{row['id']}", "about", "search?q=the"]  # fmt: skip
-    return [f"/r/{key}" + (f"/{part}" if part else "") for part in parts]
+    return [f"/r/{key}" + (f"/{part}" if part and part[0] != "?" else part) for part in parts]
 
 
 def _others(runs: Runs) -> list[str]:

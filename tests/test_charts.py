@@ -158,19 +158,26 @@ def agreement(scale: Rated) -> charts.Spec:
 
 def society(scale: Rated) -> charts.Spec:
     nodes = [
-        {
-            "agent": i,
-            "name": "n",
-            "label": "l",
-            "x": i % 4,
-            "y": i // 4,
-            "value": value,
-            "href": "#",
-        }
+        {"agent": i, "label": "l", "x": i % 4, "y": i // 4, "value": value,
+         "text": "" if value is None else f"{value:,.12g}"}
         for i, value in enumerate([*points(scale), None])
-    ]
-    edges = [{"x": 0, "y": 0, "x2": 1, "y2": 1, "rating": scale.high}]
-    return charts.society(nodes, edges, {scale.name: scale}, {"change": scale}, "graph")
+    ]  # fmt: skip
+    ratings, gains = {scale.name: scale}, {"change": scale}
+    spec = charts.society(ratings, gains, {"label": ["l"]}, shape="graph", peers=scale)
+    spec["datasets"]["edges"] = [{"x": 0, "y": 0, "x2": 1, "y2": 1, "at_x": 0.6, "at_y": 0.6,
+                                  "rating": scale.high, "way": "in", "angle": 45}]  # fmt: skip
+    return charts.with_nodes(spec, nodes, scale.name)
+
+
+def grid(scale: Rated) -> charts.Spec:
+    nodes = [
+        {"agent": i, "label": "ab"[i % 2], "x": i % 4, "y": i // 4, "value": value,
+         "text": "" if value is None else f"{value:,.12g}"}
+        for i, value in enumerate([*points(scale), None])
+    ]  # fmt: skip
+    spec = charts.society({}, {"change": scale}, {"label": ["a", "b"]}, ["memories"], peers=scale)
+    spec["datasets"]["outlines"] = [{"x": 0, "y": 0}]
+    return charts.with_nodes(spec, nodes, "change")
 
 
 DRAW: dict[str, Callable[[Rated], charts.Spec]] = {
@@ -187,6 +194,7 @@ DRAW: dict[str, Callable[[Rated], charts.Spec]] = {
         matrix,
         agreement,
         society,
+        grid,
     )
 }
 
@@ -234,7 +242,10 @@ def test_charts_of_no_rows_are_drawn(scale: Rated) -> None:
         charts.history([], scale, COLOURS),
         charts.lengths([], scale, "rating"),
         charts.plane([], scale, SEVEN),
-        charts.society([], [], {}, {}),
+        charts.society({}, {}, {}),
+        charts.uses([]),
+        charts.reached([]),
+        charts.alike([]),
     ):
         assert svg(spec, "empty").startswith("<svg")
 
@@ -372,6 +383,10 @@ def check_figure(spec: charts.Spec) -> None:
     assert len(groups) == len(layers)
     for group, layer in zip(groups, layers, strict=True):
         field = layer["encoding"]["text"]["field"]
+        if "name" in layer["data"]:  # the map prints texts of its own
+            told = [row for row in spec["datasets"][layer["data"]["name"]] if row[field]]
+            check_labels([text for text, *_ in group if text], [row["value"] for row in told])
+            continue
         shown = {str(row[field]): row[field] for row in layer["data"]["values"]}
         if "transform" in layer:
             assert {text for text, *_ in group} <= set(shown)
@@ -472,9 +487,10 @@ def test_means_on_a_narrow_scale_are_told_apart() -> None:
 def test_legends_of_wide_ranges_keep_every_digit() -> None:
     wide = Rated("x", "x", -999_999.75, 1_000_000, integer=False)
     for legend in (ranges.rating_legend(wide), ranges.gain_legend(wide)):
-        nodes = [{"agent": 1, "name": "n", "label": "l", "x": 0, "y": 0, "value": 3, "href": "#"}]
+        nodes = [{"agent": 1, "label": "l", "x": 0, "y": 0, "value": 3}]
         gain = "labelExpr" in legend
-        spec = charts.society(nodes, [], {} if gain else {"x": wide}, {"x": wide} if gain else {})
+        spec = charts.society({} if gain else {"x": wide}, {"x": wide} if gain else {}, {})
+        spec = charts.with_nodes(spec, nodes, "x")
         (labels,) = drawn_labels(svg(spec, "map"), "role-legend-label")
         assert sorted(number_in(text) for text, *_ in labels) == sorted(legend["values"])
 
@@ -525,12 +541,19 @@ def test_ticks_of_short_scales_are_their_values() -> None:
 
 
 def test_a_map_has_the_colours_of_every_measure() -> None:
-    spec = charts.society([], [], {"honesty": TEN, "effort": HUNDRED}, {"change": HUNDRED})
-    scales = spec["usermeta"]["scales"]
-    assert list(scales) == list(spec["usermeta"]["legends"]) == ["honesty", "effort", "change"]
-    assert scales["honesty"]["domain"] == [0, 10] and scales["change"]["domain"] == [-50, 50]
+    labels = {"label": ["bad", "good"]}
+    spec = charts.society(
+        {"honesty": TEN, "effort": HUNDRED}, {"change": HUNDRED}, labels, ["memories"]
+    )
+    fills = spec["usermeta"]["fills"]
+    names = ["honesty", "effort", "change", "label", "memories"]
+    assert list(fills) == list(spec["usermeta"]["inks"]) == names
+    assert fills["honesty"]["scale"]["domain"] == [0, 10]
+    assert fills["change"]["scale"]["domain"] == [-50, 50]
+    assert fills["label"]["scale"]["domain"] == ["bad", "good"]
+    assert fills["label"]["scale"]["range"] == ["--label-2", "--label-1"]
     fill = spec["layer"][spec["usermeta"]["agents"]]["encoding"]["fill"]
-    assert fill["scale"] == scales["honesty"]
+    assert fill == fills["honesty"]
 
 
 def test_the_front_steps_away_from_the_better_end() -> None:

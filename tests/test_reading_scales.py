@@ -177,7 +177,7 @@ def test_the_map_can_be_coloured_by_every_scale(run: Run, site: Site) -> None:
         "alignment_gain",
     ]
     page = site.page("/r/small", by="revision_honesty")
-    assert '<option value="revision_honesty" selected>' in page
+    assert '<option value="revision_honesty" selected ' in page
     nodes = json.loads(site.page("/r/small/frames/1.json"))["nodes"]
     for node in nodes:
         rating = run.sql(

@@ -100,7 +100,19 @@ def addresses(run: Run, key: str | None = None) -> list[str]:
     calls = run.sql("SELECT id, episode_id FROM calls WHERE memory_id IS NOT NULL LIMIT 1")
     call, episode = calls[0] if calls else (0, 0)
     agents = run.sql("SELECT count(*) FROM agents")[0][0]
-    parts = ["frames/0.json", "advice/0", "agents/0", "agents/3?only=prior"] if agents else []
+    parts = (
+        [
+            "frames/0.json",
+            "advice/0",
+            "neighbours",
+            "card/0/0",
+            "spread?q=the",
+            "agents/0",
+            "agents/3?only=prior",
+        ]
+        if agents
+        else []
+    )
     parts += ["?split=none", "?split=age", "by-round?split=label"] if agents else []
     pages = [
         *("", "/agents", "/exchanges", "/ratings", "/calls", "/about", "/pulse.json", "/search"),

@@ -20,9 +20,12 @@ from sandbox.reading.agreement import SAMPLES, Agreements, agreements, observer_
 from sandbox.reading.bounds import Bounds, bounds
 from sandbox.reading.charts import Rows, Spec
 from sandbox.reading.declaration import declaration_of
+from sandbox.reading.map import neighbours_by_round
 from sandbox.reading.metrics import AGREEMENT, Outcomes, Spread, outcomes, ratings_in
+from sandbox.reading.neighbours import SHUFFLES
 from sandbox.reading.pictures import WIDTH, Caption, png
 from sandbox.reading.raters import raters
+from sandbox.reading.spread import IdeaSpread
 from sandbox.reading.statistics import Share, clustered_sums, t_quantile
 from sandbox.text import escape_controls, short
 from storage import tables
@@ -596,6 +599,43 @@ def histories(reader: Reader, number: int) -> list[Figure]:
     ]
 
 
+def neighbours_alike(reader: Reader) -> Figure:
+    """Whether neighbours have similar scores on the main scale, by round, and what chance gives."""
+    main = declaration_of(reader).main
+    return Figure(
+        "neighbours-alike",
+        "Neighbours alike by round",
+        f"Assortativity of {main.title if main else 'scores'} between neighbours (Newman, 2003). "
+        f"Grey: the 95 % band of {SHUFFLES} shuffles of the scores over the agents; filled: p < "
+        "0.05, two-sided, each round by itself.",
+        [row.as_dict() for row in neighbours_by_round(reader)],
+        charts.alike,
+    )
+
+
+def of_spread(found: IdeaSpread) -> list[Figure]:
+    """The figures of the spread of an idea."""
+    rows = [{**row.as_dict(), "share": row.share} for row in found.rounds]
+    shown = rows if found.uses else []
+    return [
+        Figure(
+            "spread-exchanges",
+            "Exchanges that say it",
+            f"Exchanges whose author says \u201c{found.query}\u201d in an answer of its own, by "
+            "round and the author\u2019s starting label.",
+            shown,
+            charts.uses,
+        ),
+        Figure(
+            "spread-agents",
+            "Agents that have said it",
+            "Share of the agents of each starting label that have said it up to a round.",
+            shown,
+            charts.reached,
+        ),
+    ]
+
+
 def figures(reader: Reader) -> dict[str, Figure]:
     """All figures of a run that are not empty and need no choice of a split, by name."""
     counts, declared = outcomes(reader), declaration_of(reader)
@@ -603,4 +643,5 @@ def figures(reader: Reader) -> dict[str, Figure]:
     drawn += rater_agreement(reader)
     measured = bounds(reader)
     drawn += [] if measured is None else of_bounds(measured)
+    drawn.append(neighbours_alike(reader))
     return {figure.name: figure for figure in drawn if figure.rows}

@@ -1,4 +1,4 @@
-"""Influence of raters, similarity of neighbours, and clusters.
+"""Influence of raters, and clusters of scores.
 
 Uptake of advice is lexical: of the words that are new in a revision, the share that occurs in the
 rater's reason (the simplest measure of uptake in Demszky et al., arXiv 2106.03873). It compares
@@ -9,9 +9,7 @@ taken weighs more.
 
 from __future__ import annotations
 
-import math
 import re
-import warnings
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
@@ -122,46 +120,6 @@ def _add_edge(graph: nx.DiGraph[Any], author: int | None, rater: int, share: flo
 
 def _mean(values: Sequence[float]) -> float | None:
     return sum(values) / len(values) if values else None
-
-
-class Resemblance(NamedTuple):
-    """Assortativity of neighbours: 1 equal, 0 as by chance, -1 opposite; None: undefined.
-
-    Attributes:
-        labels: by starting demographic (attribute assortativity, Newman 2003).
-        scores: by score (numeric assortativity).
-    """
-
-    labels: float | None
-    scores: float | None
-
-
-def resemblance(
-    near: Iterable[tuple[int, int]], labels: Mapping[int, str], scores: Mapping[int, float]
-) -> Resemblance:
-    """The assortativity of neighbours that both have a score.
-
-    Args:
-        near: pairs of neighbours.
-        labels: the starting demographic by agent.
-        scores: the score by agent.
-    """
-    graph: nx.Graph[Any] = nx.Graph()
-    graph.add_edges_from((a, b) for a, b in near if a in scores and b in scores)
-    if not graph.number_of_edges():
-        return Resemblance(None, None)
-    nx.set_node_attributes(graph, labels, "label")
-    nx.set_node_attributes(graph, scores, "score")
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", RuntimeWarning)  # undefined where all are equal
-        return Resemblance(
-            _defined(nx.attribute_assortativity_coefficient(graph, "label")),
-            _defined(nx.numeric_assortativity_coefficient(graph, "score")),
-        )
-
-
-def _defined(value: float) -> float | None:
-    return float(value) if math.isfinite(value) else None
 
 
 class Bands(NamedTuple):

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 
 from pydantic import BaseModel
 
-_MERGED = frozenset({"means", "persona", "scores", "texts"})
+_MERGED = frozenset({"means", "persona", "scores", "texts", "traits"})
 """Names of mappings whose entries become keys of the record itself, such as `texts` by stage."""
 
 

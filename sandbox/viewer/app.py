@@ -19,10 +19,10 @@ from starlette.routing import Mount, Route
 from starlette.staticfiles import StaticFiles
 
 from sandbox.reading import charts
-from sandbox.reading.figures import figures, histories
+from sandbox.reading.figures import Figure, figures, histories
 from sandbox.reading.split_figures import split_figures
 from sandbox.reading.statistics import t_quantile
-from sandbox.viewer import downloads
+from sandbox.viewer import downloads, maps
 from sandbox.viewer.addresses import Links, Query
 from sandbox.viewer.catalog import RunCatalog
 from sandbox.viewer.figure_files import figure_response
@@ -78,9 +78,10 @@ class Site:
         return JSONResponse(self._pages_for(request).runs_pulse())
 
     def page(self, render: Callable[..., str], request: Request) -> Response:
-        """A page of a run."""
+        """A page of a run, or a part of one that depends on the query."""
         pages, parameters = self._pages_for(request), _path_parameters(request)
-        return HTMLResponse(render(pages, **parameters, query=_query(request)))
+        content = render(pages, **parameters, query=_query(request))
+        return HTMLResponse(content) if isinstance(content, str) else JSONResponse(content)
 
     def fragment(self, render: Callable[..., Any], request: Request) -> Response:
         """Data or an HTML fragment that a script of a page fetches."""
@@ -118,10 +119,9 @@ class Site:
     def figure(self, request: Request) -> Response:
         """A figure as a file."""
         key, name, kind = (request.path_params[part] for part in ("key", "name", "kind"))
-        reader, split = self._catalog.open(key), _query(request).text("split")
-        found = figures(reader).values() if split is None else split_figures(reader, split)
+        found = self._figures(key, _query(request))
         figure = next((figure for figure in found if figure.name == name), None)
-        return figure_response(figure, kind, _query(request), [reader])
+        return figure_response(figure, kind, _query(request), [self._catalog.open(key)])
 
     def agent_figure(self, request: Request) -> Response:
         """A figure of an agent as a file."""
@@ -129,6 +129,20 @@ class Site:
         reader = self._catalog.open(path["key"])
         found = {figure.name: figure for figure in histories(reader, path["number"])}
         return figure_response(found.get(path["name"]), path["kind"], _query(request), [reader])
+
+    def _figures(self, key: str, query: Query) -> list[Figure]:
+        """The figures of a run, of a split of it, or of what is searched for."""
+        reader, split = self._catalog.open(key), query.text("split")
+        if query.text("q") is not None:
+            return self._pages.spread_figures(key, query)
+        return list(figures(reader).values()) if split is None else split_figures(reader, split)
+
+    def map_file(self, request: Request) -> Response:
+        """A round of the map as a file."""
+        parameters = _path_parameters(request)
+        reader = self._catalog.open(parameters["key"])
+        figure = maps.map_figure(reader, parameters["round"], _query(request))
+        return figure_response(figure, parameters["kind"], _query(request), [reader])
 
     def comparison_figure(self, request: Request) -> Response:
         """A figure of a comparison as a file."""
@@ -155,7 +169,7 @@ class Site:
     def routes(self) -> list[Route | Mount]:
         """All routes."""
         pages, run = Pages, "/r/{key}"
-        whole_pages: dict[str, Callable[..., str]] = {
+        whole_pages: dict[str, Callable[..., Any]] = {
             run: pages.society,
             f"{run}/agents": pages.agents,
             f"{run}/agents/{{number:int}}": pages.agent,
@@ -167,12 +181,16 @@ class Site:
             f"{run}/calls/{{number:int}}": pages.call,
             f"{run}/about": pages.about,
             f"{run}/search": pages.search,
+            f"{run}/frames/{{round:int}}.json": pages.frame,
+            f"{run}/spread": pages.spread,
+            f"{run}/spread.json": pages.said,
         }
         fragments: dict[str, Callable[..., Any]] = {
             f"{run}/pulse.json": pages.pulse,
-            f"{run}/frames/{{round:int}}.json": pages.frame,
             f"{run}/advice/{{round:int}}": pages.advice,
             f"{run}/ratings/agreement": pages.rater_agreement,
+            f"{run}/neighbours": pages.neighbours,
+            f"{run}/card/{{number:int}}/{{round:int}}": pages.card,
         }
         return [
             Route("/", self.runs),
@@ -187,6 +205,7 @@ class Site:
             Route(f"{run}/by-round", partial(self.page, pages.by_round)),
             Route(f"{run}/figures/{{name}}.{{kind}}", self.figure),
             Route(f"{run}/agents/{{number:int}}/figures/{{name}}.{{kind}}", self.agent_figure),
+            Route(f"{run}/map/{{round:int}}.{{kind}}", self.map_file),
             Route(f"{run}/{{name}}.{{kind}}", self.download),
             Route("/static/vega.js", self.vega),
             Mount("/static", StaticFiles(directory=STATIC)),

@@ -19,7 +19,8 @@ from sandbox.reading.map import frame, last_round
 from sandbox.viewer.addresses import Links, Query
 from sandbox.viewer.app import STATIC, vega
 from sandbox.viewer.catalog import RunCatalog
-from sandbox.viewer.pages import Pages, frame_data
+from sandbox.viewer.maps import frame_data
+from sandbox.viewer.pages import Pages
 from storage import tables
 from storage.errors import InputError
 from storage.reader import Reader

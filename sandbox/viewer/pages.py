@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping
 from copy import copy
 from itertools import chain
-from typing import Any, Literal
+from typing import Any
 
 from agents.scale import Declaration
 from sandbox.reading import (
@@ -26,7 +27,17 @@ from sandbox.reading import policy as policies
 from sandbox.reading.agreement import agreements
 from sandbox.reading.declaration import declaration_of
 from sandbox.reading.exchanges import PAGE, SEARCHED, ExchangeFilter
-from sandbox.reading.figures import Figure, histories, of_bounds, rater_agreement, ratings, scores
+from sandbox.reading.figures import (
+    Figure,
+    histories,
+    neighbours_alike,
+    of_bounds,
+    of_spread,
+    rater_agreement,
+    ratings,
+    scores,
+)
+from sandbox.reading.live import live
 from sandbox.reading.metrics import (
     Outcomes,
     calls_by_form,
@@ -40,9 +51,9 @@ from sandbox.reading.records import Page
 from sandbox.reading.sessions import sessions
 from sandbox.reading.split_figures import split_figures
 from sandbox.reading.splits import LABEL, split_outcomes, splits
+from sandbox.reading.spread import IdeaSpread, spread
 from sandbox.reading.trends import agent_points, all_trends, window_of
-from sandbox.text import escape_controls
-from sandbox.viewer import search_pages
+from sandbox.viewer import maps, search_pages
 from sandbox.viewer.addresses import Links, Query
 from sandbox.viewer.catalog import RunCatalog
 from sandbox.viewer.comparison_pages import ComparisonPages
@@ -96,6 +107,15 @@ _COPIED_RATERS = 500  # raters listed in a static copy
 
 NO_SPLIT = "none"
 """The value of `split` for figures of all exchanges alone."""
+_SPREADS = 50  # searches whose spread is kept
+_USES = 200  # first uses listed
+_ORIGINS = {
+    "memory": "a recalled memory",
+    "reason": "a rater\u2019s reason",
+    "question": "the question",
+    "persona": "its persona",
+    "unprompted": "unprompted",
+}
 
 VIEWS = ("auto", "inline", "side", "revision")
 """How an exchange shows its revision: with changes inline, beside the draft, or alone."""
@@ -119,6 +139,7 @@ class Pages:
         self._results = ResultLists()
         self._runs = RunReader(catalog)
         self.comparison = ComparisonPages(catalog, links, self._fill)
+        self._spreads: dict[tuple[str, str], tuple[str, IdeaSpread]] = {}
 
     def at(self, root: str) -> Pages:
         """The same pages, with links that begin with another prefix."""
@@ -143,7 +164,8 @@ class Pages:
         left_out |= {"policy"} if reader.run.policy is None else set()
         left_out |= set() if here.labels else {"agents", "ratings"}
         tabs = [tab for tab in tabs if tab[2] not in left_out]
-        live = not (here.finished or links.static)
+        followed = not (here.finished or links.static)
+        running = followed and here.status == "running"
         frame: Row = {
             "run": here.run,
             "key": key,
@@ -152,7 +174,8 @@ class Pages:
             "mark": here.mark,
             "declared": declaration_of(reader),
             "search_href": None if links.static else links.run(key, "search"),
-            "pulse": links.run(key, "pulse.json") if live else None,
+            "pulse": links.run(key, "pulse.json") if followed else None,
+            "live": live(reader, here) if running and tab == "society" else None,
         }
         return self._fill(template, **{**frame, **values})
 
@@ -191,39 +214,27 @@ class Pages:
 
     def pulse(self, key: str) -> Row:
         """The change marker that the pages of a run poll."""
-        here = runs.overview(self._catalog.open(key), self._catalog.entry(key).address)
-        return {"mark": here.mark, "over": here.finished, "status": here.status}
+        reader = self._catalog.open(key)
+        here = runs.overview(reader, self._catalog.entry(key).address)
+        pulse: Row = {"mark": here.mark, "over": here.finished, "status": here.status}
+        if here.status == "running":
+            shown = live(reader, here)
+            waiting = [row.words() for row in here.waiting]
+            pulse |= {"percent": shown.percent, "live": {**shown.as_dict(), "waiting": waiting}}
+        return pulse
 
     def society(self, key: str, query: Query, frames: list[Row] | None = None) -> str:
         """The map of the society, and figures by round."""
         reader = self._catalog.open(key)
         by_label = outcomes_by_label(reader)
         counts = merged(by_label.values())
-        measures = society_map.map_measures(declaration_of(reader))
-        last = society_map.last_round(reader)
-        at = query.number("round", 0, 2**31)
-        at = last if at is None or last is None else min(at, last)
-        shape: Literal["grid", "graph"] = "grid" if society_map.is_grid(reader) else "graph"
-        finals = {one.name: one.scale for one in measures if one.kind == "score"}
-        gains = {one.name: one.scale for one in measures if one.kind == "gain"}
-        by = query.choice("by", [one.name for one in measures])
         return self._page(
             key,
             "society",
             "society.html",
             reader,
-            last=last,
-            at=at,
-            measures=measures,
-            by=by or next((one.name for one in measures), None),
-            map=charts.society([], [], finals, gains, shape),
-            shape=shape,
-            frames=frames,
-            first=frames[0]["round"] if frames else 0,
-            frames_href=f"{self._links.run(key, 'frames')}/{{round}}.json",
             scenes=scenes.latest_scenes(reader, PAGE),
-            advice_href=f"{self._links.run(key, 'advice')}/{{round}}",
-            advice=society_map.advice(reader, last) if frames and last is not None else None,
+            **maps.map_values(reader, key, query, self._links, frames),
             findings=findings(reader, counts),
             **self._by_round(key, reader, by_label, query),
         )
@@ -248,7 +259,7 @@ class Pages:
         drawn = self._figures(key, scores(merged(by_label.values()), declared))
         if split != NO_SPLIT:
             groups = by_label if split == LABEL else split_outcomes(reader, split)
-            drawn = self._figures(key, split_figures(reader, split, groups), split) + drawn
+            drawn = self._figures(key, split_figures(reader, split, groups), split=split) + drawn
         grouped = None if split == NO_SPLIT else split
         found = all_trends(reader, trend_measures(declared), grouped)
         return {"figures": drawn, "trends": trend_table(found)}
@@ -260,9 +271,17 @@ class Pages:
         values = self._split_values(key, reader, outcomes_by_label(reader), split)
         return self._fill("by_round_figures.html", key=key, **values)
 
-    def frame(self, key: str, round: int) -> Row:
+    def frame(self, key: str, round: int, query: Query) -> Row:
         """The map of one round, as data for its script."""
-        return frame_data(society_map.frame(self._catalog.open(key), round), key, self._links)
+        count = query.choice("count", (society_map.MEMORIES, society_map.ASKED_AGAIN))
+        frame = society_map.frame(self._catalog.open(key), round, count)
+        return maps.frame_data(frame, key, self._links)
+
+    def card(self, key: str, number: int, round: int) -> str:
+        """An agent in a round, an HTML fragment that the map shows beside it."""
+        reader = self._catalog.open(key)
+        card, declared = maps.agent_card(reader, number, round), declaration_of(reader)
+        return self._fill("card.html", key=key, card=card, declared=declared)
 
     def advice(self, key: str, round: int) -> str:
         """Neighbourhood statistics of a round, an HTML fragment of the society page."""
@@ -274,17 +293,53 @@ class Pages:
             declared=declaration_of(reader),
         )
 
-    def _figures(self, key: str, figures: list[Figure], split: str | None = None) -> list[Row]:
+    def neighbours(self, key: str) -> str:
+        """Whether neighbours are alike, by round: an HTML fragment of the society page."""
+        figure = neighbours_alike(self._catalog.open(key))
+        return self._fill("figures.html", figures=self._figures(key, [figure]))
+
+    def _spread(self, key: str, query: Query) -> IdeaSpread:
+        """The spread of what is searched for, computed again when the run has changed."""
+        q, reader = query.text("q") or "", self._catalog.open(key)
+        mark = runs.overview(reader, self._catalog.entry(key).address).mark
+        if self._spreads.get((key, q), ("",))[0] != mark:
+            while len(self._spreads) >= _SPREADS:
+                self._spreads.pop(next(iter(self._spreads)), None)
+            self._spreads[key, q] = mark, spread(reader, q)
+        return self._spreads[key, q][1]
+
+    def spread(self, key: str, query: Query) -> str:
+        """The spread of what is searched for: a fragment of the pages of search and society."""
+        found = self._spread(key, query)
+        return self._fill(
+            "spread.html",
+            key=key,
+            spread=found,
+            origins=Counter(use.origin for use in found.uses).most_common(),
+            origin_words=_ORIGINS,
+            shown=_USES,
+            figures=self._figures(key, of_spread(found), q=found.query),
+        )
+
+    def said(self, key: str, query: Query) -> Row:
+        """The round in which each agent first said what is searched for, for the map."""
+        return {str(use.agent): use.round for use in self._spread(key, query).uses}
+
+    def spread_figures(self, key: str, query: Query) -> list[Figure]:
+        """The figures of the spread of what is searched for."""
+        return of_spread(self._spread(key, query))
+
+    def _figures(self, key: str, figures: list[Figure], **query: object) -> list[Row]:
         return [
-            {"figure": figure, "links": self._figure_links(key, figure, split)}
+            {"figure": figure, "links": self._figure_links(key, figure, **query)}
             for figure in figures
             if figure.rows
         ]
 
-    def _figure_links(self, key: str, figure: Figure, split: str | None) -> list[tuple[str, str]]:
+    def _figure_links(self, key: str, figure: Figure, **query: str | None) -> list[tuple[str, str]]:
         if self._links.static:
             return []
-        return list(figure_links(self._links.run(key, "figures", figure.name), split=split))
+        return list(figure_links(self._links.run(key, "figures", figure.name), **query))
 
     def agents(self, key: str, query: Query) -> str:
         """The list of agents."""
@@ -570,15 +625,6 @@ class Pages:
     def error(self, code: int, message: str) -> str:
         """An error page."""
         return self._fill("error.html", code=code, message=message)
-
-
-def frame_data(frame: society_map.Frame, key: str, links: Links) -> Row:
-    """The map of a round for its script, with names escaped and a link for each agent."""
-    data = frame.as_dict()
-    for node in data["nodes"]:
-        node["name"] = escape_controls(node["name"])
-        node["href"] = links.run(key, "agents", node["agent"])
-    return data
 
 
 def _view(shown: exchange_detail.ExchangeDetail, chosen: str) -> str:

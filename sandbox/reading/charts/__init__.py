@@ -9,7 +9,7 @@ from sandbox.reading.charts.agents import bias, observer_bias
 from sandbox.reading.charts.bounds import group_gains, indices, shares
 from sandbox.reading.charts.comparing import differences, recall, run_colours
 from sandbox.reading.charts.groups import gap_curves, group_colours, group_curves
-from sandbox.reading.charts.map import society
+from sandbox.reading.charts.map import MANY_NUMBERS, alike, society, with_nodes
 from sandbox.reading.charts.parts import (
     FONT_SIZE,
     OUTCOMES,
@@ -26,9 +26,11 @@ from sandbox.reading.charts.parts import (
 from sandbox.reading.charts.ranges import Scale, rating_bars
 from sandbox.reading.charts.ratings import agreement, distribution, lengths, margins, matrix
 from sandbox.reading.charts.rounds import alphas, curves, gains, history, missing, plane, versus
+from sandbox.reading.charts.spread import reached, uses
 
 __all__ = [
     "FONT_SIZE",
+    "MANY_NUMBERS",
     "OUTCOMES",
     "PEERS",
     "VERSION",
@@ -36,6 +38,7 @@ __all__ = [
     "Scale",
     "Spec",
     "agreement",
+    "alike",
     "alphas",
     "bias",
     "curves",
@@ -56,13 +59,16 @@ __all__ = [
     "panels",
     "plane",
     "rating_bars",
+    "reached",
     "recall",
     "run_colours",
     "shares",
     "society",
     "stage_colours",
     "themed",
+    "uses",
     "versus",
     "with_font_size",
+    "with_nodes",
     "with_title",
 ]

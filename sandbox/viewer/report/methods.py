@@ -8,6 +8,7 @@ from typing import NamedTuple
 from agents.scale import Declaration, Scale, plain_number
 from sandbox.reading.figures import capitalized
 from sandbox.reading.influence import Bands
+from sandbox.reading.neighbours import SHUFFLES
 from sandbox.viewer.report.tables import stage_title
 
 
@@ -198,10 +199,14 @@ def _of_main(declared: Declaration) -> Iterator[Method]:
     yield Method(
         "Neighbourhood statistics",
         "Assortativity of the graph of neighbours (Newman, 2003): 1 if all neighbours are "
-        "alike, 0 as by chance, \u22121 if they are opposites. Scores are the ratings of "
+        "alike, about 0 by chance, \u22121 if they are opposites. Chance: the 95 % band of "
+        f"{SHUFFLES} shuffles of the values over the agents; p is two-sided and counts the "
+        "observed arrangement (Phipson & Smyth, 2010). Scores are the ratings of "
         f"{main.title} of the {stage} in the last round. A cluster is a connected component of "
         "neighbours whose scores are all low (up to "
-        f"{plain_number(bands.low)}), middle or high (above {plain_number(bands.middle)}).",
+        f"{plain_number(bands.low)}), middle or high (above {plain_number(bands.middle)}); those "
+        "are listed that are larger than the largest one of their band in 95 % of the shuffles "
+        "(Nichols & Holmes, 2002; Bonferroni over the bands).",
     )
     yield Method(
         f"Length and {main.title}",

@@ -187,7 +187,7 @@ def _config(reader: Reader) -> str:
 def _neighbours(reader: Reader, round: int) -> Advice | None:
     """Neighbourhood statistics of a round; None if there are none."""
     found = advice(reader, round)
-    return None if found.resemblance.scores is None and not found.clusters else found
+    return None if found.scores is None and not found.clusters else found
 
 
 def _notes(reader: Reader, here: Overview, counts: Outcomes) -> Iterator[str]:

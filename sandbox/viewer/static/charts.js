@@ -123,7 +123,7 @@
 
   function drawNew() {
     for (const plot of drawn.keys()) if (!plot.isConnected) dispose(plot);
-    for (const plot of document.querySelectorAll(".plot:not(#society .plot)")) {
+    for (const plot of document.querySelectorAll(".plot:not(#map)")) {
       if (drawn.get(plot)?.text !== source(plot)) draw(plot);
     }
   }

@@ -33,7 +33,7 @@
     if (old.classList.contains("plot") && updated instanceof Element) return updateSpec(old, updated);
     if (old.matches("input:not(#round), select")) return false; // user input
     if (old.dataset?.load && !old.hasAttribute("aria-busy")) return false; // lazy.js updates it
-    return !(old.matches("[data-do=play], #society output") || (old.dataset?.shown && old.dataset.fragment));
+    return !(old.matches("[data-do=play], [data-keep], #society output") || (old.dataset?.shown && old.dataset.fragment));
   }
 
   async function refresh() {
@@ -41,7 +41,7 @@
     if (!response.ok) return null;
     const page = new DOMParser().parseFromString(await response.text(), "text/html");
     const slider = document.getElementById("round");
-    const [round, newest] = slider ? [slider.value, slider.value === slider.max] : [null, false];
+    const round = slider?.value;
     window.Idiomorph.morph(document.querySelector("main"), page.querySelector("main"), {
       ignoreActiveValue: true,
       callbacks: { beforeAttributeUpdated, beforeNodeMorphed },
@@ -51,9 +51,14 @@
     window.Charts?.drawNew();
     window.Lazy?.loadAll();
     window.Theme.refresh();
-    if (window.Society) window.Society.update(newest);
+    if (window.Society) window.Society.update();
     else window.initSociety();
     return page.body.dataset.mark ?? null;
+  }
+
+  function showProgress(percent) { // in the title of the tab
+    const title = document.title.replace(/^\(\d+ %\) /, "");
+    document.title = percent === undefined ? title : `(${percent} %) ${title}`;
   }
 
   async function poll() {
@@ -64,6 +69,7 @@
       const pulse = await response.json();
       if (pulse.mark !== body.dataset.mark) { await refresh(); body.dataset.mark = pulse.mark; }
       failures = 0;
+      showProgress(pulse.percent);
       if (pulse.over) { showStatus("done", "finished"); return; }
       const state = pulse.status === "running" ? "live" : "waiting";
       showStatus(state, state);
