@@ -329,7 +329,7 @@ class Pages:
         """The figures of the spread of what is searched for."""
         return of_spread(self._spread(key, query))
 
-    def _figures(self, key: str, figures: list[Figure], **query: object) -> list[Row]:
+    def _figures(self, key: str, figures: list[Figure], **query: str | None) -> list[Row]:
         return [
             {"figure": figure, "links": self._figure_links(key, figure, **query)}
             for figure in figures
