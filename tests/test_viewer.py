@@ -696,6 +696,8 @@ def test_calls_are_filtered(site: Site, messy: Run, query: dict[str, Any], where
     rows = messy.sql(f"SELECT id FROM ({calls}) WHERE {where} ORDER BY id DESC")
     wanted = [row[0] for row in rows]
     page, found = site.page("/r/small/calls", **query), []
+    if query and query.keys() <= {"form", "status"}:
+        assert f"{len(wanted):,} of " in Tags(page).shown
     while True:
         found += listed(page, "calls")
         further = link(page, "next")

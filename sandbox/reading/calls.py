@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, replace
 from itertools import islice
 from typing import Any, NamedTuple
 
-from sqlalchemy import ColumnElement, Select, select
+from sqlalchemy import ColumnElement, Select, func, select
 
 from agents.chance import seed_of
 from agents.forms import READ, CallName, Status, prompt_hash
@@ -298,6 +298,25 @@ def call(reader: Reader, number: int) -> CallDetail:
         hash_agrees=prompt_hash(row.system, journalled.prompt) == journalled.prompt_hash,
         settings=json.loads(row.settings),
     )
+
+
+def matching_calls(reader: Reader, wanted: CallFilter) -> int | None:
+    """The number of calls that match a filter; None where the summaries do not tell it.
+
+    They tell it for a prompt template and a status.
+    """
+    if wanted != CallFilter(form=wanted.form, status=wanted.status):
+        return None
+    s, f = tables.call_sums, tables.forms
+    query = select(func.sum(s.c.calls)).join(f, f.c.id == s.c.form_id)
+    query = query.where(s.c.run_id == reader.run.id)
+    if wanted.form is not None:
+        query = query.where(f.c.name == wanted.form)
+    if wanted.status == NOT_OK:
+        query = query.where(s.c.status.not_in(READ))
+    elif wanted.status is not None:
+        query = query.where(s.c.status == wanted.status)
+    return int(reader.scalar(query) or 0)
 
 
 def call_titles(reader: Reader, calls: Sequence[CallRow | Call]) -> dict[int, str]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping
 from copy import copy
+from dataclasses import replace
 from itertools import chain
 from typing import Any
 
@@ -549,6 +550,9 @@ class Pages:
             reader,
             found=found,
             titles=calls.call_titles(reader, found.rows),
+            matching=calls.matching_calls(
+                reader, replace(call_filter(query), before=None, after=None)
+            ),
             query=query,
             chips=call_chips(query),
             sizes=ROWS,
