@@ -882,7 +882,7 @@ UNKNOWN = [
     *("/r/nobody", "/r/nobody/agents", "/r/nobody/exchanges.csv", "/r/nobody/pulse.json"),
     *("/r/small/agents/25", "/r/small/exchanges/150", "/r/small/calls/99999999", "/nothing"),
     *("/r/small/nothing", "/r/small/exchanges.txt", "/r/small/secrets.csv", "/static/no.js"),
-    *("/r/small/figures/no.svg", "/r/small/figures/plane.pdf", "/r/small/agents/x"),
+    *("/r/small/figures/no.svg", "/r/small/figures/plane.gif", "/r/small/agents/x"),
     *(f"/r/small/{kind}/{10**30}" for kind in ("agents", "exchanges", "calls")),
     *(f"/r/small/{kind}/{2**63}" for kind in ("agents", "exchanges", "calls")),
     *("/compare?run=nobody&run=small", "/static/../app.py", "/static/%2e%2e/app.py"),
