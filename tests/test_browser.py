@@ -819,7 +819,7 @@ def test_all_works_behind_a_reverse_proxy(
     chromium: Browser, runs: Runs, tmp_path: Path, kind: str
 ) -> None:
     if kind == "nginx" and NGINX is None:
-        pytest.skip("nginx is not installed: apt-get install nginx-light")
+        missing("nginx is not installed: apt-get install nginx-light", "chromium")
     with proxied(kind, runs, tmp_path) as behind:
         visit = Visit(chromium, behind)  # complains about requests that are not below the path
         page = visit.go("/")

@@ -7,13 +7,19 @@ What the page then shows is compared with what plain SQL or the read model gives
 from __future__ import annotations
 
 import json
+import re
+import sqlite3
+import subprocess
+import sys
+import time
 from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import pytest
-from conftest import ROOT
+import yaml
+from conftest import ROOT, small
 from stored import Run
 from stored import make as make_run
 from test_browser import Visit, chromium  # noqa: F401  (a fixture)
@@ -21,7 +27,11 @@ from viewing import Site, serving
 
 from sandbox.config import load_config
 from sandbox.engine.run import create, prepare, resume
+from sandbox.reading.agreement import PEERS, agreements
 from sandbox.reading.declaration import declaration_of
+from sandbox.reading.memory import internal_memory
+from sandbox.reading.raters import raters
+from sandbox.reading.spread import spread
 from sandbox.reading.trends import agent_trends, trends
 from storage.reader import Reader
 
@@ -47,22 +57,22 @@ class Society(NamedTuple):
 def society(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Society]:
     folder = tmp_path_factory.mktemp("tasks")
     recurring = make_run(folder / "recurring.db", *LARGE, name="recurring")
-    small = "world.size=4", "rounds=4", "memory.prior_pairs=20"
+    little = "world.size=4", "rounds=4", "memory.prior_pairs=20"
     rough = "attempts=1", "models.social.misbehave=0.15", "models.observer.misbehave=0.1"
-    spoilt = make_run(folder / "spoilt.db", *small, *rough, name="spoilt")
+    spoilt = make_run(folder / "spoilt.db", *little, *rough, name="spoilt")
     questions = folder / "questions.txt"
     long = "Is this long? " * 150
     questions.write_text(
         f"如何委婉地拒绝同事的请求\uff1f\n友達と仲直りするにはどうすればいいですか\uff1f\n{long}\n"
     )
     asked = f"questions={questions}", "question_count=3"
-    asian = make_run(folder / "asian.db", *small, *asked, name="asian")
+    asian = make_run(folder / "asian.db", *little, *asked, name="asian")
     runs = [recurring, spoilt, asian]
     for score_only in ("false", "true"):
         for seed in (1, 2, 3):
             name = f"{'scores' if score_only == 'true' else 'reasons'}-{seed}"
             settings = f"seed={seed}", f"world.score_only={score_only}"
-            runs.append(make_run(folder / f"{name}.db", *small, *settings, name=name))
+            runs.append(make_run(folder / f"{name}.db", *little, *settings, name=name))
     preset = ROOT / "worlds" / "presets" / "scene.yaml"
     config = load_config(preset, ["world.scenes=4", "name=scene"])
     assert resume(create(prepare(config), str(folder / "scene.db"))).status == "done"
@@ -137,8 +147,6 @@ def test_01_the_agent_that_improved_most(visit: Any, society: Society) -> None:
 def test_02_why_an_agent_changed_its_mind(visit: Any, society: Society) -> None:
     """Before and now stand beside each other, with the advice whose words were taken up."""
     reader = society.recurring.reader
-    from sandbox.reading.memory import internal_memory
-
     agent = next(
         number for number in range(49) if internal_memory(reader, number, None, None, "changed")
     )
@@ -162,11 +170,15 @@ def _name(run: Run, agent: int) -> str:
 
 
 def test_03_which_raters_are_harsher_than_chance(visit: Any, society: Society) -> None:
+    found = raters(society.recurring.reader)
+    differ = sum(one.differs for one in found)
     user = visit("/r/recurring")
     user.click("nav >> text=Ratings")
+    assert str(differ or "no").lower() in user.text(".lead").lower()
     assert "Benjamini-Hochberg" in user.text()
-    user.visit.until("() => document.querySelectorAll('main table tbody tr').length > 10")
-    assert user.clicks == 1
+    user.click("thead >> text=Leniency")
+    assert user.page.locator("table tbody th a").first.get_attribute("href").startswith("/r/")
+    assert user.clicks == 2
 
 
 def test_04_exchanges_that_got_worse_can_be_walked(visit: Any, society: Society) -> None:
@@ -220,15 +232,22 @@ def test_05_good_born_against_bad_born_at_a_glance(visit: Any, society: Society)
 
 
 def test_06_how_an_idea_spreads(visit: Any, society: Society) -> None:
+    found = spread(society.recurring.reader, '"small pieces"')
     user = visit("/r/recurring")
     user.search('"small pieces"')
-    user.visit.until("() => document.querySelector('main').innerText.includes('first')")
+    user.visit.until("() => document.querySelector('#spread-agents .drawing svg')")
+    first = found.uses[0]
+    said = user.text()
+    assert f"#{first.agent}" in said and f"{len(found.uses)} of {found.agents} agents" in said
     assert user.clicks == 1
 
 
 def test_07_clusters_are_tested_against_chance(visit: Any, society: Society) -> None:
     user = visit("/r/recurring")
-    user.visit.until("() => /p\\s*[=<\u2264]/.test(document.querySelector('main').innerText)")
+    user.visit.until(
+        "() => /shuffled \\d+ to \\d+/.test(document.querySelector('.side').innerText)"
+    )
+    user.visit.until("() => document.querySelector('#neighbours-alike .drawing svg')")
     assert user.clicks == 0
 
 
@@ -236,6 +255,9 @@ def test_08_whether_raters_agree(visit: Any, society: Society) -> None:
     user = visit("/r/recurring")
     user.click("nav >> text=Ratings")
     user.visit.until("() => /alpha/.test(document.querySelector('main').innerText)")
+    peers = agreements(society.recurring.reader).overall[PEERS]
+    for number in (peers.alpha, peers.low, peers.high):
+        assert f"{number:.2f}".replace("-", "\u2212") in user.text()
     assert user.clicks == 1
 
 
@@ -340,8 +362,64 @@ def test_18_headings_and_landmarks_for_a_screen_reader(visit: Any, society: Soci
     headings = user.page.locator("main h2").all_inner_texts()
     assert {"Question", "Draft", "Revision"} <= {heading.strip() for heading in headings}
     user = visit("/r/recurring")
-    label = user.page.locator("#map").get_attribute("aria-label")
-    assert "Round 9" in label and "mean" in label
+    label = user.page.locator("#map .chart-wrapper").get_attribute("aria-label")
+    assert re.match(r"Round 9: mean revision alignment \d\.\d\d of 49 agents", label)
+
+
+def test_19_ten_thousand_agents(chromium: Browser, tmp_path: Path) -> None:  # noqa: F811
+    big = "world.size=100", "world.raters=1", "rounds=1", "memory.prior_pairs=0"
+    run = make_run(tmp_path / "big.db", *big, name="big")
+    with serving(run) as site:
+        visit = Visit(chromium, site, viewport={"width": 1440, "height": 900})
+        user = User(visit, "/r/big")
+        assert "10,000 agents" in user.text("#society")
+        visit.until("() => document.querySelector('#map canvas')")
+        user.click("nav >> text=Agents")
+        assert "10,000" in user.text("main .head") and user.clicks == 1
+        visit.leave()
+
+
+def test_20_a_run_that_goes_on(chromium: Browser, tmp_path: Path) -> None:  # noqa: F811
+    """The mean is that of a complete round whenever one looks, and the strip says how far it is."""
+    latency = "models.social.latency={first_token: 0.08, per_token: 0.0, capacity: 4}"
+    config = small("schedule.order=lock_step", "rounds=4", latency, "name=live")
+    path, database = tmp_path / "config.yaml", tmp_path / "runs" / "live.db"
+    path.write_text(yaml.safe_dump(json.loads(config.as_json())), encoding="utf-8")
+    command = [sys.executable, str(ROOT / "run_sim.py"), "run", str(path)]
+    process = subprocess.Popen(command, cwd=tmp_path, stderr=subprocess.DEVNULL, stdout=-3)
+    run = Run(database, "live")
+    try:
+        while not _complete(run):
+            assert process.poll() is None
+            time.sleep(0.05)
+        with serving(database) as site:
+            visit = Visit(chromium, site)
+            page = visit.go("/r/live")
+            assert "round=" not in page.url
+            title = page.title()
+            assert "%" in title
+            seen = set()
+            while process.poll() is None:
+                words = str(page.locator("#society output").first.inner_text())
+                assert re.match(r"Round \d: mean .* of 16 agents", words), words
+                seen.add(words.partition(":")[0])
+                time.sleep(0.2)
+            assert len(seen) > 1, "it follows"
+            assert "round=" not in page.url
+            visit.until("() => document.querySelector('#live').dataset.state === 'done'")
+            visit.leave()
+    finally:
+        process.kill()
+        process.wait()
+
+
+def _complete(run: Run) -> int:
+    """The number of complete episodes once a round is, else 0."""
+    try:
+        n = int(run.sql("SELECT count(*) FROM episodes WHERE observed")[0][0])
+    except sqlite3.Error:
+        return 0
+    return n if n >= 16 else 0
 
 
 def test_21_a_page_prints(visit: Any, society: Society) -> None:

@@ -77,7 +77,8 @@ def group_curves(rows: Rows, scale: Scale, stages: Sequence[str]) -> Spec:
     used: Spec = {"series": "group", "detail": "series", "value": "mean", "colours": colours}
     used |= {"whole": whole, "fitted": fitted, "form": form}
     encoding = {"x": by_round(rows)}
-    return chart(rows, *layers, height=280, encoding=encoding, usermeta={"rounds": used})
+    spec: Spec = {"layer": layers}
+    return chart(rows, spec, height=280, encoding=encoding, usermeta={"rounds": used})
 
 
 def _line(rows: Rows) -> Spec:
