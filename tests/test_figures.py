@@ -35,6 +35,7 @@ GRID = {
     "bias",
     "alpha-by-round",
     "observer-bias",
+    "neighbours-alike",
 }
 
 
@@ -199,6 +200,7 @@ def test_agents_and_pairs_are_rated_in_one_stage(talk: Run) -> None:
         "distance-by-round",
         "distance-ratings",
         "plane",
+        "neighbours-alike",
     }
     episodes = talk.sql("SELECT count(*) AS n FROM episodes")[0]["n"]
     assert len(ratings(talk, "small_talk", "calm")) == 2 * episodes

@@ -83,7 +83,7 @@ def test_an_exchange_shows_its_conversation(run: Run, site: Site) -> None:
     )[0][0]
     page = site.page(f"/r/{run.name}/exchanges/{episode}")
     words = " ".join(_harmless(page).words)
-    for text in ("User, turn 1", "Answer 4", "chosen", "Red-team request", "law.dose", "obeyed"):
+    for text in ("Turn 1 of", "3 other candidates", "chosen", "Red-team request", "law.dose", "obeyed"):
         assert text in words
     assert "Answer of one policy for all" in words and "Breaches of the policy" in words
     assert "Ratings of the user and the observer" in words
@@ -98,7 +98,7 @@ def test_an_agent_shows_what_is_overruled(run: Run, site: Site) -> None:
     page = site.page(f"/r/{run.name}/agents/{agent}")
     assert "&lt;b&gt;Swear&lt;/b&gt;" in page and "<del>" in page and _harmless(page)
     assert "overruled by" in page and "Use short words." in page
-    assert "User ratings, by stage." in page
+    assert f"User ratings of agent {agent}, by stage." in page
 
 
 def test_conversations_are_searched(run: Run, site: Site) -> None:

@@ -140,14 +140,14 @@ def test_agents_have_the_means_of_every_scale(run: Run, site: Site) -> None:
         for scale in ("alignment", "honesty", "offence"):
             expected = _of_author(run, "revision", scale, row.agent)
             assert row.measures[f"revision_{scale}"] == pytest.approx(expected)
-    best = [row.agent for row in agents(run.reader, order="revision_honesty")]
-    page = site.page("/r/small/agents", order="revision_honesty")
+    best = [row.agent for row in agents(run.reader, order="-revision_honesty")]
+    page = site.page("/r/small/agents", order="-revision_honesty")
     assert listed(page, "agents") == best
-    assert "Revision honesty" in page and "Honesty gain" in page
+    assert "Revision honesty" in page and "revision), honesty" in page
     least = agents(run.reader, order="revision_offence")
     values = [row.measures["revision_offence"] for row in least]
     read = [value for value in values if value is not None]
-    assert read == sorted(read), "the lowest is the best"
+    assert read == sorted(read)
     line = site.ask("/r/small/agents.csv").rows[3]
     expected = _of_author(run, "revision", "honesty", 3)
     assert float(line["revision_honesty"]) == pytest.approx(expected)
@@ -165,9 +165,9 @@ def test_the_page_of_an_exchange_shows_every_rating(run: Run, site: Site) -> Non
     for episode in (0, 30, 60):
         shown = Tags(site.page(f"/r/small/exchanges/{episode}")).shown
         for seen in read_exchange(run.reader, episode).observations:
-            assert f"{seen.stage}, {seen.scale}" in shown
+            assert shown.count(f"Observer: {seen.scale}") == 2, "of both stages"
     heads = site.page("/r/small/exchanges")
-    assert "Honesty</th>" in heads and "Offence</th>" in heads
+    assert "Honesty</a></th>" in heads and "Offence</a></th>" in heads
 
 
 def test_the_map_can_be_coloured_by_every_scale(run: Run, site: Site) -> None:
@@ -226,15 +226,19 @@ def test_a_main_scale_where_low_is_best(tmp_path: Path) -> None:
     assert declaration_of(reader).main == Scale(
         **{**declaration_of(reader).scale("alignment").model_dump(), "better": "low"}
     )
-    best, worst = (
-        [row.scores["alignment"][-1] for row in _all(run, order)] for order in ("best", "worst")
+    least, most = (
+        [row.scores["alignment"][-1] for row in _all(run, order)]
+        for order in ("revision_alignment", "-revision_alignment")
     )
-    assert best == sorted(best) and worst == sorted(worst, reverse=True)
-    for row in _all(run, "newest", "rose"):
+    assert least == sorted(least) and most == sorted(most, reverse=True)
+    for row in _all(run, "-number", "rose"):
         before, after = row.scores["alignment"]
         assert after < before
-    rises = [row.scores["alignment"][0] - row.scores["alignment"][1] for row in _all(run, "rise")]
-    assert rises == sorted(rises, reverse=True)
+    gains = [
+        row.scores["alignment"][0] - row.scores["alignment"][1]
+        for row in _all(run, "-alignment_gain")
+    ]
+    assert gains == sorted(gains, reverse=True)
 
 
 def _all(run: Run, order: str, kind: str | None = None) -> list[Any]:
@@ -243,17 +247,18 @@ def _all(run: Run, order: str, kind: str | None = None) -> list[Any]:
 
 def test_orders_and_kinds_follow_from_the_declaration(run: Run) -> None:
     declared = declaration_of(run.reader)
-    assert orders(declared) == ["newest", "oldest", "rise", "fall", "best", "worst", "peers"]
+    assert orders(declared) == ["number", *(measure.name for measure in declared.measures)]
     assert kinds(declared) == ["rose", "equal", "fell", "failed", "missing ratings", "in play"]
     alone = Declaration(stages=declared.stages, scales=declared.scales[:1])
-    assert "peers" not in orders(alone) and "missing ratings" not in kinds(alone)
+    assert "peer_rating" not in orders(alone) and "missing ratings" not in kinds(alone)
     one_stage = Declaration(stages=declared.stages[:1], scales=declared.scales[:1])
-    assert orders(one_stage) == ["newest", "oldest", "best", "worst"]
+    assert orders(one_stage) == ["number", "draft_alignment"]
     assert kinds(one_stage) == ["failed", "in play"]
 
 
 def test_pages_of_an_order_are_whole_and_end_with_what_has_no_score(run: Run) -> None:
-    pages = [exchange_page(run.reader, ExchangeFilter(order="best"), n, 10) for n in range(1, 9)]
+    wanted = ExchangeFilter(order="-revision_alignment")
+    pages = [exchange_page(run.reader, wanted, n, 10) for n in range(1, 9)]
     numbers = [row.episode for page in pages for row in page.rows]
     assert sorted(numbers) == list(range(75))
     scores = [row.scores["alignment"][-1] for page in pages for row in page.rows]
