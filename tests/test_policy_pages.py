@@ -83,10 +83,11 @@ def test_an_exchange_shows_its_conversation(run: Run, site: Site) -> None:
     )[0][0]
     page = site.page(f"/r/{run.name}/exchanges/{episode}")
     words = " ".join(_harmless(page).words)
-    for text in ("Turn 1 of", "3 other candidates", "chosen", "Red-team request", "law.dose", "obeyed"):
+    shown = ("Turn 1 of", "3 other candidates", "chosen", "Red-team request", "law.dose", "obeyed")
+    for text in shown:
         assert text in words
     assert "Answer of one policy for all" in words and "Breaches of the policy" in words
-    assert "Ratings of the user and the observer" in words
+    assert "Observer: safety" in words and "User: satisfaction" in words
     other = site.page(f"/r/{run.name}/exchanges/{episode + 1}")
     assert "no verdict" in other
     found = site.page(f"/r/{run.name}/exchanges/{episode}", q="script")

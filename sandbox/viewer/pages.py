@@ -451,6 +451,7 @@ class Pages:
             query=query,
             views=VIEWS,
             view=_view(shown, view),
+            few_kept=_few_kept(shown),
             chosen_view=view,
             names=agents.agent_names(reader, {given.rater for given in shown.exchange.ratings}),
             titles=calls.call_titles(reader, shown.calls),
@@ -631,10 +632,14 @@ class Pages:
         return self._fill("error.html", code=code, message=message)
 
 
+def _few_kept(shown: exchange_detail.ExchangeDetail) -> bool:
+    """Whether a stage kept so few words that what was kept is marked, not what changed."""
+    return any(share is not None and share < _FEW_KEPT for share in shown.kept.values())
+
+
 def _view(shown: exchange_detail.ExchangeDetail, chosen: str) -> str:
     """How the revision is shown; `auto`: beside the draft where the window has room for both."""
-    kept = [share for share in shown.kept.values() if share is not None]
-    return "side" if chosen == "auto" and kept and min(kept) < _FEW_KEPT else chosen
+    return "side" if chosen == "auto" and _few_kept(shown) else chosen
 
 
 def _has_more_filters(wanted: ExchangeFilter) -> bool:
