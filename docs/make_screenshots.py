@@ -26,12 +26,18 @@ ROOT = Path(__file__).resolve().parent.parent
 IMAGES = ROOT / "docs" / "images"
 LIGHT, DARK = "light", "dark"
 
+SEEDS = "".join(f"&run={name}-{seed}" for name in ("reasons", "scores") for seed in (1, 2, 3))
+
 SHOTS = (
-    ("view-society", "/r/quickstart", 1180, (LIGHT, DARK)),
+    ("view-society", "/r/recurring", 1120, (LIGHT, DARK)),
+    ("view-by-round", "/r/recurring#by-round", 1120, (LIGHT,)),
+    ("view-runs", "/", 640, (LIGHT,)),
     ("view-exchange", "/r/quickstart/exchanges/111", 1120, (LIGHT,)),
     ("view-agent", "/r/quickstart/agents/3", 1180, (DARK,)),
     ("view-recall", "/r/quickstart/calls/988#recall", 900, (LIGHT,)),
-    ("view-compare", "/compare?run=quickstart&run=scores-only", 980, (LIGHT,)),
+    ("view-ratings", "/r/recurring/ratings", 1180, (LIGHT,)),
+    ("view-spread", "/r/recurring/search?q=%22small+pieces%22", 900, (LIGHT,)),
+    ("view-compare", f"/compare?by=revision_alignment{SEEDS}", 1080, (LIGHT,)),
     ("view-scene", "/r/scene/exchanges/17", 1180, (LIGHT,)),
     ("view-policy", "/r/personal/policy", 2000, (LIGHT,)),
     ("view-conversation", "/r/personal/exchanges/3", 1500, (LIGHT,)),
@@ -59,20 +65,24 @@ def photograph(browser: Browser, url: str) -> None:
             page = browser.new_page(viewport={"width": 1280, "height": height}, color_scheme=theme)
             page.goto(url + path)
             page.wait_for_load_state("networkidle")
-            page.wait_for_timeout(500)  # what belongs to a round comes a moment later
+            page.wait_for_timeout(2500)  # what belongs to a round comes a moment later
             ending = f"-{theme}" if len(themes) > 1 else ""
             page.screenshot(path=str(IMAGES / f"{name}{ending}.png"))
             page.close()
 
 
 def main() -> None:
-    """Play a run, a fork of it, a scene and conversations, and photograph them."""
+    """Play runs of several worlds, configs and seeds, and photograph their pages."""
     with tempfile.TemporaryDirectory() as place, sync_playwright() as playwright:
         os.chdir(place)
         api.run()
-        fork = ["fork", "quickstart", "--at", "1", "--set", "world.score_only=true"]
-        program = [sys.executable, str(ROOT / "run_sim.py"), *fork, "--name", "scores-only"]
-        subprocess.run(program, check=True, capture_output=True)
+        large = {"world.size": 10, "rounds": 20, "question_count": 40}
+        api.run(settings={"name": "recurring", **large})
+        for seed in (1, 2, 3):
+            some = {"seed": seed, "world.size": 6, "rounds": 10, "question_count": None}
+            api.run(settings={"name": f"reasons-{seed}", **some})
+            only = {"name": f"scores-{seed}", "world.score_only": True}
+            api.run(settings={**some, **only})
         api.run(PRESETS / "scene.yaml")
         api.run(PRESETS / "personal.yaml", settings={"world.users": 80, "policy.checks": "record"})
         chromium = next(filter(None, map(shutil.which, ("chromium", "chromium-browser"))))

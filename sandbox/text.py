@@ -79,6 +79,11 @@ def _code_point(match: re.Match[str]) -> str:
     return f"\u27e8U+{ord(match[0]):04X}\u27e9"
 
 
+def quoted(text: str) -> str:
+    """A search in quotation marks, unless it has some of its own."""
+    return text if '"' in text else f"\u201c{text}\u201d"
+
+
 def short(text: object, width: int = 110) -> str:
     """Shorten a text to one line of at most `width` characters."""
     line = " ".join(escape_controls(str(text)[: 4 * width]).split())

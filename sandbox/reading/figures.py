@@ -27,7 +27,7 @@ from sandbox.reading.pictures import WIDTH, Caption, png
 from sandbox.reading.raters import raters
 from sandbox.reading.spread import IdeaSpread
 from sandbox.reading.statistics import Share, clustered_sums, t_quantile
-from sandbox.text import escape_controls, short
+from sandbox.text import escape_controls, quoted, short
 from storage import tables
 from storage.reader import Reader
 
@@ -621,7 +621,7 @@ def of_spread(found: IdeaSpread) -> list[Figure]:
         Figure(
             "spread-exchanges",
             "Exchanges that say it",
-            f"Exchanges whose author says \u201c{found.query}\u201d in an answer of its own, by "
+            f"Exchanges whose author says {quoted(found.query)} in an answer of its own, by "
             "round and the author\u2019s starting label.",
             shown,
             charts.uses,

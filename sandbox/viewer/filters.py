@@ -11,7 +11,7 @@ from markupsafe import Markup, escape
 
 from agents.scale import plain_number
 from sandbox.reading.run_groups import yaml_value
-from sandbox.text import command, duration, escape_controls, short
+from sandbox.text import command, duration, escape_controls, quoted, short
 from storage.search import Term
 
 _SNIPPET_CONTEXT = 80  # characters before and after a match
@@ -149,6 +149,7 @@ def environment() -> Environment:
         p_value,
         percent,
         short,
+        quoted,
         duration,
         yaml_value,
     )
