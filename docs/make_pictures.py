@@ -9,8 +9,9 @@ import tempfile
 from pathlib import Path
 from shutil import copyfile
 
-from rich.console import Console, RenderableType
+from rich.console import Console, Group, RenderableType
 from rich.terminal_theme import TerminalTheme
+from rich.text import Text
 
 from sandbox import api
 from sandbox.config import PRESETS
@@ -20,6 +21,7 @@ from sandbox.terminal.datasets import export_view
 from sandbox.terminal.exchanges import exchange_view
 from sandbox.terminal.runs import society_view
 from sandbox.terminal.scene import scene_view
+from sandbox.terminal.trends import trend_view
 
 IMAGES = Path(__file__).parent / "images"
 
@@ -75,7 +77,9 @@ def main() -> None:
         db = f"{folder}/quickstart.db"
         api.run(db=db)
         with api.open_run(db) as reader:
-            draw("run", "python run_sim.py run", society_view(society(reader)), 84)
+            shown = society(reader)
+            parts = Group(society_view(shown), Text(), trend_view(shown.trends[:1]))
+            draw("run", "python run_sim.py run", parts, 84)
             episode = exchange_view(read_exchange(reader, 111))
             draw("episode", "python run_sim.py inspect quickstart episode 111", episode)
         report = api.export(db, ["sft", "preference"], f"{folder}/data")
