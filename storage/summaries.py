@@ -85,6 +85,10 @@ FROM episodes e JOIN (
         JOIN scores s ON s.measure_id = o.id AND s.episode_id = p.id
         JOIN ratings r ON r.episode_id = p.id AND r.rating IS NOT NULL
         WHERE p.id IN :episodes GROUP BY p.id, s.value
+    UNION ALL SELECT p.id, NULL, 'mean_rating',
+        {_number("sum(CAST(r.rating AS FLOAT))")} || '/' || CAST(count(r.rating) AS TEXT)
+        FROM episodes p JOIN ratings r ON r.episode_id = p.id AND r.rating IS NOT NULL
+        WHERE p.id IN :episodes GROUP BY p.id
     UNION ALL SELECT id, NULL, 'episode',
         CASE WHEN failed_at IS NULL THEN 'played' ELSE 'failed' END
         FROM episodes WHERE id IN :episodes

@@ -383,7 +383,7 @@ outcomes = Table(
     Column("run_id", ForeignKey("runs.id"), primary_key=True),
     Column("round", Integer, primary_key=True, autoincrement=False),
     Column("label", String(32), primary_key=True),  # of the author or the rated agent; or empty
-    Column("measure", String(64), primary_key=True),  # a name in `measures`, episode, or agreement
+    Column("measure", String(64), primary_key=True),  # in `measures`, episode, agreement, ...
     Column("outcome", String(24), primary_key=True),  # a value, or the status of a missing one
     Column("n", Integer, nullable=False),  # complete episodes only
     sqlite_with_rowid=False,

@@ -34,7 +34,7 @@ from storage.exchanges import exchange, exchanges, snapshot
 COPY = """
 INSERT INTO texts SELECT t.id + {n} * 1000000, text || {n} FROM texts t, questions q
     WHERE t.id = text_id AND q.id < 600;
-INSERT INTO questions SELECT id + {n} * 600, run_id, source, text_id + {n} * 1000000, NULL
+INSERT INTO questions SELECT id + {n} * 600, run_id, source, text_id + {n} * 1000000, topic, NULL
     FROM questions WHERE id < 600;
 INSERT INTO calls (id, episode_id, form_id, agent, turn, attempt, model_id, prompt, prompt_hash,
     cut, status, started, took) SELECT id + {n} * 1000000, episode_id + {n} * 600, form_id, agent,

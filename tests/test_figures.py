@@ -122,7 +122,7 @@ def test_the_grid_has_its_figures(plain: Run) -> None:
         check_scale(plain, scale, {"draft": "draft", "revision": "revision"})
     peers = [row for row in made["alignment-by-round"].rows if row["series"] == "peers"]
     means = plain.sql(
-        "SELECT avg(rating) AS mean, count(rating) AS n FROM ratings r "
+        "SELECT avg(rating) AS mean, count(DISTINCT r.episode_id) AS n FROM ratings r "
         "JOIN episodes e ON e.id = r.episode_id GROUP BY e.round ORDER BY e.round"
     )
     assert [(row["mean"], row["n"]) for row in peers] == [

@@ -314,3 +314,54 @@ def test_trends_of_two_runs_are_paired_by_author(whole: Run, tmp_path: Path) -> 
     gap = found["good \u2212 bad"]
     assert gap.difference == pytest.approx(-apart["bad"].mean())
     assert found["good"].difference == 0
+
+
+def test_peers_of_a_text_are_one_cluster(run: Run) -> None:
+    """Ratings of the same draft are not independent: the interval is over drafts."""
+    rows = run.sql(
+        "SELECT e.id, a.label, r.rating FROM ratings r JOIN episodes e ON e.id = r.episode_id "
+        "JOIN agents a ON a.number = e.author WHERE e.round = 0 AND r.rating IS NOT NULL"
+    )
+    curve = next(f for f in split_figures(run.reader, "label") if f.name == "alignment-by-label")
+    shown = {
+        row["group"]: row for row in curve.rows if row["round"] == 0 and row["series"] == "peers"
+    }
+    means = {}
+    for label in ("good", "bad"):
+        given = [(episode, rating) for episode, of, rating in rows if of == label]
+        values = np.array([rating for _, rating in given], dtype=float)
+        _, texts = np.unique([episode for episode, _ in given], return_inverse=True)
+        residuals = np.bincount(texts, values - values.mean())
+        g = len(residuals)
+        error = np.sqrt(g / (g - 1) * residuals @ residuals) / len(values)
+        half = stats.t.ppf(0.975, g - 1) * error
+        assert shown[label]["n"] == g
+        assert shown[label]["mean"] == pytest.approx(values.mean())
+        assert shown[label]["low"] == pytest.approx(values.mean() - half)
+        means[label] = (values.mean(), error, g)
+    gap = next(f for f in split_figures(run.reader, "label") if f.name == "alignment-gap-by-label")
+    row = next(row for row in gap.rows if row["round"] == 0 and row["series"] == "peers")
+    (high, e1, g1), (low, e2, g2) = means["good"], means["bad"]
+    freedom = (e1**2 + e2**2) ** 2 / (e1**4 / (g1 - 1) + e2**4 / (g2 - 1))
+    half = stats.t.ppf(0.975, freedom) * np.hypot(e1, e2)
+    assert row["gap"] == pytest.approx(high - low)
+    assert (row["low"], row["high"]) == pytest.approx((high - low - half, high - low + half))
+
+
+def test_a_round_that_goes_on_is_in_no_trend_and_no_curve(whole: Run, tmp_path: Path) -> None:
+    partial = whole.copy(tmp_path)
+    partial.sql("UPDATE episodes SET observed = 0 WHERE round = 4 AND author % 3 > 0")
+    _summarise(partial)
+    reader = partial.reader
+    measure = declaration_of(reader).measure("draft_alignment")
+    assert complete_rounds(reader) == 4
+    found = agent_trends(reader, measure)
+    for author, values in by_author(partial).items():
+        kept = [(round, rating) for round, rating in values if round < 4]
+        line = stats.linregress([round for round, _ in kept], [rating for _, rating in kept])
+        assert found[author].n == 4
+        assert found[author].slope == pytest.approx(line.slope, abs=1e-9)
+    peers = agent_trends(reader, declaration_of(reader).measure("peer_rating"))
+    assert {one.n for one in peers.values()} == {16}
+    for figure in split_figures(reader, "label"):
+        assert max(row["round"] for row in figure.rows) == 3

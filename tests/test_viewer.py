@@ -149,6 +149,8 @@ def _expected(engine: Engine, run: int) -> dict[str, Any]:
             if None not in (before, after):
                 outcomes[number, label, f"{scale}_gain", f"{after - before:g}"] += 1
                 means.append((f"{scale}_gain", episode, after - before))
+        if read:
+            outcomes[number, label, "mean_rating", f"{sum(read):g}/{len(read)}"] += 1
         if read and scores.get("draft_alignment") is not None:
             halves_up = int(sum(read) / len(read) + 0.5)
             outcomes[number, label, "agreement", f"{halves_up}/{scores['draft_alignment']:g}"] += 1

@@ -21,12 +21,21 @@ from sandbox.reading.bounds import Bounds, bounds
 from sandbox.reading.charts import Rows, Spec
 from sandbox.reading.declaration import declaration_of
 from sandbox.reading.map import neighbours_by_round
-from sandbox.reading.metrics import AGREEMENT, Outcomes, Spread, outcomes, ratings_in
+from sandbox.reading.metrics import (
+    AGREEMENT,
+    Outcomes,
+    Spread,
+    complete_rounds,
+    mean_of,
+    outcomes,
+    ratings_in,
+    settled,
+)
 from sandbox.reading.neighbours import SHUFFLES
 from sandbox.reading.pictures import WIDTH, Caption, png
 from sandbox.reading.raters import raters
 from sandbox.reading.spread import IdeaSpread
-from sandbox.reading.statistics import Share, clustered_sums, t_quantile
+from sandbox.reading.statistics import Share, clustered_sums
 from sandbox.text import escape_controls, quoted, short
 from storage import tables
 from storage.reader import Reader
@@ -123,14 +132,6 @@ def _shortened(row: Row) -> Row:
     }
 
 
-def confidence_interval(spread: Spread) -> tuple[float | None, float | None]:
-    """The 95 % interval of a mean by Student's t, for independent values; None, None if unknown."""
-    if spread.mean is None or spread.error is None:
-        return None, None
-    half_width = t_quantile(0.975, spread.n - 1) * spread.error
-    return spread.mean - half_width, spread.mean + half_width
-
-
 _BAND = "the band is the 95 % interval of a round's mean (Student's t over its ratings)"
 
 _SUBJECTS = {"stage": "", "agent": " of each agent", "pair": " of each pair of agents"}
@@ -184,7 +185,7 @@ def by_round(counts: Outcomes, declared: Declaration, scale: Scale) -> Figure:
         f"{scale.name}-by-round",
         f"{capitalized(scale.title)} by round",
         f"Mean of {_raters(series, scale)}; {_BAND}.",
-        list(curve_rows(counts, {name: line.measure.name for name, line in by_name.items()})),
+        list(curve_rows(counts, {name: line.measure for name, line in by_name.items()})),
         partial(
             charts.curves,
             scale=scale,
@@ -208,22 +209,23 @@ def capitalized(title: str) -> str:
 
 
 def curve_rows(
-    counts: Outcomes, series: Mapping[str, str], column: str = "series"
+    counts: Outcomes, series: Mapping[str, Measure], column: str = "series"
 ) -> Iterator[Row]:
     """Means by round, with their 95 % intervals: a row for each series that has values.
 
+    `n` is the number of values; of peers' ratings the number of texts, see `metrics.mean_of`.
+
     Args:
         counts: the outcomes of a run.
-        series: the name of the measure by the name of the series.
+        series: the measure by the name of the series.
         column: the column for the name of the series.
     """
     for round, measures in counts.items():
         for name, measure in series.items():
-            spread = Spread.of(measures.get(measure, {}))
-            if spread.n:
-                low, high = confidence_interval(spread)
-                ends = {"low": low, "high": high, "n": spread.n}
-                yield {"round": round, column: name, "mean": spread.mean, **ends}
+            mean = mean_of(measures, measure)
+            if mean.difference is not None:
+                ends = {"low": mean.low, "high": mean.high, "n": mean.clusters or mean.n}
+                yield {"round": round, column: name, "mean": mean.difference, **ends}
 
 
 def plane(counts: Outcomes, declared: Declaration) -> Figure | None:
@@ -639,7 +641,8 @@ def of_spread(found: IdeaSpread) -> list[Figure]:
 def figures(reader: Reader) -> dict[str, Figure]:
     """All figures of a run that are not empty and need no choice of a split, by name."""
     counts, declared = outcomes(reader), declaration_of(reader)
-    drawn = [*scores(counts, declared), *ratings(reader, counts, declared)]
+    drawn = scores(settled(counts, complete_rounds(reader)), declared)
+    drawn += ratings(reader, counts, declared)
     drawn += rater_agreement(reader)
     measured = bounds(reader)
     drawn += [] if measured is None else of_bounds(measured)

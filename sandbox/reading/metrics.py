@@ -21,17 +21,19 @@ from agents.forms import UNPARSED, Status
 from agents.scale import Measure
 from sandbox.reading.declaration import declaration_of
 from sandbox.reading.records import Record
-from sandbox.reading.statistics import Interval, welch_of
+from sandbox.reading.statistics import Interval, clustered_sums, student, welch_of
 from storage import tables
 from storage.reader import Reader
 
 EPISODE = "episode"
 AGREEMENT = "agreement"
+TEXTS = "mean_rating"
 
 Outcomes = dict[int, dict[str, Counter[str]]]
 """Counts by round, measure and outcome. An outcome is a rating or a gain as text (`5`, `-1`,
 `5.25`), or the status of a reply without a rating. Outcomes of `EPISODE` are played or failed;
-outcomes of `AGREEMENT` are the peers' rounded mean and the observer's rating, as in `5/6`."""
+outcomes of `AGREEMENT` are the peers' rounded mean and the observer's rating, as in `5/6`; those of
+`TEXTS` are the sum and the number of the peers' ratings of a text, as in `17/4`."""
 
 
 class Spread(NamedTuple):
@@ -176,6 +178,33 @@ def merged_values(counts: Outcomes, measure: str) -> NDArray[np.float64]:
         total.update(ratings_in(measures.get(measure, {})))
     values = sorted(total)
     return np.repeat(np.array(values, dtype=np.float64), [total[value] for value in values])
+
+
+def mean_of(counts: Mapping[str, Counter[str]], measure: Measure) -> Interval:
+    """The mean of a measure in a round, with its 95 % interval by Student's t.
+
+    Peers' ratings of the same text are not independent: their mean is over ratings, its interval
+    clustered by text.
+    """
+    if measure.kind == "peers":
+        sums = [
+            (float(n), float(total))
+            for outcome, times in counts.get(TEXTS, {}).items()
+            for total, _, n in [outcome.partition("/")]
+            for _ in range(times)
+        ]
+        numbers, totals = np.array(sums, dtype=np.float64).reshape(-1, 2).T
+        return clustered_sums(numbers, totals)
+    values = ratings_in(counts.get(measure.name, {}))
+    return student(np.repeat(np.array([*values], dtype=np.float64), [*values.values()]))
+
+
+def settled(counts: Outcomes, rounds: int) -> Outcomes:
+    """The outcomes of complete rounds; all of them before there is one.
+
+    A round that is still going on has the authors that finished first, who are not a random sample.
+    """
+    return {round: found for round, found in counts.items() if round < rounds} or counts
 
 
 def complete_rounds(reader: Reader) -> int:

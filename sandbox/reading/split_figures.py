@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
-
-import numpy as np
 
 from agents.scale import Scale
 from sandbox.reading import charts
@@ -20,9 +17,9 @@ from sandbox.reading.figures import (
     drawn_scales,
     series_of,
 )
-from sandbox.reading.metrics import Outcomes, Spread, ratings_in
+from sandbox.reading.metrics import Outcomes, Spread, complete_rounds, mean_of, settled
 from sandbox.reading.splits import split_outcomes, splits
-from sandbox.reading.statistics import Interval, Values, welch
+from sandbox.reading.statistics import difference_of
 from storage.reader import Reader
 
 
@@ -39,7 +36,9 @@ def split_figures(
     Raises:
         InputError: the run has no such split.
     """
-    groups = split_outcomes(reader, split) if groups is None else groups
+    found_groups = split_outcomes(reader, split) if groups is None else groups
+    rounds = complete_rounds(reader)
+    groups = {name: settled(counts, rounds) for name, counts in found_groups.items()}
     title = next(one.title for one in splits(reader) if one.name == split)
     declared = declaration_of(reader)
     found = []
@@ -58,7 +57,7 @@ def _by_group(
     groups: Mapping[str, Outcomes], scale: Scale, series: Sequence[Series], split: str, title: str
 ) -> Figure:
     named = _names(series)
-    measures = {name: line.measure.name for name, line in named.items()}
+    measures = {name: line.measure for name, line in named.items()}
     rows = [
         {"round": row["round"], "group": group, **row}
         for group, counts in groups.items()
@@ -114,8 +113,9 @@ def _gap_rows(
     first, second = (groups[name] for name in names)
     for round in sorted(set(first) & set(second)):
         for name, line in named.items():
-            measure = line.measure.name
-            both = _difference(first[round].get(measure), second[round].get(measure))
+            both = difference_of(
+                mean_of(first[round], line.measure), mean_of(second[round], line.measure)
+            )
             if both.difference is not None and isinstance(both.n, list):
                 yield {
                     "round": round,
@@ -127,13 +127,3 @@ def _gap_rows(
                     "n": both.n[1],
                     "n subtracted": both.n[0],
                 }
-
-
-def _difference(first: Counter[str] | None, second: Counter[str] | None) -> Interval:
-    """The mean of one group less the mean of another, by Welch's t."""
-    return welch(_values(second), _values(first))
-
-
-def _values(counts: Counter[str] | None) -> Values:
-    found = ratings_in(counts or {})
-    return np.repeat(np.array([*found], dtype=np.float64), [*found.values()])

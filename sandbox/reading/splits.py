@@ -12,10 +12,10 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
-from sqlalchemy import Select, func, select
+from sqlalchemy import Float, Select, cast, func, select
 
 from sandbox.reading.declaration import declaration_of, measure_ids
-from sandbox.reading.metrics import Outcomes, merged, no_outcomes, outcomes_by_label
+from sandbox.reading.metrics import TEXTS, Outcomes, merged, no_outcomes, outcomes_by_label
 from storage import tables
 from storage.errors import InputError
 from storage.model_names import ModelNames
@@ -204,7 +204,7 @@ class _Counted:
         """Add rows of group, round, measure, value and number."""
         for group, round, measure, value, n in rows:
             counts = self._outcomes.setdefault(group, no_outcomes())
-            counts[round][measure][f"{value:.12g}"] += n
+            counts[round][measure][_outcome(value)] += n
             self._sizes[group] += n
 
     def largest(self, sizes: Mapping[str, int]) -> dict[str, Outcomes]:
@@ -215,6 +215,13 @@ class _Counted:
         found = {name: self._outcomes[name] for name in sorted(kept)}
         rest = [self._outcomes[name] for name in names[len(kept) :]]
         return found | ({OTHERS: merged(rest)} if rest else {})
+
+
+def _outcome(value: float | tuple[float, int]) -> str:
+    """A value as outcomes have it; for a text the sum and the number of its ratings."""
+    if isinstance(value, tuple):
+        return f"{value[0]:.12g}/{value[1]}"
+    return f"{value:.12g}"
 
 
 def _by_author(reader: Reader) -> Iterator[tuple[Any, ...]]:
@@ -232,12 +239,15 @@ def _by_author(reader: Reader) -> Iterator[tuple[Any, ...]]:
         given = select(e.c.author, e.c.round, r.c.rating).join(e, e.c.id == r.c.episode_id)
         for author, round, rating in reader.rows(given.where(r.c.rating.is_not(None), *in_run)):
             yield author, round, peers.name, float(rating), 1
+        for author, round, total, n in reader.rows(_texts(e.c.author).where(*in_run)):
+            yield author, round, TEXTS, (float(total), int(n)), 1
 
 
 def _grouped(reader: Reader, split: str) -> Iterator[tuple[Any, ...]]:
     """Group, round, measure, value and number, of a split that the database can group by."""
     e, s, q = tables.episodes, tables.scores, tables.questions
     peers, names = declaration_of(reader).peers, measure_ids(reader)
+    texts: dict[tuple[str, int, int], list[float]] = {}
     if split == TOPIC:
         topic = func.coalesce(q.c.topic, NOT_TOLD)
         columns = (topic, e.c.round, s.c.measure_id, s.c.value)
@@ -253,19 +263,28 @@ def _grouped(reader: Reader, split: str) -> Iterator[tuple[Any, ...]]:
             if peers is None or by_id[measure] != peers.name:
                 yield group, round, by_id[measure], float(value), n
     if peers is not None:
-        for group, round, value, n in reader.rows(_ratings(reader, split)):
-            yield group, round, peers.name, float(value), n
+        for group, round, episode, value in reader.rows(_ratings(reader, split)):
+            yield group, round, peers.name, float(value), 1
+            texts.setdefault((group, round, episode), []).append(float(value))
+        for (group, round, _), given in texts.items():
+            yield group, round, TEXTS, (sum(given), len(given)), 1
+
+
+def _texts(group: Any) -> Select[Any]:
+    """A query of group, round, and the sum and the number of the peers' ratings of each text."""
+    e, r = tables.episodes, tables.ratings
+    sums = func.sum(cast(r.c.rating, Float)), func.count(r.c.rating)
+    query = select(group, e.c.round, *sums).join(e, e.c.id == r.c.episode_id)
+    return query.where(r.c.rating.is_not(None)).group_by(group, e.c.round, e.c.id)
 
 
 def _ratings(reader: Reader, split: str) -> Select[Any]:
-    """The peers' ratings by topic, or by the label of the rater, and by round."""
+    """Group, round, episode and rating of the peers, by topic or by the label of the rater."""
     e, r, a, q = tables.episodes, tables.ratings, tables.agents, tables.questions
     group = func.coalesce(q.c.topic, NOT_TOLD) if split == TOPIC else a.c.label
-    query = select(group, e.c.round, r.c.rating, func.count()).join(e, e.c.id == r.c.episode_id)
+    query = select(group, e.c.round, e.c.id, r.c.rating).join(e, e.c.id == r.c.episode_id)
     if split == TOPIC:
         query = query.join(q, q.c.id == e.c.question_id)
     else:
         query = query.join(a, (a.c.run_id == e.c.run_id) & (a.c.number == r.c.rater + 0))
-    return query.where(e.c.run_id == reader.run.id, e.c.observed, r.c.rating.is_not(None)).group_by(
-        group, e.c.round, r.c.rating
-    )
+    return query.where(e.c.run_id == reader.run.id, e.c.observed, r.c.rating.is_not(None))

@@ -143,6 +143,31 @@ def _of_residuals(n: int, center: float, sums: Values) -> Interval:
     return _interval(n, center, error, g - 1, clusters=g)
 
 
+def difference_of(first: Interval, second: Interval) -> Interval:
+    """The difference of two independent means, `first` minus `second`, by Welch's t.
+
+    Args:
+        first: a mean of values, or of clusters of them.
+        second: the same of another group.
+    """
+    sizes = [one.clusters or one.n for one in (second, first)]
+    n = [size for size in sizes if isinstance(size, int)]
+    if first.difference is None or second.difference is None:
+        return _interval(n, math.nan, math.nan, 0)
+    difference = first.difference - second.difference
+    if first.low is None or second.low is None:
+        return _interval(n, difference, math.nan, 0)
+    errors = [
+        (one.difference - one.low) / t_quantile(0.5 + CONFIDENCE / 2, size - 1)
+        for one, size in zip((second, first), n, strict=True)
+        if one.difference is not None and one.low is not None
+    ]
+    variance = sum(error**2 for error in errors)
+    satterthwaite = sum(error**4 / (size - 1) for error, size in zip(errors, n, strict=True))
+    freedom = variance**2 / satterthwaite if satterthwaite else float(sum(n) - 2)
+    return _interval(n, difference, math.sqrt(variance), freedom)
+
+
 @dataclass(frozen=True, kw_only=True)
 class Share(Record):
     """A share of cases, with its 95 % interval by Wilson's score, for independent cases.

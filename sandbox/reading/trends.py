@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
-from sqlalchemy import Select, func, select
+from sqlalchemy import Float, Select, cast, func, literal, select
 
 from agents.scale import Measure
 from sandbox.reading.declaration import measure_ids
@@ -99,7 +99,8 @@ class Trends(Record):
 
     Attributes:
         measure: its name.
-        rounds: the number of complete rounds.
+        better: the better end of its scale, `high` or `low`.
+        rounds: the number of complete rounds; later ones are in no number.
         window: how many of the first and of the last rounds are compared; 0 with fewer than two
             complete rounds.
         split: the property by which authors are grouped; None where they are not.
@@ -108,6 +109,7 @@ class Trends(Record):
     """
 
     measure: str
+    better: str
     rounds: int
     window: int
     split: str | None
@@ -139,13 +141,12 @@ def all_trends(
     by_measure = _authors(reader, measures, rounds)
     groups = {} if split is None else groups_of_agents(reader, split)
     return [
-        _trends_of(measure.name, by_measure[measure.name], groups, rounds, split)
-        for measure in measures
+        _trends_of(measure, by_measure[measure.name], groups, rounds, split) for measure in measures
     ]
 
 
 def _trends_of(
-    measure: str,
+    measure: Measure,
     by_agent: Mapping[int, _Author],
     groups: Mapping[int, str],
     rounds: int,
@@ -156,7 +157,8 @@ def _trends_of(
     found = [_group_trend("all", _Part.of(list(by_agent.values())))]
     found += [_group_trend(name, part) for name, part in parts.items()]
     return Trends(
-        measure=measure,
+        measure=measure.name,
+        better=measure.scale.better,
         rounds=rounds,
         window=window_of(rounds),
         split=split if parts else None,
@@ -223,19 +225,54 @@ def _authors(
     by_id = {ids[measure.name]: measure for measure in measures}
     first = _means(reader, measures, 0, window)
     last = _means(reader, measures, rounds - window, rounds)
+    later = _later_sums(reader, measures, rounds)
     query = select(s).where(s.c.run_id == reader.run.id, s.c.measure_id.in_(by_id))
     found: dict[str, dict[int, _Author]] = {measure.name: {} for measure in measures}
     for row in reader.rows(query.order_by(s.c.agent)):
-        measure, n, total, over = by_id[row.measure_id], int(row.n), row.total, row.rounds
-        spread = row.round_squares - over * over / n
-        together = row.products - over * total / n
-        slope = together / spread if spread > 1e-9 else None
-        error = None
-        if slope is not None and n > 2 and measure.kind != "peers":
-            rest = max(0.0, row.squares - total * total / n - slope * together)
-            error = t_quantile(0.975, n - 2) * math.sqrt(rest / (n - 2) / spread)
+        measure = by_id[row.measure_id]
         key = measure.name, row.agent
-        found[measure.name][row.agent] = _Author(n, first.get(key), last.get(key), slope, error)
+        stored = (row.n, row.total, row.squares, row.rounds, row.round_squares, row.products)
+        sums = np.array(stored, dtype=np.float64) - later.get(key, 0.0)
+        if sums[0] > 0.5:
+            slope, error = _slope(sums, measure.kind != "peers")
+            ends = first.get(key), last.get(key)
+            found[measure.name][row.agent] = _Author(round(sums[0]), *ends, slope, error)
+    return found
+
+
+def _slope(sums: Values, interval: bool) -> tuple[float | None, float | None]:
+    """The slope of one author by least squares, and half the width of its 95 % interval."""
+    n, total, squares, over, over_squares, products = map(float, sums)
+    spread = over_squares - over * over / n
+    if spread <= 1e-9:
+        return None, None
+    together = products - over * total / n
+    slope = together / spread
+    if not interval or n < 2.5:
+        return slope, None
+    rest = max(0.0, squares - total * total / n - slope * together)
+    return slope, t_quantile(0.975, n - 2) * math.sqrt(rest / (n - 2) / spread)
+
+
+def _later_sums(
+    reader: Reader, measures: Sequence[Measure], rounds: int
+) -> dict[tuple[str, int], Values]:
+    """The sums of values in rounds that are not complete, by measure and author.
+
+    `agent_sums` has them too, of the authors that finished first.
+    """
+    e = tables.episodes
+    latest = select(func.max(e.c.round)).where(e.c.run_id == reader.run.id)
+    if int(reader.scalar(latest) or 0) < rounds:
+        return {}
+    found: dict[tuple[str, int], Values] = {}
+    for measure in measures:
+        v = _values(reader, measure, rounds, 2**31 - 1, weight=True).subquery().c
+        at, value = cast(v.round, Float), v.value
+        terms = (value, value * value, at, at * at, value * at)
+        sums = [func.sum(v.weight), *(func.sum(v.weight * term) for term in terms)]
+        for agent, *row in reader.rows(select(v.agent, *sums).group_by(v.agent)):
+            found[measure.name, agent] = np.array(row, dtype=np.float64)
     return found
 
 
@@ -264,10 +301,14 @@ def _rates_agents(measure: Measure) -> bool:
     return measure.scale.subject == "agent" and measure.kind == "score"
 
 
-def _scores(reader: Reader, measures: Sequence[Measure], start: int, end: int) -> Select[Any]:
+def _scores(
+    reader: Reader, measures: Sequence[Measure], start: int, end: int, weight: bool = False
+) -> Select[Any]:
     """A query of measure, agent, round and value, in the rounds from `start` to before `end`."""
     e, s, ids = tables.episodes, tables.scores, measure_ids(reader)
-    columns = (s.c.measure_id, e.c.author.label("agent"), e.c.round, s.c.value)
+    columns: list[Any] = [s.c.measure_id, e.c.author.label("agent"), e.c.round, s.c.value]
+    if weight:
+        columns.append(_weight(measures[0]).label("weight"))
     numbers = [ids[measure.name] for measure in measures]
     query = select(*columns).join(s, s.c.measure_id.in_(numbers) & (s.c.episode_id == e.c.id))
     return query.where(*_in_rounds(reader, start, end), e.c.author.is_not(None))
@@ -278,12 +319,20 @@ def _in_rounds(reader: Reader, start: int, end: int) -> tuple[Any, ...]:
     return e.c.run_id == reader.run.id, e.c.round >= start, e.c.round < end, e.c.observed
 
 
-def _values(reader: Reader, measure: Measure, start: int, end: int) -> Select[Any]:
+def _weight(measure: Measure) -> Any:
+    """How often a value counts in `agent_sums`: a mean of peers' ratings as often as they are."""
+    return tables.episodes.c.ratings_read if measure.kind == "peers" else literal(1)
+
+
+def _values(
+    reader: Reader, measure: Measure, start: int, end: int, weight: bool = False
+) -> Select[Any]:
     """A query of agent, round and value, in the rounds from `start` to before `end`."""
     if not _rates_agents(measure):
-        return _scores(reader, [measure], start, end)
+        return _scores(reader, [measure], start, end, weight)
     e, o = tables.episodes, tables.observations
-    rated = select(o.c.agent, e.c.round, o.c.rating.label("value"))
+    columns = (o.c.agent, e.c.round, o.c.rating.label("value"))
+    rated = select(*columns, *([literal(1).label("weight")] if weight else []))
     return rated.join(e, e.c.id == o.c.episode_id).where(
         *_in_rounds(reader, start, end),
         o.c.stage == measure.stage,

@@ -169,7 +169,7 @@ def compare(names: Sequence[str | Address]) -> Comparison:
         return Comparison(
             groups=[_summary(group, measures) for group in groups],
             differing_keys=differing_keys([group[0].settings.config for group in groups]),
-            comparisons=_corrected(comparisons),
+            comparisons=_with_corrected_trends(_corrected(comparisons)),
             notes=list(_notes(groups, measures)),
         )
 
@@ -378,6 +378,22 @@ def _corrected(comparisons: Sequence[GroupComparison]) -> list[GroupComparison]:
             },
         )
         for index, comparison in enumerate(comparisons)
+    ]
+
+
+def _with_corrected_trends(comparisons: Sequence[GroupComparison]) -> list[GroupComparison]:
+    """The comparisons with p values of trends that Holm's method corrects, all as one family."""
+    every = [one for comparison in comparisons for one in comparison.trends if one.p is not None]
+    corrected = iter(holm([one.p for one in every if one.p is not None]))
+    return [
+        replace(
+            comparison,
+            trends=[
+                one if one.p is None else replace(one, p_holm=next(corrected))
+                for one in comparison.trends
+            ],
+        )
+        for comparison in comparisons
     ]
 
 

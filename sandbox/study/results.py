@@ -97,12 +97,16 @@ class TrendDifference(Interval):
         statistic: one of `TREND_STATISTICS`; see `sandbox.reading.trends`.
         means: of both groups of runs.
         n: the number of authors or of seeds.
+        p: of the hypothesis that there is no difference; None where there is no interval.
+        p_holm: the same, corrected for all trends of the comparison (Holm 1979).
     """
 
     measure: str
     group: str
     statistic: str
     means: list[float | None]
+    p: float | None = None
+    p_holm: float | None = None
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -108,6 +108,7 @@ def trend_differences(
                             difference=difference.difference,
                             low=difference.low,
                             high=difference.high,
+                            p=difference.p,
                         )
                     )
     return found

@@ -31,7 +31,7 @@ def trend_view(found: Sequence[Trends]) -> RenderableType:
 
 
 def _rows(found: Trends) -> Iterator[tuple[str, ...]]:
-    title = found.measure.replace("_", " ")
+    title = found.measure.replace("_", " ") + (" (low is better)" if found.better == "low" else "")
     for group in found.groups:
         ends = (_plain(group.first), _plain(group.last))
         yield title, f"{group.group} ({group.agents:,})", *ends, *_change(group.change, group.slope)

@@ -13,7 +13,7 @@ from sandbox.reading import charts
 from sandbox.reading.declaration import declaration_of
 from sandbox.reading.exchanges import ExchangePair, furthest_apart
 from sandbox.reading.figures import Figure, capitalized, curve_rows
-from sandbox.reading.metrics import Spread, outcomes
+from sandbox.reading.metrics import Spread, complete_rounds, outcomes, settled
 from sandbox.reading.run_groups import RunSettings, group_names, grouped, run_settings, same_people
 from sandbox.reading.statistics import mean, student
 from sandbox.study.compare import FAILED, MISSING, compare
@@ -109,7 +109,7 @@ def all_measures(readers: Sequence[Reader]) -> dict[str, Measure]:
 def curves(groups: Sequence[RunGroup], measure: Measure) -> Figure:
     """The means of a measure by round: a curve for each group, and a thin line for each seed."""
     several = [group for group in groups if len(group.seeds) > 1]
-    rows = [row for group in groups for row in _curve(group, measure.name, bool(several))]
+    rows = [row for group in groups for row in _curve(group, measure, bool(several))]
     draw = charts.gains if measure.kind == "gain" else charts.versus
     return Figure(
         "versus",
@@ -135,14 +135,15 @@ def _about_curves(groups: Sequence[RunGroup], several: Sequence[RunGroup]) -> st
     )
 
 
-def _curve(group: RunGroup, measure: str, over_seeds: bool) -> Iterator[Row]:
+def _curve(group: RunGroup, measure: Measure, over_seeds: bool) -> Iterator[Row]:
     """The rows of a group's curve, and of its seeds where it has several."""
     if not over_seeds and len(group.runs) == 1:
-        counts = outcomes(group.runs[0].reader)
+        reader = group.runs[0].reader
+        counts = settled(outcomes(reader), complete_rounds(reader))
         for row in curve_rows(counts, {group.name: measure}, "group"):
             yield {"group": group.name, "seed": None, **row}
         return
-    by_seed = {seed: _means(group, seed, measure) for seed in group.seeds}
+    by_seed = {seed: _means(group, seed, measure.name) for seed in group.seeds}
     for round in sorted({round for means in by_seed.values() for round in means}):
         found = [means[round] for means in by_seed.values() if round in means]
         spread = student(np.array(found))
@@ -160,7 +161,8 @@ def _means(group: RunGroup, seed: int, measure: str) -> dict[int, float]:
     found: dict[int, list[float]] = {}
     for run in group.runs:
         if run.settings.seed == seed:
-            for round, measures in outcomes(run.reader).items():
+            counts = settled(outcomes(run.reader), complete_rounds(run.reader))
+            for round, measures in counts.items():
                 value = Spread.of(measures.get(measure, {})).mean
                 if value is not None:
                     found.setdefault(round, []).append(value)

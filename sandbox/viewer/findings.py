@@ -67,8 +67,9 @@ def _of_trends(found: Trends, measure: Measure) -> Iterator[Finding]:
     first = rounds_title(0, found.window)
     last = rounds_title(found.rounds - found.window, found.rounds)
     verb = _verb(everybody.change, "rose", "fell")
+    low = " (lower is better)" if found.better == "low" else ""
     yield Finding(
-        f"{measure.title}, {first} \u2192 {last}",
+        f"{measure.title}{low}, {first} \u2192 {last}",
         f"{decimal(everybody.first)} \u2192 {decimal(everybody.last)}",
         _with_ends(everybody.change),
         f"{capitalized(measure.title)} {verb} from {decimal(everybody.first)} in {first} to "
@@ -83,12 +84,13 @@ def _of_gap(found: Trends, gap: Gap, measure: Measure) -> Finding:
     by_name = {group.group: group for group in found.groups}
     parts = [f"{name} {signed(by_name[name].change.difference)}" for name in gap.groups]
     values = [decimal(gap.first.difference), decimal(gap.last.difference)]
+    verb = _verb(gap.change, "widened", "narrowed")
     names = " \u2212 ".join(gap.groups)
     return Finding(
         f"gap {names}, {measure.title}",
         " \u2192 ".join(values),
         _with_ends(gap.change),
-        f"By starting label: {' and '.join(parts)}; the gap {_verb(gap.change, 'grew', 'closed')} "
+        f"By starting label: {' and '.join(parts)}; the gap {verb} "
         f"from {' to '.join(values)}: {_with_ends(gap.change)}.",
     )
 

@@ -46,6 +46,7 @@ from sandbox.reading.metrics import (
     merged,
     outcomes,
     outcomes_by_label,
+    settled,
 )
 from sandbox.reading.recall import Recall, recall
 from sandbox.reading.records import Page
@@ -257,7 +258,8 @@ class Pages:
         self, key: str, reader: Reader, by_label: Mapping[str, Outcomes], split: str
     ) -> Row:
         declared = declaration_of(reader)
-        drawn = self._figures(key, scores(merged(by_label.values()), declared))
+        counts = settled(merged(by_label.values()), complete_rounds(reader))
+        drawn = self._figures(key, scores(counts, declared))
         if split != NO_SPLIT:
             groups = by_label if split == LABEL else split_outcomes(reader, split)
             drawn = self._figures(key, split_figures(reader, split, groups), split=split) + drawn

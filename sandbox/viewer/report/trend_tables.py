@@ -45,9 +45,10 @@ def rounds_title(start: int, end: int) -> str:
 
 def _rows(found: Trends) -> Iterator[list[Cell]]:
     title = found.measure.replace("_", " ")
+    remark = "" if found.better == "high" else "lower is better"
     for group in found.groups:
         yield [
-            Cell(title),
+            Cell(title, remark),
             Cell(group.group),
             Cell(integer(group.agents)),
             Cell(decimal(group.first)),
@@ -56,7 +57,11 @@ def _rows(found: Trends) -> Iterator[list[Cell]]:
             _signed(group.slope, 3),
         ]
     if found.gap is not None:
-        yield [Cell(title), Cell("gap", " \u2212 ".join(found.gap.groups)), *_gap(found.gap)]
+        yield [
+            Cell(title, remark),
+            Cell("gap", " \u2212 ".join(found.gap.groups)),
+            *_gap(found.gap),
+        ]
 
 
 def _gap(gap: Gap) -> list[Cell]:
