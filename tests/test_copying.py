@@ -108,6 +108,7 @@ def test_runs_with_the_same_name_have_separate_pages(calm: Run, tmp_path: Path) 
     assert ["(the other)" in text for text in texts] == [False, True]
 
 
+@pytest.mark.long
 def test_only_an_earlier_copy_is_replaced(calm: Run, tmp_path: Path) -> None:
     out = tmp_path / "out"
     copied(out, calm, most=1)

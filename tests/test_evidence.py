@@ -152,6 +152,7 @@ def test_figures_of_a_run() -> None:
     assert played.slope == pytest.approx(1.0)
 
 
+@pytest.mark.long
 def test_societies_are_played_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     questions = Path(__file__).parent.parent / "worlds/data/questions.jsonl"
     societies = Societies(tmp_path / "societies", 2, 3, 2, 2, questions)

@@ -165,6 +165,7 @@ DATED = ("README.md", "croissant.json")
 """Files that contain the start date of a run."""
 
 
+@pytest.mark.long
 def test_two_runs_in_one_database_do_not_mix(tmp_path: Path) -> None:
     small = "rounds=2", "world.size=3", "memory.prior_pairs=5", *SPOILT
     shared = [make(tmp_path / "both.db", *small, name=f"run{seed}", seed=seed) for seed in (1, 2)]

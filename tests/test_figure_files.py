@@ -54,8 +54,9 @@ def width(data: bytes) -> float:
     return float(box)
 
 
+@pytest.mark.long
 def test_every_figure_is_a_file_of_every_kind(run: Run, site: Site) -> None:
-    pages = ("", "/ratings", "/ratings/agreement")
+    pages = ("", "/neighbours", "/ratings", "/ratings/agreement")
     page = "".join(site.page(f"/r/small{path}") for path in pages)
     starts = {"svg": b"<svg", "png": b"\x89PNG", "pdf": b"%PDF", "csv": b""}
     for name in figures(run.reader):

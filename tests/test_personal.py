@@ -109,6 +109,7 @@ def test_the_users_wishes_stand_in_the_prompt_of_the_model_and_not_in_the_common
             assert found.fetchone() == (0,)
 
 
+@pytest.mark.long
 def test_the_result_does_not_depend_on_order_or_stops(tmp_path: Path) -> None:
     settings = ("rounds=2", "models.social.misbehave=0.05", "models.observer.misbehave=0.05")
     calm = verify(played(tmp_path, *settings, name="calm"))

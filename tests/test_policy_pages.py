@@ -119,6 +119,7 @@ def test_a_run_without_policy_has_no_page(tmp_path: Path) -> None:
         assert site.ask(f"/r/{plain.name}/agents/0").status == 200
 
 
+@pytest.mark.long
 def test_reports_and_copies_have_the_policy(run: Run, tmp_path: Path) -> None:
     address = parse_run(f"{run.path}#{run.name}")
     for name in ("report.html", "report.md"):

@@ -288,6 +288,7 @@ def test_a_page_loads_and_runs_nothing(page: str) -> None:
     assert used <= set(ids) and used
 
 
+@pytest.mark.long
 def test_paths_and_urls_are_removed(tidy: Run, tmp_path: Path) -> None:
     copy = tidy.copy(tmp_path)
     copy.sql("UPDATE runs SET status = 'failed', message = 'no reply from http://secret:8000/v1'")
@@ -301,6 +302,7 @@ def test_paths_and_urls_are_removed(tidy: Run, tmp_path: Path) -> None:
         assert str(ROOT) not in cells and "questions.jsonl" in cells
 
 
+@pytest.mark.long
 def test_the_same_run_gives_the_same_report(messy: Run, page: str, text: str, folder: Path) -> None:
     write(messy, folder / "again.html")
     assert (folder / "again.html").read_text("utf-8") == page
@@ -339,6 +341,7 @@ def hostile_md(hostile: Run) -> Path:
     return hostile.path.with_name("x.md")
 
 
+@pytest.mark.long
 def test_hostile_text_is_text_in_a_page(hostile: Run, tmp_path: Path) -> None:
     write(hostile, tmp_path / "x.html")
     page = (tmp_path / "x.html").read_text("utf-8")
@@ -459,6 +462,7 @@ def sparse(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.usefixtures("sparse")
+@pytest.mark.long
 def test_files_are_replaced_only_with_overwrite(tidy: Run, tmp_path: Path) -> None:
     for kind in ("html", "md"):
         out = tmp_path / f"x.{kind}"
@@ -483,6 +487,7 @@ def test_files_are_replaced_only_with_overwrite(tidy: Run, tmp_path: Path) -> No
 @pytest.mark.parametrize(
     ("kind", "what"), [("html", ".html.partial"), ("md", "plane.png"), ("md", ".md.partial")]
 )
+@pytest.mark.long
 def test_a_failure_leaves_no_files_and_replaces_none(
     tidy: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str, what: str
 ) -> None:
@@ -595,6 +600,7 @@ def test_a_run_with_nothing_played(tmp_path: Path) -> None:
     assert "<svg" not in page and not figure_folder(tmp_path / "x.md").exists()
 
 
+@pytest.mark.long
 def test_an_unfinished_run_says_so_and_counts_what_is_complete(tmp_path: Path) -> None:
     config = load_config(PRESETS / "quickstart.yaml", ["name=half"])
     address = create(prepare(config), str(tmp_path / "half.db"))

@@ -314,6 +314,7 @@ def test_without_raters_and_with_scores_only(make: Make, tmp_path: Path) -> None
             assert "<comments>" not in one.prompt
 
 
+@pytest.mark.long
 def test_two_runs_in_one_database_are_independent(make: Make, tmp_path: Path) -> None:
     single = {name: make(f"seed={seed}", name=name)[1] for name, seed in (("a", 1), ("b", 2))}
     for name, seed in (("a", 1), ("b", 2)):

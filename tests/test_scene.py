@@ -122,6 +122,7 @@ def test_answers_that_do_harm_change_and_those_that_do_none_stay_useful(play: Pl
     assert hurt > 0.5 and abs(calm) < 0.5
 
 
+@pytest.mark.long
 def test_the_same_whatever_the_order(play: Play) -> None:
     digests = {
         play(f"schedule.order={order}", f"schedule.max_in_flight={width}", name=f"r{width}{order}")[
@@ -323,6 +324,7 @@ def test_settings_that_cannot_work_are_told(settings: list[str], words: str) -> 
         prepare(load_config(PRESETS / "population.yaml", settings))
 
 
+@pytest.mark.long
 def test_fork_compare_estimate_and_export(play: Play, tmp_path: Path) -> None:
     address, outcome = play("rounds=2", "world.scenes=12")
     forked = fork(address, 0, ["world.tries=1"], name="other", db=str(tmp_path / "other.db"))

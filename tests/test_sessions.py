@@ -241,6 +241,7 @@ def test_secrets_are_not_in_the_history() -> None:
     }
 
 
+@pytest.mark.long
 def test_a_killed_session_is_in_the_history(tmp_path: Path) -> None:
     slow = "models.social.latency={first_token: 0.3, per_token: 0, capacity: 4}"
     create(prepare(small("name=run", slow)), str(tmp_path / "runs" / "run.db"))

@@ -80,6 +80,7 @@ def test_nearly_all_episodes_of_the_preset_are_complete(tmp_path: Path) -> None:
     assert {*present} <= {1, 2, 3, 4, 5, 6, 7}
 
 
+@pytest.mark.long
 def test_a_killed_run_leaves_no_server_and_can_be_resumed(tmp_path: Path) -> None:
     pairs = [part for one in TINY for part in ("--set", one)]
     with subprocess.Popen(

@@ -159,6 +159,7 @@ def test_the_mix_is_exact_and_the_largest(messy: Run, tmp_path: Path, mix: Any) 
     ]
 
 
+@pytest.mark.long
 def test_the_draw_is_seeded(messy: Run, tmp_path: Path) -> None:
     options: list[dict[str, Any]] = [{}, {}, {"seed": 7}, {"seed": 8}, {"mix": ()}]
     drawn = [aligned(messy, tmp_path / str(n), **chosen) for n, chosen in enumerate(options)]

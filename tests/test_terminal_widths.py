@@ -55,6 +55,7 @@ def test_parts_of_the_live_line_stay_whole() -> None:
     assert "   ".join(in_lines(parts, 200)) == "   ".join(parts)
 
 
+@pytest.mark.long
 def test_a_report_is_named_like_its_run_and_the_viewer_is_named_first(tmp_path: Path) -> None:
     done = program(tmp_path, "run", "--name", "mine", "--rounds", "1", "--set", "world.size=2",
                    "--set", "world.radius=1")  # fmt: skip
