@@ -138,18 +138,43 @@ def parse_runs(runs: Sequence[str]) -> list[Address]:
     Raises:
         InputError: see `parse_run`, or there is no run below a folder.
     """
-    return [address for run in runs for address in _below(run) or [parse_run(run)]]
+    addresses = []
+    for run in runs:
+        folder = folder_of(run)
+        addresses += [parse_run(run)] if folder is None else _runs_below(folder)
+    return addresses
 
 
-def _below(run: str) -> list[Address]:
-    """The runs in the databases below a folder; empty for what is no folder."""
+def folder_of(run: str) -> Path | None:
+    """The folder that RUN names; None if it names a run."""
     if "://" in run or not run or not _expanded(run).is_dir() or _is_run(run):
-        return []
-    urls = [_file_url(str(file)) for file in sorted(_expanded(run).rglob("*.db"))]
+        return None
+    return _expanded(run)
+
+
+def databases_below(folder: Path) -> list[URL]:
+    """The files of databases below a folder, by path, whether or not they can be read.
+
+    Raises:
+        InputError: there is none.
+    """
+    found = [_file_url(str(file)) for file in sorted(folder.rglob("*.db"))]
+    if not found:
+        raise _without_runs(folder)
+    return found
+
+
+def _runs_below(folder: Path) -> list[Address]:
+    urls = databases_below(folder)
     found = [Address(url, name) for url in urls for name in run_names(url)]
     if not found:
-        raise InputError(f"{_short(run)}: found a folder without runs; expected a database below")
+        raise _without_runs(folder)
     return found
+
+
+def _without_runs(folder: Path) -> InputError:
+    shown = _short(str(folder))
+    return InputError(f"{shown}: found a folder without runs; expected a database below")
 
 
 def _is_run(run: str) -> bool:

@@ -19,9 +19,11 @@ from sandbox.reading.metrics import Spread, difference_of, means_by_round, outco
 from sandbox.reading.run_groups import common_name
 from sandbox.reading.statistics import welch
 from sandbox.study.fork import fork
+from sandbox.viewer import catalog as catalogs
 from sandbox.viewer.catalog import RunCatalog
 from sandbox.viewer.run_list import RunReader
 from storage.database import parse_run
+from storage.errors import InputError
 
 SMALL = ("world.size=3", "rounds=2", "question_count=6", "memory.prior_pairs=12")
 
@@ -177,3 +179,44 @@ def test_a_folder_stands_for_the_runs_below_it(stored: list[Run], tmp_path: Path
         assert "wide (2 seeds)" in page and "seeds&#39; means" in page
         spread = site.ask("/compare/figures/spread.csv?run=wide-seed7&run=wide-seed8").rows
         assert {row["group"] for row in spread} == {"wide (2 seeds)"} and len(spread) > 6
+
+
+def test_files_below_a_folder_that_cannot_be_read_are_listed(
+    stored: list[Run], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(catalogs, "LOOK_AGAIN", 0.0)
+    data = stored[0].path.read_bytes()
+    (tmp_path / "good.db").write_bytes(data)
+    (tmp_path / "damaged.db").write_bytes(data[:4096] + b"\xff" * 4096 + data[8192:])
+    (tmp_path / "text.db").write_text("no database")
+    for name, change in (
+        ("newer", "UPDATE sandbox_schema SET version = 999"),
+        ("undeclared", "UPDATE runs SET declaration = '{'"),
+        ("foreign", "CREATE TABLE other (name TEXT)"),
+    ):
+        (tmp_path / f"{name}.db").write_bytes(b"" if name == "foreign" else data)
+        with closing(sqlite3.connect(tmp_path / f"{name}.db")) as connection, connection:
+            connection.execute(change)
+    with serving(tmp_path) as site:
+        page = site.page("/", sort="run")
+        assert names(page) == ["wide-seed7"]
+        for name in ("damaged", "text", "foreign"):
+            assert f">{name}</th>" in page, name
+        assert page.count('class="status unreadable"') == 5
+        (tmp_path / "later.db").write_bytes(stored[1].path.read_bytes())
+        assert sorted(names(site.page("/"))) == ["wide-seed7", "wide-seed8"]
+        for file in tmp_path.glob("*.db"):
+            file.unlink()
+        assert names(site.page("/")) == []
+
+
+@pytest.mark.parametrize("given", ["text", "foreign", "gone"])
+def test_one_file_that_cannot_be_read_is_refused(tmp_path: Path, given: str) -> None:
+    (tmp_path / "text.db").write_text("no database")
+    with closing(sqlite3.connect(tmp_path / "foreign.db")) as connection, connection:
+        connection.execute("CREATE TABLE other (name TEXT)")
+    with pytest.raises(InputError):
+        RunCatalog([str(tmp_path / f"{given}.db")])
+    (tmp_path / "none").mkdir()
+    with pytest.raises(InputError, match="folder without runs"):
+        RunCatalog([str(tmp_path / "none")])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from threading import Lock
@@ -14,6 +15,9 @@ from storage import database
 from storage.database import Address
 from storage.errors import InputError, NotThere, StorageFault
 from storage.reader import Reader
+
+LOOK_AGAIN = 2.0
+"""Seconds after which a folder is looked through again for databases."""
 
 
 class Entry(NamedTuple):
@@ -35,17 +39,23 @@ class RunCatalog:
     """The runs that are served; all databases are opened read-only.
 
     Args:
-        runs: references that `parse_runs` accepts; empty: all databases under ``runs/``, including
-            those created later.
+        runs: references that `parse_run` accepts, and folders: all databases below one, including
+            those created later and those that cannot be read; empty: all databases under
+            ``runs/`` likewise.
 
     Raises:
-        InputError: a run does not exist.
+        InputError: a run does not exist or cannot be read, or there is no database below a folder.
+        Damaged: the database of a run is damaged.
     """
 
     def __init__(self, runs: Sequence[str] = ()) -> None:
-        self._given = database.parse_runs(runs)
-        for address in self._given:
-            database.open_for_reading(address.url).dispose()
+        self._given = [database.folder_of(run) or database.parse_run(run) for run in runs]
+        self._below: dict[Path, tuple[float, list[URL]]] = {}
+        for place in self._given:
+            if isinstance(place, Path):
+                self._databases(place)
+            else:
+                database.open_for_reading(place.url).dispose()
         self._engines: dict[URL, Engine] = {}
         self._names: dict[URL, tuple[object, list[str]]] = {}
         self._lock = Lock()
@@ -62,8 +72,7 @@ class RunCatalog:
         return list(by_key.values())
 
     def _all(self) -> Iterator[Entry]:
-        files = sorted(database.RUNS.glob("*.db")) if not self._given else ()
-        for address in self._given or (Address(database.parse_url(str(f)), None) for f in files):
+        for address in self._addresses():
             try:
                 names = [address.name] if address.name else self._names_in(address.url)
             except (InputError, StorageFault, DBAPIError) as error:
@@ -71,6 +80,30 @@ class RunCatalog:
                 yield Entry(name, address, database.one_line(error))
                 continue
             yield from (Entry(name, Address(address.url, name)) for name in names)
+
+    def _addresses(self) -> Iterator[Address]:
+        """The given runs, and of a folder the databases that are there now."""
+        if not self._given:
+            files = sorted(database.RUNS.glob("*.db"))
+            yield from (Address(database.parse_url(str(file)), None) for file in files)
+        for place in self._given:
+            if isinstance(place, Path):
+                yield from (Address(url, None) for url in self._databases(place))
+            else:
+                yield place
+
+    def _databases(self, folder: Path) -> list[URL]:
+        """The databases below a folder, which may be large: looked for again after a while."""
+        now = time.monotonic()
+        if folder not in self._below:
+            self._below[folder] = now, database.databases_below(folder)
+        elif now - self._below[folder][0] > LOOK_AGAIN:
+            try:
+                found = database.databases_below(folder)
+            except InputError:
+                found = []
+            self._below[folder] = now, found
+        return self._below[folder][1]
 
     def _names_in(self, url: URL) -> list[str]:
         """The names of the runs in a database, cached until its files change."""
