@@ -9,10 +9,12 @@ from pathlib import Path
 import pytest
 from conftest import Make
 from stored import Run
-from viewing import HOSTILE, Tags, hostile
+from viewing import HOSTILE, Tags, hostile, serving
 
 from sandbox import api
 from sandbox.reading.metrics import scores_by_round
+from sandbox.reading.notebook import summary_text
+from storage.database import address_of
 
 SAFE = {
     "style",
@@ -44,6 +46,23 @@ def test_a_summary_has_the_scores_of_the_run(make: Make, tmp_path: Path) -> None
     assert re.findall(r">([^<]+)</td>", cells[1])[:3] == [
         f"{first:.2f}", f"{last:.2f}", f"{last - first:+.2f}"]  # fmt: skip
     assert f"view '{tmp_path}/shown.db#shown'" in shown and "without a language model" in shown
+
+
+def test_a_run_with_one_round_has_one_value_and_no_change(make: Make, tmp_path: Path) -> None:
+    make("rounds=1", name="once")
+    path = tmp_path / "once.db"
+    with api.open_run(str(path)) as reader:
+        mean = scores_by_round(reader)[0].means["revision_alignment"]
+    outcome = api.load(str(path))
+    cells = re.search(r"<th>revision alignment</th>(.*?)</tr>", outcome._repr_html_())
+    assert cells is not None
+    assert re.findall(r">([^<]+)</td>", cells[1]) == [f"{mean:.2f}", "-", "-", "-"]
+    assert f"revision alignment: {mean:.2f}\n" in summary_text(address_of(str(path)))
+    with serving(path) as site:
+        page = site.page("/")
+    score, change = re.findall(r'<td class="n">(.*?)</td>', page, re.DOTALL)[3:5]
+    assert " ".join(Tags(score).shown.split()) == f"{mean:.2f} alignment"
+    assert change == "\N{EN DASH}"
 
 
 def test_a_summary_is_escaped_and_loads_nothing(make: Make, tmp_path: Path) -> None:

@@ -49,12 +49,15 @@ from sandbox.config import load_config
 from sandbox.engine.limits import Budget
 from sandbox.engine.run import create, prepare, resume
 from sandbox.reading.calls import call
+from sandbox.reading.declaration import declaration_of
 from sandbox.reading.exchanges import ExchangeFilter, stream_exchanges
 from sandbox.reading.influence import Bands, clusters, influences, new_words, uptake, words
 from sandbox.reading.recall import candidates, recall, recall_rule
 from sandbox.reading.text_diff import changed_words, words_kept
+from sandbox.reading.trends import agent_trends
 from sandbox.study.fork import fork
 from sandbox.text import escape_controls
+from sandbox.viewer import downloads
 from sandbox.viewer.guard import root_path
 from storage.database import Address, open_for_reading, parse_url
 from storage.errors import InputError
@@ -830,6 +833,33 @@ def test_agents_are_sorted_by_their_change_over_rounds(site: Site, messy: Run) -
     assert page.count("<polyline") > 20
     other = site.ask("/r/small/agents.jsonl?trend=revision_engagement").lines
     assert [line["first"] for line in other] != [line["first"] for line in lines]
+
+
+def test_an_agents_trend_is_coloured_only_where_its_interval_excludes_zero(
+    site: Site, messy: Run
+) -> None:
+    declared = declaration_of(messy.reader)
+    measure = next(one for one in declared.measures if one.kind == "score")
+    found = agent_trends(messy.reader, measure)
+    kinds = []
+    for number in sorted(found):
+        low, high = found[number].low, found[number].high
+        sure = low is not None and high is not None and not low <= 0 <= high
+        kinds.append((" up" if (low or 0) > 0 else " down") if sure else "")
+    page = site.page("/r/small/agents")
+    assert re.findall(r'<span class="change([^"]*)"', page) == kinds
+    assert len(set(kinds)) > 1
+
+
+def test_files_have_no_noise_of_floats() -> None:
+    row = {"a": 5.2 - 4.6, "b": [0.1 + 0.2], "c": {"d": 1 / 3}, "e": 12345678901234567, "f": None}
+    assert row["a"] != 0.6
+    (line,) = downloads.lines([row], "jsonl", ())
+    assert json.loads(line) == {
+        "a": 0.6, "b": [0.3], "c": {"d": 0.333333333333}, "e": 12345678901234567, "f": None,
+    }  # fmt: skip
+    _, cells = downloads.lines([row], "csv", list(row))
+    assert cells == '0.6,[0.3],"{""d"": 0.333333333333}",12345678901234567,\r\n'
 
 
 def test_numbers_of_agents_and_of_the_map(site: Site, messy: Run) -> None:

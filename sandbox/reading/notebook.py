@@ -85,7 +85,8 @@ def summary_text(address: Address) -> str:
     lines.append(", ".join(_facts(here)))
     for score in here.scores:
         before, after, by, ends = _cells(score)
-        lines.append(f"{score.measure.replace('_', ' ')}: {before} to {after} ({by}; {ends})")
+        means = before if score.difference is None else f"{before} to {after} ({by}; {ends})"
+        lines.append(f"{score.measure.replace('_', ' ')}: {means}")
     return "\n".join([*lines, f"open it in a browser: {command('view', here.typed)}"])
 
 
@@ -131,6 +132,8 @@ def _row(score: ScaleScore) -> Markup:
 
 def _cells(score: ScaleScore) -> tuple[str, str, str, str]:
     by = score.difference
+    if by is None:  # the first round is the last
+        return _number(score.first), "-", "-", "-"
     interval = "no interval"
     if by.low is not None and by.high is not None:
         interval = f"{by.low:+.2f} to {by.high:+.2f}"

@@ -145,7 +145,7 @@ class ScaleScore(Record):
         first, last: the means; None where nothing could be parsed.
         scale: the scale.
         difference: last minus first, with its 95 % interval by Welch's t over the ratings of both
-            rounds, as if they were independent.
+            rounds, as if they were independent; None if only one round is complete.
     """
 
     measure: str
@@ -155,7 +155,7 @@ class ScaleScore(Record):
     first: float | None
     last: float | None
     scale: Scale = field(metadata=PAGES_ONLY)
-    difference: Interval = field(metadata=PAGES_ONLY)
+    difference: Interval | None = field(metadata=PAGES_ONLY)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -568,7 +568,7 @@ def _scores(reader: Reader) -> list[ScaleScore]:
             first=before.mean,
             last=after.mean,
             scale=measure.scale,
-            difference=difference_of(before, after),
+            difference=difference_of(before, after) if last > first else None,
         )
         for measure, (before, after) in spreads.items()
     ]

@@ -176,7 +176,7 @@ def score_table(scores: Sequence[ScaleScore]) -> Table:
             score.measure.replace("_", " "),
             score.scale.range,
             number(score.first, score.scale),
-            number(score.last, score.scale),
+            number(None if score.difference is None else score.last, score.scale),
         )
     return means
 

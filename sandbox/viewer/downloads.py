@@ -41,6 +41,7 @@ _FORMULA_PREFIXES = ("=", "+", "-", "@", "\t", "\r", "\n")
 def lines(rows: Iterable[Row], kind: str, columns: Sequence[str]) -> Iterator[str]:
     """Serialize rows as the lines of a file.
 
+    Numbers have at most 12 significant digits, so that 0.6 is not written as 0.6000000000000005.
     CSV always has a header, nested values are JSON, and a text that a spreadsheet would interpret
     as a formula is prefixed with an apostrophe.
 
@@ -50,7 +51,8 @@ def lines(rows: Iterable[Row], kind: str, columns: Sequence[str]) -> Iterator[st
         columns: the columns of the CSV header, in order.
     """
     if kind == "jsonl":
-        yield from (json.dumps(dict(row), ensure_ascii=False, default=str) + "\n" for row in rows)
+        for row in rows:
+            yield json.dumps(_shortened(row), ensure_ascii=False, default=str) + "\n"
         return
     buffer = io.StringIO()
     writer = csv.writer(buffer, lineterminator="\r\n")
@@ -65,11 +67,24 @@ def lines(rows: Iterable[Row], kind: str, columns: Sequence[str]) -> Iterator[st
 
 def csv_cell(value: Any) -> Any:
     """A value as a CSV cell, safe from formula injection."""
-    if isinstance(value, dict | list | tuple):
+    value = _shortened(value)
+    if isinstance(value, dict | list):
         value = json.dumps(value, ensure_ascii=False, default=str)
     if isinstance(value, str) and value.startswith(_FORMULA_PREFIXES):
         return f"'{value}"
     return value
+
+
+def _shortened(value: Any) -> Any:
+    """A value, and what is nested in it, with floats rounded to `_DIGITS` significant digits."""
+    if isinstance(value, float):
+        return float(f"{value:.{_DIGITS}g}")
+    if isinstance(value, Mapping):
+        return {name: _shortened(part) for name, part in value.items()}
+    return [_shortened(part) for part in value] if isinstance(value, list | tuple) else value
+
+
+_DIGITS = 12
 
 
 def _exchange_rows(reader: Reader, query: Query) -> Iterator[Row]:

@@ -101,7 +101,8 @@ def _last_score(here: Overview) -> float | None:
 
 
 def _change(here: Overview) -> float | None:
-    return None if here.main_score is None else here.main_score.difference.difference
+    difference = None if here.main_score is None else here.main_score.difference
+    return None if difference is None else difference.difference
 
 
 SORTS: dict[str, tuple[str, Callable[[Overview], Value]]] = {
