@@ -934,11 +934,29 @@ def test_unknown_paths_give_404(site: Site, path: str) -> None:
     *(f"advice/{number}" for number in (99, 2**63, 10**30)),
     *("?round=99", "exchanges?page=1099511627776", "calls?before=1099511627776"),
     *("calls?round=1099511627776", "exchanges?author=1099511627776", "exchanges?q=%00"),
-    *("exchanges?q=%22", "search?q=%22%22", "search", "exchanges?q=a*+OR+NEAR(", "?agent=999"),
+    *("exchanges?q=%22", "search?q=%22%22", "search", "exchanges?q=a*+OR+NEAR("),
 ])  # fmt: skip
 def test_unusual_urls_are_answered(site: Site, path: str) -> None:
     answer = site.ask(f"/r/small{'' if path.startswith('?') else '/'}{path}")
     assert answer.status in (200, 404), answer.text[-300:]
+
+
+@pytest.mark.parametrize(
+    "query", ["round=x", "round=-1", "agent=x", "agent=-1", "agent=25", "split=no", "by=no"]
+)
+def test_unknown_values_on_the_page_of_the_society_are_refused(site: Site, query: str) -> None:
+    answer = site.ask(f"/r/small?{query}")
+    name, _, value = query.partition("=")
+    assert answer.status == 400 and name in Tags(answer.text).shown and value in answer.text
+
+
+def test_a_round_that_does_not_exist(site: Site) -> None:
+    assert "There is no round 99: round 5 is the latest." in site.page("/r/small", round="99")
+    assert "There is no round" not in site.page("/r/small", round="5") + site.page("/r/small")
+    for path in ("frames/{}.json", "map/{}.csv", "map/{}.svg"):
+        assert site.ask(f"/r/small/{path.format(5)}").status == 200
+        answer = site.ask(f"/r/small/{path.format(6)}")
+        assert answer.status == 404 and "round 6: no such round; expected 0 to 5" in answer.text
 
 
 def test_incomparable_runs_are_reported(site: Site) -> None:

@@ -28,7 +28,7 @@ from sandbox.reading.map import (
 )
 from sandbox.text import escape_controls, short
 from sandbox.viewer.addresses import Links, Query
-from storage.errors import NotThere
+from storage.errors import InputError, NotThere
 from storage.exchanges import Exchange, exchange
 from storage.reader import Reader
 from storage.search import terms
@@ -103,7 +103,8 @@ def map_values(
     Args:
         reader: the run.
         key: its name in URLs.
-        query: `round`, `by`, `agent`, `q`.
+        query: `round` (one after the latest: the latest, and `beyond` is the one asked for), `by`,
+            `agent`, `q`.
         links: builds the URLs of links.
         frames: the rounds that a static copy embeds; None where they are fetched.
 
@@ -117,8 +118,8 @@ def map_values(
     offered = colourings(declaration_of(reader), traits, searched)
     names = [one.name for one in offered]
     last, complete = last_round(reader), complete_round(reader)
-    at = query.number("round", 0, 2**31)
-    at = (last if complete is None else complete) if at is None else min(at, last or 0)
+    asked = query.number("round", 0, 2**31)
+    at = (last if complete is None else complete) if asked is None else min(asked, last or 0)
     labels = next((one.values for one in traits if one.name == "label"), ())
     return {
         "q": q,
@@ -126,6 +127,7 @@ def map_values(
         "last": last,
         "complete": complete,
         "at": at,
+        "beyond": asked if at is not None and asked is not None and asked > at else None,
         "colourings": offered,
         "by": query.choice("by", names) or next(iter(names), None),
         "map": map_chart(reader, traits, searched),
@@ -158,8 +160,19 @@ def _chosen_card(reader: Reader, query: Query, round: int | None) -> AgentCard |
         return None
     try:
         return agent_card(reader, chosen, round)
-    except NotThere:
-        return None
+    except NotThere as error:
+        raise InputError(str(error)) from None
+
+
+def check_round(reader: Reader, round: int) -> None:
+    """Check that a round has begun.
+
+    Raises:
+        NotThere: it has not.
+    """
+    last = last_round(reader) or 0
+    if round > last:
+        raise NotThere(f"round {round}: no such round; expected 0 to {last}")
 
 
 def map_chart(reader: Reader, traits: Sequence[Trait], searched: bool = False) -> Spec:
@@ -218,7 +231,9 @@ def map_figure(reader: Reader, round: int, query: Query) -> Figure:
 
     Raises:
         InputError: the run has no such colouring.
+        NotThere: there is no such round.
     """
+    check_round(reader, round)
     traits = map_traits(reader)
     options = colourings(declaration_of(reader), traits)
     names = [one.name for one in options]

@@ -277,7 +277,9 @@ class Pages:
     def frame(self, key: str, round: int, query: Query) -> Row:
         """The map of one round, as data for its script."""
         count = query.choice("count", (society_map.MEMORIES, society_map.ASKED_AGAIN))
-        frame = society_map.frame(self._catalog.open(key), round, count)
+        reader = self._catalog.open(key)
+        maps.check_round(reader, round)
+        frame = society_map.frame(reader, round, count)
         return maps.frame_data(frame, key, self._links)
 
     def card(self, key: str, number: int, round: int) -> str:
