@@ -917,7 +917,7 @@ UNKNOWN = [
     *("/r/small/figures/no.svg", "/r/small/figures/plane.gif", "/r/small/agents/x"),
     *(f"/r/small/{kind}/{10**30}" for kind in ("agents", "exchanges", "calls")),
     *(f"/r/small/{kind}/{2**63}" for kind in ("agents", "exchanges", "calls")),
-    *("/compare?run=nobody&run=small", "/static/../app.py", "/static/%2e%2e/app.py"),
+    *("/static/../app.py", "/static/%2e%2e/app.py"),
     "/r/small/../../etc/passwd",
 ]
 
@@ -957,6 +957,21 @@ def test_a_round_that_does_not_exist(site: Site) -> None:
         assert site.ask(f"/r/small/{path.format(5)}").status == 200
         answer = site.ask(f"/r/small/{path.format(6)}")
         assert answer.status == 404 and "round 6: no such round; expected 0 to 5" in answer.text
+
+
+def test_runs_that_do_not_exist_are_left_out_of_a_comparison(tidy: Run, messy: Run) -> None:
+    with serving(tidy, messy) as site:
+        both = "run=small&run=small~2"
+        for query in (f"{both}&run=nobody", f"run=nobody&{both}&baseline=nobody"):
+            answer = site.ask(f"/compare?{query}")
+            assert answer.status == 200 and "nobody: no such run" in Tags(answer.text).shown
+            assert 'id="versus"' in answer.text and "run=nobody" not in answer.text
+        for query in ("run=small&run=nobody", "run=nobody&run=%3Cb%3E"):
+            answer = site.ask(f"/compare?{query}")
+            assert answer.status == 200 and "nobody: no such run" in Tags(answer.text).shown
+            assert "Choose at least two runs" in answer.text and "<b>" not in answer.text
+        assert "no such run" not in site.page(f"/compare?{both}")
+        assert site.ask(f"/compare?{both}&baseline=nobody").status == 400
 
 
 def test_incomparable_runs_are_reported(site: Site) -> None:

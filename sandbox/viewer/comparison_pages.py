@@ -84,7 +84,12 @@ class ComparisonPages:
         self._fill = fill
 
     def page(self, keys: list[str], query: Query) -> str:
-        """The comparison of runs, or a form to choose them."""
+        """The comparison of those runs that exist, or a form to choose them."""
+        there = {entry.key for entry in self._catalog.entries()}
+        missing = [key for key in keys if key not in there]
+        keys = [key for key in keys if key in there]
+        if query.text("baseline") in missing:
+            query = Query({**query.values, "baseline": ""})
         chosen = Choices.of(keys, query)
         groups = self._groups(chosen)
         measures, measure = _measures(groups, chosen)
@@ -94,6 +99,7 @@ class ComparisonPages:
         return self._fill(
             "compare.html",
             keys=keys,
+            missing=missing,
             chosen=chosen,
             groups=groups,
             baseline=groups[0].runs[0].key if groups else None,
