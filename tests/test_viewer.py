@@ -812,6 +812,16 @@ def test_a_change_of_mind_is_measured(tmp_path: Path) -> None:
                 assert said == min(10, counts[agent]) if only == "changed" else said < counts[agent]
 
 
+@pytest.mark.parametrize("path", ["", "/ratings", "/search?q=the"])
+def test_ids_are_unique_also_in_what_is_loaded_afterwards(site: Site, path: str) -> None:
+    page = site.page(f"/r/small{path}")
+    later = re.findall(r'data-(?:load|fragment)="([^"{]+)"', page)
+    parts = [page, *(site.page(unescape(address)) for address in later)]
+    ids = [has["id"] for part in parts for _, has in Tags(part).tags if "id" in has]
+    assert [one for one, n in Counter(ids).items() if n > 1] == []
+    assert later or not path
+
+
 def test_agents_are_sorted_by_their_change_over_rounds(site: Site, messy: Run) -> None:
     """The mean draft of an author in the last three of six rounds, less that in the first three."""
     halves = messy.sql(
