@@ -13,6 +13,7 @@ first 16,383 words of an episode.)
 from __future__ import annotations
 
 import re
+import unicodedata
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
@@ -29,6 +30,7 @@ MOST_WORDS = 100
 _TERMS = re.compile(r'"([^"]*)"|(\S+)')
 _WORD = re.compile(rf"{SPACELESS}|(?:(?!{SPACELESS})\w)+")
 _SPACELESS = re.compile(SPACELESS)
+_WITHIN_WORD = re.compile(r"(?<=\w)['\u2019\u2010-](?=\w)")
 
 
 class Term(NamedTuple):
@@ -67,6 +69,16 @@ def terms(query: str) -> list[Term]:
     if count > MOST_WORDS:
         raise InputError(f"search: found {count:,} words; expected at most {MOST_WORDS}")
     return different
+
+
+def ignored_signs(query: str) -> list[str]:
+    """The different signs of a query that are not searched, such as an emoji, in order.
+
+    Quotation marks of a phrase are not among them, nor apostrophes and hyphens within words.
+    """
+    rest = _WITHIN_WORD.sub("", query).replace('"', "")
+    signs = (sign for sign in rest if unicodedata.category(sign)[0] in "PS" and sign != "_")
+    return list(dict.fromkeys(signs))
 
 
 def matches_words(

@@ -16,6 +16,7 @@ from sandbox.reading.search_hits import as_phrase, run_hits
 from sandbox.viewer import search_pages
 from sandbox.viewer.catalog import RunCatalog
 from storage.errors import InputError
+from storage.search import ignored_signs
 
 SMALL = ("world.size=3", "rounds=2", "question_count=6", "memory.prior_pairs=12")
 
@@ -94,6 +95,25 @@ def test_without_words_or_matches(site: Site) -> None:
     assert site.ask("/search?q=" + "+".join(f"w{n}" for n in range(101))).status == 400
     with pytest.raises(InputError, match="at most 100"):
         search_pages.search_runs(RunCatalog(), " ".join(f"w{n}" for n in range(101)))
+
+
+def test_ignored_signs_are_named(site: Site) -> None:
+    smile = "\N{SLIGHTLY SMILING FACE}"
+    for path in ("/search", "/r/one/search"):
+        for query, signs in ((f"{smile} the {smile}", smile), ("C++ <", "+ <"), (smile, smile)):
+            page = site.page(path, q=query)
+            assert f"Signs are not searched: {signs}" in Tags(page).shown, (path, query)
+            assert ("No search term" in page) == (query == smile)
+        for query in (
+            "the",
+            '"the good"',
+            "don't re-read",
+            "caf\u0065\u0301",
+            "\u4e2d",
+            "snake_case",
+        ):
+            assert "not searched" not in site.page(path, q=query), (path, query)
+    assert ignored_signs("What's _this_ ('so')? so-so + so") == [*"(')?+"]
 
 
 def test_hits_are_escaped_and_unreadable_runs_named(stored: list[Run], tmp_path: Path) -> None:

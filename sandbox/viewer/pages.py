@@ -84,7 +84,7 @@ from sandbox.viewer.report.trend_tables import trend_measures, trend_table
 from sandbox.viewer.results import ResultLists, Walk, walk
 from sandbox.viewer.run_list import RunList, RunReader, change_marker
 from storage.reader import Reader
-from storage.search import terms
+from storage.search import ignored_signs, terms
 
 Row = dict[str, Any]
 
@@ -203,6 +203,7 @@ class Pages:
         return self._fill(
             "search_runs.html",
             q=text,
+            ignored=ignored_signs(text),
             result=result,
             limit=search_pages.LIMIT,
             seconds=int(search_pages.SECONDS),
@@ -609,6 +610,7 @@ class Pages:
             q=text,
             query=query,
             terms=parsed,
+            ignored=ignored_signs(text),
             found=found,
             hits=hits,
             raters={f"rating by {rater}": rater for rater in raters_of_hits},
