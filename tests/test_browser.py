@@ -465,6 +465,23 @@ def test_a_click_on_an_agent_shows_it_beside_the_map(look: Look, runs: Runs) -> 
     page.wait_for_url("**/r/calm/agents/6")
 
 
+def test_a_tap_on_an_agent_of_a_canvas_shows_it(look: Look) -> None:
+    visit = look(viewport={"width": 390, "height": 844}, has_touch=True, is_mobile=True)
+
+    def as_canvas(route: Any) -> None:
+        script = route.fetch()
+        text = re.sub(r"const CANVAS = \d+;", "const CANVAS = 0;", script.text())
+        route.fulfill(response=script, body=text)
+
+    visit.page.route("**/society.js*", as_canvas)
+    page = visit.go("/r/calm")
+    page.locator(".alike svg.marks").wait_for()
+    page.locator("#map canvas").scroll_into_view_if_needed()
+    page.touchscreen.tap(*page.evaluate(PLACE, 6))
+    page.locator("#card h2", has_text="#6").wait_for()
+    assert "agent=6" in page.url
+
+
 def test_the_map_can_be_used_with_the_keyboard(look: Look) -> None:
     visit = look()
     page = visit.go("/r/calm?agent=5")

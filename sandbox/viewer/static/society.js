@@ -95,10 +95,13 @@
       view.addEventListener("mousemove", onPointer);
       view.addEventListener("mouseout", onPointer);
       let pressed = null;
-      view.addEventListener("mousedown", (event) => { pressed = [event.clientX, event.clientY]; });
+      let touched = null; // a canvas does not tell on which agent the click of a tap is
+      view.addEventListener("pointerdown", (event) => { [pressed, touched] = [[event.clientX, event.clientY], null]; });
+      view.addEventListener("touchstart", (_, item) => { touched = item; });
       view.addEventListener("click", (event, item) => {
         const moved = pressed && Math.hypot(event.clientX - pressed[0], event.clientY - pressed[1]) > 4;
-        if (!moved && item?.datum?.agent != null) this.select(item.datum.agent);
+        const agent = (item?.datum ?? touched?.datum)?.agent;
+        if (!moved && agent != null) this.select(agent);
       });
       this.plot.querySelector(".chart-wrapper")?.setAttribute("tabindex", "0");
       this.label();
