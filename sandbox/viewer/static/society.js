@@ -452,9 +452,14 @@
       if (element.dataset.shown === url) continue;
       try {
         const response = await fetch(url, { signal });
-        if (!response.ok) continue;
+        const waiting = element.hasAttribute("aria-busy"); // it has a placeholder
+        element.removeAttribute("aria-busy");
+        if (!response.ok) {
+          if (waiting) element.textContent = "This part could not be loaded.";
+          continue;
+        }
         const html = await response.text();
-        if (contents.get(element) !== html) replaceContent(element, html); // an equal one must not flicker
+        if (waiting || contents.get(element) !== html) replaceContent(element, html); // an equal one must not flicker
         contents.set(element, html);
         element.dataset.shown = url;
         window.Charts.drawNew();
