@@ -465,6 +465,23 @@ def test_a_click_on_an_agent_shows_it_beside_the_map(look: Look, runs: Runs) -> 
     page.wait_for_url("**/r/calm/agents/6")
 
 
+def test_a_tap_on_an_agent_of_a_canvas_shows_it(look: Look) -> None:
+    visit = look(viewport={"width": 390, "height": 844}, has_touch=True, is_mobile=True)
+
+    def as_canvas(route: Any) -> None:
+        script = route.fetch()
+        text = re.sub(r"const CANVAS = \d+;", "const CANVAS = 0;", script.text())
+        route.fulfill(response=script, body=text)
+
+    visit.page.route("**/society.js*", as_canvas)
+    page = visit.go("/r/calm")
+    page.locator(".alike svg.marks").wait_for()
+    page.locator("#map canvas").scroll_into_view_if_needed()
+    page.touchscreen.tap(*page.evaluate(PLACE, 6))
+    page.locator("#card h2", has_text="#6").wait_for()
+    assert "agent=6" in page.url
+
+
 def test_the_map_can_be_used_with_the_keyboard(look: Look) -> None:
     visit = look()
     page = visit.go("/r/calm?agent=5")
@@ -1205,3 +1222,29 @@ def test_access_with_a_token(look: Look, runs: Runs) -> None:
         page.keyboard.press("a")
         page.wait_for_url("**/r/calm/agents")
         assert page.locator("h1").inner_text() == "Agents"
+
+
+def test_statistics_beside_the_map_are_announced_until_they_are_there(look: Look) -> None:
+    visit = look()
+    visit.expected = re.compile("status of 500")
+    failing: list[Any] = []
+    visit.page.route("**/advice/*", lambda route: failing.append(route))  # answered below
+    page = visit.go("/r/calm")
+    side = page.locator(".side [data-fragment]")
+    assert side.inner_text() == "Computing neighbourhood statistics \u2026"
+    visit.until("() => document.querySelector('.alike').getAttribute('aria-busy') === null")
+    while not failing:
+        page.wait_for_timeout(50)
+    failing.pop().fulfill(status=500)
+    side.get_by_text("This part could not be loaded.").wait_for()
+    assert side.get_attribute("aria-busy") is None
+
+
+@pytest.mark.parametrize("width", [390, 1280])
+def test_agents_fit_with_names_without_spaces(look: Look, width: int) -> None:
+    visit = look(viewport={"width": width, "height": 900})
+    page = visit.go("/r/calm/agents")
+    page.evaluate("""() => document.querySelectorAll("th.short a").forEach((one) => {
+        one.textContent = "N".repeat(60) + " #1"; })""")
+    _fits(page)
+    assert page.locator("[data-rows]").evaluate("(one) => one.scrollWidth - one.clientWidth") <= 0

@@ -624,3 +624,71 @@ def test_panels_fit_the_width() -> None:
         drawn = figure().svg(width=width)
         found = re.search(r'<svg[^>]* width="([\d.]+)"', drawn)
         assert found is not None and 0.8 * width < float(found[1]) < 1.1 * width
+
+
+LONG = [
+    f"{place} of the harbour, where the name of a group has {'many ' * 12}words" for place in "ab"
+]
+
+
+def split_rows(groups: list[str], rounds: int = 3) -> list[Row]:
+    return [
+        {"round": round, "group": group, "series": series, "mean": 4, "low": 3, "high": 5, "n": 9}
+        for round in range(rounds)
+        for group in groups
+        for series in ("draft", "revision", "peers")
+    ]
+
+
+def legend(drawn: str) -> list[tuple[str, float]]:
+    """The labels of the legends, and where each ends in pixels, about."""
+    found = []
+
+    def walk(item: ElementTree.Element, left: float, inside: bool) -> None:
+        moved = re.match(r"translate\(([-\d.]+)", item.get("transform", ""))
+        left += float(moved[1]) if moved else 0
+        inside = inside or "role-legend-label" in item.get("class", "")
+        if inside and item.text and item.tag.endswith("text"):
+            found.append((item.text, left + 5.5 * len(item.text)))
+        for part in item:
+            walk(part, left, inside)
+
+    walk(ElementTree.fromstring(drawn), 0.0, False)
+    return found
+
+
+@pytest.mark.parametrize("width", [361, 400, 600])
+@pytest.mark.parametrize("groups", [[f"community {n}" for n in range(8)], LONG], ids=["8", "long"])
+def test_legends_are_drawn_whole_in_any_width(groups: list[str], width: int) -> None:
+    for spec in (
+        charts.group_curves(split_rows(groups), SEVEN, ["draft", "revision"]),
+        charts.versus([{**row, "seed": None} for row in split_rows(groups)], SEVEN),
+    ):
+        drawn = legend(svg(spec, "x", width=width))
+        named = [text for text, _ in drawn if text not in ("draft", "revision", "peers")]
+        assert len(named) == len(groups)
+        assert all(
+            name.startswith(text.rstrip("\u2026")) for text, name in zip(named, groups, strict=True)
+        )
+        assert max(end for _, end in drawn) <= width
+    assert [
+        text for text, _ in legend(svg(charts.group_curves(split_rows(groups), SEVEN, []), "x"))
+    ][-3:] == ["draft", "revision", "peers"]
+
+
+def test_a_gap_of_long_names_is_no_higher_and_one_round_has_its_interval() -> None:
+    def drawn(groups: str, rounds: int) -> Any:
+        rows = [
+            {"round": n, "series": "draft", "groups": groups, "gap": 1, "low": 0.5, "high": 2}
+            for n in range(rounds)
+        ]
+        return charts.gap_curves(rows, SEVEN, {"draft": "--first"})
+
+    def height(spec: Any) -> float:
+        return float(re.search(r'height="([\d.]+)"', svg(spec, "x"))[1])  # type: ignore[index]
+
+    long = " \u2212 ".join(LONG)
+    assert height(drawn(long, 3)) == pytest.approx(height(drawn("good \u2212 bad", 3)), abs=8)
+    assert "good \u2212 bad, points" in svg(drawn("good \u2212 bad", 3), "x")
+    assert "mark-rule" in svg({**drawn(long, 1), "layer": drawn(long, 1)["layer"][1:]}, "x")
+    assert "mark-area" in svg(drawn(long, 3), "x")

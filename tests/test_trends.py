@@ -147,6 +147,17 @@ def test_a_planted_gap_that_closes_is_found(whole: Run, tmp_path: Path) -> None:
     assert drafts == pytest.approx({round: 5 - round for round in range(5)})
 
 
+def test_captions_of_groups_tell_only_what_is_drawn(whole: Run) -> None:
+    found = {figure.name: figure for figure in split_figures(whole.reader, "label")}
+    two = found["alignment-by-label"]
+    assert two.about.endswith("with its 95 % interval. Dashed: draft; dotted: peers.")
+    assert "Student" in two.how and "Student" not in two.about
+    assert "peers" not in found["engagement-by-label"].about
+    many = next(figure for figure in split_figures(whole.reader, "age"))
+    assert "intervals are in the CSV and under the pointer" in many.about
+    assert all(len(figure.about) < 130 for figure in found.values())
+
+
 def _summarise(run: Run) -> None:
     from storage.database import parse_url, writing
     from storage.summaries import rebuild

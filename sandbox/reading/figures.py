@@ -132,7 +132,10 @@ def _shortened(row: Row) -> Row:
     }
 
 
-_BAND = "the band is the 95 % interval of a round's mean (Student's t over its ratings)"
+MEAN_METHOD = (
+    "The interval is that of a round\u2019s mean by Student\u2019s t over its ratings; "
+    "ratings of peers are clustered by the rated text."
+)
 
 _SUBJECTS = {"stage": "", "agent": " of each agent", "pair": " of each pair of agents"}
 
@@ -184,13 +187,14 @@ def by_round(counts: Outcomes, declared: Declaration, scale: Scale) -> Figure:
     return Figure(
         f"{scale.name}-by-round",
         f"{capitalized(scale.title)} by round",
-        f"Mean of {_raters(series, scale)}; {_BAND}.",
+        f"Mean of {_raters(series, scale)}, with its 95 % interval.",
         list(curve_rows(counts, {name: line.measure for name, line in by_name.items()})),
         partial(
             charts.curves,
             scale=scale,
             colours={name: line.colour for name, line in by_name.items()},
         ),
+        MEAN_METHOD,
     )
 
 

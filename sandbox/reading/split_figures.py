@@ -9,6 +9,7 @@ from agents.scale import Scale
 from sandbox.reading import charts
 from sandbox.reading.declaration import declaration_of
 from sandbox.reading.figures import (
+    MEAN_METHOD,
     Figure,
     Row,
     Series,
@@ -20,7 +21,11 @@ from sandbox.reading.figures import (
 from sandbox.reading.metrics import Outcomes, Spread, complete_rounds, mean_of, settled
 from sandbox.reading.splits import split_outcomes, splits
 from sandbox.reading.statistics import difference_of
+from sandbox.text import short
 from storage.reader import Reader
+
+_NAME = 40
+"""Characters of the name of a group in a caption; the CSV has the whole name."""
 
 
 def split_figures(
@@ -67,11 +72,25 @@ def _by_group(
     return Figure(
         f"{scale.name}-by-{split.replace('_', '-')}",
         f"{capitalized(scale.title)} by round and {title}",
-        "Mean of each group\u2019s ratings in a round, with its 95 % interval (Student\u2019s t; "
-        "each author has one exchange a round). Dashed: earlier stages; dotted: peers.",
+        _meaning(rows, stages),
         rows,
         partial(charts.group_curves, scale=scale, stages=stages),
+        f"{MEAN_METHOD} Each author has one exchange a round.",
     )
+
+
+def _meaning(rows: Sequence[Row], stages: Sequence[str]) -> str:
+    """What the lines of groups mean, of those that are drawn."""
+    series = {row["series"] for row in rows}
+    drawn = [stage for stage in stages if stage in series]
+    lines = [f"dashed: {' and '.join(drawn[:-1])}"] if len(drawn) > 1 else []
+    lines += ["dotted: peers"] if series - {*drawn} else []
+    bands = len({row["group"] for row in rows}) == 2
+    interval = (
+        ", with its 95 % interval" if bands else "; intervals are in the CSV and under the pointer"
+    )
+    mean = f"Mean of each group\u2019s ratings in a round{interval}."
+    return " ".join([mean, *([capitalized(f"{'; '.join(lines)}.")] if lines else [])])
 
 
 def _gap(
@@ -82,14 +101,17 @@ def _gap(
     return Figure(
         f"{scale.name}-gap-by-{split.replace('_', '-')}",
         f"{capitalized(scale.title)}: gap by {title}",
-        f"Mean of {first} less mean of {second} in a round, with its 95 % interval (Welch\u2019s "
-        "t). It closes where it moves to 0.",
+        f"Mean of {short(first, _NAME)} less mean of {short(second, _NAME)} in a round, with its "
+        "95 % interval.",
         list(_gap_rows(groups, named, (first, second))),
         partial(
             charts.gap_curves,
             scale=scale,
             colours={name: line.colour for name, line in named.items()},
         ),
+        "The interval is that of a difference of means by Welch\u2019s t, with ratings "
+        "of peers clustered by the rated text. The gap closes where it "
+        "moves to 0.",
     )
 
 

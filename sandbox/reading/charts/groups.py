@@ -12,6 +12,7 @@ from sandbox.reading.charts.parts import (
     chart,
     colour_channel,
     distinct,
+    fitted_legend,
     number,
     tooltip,
     values,
@@ -23,6 +24,7 @@ GROUPS = ["--label-1", "--label-2", "--label-3", "--label-4", "--run-5", "--run-
 _LABELS = {"good": GROUPS[0], "bad": GROUPS[1], "neutral": GROUPS[2]}
 _DASHES = ([5, 3], [1, 0], [8, 3, 2, 3], [2, 2], [10, 4])
 _DOTTED = [1, 3]  # ratings of peers
+_TITLE = 32  # characters of an axis title that fit beside the chart
 _MANY_ROUNDS = 40  # above this a curve has no points
 
 
@@ -59,8 +61,8 @@ def group_curves(rows: Rows, scale: Scale, stages: Sequence[str]) -> Spec:
         "mark": {"type": "area", "opacity": 0.1, "tooltip": False},
         "encoding": {**ends, "color": colour, "detail": category("series")},
     }
-    if len(set(values(rows, "round"))) == 1:
-        band["mark"] = {"type": "rule", "opacity": 0.5, "tooltip": False}
+    if _one_round(rows):
+        band["mark"] = _RULE
     means: Spec = {
         "mark": _line(rows),
         "encoding": {
@@ -81,6 +83,14 @@ def group_curves(rows: Rows, scale: Scale, stages: Sequence[str]) -> Spec:
     return chart(rows, spec, height=280, encoding=encoding, usermeta={"rounds": used})
 
 
+_RULE: Spec = {"type": "rule", "opacity": 0.5, "tooltip": False}
+
+
+def _one_round(rows: Rows) -> bool:
+    """Whether an interval has no width to fill: it is drawn as a line."""
+    return len(set(values(rows, "round"))) == 1
+
+
 def _line(rows: Rows) -> Spec:
     few = len(set(values(rows, "round"))) <= _MANY_ROUNDS
     return {"type": "line", "point": {"size": 36, "filled": True} if few else False}
@@ -94,7 +104,7 @@ def _dashes(series: Sequence[str], stages: Sequence[str]) -> Spec:
     dashes |= {stage: rest[i % len(rest)] for i, stage in enumerate(order[:-1])}
     dashes |= {name: _DOTTED for name in series if name not in dashes}
     scale = {"domain": series, "range": [dashes[name] for name in series]}
-    return category("series", scale=scale)
+    return category("series", scale=scale, legend=fitted_legend(series))
 
 
 def gap_curves(rows: Rows, scale: Scale, colours: dict[str, str]) -> Spec:
@@ -111,7 +121,8 @@ def gap_curves(rows: Rows, scale: Scale, colours: dict[str, str]) -> Spec:
     axis = {"scale": {"domain": domain, "nice": False, "zero": False}}
     form = mean_format(scale)
     known = {name: colours[name] for name in distinct(rows, "series")}
-    title = f"{next(iter(distinct(rows, 'groups')), 'difference')}, points"
+    subtracted = next(iter(distinct(rows, "groups")), "")
+    title = f"{subtracted if 0 < len(subtracted) <= _TITLE else 'difference'}, points"
     zero: Spec = {
         "data": {"values": [{}]},
         "mark": {"type": "rule", "color": "--line-strong"},
@@ -126,6 +137,8 @@ def gap_curves(rows: Rows, scale: Scale, colours: dict[str, str]) -> Spec:
             "color": colour_channel("series", known),
         },
     }
+    if _one_round(rows):
+        band["mark"] = _RULE
     means: Spec = {
         "mark": _line(rows),
         "encoding": {

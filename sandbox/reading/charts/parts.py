@@ -80,6 +80,7 @@ CONFIG: Spec = {
         "columnPadding": 16,
         "gradientLength": 140,
         "gradientThickness": 8,
+        "layout": {"top": {"direction": "vertical", "margin": 6}},  # several: one below another
     },
     "line": {"strokeWidth": 2, "strokeCap": "round", "strokeJoin": "round"},
     "rule": {"stroke": "--soft"},
@@ -238,9 +239,29 @@ def round_ticks(rows: Rows) -> Spec:
 
 
 def colour_channel(field: str, colours: Mapping[str, str], **more: Any) -> Spec:
-    """The colour channel of a field."""
+    """The colour channel of a field; its legend has as many columns as the chart is wide."""
     scale = {"domain": list(colours), "range": list(colours.values())}
-    return category(field, scale=scale, **more)
+    legend = more.pop("legend", {})
+    if legend is not None:
+        legend = {**fitted_legend(list(colours)), **legend}
+    return category(field, scale=scale, legend=legend, **more)
+
+
+_LETTER = 7  # pixels, of a label in a legend
+_SYMBOL = 38  # pixels: a symbol, and the space to the next column
+_LEGEND_LIMIT = 300  # pixels of a label: longer ones end in an ellipsis
+
+
+def fitted_legend(names: Sequence[str]) -> Spec:
+    """A legend in columns that fit the width of the chart, with long names cut.
+
+    Args:
+        names: its entries.
+    """
+    limit = f"min({_LEGEND_LIMIT}, max(40, width - {_SYMBOL}))"
+    entry = f"(min({_LETTER * max(map(len, names), default=1)}, {limit}) + {_SYMBOL})"
+    columns = f"clamp(floor(width / {entry}), 1, {max(1, len(names))})"
+    return {"columns": {"expr": columns}, "labelLimit": {"expr": limit}}
 
 
 def tooltip(*fields: str) -> list[Spec]:

@@ -95,10 +95,13 @@
       view.addEventListener("mousemove", onPointer);
       view.addEventListener("mouseout", onPointer);
       let pressed = null;
-      view.addEventListener("mousedown", (event) => { pressed = [event.clientX, event.clientY]; });
+      let touched = null; // a canvas does not tell on which agent the click of a tap is
+      view.addEventListener("pointerdown", (event) => { [pressed, touched] = [[event.clientX, event.clientY], null]; });
+      view.addEventListener("touchstart", (_, item) => { touched = item; });
       view.addEventListener("click", (event, item) => {
         const moved = pressed && Math.hypot(event.clientX - pressed[0], event.clientY - pressed[1]) > 4;
-        if (!moved && item?.datum?.agent != null) this.select(item.datum.agent);
+        const agent = (item?.datum ?? touched?.datum)?.agent;
+        if (!moved && agent != null) this.select(agent);
       });
       this.plot.querySelector(".chart-wrapper")?.setAttribute("tabindex", "0");
       this.label();
@@ -449,9 +452,14 @@
       if (element.dataset.shown === url) continue;
       try {
         const response = await fetch(url, { signal });
-        if (!response.ok) continue;
+        const waiting = element.hasAttribute("aria-busy"); // it has a placeholder
+        element.removeAttribute("aria-busy");
+        if (!response.ok) {
+          if (waiting) element.textContent = "This part could not be loaded.";
+          continue;
+        }
         const html = await response.text();
-        if (contents.get(element) !== html) replaceContent(element, html); // an equal one must not flicker
+        if (waiting || contents.get(element) !== html) replaceContent(element, html); // an equal one must not flicker
         contents.set(element, html);
         element.dataset.shown = url;
         window.Charts.drawNew();
