@@ -41,6 +41,7 @@ def pages(database: Path) -> list[tuple[str, str]]:
     return [
         ("the list of runs", "/"),
         ("the society", run),
+        ("curves and trends, after the society", f"{run}/by-round?split=label"),
         ("a round of the map", f"{run}/frames/{middle}.json"),
         ("clusters and influence of a round", f"{run}/advice/{middle}"),
         ("agents", f"{run}/agents"),
@@ -56,6 +57,7 @@ def pages(database: Path) -> list[tuple[str, str]]:
         ("exchanges that say what all say", f"{run}/exchanges?q={words}&label=good"),
         ("an exchange", f"{run}/exchanges/{episode}"),
         ("ratings", f"{run}/ratings"),
+        ("figures, after the ratings", f"{run}/ratings/figures"),
         ("calls", f"{run}/calls"),
         ("calls, in the middle", f"{run}/calls?before={call}"),
         ("calls of an agent in a round", f"{run}/calls?agent=7&round={middle}"),

@@ -376,6 +376,22 @@ def test_postgresql_gives_the_same_results(server: str) -> None:
     reader.engine.dispose()
 
 
+def test_figures_of_many_rounds_come_after_their_page(
+    tidy: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with serving(tidy) as site:
+        whole = {path: site.page(f"/r/small{path}") for path in ("", "/ratings")}
+        monkeypatch.setattr("sandbox.viewer.pages.MANY_ROUNDS", 1)
+        for path, later, name in (
+            ("", "/by-round?split=label", "alignment-by-label"),
+            ("/ratings", "/ratings/figures", "alignment-ratings"),
+        ):
+            page, figures = site.page(f"/r/small{path}"), site.page(f"/r/small{later}")
+            assert f'id="{name}"' in whole[path] and f'id="{name}"' not in page
+            assert f'data-load="/r/small{later}"' in page
+            assert f'id="{name}"' in figures
+
+
 # Hostile texts
 
 

@@ -189,6 +189,7 @@ class Site:
             f"{run}/pulse.json": pages.pulse,
             f"{run}/advice/{{round:int}}": pages.advice,
             f"{run}/ratings/agreement": pages.rater_agreement,
+            f"{run}/ratings/figures": pages.rating_figures,
             f"{run}/neighbours": pages.neighbours,
             f"{run}/card/{{number:int}}/{{round:int}}": pages.card,
         }

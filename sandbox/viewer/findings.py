@@ -11,7 +11,7 @@ from sqlalchemy import select
 from agents.scale import Declaration, Measure
 from sandbox.reading.declaration import declaration_of, measure_ids
 from sandbox.reading.figures import capitalized
-from sandbox.reading.metrics import Outcomes, merged_values
+from sandbox.reading.metrics import merged_values, outcomes
 from sandbox.reading.statistics import Interval, clustered_sums, student
 from sandbox.reading.trends import Gap, Trends, trends
 from sandbox.viewer.filters import decimal, integer, signed
@@ -36,20 +36,15 @@ class Finding(NamedTuple):
     sentence: str = ""
 
 
-def findings(reader: Reader, counts: Outcomes) -> list[Finding]:
-    """First and last rounds, the gap of starting labels, and the gain, on the main scale.
-
-    Args:
-        reader: the run.
-        counts: its outcomes.
-    """
+def findings(reader: Reader) -> list[Finding]:
+    """First and last rounds, the gap of starting labels, and the gain, on the main scale."""
     declared = declaration_of(reader)
     first = first_measure(declared)
     if first is None or declared.main is None:
         return []
     found = list(_of_trends(trends(reader, first), first))
     gain = declared.gain(declared.main)
-    return found if gain is None else [*found, *_of_gain(reader, counts, gain)]
+    return found if gain is None else [*found, *_of_gain(reader, gain)]
 
 
 def first_measure(declared: Declaration) -> Measure | None:
@@ -95,14 +90,17 @@ def _of_gap(found: Trends, gap: Gap, measure: Measure) -> Finding:
     )
 
 
-def _of_gain(reader: Reader, counts: Outcomes, gain: Measure) -> Iterator[Finding]:
+def _of_gain(reader: Reader, gain: Measure) -> Iterator[Finding]:
     """The mean gain of all exchanges, clustered by author where there are authors."""
     s = tables.agent_sums
     query = select(s.c.n, s.c.total).where(
         s.c.run_id == reader.run.id, s.c.measure_id == measure_ids(reader)[gain.name]
     )
     sums = np.array([(float(n), float(total)) for n, total in reader.rows(query)])
-    mean = clustered_sums(*sums.T) if len(sums) else student(merged_values(counts, gain.name))
+    if len(sums):
+        mean = clustered_sums(*sums.T)
+    else:
+        mean = student(merged_values(outcomes(reader), gain.name))
     if mean.difference is None:
         return
     authors = f", {integer(mean.clusters)} authors" if mean.clusters else ""

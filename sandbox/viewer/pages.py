@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping
 from copy import copy
 from dataclasses import replace
 from itertools import chain
@@ -30,6 +29,7 @@ from sandbox.reading.declaration import declaration_of
 from sandbox.reading.exchanges import PAGE, SEARCHED, ExchangeFilter
 from sandbox.reading.figures import (
     Figure,
+    bias,
     histories,
     neighbours_alike,
     of_bounds,
@@ -40,7 +40,6 @@ from sandbox.reading.figures import (
 )
 from sandbox.reading.live import live
 from sandbox.reading.metrics import (
-    Outcomes,
     calls_by_form,
     complete_rounds,
     merged,
@@ -106,6 +105,9 @@ _BREACHES = 50  # breaches listed on the page of the policy
 _WISHES = 100  # overruled wishes listed there
 _RATERS = 25  # raters on a page
 _COPIED_RATERS = 500  # raters listed in a static copy
+
+MANY_ROUNDS = 100
+"""Of runs with more rounds, figures that count by round come after their page."""
 
 NO_SPLIT = "none"
 """The value of `split` for figures of all exchanges alone."""
@@ -229,8 +231,6 @@ class Pages:
     def society(self, key: str, query: Query, frames: list[Row] | None = None) -> str:
         """The map of the society, and figures by round."""
         reader = self._catalog.open(key)
-        by_label = outcomes_by_label(reader)
-        counts = merged(by_label.values())
         return self._page(
             key,
             "society",
@@ -238,27 +238,27 @@ class Pages:
             reader,
             scenes=scenes.latest_scenes(reader, PAGE),
             **maps.map_values(reader, key, query, self._links, frames),
-            findings=findings(reader, counts),
-            **self._by_round(key, reader, by_label, query),
+            findings=findings(reader),
+            **self._by_round(key, reader, query),
         )
 
-    def _by_round(
-        self, key: str, reader: Reader, by_label: Mapping[str, Outcomes], query: Query
-    ) -> Row:
-        """The values of `by_round.html`; figures of a split other than by label come later."""
+    def _by_round(self, key: str, reader: Reader, query: Query) -> Row:
+        """The values of `by_round.html`.
+
+        Figures of many rounds, or of a split other than by label, come after the page.
+        """
         offered = splits(reader)
         names = [one.name for one in offered]
         split = query.choice("split", [NO_SPLIT, *names]) or next(iter(names), NO_SPLIT)
         values: Row = {"splits": offered, "split": split, "query": query, "later": None}
-        if split not in (NO_SPLIT, LABEL) and not self._links.static:
+        if split not in (NO_SPLIT, LABEL) or reader.run.rounds > MANY_ROUNDS:
             values["later"] = self._links.run(key, "by-round", split=split)
+        if values["later"] and not self._links.static:
             return values
-        return values | self._split_values(key, reader, by_label, split)
+        return {**values, "later": None, **self._split_values(key, reader, split)}
 
-    def _split_values(
-        self, key: str, reader: Reader, by_label: Mapping[str, Outcomes], split: str
-    ) -> Row:
-        declared = declaration_of(reader)
+    def _split_values(self, key: str, reader: Reader, split: str) -> Row:
+        declared, by_label = declaration_of(reader), outcomes_by_label(reader)
         counts = settled(merged(by_label.values()), complete_rounds(reader))
         drawn = self._figures(key, scores(counts, declared))
         if split != NO_SPLIT:
@@ -271,8 +271,8 @@ class Pages:
     def by_round(self, key: str, query: Query) -> str:
         """The figures by round of a split, an HTML fragment of the society page."""
         reader = self._catalog.open(key)
-        split = query.choice("split", [one.name for one in splits(reader)]) or NO_SPLIT
-        values = self._split_values(key, reader, outcomes_by_label(reader), split)
+        names = [NO_SPLIT, *(one.name for one in splits(reader))]
+        values = self._split_values(key, reader, query.choice("split", names) or NO_SPLIT)
         return self._fill("by_round_figures.html", key=key, **values)
 
     def frame(self, key: str, round: int, query: Query) -> Row:
@@ -482,12 +482,9 @@ class Pages:
     def ratings(self, key: str, query: Query) -> str:
         """Ratings and raters: agreement, leniency, distributions, missing ratings."""
         reader, order = self._catalog.open(key), rater_order(query)
-        counts, declared = outcomes(reader), declaration_of(reader)
-        rows = raters.raters(reader) if declared.peers is not None else []
-        shown = {one.name: one for one in ratings(reader, counts, declared)}
-        apart = ("bias", "matrix", "missing")
-        *beside, absent = (self._figures(key, self._linked(key, shown.get(name))) for name in apart)
+        rows = raters.raters(reader) if declaration_of(reader).peers is not None else []
         listed = _COPIED_RATERS if self._links.static else _RATERS
+        later = reader.run.rounds > MANY_ROUNDS and not self._links.static
         return self._page(
             key,
             "ratings",
@@ -499,16 +496,30 @@ class Pages:
             found=Page.of(raters.sorted_raters(rows, order), page_of(query), listed),
             query=query,
             order=order,
-            beside=[item for one in beside for item in one],
-            figures=self._figures(key, [one for one in shown.values() if one.name not in apart]),
-            absent=absent,
-            missing=report_tables.missing(counts, declared)._replace(title="Missing ratings"),
+            leniency=self._figures(key, self._linked(key, bias(reader))) if rows else [],
+            later=self._links.run(key, "ratings", "figures") if later else None,
+            **({} if later else self._rating_figures(key, reader)),
         )
 
-    def _linked(self, key: str, figure: Figure | None) -> list[Figure]:
-        """A figure of agents whose marks lead to their pages; an empty list for None."""
-        if figure is None or figure.name != "bias":
-            return [] if figure is None else [figure]
+    def rating_figures(self, key: str) -> str:
+        """The figures of ratings, an HTML fragment of the page of ratings."""
+        return self._fill(
+            "rating_figures.html", **self._rating_figures(key, self._catalog.open(key))
+        )
+
+    def _rating_figures(self, key: str, reader: Reader) -> Row:
+        counts, declared = outcomes(reader), declaration_of(reader)
+        shown = {one.name: one for one in ratings(reader, counts, declared)}
+        shown.pop("bias", None)
+        absent = shown.pop("missing", None)
+        return {
+            "figures": self._figures(key, list(shown.values())),
+            "absent": self._figures(key, [] if absent is None else [absent]),
+            "missing": report_tables.missing(counts, declared)._replace(title="Missing ratings"),
+        }
+
+    def _linked(self, key: str, figure: Figure) -> list[Figure]:
+        """A figure of agents whose marks lead to their pages."""
         linked = [
             {**row, "href": self._links.run(key, "agents", row["agent"])} for row in figure.rows
         ]

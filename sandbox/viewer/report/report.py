@@ -138,7 +138,7 @@ def template_values(reader: Reader, address: Address) -> tuple[Row, list[Rendere
         "notes": list(_notes(reader, here, counts)),
         "summary": [
             *tables.summary(scopes, declared),
-            *(one.sentence for one in findings(reader, counts) if one.sentence),
+            *(one.sentence for one in findings(reader) if one.sentence),
         ],
         "totals": tables.totals(here, counts, costs, tables.prefix_share(reader)),
         "scores": [
