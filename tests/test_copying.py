@@ -61,6 +61,7 @@ def test_every_link_leads_to_a_file(calm: Run, whole: Any) -> None:
         assert sum(bool(re.fullmatch(rf"small-{kind}-\d+\.html", n)) for n in names) == count
 
 
+@pytest.mark.long
 def test_pages_contain_the_texts(calm: Run, whole: Any) -> None:
     text = unescape((whole.out / "small-exchanges-13.html").read_text("utf-8"))
     one = calm.all()[13]

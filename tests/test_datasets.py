@@ -635,7 +635,7 @@ def test_an_instruction_is_in_the_split_of_its_scene(scenes: Run, tmp_path: Path
 # That it loads, is described, and leads back.
 
 
-@pytest.mark.parametrize("files", ["jsonl", "parquet"])
+@pytest.mark.parametrize("files", [pytest.param("jsonl", marks=pytest.mark.long), "parquet"])
 def test_every_format_loads(messy: Run, scenes: Run, tmp_path: Path, files: str) -> None:
     from datasets import load_dataset
 

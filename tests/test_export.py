@@ -21,7 +21,7 @@ from stored import GENERAL, SPOILT, Run, aligned, lines, make, stored
 
 import storage.exchanges
 from sandbox.config import QUICKSTART
-from sandbox.datasets import export, survey
+from sandbox.datasets import export
 from sandbox.datasets.source import Source
 from sandbox.datasets.survey import Survey
 from sandbox.engine.run import resume
@@ -445,7 +445,6 @@ def test_memory_hardly_grows_with_the_run(
     wide: Run, said: int, tmp_path: Path, format: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Memory grows by some numbers per exchange and by the questions, not by other texts."""
-    monkeypatch.setattr(survey, "_UNITS", 100)  # drafts that are looked at for agreement, at most
     monkeypatch.setattr(storage.exchanges, "_BATCH", 100)  # no more on the way with 12
     run = wide.copy(tmp_path)
     first = export([run.reader], [format], tmp_path / "first")  # what is made once is not counted

@@ -232,6 +232,7 @@ def test_a_deleted_database_stops_the_run(tmp_path: Path, replaced: bool) -> Non
         assert path.read_bytes() == b"something else"
 
 
+@pytest.mark.long
 def test_a_deleted_database_is_told_in_one_line(tmp_path: Path) -> None:
     slow = ["--set", LATENCY.replace("16", "1")]
     command = [sys.executable, str(ROOT / "run_sim.py"), "run", "--name", "lost", *slow]

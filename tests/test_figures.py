@@ -140,6 +140,7 @@ def test_the_grid_has_its_figures(plain: Run) -> None:
         assert all(len(shown) > 5 for shown in parsed(figure)), figure.name
 
 
+@pytest.mark.long
 def test_figures_of_runs_print_the_numbers_of_their_data(
     plain: Run, more: Run, talk: Run, messy: Run
 ) -> None:

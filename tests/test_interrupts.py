@@ -202,6 +202,7 @@ def test_one_signal_stops_and_loses_nothing(
     assert script == SCRIPT or digest == calm
 
 
+@pytest.mark.long
 def test_two_signals_in_a_notebook_stop_at_once(tmp_path: Path, calm: str) -> None:
     process = _start(
         tmp_path,

@@ -353,6 +353,7 @@ def test_hostile_text_is_text_in_a_page(hostile: Run, tmp_path: Path) -> None:
     assert "{{ 7 * 7 }}" in shown
 
 
+@pytest.mark.long
 def test_hostile_text_is_text_in_markdown(hostile_md: Path) -> None:
     text = hostile_md.read_text("utf-8")
     tokens = MarkdownIt("commonmark", {"html": True}).enable("table").parse(text)
@@ -380,6 +381,7 @@ def _tables(text: str) -> list[str]:
     return [line for line in _outside_fences(text).splitlines() if line.startswith("|")]
 
 
+@pytest.mark.long
 def test_hostile_text_is_text_in_figures(hostile_md: Path) -> None:
     paths = list(figure_folder(hostile_md).glob("*.svg"))
     assert len(paths) == 15

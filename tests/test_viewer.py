@@ -1223,7 +1223,7 @@ def _follow_a_wait(folder: Path, url: str) -> None:
         wait = re.search(r"waiting: [^<]*", listed)
         assert wait is not None and url in wait[0], listed
         assert re.search(r"until \d\d:\d\d:\d\d \(\d+ calls?\)$", wait[0])
-        assert '<td colspan="11">waiting: ' in listed
+        assert '<td colspan="14">waiting: ' in listed
         assert re.search(r'<p class="note bad">waiting: [^<]*until [^<]*</p>', page)
         marks = [_mark_of(listed), _mark_of(page), json.loads(site.page("/pulse.json"))["mark"]]
         assert all(re.fullmatch("[0-9a-f]{16}", mark) for mark in marks)

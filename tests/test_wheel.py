@@ -65,7 +65,7 @@ def test_its_command_runs_in_an_empty_folder(wheel: Path, tmp_path: Path) -> Non
     assert json.loads(society("inspect", "quickstart", "--json"))["rounds"]
     society("view", "quickstart", "--static", "pages", "--exchanges", "2")
     about = (folder / "pages" / "quickstart-about.html").read_text(encoding="utf-8")
-    assert "sandbox-society resume quickstart" in about
+    assert "sandbox-society verify quickstart" in about
     society("report", "quickstart", "--out", "report.html")
     society("export", "quickstart", "--format", "exchanges", "--out", "data")
     findings = {one["what"]: one for one in json.loads(society("doctor", "--json"))["findings"]}
