@@ -107,7 +107,7 @@ def drawn(url: str, paths: list[str]) -> list[float]:
             began = time.perf_counter()
             page.goto(url.rstrip("/") + path)
             page.wait_for_function(
-                "[...document.querySelectorAll('.plot')].every(p => p.querySelector('svg, canvas'))"
+                "() => [...document.querySelectorAll('.plot')].every(p => p.querySelector('svg, canvas'))"
             )
             found.append(1000 * (time.perf_counter() - began))
         browser.close()
