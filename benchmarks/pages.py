@@ -13,6 +13,7 @@ from __future__ import annotations
 import argparse
 import http.client
 import json
+import re
 import shutil
 import statistics
 import subprocess
@@ -28,6 +29,11 @@ from storage.reader import Reader
 
 ROOT = Path(__file__).resolve().parent.parent
 WORDS = "plain answer"
+PARTS = re.compile(r"\.json|/advice/|/by-round|/ratings/")
+"""What pages load afterwards, which is drawn in them."""
+
+DRAWN = """() => [...document.querySelectorAll(".plot")].every(
+    (plot) => plot.querySelector("svg, canvas"))"""
 FELL = "label=good&kind=fell&order=alignment_gain"
 
 
@@ -106,9 +112,7 @@ def drawn(url: str, paths: list[str]) -> list[float]:
         for path in paths:
             began = time.perf_counter()
             page.goto(url.rstrip("/") + path)
-            page.wait_for_function(
-                "() => [...document.querySelectorAll('.plot')].every(p => p.querySelector('svg, canvas'))"
-            )
+            page.wait_for_function(DRAWN)
             found.append(1000 * (time.perf_counter() - began))
         browser.close()
     return found
@@ -134,8 +138,7 @@ def main() -> None:
             print(f"| {name} | {first:.0f} | {middle:.0f} | {longest:.0f} | {size / 1024:.0f} |",
                   flush=True)  # fmt: skip
         if arguments.browser:
-            shown = [(name, path) for name, path in wanted if ".json" not in path
-                     and "/advice/" not in path]  # fmt: skip
+            shown = [(name, path) for name, path in wanted if not PARTS.search(path)]
             print("\n| page | in Chromium, ms |\n| --- | ---: |")
             for (name, _), took in zip(shown, drawn(url, [path for _, path in shown]), strict=True):
                 print(f"| {name} | {took:.0f} |")
