@@ -33,7 +33,7 @@ from sandbox.reading.recall import recall_rule
 from sandbox.reading.records import PAGES_ONLY, Record
 from sandbox.reading.splits import LABEL, check_author_split
 from sandbox.reading.statistics import Interval
-from sandbox.reading.trends import Trends, all_trends
+from sandbox.reading.trends import Trends, all_trends, trend_measures
 from storage import database, tables
 from storage.copying import forked_from
 from storage.database import Address, address_of
@@ -329,9 +329,7 @@ def society(reader: Reader, split: str = LABEL) -> Society:
         agents=labels(reader),
         models={row.role: row.name for row in reader.rows(models)},
         rounds=scores_by_round(reader),
-        trends=all_trends(
-            reader, [one for one in declaration_of(reader).measures if one.kind != "gain"], split
-        ),
+        trends=all_trends(reader, trend_measures(declaration_of(reader)), split),
         forms=forms,
         warnings=warnings(reader, forms),
         declaration=declaration_of(reader),

@@ -19,7 +19,7 @@ from sandbox.reading.figures import (
     series_of,
 )
 from sandbox.reading.metrics import Outcomes, Spread, complete_rounds, mean_of, settled
-from sandbox.reading.splits import split_outcomes, splits
+from sandbox.reading.splits import Split, split_outcomes
 from sandbox.reading.statistics import difference_of
 from sandbox.text import short
 from storage.reader import Reader
@@ -44,7 +44,7 @@ def split_figures(
     found_groups = split_outcomes(reader, split) if groups is None else groups
     rounds = complete_rounds(reader)
     groups = {name: settled(counts, rounds) for name, counts in found_groups.items()}
-    title = next(one.title for one in splits(reader) if one.name == split)
+    title = Split(split).title
     declared = declaration_of(reader)
     found = []
     for scale in drawn_scales(declared):

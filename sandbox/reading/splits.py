@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from sqlalchemy import Float, Select, cast, func, select
@@ -33,16 +33,22 @@ _AGES = (18, 25, 35, 45, 55, 65)
 _TRAITS = ("place", "occupation", "adapter")
 
 
-class Split(NamedTuple):
-    """A property by which figures can be split.
+_TITLES = {
+    LABEL: "starting label",
+    RATER: "rater\u2019s starting label",
+    TOPIC: "question topic",
+}
 
-    Attributes:
-        name: used in URLs.
-        title: the name for display.
-    """
+
+class Split(NamedTuple):
+    """A property by which figures can be split, by its name in URLs."""
 
     name: str
-    title: str
+
+    @property
+    def title(self) -> str:
+        """The name for display."""
+        return _TITLES.get(self.name, self.name.replace("_", " "))
 
 
 def splits(reader: Reader) -> list[Split]:
@@ -51,25 +57,25 @@ def splits(reader: Reader) -> list[Split]:
     They have at least two values; a trait of personas that nearly everybody has alone is none.
     """
     agents = _agents(reader)
-    found = [Split(LABEL, "starting label")] if len({one.label for one in agents}) > 1 else []
+    found = [Split(LABEL)] if len({one.label for one in agents}) > 1 else []
     m, q = tables.models, tables.questions
     models = select(func.count(m.c.name.distinct())).where(
         m.c.run_id == reader.run.id, m.c.role.not_like("observer%")
     )
     if int(reader.scalar(models) or 0) > 1:
-        found.append(Split(MODEL, "model"))
+        found.append(Split(MODEL))
     if len({one.community for one in agents}) > 1:
-        found.append(Split(COMMUNITY, "community"))
+        found.append(Split(COMMUNITY))
     if found and found[0].name == LABEL and declaration_of(reader).peers is not None:
-        found.append(Split(RATER, "rater\u2019s starting label"))
+        found.append(Split(RATER))
     topics = select(func.count(q.c.topic.distinct())).where(reader.belongs_to_run(q.c.id))
     if int(reader.scalar(topics) or 0) > 1:
-        found.append(Split(TOPIC, "question topic"))
+        found.append(Split(TOPIC))
     traits: dict[str, Counter[str]] = {}
     for one in agents:
         for name, value in one.traits.items():
             traits.setdefault(name, Counter())[value] += 1
-    found += [Split(name, name.replace("_", " ")) for name, n in traits.items() if _groups(n)]
+    found += [Split(name) for name, n in traits.items() if _groups(n)]
     return found
 
 
@@ -134,17 +140,23 @@ def groups_of_agents(reader: Reader, split: str) -> dict[int, str]:
     Returns:
         The name of the group by the number of the agent; empty for other splits.
     """
-    agents = _agents(reader)
+    if split == LABEL:
+        a = tables.agents
+        query = select(a.c.number, a.c.label).where(a.c.run_id == reader.run.id)
+        return {row.number: row.label for row in reader.rows(query.order_by(a.c.number))}
     if split == MODEL:
         with reader.engine.connect() as connection:
             return ModelNames.of(reader, connection).of_agents(connection, reader.run.id)
-    of: Callable[[_Agent], str | None] = {
-        LABEL: lambda one: one.label,
-        COMMUNITY: lambda one: None if one.community is None else f"community {one.community}",
-    }.get(split, lambda one: one.traits.get(split))
-    if split not in (LABEL, COMMUNITY) and not any(split in one.traits for one in agents):
+    agents = _agents(reader)
+    if split == COMMUNITY:
+        names = {one.number: one.community for one in agents}
+        return {
+            number: NOT_TOLD if name is None else f"community {name}"
+            for number, name in names.items()
+        }
+    if not any(split in one.traits for one in agents):
         return {}
-    return {one.number: of(one) or NOT_TOLD for one in agents}
+    return {one.number: one.traits.get(split) or NOT_TOLD for one in agents}
 
 
 class _Agent(NamedTuple):

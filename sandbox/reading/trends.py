@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 from sqlalchemy import Float, Select, cast, func, literal, select
 
-from agents.scale import Measure
+from agents.scale import Declaration, Measure
 from sandbox.reading.declaration import measure_ids
 from sandbox.reading.metrics import complete_rounds
 from sandbox.reading.records import PAGES_ONLY, Record
@@ -120,6 +120,11 @@ class Trends(Record):
 def window_of(rounds: int) -> int:
     """How many of the first and of the last rounds are compared: 5, or half of fewer rounds."""
     return min(MOST_ROUNDS, rounds // 2)
+
+
+def trend_measures(declared: Declaration) -> list[Measure]:
+    """The measures whose trends are shown: every score of a stage, and the peers' ratings."""
+    return [measure for measure in declared.measures if measure.kind != "gain"]
 
 
 def trends(reader: Reader, measure: Measure, split: str | None = LABEL) -> Trends:

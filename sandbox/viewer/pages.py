@@ -53,7 +53,7 @@ from sandbox.reading.sessions import sessions
 from sandbox.reading.split_figures import split_figures
 from sandbox.reading.splits import LABEL, split_outcomes, splits
 from sandbox.reading.spread import IdeaSpread, spread
-from sandbox.reading.trends import agent_points, all_trends, window_of
+from sandbox.reading.trends import agent_points, all_trends, trend_measures, window_of
 from sandbox.viewer import maps, search_pages
 from sandbox.viewer.addresses import Links, Query
 from sandbox.viewer.catalog import RunCatalog
@@ -79,7 +79,7 @@ from sandbox.viewer.queries import (
 )
 from sandbox.viewer.report import bounds_tables
 from sandbox.viewer.report import tables as report_tables
-from sandbox.viewer.report.trend_tables import trend_measures, trend_table
+from sandbox.viewer.report.trend_tables import trend_table
 from sandbox.viewer.results import ResultLists, Walk, walk
 from sandbox.viewer.run_list import RunList, RunReader, change_marker
 from storage.reader import Reader

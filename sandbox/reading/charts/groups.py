@@ -13,6 +13,7 @@ from sandbox.reading.charts.parts import (
     colour_channel,
     distinct,
     fitted_legend,
+    line_by_round,
     number,
     tooltip,
     values,
@@ -25,7 +26,6 @@ _LABELS = {"good": GROUPS[0], "bad": GROUPS[1], "neutral": GROUPS[2]}
 _DASHES = ([5, 3], [1, 0], [8, 3, 2, 3], [2, 2], [10, 4])
 _DOTTED = [1, 3]  # ratings of peers
 _TITLE = 32  # characters of an axis title that fit beside the chart
-_MANY_ROUNDS = 40  # above this a curve has no points
 
 
 def group_colours(groups: Sequence[str]) -> dict[str, str]:
@@ -64,7 +64,7 @@ def group_curves(rows: Rows, scale: Scale, stages: Sequence[str]) -> Spec:
     if _one_round(rows):
         band["mark"] = _RULE
     means: Spec = {
-        "mark": _line(rows),
+        "mark": line_by_round(rows),
         "encoding": {
             "y": number("mean", title, **axis),
             "color": colour,
@@ -89,11 +89,6 @@ _RULE: Spec = {"type": "rule", "opacity": 0.5, "tooltip": False}
 def _one_round(rows: Rows) -> bool:
     """Whether an interval has no width to fill: it is drawn as a line."""
     return len(set(values(rows, "round"))) == 1
-
-
-def _line(rows: Rows) -> Spec:
-    few = len(set(values(rows, "round"))) <= _MANY_ROUNDS
-    return {"type": "line", "point": {"size": 36, "filled": True} if few else False}
 
 
 def _dashes(series: Sequence[str], stages: Sequence[str]) -> Spec:
@@ -140,7 +135,7 @@ def gap_curves(rows: Rows, scale: Scale, colours: dict[str, str]) -> Spec:
     if _one_round(rows):
         band["mark"] = _RULE
     means: Spec = {
-        "mark": _line(rows),
+        "mark": line_by_round(rows),
         "encoding": {
             "x": by_round(rows),
             "y": number("gap", title, **axis),

@@ -231,6 +231,15 @@ def by_round(rows: Rows) -> Spec:
     return number("round", axis=round_ticks(rows), scale=scale)
 
 
+MANY_ROUNDS = 40  # above this a curve has no points
+
+
+def line_by_round(rows: Rows, **mark: Any) -> Spec:
+    """The mark of a curve by round, with points where there are few rounds."""
+    few = len(set(values(rows, "round"))) <= MANY_ROUNDS
+    return {"type": "line", **mark, "point": {"size": 36, "filled": True} if few else False}
+
+
 def round_ticks(rows: Rows) -> Spec:
     """The axis of rounds: a tick for each round if there are few."""
     rounds = sorted(set(values(rows, "round")))

@@ -9,6 +9,7 @@ from typing import NamedTuple
 from sandbox.reading.charts.comparing import run_colours
 from sandbox.reading.charts.parts import (
     DASHED,
+    MANY_ROUNDS,
     OUTCOMES,
     PEERS,
     RAMP,
@@ -34,7 +35,6 @@ from sandbox.reading.charts.ranges import (
     whole_domain,
 )
 
-MANY_ROUNDS = 40  # above this a curve has no points
 MANY_STEPS = 12  # above this the path of a plane is faint at its beginning
 
 

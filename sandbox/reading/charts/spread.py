@@ -11,9 +11,9 @@ from sandbox.reading.charts.parts import (
     chart,
     colour_channel,
     distinct,
+    line_by_round,
     number,
     tooltip,
-    values,
 )
 
 
@@ -40,13 +40,8 @@ def reached(rows: Rows) -> Spec:
         rows: `round`, `label`, `share` (0 to 1), `so_far`, `agents`.
     """
     labels = distinct(rows, "label")
-    few = len(set(values(rows, "round"))) <= 40
     line = {
-        "mark": {
-            "type": "line",
-            "interpolate": "step-after",
-            "point": {"size": 36, "filled": True} if few else False,
-        },
+        "mark": line_by_round(rows, interpolate="step-after"),
         "encoding": {
             "x": by_round(rows),
             "y": number(

@@ -27,7 +27,7 @@ from sandbox.reading.runs import Overview, about, overview
 from sandbox.reading.sessions import sessions
 from sandbox.reading.split_figures import split_figures
 from sandbox.reading.splits import LABEL, splits
-from sandbox.reading.trends import all_trends
+from sandbox.reading.trends import all_trends, trend_measures
 from sandbox.text import short
 from sandbox.viewer import filters
 from sandbox.viewer.app import STATIC
@@ -38,7 +38,7 @@ from sandbox.viewer.report.examples import examples
 from sandbox.viewer.report.exchange_pass import exchange_pass
 from sandbox.viewer.report.methods import methods
 from sandbox.viewer.report.rendered_figures import RenderedFigure
-from sandbox.viewer.report.trend_tables import trend_measures, trend_table
+from sandbox.viewer.report.trend_tables import trend_table
 from sandbox.viewer.report.written_files import find_unknown_file
 from storage.database import Address
 from storage.errors import InputError

@@ -4,16 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
-from agents.scale import Declaration, Measure
 from sandbox.reading.statistics import Interval
 from sandbox.reading.trends import Gap, Trends
 from sandbox.viewer.filters import decimal, integer, signed
 from sandbox.viewer.report.tables import Cell, Table
-
-
-def trend_measures(declared: Declaration) -> list[Measure]:
-    """The measures whose trends are shown: every score of a stage, and the peers' ratings."""
-    return [measure for measure in declared.measures if measure.kind != "gain"]
 
 
 def trend_table(found: Sequence[Trends]) -> Table:
