@@ -48,6 +48,9 @@ from sandbox.study.results import Comparison, Estimate
 from sandbox.study.sample import NoSample
 from sandbox.study.verify import Verdict
 from sandbox.study.verify import verify as verify_run
+from sandbox.sweep.plan import read_plan as read_sweep
+from sandbox.sweep.results import Sweep
+from sandbox.sweep.run import SweepWatch, run_sweep
 from sandbox.training import TrainingStopped, TrainProgress, TrainReport, load_settings
 from sandbox.training import Watch as TrainWatch
 from sandbox.training import train as train_model
@@ -68,6 +71,8 @@ __all__ = [
     "Outcome",
     "PhaseFailed",
     "Study",
+    "Sweep",
+    "SweepWatch",
     "TrainProgress",
     "TrainReport",
     "TrainWatch",
@@ -87,6 +92,7 @@ __all__ = [
     "plugin_files",
     "resume",
     "run",
+    "sweep",
     "train",
     "verify",
 ]
@@ -457,9 +463,32 @@ def generations(
     return run_study(plan, count, Path(out).expanduser().resolve(), say)
 
 
-def _blueprint(
-    config: ConfigSource, settings: SettingValues, **overrides: str | int | None
-) -> Blueprint:
+def sweep(
+    study: str | Path,
+    *,
+    settings: SettingValues = (),
+    watch: SweepWatch = lambda _: None,
+) -> Sweep:
+    """Play all runs of a study, settings times seeds, side by side; called again, it goes on.
+
+    Args:
+        study: a YAML file with the settings of the study.
+        settings: keys of the study to set, in place of the file's.
+        watch: called once with the `sandbox.sweep.progress.SweepProgress` before it starts.
+
+    Returns:
+        The runs, and how busy the engines were that they shared; the status says whether all runs
+        are done.
+
+    Raises:
+        InputError: a setting is invalid, another process plays the study, or it says something
+            else than a stored run.
+        KeyboardInterrupt: a second signal stopped it at once.
+    """
+    return run_sweep(read_sweep(Path(study), _assignments(settings)), watch)
+
+
+def _blueprint(config: ConfigSource, settings: SettingValues, **overrides: Any) -> Blueprint:
     """Read a config and check the files and backends that it names."""
     assignments = _assignments(settings)
     if not isinstance(config, str | Path | Mapping):

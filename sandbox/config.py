@@ -390,29 +390,36 @@ def _try_question(scale: Scale, world: World) -> None:
 
 
 def load_config(
-    source: Path | Mapping[str, Any], settings: Sequence[str] = (), **overrides: Any
+    source: Path | Mapping[str, Any],
+    settings: Sequence[str] = (),
+    *,
+    folder: Path | None = None,
+    places: Mapping[str, str] = {},
+    **overrides: Any,
 ) -> Config:
     """Read a config.
 
     Args:
         source: a YAML file, with paths that are relative to its folder; or the config itself, with
             paths that are relative to the working folder.
-        settings: overrides ``a.b=value``, as for ``--set``; paths are relative to the working
+        settings: overrides ``a.b=value``, as for ``--set``.
+        folder: the folder that paths in settings are relative to; the default is the working
             folder.
+        places: by setting, where it was written, for error messages; the default is ``--set``.
         overrides: values of top-level keys that override both; None is ignored.
 
     Raises:
         InputError: it cannot be read, or is invalid.
     """
     if isinstance(source, Mapping):
-        place, folder, data = GIVEN, Path.cwd(), _plain_keys(source)
+        place, own_folder, data = GIVEN, Path.cwd(), _plain_keys(source)
     else:
-        place, folder, data = str(source), source.resolve().parent, read_yaml(source)
+        place, own_folder, data = str(source), source.resolve().parent, read_yaml(source)
     origin: dict[tuple[str, ...], str] = {}
-    _resolve_paths(data, folder)
+    _resolve_paths(data, own_folder)
     for setting in settings:
-        key = apply_setting(data, setting)
-        origin[key] = redacted(setting)
+        key = apply_setting(data, setting, folder)
+        origin[key] = places.get(setting) or redacted(setting)
     given = {key: value for key, value in overrides.items() if value is not None}
     twice = next((option for option in given if (option,) in origin), None)
     if twice is not None:
@@ -534,8 +541,15 @@ def _absolute(key: tuple[str, ...], value: str, folder: Path) -> str:
     return absolute(value, folder)
 
 
-def apply_setting(data: dict[str, Any], setting: str) -> tuple[str, ...]:
+def apply_setting(
+    data: dict[str, Any], setting: str, folder: Path | None = None
+) -> tuple[str, ...]:
     """Apply one override ``a.b=value`` to the data of a config, in place.
+
+    Args:
+        data: plain values; paths are absolute.
+        setting: the override.
+        folder: the folder that its paths are relative to; the default is the working folder.
 
     Returns:
         Its key: ``("a", "b")``.
@@ -544,7 +558,7 @@ def apply_setting(data: dict[str, Any], setting: str) -> tuple[str, ...]:
         InputError: it is not of that form.
     """
     key = set_key(data, setting)
-    _resolve_paths(data, Path.cwd())  # all other paths are absolute already
+    _resolve_paths(data, folder or Path.cwd())  # all other paths are absolute already
     return key
 
 

@@ -28,6 +28,7 @@ _WAIT_SECONDS = 0.2
 _SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 _left: list[threading.Thread] = []
+_running: set[_LoopThread[Any]] = set()
 
 
 def run_coroutine(work: Coroutine[Any, Any, T], gently: Callable[[], bool] | None = None) -> T:
@@ -48,10 +49,20 @@ def run_coroutine(work: Coroutine[Any, Any, T], gently: Callable[[], bool] | Non
         KeyboardInterrupt: it was cancelled by a signal, or left behind.
     """
     thread = _LoopThread(work, gently)
-    with _handled(thread.interrupt):
-        thread.start()
-        thread.wait()
+    _running.add(thread)
+    try:
+        with _handled(thread.interrupt):
+            thread.start()
+            thread.wait()
+    finally:
+        _running.discard(thread)
     return thread.result()
+
+
+def interrupt_all() -> None:
+    """Interrupt what `run_coroutine` runs in any thread, as a signal does in the main thread."""
+    for thread in list(_running):
+        thread.interrupt()
 
 
 def end_process(status: int) -> None:

@@ -33,6 +33,7 @@ from sandbox.cli.policy import policy
 from sandbox.cli.report import report
 from sandbox.cli.run import resume, run, verify
 from sandbox.cli.study import compare, estimate, fork
+from sandbox.cli.sweep import sweep
 from sandbox.cli.train import train
 from sandbox.cli.view import view
 from sandbox.text import command, printable, short
@@ -54,6 +55,7 @@ app = typer.Typer(
 
 app.command()(run)
 app.command()(resume)
+app.command()(sweep)
 app.command()(status)
 app.command()(inspect)
 app.command()(export)

@@ -75,11 +75,11 @@ def transport_changes(old: Config, new: Config) -> list[str]:
     return [
         f"{key}={json.dumps(after)}"
         for key, (_, after) in differences(old, new).items()
-        if after is not None and _is_within(key, allowed)
+        if after is not None and is_within(key, allowed)
     ]
 
 
-def _is_within(key: str, sections: Collection[str]) -> bool:
+def is_within(key: str, sections: Collection[str]) -> bool:
     """Whether a dotted key is one of these keys, or within one."""
     parts = key.split(".")
     return any(".".join(parts[:length]) in sections for length in range(1, len(parts) + 1))
@@ -88,7 +88,7 @@ def _is_within(key: str, sections: Collection[str]) -> bool:
 def _refuse(config: Config, changes: Changes, origin: Mapping[tuple[str, ...], str]) -> None:
     allowed = transport_keys(config)
     for changed in changes:
-        if _is_within(changed, allowed):
+        if is_within(changed, allowed):
             continue
         parts = changed.split(".")
         given = max(origin, key=lambda at: _common(at, parts))
