@@ -17,6 +17,7 @@ from __future__ import annotations
 import json
 from collections.abc import Collection, Mapping, Sequence
 from contextlib import ExitStack
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -48,6 +49,7 @@ from sandbox.study.results import Comparison, Estimate
 from sandbox.study.sample import NoSample
 from sandbox.study.verify import Verdict
 from sandbox.study.verify import verify as verify_run
+from sandbox.sweep.plan import addresses_of, is_study
 from sandbox.sweep.plan import read_plan as read_sweep
 from sandbox.sweep.results import Sweep
 from sandbox.sweep.run import SweepWatch, run_sweep
@@ -289,13 +291,32 @@ def compare(runs: Sequence[str]) -> Comparison:
     """Compare runs, grouped by config: means, and differences with confidence intervals.
 
     Args:
-        runs: at least two runs; a folder stands for all runs in the databases below it.
+        runs: at least two runs; a folder stands for all runs in the databases below it, and the
+            YAML file of a sweep for those of its runs that are done.
 
     Raises:
         InputError: there is no such run, one is given twice or has no complete episode, or there
             are fewer than two.
     """
-    return compare_runs(parse_runs(runs))
+    addresses: list[Address] = []
+    notes: list[str] = []
+    for run in runs:
+        if not is_study(run):
+            addresses += parse_runs([run])
+            continue
+        of_study = addresses_of(Path(run))
+        done = [address for address, created in of_study.items() if created and _is_done(address)]
+        addresses += done
+        if len(done) < len(of_study):
+            count = len(of_study) - len(done)
+            notes.append(f"{count} of {len(of_study)} runs of {run} are left out: not done")
+    comparison = compare_runs(addresses)
+    return replace(comparison, notes=[*notes, *comparison.notes])
+
+
+def _is_done(address: Address) -> bool:
+    with open_run(address) as reader:
+        return bool(reader.run.status == "done")
 
 
 def estimate(

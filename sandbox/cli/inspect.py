@@ -42,31 +42,54 @@ _NUMBERED = (Subject.AGENT, Subject.MEMORY, Subject.EPISODE, Subject.CALL)
 
 def status(
     run: Annotated[
-        str | None, typer.Argument(metavar="[RUN]", help="default: all runs under runs/")
+        str | None,
+        typer.Argument(
+            metavar="[RUN]", help="or the STUDY.yaml of a sweep; default: all runs under runs/"
+        ),
     ] = None,
     as_json: AsJson = False,
 ) -> None:
     """Show the progress, speed and failures of runs."""
     from sandbox.reading.runs import states
+    from sandbox.sweep.plan import is_study
     from storage import database
 
-    if run is not None:
+    history: dict[str, list[Session]] = {}
+    rows: list[RunState | Unreadable]
+    of_study = run is not None and is_study(run)
+    if run is not None and of_study:
+        rows = _states_of_study(Path(run))
+    elif run is not None:
         address = database.parse_run(run)
         all_runs = states(address.url)
         matches = [state for state in all_runs if address.name in (None, state.run)]
         if not matches:
             found = ", ".join(state.run for state in all_runs) or "an empty database, without runs"
             raise InputError(f"{run}: no such run; found {found}")
-        rows: list[RunState | Unreadable] = [*matches]
+        rows = [*matches]
         history = {state.run: _history(address._replace(name=state.run)) for state in matches}
     else:
-        history = {}
         rows = [row for file in sorted(database.RUNS.glob("*.db")) for row in _states_of(file)]
     data = [
         row.as_dict() | _as_dicts(history[row.run]) if row.run in history else row.as_dict()
         for row in rows
     ]
-    show(as_json, {"runs": data}, lambda: _status_table(rows, history))
+    show(as_json, {"runs": data}, lambda: _status_table(rows, history, of_study))
+
+
+def _states_of_study(source: Path) -> list[RunState | Unreadable]:
+    from sandbox.reading.runs import Unreadable, state
+    from sandbox.sweep.plan import NOT_CREATED, addresses_of
+    from storage.database import place_of
+
+    return [
+        state(address)
+        if created
+        else Unreadable(
+            run=str(address.name), db=place_of(address.url), status=NOT_CREATED, message=None
+        )
+        for address, created in addresses_of(source).items()
+    ]
 
 
 def _history(address: Address) -> list[Session]:
@@ -97,7 +120,7 @@ def _states_of(file: Path) -> Sequence[RunState | Unreadable]:
 
 
 def _status_table(
-    rows: Sequence[RunState | Unreadable], history: Mapping[str, Sequence[Session]]
+    rows: Sequence[RunState | Unreadable], history: Mapping[str, Sequence[Session]], study: bool
 ) -> RenderableType:
     from rich.console import Group
     from rich.text import Text
@@ -109,7 +132,9 @@ def _status_table(
 
     if not rows:
         return plain(f"no runs under {RUNS}/; start one with: {command('run')}")
-    names = [Address(parse_url(row.db), row.run).typed.strip("'") for row in rows]
+    names = [
+        row.run if study else Address(parse_url(row.db), row.run).typed.strip("'") for row in rows
+    ]
     states = status_table(list(zip(names, rows, strict=True)))
     only = next(iter(history.values())) if len(history) == 1 else []
     return Group(states, Text(), session_table(only)) if only else states

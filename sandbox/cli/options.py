@@ -24,7 +24,7 @@ Runs = Annotated[
 ]
 RunsOrFolders = Annotated[
     list[str],
-    typer.Argument(metavar="RUN...", help="as RUN elsewhere; a folder: all runs below it"),
+    typer.Argument(metavar="RUN...", help="as RUN elsewhere; a folder or STUDY.yaml: all its runs"),
 ]
 ConfigFile = Annotated[
     Path | None, typer.Argument(help="a YAML config; default: the quickstart preset")

@@ -22,7 +22,8 @@ def view(
     runs: Annotated[
         list[str] | None,
         typer.Argument(
-            metavar="[RUN...]", help="a folder: all runs below it; default: under runs/"
+            metavar="[RUN...]",
+            help="a folder: all runs below it; STUDY.yaml: those of a sweep; default: under runs/",
         ),
     ] = None,
     host: Annotated[
@@ -79,7 +80,7 @@ def view(
         },
         {"--exchanges": exchanges, "--overwrite": overwrite or None},
     )
-    catalog = RunCatalog(runs or ())
+    catalog = RunCatalog([place for run in runs or () for place in _places(run)])
     if static is not None:
         _copy(catalog, static.expanduser(), exchanges or _EXCHANGES, overwrite, as_json)
         return
@@ -96,6 +97,13 @@ def view(
         root_path or "",
         allow_host or (),
     )
+
+
+def _places(run: str) -> list[str]:
+    """What the catalog is given for an argument RUN, which may name the file of a study."""
+    from sandbox.sweep.plan import is_study, viewable
+
+    return viewable(Path(run)) if is_study(run) else [run]
 
 
 _HOST, _PORT, _EXCHANGES = "127.0.0.1", 8765, 500

@@ -177,12 +177,12 @@ class RunState(Outcome):
 
 @dataclass(frozen=True, kw_only=True)
 class Unreadable(Record):
-    """A database file that cannot be read, and why."""
+    """A database file that cannot be read, and why; or a run of a study that is not created."""
 
     run: str
     db: str
     status: str = "unreadable"
-    message: str
+    message: str | None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -490,6 +490,16 @@ def states(url: URL) -> list[RunState]:
             return [_state_of(engine, Address(url, name)) for name in database.run_names(url)]
     finally:
         engine.dispose()
+
+
+def state(address: Address) -> RunState:
+    """The figures of one run.
+
+    Raises:
+        InputError: there is no such run.
+    """
+    with open_run(address) as reader:
+        return RunState(**_state(reader, address))
 
 
 def _state_of(engine: Engine, address: Address) -> RunState:

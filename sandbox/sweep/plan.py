@@ -221,7 +221,7 @@ def _short_key(key: str, keys: Collection[str]) -> str:
 def _value_name(source: Path, place: str, key: str, value: Any) -> str:
     """A setting as a part of a run's name: raters2, score_only-true."""
     if isinstance(value, dict | list):
-        expected = "a name for it: `grid: {KEY: {NAME: VALUE}}`, or `list: [{name: NAME, ...}]`"
+        expected = "a name for it: `grid: {a.b: {NAME: VALUE}}`, or `list: [{name: NAME, ...}]`"
         raise InputError(f"{source}: {place}: found {shown(value)}; expected {expected}")
     number = isinstance(value, int | float) and not isinstance(value, bool)
     text = Path(value).stem if isinstance(value, str) and "/" in value else yaml_value(value)
@@ -250,7 +250,7 @@ def _refuse_equal_names(source: Path, one: PlannedRun, other: PlannedRun) -> Non
     both = " and ".join(short(json.dumps(dict(run.own)), 120) for run in (one, other))
     raise InputError(
         f"{source}: found two runs with the name {one.name}: {both}; expected different ones: "
-        "`grid: {KEY: {NAME: VALUE}}` and `list: [{name: NAME, ...}]` name settings"
+        "`grid: {a.b: {NAME: VALUE}}` and `list: [{name: NAME, ...}]` name settings"
     )
 
 
@@ -265,6 +265,26 @@ def created(plan: Plan) -> set[str]:
         return {run.name for run in plan.runs if run.name in names}
     found = (run for run in plan.runs if exists(run.address.url))
     return {run.name for run in found if run.name in run_names(run.address.url)}
+
+
+def addresses_of(source: Path) -> dict[Address, bool]:
+    """The runs of a study by address, in the order of the study, and whether each is created.
+
+    Raises:
+        InputError: the study is invalid, or a database cannot be read.
+    """
+    plan = read_plan(source)
+    there = created(plan)
+    return {run.address: run.name in there for run in plan.runs}
+
+
+def viewable(source: Path) -> list[str]:
+    """What `view` is given to show a study: its folder, or each run in its database."""
+    plan = read_plan(source)
+    if plan.url is None:
+        return [plan.place]
+    there = created(plan)
+    return [f"{run.db}#{run.name}" for run in plan.runs if run.name in there]
 
 
 def changed_settings(plan: Plan, run: PlannedRun) -> list[str]:

@@ -57,9 +57,8 @@ class ProcessWorker:
 
     async def play(self, job: Job) -> dict[str, Any]:
         """Play a run; see `sandbox.sweep.worker.Worker.play`."""
-        name = json.loads(job.config)["name"]
         end: asyncio.Future[dict[str, Any]] = asyncio.get_running_loop().create_future()
-        self._ends[name] = end
+        self._ends[job.name] = end
         self._write(json.dumps(asdict(job)))
         if not self.alive:
             self._fail()

@@ -114,7 +114,7 @@ def _state(run: PlannedRun, is_created: bool) -> SweepRun:
 def _job(plan: Plan, run: PlannedRun, status: str) -> Job:
     """What a worker is told of a run; a stored one must be as the study says."""
     changes = [] if status == NOT_CREATED else changed_settings(plan, run)
-    return Job(run.db, run.config.as_json(), changes, [str(file) for file in run.files()])
+    return Job(run.name, run.db, run.config.as_json(), changes, [str(file) for file in run.files()])
 
 
 class _Playing:

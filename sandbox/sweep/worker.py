@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -27,12 +28,14 @@ class Job:
     """A run to play.
 
     Attributes:
+        name: of the run.
         db: the URL or the path of its database.
         config: the config as JSON, which a new run is created from.
         settings: for `resume`, if it is there already.
         files: the files with Python code that may be loaded.
     """
 
+    name: str
     db: str
     config: str
     settings: list[str]
@@ -46,6 +49,7 @@ class Worker:
         self._engines = Engines()
         self._progress: dict[str, Progress] = {}
         self._stopping = False
+        self._loading = threading.Lock()  # a file with code is loaded once
 
     def play(self, job: Job) -> dict[str, Any]:
         """Create a run if it is not there, and play it to its end.
@@ -54,27 +58,28 @@ class Worker:
             Its `status` and `message`, and what it has `played`; a failure of any kind has the
             status `failed`.
         """
-        allowed = [Path(file) for file in job.files]
-        config = Config.from_json(job.config, allowed)
         try:
-            end = self._play(config, job, allowed)
+            end = self._play(job)
         except Interrupted as stopped:
             end = stopped.outcome.status, stopped.outcome.message
         except (Exception, KeyboardInterrupt) as error:  # the run's own code can raise any
             status = "interrupted" if self._stopping else "failed"
             end = status, hide_secrets(one_line(error))
-        played = self.progress().get(config.name, Played())
-        self._progress.pop(config.name, None)
+        played = self.progress().get(job.name, Played())
+        self._progress.pop(job.name, None)
         return {"status": end[0], "message": end[1], "played": played}
 
-    def _play(self, config: Config, job: Job, allowed: list[Path]) -> tuple[str, str | None]:
-        address = Address(parse_url(job.db), config.name)
+    def _play(self, job: Job) -> tuple[str, str | None]:
+        allowed = [Path(file) for file in job.files]
+        with self._loading:
+            config = Config.from_json(job.config, allowed)
+        address = Address(parse_url(job.db), job.name)
         backends = self._engines.backends(config)
-        if not exists(address.url) or config.name not in run_names(address.url):
+        if not exists(address.url) or job.name not in run_names(address.url):
             create(prepare(config), job.db, backends)
         outcome = resume(
             address,
-            lambda progress: self._watch(config.name, progress),
+            lambda progress: self._watch(job.name, progress),
             change=Change(job.settings),
             backends=backends,
             allow=allowed,

@@ -28,7 +28,7 @@ class _Process:
         self._lock = threading.Lock()
         self._worker = Worker()
         self._ended = threading.Event()
-        self._threads: list[threading.Thread] = []
+        self._playing: set[str] = set()
 
     def serve(self) -> None:
         """Play the runs that the standard input names, until it ends."""
@@ -38,19 +38,21 @@ class _Process:
             if message == STOP:
                 self._worker.stop()
             else:
-                self._threads.append(self._begin(partial(self._play, Job(**message))))
-        if any(thread.is_alive() for thread in self._threads):
+                job = Job(**message)
+                self._playing.add(job.name)
+                self._begin(partial(self._play, job))
+        if self._playing:
             os._exit(1)
         self._ended.set()
         self._send({"engines": self._worker.end()})
 
-    def _begin(self, work: Callable[[], None]) -> threading.Thread:
-        thread = threading.Thread(target=work, daemon=True)
-        thread.start()
-        return thread
+    def _begin(self, work: Callable[[], None]) -> None:
+        threading.Thread(target=work, daemon=True).start()
 
     def _play(self, job: Job) -> None:
-        self._send({"run": json.loads(job.config)["name"], "end": self._worker.play(job)})
+        end = self._worker.play(job)
+        self._playing.discard(job.name)
+        self._send({"run": job.name, "end": end})
 
     def _tell(self) -> None:
         told: dict[str, Played] = {}

@@ -111,7 +111,7 @@ def status_table(runs: Sequence[tuple[str, RunState | Unreadable]]) -> Renderabl
     parts: list[RenderableType] = [Fitting(*(_states(runs, left_out) for left_out in _LEFT_OUT))]
     for name, state in runs:
         if isinstance(state, Unreadable):
-            parts.append(plain(f"{name}: {state.message}", "red"))
+            parts += [plain(f"{name}: {state.message}", "red")] if state.message else []
         else:
             parts += [plain(f"{name}: {row.words()}", "yellow") for row in state.waiting]
             parts += [warned(text, f"{name}: ") for text in state.warnings]
