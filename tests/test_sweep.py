@@ -145,6 +145,7 @@ def gone(pids: list[int]) -> bool:
     return True
 
 
+@pytest.mark.long
 def test_a_grid_times_seeds_with_the_digests_of_single_runs(study: Study, tmp_path: Path) -> None:
     path = study(grid={"world.raters": [2, 3]}, side_by_side=2)
     found = sweep(tmp_path)
@@ -161,6 +162,7 @@ def test_a_grid_times_seeds_with_the_digests_of_single_runs(study: Study, tmp_pa
         assert done.returncode == 0, done.stderr
 
 
+@pytest.mark.long
 def test_more_seeds_and_settings_add_runs(study: Study, tmp_path: Path) -> None:
     study(grid={"world.raters": [2]})
     first = sweep(tmp_path)
@@ -252,6 +254,7 @@ def test_paths_are_relative_to_the_study(study: Study, tmp_path: Path) -> None:
     assert run.name == "s-questions-questions-seed1"
 
 
+@pytest.mark.long
 def test_a_stored_run_that_the_study_no_longer_describes_is_refused(
     study: Study, tmp_path: Path
 ) -> None:
@@ -273,6 +276,7 @@ def test_a_dry_run_lists_runs_and_starts_none(study: Study, tmp_path: Path) -> N
     assert "s-raters3" in program(tmp_path, "sweep", "study.yaml", "--dry-run").stdout
 
 
+@pytest.mark.long
 def test_runs_with_equal_engines_share_one(
     study: Study, engine: dict[str, Any], tmp_path: Path
 ) -> None:
@@ -287,6 +291,7 @@ def test_runs_with_equal_engines_share_one(
     assert digests(found) == undisturbed(path)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("shared", [False, True])
 @pytest.mark.parametrize("whom", ["sweep", "worker"])
 def test_a_kill_loses_nothing(
@@ -311,8 +316,11 @@ def test_a_kill_loses_nothing(
     assert digests(found) == undisturbed(path)
 
 
+@pytest.mark.long
 def test_ctrl_c_stops_all_runs_gently_and_the_sweep_goes_on(study: Study, tmp_path: Path) -> None:
-    path = study(SLOW, grid={"world.raters": [2, 3]}, side_by_side=2)
+    slower = {"first_token": 0.1, "per_token": 0.0, "capacity": 2}
+    key = "models.social.latency"
+    path = study({key: slower}, grid={"world.raters": [2, 3]}, side_by_side=2)
     process = begin(tmp_path)
     begun(process, path, 20)
     second = program(tmp_path, "sweep", "study.yaml")
@@ -325,11 +333,13 @@ def test_ctrl_c_stops_all_runs_gently_and_the_sweep_goes_on(study: Study, tmp_pa
     assert stopped["status"] == "interrupted" and "the same command again" in stderr
     statuses = [run["status"] for run in stopped["runs"]]
     assert statuses == ["interrupted", "interrupted", "not created", "not created"]
+    study({key: None}, grid={"world.raters": [2, 3]})
     found = sweep(tmp_path)
     assert found["calls"] + stopped["calls"] == sum(run["calls"] for run in found["runs"])
     assert digests(found) == undisturbed(path)
 
 
+@pytest.mark.long
 def test_a_failing_run_is_resumed_then_reported(
     study: Study, engine: dict[str, Any], tmp_path: Path
 ) -> None:
@@ -348,6 +358,7 @@ def test_a_failing_run_is_resumed_then_reported(
     assert sweep(tmp_path)["status"] == "done"
 
 
+@pytest.mark.long
 def test_status_compare_and_view_of_a_study(study: Study, tmp_path: Path) -> None:
     study(grid={"world.raters": [2, 3]})
     sweep(tmp_path)
@@ -374,6 +385,7 @@ def test_from_python(study: Study, tmp_path: Path) -> None:
     assert watched[0].runs["s-seed4"].status == "done" and watched[0].calls == done.calls
 
 
+@pytest.mark.long
 def test_all_runs_in_one_postgresql_database(study: Study, server: str, tmp_path: Path) -> None:
     path = study(SLOW, grid={"world.raters": [2, 3]}, db=server)
     process = begin(tmp_path)

@@ -9,7 +9,7 @@ from collections.abc import Coroutine, Mapping
 from typing import Any, TypeVar
 
 from sandbox.backends import backend_of
-from sandbox.backends.base import Backend, Call, ModelSettings, Reply
+from sandbox.backends.base import Backend, BackendDown, Call, ModelSettings, Reply
 from sandbox.config import Config, role_key
 from sandbox.sweep.results import EngineUse
 
@@ -19,8 +19,9 @@ _OF_EACH_PROCESS = ("scripted", "openai")
 """Backends that load no model: their runs have a process each."""
 
 _ENGINES = ("vllm", "llama_cpp")
-"""Backends that read from a call what `ModelSettings` has, such as the temperature, so that models
-which differ only in these settings share an engine."""
+_OF_CALLS = {"max_tokens", "temperature", "stop", "timeout", "retries", "patience"}
+"""Settings that these backends get with each call, or that are above them: models which differ only
+in these share an engine."""
 
 
 def engine_keys(config: Config) -> dict[str, str]:
@@ -36,8 +37,7 @@ def engine_keys(config: Config) -> dict[str, str]:
 
 
 def _engine_key(settings: ModelSettings) -> str:
-    per_call = set(ModelSettings.model_fields) - {"backend"}
-    return settings.model_dump_json(exclude=per_call if settings.backend in _ENGINES else None)
+    return settings.model_dump_json(exclude=_OF_CALLS if settings.backend in _ENGINES else None)
 
 
 def _on(settings: ModelSettings) -> str:
@@ -59,6 +59,10 @@ class SharedEngine:
     Args:
         settings: of the model.
         loop: the event loop that it works in, which another thread runs.
+
+    Attributes:
+        down: it answers no further call; a run that is resumed gets another one.
+        keeps_timeout: whether it limits the time of a reply itself: see `Backend`.
     """
 
     def __init__(self, settings: ModelSettings, loop: asyncio.AbstractEventLoop) -> None:
@@ -66,6 +70,7 @@ class SharedEngine:
         self._loop = loop
         self._starting: asyncio.Task[None] | None = None
         self._use = _Use()
+        self.down = False
         self.keeps_timeout = getattr(self._backend, "keeps_timeout", False)
 
     @property
@@ -100,7 +105,11 @@ class SharedEngine:
 
     async def _there(self, work: Coroutine[Any, Any, T]) -> T:
         """Await work in the loop of the engine."""
-        return await asyncio.wrap_future(asyncio.run_coroutine_threadsafe(work, self._loop))
+        try:
+            return await asyncio.wrap_future(asyncio.run_coroutine_threadsafe(work, self._loop))
+        except BackendDown:
+            self.down = True
+            raise
 
     async def close(self) -> None:
         """Leave the engine to the other runs."""
@@ -161,6 +170,7 @@ class Engines:
 
     def __init__(self) -> None:
         self._engines: dict[str, SharedEngine] = {}
+        self._down: list[SharedEngine] = []
         self._lock = threading.Lock()
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, daemon=True)
@@ -176,13 +186,15 @@ class Engines:
             }
 
     def _engine(self, key: str, settings: ModelSettings) -> SharedEngine:
-        if key not in self._engines:
-            self._engines[key] = SharedEngine(settings, self._loop)
-        return self._engines[key]
+        engine = self._engines.get(key)
+        if engine is None or engine.down:
+            self._down += [engine] if engine else []
+            engine = self._engines[key] = SharedEngine(settings, self._loop)
+        return engine
 
     def end(self) -> list[EngineUse]:
         """Close all engines, and say how busy each was."""
-        used = [engine.end() for engine in self._engines.values()]
+        used = [engine.end() for engine in (*self._down, *self._engines.values())]
         if self._thread.is_alive():
             self._loop.call_soon_threadsafe(self._loop.stop)
             self._thread.join()

@@ -26,10 +26,15 @@ _END_SECONDS = 60.0
 
 
 class ProcessWorker:
-    """A process that plays runs; it ends when this one does, however that happens."""
+    """A process that plays runs; it ends when this one does, however that happens.
+
+    Attributes:
+        alive: whether it can play further runs.
+    """
 
     def __init__(self, process: asyncio.subprocess.Process, tell: Tell) -> None:
         self._process = process
+        self.alive = True
         self._tell = tell
         self._ends: dict[str, asyncio.Future[dict[str, Any]]] = {}
         self._engines: list[EngineUse] = []
@@ -50,18 +55,11 @@ class ProcessWorker:
         )
         return cls(process, tell)
 
-    @property
-    def alive(self) -> bool:
-        """Whether it can play further runs."""
-        return not self._reading.done()
-
     async def play(self, job: Job) -> dict[str, Any]:
         """Play a run; see `sandbox.sweep.worker.Worker.play`."""
         end: asyncio.Future[dict[str, Any]] = asyncio.get_running_loop().create_future()
         self._ends[job.name] = end
         self._write(json.dumps(asdict(job)))
-        if not self.alive:
-            self._fail()
         return await end
 
     def stop(self) -> None:
@@ -89,6 +87,7 @@ class ProcessWorker:
 
     def _fail(self) -> None:
         """Report that the process has ended before its runs."""
+        self.alive = False
         status = self._process.returncode or 0
         how = f"signal {signal.Signals(-status).name}" if status < 0 else f"status {status}"
         failed = {"status": "failed", "message": f"its process ended with {how}", "played": []}

@@ -145,8 +145,8 @@ class _Playing:
                 for slot in slots:
                     group.create_task(self._play_one_by_one(todo, slot))
         finally:
-            for slot in set(slots):
-                self.engines += await slot.end()
+            for uses in await asyncio.gather(*(slot.end() for slot in set(slots))):
+                self.engines += uses
 
     async def _play_one_by_one(self, todo: deque[PlannedRun], slot: _Slot) -> None:
         while todo and not self._progress.stopping:
