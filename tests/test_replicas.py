@@ -274,10 +274,10 @@ def test_calls_that_cannot_be_read_or_written_fail_alone() -> None:
 @pytest.mark.parametrize(
     ("settings", "words"),
     [
-        ("{backend: scripted, replicas: 2}", "replicas: found 2; expected `on: processes`"),
+        ("{backend: scripted, replicas: 2}", "replicas: found 2; expected: `on: processes`"),
         ("{backend: scripted, replicas: 0, on: ray}", "replicas: found 0"),
-        ("{backend: scripted, on: mars}", "on: found \"mars\""),
-        ("{backend: scripted, on: processes, ray: {pool: a}}", "ray: found \"pool a\""),
+        ("{backend: scripted, on: mars}", 'on: found "mars"'),
+        ("{backend: scripted, on: processes, ray: {pool: a}}", 'ray: found "pool a"'),
         ("{backend: scripted, on: ray, ray: {num_gpus: 1.5}}", "num_gpus: found 1.5"),
         ("{backend: scripted, on: ray, ray: {address: 'ray://a:1'}}", "ray.address: found"),
         ("{backend: scripted, replicas: 4, on: ray, ray: {max_replicas: 2}}", "max_replicas 2"),

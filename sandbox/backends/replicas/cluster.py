@@ -36,6 +36,7 @@ _QUIET = {
 _lock = threading.Lock()
 _users = 0
 _is_ours = False
+_address: str | None = None
 
 
 class NoCluster(Exception):
@@ -51,7 +52,7 @@ def connect(settings: RaySettings) -> None:
     Raises:
         NoCluster: Ray is not installed, or the cluster cannot be reached.
     """
-    global _is_ours
+    global _is_ours, _address
     if importlib.util.find_spec("ray") is None:
         raise NoCluster(f"on: found ray, which is not installed; expected {install_command('ray')}")
     with _lock:
@@ -66,7 +67,7 @@ def connect(settings: RaySettings) -> None:
                 "that `ray start --head` has told"
             )
         _init(settings)
-        _is_ours = True
+        _is_ours, _address = True, settings.address
 
 
 def _ray() -> Any:
@@ -80,13 +81,11 @@ def _ray() -> Any:
 
 
 def _refuse_other(address: str | None) -> None:
-    """Raise NoCluster if this process is connected to another cluster."""
-    ray = _ray()
-    connected = ray.get_runtime_context().gcs_address
-    if address is not None and ":" in address and _place(address) != _place(connected):
+    """Raise NoCluster if this program has connected the process to another cluster."""
+    if _is_ours and address != _address:
         raise NoCluster(
-            f"ray.address: found {address}, but this process is connected to {connected}; expected "
-            "one cluster for all models"
+            f"ray.address: found {address}, but another model has {_address}; expected one cluster "
+            "for all models of a process"
         )
 
 
