@@ -55,7 +55,9 @@ class Cluster:
         self.address = f"127.0.0.1:{_free_port()}"
         self._nodes: list[subprocess.Popen[bytes]] = []
         port = self.address.partition(":")[2]
-        self._begin(2, "--head", f"--port={port}", f"--temp-dir={self.folder}")
+        self._begin(
+            2, "--head", f"--port={port}", f"--temp-dir={self.folder}", "--include-dashboard=false"
+        )
 
     def add(self, cpus: int) -> None:
         """Let a node join."""
@@ -64,7 +66,7 @@ class Cluster:
     def _begin(self, cpus: int, *options: str) -> None:
         script = str(Path(sys.executable).parent / "ray")
         command = [script, "start", "--block", f"--num-cpus={cpus}", "--num-gpus=0"]
-        command += ["--object-store-memory=80000000", "--include-dashboard=false", *options]
+        command += ["--object-store-memory=80000000", *options]
         node = subprocess.Popen(
             command, env=os.environ | QUIET, start_new_session=True,
             stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
@@ -72,6 +74,7 @@ class Cluster:
         self._nodes.append(node)
         deadline = time.monotonic() + 60
         while len(self._alive()) < len(self._nodes) and time.monotonic() < deadline:
+            assert node.poll() is None, "the node did not start"
             time.sleep(0.3)
 
     def _alive(self) -> list[int]:
@@ -180,7 +183,7 @@ def until(condition: Callable[[], Any], seconds: float = 120) -> None:
         time.sleep(0.05)
 
 
-SLOW = {"latency": {"first_token": 0.2, "per_token": 0, "capacity": 8}}
+SLOW = {"latency": {"first_token": 0.4, "per_token": 0, "capacity": 8}}
 TWICE = (
     "SELECT count(*) FROM (SELECT 1 FROM calls GROUP BY episode_id, form_id, agent, turn, attempt "
     "HAVING count(*) > 1)"
@@ -234,8 +237,8 @@ def test_more_replicas_than_a_cluster_has_room_for_are_refused_at_once(
     nowhere = done(tmp_path, command("nowhere", model(cluster, {"address": "127.0.0.1:9"})), 2)
     assert "127.0.0.1:9, where no Ray cluster answers" in nowhere["error"]
     assert not (tmp_path / "runs").exists()
-    resumable = done(tmp_path, [*command("less", model(cluster)), "--max-calls", "20"], 0)
-    assert resumable["status"] != "done"
+    resumable = done(tmp_path, [*command("less", model(cluster)), "--max-calls", "20"], 130)
+    assert resumable["status"] == "interrupted"
     changed = ("--set", "models.social.replicas=1", "--set", "models.observer.replicas=1")
     assert verb(tmp_path, "resume", "less", *changed)["status"] == "done"
 
@@ -274,3 +277,37 @@ def test_runs_of_a_pool_share_replicas_that_end_after_the_last(
     assert [ended(run)["digest"] for run in runs] == [here["digest"]] * 2
     assert len(actors(cluster)) == 2
     until(lambda: not actors(cluster), 30)
+
+
+SOCIETY = ("world.size=20", "rounds=1", "world.raters=2", "question_count=50")
+ENGINE = {"dtype": "float32", "max_model_len": 2048}
+
+
+@pytest.fixture(scope="module")
+def engine(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    """Settings of vLLM with a tiny model."""
+    if importlib.util.find_spec("vllm") is None:
+        missing("vLLM is not installed: see the README", "vllm")
+    folder = tmp_path_factory.mktemp("model")
+    subprocess.run([sys.executable, str(ROOT / "tests" / "tiny_model.py"), folder], check=True)
+    model = {"backend": "vllm", "model": str(folder / "model"), "extra": ENGINE}
+    return {**model, "max_tokens": 120}
+
+
+def test_400_agents_on_replicas_of_vllm_have_the_digest_of_one_engine(
+    tmp_path: Path, cluster: Cluster, engine: dict[str, Any]
+) -> None:
+    alone = done(tmp_path, command("alone", json.dumps(engine), *SOCIETY))
+    spread = model(cluster, {"max_replicas": 3}, **engine)
+    run = started(tmp_path, command("spread", spread, *SOCIETY))
+    until(lambda: calls(tmp_path, "spread") > 300, 300)
+    assert len(actors(cluster)) == 2
+    os.kill(actors(cluster)[0], signal.SIGKILL)
+    cluster.add(1)
+    until(lambda: len(actors(cluster)) == 3)
+    made = ended(run)
+    assert (made["status"], made["digest"]) == ("done", alone["digest"])
+    assert made["calls"] == alone["calls"] == calls(tmp_path, "spread")
+    assert made["calls_failed"] == 0
+    assert rows(tmp_path, "spread", TWICE) == [(0,)]
+    assert verb(tmp_path, "verify", "spread")["digest"] == alone["digest"]

@@ -210,9 +210,13 @@ class ActorReplica:
 
 
 def _reason(error: Exception) -> str:
-    """The last line of what Ray tells of an error."""
+    """What Ray tells of an error, without its advice and identifiers."""
+    from ray.exceptions import ActorUnavailableError
+
+    if isinstance(error, ActorUnavailableError):
+        return "its process has ended, or cannot be reached"
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return (lines[0] if lines else type(error).__name__)[:300]
+    return lines[0][:300] if lines else type(error).__name__
 
 
 class RayActors:
