@@ -265,6 +265,7 @@ def test_the_map_of_a_run_in_progress_never_goes_empty(look: Look, tmp_path: Pat
             visit = look(site)
             samples = _sampled(visit)
             _chosen_rounds_stay(visit)
+            visit.page.goto("about:blank")  # which ends what the page still asks of the server
         assert process.wait(timeout=60) == 0
     finally:
         process.kill()
