@@ -27,7 +27,7 @@ STUDY = {
     },
     "grid": {"world.raters": [1, 2], "models.social.temperature": [0.0, 1.0]},
 }
-SOCIAL = {"backend": "vllm", "extra": ENGINE, "max_tokens": 24}
+SOCIAL = {"backend": "vllm", "extra": ENGINE, "max_tokens": 160}
 
 
 def begin(folder: Path) -> subprocess.Popen[str]:

@@ -6,6 +6,7 @@ import dataclasses
 import difflib
 import importlib.util
 import json
+import math
 import os
 import warnings
 from collections.abc import Collection, Iterator, Sequence
@@ -97,6 +98,8 @@ class VllmConfig(LanguageModelSettings):
             ValueError: vLLM is not installed, or a setting is invalid.
         """
         if importlib.util.find_spec("vllm") is None:
+            if self.on == "ray":
+                return  # the nodes of the cluster have it, and check what they get
             raise ValueError(f"backend: found vllm, which is not installed; expected {INSTALL}")
         self._check_model()
         for name, folder in self.adapters.items():
@@ -149,8 +152,8 @@ class VllmConfig(LanguageModelSettings):
                 f"thinking.parser: found {self.thinking.parser!r}; expected one of vLLM's "
                 f"reasoning parsers: {', '.join(sorted(parsers))}"
             )
-        if Path(self.model).is_dir() or _cached(self.model):
-            self._check_engine()
+        if self.on != "ray" and (Path(self.model).is_dir() or _cached(self.model)):
+            self._check_engine()  # which needs the device that it will run on
 
     def _check_engine(self) -> None:
         try:
@@ -210,6 +213,11 @@ class VllmConfig(LanguageModelSettings):
         merged = own | self.sampling
         return SamplingParams(**{key: value for key, value in merged.items() if value is not None})
 
+    def gpus(self) -> int:
+        """Return how many GPUs the engine uses."""
+        sizes = ("tensor_parallel_size", "pipeline_parallel_size", "data_parallel_size")
+        return math.prod(size for size in map(self.extra.get, sizes) if isinstance(size, int))
+
     def adapter_names(self) -> Collection[str]:
         """Return the LoRA adapters that personas may name."""
         return self.adapters
@@ -265,6 +273,30 @@ def engine_args(config: VllmConfig) -> Any:
     arguments = engine_arguments(config)
     structured = StructuredOutputsConfig(**arguments.pop("structured_outputs_config"))
     return AsyncEngineArgs(**arguments, structured_outputs_config=structured)
+
+
+def resolved_arguments(config: VllmConfig, resolved: Any) -> dict[str, Any]:
+    """Return the arguments that a config sets or vLLM chose itself, with their final values.
+
+    Args:
+        config: the settings.
+        resolved: the `VllmConfig` of the running engine.
+    """
+    from vllm.engine.arg_utils import AsyncEngineArgs
+
+    given = engine_arguments(config)
+    sections = [getattr(resolved, field.name) for field in dataclasses.fields(resolved)]
+    found = {}
+    for field in dataclasses.fields(AsyncEngineArgs):
+        section = next((section for section in sections if hasattr(section, field.name)), None)
+        value = getattr(section, field.name, None)
+        if field.name == "dtype":
+            value = str(value).removeprefix("torch.")
+        if not isinstance(value, bool | int | float | str) or section is None:
+            value = given.get(field.name)
+        if value not in (None, "") and (field.name in given or value != field.default):
+            found[field.name] = value
+    return found
 
 
 def _rank(folder: Path) -> int:

@@ -40,8 +40,8 @@ def sweep(
         raise typer.Exit(130) from None
     show(as_json, done.as_dict(), lambda: sweep_view(done))
     if done.status != "done":
-        failed = [run.run for run in done.runs if run.status == "failed"]
-        reason = f"{len(failed)} failed: {', '.join(failed)}" if failed else done.status
+        bad = [run.run for run in done.runs if run.status in ("done", "failed") and not run.good]
+        reason = f"{len(bad)} failed: {', '.join(bad)}" if bad else done.status
         print(f"{reason}; type the same command again to go on", file=sys.stderr)
         raise typer.Exit(130 if done.status == "interrupted" else 1)
 
