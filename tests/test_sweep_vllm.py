@@ -25,7 +25,7 @@ STUDY = {
         "memory.prior_pairs": 2,
         "models.observer": {"backend": "scripted"},
     },
-    "grid": {"world.raters": [1, 2], "models.social.temperature": [0.0, 1.0]},
+    "grid": {"world.raters": [1, 2], "models.social.temperature": [0.9, 1.0]},
 }
 SOCIAL = {"backend": "vllm", "extra": ENGINE, "max_tokens": 160}
 

@@ -13,7 +13,7 @@ from typing import Any
 from sqlalchemy import URL
 
 from agents.checks import files_of
-from sandbox.config import Config, load_config
+from sandbox.config import Config, load_config, role_key
 from sandbox.engine.run import prepare
 from sandbox.engine.settings import differences, is_within, transport_changes, transport_keys
 from sandbox.reading.run_groups import yaml_value
@@ -235,6 +235,12 @@ def _safe(text: str) -> str:
 
 def _planned(study: SweepSettings, settings: _Set, own: Mapping[str, Any]) -> PlannedRun:
     config = settings.load()
+    loaded = next(iter(engine_keys(config)), None)
+    if study.on == "ray" and loaded is not None:
+        raise InputError(
+            f"{role_key(loaded)}.on: found a model that the process of a run loads; expected ray, "
+            "so that the runs on Ray share its replicas"
+        )
     shared = [key for key, model in on_ray(config).items() if model.ray.pool is None]
     if shared:  # the runs of a study share the replicas of equal models
         pools = {f"{key}.ray.pool": study.name for key in shared}

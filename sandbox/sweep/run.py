@@ -7,12 +7,12 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from itertools import groupby
-from typing import Any
 
+from sandbox.backends.replicas import cluster
 from sandbox.interrupts import run_coroutine
 from sandbox.reading.runs import open_run, outcome
 from sandbox.sweep.plan import (
@@ -25,11 +25,15 @@ from sandbox.sweep.plan import (
 )
 from sandbox.sweep.processes import ProcessWorker
 from sandbox.sweep.progress import PLAYING, WAITING, Played, RunProgress, SweepProgress
+from sandbox.sweep.ray_workers import RayWorker, connect
 from sandbox.sweep.results import EngineUse, Sweep, SweepRun
 from sandbox.sweep.worker import Job
 from storage.database import absolute, claim, place_of, writing
 from storage.files import locked
 from storage.secrets import hide_secrets
+
+RunWorker = ProcessWorker | RayWorker
+"""Plays runs somewhere: both kinds have the same methods."""
 
 SweepWatch = Callable[[SweepProgress], None]
 """Called once with the progress of a sweep before it starts."""
@@ -66,6 +70,8 @@ def run_sweep(plan: Plan, watch: SweepWatch = lambda _: None) -> Sweep:
         )
         watch(progress)
         playing = _Playing(plan, progress, jobs)
+        if plan.settings.on == "ray":
+            connect(plan.settings.ray)
         run_coroutine(playing.play(todo), playing.stop)
         return _result(plan, progress, playing.engines)
 
@@ -126,11 +132,18 @@ class _Playing:
 
     def __init__(self, plan: Plan, progress: SweepProgress, jobs: Mapping[str, Job]) -> None:
         self._plan, self._progress, self._jobs = plan, progress, jobs
-        self._workers: set[ProcessWorker] = set()
+        self._workers: set[RunWorker] = set()
         self.engines: list[EngineUse] = []
 
     async def play(self, todo: Sequence[PlannedRun]) -> None:
         """Play runs: first those without shared engines, then those of each set of engines."""
+        try:
+            await self._play_all(todo)
+        finally:
+            if self._plan.settings.on == "ray":
+                await cluster.release()
+
+    async def _play_all(self, todo: Sequence[PlannedRun]) -> None:
         ordered = sorted(todo, key=lambda run: run.engines)
         for engines, runs in groupby(ordered, key=lambda run: run.engines):
             await self._play_together(deque(runs), shared=bool(engines))
@@ -163,8 +176,9 @@ class _Playing:
                 one.calls_before, one.played = one.calls, Played()
                 todo.append(run)
 
-    async def _start(self) -> ProcessWorker:
-        worker = await ProcessWorker.start(self._tell)
+    async def _start(self) -> RunWorker:
+        kind = RayWorker if self._plan.settings.on == "ray" else ProcessWorker
+        worker: RunWorker = await kind.start(self._tell)
         self._workers.add(worker)
         if self._progress.stopping:
             worker.stop()
@@ -188,12 +202,12 @@ class _Slot:
         start: starts a worker.
     """
 
-    def __init__(self, start: Callable[[], Any]) -> None:
+    def __init__(self, start: Callable[[], Awaitable[RunWorker]]) -> None:
         self._start = start
-        self._worker: ProcessWorker | None = None
+        self._worker: RunWorker | None = None
         self._lock = asyncio.Lock()
 
-    async def worker(self) -> ProcessWorker:
+    async def worker(self) -> RunWorker:
         """The worker, which is started if there is none that lives."""
         async with self._lock:
             if self._worker is None or not self._worker.alive:

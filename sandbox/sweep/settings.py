@@ -31,6 +31,8 @@ class SweepSettings(Section):
         db: the URL of a PostgreSQL database for all runs, in place of `out`.
         side_by_side: how many runs are played at once.
         on: whether runs are played by processes of this machine or by actors of Ray.
+        ray: the address of the cluster, `HOST:PORT`; the default is the variable RAY_ADDRESS, else
+            a cluster that runs on this machine, else one that is started here.
         retries: how often a run that failed is resumed.
     """
 
@@ -44,6 +46,7 @@ class SweepSettings(Section):
     db: str | None = None
     side_by_side: int = Field(default=4, ge=1, le=1000)
     on: Literal["processes", "ray"] = "processes"
+    ray: str | None = Field(default=None, min_length=1)
     retries: int = Field(default=2, ge=0, le=100)
 
     @model_validator(mode="after")
@@ -54,6 +57,8 @@ class SweepSettings(Section):
             raise error_at("seeds", self.seeds, expected)
         if self.out is not None and self.db is not None:
             raise error_at("db", self.db, "only one of out (a file for each run) and db")
+        if self.ray is not None and self.on != "ray":
+            raise error_at("ray", self.ray, "on: ray beside it")
         if self.db is not None and not self.db.startswith("postgresql"):
             expected = "the URL of a PostgreSQL database; out: FOLDER has a file for each run"
             raise error_at("db", self.db, expected)
