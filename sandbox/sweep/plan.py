@@ -241,10 +241,14 @@ def _planned(study: SweepSettings, settings: _Set, own: Mapping[str, Any]) -> Pl
             f"{role_key(loaded)}.on: found a model that the process of a run loads; expected ray, "
             "so that the runs on Ray share its replicas"
         )
-    shared = [key for key, model in on_ray(config).items() if model.ray.pool is None]
-    if shared:  # the runs of a study share the replicas of equal models
-        pools = {f"{key}.ray.pool": study.name for key in shared}
-        config = settings.set(pools, str(settings.config)).load()
+    cluster = {
+        f"{key}.ray.{name}": value
+        for key, model in on_ray(config).items()
+        for name, value in (("pool", study.name), ("address", study.ray))
+        if value is not None and getattr(model.ray, name) is None
+    }
+    if cluster:  # the runs of a study share the replicas of equal models
+        config = settings.set(cluster, str(settings.config)).load()
     return PlannedRun(study.db or str(_folder(study) / f"{config.name}.db"), config, own)
 
 

@@ -60,6 +60,8 @@ def run_sweep(plan: Plan, watch: SweepWatch = lambda _: None) -> Sweep:
         states = states_of(plan)
         todo = [run for run in plan.runs if states[run.name].status != "done"]
         jobs = {run.name: _job(plan, run, states[run.name].status) for run in plan.runs}
+        if plan.settings.on == "ray":
+            connect(plan.settings.ray)
         check_ready(todo, plan.source)
         progress = SweepProgress(
             plan.settings.name,
@@ -70,8 +72,6 @@ def run_sweep(plan: Plan, watch: SweepWatch = lambda _: None) -> Sweep:
         )
         watch(progress)
         playing = _Playing(plan, progress, jobs)
-        if plan.settings.on == "ray":
-            connect(plan.settings.ray)
         run_coroutine(playing.play(todo), playing.stop)
         return _result(plan, progress, playing.engines)
 
