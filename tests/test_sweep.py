@@ -62,9 +62,8 @@ def study(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Study:
     def write(settings: dict[str, Any] | None = None, **keys: Any) -> Path:
         common = {**QUICK, **(settings or {})}
         path = tmp_path / "study.yaml"
-        text = yaml.safe_dump(
-            {"name": "s", "seeds": [1, 2], "settings": common, **keys}, sort_keys=False
-        )
+        data = {"name": "s", "seeds": [1, 2], "settings": common, **keys}
+        text = yaml.safe_dump(data, sort_keys=False)
         path.write_text(text, encoding="utf-8")
         return path
 
