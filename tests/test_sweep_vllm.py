@@ -46,7 +46,7 @@ def begin(folder: Path) -> subprocess.Popen[str]:
 def ended(process: subprocess.Popen[str]) -> dict[str, Any]:
     stdout, stderr = process.communicate(timeout=600)
     assert process.returncode == 0, stdout + stderr
-    assert stderr.count("vllm: loading") <= 2 and engines() == []  # with its end: one engine
+    assert stderr.count("ready after") == 1 and engines() == []
     found: dict[str, Any] = json.loads(stdout)
     return found
 

@@ -11,6 +11,7 @@ import os
 import re
 import sys
 import tempfile
+import threading
 import time
 from collections.abc import Awaitable, Iterator
 from contextlib import contextmanager
@@ -23,6 +24,9 @@ _TICK = 10.0  # seconds between two lines of progress
 _ERROR = re.compile(r"\b((?:[A-Za-z_.]+\.)?[A-Z]\w*(?:Error|Exception|Interrupt)): (.+)")
 _MISLEADING = ("Engine core initialization failed", "cancelled")
 _PREFIX = re.compile(r"^(?:\([^)]*\)\s*)*(?:[A-Z]+ [\d-]+ [\d:.]+ \[[^]]*\] ?)?")
+
+_redirecting = threading.RLock()
+"""Held while the streams of the process are redirected: runs in several threads start engines."""
 
 
 class EngineLog:
@@ -56,21 +60,22 @@ class EngineLog:
         Yields:
             A descriptor of the original standard error.
         """
-        sys.stdout.flush()
-        sys.stderr.flush()
-        saved = os.dup(1), os.dup(2)
-        file = os.open(self.path, os.O_WRONLY | os.O_APPEND)
-        os.dup2(file, 1)
-        os.dup2(file, 2)
-        try:
-            yield saved[1]
-        finally:
+        with _redirecting:
             sys.stdout.flush()
             sys.stderr.flush()
-            for descriptor, target in zip(saved, (1, 2), strict=True):
-                os.dup2(descriptor, target)
-                os.close(descriptor)
-            os.close(file)
+            saved = os.dup(1), os.dup(2)
+            file = os.open(self.path, os.O_WRONLY | os.O_APPEND)
+            os.dup2(file, 1)
+            os.dup2(file, 2)
+            try:
+                yield saved[1]
+            finally:
+                sys.stdout.flush()
+                sys.stderr.flush()
+                for descriptor, target in zip(saved, (1, 2), strict=True):
+                    os.dup2(descriptor, target)
+                    os.close(descriptor)
+                os.close(file)
 
     def last_line(self) -> str:
         """Return the last line of the log, without the engine's time stamp."""
