@@ -119,6 +119,7 @@ ALLOWED: dict[str, tuple[str, ...]] = {
         "storage",
         "sandbox.reading",
         "sandbox.datasets",
+        "sandbox.study.rates",
         "sandbox.study.results",
         "sandbox.training.report",
         "sandbox.evaluation.results",
