@@ -153,14 +153,12 @@ class OpenAIBackend:
         Raises:
             BackendDown: it cannot be reached, or refuses the key.
         """
-        import aiohttp
-
         url = endpoint(address.url, "models")
         _log.info("asking %s for its models (up to %g s)", address.url, START_SECONDS)
         try:
             async with asyncio.timeout(START_SECONDS):
                 response = await self._client.request("GET", url)
-        except (aiohttp.ClientError, OSError) as error:
+        except OSError as error:
             raise BackendDown(self._client.down(error, address.url)) from None
         if response.status in (401, 402):
             raise BackendDown(self._down_message(address, response))
@@ -311,11 +309,9 @@ class OpenAIBackend:
         Raises:
             Unavailable: there is no response.
         """
-        import aiohttp
-
         try:
             return await self._send(call, address, fixed)
-        except (aiohttp.ClientError, OSError) as error:
+        except OSError as error:
             problem = self._client.unreachable(error, address.url)
             raise Unavailable(f"{address.url}: {problem}") from None
 
