@@ -145,9 +145,9 @@ class Client:
         target = self._moved.get(url, url)
         for _ in range(MOST_REDIRECTS):
             response = await self._send(method, target, body)
-            location = response.headers.get("Location")
-            if response.status not in _REDIRECTS or not location:
+            if response.status not in _REDIRECTS or not response.headers.get("Location"):
                 return response
+            location = response.headers["Location"]
             moved = urljoin(target, location)
             if not _is_safe(target, moved):
                 return response

@@ -11,7 +11,7 @@ import re
 import time
 import zlib
 from collections.abc import Iterator, Mapping
-from typing import NamedTuple
+from typing import Any, NamedTuple, cast
 from urllib.parse import urlsplit
 
 import httptools
@@ -46,23 +46,26 @@ class NoResponse(ConnectionError):
 
 
 class Headers(Mapping[str, str]):
-    """The headers of a response; of one that is repeated the first counts."""
+    """The headers of a response, whatever the case of a name; of a repeated one the first counts.
 
-    def __init__(self, fields: list[tuple[bytes, bytes]]) -> None:
+    Args:
+        fields: the names, in lower case, and the values.
+    """
+
+    def __init__(self, fields: Mapping[bytes, bytes]) -> None:
         self._fields = fields
 
+    def __contains__(self, name: object) -> bool:
+        return isinstance(name, str) and name.lower().encode() in self._fields
+
     def __getitem__(self, name: str) -> str:
-        wanted = name.lower().encode()
-        for its_name, value in self._fields:
-            if its_name.lower() == wanted:
-                return value.decode("latin-1").strip()
-        raise KeyError(name)
+        return self._fields[name.lower().encode()].decode("latin-1").strip()
 
     def __iter__(self) -> Iterator[str]:
-        return iter(dict.fromkeys(name.decode("latin-1") for name, _ in self._fields))
+        return (name.decode("latin-1") for name in self._fields)
 
     def __len__(self) -> int:
-        return sum(1 for _ in self)
+        return len(self._fields)
 
 
 class Received(NamedTuple):
@@ -118,7 +121,7 @@ class Connection(asyncio.Protocol):
 
     def _begin(self) -> None:
         """Prepare for a response."""
-        self._fields: list[tuple[bytes, bytes]] = []
+        self._fields: dict[bytes, bytes] = {}
         self._body: list[bytes] = []
         self._received = 0
         self._in_body = False
@@ -155,8 +158,7 @@ class Connection(asyncio.Protocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Keep the transport."""
-        assert isinstance(transport, asyncio.Transport)
-        self._transport = transport
+        self._transport = cast(asyncio.Transport, transport)  # that of uvloop is no subclass
         self.is_open = True
 
     def data_received(self, data: bytes) -> None:
@@ -201,14 +203,14 @@ class Connection(asyncio.Protocol):
 
     def on_header(self, name: bytes, value: bytes) -> None:
         """Keep a header."""
-        self._fields.append((name, value))
+        self._fields.setdefault(name.lower(), value)
 
     def on_headers_complete(self) -> None:
         """Expect the body; but not after a response that only announces another one."""
         if self._parser.get_status_code() >= 200:
             self._in_body = True
             return
-        self._fields = []
+        self._fields = {}
 
     def on_body(self, data: bytes) -> None:
         """Keep a part of the body."""
@@ -291,7 +293,7 @@ class Connections:
         try:
             async with asyncio.timeout(CONNECT_SECONDS):
                 _, connection = await loop.create_connection(
-                    Connection, host, self._port, happy_eyeballs_delay=_HAPPY_EYEBALLS
+                    Connection, host, self._port, **_both_families(loop)
                 )
         except TimeoutError:
             problem = f"no connection to {place} within {CONNECT_SECONDS:g} seconds"
@@ -304,6 +306,12 @@ class Connections:
         """Close the idle connections."""
         while self._idle:
             self._idle.pop().close()
+
+
+def _both_families(loop: asyncio.AbstractEventLoop) -> dict[str, Any]:
+    """Try IPv6 and IPv4 beside each other; uvloop knows no such option."""
+    known = isinstance(loop, asyncio.BaseEventLoop)
+    return {"happy_eyeballs_delay": _HAPPY_EYEBALLS} if known else {}
 
 
 def _is_plain(received: Received) -> bool:

@@ -96,7 +96,7 @@ def request_body(config: OpenAIConfig, habits: Habits, call: Call) -> dict[str, 
         if dropped.intersection(names):
             dropped |= {*names}
     constraint = constraint_fields(habits.constraint, call.shape)
-    if json.dumps(constraint) in habits.unconstrained:
+    if habits.unconstrained and json.dumps(constraint) in habits.unconstrained:
         constraint = {}
     body = {
         "model": call.adapter or config.model,
