@@ -252,8 +252,8 @@ class OpenAIBackend:
         """
         address = await self._enter(call)
         try:
-            async with address.request(self._config.timeout):
-                reply = await self._replied(call, address, self._config.constrain != "auto")
+            replied = self._replied(call, address, self._config.constrain != "auto")
+            reply = await address.request(replied, self._config.timeout)
         except Unavailable as error:
             address.failed(str(error), error.after)
             error.after = seconds_until_free(self._addresses)
@@ -282,8 +282,7 @@ class OpenAIBackend:
             BackendDown: the server refuses the key, or does not have the model.
         """
         reply, sent = await self._one_reply(call, address, fixed, alone)
-        own = "stop" in sent and "stop" not in self._config.free_parameters()
-        if not own or reply.thinking is None:
+        if reply.thinking is None or "stop" not in sent or "stop" in self._config.free_parameters():
             return reply
         self._habits[address.url].thinks = True
         self._client.tell(
@@ -427,7 +426,7 @@ class OpenAIBackend:
             said.thinking,
             self._expected(call, said),
             raw,
-            constrained=any(field in answered.body for field in FIELDS),
+            constrained=not FIELDS.isdisjoint(answered.body),
         )
 
     def _choices(self, address: Address, answered: _Answered) -> Mapping[str, Any]:
