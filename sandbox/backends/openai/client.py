@@ -102,7 +102,7 @@ class Client:
         if not self.key.value and self.key.variable != DEFAULT_KEY:
             self.tell(f"api_key_env: {self.key.variable} is not set: requests are sent without key")
         self._secrets = [self.key.value] if self.key.value else []
-        self._headers = {**self.key.headers(), **self._read_headers()}
+        self._headers = _merged(self.key.headers(), self._read_headers())
         if self._settings.ca_file is not None:
             self._certificates = self._read_certificates()
 
@@ -180,9 +180,7 @@ class Client:
         if proxy is not None or target is None:
             return None
         own = {"Accept": "*/*", "User-Agent": "sandbox-society", "Content-Type": "application/json"}
-        names = {name.lower() for name in self._headers}
-        headers = {name: text for name, text in own.items() if name.lower() not in names}
-        lines = [f"{name}: {text}\r\n" for name, text in {**headers, **self._headers}.items()]
+        lines = [f"{name}: {text}\r\n" for name, text in _merged(own, self._headers).items()]
         connections = self._connections.setdefault(target.origin, Connections(target.origin))
         return connections, target._replace(head=target.head + "".join(lines).encode())
 
@@ -288,6 +286,12 @@ class Client:
         if self._session is not None:
             await self._session.close()
             self._session = None
+
+
+def _merged(own: Mapping[str, str], given: Mapping[str, str]) -> dict[str, str]:
+    """Headers of our own, except those that are given, in whatever case."""
+    names = {name.lower() for name in given}
+    return {**{name: own[name] for name in own if name.lower() not in names}, **given}
 
 
 def _as_json(body: Mapping[str, Any]) -> bytes:

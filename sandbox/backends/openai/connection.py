@@ -229,8 +229,6 @@ class Connection(asyncio.Protocol):
         body = self._body[0] if len(self._body) == 1 else b"".join(self._body)
         received = Received(self._parser.get_status_code(), Headers(self._fields), body)
         waiting.set_result(received)
-        if not self.is_open:
-            self.close()
 
     def _fail(self, problem: str) -> None:
         waiting = self._waiting
@@ -275,6 +273,8 @@ class Connections:
         if connection.is_open:
             connection.idle_since = time.monotonic()
             self._idle.append(connection)
+        else:
+            connection.close()
         return received if _is_plain(received) else _decoded(received)
 
     def _reusable(self) -> Connection | None:
