@@ -124,6 +124,7 @@ _ENVIRONMENT.filters |= {
 _ENVIRONMENT.globals = {}
 
 
+@lru_cache(maxsize=256)
 def compiled(text: str) -> Template:
     """Compile a template.
 
