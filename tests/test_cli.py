@@ -369,7 +369,8 @@ def test_a_run_imports_only_what_it_needs(tmp_path: Path) -> None:
     imported = {line.rpartition("|")[2].strip() for line in done.stderr.splitlines()}
     assert "sandbox.engine.runner" in imported
     needless = ("aiohttp", "networkx", "pyarrow", "scipy", "starlette", "sandbox.datasets",
-                "sandbox.evaluation", "sandbox.generations", "sandbox.study", "sandbox.training")  # fmt: skip
+                "sandbox.evaluation", "sandbox.generations", "sandbox.study",
+                "sandbox.training")  # fmt: skip
     assert imported.isdisjoint(needless)
 
 
