@@ -32,6 +32,8 @@ _HAPPY_EYEBALLS = 0.25  # seconds between attempts at IPv6 and IPv4, as in RFC 8
 _TARGET = re.compile(r"/[A-Za-z0-9._~!$&'()*+,;=:@/%-]*(\?[A-Za-z0-9._~!$&'()*+,;=:@/?%-]*)?")
 _HOST = re.compile(r"[A-Za-z0-9._-]+|\[[0-9A-Fa-f:.]+\]")
 
+_ADDRESS = re.compile(r"[0-9.]+|[0-9A-Fa-f:.]*:[0-9A-Fa-f:.]*")
+
 
 class NoResponse(ConnectionError):
     """A request has no response, or one that is no HTTP; the message is one line.
@@ -293,7 +295,7 @@ class Connections:
         try:
             async with asyncio.timeout(CONNECT_SECONDS):
                 _, connection = await loop.create_connection(
-                    Connection, host, self._port, **_both_families(loop)
+                    Connection, host, self._port, **_both_families(loop, host)
                 )
         except TimeoutError:
             problem = f"no connection to {place} within {CONNECT_SECONDS:g} seconds"
@@ -308,10 +310,11 @@ class Connections:
             self._idle.pop().close()
 
 
-def _both_families(loop: asyncio.AbstractEventLoop) -> dict[str, Any]:
-    """Try IPv6 and IPv4 beside each other; uvloop knows no such option."""
-    known = isinstance(loop, asyncio.BaseEventLoop)
-    return {"happy_eyeballs_delay": _HAPPY_EYEBALLS} if known else {}
+def _both_families(loop: asyncio.AbstractEventLoop, host: str) -> dict[str, Any]:
+    """Try IPv6 and IPv4 beside each other, for a name; uvloop knows no such option."""
+    if _ADDRESS.fullmatch(host) or not isinstance(loop, asyncio.BaseEventLoop):
+        return {}
+    return {"happy_eyeballs_delay": _HAPPY_EYEBALLS}
 
 
 def _is_plain(received: Received) -> bool:
