@@ -1,14 +1,16 @@
 """Calls a second through HTTP to a server in another process: our client beside others.
 
 Usage: python benchmarks/http_client.py [--calls 20000] [--times 3] [--before FOLDER]
-       [--openai PYTHON] [--latency 0.05] [--url URL]
+       [--openai PYTHON] [--latency 0.05 | --nginx | --url URL] [--workers 1 2 4]
 
 The clients take turns in one run; a row is the median of all turns. *CPU* is that of the client's
 process alone, in milliseconds a call. A whole run has 10 calls an episode: scheduler, prompts,
 memory, journal in SQLite and the observer are real.
 
 `--before` also measures a checkout of another version; `--openai` is a Python that has the
-packages `openai` and `httpx`; `--url` is a server of one's own, such as nginx with a fixed reply.
+packages `openai` and `httpx`; `--workers` adds our client in so many processes (`on: processes,
+replicas: N`), whose CPU time is not in the column. All but these keep to one core, and the server
+of this file to another.
 """
 
 from __future__ import annotations
@@ -17,15 +19,15 @@ import argparse
 import asyncio
 import json
 import os
+import socket
 import statistics
 import subprocess
 import sys
 import tempfile
 import time
 from collections.abc import Awaitable, Callable
-from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 Found = dict[str, float]
 
@@ -112,6 +114,15 @@ async def in_flight(calls: int, one: Callable[[int], Awaitable[object]]) -> None
     await asyncio.gather(*(worker() for _ in range(IN_FLIGHT)))
 
 
+async def timed(work: Callable[[int], Awaitable[object]], calls: int) -> Found:
+    """Measure what makes calls, after it has made some."""
+    await work(IN_FLIGHT)
+    cpu, began = time.process_time(), time.perf_counter()
+    await work(calls)
+    seconds, cpu = time.perf_counter() - began, time.process_time() - cpu
+    return {"calls": calls, "seconds": seconds, "cpu": cpu}
+
+
 def _messages(number: int) -> list[dict[str, str]]:
     system = "You are a careful person."
     return [
@@ -120,7 +131,7 @@ def _messages(number: int) -> list[dict[str, str]]:
     ]
 
 
-async def bare_aiohttp(url: str, calls: int) -> None:
+async def bare_aiohttp(url: str, calls: int) -> Found:
     """A loop of aiohttp: nothing is checked, nothing is written."""
     import aiohttp
 
@@ -132,10 +143,10 @@ async def bare_aiohttp(url: str, calls: int) -> None:
             async with session.post(f"{url}/chat/completions", json=body) as response:
                 return (await response.json())["choices"][0]["message"]["content"]
 
-        await in_flight(calls, one)
+        return await timed(lambda calls: in_flight(calls, one), calls)
 
 
-async def openai_client(url: str, calls: int) -> None:
+async def openai_client(url: str, calls: int) -> Found:
     """The client of the package `openai`, on aiohttp."""
     from openai import AsyncOpenAI, DefaultAioHttpClient
 
@@ -149,16 +160,17 @@ async def openai_client(url: str, calls: int) -> None:
             )
             return reply.choices[0].message.content
 
-        await in_flight(calls, one)
+        return await timed(lambda calls: in_flight(calls, one), calls)
 
 
-async def backend(url: str, calls: int) -> None:
+async def backend(url: str, calls: int) -> Found:
     """Our backend alone: no scheduler, no journal."""
     from agents.forms import CallName, FreeText
+    from sandbox.backends import backend_of
     from sandbox.backends.base import Call
-    from sandbox.backends.openai import Config, OpenAIBackend
+    from sandbox.backends.openai import Config
 
-    ours = OpenAIBackend(Config(**MODEL, base_url=url))
+    ours = backend_of(Config(**MODEL, base_url=url))
     await ours.start()
 
     async def one(number: int) -> object:
@@ -166,11 +178,12 @@ async def backend(url: str, calls: int) -> None:
         call = Call(name, number, "Be careful.", f"{number} {PROMPT}", FreeText(100), 100, 1.0)
         return await ours.answer(call)
 
-    await in_flight(calls, one)
+    found = await timed(lambda calls: in_flight(calls, one), calls)
     await ours.close()
+    return found
 
 
-async def whole_run(url: str, calls: int) -> dict[str, float]:
+async def whole_run(url: str, calls: int) -> Found:
     """A run of 100 agents with 4 raters and an observer, from the first call to the last."""
     from sandbox.backends import backend_of
     from sandbox.config import QUICKSTART, load_config
@@ -205,33 +218,68 @@ async def whole_run(url: str, calls: int) -> dict[str, float]:
     return {"calls": made, "seconds": seconds, "cpu": cpu, "episodes": rounds * AGENTS}
 
 
-async def timed(work: Callable[[str, int], Awaitable[object]], url: str, calls: int) -> Found:
-    """Measure a client that makes as many calls as it is told."""
-    await work(url, IN_FLIGHT)  # imports
-    cpu, began = time.process_time(), time.perf_counter()
-    await work(url, calls)
-    seconds, cpu = time.perf_counter() - began, time.process_time() - cpu
-    return {"calls": calls, "seconds": seconds, "cpu": cpu}
-
-
 CLIENTS: dict[str, Callable[[str, int], Awaitable[Found]]] = {
-    "bare aiohttp": partial(timed, bare_aiohttp),
-    "openai": partial(timed, openai_client),
-    "backend alone": partial(timed, backend),
+    "bare aiohttp": bare_aiohttp,
+    "openai": openai_client,
+    "backend alone": backend,
     "whole run": whole_run,
 }
 
 
-def turn(python: str, root: Path, client: str, url: str, calls: int) -> Found:
-    """Measure a client of a checkout, in a process of its own."""
-    program = [python, str(Path(__file__).resolve()), "--measure", client, "--url", url]
-    environment = {**os.environ, "PYTHONPATH": str(root)}
-    done = subprocess.run(
-        [*program, "--calls", str(calls)], env=environment, capture_output=True, text=True
-    )
-    if done.returncode:
-        sys.exit(done.stderr)
-    return dict(json.loads(done.stdout.splitlines()[-1]))
+class Row(NamedTuple):
+    """What is measured: a client, the Python and the checkout to run it with, and its workers."""
+
+    name: str
+    client: str
+    python: str = sys.executable
+    root: Path = ROOT
+    workers: int = 0
+
+    def turn(self, url: str, calls: int) -> Found:
+        """Measure it once, in a process of its own."""
+        program = [self.python, str(Path(__file__).resolve()), "--measure", self.client]
+        options = ["--url", url, "--calls", str(calls), "--workers", str(self.workers)]
+        environment = {**os.environ, "PYTHONPATH": str(self.root)}
+        done = subprocess.run([*program, *options], env=environment, capture_output=True, text=True)
+        if done.returncode:
+            sys.exit(done.stderr)
+        return dict(json.loads(done.stdout.splitlines()[-1]))
+
+
+NGINX = """
+daemon off; worker_processes 1; pid {folder}/pid; error_log {folder}/errors;
+events {{ worker_connections 8192; }}
+http {{
+  access_log off; keepalive_requests 1000000000; default_type application/json;
+  client_body_temp_path {folder}/body; client_body_buffer_size 64k;
+  server {{
+    listen 127.0.0.1:{port} reuseport backlog=4096;
+    location /v1/models {{ return 200 '{models}'; }}
+    location / {{ return 200 '{reply}'; }}
+  }}
+}}
+"""
+
+
+def nginx(folder: Path) -> tuple[subprocess.Popen[str], str]:
+    """Start nginx with a fixed reply, which costs it next to nothing; return it and its port."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = str(free.getsockname()[1])
+    values = {"folder": folder, "port": port, "models": MODELS.decode()}
+    values["reply"] = REPLY.decode().replace("\\", "\\\\")  # nginx unescapes what is quoted
+    (folder / "conf").write_text(NGINX.format(**values))
+    server = subprocess.Popen(["nginx", "-c", str(folder / "conf")], text=True)
+    time.sleep(0.5)
+    return server, port
+
+
+def own_server(latency: float) -> tuple[subprocess.Popen[str], str]:
+    """Start a server of this file; return it and its port."""
+    program = [sys.executable, __file__, "--serve", "--latency", str(latency)]
+    server = subprocess.Popen(program, stdout=subprocess.PIPE, text=True)
+    assert server.stdout is not None
+    return server, server.stdout.readline().strip()
 
 
 def main() -> None:
@@ -242,12 +290,17 @@ def main() -> None:
     parser.add_argument("--before", type=Path, help="a checkout of another version")
     parser.add_argument("--openai", help="a Python with the packages openai and httpx")
     parser.add_argument("--latency", type=float, default=0.0, help="of the server, in seconds")
+    parser.add_argument("--workers", type=int, nargs="*", default=[], help="numbers of processes")
+    parser.add_argument("--nginx", action="store_true", help="the server is nginx")
     parser.add_argument("--url", help="a server of one's own")
     parser.add_argument("--measure", choices=CLIENTS, help=argparse.SUPPRESS)
     parser.add_argument("--serve", action="store_true", help=argparse.SUPPRESS)
     asked = parser.parse_args()
     if asked.measure:
-        _pin(0)
+        if asked.workers[0]:
+            MODEL.update(on="processes", replicas=asked.workers[0])
+        else:
+            _pin(0)
         print(json.dumps(asyncio.run(CLIENTS[asked.measure](asked.url, asked.calls))))
     elif asked.serve:
         _pin(-1)
@@ -261,28 +314,33 @@ def _pin(core: int) -> None:
     os.sched_setaffinity(0, {sorted(os.sched_getaffinity(0))[core]})
 
 
-def _compare(asked: argparse.Namespace) -> None:
-    """Let the clients take turns."""
-    rows = [("bare aiohttp", sys.executable, ROOT, "bare aiohttp")]
+def _rows(asked: argparse.Namespace) -> list[Row]:
+    rows = [Row("bare aiohttp", "bare aiohttp")]
     if asked.openai:
-        rows.append(("openai", asked.openai, ROOT, "openai"))
+        rows.append(Row("openai", "openai", asked.openai))
     for client in ("backend alone", "whole run"):
         if asked.before:
-            rows.append((f"{client}, before", sys.executable, asked.before.resolve(), client))
-        rows.append((client, sys.executable, ROOT, client))
-    program = [sys.executable, __file__, "--serve", "--latency", str(asked.latency)]
-    server = subprocess.Popen(program, stdout=subprocess.PIPE, text=True)
-    assert server.stdout is not None
-    url = asked.url or f"http://127.0.0.1:{server.stdout.readline().strip()}/v1"
-    found: dict[str, list[Found]] = {row[0]: [] for row in rows}
-    try:
-        for _ in range(asked.times):
-            for name, python, root, client in rows:
-                calls = asked.calls // 10 if client == "openai" else asked.calls
-                found[name].append(turn(python, root, client, url, calls))
-    finally:
-        server.kill()
-        server.wait()
+            before = asked.before.resolve()
+            rows.append(Row(f"{client}, before", client, root=before))
+        rows.append(Row(client, client))
+        rows += [Row(f"{client}, {n} processes", client, workers=n) for n in asked.workers]
+    return rows
+
+
+def _compare(asked: argparse.Namespace) -> None:
+    """Let the clients take turns."""
+    with tempfile.TemporaryDirectory() as folder:
+        server, port = nginx(Path(folder)) if asked.nginx else own_server(asked.latency)
+        url = asked.url or f"http://127.0.0.1:{port}/v1"
+        found: dict[str, list[Found]] = {row.name: [] for row in _rows(asked)}
+        try:
+            for _ in range(asked.times):
+                for row in _rows(asked):
+                    calls = asked.calls // 10 if row.client == "openai" else asked.calls
+                    found[row.name].append(row.turn(url, calls))
+        finally:
+            server.terminate()
+            server.wait()
     print("| client | calls a second | CPU a call (ms) | episodes a second |")
     print("| --- | ---: | ---: | ---: |")
     for name, turns in found.items():
