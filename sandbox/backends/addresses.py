@@ -124,8 +124,11 @@ class Address:
         limit = asyncio.timeout(timeout)
         began = time.monotonic()
         try:
-            async with limit:
+            if timeout is None:
                 found = await reply
+            else:
+                async with limit:
+                    found = await reply
             self._took.append(time.monotonic() - began)
             return found
         except TimeoutError:
