@@ -144,9 +144,9 @@ def test_a_response_is_read_however_it_is_framed(reply: bytes, body: bytes, paus
         (b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n9\r\nab", "in the middle"),
         (b"HTTP/1.1 200 OK\r\nX-Half: ", "in the middle of a response"),
         (b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\nab", "no response of HTTP"),
-        (b"HTTP/1.1 200 OK\r\nX: " + b"y" * 2**19, "headers of too many bytes"),
+        (b"HTTP/1.1 200 OK\r\nX: " + b"y" * 2**21, "headers of too many bytes"),
         (
-            b"HTTP/1.1 200 OK\r\nContent-Length: 400000\r\n\r\n" + b"y" * 400_000,
+            b"HTTP/1.1 200 OK\r\nContent-Length: 2000000\r\n\r\n" + b"y" * 2_000_000,
             "more than 1,000 b",
         ),
         (

@@ -21,7 +21,7 @@ from sandbox.backends.retries import CONNECT_SECONDS
 KEEPALIVE_SECONDS = 4.0
 """Seconds that an idle connection is kept: less than the 5 seconds of vLLM's server."""
 
-MOST_HEAD, MOST_BODY = 2**18, 2**28
+MOST_HEAD, MOST_BODY = 2**20, 2**28
 """The longest headers and the longest body of a response, in bytes."""
 
 IDLE_SECONDS, RACE_SECONDS = 0.5, 1.0
@@ -169,14 +169,15 @@ class Connection(asyncio.Protocol):
             self.close()  # what comes without a request, or after its response, belongs to none
             return
         self._received += len(data)
+        if self._received > (MOST_HEAD + MOST_BODY if self._in_body else MOST_HEAD):
+            what = f"a body of more than {MOST_BODY:,}" if self._in_body else "headers of too many"
+            self._fail(f"the server sent {what} bytes")
+            return
         try:
             self._parser.feed_data(data)
         except (httptools.HttpParserError, httptools.HttpParserUpgrade) as error:
             start = data[:60].decode("latin-1")
             self._fail(f"the server sent what is no response of HTTP/1.1: {start!r} ({error})")
-        if self._received > (MOST_HEAD + MOST_BODY if self._in_body else MOST_HEAD):
-            what = f"a body of more than {MOST_BODY:,}" if self._in_body else "headers of too many"
-            self._fail(f"the server sent {what} bytes")
 
     def connection_lost(self, error: Exception | None) -> None:
         """End the response that is being received."""
