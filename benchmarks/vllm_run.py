@@ -208,8 +208,7 @@ def _wait_for(url: str, process: subprocess.Popen[bytes], log: Path) -> None:
 
 def at_once(database: Path, settings: dict[str, Any]) -> Measured:
     """Run `LLM.generate` on every call of a run, in journal order, in this process."""
-    from vllm import LLM, SamplingParams
-    from vllm.sampling_params import StructuredOutputsParams
+    from vllm import LLM
 
     from sandbox.backends.vllm_config import VllmConfig, engine_arguments
 
@@ -222,13 +221,8 @@ def at_once(database: Path, settings: dict[str, Any]) -> Measured:
         text = tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
         prompts.append({"prompt_token_ids": tokenizer.encode(text, add_special_tokens=False)})
         params.append(
-            SamplingParams(
-                seed=seed,
-                temperature=config.temperature,
-                max_tokens=shape.max_tokens or config.max_tokens,
-                structured_outputs=StructuredOutputsParams(regex=shape.regex)
-                if shape.regex
-                else None,
+            config.params(
+                seed, shape.regex, shape.max_tokens or config.max_tokens, config.temperature, 0
             )
         )
     began = time.perf_counter()

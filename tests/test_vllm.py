@@ -335,6 +335,7 @@ def test_all_replies_of_scenes_are_parsed(place: Path) -> None:
     ("settings", "words"),
     [
         ({"sampling": {"top_pp": 0.5}}, "sampling: refused by vLLM: Unexpected keyword"),
+        ({"sampling": {"logit_bias": {"x": 1}}}, "sampling: refused by vLLM: invalid literal"),
         ({"sampling": {"top_p": 5}}, "sampling: refused by vLLM: top_p must be in"),
         ({"extra": {"max_model_len": "abc"}}, "extra.max_model_len: found 'abc'; expected: Input"),
         ({"extra": {"max_model_len": 4000000}}, "extra: refused by vLLM"),

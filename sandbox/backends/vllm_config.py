@@ -208,6 +208,8 @@ class VllmConfig(LanguageModelSettings):
             "output_kind": RequestOutputKind.FINAL_ONLY,
         }
         merged = own | self.sampling
+        if merged.get("logit_bias"):  # JSON has made strings of the tokens
+            merged["logit_bias"] = {int(key): bias for key, bias in merged["logit_bias"].items()}
         return SamplingParams(**{key: value for key, value in merged.items() if value is not None})
 
     def adapter_names(self) -> Collection[str]:
