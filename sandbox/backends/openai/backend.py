@@ -153,14 +153,12 @@ class OpenAIBackend:
         Raises:
             BackendDown: it cannot be reached, or refuses the key.
         """
-        import aiohttp
-
         url = endpoint(address.url, "models")
         _log.info("asking %s for its models (up to %g s)", address.url, START_SECONDS)
         try:
             async with asyncio.timeout(START_SECONDS):
                 response = await self._client.request("GET", url)
-        except (aiohttp.ClientError, OSError) as error:
+        except OSError as error:
             raise BackendDown(self._client.down(error, address.url)) from None
         if response.status in (401, 402):
             raise BackendDown(self._down_message(address, response))
@@ -254,8 +252,8 @@ class OpenAIBackend:
         """
         address = await self._enter(call)
         try:
-            async with address.request(self._config.timeout):
-                reply = await self._replied(call, address, self._config.constrain != "auto")
+            replied = self._replied(call, address, self._config.constrain != "auto")
+            reply = await address.request(replied, self._config.timeout)
         except Unavailable as error:
             address.failed(str(error), error.after)
             error.after = seconds_until_free(self._addresses)
@@ -284,8 +282,7 @@ class OpenAIBackend:
             BackendDown: the server refuses the key, or does not have the model.
         """
         reply, sent = await self._one_reply(call, address, fixed, alone)
-        own = "stop" in sent and "stop" not in self._config.free_parameters()
-        if not own or reply.thinking is None:
+        if reply.thinking is None or "stop" not in sent or "stop" in self._config.free_parameters():
             return reply
         self._habits[address.url].thinks = True
         self._client.tell(
@@ -311,11 +308,9 @@ class OpenAIBackend:
         Raises:
             Unavailable: there is no response.
         """
-        import aiohttp
-
         try:
             return await self._send(call, address, fixed)
-        except (aiohttp.ClientError, OSError) as error:
+        except OSError as error:
             problem = self._client.unreachable(error, address.url)
             raise Unavailable(f"{address.url}: {problem}") from None
 
@@ -431,7 +426,7 @@ class OpenAIBackend:
             said.thinking,
             self._expected(call, said),
             raw,
-            constrained=any(field in answered.body for field in FIELDS),
+            constrained=not FIELDS.isdisjoint(answered.body),
         )
 
     def _choices(self, address: Address, answered: _Answered) -> Mapping[str, Any]:
