@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import importlib.metadata
+import os
 import platform
 import shutil
+import socket
 import sqlite3
 import subprocess
 import sys
@@ -49,11 +51,15 @@ class Extra(NamedTuple):
 GPU_SECONDS = 10.0
 """Timeout of nvidia-smi, which can hang if a GPU has fallen off the bus."""
 
+RAY_SECONDS = 3.0
+"""How long a Ray cluster may take to accept a connection."""
+
 _GPU_QUERY = "--query-gpu=name,memory.total,memory.free,driver_version"
 
 EXTRAS = (
     Extra("vllm", "vllm", "models in this process, on a machine with a GPU"),
     Extra("small", "xllamacpp", "small models on the CPU"),
+    Extra("ray", "ray", "replicas of a model on several GPUs and nodes"),
     Extra("postgresql", "psycopg", "runs in a PostgreSQL server"),
     Extra("train", "trl", "the verb `train`"),
     Extra("inspect", "inspect_ai", "logs of evaluations for `inspect view`"),
@@ -73,6 +79,7 @@ def examine(folder: Path) -> Iterator[Finding]:
     yield _sqlite()
     yield _folder(folder)
     yield from (_package(extra.package, False, _advice(extra)) for extra in EXTRAS)
+    yield _ray_cluster()
     yield from _gpus()
 
 
@@ -122,6 +129,23 @@ def _folder(folder: Path) -> Finding:
     except OSError as error:
         return Finding(f"{folder}/", None, True, f"expected a folder to write to: {error.strerror}")
     return Finding(f"{folder}/", f"{free / 2**30:,.1f} GiB free", True, "")
+
+
+def _ray_cluster() -> Finding:
+    """Look for the cluster that `on: ray` would use without a `ray.address`."""
+    known = Path(os.environ.get("RAY_TMPDIR") or "/tmp", "ray", "ray_current_cluster")
+    address = os.environ.get("RAY_ADDRESS", "")
+    if not address and known.is_file():
+        address = known.read_text(encoding="utf-8", errors="replace").strip()
+    host, _, port = address.rpartition(":")
+    if not host or not port.isdigit():
+        advice = "none here: `on: ray` starts one for a run; see `ray start` for a lasting one"
+        return Finding("ray cluster", None, False, advice)
+    try:
+        socket.create_connection((host, int(port)), RAY_SECONDS).close()
+    except (OSError, OverflowError):
+        return Finding("ray cluster", None, False, f"{address} does not answer: ray start")
+    return Finding("ray cluster", f"{address} answers", False, "")
 
 
 def _gpus() -> list[Finding]:

@@ -69,6 +69,16 @@ class _Loader(yaml.SafeLoader):
             raise _error(node, "found a text with NUL or half a character (a lone surrogate)")
         return value
 
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        """Construct a mapping; a key is a word, also one like `on`, a boolean in YAML 1.1."""
+        for key, _ in node.value:
+            if key.tag == _BOOLEAN:
+                key.tag = _TEXT
+        return super().construct_mapping(node, deep)
+
+
+_BOOLEAN, _TEXT = "tag:yaml.org,2002:bool", "tag:yaml.org,2002:str"
+
 
 def _storable(text: str) -> bool:
     return "\0" not in text and not any("\ud800" <= char <= "\udfff" for char in text)

@@ -2,6 +2,7 @@
 
 import http.server
 import os
+import socket
 import subprocess
 import sys
 import threading
@@ -179,3 +180,17 @@ def test_a_variable_that_is_named_but_not_set_is_told(hanging, tmp_path):
     said = lines_of(tmp_path, 2, "doctor", hanging, "--api-key-env", "NO_SUCH_KEY")
     assert said[0] == "warning: api_key_env: NO_SUCH_KEY is not set: requests are sent without key"
     assert "asking" in lines_of(tmp_path, 1, "doctor", hanging)[0]
+
+
+def test_a_ray_cluster_is_looked_for(monkeypatch, tmp_path):
+    def cluster():
+        return next(one for one in doctor.examine(tmp_path) if one.what == "ray cluster")
+
+    monkeypatch.setenv("RAY_TMPDIR", str(tmp_path))
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    assert cluster().found is None and "starts one" in cluster().advice
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        address = f"127.0.0.1:{listening.getsockname()[1]}"
+        monkeypatch.setenv("RAY_ADDRESS", address)
+        assert cluster().found == f"{address} answers"
+    assert cluster().advice.startswith(f"{address} does not answer")

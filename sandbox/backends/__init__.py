@@ -131,12 +131,39 @@ ModelConfig = Annotated[SerializeAsAny[ModelSettings], BeforeValidator(_resolve)
 """The settings of a model; the key `backend` names the class that validates them."""
 
 
+def check_model(settings: ModelSettings) -> None:
+    """Check what can be checked before a backend starts, and whether its replicas have room.
+
+    Raises:
+        ValueError: a setting is invalid; the message begins with its key.
+    """
+    if settings.on != "ray":
+        settings.check()
+        return
+    from sandbox.backends.replicas.actors import check_room
+    from sandbox.backends.replicas.cluster import be_quiet
+
+    be_quiet()  # vLLM imports Ray
+    settings.check()
+    check_room(settings)
+
+
 def backend_of(settings: ModelSettings) -> base.Backend:
-    """Make the backend for a model's settings; it is not started yet.
+    """Make the backend for a model's settings, or its replicas; it is not started yet.
 
     Raises:
         InputError: the module of the backend can no longer be loaded.
     """
+    backend = _local_backend(settings)
+    if settings.on == "here":
+        return backend
+    from sandbox.backends.replicas.pool import pool_of
+
+    return pool_of(settings, backend)
+
+
+def _local_backend(settings: ModelSettings) -> base.Backend:
+    """Make the backend that answers in this process."""
     if isinstance(settings, UnloadedSettings):
         raise InputError(
             f"backend: {settings.backend} is not loaded; expected a file that is allowed"

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Collection
-from typing import Annotated, Any, ClassVar, NamedTuple, Protocol
+from typing import Annotated, Any, ClassVar, Literal, NamedTuple, Protocol, Self
 
-from pydantic import AfterValidator, Field, field_validator
+from pydantic import AfterValidator, Field, field_validator, model_validator
 
 from agents.forms import CallName, Shape, clean
-from agents.section import Section
+from agents.section import Section, error_at
 from agents.stops import NO_STOPS, Stops
+from sandbox.backends.replicas.settings import RaySettings
 
 
 def transport_of(settings: type) -> set[str]:
@@ -36,9 +37,16 @@ class ModelSettings(Section):
         retries: how often a call that fails while others are answered is repeated before it
             becomes a failed call.
         patience: seconds that a run waits for a backend that answers nothing before it stops.
+        replicas: number of copies of the backend that share the calls.
+        on: where they are: in this process (`here`, one only), in processes of this machine, or
+            on a Ray cluster.
+        ray: the cluster, and what each replica needs of it.
     """
 
-    transport: ClassVar[tuple[str, ...]] = ("timeout", "retries", "patience")
+    transport: ClassVar[tuple[str, ...]] = (
+        *("timeout", "retries", "patience"),
+        *("replicas", "on", "ray"),
+    )
 
     backend: str
     max_tokens: int = Field(default=512, ge=1)
@@ -47,6 +55,9 @@ class ModelSettings(Section):
     timeout: float | None = Field(default=None, gt=0)
     retries: int = Field(default=5, ge=0, le=100)
     patience: float = Field(default=900.0, ge=0)
+    replicas: int = Field(default=1, ge=1, le=4096)
+    on: Literal["here", "processes", "ray"] = "here"
+    ray: RaySettings = Field(default=RaySettings())
 
     @field_validator("stop", mode="before")
     @classmethod
@@ -61,6 +72,21 @@ class ModelSettings(Section):
                 '["</answer>"]; null for those of the prompt templates, [] for none'
             )
         return tuple(dict.fromkeys(map(clean, texts)))
+
+    @model_validator(mode="after")
+    def _replicas(self) -> Self:
+        if self.replicas > 1 and self.on == "here":
+            raise error_at("replicas", self.replicas, "`on: processes` or `on: ray` beside it")
+        most = self.ray.max_replicas
+        if most is not None and (self.on != "ray" or most < self.replicas):
+            raise error_at("ray", f"max_replicas {most}", "`on: ray`, and at least `replicas`")
+        if self.ray.pool is not None and self.on != "ray":
+            raise error_at("ray", f"pool {self.ray.pool}", "`on: ray` beside it")
+        return self
+
+    def gpus(self) -> int:
+        """Return how many GPUs the backend uses in its own process, if the machine has any."""
+        return 0
 
     def check(self) -> None:
         """Check what can be checked before the backend starts, such as a model's folder.

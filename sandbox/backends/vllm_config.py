@@ -6,6 +6,7 @@ import dataclasses
 import difflib
 import importlib.util
 import json
+import math
 import os
 import warnings
 from collections.abc import Collection, Iterator, Sequence
@@ -97,6 +98,8 @@ class VllmConfig(LanguageModelSettings):
             ValueError: vLLM is not installed, or a setting is invalid.
         """
         if importlib.util.find_spec("vllm") is None:
+            if self.on == "ray":
+                return  # the nodes of the cluster have it, and check what they get
             raise ValueError(f"backend: found vllm, which is not installed; expected {INSTALL}")
         self._check_model()
         for name, folder in self.adapters.items():
@@ -149,8 +152,8 @@ class VllmConfig(LanguageModelSettings):
                 f"thinking.parser: found {self.thinking.parser!r}; expected one of vLLM's "
                 f"reasoning parsers: {', '.join(sorted(parsers))}"
             )
-        if Path(self.model).is_dir() or _cached(self.model):
-            self._check_engine()
+        if self.on != "ray" and (Path(self.model).is_dir() or _cached(self.model)):
+            self._check_engine()  # which needs the device that it will run on
 
     def _check_engine(self) -> None:
         try:
@@ -211,6 +214,11 @@ class VllmConfig(LanguageModelSettings):
         if merged.get("logit_bias"):  # JSON has made strings of the tokens
             merged["logit_bias"] = {int(key): bias for key, bias in merged["logit_bias"].items()}
         return SamplingParams(**{key: value for key, value in merged.items() if value is not None})
+
+    def gpus(self) -> int:
+        """Return how many GPUs the engine uses."""
+        sizes = ("tensor_parallel_size", "pipeline_parallel_size", "data_parallel_size")
+        return math.prod(size for size in map(self.extra.get, sizes) if isinstance(size, int))
 
     def adapter_names(self) -> Collection[str]:
         """Return the LoRA adapters that personas may name."""

@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 
 from agents.agent import Agent
 from agents.chance import chance
+from sandbox.backends import check_model
 from sandbox.config import Config, role_key
 from storage.errors import InputError
 
@@ -58,7 +59,7 @@ def check_models(config: Config, agents: Sequence[Agent], where: Callable[[str],
     for role, model in settings.items():
         key = role_key(role)
         try:
-            model.check()
+            check_model(model)
         except ValueError as error:
             message = f"{key}.{error}"
             raise InputError(f"{where(message.partition(':')[0])}: {message}") from None

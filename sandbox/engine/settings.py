@@ -14,6 +14,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from agents.plugins import only_files
+from sandbox.backends import check_model
 from sandbox.backends.base import transport_of
 from sandbox.config import Config, apply_setting, explain, role_key
 from sandbox.reading.records import flat
@@ -114,7 +115,7 @@ def _check(old: Config, new: Config) -> None:
     for role, settings in new.models.roles():
         try:
             if settings != before[role]:
-                settings.check()
+                check_model(settings)
         except ValueError as error:
             raise InputError(f"{role_key(role)}.{error}") from None
 

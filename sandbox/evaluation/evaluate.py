@@ -8,6 +8,7 @@ from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
+from sandbox.backends import check_model
 from sandbox.backends.base import transport_of
 from sandbox.engine.run import Watch
 from sandbox.evaluation.answering import (
@@ -94,7 +95,7 @@ def check_models(settings: EvaluationSettings, stored: Mapping[str, Any]) -> Non
             if f"{kind}.{name}" in stored:
                 continue
             try:
-                model.check()
+                check_model(model)
             except ValueError as error:
                 raise InputError(f"{kind}.{name}.{error}") from None
     for name, folder in settings.rewards.items():
