@@ -18,6 +18,7 @@ from sqlalchemy.exc import ArgumentError, DBAPIError, NoSuchModuleError
 from sqlalchemy.pool import NullPool
 
 from storage import files
+from storage.bulk import copy_rows
 from storage.errors import (
     Damaged,
     Gone,
@@ -234,6 +235,7 @@ def _engine(url: URL, write: bool) -> Engine:
     _opened[:] = [place_of(url)]
     if not is_file(url):
         engine = create_engine(url, pool_pre_ping=True, connect_args=_server_settings(url))
+        copy_rows(engine)
     elif write:
         path = files.real_path(url.database)
         connect = partial(files.connect_writing, path)
