@@ -90,11 +90,18 @@ def parse_url(address: str) -> URL:
         if "\0" in path:
             raise InputError(f"{shown}: found a NUL character; expected a path")
         return _file_url(path)
+    if scheme not in ("postgresql", "postgresql+psycopg"):
+        raise InputError(
+            f"{shown}: found a database of the kind {hide_secrets(_short(scheme))}; expected "
+            "postgresql+psycopg://user@host/database, or a file"
+        )
     try:
         url = make_url(address)
         url.get_dialect().import_dbapi()
     except ModuleNotFoundError as error:
-        raise InputError(f"{shown}: needs a driver that is not installed: {error}") from None
+        raise InputError(
+            f"{shown}: needs a driver that is not installed: {error}; pip install 'psycopg[binary]'"
+        ) from None
     except (ArgumentError, NoSuchModuleError, ImportError, ValueError) as error:
         line = hide_secrets(one_line(error))
         raise InputError(f"{shown}: not a usable database URL: {line}") from None
