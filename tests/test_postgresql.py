@@ -354,7 +354,7 @@ def test_every_verb_takes_a_run_in_a_server(server: str, tmp_path: Path) -> None
         ("verify", one),
         ("compare", one, two),
         *(("inspect", one, *what) for what in ((), ("agents",), ("agent", "1"), ("memory", "1"),
-          ("episode", "3"), ("call", "3"), ("trends",))),
+          ("episode", "3"), ("calls",), ("call", "3"), ("sessions",))),
         ("export", one, two, "--format", "sft", "--out", str(tmp_path / "out")),
         ("report", one, "--out", str(tmp_path / "report.html")),
         ("fork", one, "--at", "0", "--name", "verbs-fork", "--db", server),
