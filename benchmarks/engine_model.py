@@ -4,18 +4,12 @@ There is no model and no waiting: lengths of prompts and replies are drawn from 
 simulation of servers with continuous batching decides when each call finishes, and the real
 `sandbox.engine.scheduler.Scheduler` decides what may start. All times are seconds of virtual time.
 
-A call is prefilled, then decoded. A prefill occupies the whole server and pauses decoding, as a
-step of an engine takes longer by the prefill in it. Up to `knee` calls decode at `decode_rate`
-each; beyond that, the sum of their rates is constant. All calls decode at the same rate, so a
-counter of decoded tokens and a heap of the counter values at which calls finish suffice for a
-server.
+The servers are those of `sandbox.study.engine_model`. Up to `knee` calls of a server decode at
+`decode_rate` each; beyond that, the sum of their rates is constant.
 """
 
 from __future__ import annotations
 
-import heapq
-import math
-from collections import deque
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -28,6 +22,7 @@ from pydantic import BaseModel, Field
 from agents.chance import seed_of
 from sandbox.config import Schedule
 from sandbox.engine.scheduler import Planned, Scheduler
+from sandbox.study.engine_model import Engine
 from worlds.base import Meeting
 
 Order = Literal["out_of_order", "lock_step", "by_phases"]
@@ -60,8 +55,7 @@ class EngineModel(BaseModel, extra="forbid", frozen=True):
     """The simulated machine and the lengths of its calls.
 
     Attributes:
-        servers: GPUs with a copy of the model each. A call goes to the one with the fewest calls
-            and stays there, as with usual routers, because its cache cannot move.
+        servers: GPUs with a copy of the model each.
         prefill_rate: prompt tokens per second of a server.
         decode_rate: tokens per second of one call, with up to `knee` running calls.
         knee: running calls from which on the sum of their rates is constant.
@@ -117,8 +111,8 @@ class Workload:
         raters: maximum number of raters of an episode.
         stride: calls per episode; the number of a call is ``episode * stride + position``.
         prompts: tokens of prompt by place.
-        prefill: seconds that reading it in takes, by place.
-        output: tokens of reply [round, episode, place]; 0 where an episode has fewer raters.
+        pauses: seconds that reading it in takes, by place.
+        replies: tokens of reply [round, episode, place]; 0 where an episode has fewer raters.
     """
 
     def __init__(self, plan: Sequence[Sequence[Meeting]], engine: EngineModel, seed: int) -> None:
@@ -129,11 +123,11 @@ class Workload:
         self.stride = RATE + self.raters
         forms = engine.forms(self.raters)
         self.prompts = [form.prompt + form.per_rater * self.raters for form in forms]
-        self.prefill = [
+        self.pauses = [
             prompt * (1 - form.cached) / engine.prefill_rate
             for prompt, form in zip(self.prompts, forms, strict=True)
         ]
-        self.output = self._replies(forms, np.random.default_rng(seed_of(seed, "engine model")))
+        self.replies = self._replies(forms, np.random.default_rng(seed_of(seed, "engine model")))
         longest = max(map(sum, zip(self.prompts, (form.max_tokens for form in forms), strict=True)))
         if longest > engine.kv_tokens:
             raise ValueError(f"kv_tokens: found {engine.kv_tokens}, a call may need {longest}")
@@ -153,10 +147,45 @@ class Workload:
         rows = [(m.author, *m.peers, *(m.author,) * missing) for missing, m in filler]
         return list(np.array(rows).reshape(len(self.plan), self.per_round, -1))
 
+    @cached_property
+    def _output(self) -> list[int]:
+        return self.replies.ravel().tolist()
+
+    @property
+    def servers(self) -> int:
+        """Number of servers."""
+        return self.engine.servers
+
+    @property
+    def max_batch(self) -> int:
+        """Maximum number of running calls of a server."""
+        return self.engine.max_batch
+
+    @property
+    def kv_tokens(self) -> int:
+        """Capacity of a server's cache in tokens."""
+        return self.engine.kv_tokens
+
+    def speed(self, running: int) -> float:
+        """Tokens per second of each of `running` calls on a server."""
+        return self.engine.speed(running)
+
+    def prefill(self, call: int) -> float:
+        """Seconds that a call occupies its server with its prompt."""
+        return self.pauses[call % self.stride]
+
+    def size(self, call: int) -> int:
+        """Tokens of prompt and reply of a call."""
+        return self.prompts[call % self.stride] + self._output[call]
+
+    def output(self, call: int) -> int:
+        """Tokens of the reply of a call."""
+        return self._output[call]
+
     def alone(self) -> Floats:
         """Seconds of each call [round, episode, position] on an otherwise idle server."""
-        prefill = np.where(self.output > 0, self.prefill, 0)
-        return prefill + self.output / self.engine.decode_rate
+        prefill = np.where(self.replies > 0, self.pauses, 0)
+        return prefill + self.replies / self.engine.decode_rate
 
 
 class Bounds(NamedTuple):
@@ -180,10 +209,10 @@ class Bounds(NamedTuple):
 def bounds(load: Workload) -> Bounds:
     """Compute the lower bounds of a run's time."""
     engine = load.engine
-    decode = load.output / engine.decode_rate
+    decode = load.replies / engine.decode_rate
     prefill = load.alone() - decode
-    held = (load.output + np.array(load.prompts)) * decode
-    room = max(load.output.sum() / engine.best, held.sum() / engine.kv_tokens)
+    held = (load.replies + np.array(load.prompts)) * decode
+    room = max(load.replies.sum() / engine.best, held.sum() / engine.kv_tokens)
     path = longest_path(load, load.alone())
     if engine.servers == 1:
         path = max(path, longest_path(load, decode) + float(prefill.sum()))
@@ -206,144 +235,6 @@ def longest_path(load: Workload, seconds: Floats) -> float:
         end = max(end, scored.max(), (revised + took[:, OBSERVE_REVISION].max(axis=1)).max())
         settled[members[:, 0]] = revised
     return float(end)
-
-
-class Server:
-    """A GPU with a copy of the model. `due` is the time at which its next call finishes.
-
-    Attributes:
-        idle: unused capacity so far, in seconds at full capacity.
-        started: the sum of the start times of its calls.
-    """
-
-    def __init__(self, work: Workload, output: Sequence[int]) -> None:
-        engine = work.engine
-        self.due = math.inf
-        self.idle = 0.0
-        self.started = 0.0
-        self._work = work
-        self._output = output
-        counts = range(engine.max_batch + 1)
-        self._rates = [
-            engine.speed(max(1, n)) for n in counts
-        ]  # tokens per second of one call, with n running
-        self._unused = [max(0.0, 1 - n * self._rates[n] / engine.best) for n in counts]
-        self._clock = 0.0  # accounted up to here; later than now while prefilling
-        self._tokens = 0.0  # decoded by a call that runs from the start
-        self._room = engine.kv_tokens
-        self._running: list[tuple[float, int]] = []  # value of `_tokens` at the end, call
-        self._queue: deque[int] = deque()
-
-    def add(self, call: int, now: float) -> None:
-        """Queue a call."""
-        self._queue.append(call)
-        if len(self._queue) == 1:
-            self._admit(now)
-
-    def finish(self) -> int:
-        """Advance to `due` and return the call that finishes then."""
-        now = self.due
-        self.advance(now)
-        self._tokens, call = heapq.heappop(self._running)
-        self._room += self._size(call)
-        self._admit(now)
-        return call
-
-    def advance(self, now: float) -> None:
-        """Account for the time until `now`."""
-        passed = now - self._clock
-        if passed > 0:
-            running = len(self._running)
-            self._tokens += passed * self._rates[running]
-            self.idle += passed * self._unused[running]
-            self._clock = now
-
-    def _size(self, call: int) -> int:
-        return self._work.prompts[call % self._work.stride] + self._output[call]
-
-    def _admit(self, now: float) -> None:
-        """Start queued calls that fit, in order of arrival."""
-        queue, running = self._queue, self._running
-        most = len(self._rates) - 1
-        while queue and len(running) < most and (size := self._size(queue[0])) <= self._room:
-            self.advance(now)
-            call = queue.popleft()
-            self._room -= size
-            self.started += now
-            self._clock += self._work.prefill[call % self._work.stride]
-            heapq.heappush(running, (self._tokens + self._output[call], call))
-        rest = running[0][0] - self._tokens if running else math.inf
-        self.due = self._clock + rest / self._rates[len(running)]
-
-
-class Engine:
-    """The machine: a gate, as that of `sandbox.engine.layers`, with servers behind it.
-
-    Args:
-        work: the calls.
-        width: maximum number of calls behind the gate.
-        keys: dispatch priorities by number of call, lower first; None: the earliest episode.
-    """
-
-    def __init__(self, work: Workload, width: int, keys: Sequence[float] | None = None) -> None:
-        output = work.output.ravel().tolist()
-        self.now = 0.0  # seconds
-        self.servers = [Server(work, output) for _ in range(work.engine.servers)]
-        self._keys = keys
-        self._stride = work.stride
-        self._free = width
-        self._due = [math.inf] * work.engine.servers
-        self._loads = [0] * work.engine.servers
-        self._gate: list[tuple[float, int, int]] = []
-        self._arrivals = 0
-        self._submitted = 0.0  # sum of the times of submission
-        self._finished = 0.0  # sum of the times of completion
-
-    def waited(self) -> float:
-        """Total seconds that calls waited before they started; valid at the end."""
-        return sum(server.started for server in self.servers) - self._submitted
-
-    def took(self) -> float:
-        """Total seconds of calls, including waiting; valid at the end."""
-        return self._finished - self._submitted
-
-    def idle(self) -> float:
-        """Total unused capacity until now, in seconds of a server at full capacity."""
-        for server in self.servers:
-            server.advance(self.now)
-        return sum(server.idle for server in self.servers)
-
-    def submit(self, call: int) -> None:
-        """Submit a call; it waits at the gate if there is no free slot."""
-        self._submitted += self.now
-        if self._free:
-            self._free -= 1
-            self._route(call)
-            return
-        self._arrivals += 1
-        key = self._keys[call] if self._keys else call // self._stride
-        heapq.heappush(self._gate, (key, self._arrivals, call))
-
-    def _route(self, call: int) -> None:
-        loads = self._loads
-        at = loads.index(min(loads))
-        loads[at] += 1
-        self.servers[at].add(call, self.now)
-        self._due[at] = self.servers[at].due
-
-    def next(self) -> int:
-        """Advance to the end of the next call and return the call."""
-        self.now = min(self._due)
-        at = self._due.index(self.now)
-        call = self.servers[at].finish()
-        self._due[at] = self.servers[at].due
-        self._loads[at] -= 1
-        self._finished += self.now
-        if self._gate:
-            self._route(heapq.heappop(self._gate)[-1])
-        else:
-            self._free += 1
-        return call
 
 
 class Result(NamedTuple):
@@ -448,7 +339,7 @@ class Player:
 def play_by_phases(work: Workload, engine: Engine) -> Iterator[int]:
     """All drafts of a round, then all ratings, then all revisions, then all scores."""
     phases = (DRAFT,), range(RATE, work.stride), (REVISE,), OBSERVE_DRAFT + OBSERVE_REVISION
-    made = work.output > 0
+    made = work.replies > 0
     for round in range(len(work.plan)):
         for places in phases:
             slots, which = np.nonzero(made[round][:, list(places)])
@@ -474,9 +365,11 @@ def simulate(
         order: `by_phases` is lock_step with a barrier between the phases of a round as well.
         max_in_flight: as in a config's `schedule`.
         max_ahead: as there.
-        keys: as in `Engine`.
+        keys: dispatch priorities by number of call, lower first; None: the earliest episode.
     """
-    engine = Engine(work, max_in_flight, keys)
+    engine = Engine(
+        work, max_in_flight, keys.__getitem__ if keys else lambda call: call // work.stride
+    )
     if order == "by_phases":
         calls = sum(1 for _ in play_by_phases(work, engine))
         return _result(work, engine, calls, engine.idle())
@@ -493,7 +386,7 @@ def _result(work: Workload, engine: Engine, calls: int, idle_before_tail: float)
     return Result(
         makespan=engine.now,
         calls=calls,
-        tokens=int(work.output.sum()),
+        tokens=int(work.replies.sum()),
         busy=1 - idle / capacity,
         starved=idle_before_tail / capacity,
         tail=(idle - idle_before_tail) / capacity,

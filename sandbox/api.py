@@ -15,7 +15,7 @@ the `Address` that `create` and `fork` return.
 from __future__ import annotations
 
 import json
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
@@ -40,10 +40,13 @@ from sandbox.reading.policy import policy_of
 from sandbox.reading.runs import Outcome, open_run
 from sandbox.reading.runs import outcome as read_outcome
 from sandbox.settings_files import GIVEN
+from sandbox.study.calibrate import Effort
+from sandbox.study.calibrate import calibrate as calibrate_model
 from sandbox.study.compare import compare as compare_runs
+from sandbox.study.estimate import calibrated, given_rates
 from sandbox.study.estimate import estimate as estimate_run
-from sandbox.study.estimate import given_rates
 from sandbox.study.fork import fork as fork_run
+from sandbox.study.rates import EngineRates
 from sandbox.study.results import Comparison, Estimate
 from sandbox.study.sample import NoSample
 from sandbox.study.verify import Verdict
@@ -59,6 +62,8 @@ __all__ = [
     "Address",
     "Budget",
     "Comparison",
+    "Effort",
+    "EngineRates",
     "Estimate",
     "Evaluation",
     "EvaluationSettings",
@@ -75,6 +80,7 @@ __all__ = [
     "Unfinished",
     "Verdict",
     "Watch",
+    "calibrate",
     "compare",
     "create",
     "estimate",
@@ -301,6 +307,7 @@ def estimate(
     tokens_in_per_second: float | None = None,
     tokens_out_per_second: float | None = None,
     gpus: int | None = None,
+    rates: str | Path | None = None,
     backends: Mapping[str, Backend] | None = None,
 ) -> Estimate:
     """Play a sample of a config's episodes and extrapolate calls, tokens, time and disk space.
@@ -314,15 +321,46 @@ def estimate(
             default is the speed of the sample.
         tokens_out_per_second: generation throughput of one GPU.
         gpus: the number of GPUs.
+        rates: a file that `calibrate` wrote: the run is simulated on such engines.
         backends: by role, in place of the config's.
 
     Raises:
         InputError: the config is invalid, or a number is out of range.
         NoSample: a backend cannot be reached, or refuses every call.
     """
-    rates = given_rates(tokens_in_per_second, tokens_out_per_second, gpus)
+    given = given_rates(tokens_in_per_second, tokens_out_per_second, gpus)
+    engines = calibrated(rates, gpus)
+    if given is not None and engines is not None:
+        raise InputError("--rates: found it beside --tokens-in-per-second; expected one of both")
     blueprint = _blueprint(config, settings, rounds=rounds)
-    return estimate_run(blueprint, episodes, rates, gpus, backends)
+    return estimate_run(blueprint, episodes, engines or given, gpus, backends)
+
+
+def calibrate(
+    config: ConfigSource = QUICKSTART,
+    *,
+    settings: SettingValues = (),
+    role: str = "social",
+    effort: Effort | None = None,
+    say: Callable[[str], None] = print,
+) -> EngineRates:
+    """Measure the speed of the model of a role; written to a file, `estimate` takes it as `rates`.
+
+    Args:
+        config: a YAML file, or the config itself as a mapping.
+        settings: config keys to set, in place of the config's.
+        role: the role, such as social or observer.
+        effort: how much to measure.
+        say: called with a line for each step.
+
+    Raises:
+        InputError: the config is invalid, or its replies are scripted or have no token counts.
+        NoSample: the model cannot be reached, or refuses every call.
+    """
+    models = dict(_blueprint(config, settings).config.models.roles())
+    if role not in models:
+        raise InputError(f"--role: found {role!r}; expected one of {', '.join(models)}")
+    return calibrate_model(models[role], effort or Effort(), say)
 
 
 def verify(

@@ -375,6 +375,10 @@ def _summaries_by_label(connection: Connection) -> None:
         connection.exec_driver_sql(statement)
 
 
+def _environments(connection: Connection) -> None:
+    connection.exec_driver_sql("ALTER TABLE sessions ADD COLUMN environment TEXT")
+
+
 MIGRATIONS: tuple[Callable[[Connection], None], ...] = (
     _thinking_and_expected,
     _scenes,
@@ -384,6 +388,7 @@ MIGRATIONS: tuple[Callable[[Connection], None], ...] = (
     _recall,
     _policies,
     _summaries_by_label,
+    _environments,
 )
 """Item i migrates a database from version i + 1 to i + 2. Never edit a migration; append one."""
 

@@ -87,6 +87,7 @@ sessions = Table(
     Column("code_version", String(64), nullable=False),
     Column("changes", Text),  # JSON: settings changed at its start, {key: [before, after]}
     Column("waiting", Text),  # JSON: the roles that wait for a backend, and why; NULL: none
+    Column("environment", Text),  # JSON: versions, machine and engines; NULL: none was started
     sqlite_with_rowid=False,
 )
 

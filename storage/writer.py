@@ -305,11 +305,23 @@ class Writer:
             sqlalchemy.exc.DBAPIError: the transaction failed.
             StorageFault: the same.
         """
+        self._store_in_session(waiting=waiting)
+
+    def store_environment(self, environment: str) -> None:
+        """Store what the latest session is played with, as JSON, at once.
+
+        Raises:
+            sqlalchemy.exc.DBAPIError: the transaction failed.
+            StorageFault: the same.
+        """
+        self._store_in_session(environment=environment)
+
+    def _store_in_session(self, **values: str | None) -> None:
         s = tables.sessions
         latest = select(func.max(s.c.number)).where(s.c.run_id == self.run_id).scalar_subquery()
         of_session = (s.c.run_id == self.run_id, s.c.number == latest)
         with self._engine.begin() as connection:
-            connection.execute(update(s).where(*of_session).values(waiting=waiting))
+            connection.execute(update(s).where(*of_session).values(**values))
 
     def flush(self, connection: Connection) -> None:
         """Write all queued rows within a transaction of the caller."""

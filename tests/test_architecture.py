@@ -19,6 +19,7 @@ NEUTRAL = (
     "sandbox.progress",
     "sandbox.concurrency",
     "sandbox.interrupts",
+    "sandbox.environment",
 )
 """The version, and modules that know nothing of runs; every part of `sandbox` may import them."""
 
@@ -44,6 +45,7 @@ ALLOWED: dict[str, tuple[str, ...]] = {
     "sandbox.progress": ("agents", "sandbox.failing", "sandbox.text"),
     "sandbox.concurrency": (),
     "sandbox.interrupts": (),
+    "sandbox.environment": ("agents", "sandbox"),
     "sandbox.doctor": NEUTRAL,
     "sandbox.wording": ("agents",),
     "sandbox.sources": (

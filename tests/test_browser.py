@@ -198,7 +198,9 @@ def test_pages_follow_a_run_to_its_end(look: Look, tmp_path: Path) -> None:
             assert process.poll() is None
             time.sleep(0.02)
         with serving(database) as site:
-            _watched(look(site), run)
+            visit = look(site)
+            _watched(visit, run)
+            visit.page.goto("about:blank")
         assert process.wait(timeout=60) == 0
     finally:
         process.kill()
@@ -265,6 +267,7 @@ def test_the_map_of_a_run_in_progress_never_goes_empty(look: Look, tmp_path: Pat
             visit = look(site)
             samples = _sampled(visit)
             _chosen_rounds_stay(visit)
+            visit.page.goto("about:blank")  # which ends what the page still asks of the server
         assert process.wait(timeout=60) == 0
     finally:
         process.kill()

@@ -212,6 +212,7 @@ _JSON_COLUMNS = (
     ("runs", "origin"),
     ("sessions", "changes"),
     ("sessions", "waiting"),
+    ("sessions", "environment"),
     ("models", "settings"),
     ("agents", "persona"),
 )

@@ -13,7 +13,6 @@ from engine_model import (
     OBSERVE_REVISION,
     RATE,
     REVISE,
-    Engine,
     EngineModel,
     FormModel,
     Order,
@@ -28,6 +27,7 @@ from hypothesis import strategies as st
 
 from sandbox.config import Schedule
 from sandbox.engine.scheduler import Scheduler
+from sandbox.study.engine_model import Engine
 from worlds.base import Meeting
 
 ORDERS: tuple[Order, ...] = ("out_of_order", "lock_step", "by_phases")
@@ -60,7 +60,7 @@ def _meetings(seed: int, agents: int, raters: int, rounds: int) -> list[list[Mee
 
 def _times(engine: EngineModel, calls: list[int], width: int = 99) -> dict[int, float]:
     """When each of the calls is done that are all submitted at the start; drafts of 20 episodes."""
-    machine = Engine(Workload([[Meeting(a, (), 0) for a in range(20)]], engine, 0), width)
+    machine = Engine(Workload([[Meeting(a, (), 0) for a in range(20)]], engine, 0), width, float)
     for call in calls:
         machine.submit(call)
     return {machine.next(): machine.now for _ in calls}
@@ -106,7 +106,7 @@ def test_a_call_that_never_fits_is_refused() -> None:
 
 
 def test_reading_in_makes_the_others_stand_still() -> None:
-    machine = Engine(Workload(ALONE, _engine(), 0), 2)
+    machine = Engine(Workload(ALONE, _engine(), 0), 2, float)
     machine.submit(DRAFT)
     machine.submit(OBSERVE_DRAFT[0])
     assert machine.next() == OBSERVE_DRAFT[0]
@@ -128,7 +128,7 @@ def test_the_earliest_episode_goes_first_at_the_gate() -> None:
 
 def test_keys_change_what_goes_first() -> None:
     work = Workload([[Meeting(a, (), 0) for a in range(4)]], _engine(), 0)
-    machine = Engine(work, 1, [-float(call) for call in range(work.output.size)])
+    machine = Engine(work, 1, lambda call: -call)
     for episode in range(4):
         machine.submit(6 * episode)
     assert [machine.next() // 6 for _ in range(4)] == [0, 3, 2, 1]
@@ -137,8 +137,8 @@ def test_keys_change_what_goes_first() -> None:
 def test_an_episode_by_hand() -> None:
     """Draft, two ratings beside two scores, revision, two scores: reading holds everybody up."""
     work = Workload([[Meeting(0, (1, 2), 0), Meeting(1, (), 0), Meeting(2, (), 0)]], _engine(), 0)
-    work.output[0, 1:] = 0
-    machine = Engine(work, 99)
+    work.replies[0, 1:] = 0
+    machine = Engine(work, 99, float)
     calls = list(play_by_phases(work, machine))
     assert calls[:4] == [DRAFT, RATE, RATE + 1, REVISE]
     assert machine.now == pytest.approx(2.1 + 1.2 + 2.1 + 1.4)
@@ -153,21 +153,21 @@ def test_the_longest_path_goes_through_the_raters() -> None:
         [Meeting(0, (), 0), Meeting(1, (0,), 0), Meeting(2, (), 0)],
     ]
     work = Workload(plan, _engine(prefill_rate=1e12), 0)
-    work.output[0, 0, DRAFT] = 300
+    work.replies[0, 0, DRAFT] = 300
     assert bounds(work).path == pytest.approx(10 + 2 + (2 + 1 + 2) + 1)
 
 
 def test_lengths_are_log_normal_and_cut() -> None:
     form = FormModel(prompt=10, median=100, sigma=0.5, max_tokens=150)
     work = Workload([_meetings(0, 3000, 0, 1)[0]], _engine(draft=form), 0)
-    drafts = work.output[0, :, DRAFT]
+    drafts = work.replies[0, :, DRAFT]
     assert drafts.max() == 150
     assert np.median(drafts) == pytest.approx(100, rel=0.05)
     assert np.mean(drafts < 100 * np.exp(-0.5)) == pytest.approx(0.159, abs=0.03)
 
 
 def _played(work: Workload, order: Order, width: int, ahead: int) -> tuple[list[int], Engine]:
-    engine = Engine(work, width)
+    engine = Engine(work, width, float)
     if order == "by_phases":
         return list(play_by_phases(work, engine)), engine
     schedule = Schedule(order=order, max_ahead=ahead)
@@ -201,7 +201,7 @@ def test_every_call_is_made_once_and_in_its_time(
     work: Workload, order: Order, width: int, ahead: int
 ) -> None:
     calls, engine = _played(work, order, width, ahead)
-    assert sorted(calls) == np.flatnonzero(work.output).tolist()
+    assert sorted(calls) == np.flatnonzero(work.replies).tolist()
     place = {call: number for number, call in enumerate(calls)}
     for number in range(len(work.plan) * work.per_round):
         draft, revise = (place[number * work.stride + p] for p in (DRAFT, REVISE))
@@ -220,7 +220,7 @@ def test_nothing_beats_the_oracle(
     keys = None
     if shuffle is not None:
         draw = random.Random(shuffle)
-        keys = [draw.random() for _ in range(work.output.size)]
+        keys = [draw.random() for _ in range(work.replies.size)]
     result = simulate(work, order, width, 2, keys)
     assert result.makespan >= bounds(work).oracle * (1 - 1e-9)
     assert result.stretch >= 1 - 1e-9
@@ -231,8 +231,8 @@ def test_nothing_beats_the_oracle(
 def test_used_and_unused_capacity_add_up(work: Workload, order: Order, width: int) -> None:
     result = simulate(work, order, width)
     engine = work.engine
-    prefill = work.alone().sum() - work.output.sum() / engine.decode_rate
-    used = prefill + work.output.sum() / engine.best
+    prefill = work.alone().sum() - work.replies.sum() / engine.decode_rate
+    used = prefill + work.replies.sum() / engine.best
     assert result.busy * result.makespan * engine.servers == pytest.approx(used)
     assert result.busy + result.starved + result.tail == pytest.approx(1)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import platform
 import signal
 import socket
 import sqlite3
@@ -19,11 +20,13 @@ from conftest import ROOT, SMALL, Make, small
 from program import program
 from viewing import serving
 
-from sandbox import api
+from sandbox import __version__, api
+from sandbox.backends.scripted import ScriptedBackend, ScriptedConfig
 from sandbox.engine.limits import Budget
-from sandbox.engine.run import create, prepare
+from sandbox.engine.run import create, prepare, resume
 from sandbox.engine.settings import without_secrets
-from sandbox.reading.sessions import Session, sessions
+from sandbox.reading.runs import open_run
+from sandbox.reading.sessions import Session, environments, sessions
 from storage.database import Address
 from storage.errors import InputError
 
@@ -288,3 +291,47 @@ def test_pages_and_reports_show_the_history(tmp_path: Path) -> None:
         page = site.page("/r/run/about")
     assert "schedule.max_in_flight: 1024 \u2192 5" in page
     assert "the limit of 50 calls is reached" in page
+
+
+class Telling(ScriptedBackend):
+    """A backend that tells what answers, and what no JSON can hold."""
+
+    async def environment(self) -> dict[str, object]:
+        return {"engine": "1.2", "arguments": {"dtype": "float32"}}
+
+
+def test_a_session_stores_what_it_is_played_with(tmp_path: Path) -> None:
+    address = create(prepare(small("rounds=1")), str(tmp_path / "run.db"))
+    backend = Telling(ScriptedConfig(backend="scripted"))
+    resume(address, backends={"social": backend})
+    resume(address, rounds=2)
+    with open_run(address) as reader:
+        first, second = environments(reader)
+        told = dict(first.words)
+    api.export(str(tmp_path / "run.db"), ["sft"], tmp_path / "out")
+    card = (tmp_path / "out" / "README.md").read_text()
+    assert told["python"] == platform.python_version()
+    assert told["sandbox-society"] == __version__
+    assert told["commit"].removesuffix("-modified") == _head()
+    assert told["social model: engine"] == "1.2"
+    assert json.loads(told["social model: arguments"]) == {"dtype": "float32"}
+    assert "social" not in second.parts and "observer" not in first.parts
+    assert (first.sessions, second.sessions) == ([0], [1])
+    assert "engine: '1.2'" in card
+
+
+def _head() -> str:
+    command = ["git", "-C", str(ROOT), "rev-parse", "HEAD"]
+    return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
+
+
+def test_a_backend_that_cannot_tell_what_answers_is_named(tmp_path: Path) -> None:
+    class Failing(ScriptedBackend):
+        async def environment(self) -> dict[str, object]:
+            return {"engine": object()}
+
+    address = create(prepare(small("rounds=1")), str(tmp_path / "run.db"))
+    resume(address, backends={"observer": Failing(ScriptedConfig(backend="scripted"))})
+    with open_run(address) as reader:
+        [one] = environments(reader)
+    assert "not JSON serializable" in dict(one.words)["observer model: error"]

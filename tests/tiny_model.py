@@ -66,7 +66,7 @@ def make_model(folder: Path, *, chat_template: bool = True) -> Path:
     with torch.no_grad():  # one constant feature, so that a reply ends after some 30 tokens
         model.model.embed_tokens.weight[:, 0] = 0.1
         model.lm_head.weight[:, 0] = 0
-        model.lm_head.weight[tokenizer.eos_token_id, 0] = 1.6
+        model.lm_head.weight[tokenizer.eos_token_id, 0] = 2.8
     model.save_pretrained(folder)
     tokenizer.save_pretrained(folder)
     return folder

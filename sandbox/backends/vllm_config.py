@@ -267,6 +267,30 @@ def engine_args(config: VllmConfig) -> Any:
     return AsyncEngineArgs(**arguments, structured_outputs_config=structured)
 
 
+def resolved_arguments(config: VllmConfig, resolved: Any) -> dict[str, Any]:
+    """Return the arguments that a config sets or vLLM chose itself, with their final values.
+
+    Args:
+        config: the settings.
+        resolved: the `VllmConfig` of the running engine.
+    """
+    from vllm.engine.arg_utils import AsyncEngineArgs
+
+    given = engine_arguments(config)
+    sections = [getattr(resolved, field.name) for field in dataclasses.fields(resolved)]
+    found = {}
+    for field in dataclasses.fields(AsyncEngineArgs):
+        section = next((section for section in sections if hasattr(section, field.name)), None)
+        value = getattr(section, field.name, None)
+        if field.name == "dtype":
+            value = str(value).removeprefix("torch.")
+        if not isinstance(value, bool | int | float | str) or section is None:
+            value = given.get(field.name)
+        if value not in (None, "") and (field.name in given or value != field.default):
+            found[field.name] = value
+    return found
+
+
 def _rank(folder: Path) -> int:
     return int(json.loads((folder / "adapter_config.json").read_text(encoding="utf-8"))["r"])
 

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
     from sandbox.datasets.ids import Origin
     from sandbox.reading.runs import RunState, Unreadable
-    from sandbox.reading.sessions import Session
+    from sandbox.reading.sessions import Environment, Session
     from storage.database import Address
     from storage.reader import Reader
 
@@ -75,6 +75,14 @@ def _history(address: Address) -> list[Session]:
 
     with open_run(address) as reader:
         return sessions(reader, address)
+
+
+def _environments(run: str) -> list[Environment]:
+    from sandbox.reading.runs import open_run
+    from sandbox.reading.sessions import environments
+
+    with open_run(run) as reader:
+        return environments(reader)
 
 
 def _as_dicts(history: Sequence[Session]) -> dict[str, Any]:
@@ -160,8 +168,10 @@ def inspect(
 
     RUN can also be the id of an exported row, to show the exchange that the row comes from.
     """
+    from rich.console import Group
+
     from sandbox.reading.runs import open_run
-    from sandbox.terminal.runs import session_table
+    from sandbox.terminal.runs import environment_table, session_table
     from storage.database import parse_run
 
     row = _origin(run) if subject is None else None
@@ -182,8 +192,12 @@ def inspect(
     _refuse_idle_options(subject, [name for name, value in given.items() if value is not None])
     limit = limit or _LIMIT
     if subject is Subject.SESSIONS:
-        history = _history(parse_run(run))
-        show(as_json, _as_dicts(history), lambda: session_table(history))
+        history, played_with = _history(parse_run(run)), _environments(run)
+        show(
+            as_json,
+            _as_dicts(history),
+            lambda: Group(session_table(history), *map(environment_table, played_with)),
+        )
         return
     with open_run(run) as reader:
         if row is not None:

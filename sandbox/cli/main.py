@@ -32,7 +32,7 @@ from sandbox.cli.messages import show_log
 from sandbox.cli.policy import policy
 from sandbox.cli.report import report
 from sandbox.cli.run import resume, run, verify
-from sandbox.cli.study import compare, estimate, fork
+from sandbox.cli.study import calibrate, compare, estimate, fork
 from sandbox.cli.train import train
 from sandbox.cli.view import view
 from sandbox.text import command, printable, short
@@ -65,6 +65,7 @@ app.command()(report)
 app.command()(fork)
 app.command()(compare)
 app.command()(estimate)
+app.command()(calibrate)
 app.command()(verify)
 app.command()(doctor)
 app.add_typer(policy, name="policy")

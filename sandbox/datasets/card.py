@@ -21,6 +21,7 @@ from sandbox.datasets.schema import Schema
 from sandbox.datasets.source import SCRIPTED, Origin, Source
 from sandbox.datasets.statistics import statistics
 from sandbox.datasets.survey import Share, Survey, demographics
+from sandbox.reading.sessions import environments
 from storage import tables
 from storage.model_names import ModelUsage, model_usage
 from storage.secrets import hide_values
@@ -285,10 +286,22 @@ def _provenance(
             name = f"`{model.name.replace('`', '')}`"
             yield f"| {plain(origin.reader.run.name)} | {model.role} | {name} | {model.calls:,} |"
     for origin in source.origins:
+        yield from _played_with(origin)
+    for origin in source.origins:
         config = public(json.loads(origin.reader.run.config))
         yield f"\n<details><summary>The config of {plain(origin.reader.run.name)}</summary>\n"
         yield f"```yaml\n{yaml.safe_dump(config, sort_keys=False).rstrip()}\n```\n\n</details>"
     yield ""
+
+
+def _played_with(origin: Origin) -> Lines:
+    """The environments of a run's sessions: versions, machine and engines."""
+    run = plain(origin.reader.run.name)
+    for played_with in environments(origin.reader):
+        title = played_with.title[0].lower() + played_with.title[1:]
+        yield f"\n<details><summary>{run}: {title}</summary>\n"
+        parts = yaml.safe_dump(public(dict(played_with.parts)), sort_keys=False, allow_unicode=True)
+        yield f"```yaml\n{parts.rstrip()}\n```\n\n</details>"
 
 
 def episodes(origin: Origin) -> int:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import json
 import random
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
@@ -30,6 +31,7 @@ from sandbox.engine.society import Society
 from sandbox.engine.state import RunState, read_state
 from sandbox.engine.stopping import pareto_rule
 from sandbox.engine.world_faults import checked, reported
+from sandbox.environment import environment_of
 from sandbox.failing import token_limits
 from sandbox.progress import Clock, Progress, waiting_json
 from storage.errors import StorageFault
@@ -241,7 +243,8 @@ class Runner:
             asyncio.CancelledError: the caller cancelled it.
         """
         self._working = True
-        telling = asyncio.create_task(self._tell_waiting())
+        told = self._tell_environment(), self._tell_waiting()
+        telling = [asyncio.create_task(one) for one in told]
         try:
             with _rare_garbage_collection():
                 self._start_ready_episodes()
@@ -251,9 +254,17 @@ class Runner:
                     await self._wait_for_progress()
                     self._start_ready_episodes()
         finally:
-            telling.cancel()
             await self._cancel()
-            await asyncio.gather(telling, return_exceptions=True)
+            telling[1].cancel()
+            await asyncio.gather(*telling, return_exceptions=True)
+
+    async def _tell_environment(self) -> None:
+        """Store with the session what it is played with."""
+        if self._caller.journal.copy:
+            return
+        found = await environment_of(self.backends)
+        with suppress(DBAPIError, StorageFault):
+            self._writer.store_environment(json.dumps(found, ensure_ascii=False))
 
     async def _tell_waiting(self) -> None:
         """Store every few seconds what the session waits for, for those who look at the run."""

@@ -31,6 +31,8 @@ class Session(Record):
         calls: the number of new calls.
         code_version: the version of the program.
         changes: settings that it changed at its start, by key: [before, after].
+        environment: what it was played with: versions, commit and machine of the "program", and
+            what each backend tells of its engine, under its roles; empty if it called no model.
     """
 
     number: int
@@ -42,11 +44,57 @@ class Session(Record):
     calls: int
     code_version: str
     changes: Mapping[str, Sequence[Any]]
+    environment: Mapping[str, Mapping[str, Any]]
 
     @property
     def changed(self) -> list[str]:
         """The changes in words: ``key: before → after``."""
         return [f"{key}: {_value(a)} \u2192 {_value(b)}" for key, (a, b) in self.changes.items()]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Environment(Record):
+    """What some sessions of a run were played with.
+
+    Attributes:
+        sessions: their numbers.
+        parts: as `Session.environment`.
+    """
+
+    sessions: list[int]
+    parts: Mapping[str, Mapping[str, Any]]
+
+    @property
+    def words(self) -> list[tuple[str, str]]:
+        """What and value of each entry; those of a model after its roles."""
+        return [
+            (key if part == "program" else f"{part} model: {key}", _value(value))
+            for part, told in self.parts.items()
+            for key, value in told.items()
+            if value is not None
+        ]
+
+    @property
+    def title(self) -> str:
+        """Which sessions had it."""
+        numbers = ", ".join(map(str, self.sessions))
+        return f"Environment of session{'s' if len(self.sessions) > 1 else ''} {numbers}"
+
+
+def environments(reader: Reader) -> list[Environment]:
+    """Read the distinct environments of a run's sessions; none of those that called no model."""
+    s = tables.sessions
+    query = (
+        select(s.c.number, s.c.environment)
+        .where(s.c.run_id == reader.run.id, s.c.environment.is_not(None))
+        .order_by(s.c.number)
+    )
+    found: dict[str, list[int]] = {}
+    for row in reader.rows(query):
+        found.setdefault(row.environment, []).append(row.number)
+    return [
+        Environment(sessions=numbers, parts=_environment(text)) for text, numbers in found.items()
+    ]
 
 
 def sessions(reader: Reader, address: Address) -> list[Session]:
@@ -76,7 +124,18 @@ def _session(reader: Reader, row: Any, now: str) -> Session:
         calls=_calls_so_far(reader, row.first_call) if under_way else row.calls,
         code_version=row.code_version,
         changes=parse_mapping(row.changes, "sessions.changes") if row.changes else {},
+        environment=_environment(row.environment),
     )
+
+
+def _environment(text: str | None) -> Mapping[str, Mapping[str, Any]]:
+    if text is None:
+        return {}
+    found = parse_mapping(text, "sessions.environment")
+    for part, told in found.items():
+        if not isinstance(told, dict):
+            raise ValueError(f"sessions.environment: {part}: found no JSON object; expected one")
+    return found
 
 
 def _seconds(started: str, ended: str) -> float:

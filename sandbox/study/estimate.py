@@ -17,8 +17,10 @@ from sandbox.backends import backends_of
 from sandbox.backends.base import Backend
 from sandbox.config import Config
 from sandbox.engine.run import Blueprint
+from sandbox.study.rates import EngineRates, read_rates
 from sandbox.study.results import Estimate, Range, SampleSummary, TimeEstimate
 from sandbox.study.sample import FIGURES, FILLED, Numbers, Sample, play_sample
+from sandbox.study.simulate import MOST_CALLS, simulate
 from storage.errors import InputError
 
 MIN_EPISODES = 8
@@ -37,6 +39,36 @@ class Rates(NamedTuple):
     tokens_in: float
     tokens_out: float
     gpus: int
+
+
+class Engines(NamedTuple):
+    """Copies of a model whose speed `sandbox.study.calibrate` has measured."""
+
+    rates: EngineRates
+    copies: int
+
+
+def calibrated(file: str | Path | None, gpus: int | None) -> Engines | None:
+    """Read the rates of a file; None where there is no file.
+
+    Args:
+        file: what `calibrate` wrote.
+        gpus: the number of GPUs, or of copies of a model that runs on CPUs; None: one copy.
+
+    Raises:
+        InputError: the file is none of `calibrate`, or the GPUs are not a multiple of one copy's.
+    """
+    if file is None:
+        return None
+    rates = read_rates(file)
+    of_a_copy = max(1, rates.gpus)
+    gpus = of_a_copy if gpus is None else gpus
+    if gpus < 1 or gpus % of_a_copy:
+        raise InputError(
+            f"--gpus: found {gpus}; expected a multiple of {of_a_copy}, the GPUs of one copy of "
+            f"the model in {file}"
+        )
+    return Engines(rates, gpus // of_a_copy)
 
 
 def given_rates(
@@ -67,7 +99,7 @@ def given_rates(
 def estimate(
     blueprint: Blueprint,
     episodes: int = 32,
-    rates: Rates | None = None,
+    rates: Rates | Engines | None = None,
     gpus: int | None = None,
     backends: Mapping[str, Backend] | None = None,
 ) -> Estimate:
@@ -79,7 +111,8 @@ def estimate(
     Args:
         blueprint: what `sandbox.engine.run.prepare` returned; the run itself is not written.
         episodes: the sample size, at least 8; all episodes if the run has fewer.
-        rates: serving speed; None: the speed of the sample.
+        rates: serving speed, or calibrated engines, on which the run is then simulated; None: the
+            speed of the sample.
         gpus: the number of GPUs that the backends use, for GPU-hours without rates.
         backends: by role, in place of those that the config names.
 
@@ -113,7 +146,9 @@ def estimate(
         tokens_in=ranges["tokens_in"],
         tokens_out=ranges["tokens_out"],
         database_bytes=ranges["database_bytes"],
-        time=_time(config, sample, totals, rates, gpus),
+        time=_time(config, sample, totals, rates, gpus)
+        if not isinstance(rates, Engines)
+        else _simulated(blueprint, sample, rates),
         notes=[*blueprint.notes, *_notes(config, sample, rates)],
     )
 
@@ -184,11 +219,51 @@ def _time(
     )
 
 
+_DRAWS = 5
+"""Simulations of a run, each with other draws; the range is their lowest and highest time."""
+
+
+def _simulated(blueprint: Blueprint, sample: Sample, engines: Engines) -> TimeEstimate:
+    """Simulate a run on calibrated engines."""
+    config, (rates, copies) = blueprint.config, engines
+    calls = sample.sums[0] / max(1, len(sample.episodes)) * blueprint.per_round * config.rounds
+    results = [
+        simulate(
+            sample.episodes,
+            blueprint.world,
+            blueprint.agents,
+            config.rounds,
+            config.schedule,
+            rates,
+            copies,
+            config.seed + draw,
+        )
+        for draw in range(_DRAWS if calls * _DRAWS <= MOST_CALLS else 1)
+    ]
+    seconds = [one.seconds for one in results]
+    return TimeEstimate(
+        seconds=_between(seconds, 1),
+        gpu_hours=_between([one * copies * rates.gpus / 3600 for one in seconds], 3),
+        floor_seconds=None,
+        basis="simulation",
+        busy=round(sum(one.busy for one in results) / len(results), 3),
+    )
+
+
+def _between(values: list[float], digits: int) -> Range:
+    mean = sum(values) / len(values)
+    return Range(
+        estimate=round(mean, digits),
+        low=round(min(values), digits),
+        high=round(max(values), digits),
+    )
+
+
 def _is_scripted(config: Config) -> bool:
     return all(settings.backend == "scripted" for _, settings in config.models.roles())
 
 
-def _notes(config: Config, sample: Sample, rates: Rates | None) -> Iterator[str]:
+def _notes(config: Config, sample: Sample, rates: Rates | Engines | None) -> Iterator[str]:
     rounds = "the first round" if config.rounds == 1 else "all rounds"
     yield (
         f"sampled from {rounds}; the memories that agents would have by then are filled in with "
@@ -206,7 +281,13 @@ def _notes(config: Config, sample: Sample, rates: Rates | None) -> Iterator[str]
         yield f"{sample.uncounted:,} of {calls:,} calls had no token counts and count as 0 tokens"
     if config.stop is not None:
         yield "the stop rule may end the run early; the figures are for all rounds"
-    if rates is None and _is_scripted(config):
+    if isinstance(rates, Engines):
+        copies = "one copy" if rates.copies == 1 else f"{rates.copies:,} copies"
+        yield (
+            f"time is that of a simulation: {copies} of {rates.rates.model}, as calibrated on "
+            f"{rates.rates.measured}; all roles are answered by it, and this program keeps up"
+        )
+    elif rates is None and _is_scripted(config):
         yield (
             "replies are scripted: for the time of a real model give --tokens-in-per-second and "
             "--tokens-out-per-second"

@@ -185,13 +185,16 @@ class TimeEstimate(Record):
         seconds: wall-clock time.
         gpu_hours: needs the number of GPUs.
         floor_seconds: a lower bound: the calls that wait for each other, one round after another.
-        basis: what the time was computed from, given rates or the speed of the sample.
+        basis: what the time was computed from: given rates, a simulation with the rates of
+            `calibrate`, or the speed of the sample.
+        busy: of a simulation: the used share of the engines' capacity.
     """
 
     seconds: Range | None
     gpu_hours: Range | None
     floor_seconds: float | None
-    basis: Literal["rates", "sample"] | None
+    basis: Literal["rates", "simulation", "sample"] | None
+    busy: float | None = None
 
 
 @dataclass(frozen=True, kw_only=True)

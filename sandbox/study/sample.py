@@ -29,15 +29,17 @@ from agents.chance import chance
 from agents.forms import UNPARSED, Status
 from agents.memory import Memory
 from sandbox.backends import started
-from sandbox.backends.base import Backend, BackendDown
+from sandbox.backends.base import Backend, BackendDown, Call, Reply
 from sandbox.config import Config
 from sandbox.engine.journal import Journal
+from sandbox.engine.layers import Answer, Result
 from sandbox.engine.run import Blueprint, create
 from sandbox.engine.runner import Runner
 from sandbox.engine.scheduler import Planned
 from sandbox.engine.society import Society
 from sandbox.interrupts import run_coroutine
 from sandbox.reading.calls import call
+from sandbox.study.simulate import SampledCall, SampledEpisode
 from storage import database, tables
 from storage.reader import Reader
 from storage.writer import Writer
@@ -74,6 +76,7 @@ class Sample(NamedTuple):
         problems: what went wrong with both, in words.
         uncounted: the number of calls whose backend reports no token counts.
         chain: mean seconds of the calls of an episode that wait for each other.
+        episodes: the calls of each sampled episode, for a simulation.
     """
 
     strata: list[tuple[int, Numbers]]
@@ -85,6 +88,7 @@ class Sample(NamedTuple):
     problems: list[str]
     uncounted: int
     chain: float
+    episodes: list[SampledEpisode]
 
     @property
     def sums(self) -> Numbers:
@@ -93,8 +97,50 @@ class Sample(NamedTuple):
         return total
 
 
+class _Recorder:
+    """A layer that records the calls of each episode, and which of them waited for others."""
+
+    def __init__(self) -> None:
+        self._calls: dict[int, list[SampledCall]] = {}
+        self._rounds: dict[int, int] = {}
+
+    def layer(self, answer: Answer) -> Answer:
+        """Wrap an `Answer`; see `sandbox.engine.layers`."""
+
+        async def recorded(call: Call) -> Result:
+            number = call.name.episode
+            self._rounds[number] = call.name.round
+            ended = self._calls.setdefault(number, [])
+            observing = call.priority // 1000 > call.name.round  # see sandbox.engine.calls
+            before = [one.level for one in ended if observing or not one.observing]
+            result = await answer(call)
+            reply = result.reply or Reply("")
+            written, cached = reply.tokens_out or 0, reply.cached_tokens or 0
+            ended.append(
+                SampledCall(
+                    level=max(before, default=-1) + 1,
+                    observing=observing,
+                    uncached=(reply.tokens_in or 0) - cached,
+                    cached=cached,
+                    written=written,
+                    constrained=written if call.shape.regex is not None else 0,
+                )
+            )
+            return result
+
+        return recorded
+
+    def episodes(self) -> list[SampledEpisode]:
+        """The recorded episodes."""
+        return [
+            SampledEpisode(self._rounds[number], tuple(calls))
+            for number, calls in sorted(self._calls.items())
+            if calls
+        ]
+
+
 class NoSample(Exception):
-    """No episode could be played, since a model is away or refuses every call; in one line."""
+    """Nothing could be sampled, since a model is away or refuses every call; in one line."""
 
 
 class _Answer(NamedTuple):
@@ -198,7 +244,10 @@ def play_sample(
         reader = Reader.find(engine, config.name, str(address))
         writer = Writer(engine, reader.run.id)
         writer.open()
-        runner = Runner.load(reader, writer, backends, Journal(reader), config=config)
+        recorder = _Recorder()
+        runner = Runner.load(
+            reader, writer, backends, Journal(reader), config=config, layers=[recorder.layer]
+        )
         try:
             run_coroutine(_play_batches(runner, reader, first, later))
         except BackendDown as error:
@@ -229,6 +278,7 @@ def play_sample(
         problems=problems,
         uncounted=sum(row["uncounted"] for row in sums),
         chain=sum(_chain(row) for row in sums) / max(1, len(sums)) / 1000,
+        episodes=recorder.episodes(),
     )
 
 

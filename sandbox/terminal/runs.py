@@ -11,7 +11,7 @@ from rich.text import Text
 from agents.scale import Declaration, Scale
 from sandbox.reading.metrics import FormCalls, RoundScores
 from sandbox.reading.runs import RunState, ScaleScore, Society, Unreadable
-from sandbox.reading.sessions import Session
+from sandbox.reading.sessions import Environment, Session
 from sandbox.terminal.style import SCRIPTED, Fitting, change, dash, number, plain, rounded, table
 from sandbox.text import duration, printable
 
@@ -159,6 +159,14 @@ def session_table(sessions: Sequence[Session]) -> Table:
             plain(end),
             plain("; ".join(one.changed)),
         )
+    return rows
+
+
+def environment_table(environment: Environment) -> Table:
+    """What some sessions of a run were played with."""
+    rows = table(environment.title, "")
+    for what, value in environment.words:
+        rows.add_row(plain(what), plain(value))
     return rows
 
 

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 
 from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
 from sandbox.reading.run_groups import yaml_value
+from sandbox.study.rates import EngineRates
 from sandbox.study.results import (
     SCOPES,
     SPREAD_SCOPES,
@@ -19,7 +21,8 @@ from sandbox.study.results import (
     GroupSummary,
     Range,
 )
-from sandbox.terminal.style import plain, short, table
+from sandbox.terminal.style import dash, plain, short, table
+from sandbox.text import command
 
 _SCOPE_TITLES = {"all": "all rounds", "last": "last round"}
 _LEGEND = (
@@ -157,6 +160,8 @@ def estimate_view(estimate: Estimate) -> RenderableType:
         rows.add_row("seconds", *_range_cells(time.seconds, 0))
     if time.gpu_hours is not None:
         rows.add_row("gpu hours", *_range_cells(time.gpu_hours, 2))
+    if time.busy is not None:
+        rows.add_row("engines busy", f"{time.busy:.0%}", "")
     if time.floor_seconds is not None:
         rows.add_row("seconds, at least", f"{time.floor_seconds:,.0f}", "")
     notes = (plain(f"note: {note}", "yellow") for note in estimate.notes)
@@ -170,3 +175,18 @@ def estimate_view(estimate: Estimate) -> RenderableType:
 def _range_cells(figure: Range, digits: int) -> tuple[str, str]:
     ends = f"{figure.low:,.{digits}f} to {figure.high:,.{digits}f}"
     return f"{figure.estimate:,.{digits}f}", ends
+
+
+def rates_view(rates: EngineRates, file: Path) -> RenderableType:
+    """The measured speed of a model."""
+    rows = table("one copy", "tokens a second", right=("tokens a second",))
+    for what, seconds in (
+        ("prompts", rates.seconds_per_prompt_token),
+        ("prompts in the prefix cache", rates.seconds_per_cached_token),
+    ):
+        rows.add_row(what, f"{1 / seconds:,.0f}" if seconds else dash())
+    for running, seconds in rates.steps:
+        rows.add_row(f"replies, {running:,} calls at once", f"{running / seconds:,.0f}")
+    use = command("estimate", "CONFIG", f"--rates {file} --gpus N")
+    written = plain(f"written to {file}; estimate a run with: {use}")
+    return Group(plain(rates.model, "bold"), rows, written)

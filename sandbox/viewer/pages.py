@@ -49,7 +49,7 @@ from sandbox.reading.metrics import (
 )
 from sandbox.reading.recall import Recall, recall
 from sandbox.reading.records import Page
-from sandbox.reading.sessions import sessions
+from sandbox.reading.sessions import environments, sessions
 from sandbox.reading.split_figures import split_figures
 from sandbox.reading.splits import LABEL, split_outcomes, splits
 from sandbox.reading.spread import IdeaSpread, spread
@@ -602,8 +602,15 @@ class Pages:
         """Config, scales, prompt templates and costs of a run, and commands for it."""
         reader = self._catalog.open(key)
         address = self._catalog.entry(key).address
-        shown, history = runs.about(reader, address), sessions(reader, address)
-        return self._page(key, "about", "about.html", reader, about=shown, sessions=history)
+        return self._page(
+            key,
+            "about",
+            "about.html",
+            reader,
+            about=runs.about(reader, address),
+            sessions=sessions(reader, address),
+            environments=environments(reader),
+        )
 
     def search(self, key: str, query: Query) -> str:
         """Search results: exchanges, agents and prior memories."""

@@ -24,7 +24,7 @@ from sandbox.reading.metrics import EPISODE, Outcomes, calls_by_form, outcomes
 from sandbox.reading.policy import policy_of
 from sandbox.reading.raters import raters
 from sandbox.reading.runs import Overview, about, overview
-from sandbox.reading.sessions import sessions
+from sandbox.reading.sessions import environments, sessions
 from sandbox.reading.split_figures import split_figures
 from sandbox.reading.splits import LABEL, splits
 from sandbox.reading.trends import all_trends, trend_measures
@@ -158,6 +158,7 @@ def template_values(reader: Reader, address: Address) -> tuple[Row, list[Rendere
         "neighbours": _neighbours(reader, last) if last is not None and here.labels else None,
         "costs": tables.costs(costs),
         "history": tables.history(sessions(reader, address)),
+        "environments": [tables.environment(one) for one in environments(reader)],
         "examples": selected,
         "methods": methods(declared, scenes),
     }

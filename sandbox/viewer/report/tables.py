@@ -22,7 +22,7 @@ from sandbox.reading.influence import Influence
 from sandbox.reading.metrics import EPISODE, FormCalls, Outcomes
 from sandbox.reading.raters import FALSE_DISCOVERIES, FEWEST_TEXTS, RaterRow
 from sandbox.reading.runs import Overview
-from sandbox.reading.sessions import Session
+from sandbox.reading.sessions import Environment, Session
 from sandbox.reading.statistics import clustered, student
 from sandbox.text import duration
 from sandbox.viewer.filters import decimal, integer, p_value, signed
@@ -479,6 +479,14 @@ def history(sessions: Sequence[Session]) -> Table:
     about = "A session is one process that worked on the run; calls are those that it added."
     columns = ["Session", "started", "end", "changed settings", "lasted", "calls"]
     return Table("sessions", "Sessions", about, columns, rows, 4)
+
+
+def environment(played_with: Environment) -> Table:
+    """What some sessions of a run were played with."""
+    rows = [[Cell(what), Cell(value)] for what, value in played_with.words]
+    return Table(
+        f"environment-{played_with.sessions[0]}", played_with.title, "", ["what", "value"], rows, 2
+    )
 
 
 def costs(calls: Sequence[FormCalls]) -> Table:

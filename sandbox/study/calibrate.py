@@ -1,0 +1,345 @@
+"""Measure the speed of one copy of a model with calls like those of a run.
+
+Each step sends many calls at once and measures the seconds until all are answered. The number that
+a step is for is the one with which `sandbox.study.engine_model` takes as long: so the same model
+that measures also predicts.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import math
+import time
+from collections.abc import Callable, Iterator, Sequence
+from datetime import date
+from random import Random
+from typing import Any, NamedTuple
+
+from agents.forms import CallName, FreeText, Rating, Shape
+from sandbox.backends import backend_of, started
+from sandbox.backends.base import (
+    Backend,
+    BackendDown,
+    Call,
+    CallFailed,
+    LanguageModelSettings,
+    ModelSettings,
+    Unavailable,
+)
+from sandbox.environment import environment_of
+from sandbox.interrupts import run_coroutine
+from sandbox.study.engine_model import Engine
+from sandbox.study.rates import EngineRates
+from sandbox.study.sample import NoSample
+from storage.errors import InputError
+
+Say = Callable[[str], None]
+"""Takes a line about each step."""
+
+_SHORT, _LONG = 40, 300  # words of a prompt
+_REPLY = 96  # tokens of a reply
+_FIRST = 16  # calls of a step, until it is known how many take long enough
+_GAIN = 1.03  # the least gain in tokens per second by twice the calls, or wider is not tried
+_WORDS = (
+    *("a", "friend", "asks", "what", "to", "say", "when", "plans", "change", "and", "the", "rain"),
+    *("keeps", "everyone", "at", "home", "until", "late", "in", "day", "so", "we", "talk", "about"),
+    *("bread", "tea", "trains", "music", "garden", "behind", "old", "school", "near", "river"),
+)
+
+
+class Measured(NamedTuple):
+    """One call as it was answered: tokens of prompt (outside and in the cache) and of reply."""
+
+    uncached: int
+    cached: int
+    written: int
+
+
+class Step(NamedTuple):
+    """The calls of a step, how many were in flight, and the seconds until all were answered."""
+
+    calls: list[Measured]
+    width: int
+    seconds: float
+
+    @property
+    def tokens_per_second(self) -> float:
+        """Reply tokens per second."""
+        return sum(one.written for one in self.calls) / self.seconds
+
+
+class _Load:
+    """The calls of a step as a `sandbox.study.engine_model.Load`."""
+
+    servers = 1
+    kv_tokens = float("inf")
+
+    def __init__(self, step: Step, rates: EngineRates, constrained: bool) -> None:
+        self.max_batch = max(step.width, 1)
+        self._step = step
+        self._rates = rates
+        self._constrained = constrained
+
+    def speed(self, running: int) -> float:
+        return 1 / self._rates.step(running)
+
+    def prefill(self, call: int) -> float:
+        one = self._step.calls[call]
+        return self._rates.prefill(
+            one.uncached, one.cached, one.written if self._constrained else 0
+        )
+
+    def size(self, call: int) -> int:
+        return 0
+
+    def output(self, call: int) -> int:
+        return max(0, self._step.calls[call].written - 1)
+
+    def seconds(self) -> float:
+        """The time that the step takes with these rates."""
+        engine = Engine(self, self._step.width, float)
+        for call in range(len(self._step.calls)):
+            engine.submit(call)
+        for _ in self._step.calls:
+            engine.next()
+        return engine.now
+
+
+class _Asker:
+    """Sends the calls of the steps.
+
+    Args:
+        backend: started.
+        seconds: that a step should take at least.
+    """
+
+    def __init__(self, backend: Backend, seconds: float, temperature: float) -> None:
+        self._backend = backend
+        self._seconds = seconds
+        self._temperature = temperature
+        self._sent = 0
+
+    async def step(
+        self, width: int, words: int, max_tokens: int, shape: Shape[Any] | None = None
+    ) -> Step:
+        """Send so many calls with new prompts that a step takes long enough."""
+        count = max(_FIRST, 2 * width)
+        while True:
+            first = self._sent
+            self._sent += count
+            step = await self._answered(range(first, self._sent), width, words, max_tokens, shape)
+            if step.seconds >= self._seconds:
+                return step
+            count = round(count * min(8.0, max(1.5, 1.2 * self._seconds / step.seconds)))
+
+    async def again(self, words: int) -> Step:
+        """Read one prompt into the cache, then ask with it many times."""
+        first = self._sent
+        self._sent += 1
+        await self._answered([first], 1, words, 1, None)
+        count = _FIRST
+        while True:
+            step = await self._answered([first] * count, count, words, 1, None)
+            if step.seconds >= self._seconds or count > 5000:
+                return step
+            count *= 2
+
+    async def _answered(
+        self,
+        seeds: Sequence[int],
+        width: int,
+        words: int,
+        max_tokens: int,
+        shape: Shape[Any] | None,
+    ) -> Step:
+        gate = asyncio.Semaphore(width)
+        calls = [
+            Call(
+                CallName(0, index, "calibrate", None),
+                seed,
+                "You write letters to a friend.",
+                _prompt(seed, words, shape),
+                shape or FreeText(),
+                max_tokens,
+                self._temperature,
+            )
+            for index, seed in enumerate(seeds)
+        ]
+
+        async def ask(call: Call) -> Measured:
+            async with gate:
+                reply = await self._backend.answer(call)
+            if reply.tokens_in is None or reply.tokens_out is None:
+                raise InputError("calibrate: the backend reports no token counts; expected them")
+            cached = reply.cached_tokens or 0
+            return Measured(reply.tokens_in - cached, cached, reply.tokens_out)
+
+        began = time.perf_counter()
+        answered = await asyncio.gather(*map(ask, calls))
+        return Step(answered, width, time.perf_counter() - began)
+
+
+def _prompt(seed: int, words: int, shape: Shape[Any] | None) -> str:
+    draw = Random(seed)
+    text = " ".join([f"{seed}", *draw.choices(_WORDS, k=words)])
+    ask = "Rate the letter above from 1 to 7." if shape else "Write a long answer to the letter."
+    return f"{text}\n\n{ask}"
+
+
+class Effort(NamedTuple):
+    """How much to measure.
+
+    Attributes:
+        seconds: the least time of a step; there are some fifteen steps.
+        max_running: the largest number of calls to try at once.
+        gpus: GPUs of the measured copy of the model; None: as its settings and its engine tell.
+    """
+
+    seconds: float = 5.0
+    max_running: int = 256
+    gpus: int | None = None
+
+
+_EFFORT = Effort()
+
+
+def calibrate(settings: ModelSettings, effort: Effort = _EFFORT, say: Say = print) -> EngineRates:
+    """Measure the speed of one copy of a model.
+
+    Args:
+        settings: of the model.
+        effort: how much to measure.
+        say: called with a line for each step.
+
+    Raises:
+        InputError: replies are scripted, or have no token counts.
+        NoSample: the model cannot be reached, or refuses every call.
+    """
+    if settings.backend == "scripted":
+        raise InputError(
+            "calibrate: found scripted replies, whose time says nothing; expected a model"
+        )
+    backend = backend_of(settings)
+    try:
+        return run_coroutine(_calibrate(backend, settings, effort, say))
+    except (BackendDown, CallFailed, Unavailable) as error:
+        raise NoSample(f"calibrate: no call could be answered: {error}") from None
+
+
+async def _calibrate(
+    backend: Backend, settings: ModelSettings, effort: Effort, say: Say
+) -> EngineRates:
+    async with started([backend]):
+        asker = _Asker(backend, effort.seconds, settings.temperature)
+        told = (await environment_of({"model": backend})).get("model", {})
+        most = min(effort.max_running, _most_running(told) or effort.max_running)
+        return await _measured(asker, most, _blank(settings, backend, effort.gpus, told), say)
+
+
+def _blank(
+    settings: ModelSettings, backend: Backend, gpus: int | None, told: dict[str, Any]
+) -> EngineRates:
+    if gpus is None:
+        given = told.get("engine arguments", {})
+        sizes = (given.get(f"{kind}_parallel_size", 1) for kind in ("tensor", "pipeline", "data"))
+        gpus = math.prod(sizes) if "gpus" in told else int(settings.backend == "openai")
+    return EngineRates(
+        model=settings.model if isinstance(settings, LanguageModelSettings) else backend.model,
+        backend=settings.backend,
+        measured=date.today().isoformat(),
+        gpus=gpus,
+        seconds_per_call=0,
+        seconds_per_prompt_token=0,
+        seconds_per_cached_token=0,
+        seconds_per_constrained_token=0,
+        steps=((1, 1.0),),
+        max_running=1,
+        kv_tokens=told.get("kv cache tokens"),
+        environment=told,
+    )
+
+
+def _most_running(told: dict[str, Any]) -> int | None:
+    found = told.get("engine arguments", {}).get("max_num_seqs")
+    return found if isinstance(found, int) else None
+
+
+async def _measured(asker: _Asker, most: int, rates: EngineRates, say: Say) -> EngineRates:
+    """Measure one number after the other; each step builds on the numbers before it."""
+    await asker.step(min(most, 8), _SHORT, 8)  # what is loaded or compiled at first
+    short, long = [await asker.step(most, words, 1) for words in (_SHORT, _LONG)]
+    rates = _prefill(rates, short, long)
+    say(f"prompts: {1 / max(rates.seconds_per_prompt_token, 1e-9):,.0f} tokens a second")
+    again = await asker.again(_LONG)
+    rates = _solved(rates, again, "seconds_per_cached_token")
+    steps: list[tuple[int, float]] = []
+    best = 0.0
+    for width in _widths(most):
+        step = await asker.step(width, _SHORT, _REPLY)
+        rates = _with_step(rates, steps, step)
+        steps = list(rates.steps)
+        say(f"{width} calls at once: {step.tokens_per_second:,.0f} reply tokens a second")
+        if step.tokens_per_second < _GAIN * best:
+            break
+        best = step.tokens_per_second
+    rates = rates.model_copy(update={"max_running": most})
+    rated = await asker.step(width, _SHORT, 64, Rating())
+    rates = _solved(rates, rated, "seconds_per_constrained_token", constrained=True)
+    say(f"ratings: {rated.tokens_per_second:,.0f} reply tokens a second")
+    return rates
+
+
+def _widths(most: int) -> Iterator[int]:
+    width = 1
+    while width < most:
+        yield width
+        width *= 2
+    yield most
+
+
+def _prefill(rates: EngineRates, short: Step, long: Step) -> EngineRates:
+    """Seconds of a call and of a prompt token, from prompts of two lengths."""
+    (few, less), (many, more) = (
+        (
+            sum(one.uncached for one in step.calls) / len(step.calls),
+            step.seconds / len(step.calls),
+        )
+        for step in (short, long)
+    )
+    a_token = max(0.0, (more - less) / max(1.0, many - few))
+    return rates.model_copy(
+        update={
+            "seconds_per_prompt_token": a_token,
+            "seconds_per_call": max(0.0, less - few * a_token),
+        }
+    )
+
+
+def _with_step(rates: EngineRates, steps: list[tuple[int, float]], step: Step) -> EngineRates:
+    """Add the step of a number of running calls."""
+
+    def tried(seconds: float) -> EngineRates:
+        return rates.model_copy(update={"steps": (*steps, (step.width, seconds))})
+
+    return _found(tried, step, False)
+
+
+def _solved(rates: EngineRates, step: Step, name: str, constrained: bool = False) -> EngineRates:
+    """Set a number so that the model takes as long for a step as the engine took."""
+    return _found(
+        lambda seconds: rates.model_copy(update={name: seconds}), step, constrained, low=0.0
+    )
+
+
+def _found(
+    tried: Callable[[float], EngineRates], step: Step, constrained: bool, low: float = 1e-7
+) -> EngineRates:
+    """The rates with the largest number that does not take longer than a step took (bisection)."""
+    high = 10.0
+    for _ in range(50):
+        middle = (low + high) / 2
+        if _Load(step, tried(middle), constrained).seconds() > step.seconds:
+            high = middle
+        else:
+            low = middle
+    return tried(low)
