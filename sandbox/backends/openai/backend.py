@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import re
+import secrets
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
@@ -96,6 +97,7 @@ class OpenAIBackend:
         self._addresses = [Address(url, config.max_in_flight) for url in config.addresses()]
         self._habits = {url: Habits() for url in config.addresses()}
         self._client = Client(config, proxies=proxies)
+        self._nonce = secrets.token_hex(4)  # tells the episodes of runs apart
 
     @property
     def model(self) -> str:
@@ -320,7 +322,7 @@ class OpenAIBackend:
         habits = self._habits[address.url]
         body = request_body(self._config, habits, call)
         for _ in range(_MOST_LESSONS):
-            response = await self._client.request("POST", url, body)
+            response = await self._client.request("POST", url, body, self._session(call))
             content = parse_body(response.body, response.charset)
             response = _with_inner_status(response, content.value)
             if response.status not in LEARNED_FROM:
@@ -334,6 +336,11 @@ class OpenAIBackend:
                 break
             body = again
         return _Answered(response, content, body)
+
+    def _session(self, call: Call) -> dict[str, str] | None:
+        """The header by which a router keeps the calls of an episode together, if it is set."""
+        name = self._config.session_header
+        return None if name is None else {name: f"{self._nonce}-{call.name.episode}"}
 
     async def _enter(self, call: Call) -> Address:
         """Choose an address, and wait until its gate admits the call."""

@@ -135,16 +135,26 @@ class Client:
             ) from None
 
     async def request(
-        self, method: str, url: str, body: Mapping[str, Any] | None = None
+        self,
+        method: str,
+        url: str,
+        body: Mapping[str, Any] | None = None,
+        headers: Mapping[str, str] | None = None,
     ) -> Response:
         """Send a request, and follow redirects that are safe.
+
+        Args:
+            method: of HTTP.
+            url: where to.
+            body: sent as JSON.
+            headers: of this request, besides those of all.
 
         Raises:
             OSError: there is no response; `NoResponse` has the reason in one line.
         """
         target = self._moved.get(url, url)
         for _ in range(MOST_REDIRECTS):
-            response = await self._send(method, target, body)
+            response = await self._send(method, target, body, headers or {})
             if response.status not in _REDIRECTS or not response.headers.get("Location"):
                 return response
             location = response.headers["Location"]
@@ -155,24 +165,32 @@ class Client:
             target = self._moved[url] = moved
         return response
 
-    async def _send(self, method: str, url: str, body: Mapping[str, Any] | None) -> Response:
+    async def _send(
+        self,
+        method: str,
+        url: str,
+        body: Mapping[str, Any] | None,
+        headers: Mapping[str, str],
+    ) -> Response:
         """Send a request, over a connection of our own if it can have one."""
         if url not in self._targets:
             self._targets[url] = self._plain_target(url)
         found = self._targets[url]
         if found is None:
-            return await self._send_by_aiohttp(method, url, body)
+            return await self._send_by_aiohttp(method, url, body, headers)
         connections, target = found
         data = None if body is None else _as_json(body)
         head = b"" if data is None else b"Content-Length: %d\r\n" % len(data)
+        head += "".join(f"{name}: {text}\r\n" for name, text in headers.items()).encode()
         request = b"%b%b%b\r\n%b" % (method.encode(), target.head, head, data or b"")
         if self._timeout is None:
             received = await connections.request(request)
         else:
             async with asyncio.timeout(self._timeout):
                 received = await connections.request(request)
-        status, headers, content = received
-        return Response(status, headers, content, _charset(headers), url)
+        status, received_headers, content = received
+        charset = _charset(received_headers)
+        return Response(status, received_headers, content, charset, url)
 
     def _plain_target(self, url: str) -> tuple[Connections, Target] | None:
         """Return the connections of a URL, and where its requests go; None for aiohttp's work."""
@@ -185,7 +203,11 @@ class Client:
         return connections, target._replace(head=target.head + "".join(lines).encode())
 
     async def _send_by_aiohttp(
-        self, method: str, url: str, body: Mapping[str, Any] | None
+        self,
+        method: str,
+        url: str,
+        body: Mapping[str, Any] | None,
+        headers: Mapping[str, str],
     ) -> Response:
         """Send a request over TLS, through a proxy, or to an unusual address."""
         import aiohttp  # here, since it takes long to import
@@ -193,7 +215,7 @@ class Client:
         proxy = self._proxy(url)
         try:
             async with self._aiohttp_session().request(
-                method, url, json=body, allow_redirects=False, proxy=proxy
+                method, url, json=body, headers=headers, allow_redirects=False, proxy=proxy
             ) as response:
                 content = await response.read()
         except aiohttp.ClientHttpProxyError as error:
