@@ -13,6 +13,7 @@ import re
 import secrets
 from collections.abc import Mapping
 from typing import Any, NamedTuple
+from urllib.parse import urljoin
 
 from agents.forms import Rating
 from sandbox.backends.addresses import Address, asked_to_rest, choose, seconds_until_free
@@ -54,6 +55,9 @@ from sandbox.backends.retries import can_be_retried, seconds_asked
 
 START_SECONDS = 30.0
 """Timeout of listing the models of an address, in seconds."""
+
+VERSION_SECONDS = 5.0
+"""Timeout of asking an address for its version, in seconds."""
 
 PROBE_SECONDS = 60.0
 """Longest timeout of a call that finds out what an address takes, in seconds."""
@@ -170,6 +174,21 @@ class OpenAIBackend:
             self._client.tell(f"{url} {what}: whether {self._config.model!r} is served is unknown")
             return None
         return listed
+
+    async def environment(self) -> dict[str, Any]:
+        """Tell the version of each server that has one at `/version`, as vLLM's has."""
+        versions = await asyncio.gather(*(self._version(one) for one in self._addresses))
+        return {"server versions": versions} if any(versions) else {}
+
+    async def _version(self, address: Address) -> str | None:
+        """The version of the server at an address; None if it does not tell."""
+        try:
+            async with asyncio.timeout(VERSION_SECONDS):
+                response = await self._client.request("GET", urljoin(address.url, "/version"))
+        except (OSError, BackendDown):
+            return None
+        found = as_mapping(parse_body(response.body, response.charset).value).get("version")
+        return str(found)[:60] if response.status == 200 and isinstance(found, str) else None
 
     def _refuse_unlisted(self, address: Address, listed: ModelList) -> None:
         """Raise BackendDown if the list of a server that names all its models lacks the model."""
