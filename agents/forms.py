@@ -17,7 +17,7 @@ from typing import Any, Generic, NamedTuple, Protocol, TypeVar, cast, runtime_ch
 
 from jinja2 import TemplateError
 
-from agents import beside, lenient, templates
+from agents import beside, templates
 from agents.scale import Scale
 from agents.sentences import whole_sentences
 from agents.thoughts import split_thoughts
@@ -263,13 +263,18 @@ class Rating:
         """Whether a careful reader takes the rating at the start of a text as its only one."""
         if not beside.may_differ(reason):
             return True
-        return lenient.reader(self.low, self.high, self.integer).read(text) is not None
+        return self._read_leniently(text) is not None
 
     def _lenient(self, reply: str, cut: bool) -> Parsed[Judgement]:
-        found = lenient.reader(self.low, self.high, self.integer).read(reply, cut)
+        found = self._read_leniently(reply, cut)
         if found is None:
             return Parsed(None, Status.CUT if cut else Status.UNREADABLE)
         return Parsed(Judgement(*found), Status.LENIENT)
+
+    def _read_leniently(self, reply: str, cut: bool = False) -> tuple[float, str | None] | None:
+        from agents import lenient  # here, since its patterns take long to compile
+
+        return lenient.reader(self.low, self.high, self.integer).read(reply, cut)
 
     def _is_complete(self, number: str) -> bool:
         """Whether a number at the end of a truncated reply is complete: no other starts with it."""

@@ -124,6 +124,7 @@ _ENVIRONMENT.filters |= {
 _ENVIRONMENT.globals = {}
 
 
+@lru_cache(maxsize=256)
 def compiled(text: str) -> Template:
     """Compile a template.
 
@@ -186,7 +187,8 @@ def pieces(template: Template, values: Mapping[str, Any]) -> list[str]:
     length = 0
     for part in template.root_render_func(context):
         length += len(part)
-        _check(length <= LONGEST, f"a prompt of over {LONGEST:,} characters")
+        if length > LONGEST:
+            _check(False, f"a prompt of over {LONGEST:,} characters")
         parts.append(part)
     return "".join(parts).split(MARK)
 

@@ -36,7 +36,7 @@ WORDS = "a plain answer that is about as long as what a model says in a few sent
 
 
 class Instant:
-    """A backend that replies at once, with a different text for each call."""
+    """A backend that replies at once, each time differently, by constrained decoding."""
 
     model = "instant"
 
@@ -47,9 +47,8 @@ class Instant:
         """Reply in the shape of the call."""
         if call.shape.regex is None:
             return Reply(f"{call.seed} {WORDS}", False, 100, 80)
-        return Reply(
-            f"Rating: {call.seed % 7 + 1}\nReason: {call.seed} {WORDS[:100]}", False, 100, 30
-        )
+        rated = f"Rating: {call.seed % 7 + 1}\nReason: {call.seed} {WORDS[:100]}"
+        return Reply(rated, False, 100, 30, constrained=True)
 
     async def close(self) -> None:
         """Nothing to close."""
@@ -106,7 +105,8 @@ def finish(reader: Reader, digest_of_run: str) -> None:
     """Mark the run as done, as `resume` would."""
     with reader.engine.begin() as connection:
         values = {"status": "done", "digest": digest_of_run, "seconds": 1.0}
-        connection.execute(update(tables.runs).values(**values))
+        of_run = tables.runs.c.id == reader.run.id
+        connection.execute(update(tables.runs).where(of_run).values(**values))
 
 
 async def _work(runner: Runner) -> None:

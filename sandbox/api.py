@@ -18,49 +18,41 @@ import json
 from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import replace
+from importlib import import_module
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from agents.checks import files_of
 from agents.forms import UNPARSED, Status
 from sandbox.backends.base import Backend
 from sandbox.config import QUICKSTART, Config, load_config
-from sandbox.datasets import ExportReport
-from sandbox.datasets import export as export_readers
 from sandbox.engine.layers import Layer
 from sandbox.engine.limits import UNLIMITED, Budget
 from sandbox.engine.run import Blueprint, Change, Interrupted, Watch, prepare
 from sandbox.engine.run import create as create_run
 from sandbox.engine.run import resume as resume_run
-from sandbox.evaluation.answering import Unfinished
-from sandbox.evaluation.evaluate import evaluate as evaluate_models
-from sandbox.evaluation.results import Evaluation
-from sandbox.evaluation.settings import EvaluationSettings, checked_settings
-from sandbox.generations import PhaseFailed, Say, Study, read_plan, run_study
 from sandbox.reading.policy import policy_of
 from sandbox.reading.runs import Outcome, open_run
 from sandbox.reading.runs import outcome as read_outcome
 from sandbox.settings_files import GIVEN
-from sandbox.study.calibrate import Effort
-from sandbox.study.calibrate import calibrate as calibrate_model
-from sandbox.study.compare import compare as compare_runs
-from sandbox.study.estimate import calibrated, given_rates
-from sandbox.study.estimate import estimate as estimate_run
-from sandbox.study.fork import fork as fork_run
-from sandbox.study.rates import EngineRates
-from sandbox.study.results import Comparison, Estimate
-from sandbox.study.sample import NoSample
-from sandbox.study.verify import Verdict
-from sandbox.study.verify import verify as verify_run
-from sandbox.sweep.plan import addresses_of, is_study
-from sandbox.sweep.plan import read_plan as read_sweep
-from sandbox.sweep.results import Sweep
-from sandbox.sweep.run import SweepWatch, run_sweep
-from sandbox.training import TrainingStopped, TrainProgress, TrainReport, load_settings
-from sandbox.training import Watch as TrainWatch
-from sandbox.training import train as train_model
 from storage.database import Address, address_of, parse_runs
 from storage.errors import InputError
+
+if TYPE_CHECKING:
+    from sandbox.datasets import ExportReport
+    from sandbox.evaluation.answering import Unfinished
+    from sandbox.evaluation.results import Evaluation
+    from sandbox.evaluation.settings import EvaluationSettings
+    from sandbox.generations import PhaseFailed, Say, Study
+    from sandbox.study.calibrate import Effort
+    from sandbox.study.rates import EngineRates
+    from sandbox.study.results import Comparison, Estimate
+    from sandbox.study.sample import NoSample
+    from sandbox.study.verify import Verdict
+    from sandbox.sweep.results import Sweep
+    from sandbox.sweep.run import SweepWatch
+    from sandbox.training import TrainingStopped, TrainProgress, TrainReport
+    from sandbox.training import Watch as TrainWatch
 
 __all__ = [
     "UNLIMITED",
@@ -104,6 +96,36 @@ __all__ = [
     "train",
     "verify",
 ]
+
+_LATER = {
+    "Comparison": "sandbox.study.results",
+    "Effort": "sandbox.study.calibrate",
+    "EngineRates": "sandbox.study.rates",
+    "Estimate": "sandbox.study.results",
+    "Evaluation": "sandbox.evaluation.results",
+    "EvaluationSettings": "sandbox.evaluation.settings",
+    "ExportReport": "sandbox.datasets",
+    "NoSample": "sandbox.study.sample",
+    "PhaseFailed": "sandbox.generations",
+    "Study": "sandbox.generations",
+    "Sweep": "sandbox.sweep.results",
+    "SweepWatch": "sandbox.sweep.run",
+    "TrainProgress": "sandbox.training",
+    "TrainReport": "sandbox.training",
+    "TrainWatch": "sandbox.training",
+    "TrainingStopped": "sandbox.training",
+    "Unfinished": "sandbox.evaluation.answering",
+    "Verdict": "sandbox.study.verify",
+}
+"""Names of modules that a run does without: importing them takes as long as a short run."""
+
+
+def __getattr__(name: str) -> Any:
+    """Import what is in `_LATER` when it is first used."""
+    if name not in _LATER:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(_LATER[name]), "Watch" if name == "TrainWatch" else name)
+
 
 ConfigSource = str | Path | Mapping[str, Any]
 """A config: the path of a YAML file, or its keys, with paths relative to the working folder."""
@@ -281,6 +303,8 @@ def fork(
         InputError: there is no such run or round, a setting contradicts the rounds that are kept,
             or the name is taken.
     """
+    from sandbox.study.fork import fork as fork_run
+
     return fork_run(
         address_of(run),
         at,
@@ -304,6 +328,9 @@ def compare(runs: Sequence[str]) -> Comparison:
         InputError: there is no such run, one is given twice or has no complete episode, or there
             are fewer than two.
     """
+    from sandbox.study.compare import compare as compare_runs
+    from sandbox.sweep.plan import addresses_of, is_study
+
     addresses: list[Address] = []
     notes: list[str] = []
     for run in runs:
@@ -355,6 +382,9 @@ def estimate(
         InputError: the config is invalid, or a number is out of range.
         NoSample: a backend cannot be reached, or refuses every call.
     """
+    from sandbox.study.estimate import calibrated, given_rates
+    from sandbox.study.estimate import estimate as estimate_run
+
     given = given_rates(tokens_in_per_second, tokens_out_per_second, gpus)
     engines = calibrated(rates, gpus)
     if given is not None and engines is not None:
@@ -384,6 +414,9 @@ def calibrate(
         InputError: the config is invalid, or its replies are scripted or have no token counts.
         NoSample: the model cannot be reached, or refuses every call.
     """
+    from sandbox.study.calibrate import Effort
+    from sandbox.study.calibrate import calibrate as calibrate_model
+
     models = dict(_blueprint(config, settings).config.models.roles())
     if role not in models:
         raise InputError(f"--role: found {role!r}; expected one of {', '.join(models)}")
@@ -403,6 +436,8 @@ def verify(
     Raises:
         InputError: there is no such run, it is not finished, or its journal is incomplete.
     """
+    from sandbox.study.verify import verify as verify_run
+
     return verify_run(address_of(run), watch, allow=[Path(file) for file in allow])
 
 
@@ -426,6 +461,8 @@ def export(
     Raises:
         InputError: there is no such run, a choice is invalid, or `out` cannot be used.
     """
+    from sandbox.datasets import export as export_readers
+
     run_names = [runs] if isinstance(runs, str) else runs
     format_names = [formats] if isinstance(formats, str) else formats
     folder = None if out is None else Path(out)
@@ -463,6 +500,9 @@ def train(
         InputError: a library is missing, or the export, the model or a setting cannot be used.
         TrainingStopped: a signal stopped it, after a checkpoint; a KeyboardInterrupt.
     """
+    from sandbox.training import load_settings
+    from sandbox.training import train as train_model
+
     given = {"method": method, "model": model, "preset": preset, "seed": seed}
     file = None if config is None else Path(config).expanduser()
     loaded = load_settings(file, _assignments(settings), given)
@@ -489,6 +529,9 @@ def evaluate(
         InputError: a setting or a file is invalid, or a question was trained on.
         Unfinished: a run was stopped.
     """
+    from sandbox.evaluation.evaluate import evaluate as evaluate_models
+    from sandbox.evaluation.settings import EvaluationSettings, checked_settings
+
     given = (
         settings
         if isinstance(settings, EvaluationSettings)
@@ -518,6 +561,8 @@ def generations(
         InputError: a setting or a file is invalid, or the folder has another study.
         PhaseFailed: a phase failed; the next call goes on with it.
     """
+    from sandbox.generations import read_plan, run_study
+
     plan = read_plan(Path(config), _assignments(settings))
     return run_study(plan, count, Path(out).expanduser().resolve(), say)
 
@@ -544,7 +589,10 @@ def sweep(
             else than a stored run.
         KeyboardInterrupt: a second signal stopped it at once.
     """
-    return run_sweep(read_sweep(Path(study), _assignments(settings)), watch)
+    from sandbox.sweep.plan import read_plan
+    from sandbox.sweep.run import run_sweep
+
+    return run_sweep(read_plan(Path(study), _assignments(settings)), watch)
 
 
 def _blueprint(config: ConfigSource, settings: SettingValues, **overrides: Any) -> Blueprint:

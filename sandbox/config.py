@@ -49,7 +49,7 @@ from sandbox.text import short
 from sandbox.wording import other_range
 from storage.errors import InputError
 from storage.secrets import secret_key
-from worlds.base import SettingError, Settings, World, kinds, world_of
+from worlds.base import SettingError, Settings, World, is_kind, kinds, world_of
 from worlds.observer import observer_form
 
 PRESETS = Path(__file__).resolve().parent.parent / "worlds" / "presets"
@@ -253,10 +253,10 @@ class Config(Section):
         if isinstance(value, Settings):
             return value
         kind = value.get("kind") if isinstance(value, Mapping) else None
-        known = f"one of {', '.join(kinds())}, or the path of a Python file"
-        if kind is None:
-            raise ValueError(f"a mapping with the key kind, {known}")
-        if not isinstance(kind, str) or (kind not in kinds() and not is_file(kind)):
+        if not isinstance(kind, str) or not is_kind(kind):
+            known = f"one of {', '.join(kinds())}, or the path of a Python file"
+            if kind is None:
+                raise ValueError(f"a mapping with the key kind, {known}")
             raise error_at("kind", kind, known)
         if is_file(kind) and not may_load(kind, info.context):
             return UnloadedWorld.model_validate(value)

@@ -37,13 +37,14 @@ async def environment_of(backends: Mapping[str, Any]) -> dict[str, Any]:
     for role, backend in backends.items():
         roles.setdefault(id(backend), []).append(role)
     for names in roles.values():
-        told = await _told(backends[names[0]])
+        told = await told_by(backends[names[0]])
         if told:
             found[", ".join(names)] = told
     return found
 
 
-async def _told(backend: Any) -> dict[str, Any]:
+async def told_by(backend: Any) -> dict[str, Any]:
+    """What a backend that has started tells of itself; empty if it has no method `environment`."""
     if not hasattr(backend, "environment"):
         return {}
     try:

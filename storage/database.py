@@ -18,6 +18,7 @@ from sqlalchemy.exc import ArgumentError, DBAPIError, NoSuchModuleError
 from sqlalchemy.pool import NullPool
 
 from storage import files
+from storage.bulk import copy_rows
 from storage.errors import (
     Damaged,
     Gone,
@@ -89,11 +90,18 @@ def parse_url(address: str) -> URL:
         if "\0" in path:
             raise InputError(f"{shown}: found a NUL character; expected a path")
         return _file_url(path)
+    if scheme not in ("postgresql", "postgresql+psycopg"):
+        raise InputError(
+            f"{shown}: found a database of the kind {hide_secrets(_short(scheme))}; expected "
+            "postgresql+psycopg://user@host/database, or a file"
+        )
     try:
         url = make_url(address)
         url.get_dialect().import_dbapi()
     except ModuleNotFoundError as error:
-        raise InputError(f"{shown}: needs a driver that is not installed: {error}") from None
+        raise InputError(
+            f"{shown}: needs a driver that is not installed: {error}; pip install 'psycopg[binary]'"
+        ) from None
     except (ArgumentError, NoSuchModuleError, ImportError, ValueError) as error:
         line = hide_secrets(one_line(error))
         raise InputError(f"{shown}: not a usable database URL: {line}") from None
@@ -234,6 +242,7 @@ def _engine(url: URL, write: bool) -> Engine:
     _opened[:] = [place_of(url)]
     if not is_file(url):
         engine = create_engine(url, pool_pre_ping=True, connect_args=_server_settings(url))
+        copy_rows(engine)
     elif write:
         path = files.real_path(url.database)
         connect = partial(files.connect_writing, path)

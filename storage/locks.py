@@ -9,6 +9,8 @@ that no transaction of the former writer ends later.
 
 from __future__ import annotations
 
+import select
+import threading
 import zlib
 from contextlib import suppress
 
@@ -22,12 +24,16 @@ _LOCK, _FENCE = 7304, 7305  # classes of advisory locks; the key is a hash of th
 _TAKE = text("SELECT pg_try_advisory_lock(:lock, :key)")
 _RELEASE = text("SELECT pg_advisory_unlock(:lock, :key)")
 _WAIT = text("SELECT pg_advisory_lock(:fence, :key), pg_advisory_unlock(:fence, :key)")
-_ENTER = text("SELECT pg_advisory_xact_lock_shared(:fence, :key)")
-_HOLDER = text(
+_PID = (
     "SELECT pid FROM pg_locks WHERE locktype = 'advisory' AND granted AND objsubid = 2 "
     "AND database = (SELECT oid FROM pg_database WHERE datname = current_database()) "
     "AND classid = :lock AND objid = CAST(:object AS oid)"
 )
+_HOLDER = text(_PID)
+_ENTER = text(
+    "SELECT CASE WHEN CAST(pg_advisory_xact_lock_shared(:fence, :key) AS TEXT) IS NOT NULL "
+    f"THEN ({_PID}) END"
+)  # one round trip; CASE looks for the lock's holder after it has the fence
 
 
 def _values(run: str) -> dict[str, int]:
@@ -56,6 +62,7 @@ class ServerLock:
         self._run = run
         self._engine = engine.execution_options(isolation_level="AUTOCOMMIT")
         self._values = _values(run)
+        self._turn = threading.Lock()
         self._session: Connection | None = None
         self._process: int | None = None
         try:
@@ -73,17 +80,21 @@ class ServerLock:
         """
         if connection.get_execution_options().get("isolation_level") == "AUTOCOMMIT":
             return
-        if not self._alive():
-            self._take()
-        connection.scalar(_ENTER, self._values)
-        if holder(connection, self._run) != self._process:
-            raise Unreachable(f"{self._run}: the session with the lock for writing has ended")
+        with self._turn:
+            if not self._alive():
+                self._take()
+            if connection.scalar(_ENTER, self._values) != self._process:
+                self._drop()
+                raise Unreachable(f"{self._run}: the session with the lock for writing has ended")
 
     def _alive(self) -> bool:
-        with suppress(SQLAlchemyError, StorageFault):
-            if self._session is not None and not self._session.invalidated:
-                return bool(self._session.scalar(text("SELECT 1")))
-        return False
+        """Whether nothing says that the session has ended: the server sends nothing else to it."""
+        if self._session is None or self._session.invalidated:
+            return False
+        socket = self._session.connection.dbapi_connection.fileno()  # type: ignore[union-attr]
+        waiting = select.poll()
+        waiting.register(socket, select.POLLIN)
+        return not waiting.poll(0)
 
     def _take(self) -> None:
         self.release()
@@ -103,10 +114,14 @@ class ServerLock:
 
     def release(self) -> None:
         """Release the lock: the session ends."""
+        if self._session is not None:
+            with suppress(SQLAlchemyError, StorageFault):
+                self._session.scalar(_RELEASE, self._values)
+        self._drop()
+
+    def _drop(self) -> None:
         session, self._session = self._session, None
         if session is not None:
-            with suppress(SQLAlchemyError, StorageFault):
-                session.scalar(_RELEASE, self._values)
             with suppress(SQLAlchemyError, StorageFault):
                 session.invalidate()
                 session.close()

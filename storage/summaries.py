@@ -24,11 +24,11 @@ def _add_to_sums(table: Table) -> str:
     return ", ".join(f"{name} = {table.name}.{name} + excluded.{name}" for name in sums)
 
 
-_EPISODES_SQLITE = "(SELECT value FROM json_each(:episodes))"
-_EPISODES_POSTGRESQL = (
-    "(SELECT CAST(value AS BIGINT) FROM json_array_elements_text(CAST(:episodes AS JSON)))"
-)
-"""The ids of the episodes to add, which come as a JSON array: one statement for all of a commit."""
+_AMONG = {
+    "sqlite": "IN (SELECT value FROM json_each(:episodes))",
+    "postgresql": "= ANY(CAST(translate(:episodes, '[]', '{}') AS BIGINT[]))",
+}
+"""Among the episodes to add, which come as a JSON array: one statement for all of a commit."""
 
 _COMPLETE = """
 UPDATE episodes SET observed = TRUE,
@@ -37,26 +37,29 @@ UPDATE episodes SET observed = TRUE,
         WHERE r.episode_id = episodes.id)
 WHERE id IN :episodes"""
 
-_SCORES = """
+_CHOSEN = """
+WITH chosen AS MATERIALIZED (SELECT * FROM episodes WHERE id IN :episodes)"""
+"""The episodes to add, found by their ids before anything is joined to them."""
+
+_SCORES = f"""{_CHOSEN}
 INSERT INTO scores (measure_id, episode_id, value)
-SELECT m.id, e.id, avg(CAST(o.rating AS FLOAT)) FROM episodes e
+SELECT m.id, e.id, avg(CAST(o.rating AS FLOAT)) FROM chosen e
     JOIN observations o ON o.episode_id = e.id AND o.rating IS NOT NULL
     JOIN measures m ON m.run_id = e.run_id AND m.name = o.stage || '_' || o.scale
-    WHERE e.id IN :episodes GROUP BY m.id, e.id
-UNION ALL SELECT m.id, e.id, avg(CAST(r.rating AS FLOAT)) FROM episodes e
+    GROUP BY m.id, e.id
+UNION ALL SELECT m.id, e.id, avg(CAST(r.rating AS FLOAT)) FROM chosen e
     JOIN ratings r ON r.episode_id = e.id AND r.rating IS NOT NULL
     JOIN measures m ON m.run_id = e.run_id AND m.kind = 'peers'
-    WHERE e.id IN :episodes GROUP BY m.id, e.id"""
+    GROUP BY m.id, e.id"""
 
-_GAINS = """
+_GAINS = f"""{_CHOSEN}
 INSERT INTO scores (measure_id, episode_id, value)
-SELECT m.id, e.id, m.sign * (b.value - a.value) FROM episodes e
+SELECT m.id, e.id, m.sign * (b.value - a.value) FROM chosen e
     JOIN measures m ON m.run_id = e.run_id AND m.kind = 'gain'
     JOIN measures first ON first.run_id = m.run_id AND first.name = m.base || '_' || m.scale
     JOIN measures last ON last.run_id = m.run_id AND last.name = m.stage || '_' || m.scale
     JOIN scores a ON a.measure_id = first.id AND a.episode_id = e.id
-    JOIN scores b ON b.measure_id = last.id AND b.episode_id = e.id
-    WHERE e.id IN :episodes"""
+    JOIN scores b ON b.measure_id = last.id AND b.episode_id = e.id"""
 
 
 def _number(value: str) -> str:
@@ -66,7 +69,7 @@ def _number(value: str) -> str:
     return f"CASE WHEN {value} = round({value}) THEN {whole} ELSE {rounded} END"
 
 
-_OUTCOMES = f"""
+_OUTCOMES = f"""{_CHOSEN}
 INSERT INTO outcomes (run_id, round, label, measure, outcome, n)
 SELECT e.run_id, e.round, coalesce(a.label, ''), s.measure, s.outcome, count(*)
 FROM episodes e JOIN (
@@ -74,38 +77,33 @@ FROM episodes e JOIN (
         stage || '_' || scale AS measure, coalesce({_number("rating")}, status) AS outcome
         FROM observations WHERE episode_id IN :episodes
     UNION ALL SELECT p.id, NULL, m.name, coalesce({_number("r.rating")}, r.status)
-        FROM episodes p JOIN measures m ON m.run_id = p.run_id AND m.kind = 'peers'
+        FROM chosen p JOIN measures m ON m.run_id = p.run_id AND m.kind = 'peers'
         JOIN ratings r ON r.episode_id = p.id
-        WHERE p.id IN :episodes
     UNION ALL SELECT p.id, NULL, 'agreement',
         CAST(CAST(round(CAST(avg(CAST(r.rating AS FLOAT)) AS NUMERIC)) AS BIGINT) AS TEXT) || '/'
             || CAST(CAST(s.value AS BIGINT) AS TEXT)
-        FROM episodes p JOIN measures m ON m.run_id = p.run_id AND m.kind = 'peers'
+        FROM chosen p JOIN measures m ON m.run_id = p.run_id AND m.kind = 'peers'
         JOIN measures o ON o.run_id = p.run_id AND o.name = m.same_as
         JOIN scores s ON s.measure_id = o.id AND s.episode_id = p.id
-        JOIN ratings r ON r.episode_id = p.id AND r.rating IS NOT NULL
-        WHERE p.id IN :episodes GROUP BY p.id, s.value
+        JOIN ratings r ON r.episode_id = p.id AND r.rating IS NOT NULL GROUP BY p.id, s.value
     UNION ALL SELECT p.id, NULL, 'mean_rating',
         {_number("sum(CAST(r.rating AS FLOAT))")} || '/' || CAST(count(r.rating) AS TEXT)
-        FROM episodes p JOIN ratings r ON r.episode_id = p.id AND r.rating IS NOT NULL
-        WHERE p.id IN :episodes GROUP BY p.id
+        FROM chosen p JOIN ratings r ON r.episode_id = p.id AND r.rating IS NOT NULL GROUP BY p.id
     UNION ALL SELECT id, NULL, 'episode',
         CASE WHEN failed_at IS NULL THEN 'played' ELSE 'failed' END
-        FROM episodes WHERE id IN :episodes
+        FROM chosen
     UNION ALL SELECT p.id, NULL, m.name, {_number("s.value")}
-        FROM episodes p JOIN measures m ON m.run_id = p.run_id AND m.kind = 'gain'
+        FROM chosen p JOIN measures m ON m.run_id = p.run_id AND m.kind = 'gain'
         JOIN scores s ON s.measure_id = m.id AND s.episode_id = p.id
-        WHERE p.id IN :episodes
 ) s ON s.episode_id = e.id
 LEFT JOIN agents a ON a.run_id = e.run_id AND a.number = coalesce(s.agent, e.author)
-WHERE e.id IN :episodes
-GROUP BY e.run_id, e.round, coalesce(a.label, ''), s.measure, s.outcome
+WHERE TRUE GROUP BY e.run_id, e.round, coalesce(a.label, ''), s.measure, s.outcome
 ON CONFLICT (run_id, round, label, measure, outcome) DO UPDATE
 SET {_add_to_sums(tables.outcomes)}"""
 
-_RATERS = f"""
-INSERT INTO rater_sums (run_id, rater, label, ratings, missing, total, compared, deviation,
-    deviation_squares)
+_RATERS = f"""{_CHOSEN}
+INSERT INTO rater_sums (run_id, rater, label, ratings, missing, total, compared,
+    deviation, deviation_squares)
 SELECT run_id, rater, label, count(*), count(*) - count(rating), coalesce(sum(rating), 0),
     count(apart), coalesce(sum(apart), 0), coalesce(sum(apart * apart), 0)
 FROM (
@@ -113,29 +111,28 @@ FROM (
         CASE WHEN e.ratings_read > 1 THEN
             r.rating - (t.total - r.rating) / (e.ratings_read - 1)
         END AS apart
-    FROM episodes e JOIN ratings r ON r.episode_id = e.id
+    FROM chosen e JOIN ratings r ON r.episode_id = e.id
     JOIN (SELECT episode_id, sum(CAST(rating AS FLOAT)) AS total FROM ratings
         WHERE episode_id IN :episodes GROUP BY episode_id) t ON t.episode_id = e.id
     LEFT JOIN agents a ON a.run_id = e.run_id AND a.number = e.author
-    WHERE e.id IN :episodes
 ) given WHERE TRUE GROUP BY run_id, rater, label
 ON CONFLICT (run_id, rater, label) DO UPDATE SET {_add_to_sums(tables.rater_sums)}"""
 
-_AGENTS = f"""
-INSERT INTO agent_sums (run_id, agent, measure_id, n, total, squares, rounds, round_squares,
-    products)
+_AGENTS = f"""{_CHOSEN}
+INSERT INTO agent_sums (run_id, agent, measure_id, n, total, squares, rounds,
+    round_squares, products)
 SELECT run_id, agent, id, sum(n), sum(n * value), sum(n * value * value), sum(n * round),
     sum(n * round * round), sum(n * value * round)
 FROM (
     SELECT e.run_id, e.author AS agent, m.id, s.value, CAST(e.round AS FLOAT) AS round,
         CASE m.kind WHEN 'peers' THEN e.ratings_read ELSE 1 END AS n
-    FROM episodes e JOIN measures m ON m.run_id = e.run_id AND m.subject <> 'agent'
+    FROM chosen e JOIN measures m ON m.run_id = e.run_id AND m.subject <> 'agent'
     JOIN scores s ON s.measure_id = m.id AND s.episode_id = e.id
-    WHERE e.id IN :episodes AND e.author IS NOT NULL
+    WHERE e.author IS NOT NULL
     UNION ALL SELECT e.run_id, o.agent, m.id, CAST(o.rating AS FLOAT), CAST(e.round AS FLOAT), 1
-    FROM episodes e JOIN observations o ON o.episode_id = e.id AND o.rating IS NOT NULL
+    FROM chosen e JOIN observations o ON o.episode_id = e.id AND o.rating IS NOT NULL
     JOIN measures m ON m.run_id = e.run_id AND m.name = o.stage || '_' || o.scale
-    WHERE e.id IN :episodes AND m.subject = 'agent'
+    WHERE m.subject = 'agent'
 ) rated GROUP BY run_id, agent, id
 ON CONFLICT (run_id, agent, measure_id) DO UPDATE SET {_add_to_sums(tables.agent_sums)}"""
 
@@ -159,23 +156,26 @@ _EPISODE_TEXTS = (
     "(SELECT {join}(t.text, ' ') FROM observations o JOIN texts t ON t.id = o.reason_id "
     "WHERE o.episode_id = e.id)",
     """(SELECT {join}(t.text, ' ') FROM (
-    SELECT text_id AS id FROM acts WHERE episode_id = :key
-    UNION ALL SELECT why_id FROM acts WHERE episode_id = :key
-    UNION ALL SELECT critique_id FROM acts WHERE episode_id = :key
-    UNION ALL SELECT name_id FROM parts WHERE episode_id = :key
-    UNION ALL SELECT about_id FROM parts WHERE episode_id = :key
-    UNION ALL SELECT text_id FROM notes WHERE episode_id = :key
-    UNION ALL SELECT DISTINCT prompt_id FROM utterances WHERE episode_id = :key
-    UNION ALL SELECT text_id FROM utterances WHERE episode_id = :key
+    SELECT text_id AS id FROM acts WHERE episode_id = e.id
+    UNION ALL SELECT why_id FROM acts WHERE episode_id = e.id
+    UNION ALL SELECT critique_id FROM acts WHERE episode_id = e.id
+    UNION ALL SELECT name_id FROM parts WHERE episode_id = e.id
+    UNION ALL SELECT about_id FROM parts WHERE episode_id = e.id
+    UNION ALL SELECT text_id FROM notes WHERE episode_id = e.id
+    UNION ALL SELECT DISTINCT prompt_id FROM utterances WHERE episode_id = e.id
+    UNION ALL SELECT text_id FROM utterances WHERE episode_id = e.id
 ) s JOIN texts t ON t.id = s.id)""",
     """(SELECT {join}(t.text, ' ') FROM (
     SELECT {parts} AS part FROM calls c {reply}
-        WHERE c.episode_id = :key AND c.status NOT IN ('ok', 'lenient')
-    UNION ALL SELECT {parts} FROM calls c {thinking} WHERE c.episode_id = :key
+        WHERE c.episode_id = e.id AND c.status NOT IN ('ok', 'lenient')
+    UNION ALL SELECT {parts} FROM calls c {thinking} WHERE c.episode_id = e.id
 ) s JOIN texts t ON t.id = ((e.run_id - 1) * 4294967296 + s.part))""",
 )
 """All texts of an episode: the question, the stages, the peers' reasons, the observer's reasons,
 the texts of a scene or a conversation, and unusable replies and reasoning tokens."""
+
+_COLUMNS = ("question", "stages", "ratings", "observations", "scene", "replies")
+"""Their columns in the index of SQLite."""
 
 _SQLITE = {
     "join": "group_concat",
@@ -191,14 +191,15 @@ _POSTGRESQL = {
 }
 
 _WORDS_SQLITE = """
-INSERT INTO words (rowid, question, stages, ratings, observations, scene, replies)
-SELECT e.id, {texts} FROM episodes e WHERE e.id = :key"""
+WITH said (id, {names}) AS MATERIALIZED (
+    SELECT e.id, {texts} FROM episodes e WHERE e.id IN :episodes)
+INSERT INTO words (rowid, {names}) SELECT id, {spaced} FROM said"""
 
 _WORDS_POSTGRESQL = f"""
 INSERT INTO words (episode_id, words)
 SELECT e.id, to_tsvector('simple', regexp_replace(
     left(concat_ws(' ', {{texts}}), 200000), '({SPACELESS})', ' \\1 ', 'g'))
-FROM episodes e WHERE e.id = :key"""
+FROM episodes e WHERE e.id IN :episodes"""
 
 
 def create_word_index(connection: Connection) -> None:
@@ -217,11 +218,12 @@ def create_word_index(connection: Connection) -> None:
 
 
 _FORGET_SQLITE = """
-INSERT INTO words (words, rowid, question, stages, ratings, observations, scene, replies)
-SELECT 'delete', e.id, {texts} FROM episodes e WHERE e.id = :key"""
+WITH said (id, {names}) AS MATERIALIZED (
+    SELECT e.id, {texts} FROM episodes e WHERE e.id IN :episodes)
+INSERT INTO words (words, rowid, {names}) SELECT 'delete', id, {spaced} FROM said"""
 """An index without content deletes a row if it is given the row's texts once more."""
 
-_FORGET_POSTGRESQL = "DELETE FROM words WHERE episode_id = :key"
+_FORGET_POSTGRESQL = "DELETE FROM words WHERE episode_id IN :episodes"
 
 
 def _index_words(engine: Engine) -> str:
@@ -232,9 +234,14 @@ def _with_texts(engine: Engine, sqlite: str, postgresql: str) -> str:
     """Put the texts of an episode into the statement for the dialect of a database."""
     is_sqlite = engine.dialect.name == "sqlite"
     texts = [each.format(**_SQLITE if is_sqlite else _POSTGRESQL) for each in _EPISODE_TEXTS]
-    if is_sqlite:
-        return sqlite.format(texts=", ".join(f"spaced({each})" for each in texts))
-    return postgresql.format(texts=", ".join(texts))
+    spaced = [
+        f"CASE WHEN {name} GLOB '*[^\x01-\x7f]*' THEN spaced({name}) ELSE {name} END"
+        for name in _COLUMNS
+    ]  # Python is called only where there may be such a script
+    statement = sqlite if is_sqlite else postgresql
+    return statement.format(
+        texts=", ".join(texts), names=", ".join(_COLUMNS), spaced=", ".join(spaced)
+    )
 
 
 class Summaries:
@@ -247,10 +254,8 @@ class Summaries:
 
     def __init__(self, engine: Engine, run_id: int) -> None:
         self._run_id = run_id
-        sqlite = engine.dialect.name == "sqlite"
-        episodes = _EPISODES_SQLITE if sqlite else _EPISODES_POSTGRESQL
         self._episode_statements = [
-            _compiled(engine, statement.replace("IN :episodes", f"IN {episodes}"))
+            _compiled(engine, statement)
             for statement in (_COMPLETE, _SCORES, _GAINS, _OUTCOMES, _RATERS, _AGENTS)
         ]
         self._sum_statements = self._episode_statements[-2:]
@@ -267,7 +272,7 @@ class Summaries:
         values = {"episodes": json.dumps(list(ids))}
         for statement in self._episode_statements:
             connection.exec_driver_sql(statement, values)
-        connection.exec_driver_sql(self._word_statement, [{"key": number} for number in ids])
+        connection.exec_driver_sql(self._word_statement, values)
 
     def add_to_sums(self, connection: Connection, ids: Sequence[int]) -> None:
         """Add complete episodes to the sums by rater and by agent."""
@@ -278,7 +283,8 @@ class Summaries:
 
 def _compiled(engine: Engine, statement: str) -> str:
     """Compile a statement to the parameter style of the driver."""
-    clause: TextClause = text(statement)
+    among = _AMONG[engine.dialect.name]
+    clause: TextClause = text(statement.replace("IN :episodes", among))
     return str(clause.compile(engine))
 
 
@@ -313,7 +319,7 @@ def forget_words(connection: Connection, run_id: int, first: int) -> None:
     engine = connection.engine
     statement = _compiled(engine, _with_texts(engine, _FORGET_SQLITE, _FORGET_POSTGRESQL))
     for ids in _complete_episodes(connection, run_id, first):
-        connection.exec_driver_sql(statement, [{"key": number} for number in ids])
+        connection.exec_driver_sql(statement, {"episodes": json.dumps(list(ids))})
 
 
 def add_up_again(connection: Connection, run_id: int, round: int) -> None:

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import threading
 from collections import OrderedDict
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, NamedTuple
 
-from sqlalchemy import Connection, Engine, Table, bindparam, delete, func, insert, select, update
+from sqlalchemy import Connection, Engine, Table, bindparam, delete, func, select, update
 from sqlalchemy import text as sql
 
 from storage import tables
+from storage.bulk import Insert
 from storage.errors import Unreachable
 from storage.summaries import Summaries
 from storage.tables import first_id
@@ -36,6 +38,8 @@ _ORDER = (
 )
 """Insert order: referenced tables first."""
 
+_CLOSE_SECONDS = 5.0  # how long `close` waits for a transaction of another thread
+
 _CACHED_TEXTS = 100_000  # texts whose ids are cached, so that they are stored once
 _CACHED_FIRST = 20_000  # of these, the first texts of the run: forms, personas, questions
 
@@ -47,16 +51,16 @@ _refer = (
 _delete_calls = delete(tables.calls).where(tables.calls.c.id == bindparam("key"))
 
 
-def _insert_statement(engine: Engine, table: Table) -> str:
-    """Compile an INSERT for the driver; every row must have every column.
+_TRANSACTION = sql(
+    "SELECT CAST(txid_current() AS TEXT), set_config('enable_seqscan', 'off', TRUE), "
+    "set_config('enable_hashjoin', 'off', TRUE), set_config('enable_mergejoin', 'off', TRUE), "
+    "set_config('jit', 'off', TRUE)"
+)
+"""The number of the transaction; and within it, rows are looked up by their keys.
 
-    Summary columns are left out: `Summaries` fills them.
-    """
-    columns = [column.name for column in table.c if column.info != tables.SUMMARY]
-    return str(insert(table).compile(engine, column_keys=columns))
-
-
-_TRANSACTION = sql("SELECT CAST(txid_current() AS TEXT)")
+A commit reads the few rows that it has written. Until a server has analysed a new table, a minute
+later at best, it would rather read tables from end to end.
+"""
 _STATUS = sql(
     "SELECT CASE WHEN CAST(:transaction AS BIGINT) < txid_snapshot_xmax(txid_current_snapshot()) "
     "THEN txid_status(CAST(:transaction AS BIGINT)) END"
@@ -64,24 +68,57 @@ _STATUS = sql(
 
 
 class _Sent(NamedTuple):
-    """What a transaction writes.
+    """A transaction.
 
     Attributes:
-        lengths: those of the queues when it began.
         call: the id of one of its calls; None: it has none.
         transaction: its number on a server. After a crash another one may have the same number.
     """
 
-    lengths: list[int]
     call: int | None = None
     transaction: str | None = None
+
+
+class _Queue:
+    """What waits to be written.
+
+    Attributes:
+        rows: new rows, by table.
+        complete: ids of episodes that are complete.
+        deleted_calls, referring: values for `_delete_calls` and `_refer`.
+    """
+
+    def __init__(self) -> None:
+        self.rows: dict[Table, list[Row]] = {table: [] for table in _ORDER}
+        self.complete: list[int] = []
+        self.deleted_calls: list[Row] = []
+        self.referring: list[Row] = []
+
+    def lists(self) -> Iterator[list[Any]]:
+        """All of its lists."""
+        yield from self.rows.values()
+        yield self.complete
+        yield self.deleted_calls
+        yield self.referring
+
+    def extend(self, later: _Queue) -> None:
+        """Add what was queued later."""
+        for items, more in zip(self.lists(), later.lists(), strict=True):
+            items.extend(more)
+
+    def __bool__(self) -> bool:
+        return any(self.lists())
 
 
 class Writer:
     """Queues rows of one run and commits them in groups.
 
     Assigns ids, counting up from the run's first id. Nothing is written before `commit`, and a row
-    is never committed later than one that was queued after it.
+    is never committed later than one that was queued after it. Rows that are queued without another
+    coroutine in between are committed together.
+
+    A group can be written by another thread, while the thread that queues rows goes on: `take`
+    closes the group, in the thread that queues, and `write` writes it, in any thread.
 
     Args:
         engine: the database.
@@ -95,14 +132,14 @@ class Writer:
         self.run_id = run_id
         self.base = first_id(run_id)
         self._engine = engine
-        self._queue: dict[Table, list[Row]] = {table: [] for table in _ORDER}
-        self._insert = {table: _insert_statement(engine, table) for table in _ORDER}
+        self._queue = _Queue()
+        self._taken = _Queue()
+        self._sent = _Queue()
+        self._insert = {table: Insert(engine, table) for table in _ORDER}
         self._summaries = Summaries(engine, run_id)
         self._closed = False
+        self._writing = threading.Lock()
         self._doubtful: _Sent | None = None
-        self._complete: list[int] = []
-        self._deleted_calls: list[Row] = []
-        self._referring: list[Row] = []
         self._text_ids: OrderedDict[str, int] = OrderedDict()
         self._next = dict.fromkeys((tables.texts, tables.calls, tables.memories), 0)
 
@@ -141,7 +178,7 @@ class Writer:
             self._text_ids.move_to_end(text)
             return number
         number = self.new_id(tables.texts)
-        self._queue[tables.texts].append({"id": self.base + number, "text": text})
+        self._queue.rows[tables.texts].append({"id": self.base + number, "text": text})
         self.cache_text(text, number)
         return number
 
@@ -166,51 +203,69 @@ class Writer:
 
     def add(self, table: Table, row: Row) -> None:
         """Queue a row for the next commit."""
-        self._queue[table].append(row)
+        self._queue.rows[table].append(row)
 
     def add_all(self, table: Table, rows: Sequence[Row]) -> None:
         """Queue rows for the next commit."""
-        self._queue[table].extend(rows)
+        self._queue.rows[table].extend(rows)
 
     def mark_complete(self, episode_id: int) -> None:
         """Mark an episode as complete with the next commit: no more rows are written for it."""
-        self._complete.append(episode_id)
+        self._queue.complete.append(episode_id)
 
     def delete_call(self, call_id: int) -> None:
         """Delete a journalled call with the next commit, so that it is requested again."""
-        self._deleted_calls.append({"key": call_id})
+        self._queue.deleted_calls.append({"key": call_id})
 
     def refer(
         self, call_id: int, memory_id: int, distance: float | None, further: str | None
     ) -> None:
         """Store, with the next commit, which memories the prompt of a journalled call shows."""
         values = {"memory": memory_id, "near": distance, "others": further}
-        self._referring.append({"key": call_id, **values})
+        self._queue.referring.append({"key": call_id, **values})
 
     def commit(self) -> None:
-        """Write all queued rows in one transaction.
+        """Write all queued rows in one transaction: `take` and `write`."""
+        self.take()
+        self.write()
 
-        When the connection to a server was lost while a transaction was ended, the next commit asks
+    def take(self) -> None:
+        """Close the group of queued rows, for `write`; no `write` may be under way."""
+        queued, self._queue = self._queue, _Queue()
+        self._taken.extend(queued)
+
+    def write(self) -> None:
+        """Write the rows that were taken, in one transaction.
+
+        When the connection to a server was lost while a transaction was ended, the next call asks
         the server what became of it, so that no row is written twice.
 
         Raises:
-            sqlalchemy.exc.DBAPIError: the transaction failed; the rows are still queued.
+            sqlalchemy.exc.DBAPIError: the transaction failed; the next call writes the same rows.
             StorageFault: the same; see `storage.errors`.
         """
-        if self._closed:
-            raise RuntimeError("the session has ended: nothing more is written")
+        with self._writing:
+            if self._closed:
+                raise RuntimeError("the session has ended: nothing more is written")
+            self._write_taken()
+
+    def _write_taken(self) -> None:
         self._settle()
-        calls = self._queue[tables.calls]
-        sent = _Sent(self._lengths(), calls[0]["id"] if calls else None)
+        self._sent.extend(self._taken)
+        self._taken = _Queue()
+        if not self._sent:
+            return
+        calls = self._sent.rows[tables.calls]
+        sent = _Sent(calls[0]["id"] if calls else None)
         try:
             with self._engine.begin() as connection:
                 if connection.dialect.name == "postgresql":
                     sent = sent._replace(transaction=connection.scalar(_TRANSACTION))
-                self._write(connection)
+                self._insert_all(connection, self._sent)
         except Unreachable:
             self._doubtful = sent
             raise
-        self._forget(sent)
+        self._sent = _Queue()
 
     def _settle(self) -> None:
         """Forget the rows of a transaction whose end is unknown, if it was committed after all."""
@@ -225,31 +280,23 @@ class Writer:
             if status == "in progress":
                 raise Unreachable("the server has not ended the former transaction yet")
             if status == "committed" and found == doubtful.call:
-                self._forget(doubtful)
+                self._sent = _Queue()
         self._doubtful = None
 
-    def _lengths(self) -> list[int]:
-        return [len(rows) for rows in self._rows()]
-
-    def _rows(self) -> Iterator[list[Any]]:
-        """All lists of what waits to be written."""
-        yield from self._queue.values()
-        yield self._complete
-        yield self._deleted_calls
-        yield self._referring
-
-    def _forget(self, sent: _Sent) -> None:
-        """Remove what was written; rows that were queued afterwards stay."""
-        for rows, length in zip(self._rows(), sent.lengths, strict=True):
-            del rows[:length]
-
     def close(self) -> None:
-        """Write all queued rows, and nothing more after that."""
+        """Write all queued rows, and nothing more after that.
+
+        A `write` that is under way in another thread has a few seconds to end.
+        """
+        ended = self._writing.acquire(timeout=_CLOSE_SECONDS)
         try:
-            if any(self._queue.values()):
-                self.commit()
+            if ended:
+                self.take()
+                self._write_taken()
         finally:
             self._closed = True
+            if ended:
+                self._writing.release()
 
     def store_waiting(self, waiting: str | None) -> None:
         """Store what the latest session waits for, at once; None: nothing.
@@ -278,21 +325,21 @@ class Writer:
 
     def flush(self, connection: Connection) -> None:
         """Write all queued rows within a transaction of the caller."""
-        self._write(connection)
-        self._forget(_Sent(self._lengths()))
+        queued, self._queue = self._queue, _Queue()
+        self._insert_all(connection, queued)
 
-    def _write(self, connection: Connection) -> None:
-        if self._deleted_calls:
-            for deleted in self._deleted_calls:
+    def _insert_all(self, connection: Connection, queue: _Queue) -> None:
+        if queue.deleted_calls:
+            for deleted in queue.deleted_calls:
                 self._summaries.add_calls(connection, deleted["key"], deleted["key"], -1)
-            connection.execute(_delete_calls, self._deleted_calls)
-        if self._referring:
-            connection.execute(_refer, self._referring)
-        for table, rows in self._queue.items():
+            connection.execute(_delete_calls, queue.deleted_calls)
+        if queue.referring:
+            connection.execute(_refer, queue.referring)
+        for table, rows in queue.rows.items():
             if rows:
-                connection.exec_driver_sql(self._insert[table], rows)
-        calls = self._queue[tables.calls]
+                self._insert[table](connection, rows)
+        calls = queue.rows[tables.calls]
         if calls:
             self._summaries.add_calls(connection, calls[0]["id"], calls[-1]["id"])
-        if self._complete:
-            self._summaries.complete_episodes(connection, self._complete)
+        if queue.complete:
+            self._summaries.complete_episodes(connection, queue.complete)

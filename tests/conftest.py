@@ -83,10 +83,13 @@ def missing(reason: str, what: str = "") -> None:
 
 
 class PostgreSQL(NamedTuple):
-    """A server of one's own: the URL of its database, and how it is stopped and started."""
+    """A server of one's own: the URL of its database, and how it is stopped and started.
+
+    `stop` takes the mode of ``pg_ctl stop -m``: immediate, as after a crash, or fast.
+    """
 
     url: str
-    stop: Callable[[], None]
+    stop: Callable[[str], None]
     start: Callable[[], None]
 
 
@@ -124,13 +127,13 @@ def postgresql(tmp_path_factory: pytest.TempPathFactory) -> Iterator[PostgreSQL]
     options = f"-p {port} -h 127.0.0.1 -k {folder}"
     log = str(folder / "log")
     start = partial(call, "pg_ctl", "-D", str(data), "-o", options, "-l", log, "-w", "start")
-    stop = partial(call, "pg_ctl", "-D", str(data), "-m", "immediate", "stop")
+    stop = partial(call, "pg_ctl", "-D", str(data), "-w", "stop", "-m")
     start()
     try:
         yield PostgreSQL(f"postgresql+psycopg://{user}@127.0.0.1:{port}/postgres", stop, start)
     finally:
         with suppress(subprocess.CalledProcessError):  # it may be down already
-            stop()
+            stop("immediate")
 
 
 def pytest_xdist_auto_num_workers() -> int:

@@ -120,6 +120,7 @@ ALLOWED: dict[str, tuple[str, ...]] = {
         "storage",
         "sandbox.reading",
         "sandbox.datasets",
+        "sandbox.study.rates",
         "sandbox.study.results",
         "sandbox.sweep.progress",
         "sandbox.sweep.results",

@@ -361,6 +361,19 @@ def test_help_and_version_import_nothing_heavy(tmp_path: Path, option: str) -> N
     assert imported.isdisjoint(HEAVY)
 
 
+def test_a_run_imports_only_what_it_needs(tmp_path: Path) -> None:
+    arguments = ("run", "--set", "rounds=1", "--set", "world.size=2", "--set", "question_count=2")
+    command = [sys.executable, "-X", "importtime", str(ROOT / "run_sim.py"), *arguments]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    imported = {line.rpartition("|")[2].strip() for line in done.stderr.splitlines()}
+    assert "sandbox.engine.runner" in imported
+    needless = ("aiohttp", "networkx", "pyarrow", "scipy", "starlette", "sandbox.datasets",
+                "sandbox.evaluation", "sandbox.generations", "sandbox.study",
+                "sandbox.training")  # fmt: skip
+    assert imported.isdisjoint(needless)
+
+
 def test_the_help_of_export_lists_all_names() -> None:
     assert export_options.FORMATS.split(", ") == list(FORMATS)
     parameters = inspect.signature(export_options.export, eval_str=True).parameters

@@ -106,6 +106,8 @@ def program_ok(folder: Path, *arguments: str) -> str:
         (["status", "postgresql+psycopg://u@h:x/d"], "not a usable database URL"),
         (["run", "--db", "postgresql+psycopg://bob:S3CRET@h:x/d"], "not a usable database URL"),
         (["run", "--db", "sqlite://"], "in memory"),
+        (["run", "--db", "mysql://u@h/d"], "expected postgresql+psycopg://user@host/database"),
+        (["status", "postgresql+psycopg2://u@h/d"], "found a database of the kind postgresql+psyc"),
     ],
 )
 def test_an_odd_address_is_one_line(tmp_path: Path, arguments: list[str], words: str) -> None:

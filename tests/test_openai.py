@@ -959,3 +959,30 @@ def test_the_key_is_neither_in_the_config_nor_in_a_repr():
             assert KEY not in repr(backend._client.key)
 
     asyncio.run(main())
+
+
+@pytest.mark.parametrize("by_aiohttp", [False, True])
+def test_a_router_can_tell_the_calls_of_an_episode(by_aiohttp, monkeypatch):
+    if by_aiohttp:
+        monkeypatch.setattr("sandbox.backends.openai.client.target_of", lambda url: None)
+    server = Server()
+
+    async def main():
+        async with serving(server), started(server, session_header="x-session-id") as backend:
+            for episode in (3, 3, 4):
+                await backend.answer(call(episode))
+        async with serving(server), started(server, session_header="x-session-id") as other:
+            await other.answer(call(3))
+
+    asyncio.run(main())
+    words = [headers["x-session-id"] for headers in server.headers]
+    assert words[0] == words[1]
+    assert len(set(words)) == 3
+    ask(server)
+    assert "x-session-id" not in server.headers[-1]
+
+
+@pytest.mark.parametrize("name", ["a b", "Host", "x-api-key"])
+def test_a_session_header_has_a_name_of_its_own(name):
+    with pytest.raises(ValidationError, match="the name of a header"):
+        config_of("http://a", session_header=name)

@@ -2,15 +2,22 @@
 
 from __future__ import annotations
 
+import multiprocessing
+import signal
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from itertools import chain
+from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import Make, PostgreSQL, scripted_backends, small
+from conftest import ROOT, SMALL, Make, PostgreSQL, scripted_backends, small
 from sqlalchemy import create_engine, text
+from test_cli import sim_json
 
 from sandbox.backends.base import Call, CallFailed, Reply
 from sandbox.backends.scripted import ScriptedBackend
@@ -131,14 +138,14 @@ def _calm(make: Make, name: str) -> Outcome:
     return make(f"name={name}", name=f"calm-{name}")[1]
 
 
-@pytest.mark.parametrize("away", [0.0, pytest.param(2.0, marks=pytest.mark.long)])
+@pytest.mark.parametrize(("mode", "away"), [("immediate", 0), ("immediate", 2), ("fast", 1)])
 @pytest.mark.long
 def test_a_server_that_is_restarted_is_waited_for(
-    postgresql: PostgreSQL, make: Make, away: float
+    postgresql: PostgreSQL, make: Make, mode: str, away: int
 ) -> None:
-    name = f"restarted-{away:.0f}"
+    name = f"restarted-{mode}-{away}"
     with _played(postgresql.url, name) as result:
-        postgresql.stop()
+        postgresql.stop(mode)
         time.sleep(away)
         postgresql.start()
         outcome = result()
@@ -156,7 +163,7 @@ def test_a_server_that_stays_away_stops_the_run(
 ) -> None:
     monkeypatch.setattr("sandbox.engine.journal._PATIENCE_SECONDS", 1.0)
     with _played(postgresql.url, "away") as result:
-        postgresql.stop()
+        postgresql.stop("immediate")
         began = time.monotonic()
         error = result()
     assert time.monotonic() - began < 12, "the groups of replies wait together"
@@ -265,3 +272,92 @@ def test_a_commit_whose_answer_is_lost_is_written_once(
         writer.commit()
         found = Reader.find(engine, address.name, "").texts([number, later])
     assert found == {number: f"once {committed}", later: f"later {committed}"}
+
+
+def test_a_user_without_a_further_session_is_told_so_in_one_line(server: str) -> None:
+    """The lock of a run is a second session: the server refuses it."""
+    address = create(prepare(small("name=crowded")), server)
+    engine = create_engine(server, isolation_level="AUTOCOMMIT")
+    with engine.connect() as connection:
+        for statement in (
+            "CREATE ROLE crowd LOGIN CONNECTION LIMIT 1",
+            "GRANT ALL ON ALL TABLES IN SCHEMA public TO crowd",
+        ):
+            connection.execute(text(statement))
+    engine.dispose()
+    url = parse_url(server).set(username="crowd")
+    with pytest.raises(InputError, match="too many connections") as refused:
+        resume(Address(url, address.name))
+    assert len(str(refused.value).splitlines()) == 1
+    assert resume(address).status == "done"
+
+
+@pytest.mark.long
+def test_a_server_that_refuses_to_write_stops_the_run(server: str, make: Make) -> None:
+    """As a full disk does: what was stored stays, and the run is resumed later."""
+    engine = create_engine(server, isolation_level="AUTOCOMMIT")
+    with engine.connect() as connection, _played(server, "refused") as result:
+        connection.execute(text("ALTER DATABASE postgres SET default_transaction_read_only = on"))
+        connection.execute(text(END))
+        outcome = result()
+        connection.execute(text("SET default_transaction_read_only = off"))
+        connection.execute(text("ALTER DATABASE postgres RESET default_transaction_read_only"))
+    engine.dispose()
+    assert outcome.status == "failed"
+    assert "cannot be written: cannot execute" in str(outcome.message)
+    again = resume(parse_run(f"{server}#refused"))
+    assert (again.status, again.digest) == ("done", _calm(make, "refused").digest)
+    assert _ask(server, DUPLICATES) == 0
+
+
+@pytest.mark.long
+def test_a_process_that_is_killed_leaves_its_run_to_another(server: str, make: Make) -> None:
+    address = create(prepare(small(SLOW, "name=killed")), server)
+    command = [sys.executable, str(ROOT / "run_sim.py"), "resume", str(address), "--json"]
+    child = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    while _state(address).calls < 20:
+        assert child.poll() is None
+        time.sleep(0.05)
+    child.send_signal(signal.SIGKILL)
+    child.wait()
+    outcome = resume(address)
+    assert (outcome.status, outcome.digest) == ("done", _calm(make, "killed").digest)
+    assert _ask(server, DUPLICATES) == 0
+
+
+def _write(url: str, name: str) -> str | None:
+    return resume(parse_run(f"{url}#{name}")).digest
+
+
+@pytest.mark.long
+def test_many_processes_write_into_one_server(server: str, make: Make) -> None:
+    names = [f"writer-{number}" for number in range(6)]
+    for name in names:
+        create(prepare(small(f"name={name}")), server)
+    with multiprocessing.get_context("spawn").Pool(len(names)) as pool:
+        digests = pool.starmap(_write, [(server, name) for name in names])
+    assert set(digests) == {_calm(make, "writer").digest}
+    assert _ask(server, DUPLICATES) == 0
+    assert [verify(parse_run(f"{server}#{name}")).agrees for name in names[:2]] == [True, True]
+
+
+@pytest.mark.long
+def test_every_verb_takes_a_run_in_a_server(server: str, tmp_path: Path) -> None:
+    for seed in (1, 2):
+        settings = ("--set", f"seed={seed}", *chain(*(("--set", one) for one in SMALL)))
+        made = sim_json(tmp_path, "run", "--name", f"verbs-{seed}", "--db", server, *settings)
+        assert made["status"] == "done"
+    one, two = f"{server}#verbs-1", f"{server}#verbs-2"
+    for verb in (
+        ("status", one),
+        ("resume", one),
+        ("verify", one),
+        ("compare", one, two),
+        *(("inspect", one, *what) for what in ((), ("agents",), ("agent", "1"), ("memory", "1"),
+          ("episode", "3"), ("calls",), ("call", "3"), ("sessions",))),
+        ("export", one, two, "--format", "sft", "--out", str(tmp_path / "out")),
+        ("report", one, "--out", str(tmp_path / "report.html")),
+        ("fork", one, "--at", "0", "--name", "verbs-fork", "--db", server),
+    ):  # fmt: skip
+        assert sim_json(tmp_path, *verb), verb
+    assert (tmp_path / "report.html").stat().st_size > 10_000

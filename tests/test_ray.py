@@ -154,7 +154,7 @@ def done(folder: Path, arguments: list[str], status: int = 0) -> dict[str, Any]:
 
 
 def ended(process: subprocess.Popen[str], status: int = 0) -> dict[str, Any]:
-    output, errors = process.communicate(timeout=500)
+    output, errors = process.communicate(timeout=900)
     assert process.returncode == status, output + errors
     found: dict[str, Any] = json.loads(output)
     return found | {"stderr": errors}

@@ -223,7 +223,7 @@ def test_a_backend_that_cannot_be_started_says_why(used: Callable[..., Any]) -> 
 
 def test_replicas_close_their_backends(used: Callable[..., Any], tmp_path: Path) -> None:
     async def use(pool: ReplicaPool) -> list[int]:
-        assert all(one.versions["python"] for one in pool.started())
+        assert all(one.environment["sandbox-society"] for one in pool.started())
         return [one.process for one in pool.started()]
 
     processes = used(use, replicas=2)

@@ -229,6 +229,9 @@ def test_a_server_gives_the_same_digest(
     served = done(place, command("served", json.dumps({**settings, "expected_rating": True})))
     assert served["digest"] == undisturbed["digest"]
     assert served["tokens_cached"] > 0
+    [state] = resumed(place, "status", "served")["runs"]
+    told = state["sessions"][0]["environment"]["social, observer"]
+    assert told["server versions"][0].startswith("0.")
     expected = "SELECT count(*) FROM calls WHERE expected BETWEEN 1 AND 7"
     assert rows(place, "served", expected) == rows(place, "calm", expected)
 

@@ -373,6 +373,11 @@ def kinds() -> list[str]:
     return sorted({*_BUILT_IN, *entry_points(_GROUP)})
 
 
+def is_kind(kind: str) -> bool:
+    """Whether a text names an available world, or is the path of a Python file."""
+    return kind in _BUILT_IN or is_file(kind) or kind in kinds()
+
+
 def world_of(kind: str) -> type[World]:
     """Load a world class by a name from `kinds` or by the path of a Python file.
 

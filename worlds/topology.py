@@ -5,17 +5,20 @@ from __future__ import annotations
 from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
-import networkx as nx
 import numpy as np
 from numpy.typing import NDArray
 
 from agents.agent import Agent
 from agents.chance import seed_of
 from worlds.base import SettingError
-from worlds.graph_files import EXPECTED, GraphFile, is_graph_file, read_graph
 from worlds.text_files import FileFault
+
+if TYPE_CHECKING:  # imported where a graph is needed, since that takes long
+    import networkx as nx
+
+    from worlds.graph_files import GraphFile
 
 GENERATED = ("grid", "small_world", "scale_free", "complete")
 _SPRING_LIMIT = 500  # larger graphs get a spiral layout; a spring layout would take minutes
@@ -73,6 +76,8 @@ def sites(
 
 
 def _generated(topology: str, count: int, degree: int, rewire: float, seed: int) -> nx.Graph[Any]:
+    import networkx as nx
+
     graph: nx.Graph[Any]
     try:
         if topology == "small_world":
@@ -85,6 +90,8 @@ def _generated(topology: str, count: int, degree: int, rewire: float, seed: int)
 
 
 def _read(path: Path) -> GraphFile:
+    from worlds.graph_files import EXPECTED, is_graph_file, read_graph
+
     if not is_graph_file(path):
         names = ", ".join(GENERATED)
         raise SettingError("topology", f"found {path}; expected one of {names}, {EXPECTED}")
@@ -109,6 +116,8 @@ def _place_nodes(graph: nx.Graph[Any], seed: int) -> list[Site]:
 
 
 def _positions(graph: nx.Graph[Any], seed: int) -> dict[Any, tuple[float, float]]:
+    import networkx as nx
+
     given: dict[Any, tuple[Any, Any]] = {
         node: (data.get("x"), data.get("y")) for node, data in graph.nodes(data=True)
     }
@@ -167,6 +176,8 @@ class Neighbourhood:
         return found
 
     def _linked(self, agent: int) -> list[int]:
+        import networkx as nx
+
         lengths = nx.single_source_shortest_path_length(
             self._graph, agent, cutoff=int(self._radius)
         )
@@ -175,6 +186,8 @@ class Neighbourhood:
     @cached_property
     def _graph(self) -> nx.Graph[int]:
         """The graph of the agents' links."""
+        import networkx as nx
+
         graph: nx.Graph[int] = nx.Graph()
         graph.add_nodes_from(range(len(self._agents)))
         graph.add_edges_from(

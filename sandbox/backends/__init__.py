@@ -137,11 +137,15 @@ def check_model(settings: ModelSettings) -> None:
     Raises:
         ValueError: a setting is invalid; the message begins with its key.
     """
-    settings.check()
-    if settings.on == "ray":
-        from sandbox.backends.replicas.actors import check_room
+    if settings.on != "ray":
+        settings.check()
+        return
+    from sandbox.backends.replicas.actors import check_room
+    from sandbox.backends.replicas.cluster import be_quiet
 
-        check_room(settings)
+    be_quiet()  # vLLM imports Ray
+    settings.check()
+    check_room(settings)
 
 
 def backend_of(settings: ModelSettings) -> base.Backend:

@@ -6,12 +6,14 @@ import asyncio
 import math
 import time
 from collections import deque
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from collections.abc import Awaitable
+from typing import TypeVar
 
 from sandbox.backends.base import Resting, Unavailable
 from sandbox.backends.pace import Pace
 from sandbox.concurrency import Gate
+
+T = TypeVar("T")
 
 FAILURES_IN_A_ROW = 3
 """An address rests after this many failures without a success between them."""
@@ -113,9 +115,8 @@ class Address:
             return False
         return True
 
-    @asynccontextmanager
-    async def request(self, timeout: float | None) -> AsyncIterator[None]:
-        """Leave the gate after a request.
+    async def request(self, reply: Awaitable[T], timeout: float | None) -> T:
+        """Wait for the reply to a request, and leave the gate.
 
         Raises:
             Unavailable: there is no reply within `timeout` seconds.
@@ -123,9 +124,13 @@ class Address:
         limit = asyncio.timeout(timeout)
         began = time.monotonic()
         try:
-            async with limit:
-                yield
+            if timeout is None:
+                found = await reply
+            else:
+                async with limit:
+                    found = await reply
             self._took.append(time.monotonic() - began)
+            return found
         except TimeoutError:
             if not self._is_fast(timeout):
                 self.gate.overloaded()
@@ -184,6 +189,8 @@ def choose(addresses: list[Address], episode: int) -> Address:
     Raises:
         Resting: all addresses rest.
     """
+    if len(addresses) == 1 and not addresses[0].seconds_resting():
+        return addresses[0]
     first = episode % len(addresses)
     available = [
         address

@@ -378,14 +378,12 @@ class OpenAIEmbedder(_ModelEmbedder):
 
     async def _batch(self, client: Client, texts: Sequence[str]) -> list[Any]:
         """Send one request, with retries."""
-        import aiohttp  # here, since it takes long to import
-
         body = {"model": self._config.model, "input": list(texts), "encoding_format": "float"}
         for attempt in range(1, TRIES + 1):
             wait = 0.0
             try:
                 response = await client.request("POST", self._url, body)
-            except (aiohttp.ClientError, OSError) as error:
+            except OSError as error:
                 problem = f"cannot be reached: {client.unreachable(error, self._url)}"
             else:
                 content = parse_body(response.body, response.charset).value

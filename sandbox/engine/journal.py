@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from typing import TypeVar
 
 from sqlalchemy.exc import DBAPIError
@@ -24,7 +24,7 @@ _LONGEST_PAUSE = 5.0  # as long as the lock of a server that is back may be free
 T = TypeVar("T")
 
 
-async def patiently(action: Callable[[], T]) -> T:
+async def patiently(action: Callable[[], Awaitable[T]]) -> T:
     """Repeat what fails because a database server is away, as a restart or a cut network does.
 
     Raises:
@@ -33,7 +33,7 @@ async def patiently(action: Callable[[], T]) -> T:
     until, pause = time.monotonic() + _PATIENCE_SECONDS, _PAUSE_SECONDS
     while True:
         try:
-            return action()
+            return await action()
         except Unreachable:
             if time.monotonic() + pause > until:
                 raise
@@ -44,16 +44,16 @@ async def patiently(action: Callable[[], T]) -> T:
 class GroupCommit:
     """Group commit: one transaction for all replies that arrive within a few milliseconds.
 
-    While the server of the database is away, rows wait in the writer and calls in flight go on.
-    Once it was away too long, every further group tries once: they would wait one after another.
+    A thread writes a group, and replies that arrive meanwhile are the next one. While the server of
+    the database is away, rows wait in the writer and calls in flight go on. Once it was away too
+    long, every further group tries once: they would wait one after another.
     """
 
     def __init__(self, writer: Writer) -> None:
         self._writer = writer
         self._group: list[asyncio.Future[None]] = []
-        self._turn = asyncio.Lock()
         self._gave_up = False
-        self._commits: set[asyncio.Task[None]] = set()
+        self._writing: asyncio.Task[None] | None = None
 
     def written(self, hurry: bool) -> asyncio.Future[None]:
         """Return a future that is done once all pending rows are committed.
@@ -61,39 +61,48 @@ class GroupCommit:
         Args:
             hurry: commit at once, since no other call is in flight.
         """
-        loop = asyncio.get_running_loop()
-        if not self._group:
-            loop.call_later(0 if hurry else _GROUP_SECONDS, self._start)
-        waiting = loop.create_future()
+        waiting = asyncio.get_running_loop().create_future()
         self._group.append(waiting)
+        if self._writing is None:
+            self._writing = asyncio.create_task(self._write_groups(hurry))
         return waiting
 
-    def _start(self) -> None:
-        group, self._group = self._group, []
-        commit = asyncio.create_task(self._commit(group))
-        self._commits.add(commit)
-        commit.add_done_callback(self._commits.discard)
-
-    async def _commit(self, group: list[asyncio.Future[None]]) -> None:
-        failure: Exception | None = None
-        try:
-            async with self._turn:
-                if self._gave_up:
-                    self._writer.commit()
+    async def _write_groups(self, hurry: bool) -> None:
+        await asyncio.sleep(0 if hurry else _GROUP_SECONDS)
+        while self._group:
+            group, self._group = self._group, []
+            failure = await self._failure()
+            for waiting in group:
+                if waiting.done():
+                    continue
+                if failure is None:
+                    waiting.set_result(None)
                 else:
-                    await patiently(self._writer.commit)
+                    waiting.set_exception(failure)
+        self._writing = None
+
+    async def _failure(self) -> Exception | None:
+        """Write all that is queued; returns why it could not be written."""
+        try:
+            if self._gave_up:
+                await self._write()
+            else:
+                await patiently(self._write)
         except (DBAPIError, Unreachable) as error:
             self._gave_up = isinstance(error, Unreachable)
-            failure = BackendDown(f"the database cannot be written: {one_line(error)}")
+            return BackendDown(f"the database cannot be written: {one_line(error)}")
         except Exception as error:  # any error must reach those that wait
-            failure = error
-        for waiting in group:
-            if waiting.done():
-                continue
-            if failure is None:
-                waiting.set_result(None)
-            else:
-                waiting.set_exception(failure)
+            return error
+        return None
+
+    async def _write(self) -> None:
+        self._writer.take()
+        try:
+            written = asyncio.get_running_loop().run_in_executor(None, self._writer.write)
+        except RuntimeError:  # the interpreter is ending, and starts no thread any more
+            self._writer.write()
+        else:
+            await written
 
 
 class Journal:
@@ -126,8 +135,11 @@ class Journal:
     async def open(self, episode: int) -> None:
         """Load the calls of an episode, if it has any."""
         if episode in self._with_calls:
-            rows = await patiently(lambda: self._reader.journal(episode))
+            rows = await patiently(lambda: self._read(episode))
             self._calls[episode] = {row.key: row for row in rows}
+
+    async def _read(self, episode: int) -> list[Journalled]:
+        return self._reader.journal(episode)
 
     def close(self, episode: int) -> None:
         """Discard the calls of an episode."""

@@ -12,12 +12,13 @@ from __future__ import annotations
 import re
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any, NamedTuple
-
-import networkx as nx
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from agents.scale import Declaration, Scale
 from storage.exchanges import Exchange
+
+if TYPE_CHECKING:
+    import networkx as nx
 
 _WORD = re.compile(r"[^\W\d_]{4,}")  # shorter words are mostly grammar
 
@@ -49,6 +50,8 @@ def influences(exchanges: Iterable[Exchange], declared: Declaration) -> list[Inf
         exchanges: of one run.
         declared: its declaration.
     """
+    import networkx as nx  # here, since it takes long to import
+
     ratings: dict[int, list[float]] = defaultdict(list)
     gains: dict[int, list[float]] = defaultdict(list)
     uptakes: dict[int, list[float]] = defaultdict(list)
@@ -159,6 +162,8 @@ def clusters(
     near: Iterable[tuple[int, int]], scores: Mapping[int, float], bands: Bands
 ) -> list[Cluster]:
     """Connected agents of the same band, the largest cluster first; single agents are left out."""
+    import networkx as nx  # here, since it takes long to import
+
     band_of = {agent: bands.band(score) for agent, score in scores.items()}
     graph: nx.Graph[Any] = nx.Graph()
     same_band = ((a, b) for a, b in near if a in band_of and band_of[a] == band_of.get(b))

@@ -8,7 +8,6 @@ that measures also predicts.
 from __future__ import annotations
 
 import asyncio
-import math
 import time
 from collections.abc import Callable, Iterator, Sequence
 from datetime import date
@@ -219,7 +218,7 @@ def calibrate(settings: ModelSettings, effort: Effort = _EFFORT, say: Say = prin
         raise InputError(
             "calibrate: found scripted replies, whose time says nothing; expected a model"
         )
-    backend = backend_of(settings)
+    backend = backend_of(settings.model_copy(update={"replicas": 1}))
     try:
         return run_coroutine(_calibrate(backend, settings, effort, say))
     except (BackendDown, CallFailed, Unavailable) as error:
@@ -240,9 +239,7 @@ def _blank(
     settings: ModelSettings, backend: Backend, gpus: int | None, told: dict[str, Any]
 ) -> EngineRates:
     if gpus is None:
-        given = told.get("engine arguments", {})
-        sizes = (given.get(f"{kind}_parallel_size", 1) for kind in ("tensor", "pipeline", "data"))
-        gpus = math.prod(sizes) if "gpus" in told else int(settings.backend == "openai")
+        gpus = settings.gpus() if "gpus" in told else int(settings.backend == "openai")
     return EngineRates(
         model=settings.model if isinstance(settings, LanguageModelSettings) else backend.model,
         backend=settings.backend,

@@ -114,6 +114,7 @@ class _Recorder:
             observing = call.priority // 1000 > call.name.round  # see sandbox.engine.calls
             before = [one.level for one in ended if observing or not one.observing]
             result = await answer(call)
+            await asyncio.sleep(0)  # until the calls that are asked together have begun, too
             reply = result.reply or Reply("")
             written, cached = reply.tokens_out or 0, reply.cached_tokens or 0
             ended.append(

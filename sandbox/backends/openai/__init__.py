@@ -2,6 +2,7 @@
 
 - `config`: the settings.
 - `client`: HTTP: key, headers, proxies, certificates, redirects.
+- `connection`: keep-alive connections for plain HTTP.
 - `request`: the body of a request, and what a server's refusals teach about it.
 - `constrain`: how replies are constrained to their shape, and what a server takes.
 - `response`: what a response says.

@@ -10,8 +10,10 @@ from __future__ import annotations
 import asyncio
 import logging
 import re
+import secrets
 from collections.abc import Mapping
 from typing import Any, NamedTuple
+from urllib.parse import urljoin
 
 from agents.forms import Rating
 from sandbox.backends.addresses import Address, asked_to_rest, choose, seconds_until_free
@@ -53,6 +55,9 @@ from sandbox.backends.retries import can_be_retried, seconds_asked
 
 START_SECONDS = 30.0
 """Timeout of listing the models of an address, in seconds."""
+
+VERSION_SECONDS = 5.0
+"""Timeout of asking an address for its version, in seconds."""
 
 PROBE_SECONDS = 60.0
 """Longest timeout of a call that finds out what an address takes, in seconds."""
@@ -96,6 +101,7 @@ class OpenAIBackend:
         self._addresses = [Address(url, config.max_in_flight) for url in config.addresses()]
         self._habits = {url: Habits() for url in config.addresses()}
         self._client = Client(config, proxies=proxies)
+        self._nonce = secrets.token_hex(4)  # tells the episodes of runs apart
 
     @property
     def model(self) -> str:
@@ -153,14 +159,12 @@ class OpenAIBackend:
         Raises:
             BackendDown: it cannot be reached, or refuses the key.
         """
-        import aiohttp
-
         url = endpoint(address.url, "models")
         _log.info("asking %s for its models (up to %g s)", address.url, START_SECONDS)
         try:
             async with asyncio.timeout(START_SECONDS):
                 response = await self._client.request("GET", url)
-        except (aiohttp.ClientError, OSError) as error:
+        except OSError as error:
             raise BackendDown(self._client.down(error, address.url)) from None
         if response.status in (401, 402):
             raise BackendDown(self._down_message(address, response))
@@ -170,6 +174,21 @@ class OpenAIBackend:
             self._client.tell(f"{url} {what}: whether {self._config.model!r} is served is unknown")
             return None
         return listed
+
+    async def environment(self) -> dict[str, Any]:
+        """Tell the version of each server that has one at `/version`, as vLLM's has."""
+        versions = await asyncio.gather(*(self._version(one) for one in self._addresses))
+        return {"server versions": versions} if any(versions) else {}
+
+    async def _version(self, address: Address) -> str | None:
+        """The version of the server at an address; None if it does not tell."""
+        try:
+            async with asyncio.timeout(VERSION_SECONDS):
+                response = await self._client.request("GET", urljoin(address.url, "/version"))
+        except (OSError, BackendDown):
+            return None
+        found = as_mapping(parse_body(response.body, response.charset).value).get("version")
+        return str(found)[:60] if response.status == 200 and isinstance(found, str) else None
 
     def _refuse_unlisted(self, address: Address, listed: ModelList) -> None:
         """Raise BackendDown if the list of a server that names all its models lacks the model."""
@@ -254,8 +273,8 @@ class OpenAIBackend:
         """
         address = await self._enter(call)
         try:
-            async with address.request(self._config.timeout):
-                reply = await self._replied(call, address, self._config.constrain != "auto")
+            replied = self._replied(call, address, self._config.constrain != "auto")
+            reply = await address.request(replied, self._config.timeout)
         except Unavailable as error:
             address.failed(str(error), error.after)
             error.after = seconds_until_free(self._addresses)
@@ -284,8 +303,7 @@ class OpenAIBackend:
             BackendDown: the server refuses the key, or does not have the model.
         """
         reply, sent = await self._one_reply(call, address, fixed, alone)
-        own = "stop" in sent and "stop" not in self._config.free_parameters()
-        if not own or reply.thinking is None:
+        if reply.thinking is None or "stop" not in sent or "stop" in self._config.free_parameters():
             return reply
         self._habits[address.url].thinks = True
         self._client.tell(
@@ -311,11 +329,9 @@ class OpenAIBackend:
         Raises:
             Unavailable: there is no response.
         """
-        import aiohttp
-
         try:
             return await self._send(call, address, fixed)
-        except (aiohttp.ClientError, OSError) as error:
+        except OSError as error:
             problem = self._client.unreachable(error, address.url)
             raise Unavailable(f"{address.url}: {problem}") from None
 
@@ -325,7 +341,7 @@ class OpenAIBackend:
         habits = self._habits[address.url]
         body = request_body(self._config, habits, call)
         for _ in range(_MOST_LESSONS):
-            response = await self._client.request("POST", url, body)
+            response = await self._client.request("POST", url, body, self._session(call))
             content = parse_body(response.body, response.charset)
             response = _with_inner_status(response, content.value)
             if response.status not in LEARNED_FROM:
@@ -339,6 +355,11 @@ class OpenAIBackend:
                 break
             body = again
         return _Answered(response, content, body)
+
+    def _session(self, call: Call) -> dict[str, str] | None:
+        """The header by which a router keeps the calls of an episode together, if it is set."""
+        name = self._config.session_header
+        return None if name is None else {name: f"{self._nonce}-{call.name.episode}"}
 
     async def _enter(self, call: Call) -> Address:
         """Choose an address, and wait until its gate admits the call."""
@@ -431,7 +452,7 @@ class OpenAIBackend:
             said.thinking,
             self._expected(call, said),
             raw,
-            constrained=any(field in answered.body for field in FIELDS),
+            constrained=not FIELDS.isdisjoint(answered.body),
         )
 
     def _choices(self, address: Address, answered: _Answered) -> Mapping[str, Any]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import json
 import logging
 import os
 import ssl
@@ -12,16 +14,22 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from urllib.parse import unquote, urljoin, urlsplit, urlunsplit
 from urllib.request import getproxies, proxy_bypass
 
+import orjson
+
 from sandbox.backends.base import BackendDown
 from sandbox.backends.openai.config import DEFAULT_KEY, VARIABLE, ServerSettings
+from sandbox.backends.openai.connection import (
+    KEEPALIVE_SECONDS,
+    Connections,
+    NoResponse,
+    Target,
+    target_of,
+)
 from sandbox.backends.retries import CONNECT_SECONDS, Key
 from storage.secrets import hide_secrets
 
 if TYPE_CHECKING:
     import aiohttp
-
-KEEPALIVE_SECONDS = 4.0
-"""Seconds that an idle connection is kept: less than the 5 seconds of vLLM's server."""
 
 MOST_REDIRECTS = 5
 """Redirects of a request that are followed."""
@@ -58,7 +66,8 @@ class Client:
 
     Proxies are those of the environment (HTTP_PROXY, HTTPS_PROXY, ALL_PROXY, NO_PROXY). A redirect
     is followed on the same server, or from http to https of the same host: the key goes nowhere
-    else.
+    else. A request in plain HTTP without a proxy goes over a lean connection of our own, since
+    that is most of what a call costs; all else is aiohttp's work.
 
     Args:
         settings: of the server.
@@ -77,6 +86,10 @@ class Client:
         self._moved: dict[str, str] = {}
         self._told: set[str] = set()
         self._proxies: dict[str, str | None] = {}
+        self._headers: dict[str, str] = {}
+        self._targets: dict[str, tuple[Connections, Target] | None] = {}
+        self._connections: dict[tuple[str, int], Connections] = {}
+        self._certificates: ssl.SSLContext | None = None
         self._session: aiohttp.ClientSession | None = None
 
     async def open(self) -> None:
@@ -85,18 +98,13 @@ class Client:
         Raises:
             BackendDown: a variable is missing or invalid, or there are no certificates.
         """
-        import aiohttp  # here, since it takes long to import
-
         self.key = Key.read(self._settings.api_key_env)
         if not self.key.value and self.key.variable != DEFAULT_KEY:
             self.tell(f"api_key_env: {self.key.variable} is not set: requests are sent without key")
         self._secrets = [self.key.value] if self.key.value else []
-        headers = {**self.key.headers(), **self._read_headers()}
-        connector = aiohttp.TCPConnector(
-            limit=0, keepalive_timeout=KEEPALIVE_SECONDS, ssl=self._certificates()
-        )
-        timeout = aiohttp.ClientTimeout(total=self._timeout, connect=CONNECT_SECONDS)
-        self._session = aiohttp.ClientSession(connector=connector, timeout=timeout, headers=headers)
+        self._headers = _merged(self.key.headers(), self._read_headers())
+        if self._settings.ca_file is not None:
+            self._certificates = self._read_certificates()
 
     def _read_headers(self) -> dict[str, str]:
         """Return the headers, with the values of variables."""
@@ -117,7 +125,7 @@ class Client:
             )
         return headers
 
-    def _certificates(self) -> ssl.SSLContext:
+    def _read_certificates(self) -> ssl.SSLContext:
         file = self._settings.ca_file
         try:
             return ssl.create_default_context(cafile=None if file is None else str(file))
@@ -127,19 +135,29 @@ class Client:
             ) from None
 
     async def request(
-        self, method: str, url: str, body: Mapping[str, Any] | None = None
+        self,
+        method: str,
+        url: str,
+        body: Mapping[str, Any] | None = None,
+        headers: Mapping[str, str] | None = None,
     ) -> Response:
         """Send a request, and follow redirects that are safe.
 
+        Args:
+            method: of HTTP.
+            url: where to.
+            body: sent as JSON.
+            headers: of this request, besides those of all.
+
         Raises:
-            aiohttp.ClientError, OSError: there is no response.
+            OSError: there is no response; `NoResponse` has the reason in one line.
         """
         target = self._moved.get(url, url)
         for _ in range(MOST_REDIRECTS):
-            response = await self._send(method, target, body)
-            location = response.headers.get("Location")
-            if response.status not in _REDIRECTS or not location:
+            response = await self._send(method, target, body, headers or {})
+            if response.status not in _REDIRECTS or not response.headers.get("Location"):
                 return response
+            location = response.headers["Location"]
             moved = urljoin(target, location)
             if not _is_safe(target, moved):
                 return response
@@ -147,14 +165,83 @@ class Client:
             target = self._moved[url] = moved
         return response
 
-    async def _send(self, method: str, url: str, body: Mapping[str, Any] | None) -> Response:
-        assert self._session is not None
+    async def _send(
+        self,
+        method: str,
+        url: str,
+        body: Mapping[str, Any] | None,
+        headers: Mapping[str, str],
+    ) -> Response:
+        """Send a request, over a connection of our own if it can have one."""
+        if url not in self._targets:
+            self._targets[url] = self._plain_target(url)
+        found = self._targets[url]
+        if found is None:
+            return await self._send_by_aiohttp(method, url, body, headers)
+        connections, target = found
+        data = None if body is None else _as_json(body)
+        head = b"" if data is None else b"Content-Length: %d\r\n" % len(data)
+        head += "".join(f"{name}: {text}\r\n" for name, text in headers.items()).encode()
+        request = b"%b%b%b\r\n%b" % (method.encode(), target.head, head, data or b"")
+        if self._timeout is None:
+            received = await connections.request(request)
+        else:
+            async with asyncio.timeout(self._timeout):
+                received = await connections.request(request)
+        status, received_headers, content = received
+        charset = _charset(received_headers)
+        return Response(status, received_headers, content, charset, url)
+
+    def _plain_target(self, url: str) -> tuple[Connections, Target] | None:
+        """Return the connections of a URL, and where its requests go; None for aiohttp's work."""
+        proxy, target = self._proxy(url), target_of(url)
+        if proxy is not None or target is None:
+            return None
+        own = {"Accept": "*/*", "User-Agent": "sandbox-society", "Content-Type": "application/json"}
+        lines = [f"{name}: {text}\r\n" for name, text in _merged(own, self._headers).items()]
+        connections = self._connections.setdefault(target.origin, Connections(target.origin))
+        return connections, target._replace(head=target.head + "".join(lines).encode())
+
+    async def _send_by_aiohttp(
+        self,
+        method: str,
+        url: str,
+        body: Mapping[str, Any] | None,
+        headers: Mapping[str, str],
+    ) -> Response:
+        """Send a request over TLS, through a proxy, or to an unusual address."""
+        import aiohttp  # here, since it takes long to import
+
         proxy = self._proxy(url)
-        async with self._session.request(
-            method, url, json=body, allow_redirects=False, proxy=proxy
-        ) as response:
-            content = await response.read()
-            return Response(response.status, response.headers, content, response.charset, url)
+        try:
+            async with self._aiohttp_session().request(
+                method, url, json=body, headers=headers, allow_redirects=False, proxy=proxy
+            ) as response:
+                content = await response.read()
+        except aiohttp.ClientHttpProxyError as error:
+            problem = f"refuses to connect: {error.status} {error.message}"
+            raise NoResponse(str(error), problem) from None
+        except aiohttp.ClientProxyConnectionError as error:
+            problem = f"cannot be reached: {error.strerror or error.os_error}"
+            raise NoResponse(str(error), problem) from None
+        except aiohttp.ClientError as error:
+            raise NoResponse(str(error) or type(error).__name__) from None
+        return Response(response.status, response.headers, content, response.charset, url)
+
+    def _aiohttp_session(self) -> aiohttp.ClientSession:
+        import aiohttp
+
+        if self._session is None:
+            if self._certificates is None:
+                self._certificates = self._read_certificates()
+            connector = aiohttp.TCPConnector(
+                limit=0, keepalive_timeout=KEEPALIVE_SECONDS, ssl=self._certificates
+            )
+            timeout = aiohttp.ClientTimeout(total=self._timeout, connect=CONNECT_SECONDS)
+            self._session = aiohttp.ClientSession(
+                connector=connector, timeout=timeout, headers=self._headers
+            )
+        return self._session
 
     def _proxy(self, url: str) -> str | None:
         """Return the proxy that the environment sets for a URL.
@@ -198,17 +285,12 @@ class Client:
 
     def down(self, error: BaseException, address: str) -> str:
         """Explain in one line why an address cannot be reached, and what to do."""
-        import aiohttp
-
-        proxy, problem = self._shown_proxy(address), str(error) or type(error).__name__
-        if proxy and isinstance(error, aiohttp.ClientHttpProxyError):
-            problem = f"the proxy {proxy} refuses to connect: {error.status} {error.message}"
-        elif proxy and isinstance(error, aiohttp.ClientProxyConnectionError):
-            problem = f"the proxy {proxy} cannot be reached: {error.strerror or error.os_error}"
-        else:
-            problem = self.unreachable(error, address)
-            return f"openai: {address} cannot be reached ({problem}); {_CORRECT}"
-        return f"openai: {self.hide(problem)}, and so {address} cannot be; {_CORRECT_PROXY}"
+        proxy = self._shown_proxy(address)
+        if proxy and isinstance(error, NoResponse) and error.of_proxy:
+            problem = self.hide(f"the proxy {proxy} {error.of_proxy}")
+            return f"openai: {problem}, and so {address} cannot be; {_CORRECT_PROXY}"
+        problem = self.unreachable(error, address)
+        return f"openai: {address} cannot be reached ({problem}); {_CORRECT}"
 
     def through(self, url: str) -> str:
         """Name the proxy that is used for a URL, after a space; empty if there is none."""
@@ -221,9 +303,31 @@ class Client:
 
     async def close(self) -> None:
         """Close the connections."""
+        for connections in self._connections.values():
+            connections.close()
         if self._session is not None:
             await self._session.close()
             self._session = None
+
+
+def _merged(own: Mapping[str, str], given: Mapping[str, str]) -> dict[str, str]:
+    """Headers of our own, except those that are given, in whatever case."""
+    names = {name.lower() for name in given}
+    return {**{name: own[name] for name in own if name.lower() not in names}, **given}
+
+
+def _as_json(body: Mapping[str, Any]) -> bytes:
+    """Write a body as JSON; as the standard library does what is no Unicode or no 64-bit number."""
+    try:
+        return orjson.dumps(body)
+    except TypeError:
+        return json.dumps(body).encode()
+
+
+def _charset(headers: Mapping[str, str]) -> str | None:
+    """The character set that the header Content-Type names."""
+    _, mark, rest = headers.get("Content-Type", "").lower().partition("charset=")
+    return rest.partition(";")[0].strip("\"' ") or None if mark else None
 
 
 def proxy_of(scheme: str, host: str) -> str | None:

@@ -99,9 +99,14 @@ class OpenAIConfig(LanguageModelSettings, ServerSettings):
             budget: thinking and reply then share the tokens of the reply.
         priority: send the priority of each call; for a vLLM started with
             `--scheduling-policy priority`.
+        session_header: a header with a word of the call's episode, by which a router sends its
+            calls to one engine, whose prefix cache has what they share: `x-session-id`.
     """
 
-    transport: ClassVar[tuple[str, ...]] = ("base_url", "max_in_flight", "priority")
+    transport: ClassVar[tuple[str, ...]] = (
+        *("base_url", "max_in_flight", "priority"),
+        "session_header",
+    )
 
     backend: Literal["openai"]
     base_url: str | tuple[str, ...]
@@ -112,6 +117,17 @@ class OpenAIConfig(LanguageModelSettings, ServerSettings):
     thinking: bool = False
     thinking_budget: int | None = Field(default=None, ge=1)
     priority: bool = False
+    session_header: str | None = None
+
+    @field_validator("session_header")
+    @classmethod
+    def _session_header(cls, value: str | None) -> str | None:
+        if value is not None:
+            if not _HEADER_NAME.fullmatch(value) or value.lower() in _OWN_HEADERS:
+                raise ValueError("the name of a header that the program does not set itself")
+            if is_secret(value):
+                raise ValueError("the name of a header for a session, such as x-session-id")
+        return value
 
     @field_validator("base_url")
     @classmethod

@@ -91,12 +91,9 @@ class Habits:
 def request_body(config: OpenAIConfig, habits: Habits, call: Call) -> dict[str, Any]:
     """Return the body of a request, without the fields that the config or the server drops."""
     free = config.free_parameters()
-    dropped = habits.dropped | {key for key, value in free.items() if value is None}
-    for names in _TOGETHER:
-        if dropped.intersection(names):
-            dropped |= {*names}
+    dropped = _dropped(habits, free)
     constraint = constraint_fields(habits.constraint, call.shape)
-    if json.dumps(constraint) in habits.unconstrained:
+    if habits.unconstrained and json.dumps(constraint) in habits.unconstrained:
         constraint = {}
     body = {
         "model": call.adapter or config.model,
@@ -112,7 +109,16 @@ def request_body(config: OpenAIConfig, habits: Habits, call: Call) -> dict[str, 
     }
     if config.thinking_budget is not None:
         body["thinking_token_budget"] = config.thinking_budget
-    return {key: value for key, value in body.items() if key not in dropped}
+    return {key: value for key, value in body.items() if key not in dropped} if dropped else body
+
+
+def _dropped(habits: Habits, free: Mapping[str, Any]) -> set[str]:
+    """Return the fields that the config or the server drops, each with those that belong to it."""
+    dropped = habits.dropped | {key for key, value in free.items() if value is None}
+    for names in _TOGETHER if dropped else ():
+        if dropped.intersection(names):
+            dropped |= {*names}
+    return dropped
 
 
 def _stop(

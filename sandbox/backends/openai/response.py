@@ -7,6 +7,8 @@ from collections.abc import Iterator, Mapping
 from itertools import chain
 from typing import Any, NamedTuple
 
+import orjson
+
 from agents.thoughts import split_thoughts
 
 COMPLETE = frozenset(
@@ -101,6 +103,14 @@ def parse_body(body: bytes, charset: str | None = None) -> Content:
         body: the body, in UTF-8 unless it is another encoding of Unicode.
         charset: the character set that the response names; used where it is no UTF-8.
     """
+    try:
+        return Content(orjson.loads(body))
+    except orjson.JSONDecodeError:  # the standard library reads more than the standard allows
+        return _parse_leniently(body, charset)
+
+
+def _parse_leniently(body: bytes, charset: str | None) -> Content:
+    """Parse a body with NaN, control characters, another encoding, or events."""
     unclear: tuple[str, ...] = ()
     try:
         text = body.decode(json.detect_encoding(body)).removeprefix("\ufeff")

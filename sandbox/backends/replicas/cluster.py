@@ -30,6 +30,7 @@ SHUTDOWN_SECONDS = 10.0
 
 _QUIET = {
     "RAY_USAGE_STATS_ENABLED": "0",
+    "RAY_DEDUP_LOGS_SKIP_REGEX": ".",  # else errors of nodes are printed to standard output
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",  # else a warning where a replica has no GPU
 }
 
@@ -70,10 +71,15 @@ def connect(settings: RaySettings) -> None:
         _is_ours, _address = True, settings.address
 
 
-def _ray() -> Any:
-    """Import Ray, without its usage statistics and warnings."""
+def be_quiet() -> None:
+    """Keep what Ray prints off the terminal; called before anything imports it."""
     for name, value in _QUIET.items():
         os.environ.setdefault(name, value)
+
+
+def _ray() -> Any:
+    """Import Ray, without its usage statistics and warnings."""
+    be_quiet()
     with warnings.catch_warnings(action="ignore"):
         import ray
     logging.getLogger("ray").setLevel(logging.CRITICAL)  # what matters is an error of a call

@@ -14,6 +14,7 @@ import time
 from collections.abc import Iterable
 from contextlib import suppress
 from enum import Enum, auto
+from typing import Any
 
 from agents.plugins import exception_line
 from sandbox.backends.addresses import SPARE_CALLS
@@ -290,6 +291,20 @@ class ReplicaPool:
     def started(self) -> list[Started]:
         """Return what the replicas that are or were ready have told of themselves."""
         return [one.started for one in self._replicas if one.started is not None]
+
+    async def environment(self) -> dict[str, Any]:
+        """Tell the number of replicas, their machines, and what answers in them."""
+        told = self.started()
+        first, *others = [one.environment for one in told]
+        different = [
+            one for number, one in enumerate(others) if one not in (first, *others[:number])
+        ]
+        return {
+            "replicas": len(told),
+            "nodes": sorted({one.node for one in told}),
+            **first,
+            **({"other replicas": different} if different else {}),
+        }
 
     async def close(self) -> None:
         """Close the backends of all replicas, end their processes, and release their place."""

@@ -7,13 +7,11 @@ import os
 import platform
 import sys
 from collections.abc import Mapping, Sequence
-from importlib import metadata
 from typing import Any, NamedTuple
 
 from pydantic import TypeAdapter, ValidationError
 
 from agents.plugins import exception_line, load_file
-from sandbox import __version__
 from sandbox.backends import ModelConfig, backend_of
 from sandbox.backends.base import (
     Backend,
@@ -24,9 +22,10 @@ from sandbox.backends.base import (
     Unavailable,
 )
 from sandbox.backends.replicas.messages import decode_batch, encode_results
+from sandbox.environment import told_by, versions
 from storage.errors import InputError
 
-_PACKAGES = ("vllm", "torch", "transformers", "ray", "aiohttp", "xllamacpp")
+_PACKAGES = ("sandbox-society", "ray")
 
 
 class Order(NamedTuple):
@@ -47,12 +46,12 @@ class Started(NamedTuple):
     Attributes:
         node: the name of its machine.
         process: the number of its process.
-        versions: versions of this program, Python and model libraries, by name.
+        environment: what answers there; see `sandbox.environment`.
     """
 
     node: str
     process: int
-    versions: Mapping[str, str]
+    environment: Mapping[str, Any]
 
 
 def order_of(settings: ModelSettings) -> Order:
@@ -98,7 +97,8 @@ class Server:
         except Exception as error:  # the code of a backend can raise any exception
             reason = exception_line(error)
             raise BackendDown(f"the backend cannot be started: {reason}") from None
-        return Started(platform.node(), os.getpid(), _versions())
+        environment = await told_by(self._backend)
+        return Started(platform.node(), os.getpid(), {**environment, **versions(_PACKAGES)})
 
     def session(self) -> Session:
         """Begin to answer the calls of a driver; the backend is started."""
@@ -109,15 +109,6 @@ class Server:
         """Close the backend, if it was made."""
         if self._backend is not None:
             await self._backend.close()
-
-
-def _versions() -> dict[str, str]:
-    found = {"sandbox-society": __version__, "python": platform.python_version()}
-    for name in _PACKAGES:
-        if name in sys.modules:
-            for distribution in metadata.packages_distributions().get(name, ()):
-                found[name] = metadata.version(distribution)
-    return found
 
 
 class Session:
