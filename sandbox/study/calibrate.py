@@ -35,7 +35,7 @@ from storage.errors import InputError
 Say = Callable[[str], None]
 """Takes a line about each step."""
 
-_SHORT, _LONG = 40, 300  # words of a prompt
+_SHORT, _LONG = 40, 300  # words of a prompt; the longer one is about as long as those of a run
 _REPLY = 96  # tokens of a reply
 _FIRST = 16  # calls of a step, until it is known how many take long enough
 _GAIN = 1.03  # the least gain in tokens per second by twice the calls, or wider is not tried
@@ -272,7 +272,7 @@ async def _measured(asker: _Asker, most: int, rates: EngineRates, say: Say) -> E
     steps: list[tuple[int, float]] = []
     best = 0.0
     for width in _widths(most):
-        step = await asker.step(width, _SHORT, _REPLY)
+        step = await asker.step(width, _LONG, _REPLY)
         rates = _with_step(rates, steps, step)
         steps = list(rates.steps)
         say(f"{width} calls at once: {step.tokens_per_second:,.0f} reply tokens a second")
@@ -280,7 +280,7 @@ async def _measured(asker: _Asker, most: int, rates: EngineRates, say: Say) -> E
             break
         best = step.tokens_per_second
     rates = rates.model_copy(update={"max_running": most})
-    rated = await asker.step(width, _SHORT, 64, Rating())
+    rated = await asker.step(width, _LONG, 64, Rating())
     rates = _solved(rates, rated, "seconds_per_constrained_token", constrained=True)
     say(f"ratings: {rated.tokens_per_second:,.0f} reply tokens a second")
     return rates
