@@ -44,10 +44,10 @@ BLANK = RATES.model_copy(
 )
 
 
-def _step(calls: list[Measured], width: int, constrained: bool = False) -> Step:
+def _step(calls: list[Measured], width: int) -> Step:
     """A step that takes as long as `RATES` say."""
     step = Step(calls, width, 1.0)
-    return step._replace(seconds=_Load(step, RATES, constrained).seconds())
+    return step._replace(seconds=_Load(step, RATES).seconds())
 
 
 def test_rates_are_found_again() -> None:
@@ -63,9 +63,11 @@ def test_rates_are_found_again() -> None:
         found = _with_step(found, list(steps), _step(calls, width))
     assert [running for running, _ in found.steps] == [1, 4, 16]
     assert [s for _, s in found.steps] == pytest.approx([s for _, s in RATES.steps], rel=1e-4)
-    rated = _step([Measured(60, 0, 30)] * 40, 16, constrained=True)
-    found = _solved(found, rated, "seconds_per_constrained_token", constrained=True)
+    rated = _step([Measured(60, 0, 30, 30)] * 40, 16)
+    found = _solved(found, rated, "seconds_per_constrained_token")
     assert found.seconds_per_constrained_token == pytest.approx(5e-5, rel=1e-3)
+    mixed = _step([Measured(60, 0, 30, 30), Measured(500, 20, 90)] * 40, 64)
+    assert _solved(found, mixed, "seconds_per_call").seconds_per_call == pytest.approx(0.002, 1e-3)
 
 
 @pytest.mark.parametrize(

@@ -38,6 +38,7 @@ Say = Callable[[str], None]
 _SHORT, _LONG = 40, 300  # words of a prompt; the longer one is about as long as those of a run
 _REPLY = 96  # tokens of a reply
 _FIRST = 16  # calls of a step, until it is known how many take long enough
+_WAITING = 4  # times as many calls as run, at once: as in a run, most of them wait
 _GAIN = 1.03  # the least gain in tokens per second by twice the calls, or wider is not tried
 _WORDS = (
     *("a", "friend", "asks", "what", "to", "say", "when", "plans", "change", "and", "the", "rain"),
@@ -46,12 +47,24 @@ _WORDS = (
 )
 
 
+_PROSE: tuple[Shape[Any], ...] = (FreeText(),)
+_RATED: tuple[Shape[Any], ...] = (Rating(),)
+
+
 class Measured(NamedTuple):
-    """One call as it was answered: tokens of prompt (outside and in the cache) and of reply."""
+    """One call as it was answered.
+
+    Attributes:
+        uncached: tokens of its prompt that were not in the prefix cache.
+        cached: those that were.
+        written: tokens of its reply.
+        constrained: those of them that were constrained.
+    """
 
     uncached: int
     cached: int
     written: int
+    constrained: int = 0
 
 
 class Step(NamedTuple):
@@ -73,20 +86,17 @@ class _Load:
     servers = 1
     kv_tokens = float("inf")
 
-    def __init__(self, step: Step, rates: EngineRates, constrained: bool) -> None:
-        self.max_batch = max(step.width, 1)
+    def __init__(self, step: Step, rates: EngineRates) -> None:
+        self.max_batch = min(step.width, rates.max_running)
         self._step = step
         self._rates = rates
-        self._constrained = constrained
 
     def speed(self, running: int) -> float:
         return 1 / self._rates.step(running)
 
     def prefill(self, call: int) -> float:
         one = self._step.calls[call]
-        return self._rates.prefill(
-            one.uncached, one.cached, one.written if self._constrained else 0
-        )
+        return self._rates.prefill(one.uncached, one.cached, one.constrained)
 
     def size(self, call: int) -> int:
         return 0
@@ -119,14 +129,14 @@ class _Asker:
         self._sent = 0
 
     async def step(
-        self, width: int, words: int, max_tokens: int, shape: Shape[Any] | None = None
+        self, width: int, words: int, max_tokens: int, shapes: Sequence[Shape[Any]] = _PROSE
     ) -> Step:
-        """Send so many calls with new prompts that a step takes long enough."""
+        """Send so many calls with new prompts, of the shapes in turn, that it takes long enough."""
         count = max(_FIRST, 2 * width)
         while True:
             first = self._sent
             self._sent += count
-            step = await self._answered(range(first, self._sent), width, words, max_tokens, shape)
+            step = await self._answered(range(first, self._sent), width, words, max_tokens, shapes)
             if step.seconds >= self._seconds:
                 return step
             count = round(count * min(8.0, max(1.5, 1.2 * self._seconds / step.seconds)))
@@ -135,10 +145,10 @@ class _Asker:
         """Read one prompt into the cache, then ask with it many times."""
         first = self._sent
         self._sent += 1
-        await self._answered([first], 1, words, 1, None)
+        await self._answered([first], 1, words, 1, _PROSE)
         count = _FIRST
         while True:
-            step = await self._answered([first] * count, count, words, 1, None)
+            step = await self._answered([first] * count, count, words, 1, _PROSE)
             if step.seconds >= self._seconds or count > 5000:
                 return step
             count *= 2
@@ -149,7 +159,7 @@ class _Asker:
         width: int,
         words: int,
         max_tokens: int,
-        shape: Shape[Any] | None,
+        shapes: Sequence[Shape[Any]],
     ) -> Step:
         gate = asyncio.Semaphore(width)
         calls = [
@@ -157,8 +167,8 @@ class _Asker:
                 CallName(0, index, "calibrate", None),
                 seed,
                 "You write letters to a friend.",
-                _prompt(seed, words, shape),
-                shape or FreeText(),
+                _prompt(seed, words),
+                shapes[index % len(shapes)],
                 max_tokens,
                 self._temperature,
             )
@@ -170,19 +180,19 @@ class _Asker:
                 reply = await self._backend.answer(call)
             if reply.tokens_in is None or reply.tokens_out is None:
                 raise InputError("calibrate: the backend reports no token counts; expected them")
-            cached = reply.cached_tokens or 0
-            return Measured(reply.tokens_in - cached, cached, reply.tokens_out)
+            cached, written = reply.cached_tokens or 0, reply.tokens_out
+            constrained = 0 if call.shape.regex is None else written
+            return Measured(reply.tokens_in - cached, cached, written, constrained)
 
         began = time.perf_counter()
         answered = await asyncio.gather(*map(ask, calls))
         return Step(answered, width, time.perf_counter() - began)
 
 
-def _prompt(seed: int, words: int, shape: Shape[Any] | None) -> str:
+def _prompt(seed: int, words: int) -> str:
     draw = Random(seed)
     text = " ".join([f"{seed}", *draw.choices(_WORDS, k=words)])
-    ask = "Rate the letter above from 1 to 7." if shape else "Write a long answer to the letter."
-    return f"{text}\n\n{ask}"
+    return f"{text}\n\nWrite a long answer to the letter above."
 
 
 class Effort(NamedTuple):
@@ -262,7 +272,11 @@ def _most_running(told: dict[str, Any]) -> int | None:
 
 
 async def _measured(asker: _Asker, most: int, rates: EngineRates, say: Say) -> EngineRates:
-    """Measure one number after the other; each step builds on the numbers before it."""
+    """Measure one number after the other; each step builds on the numbers before it.
+
+    The last step is a mix of calls as a run sends them, many of which wait: what it takes beyond
+    what the numbers say goes to `seconds_per_call`.
+    """
     await asker.step(min(most, 8), _SHORT, 8)  # what is loaded or compiled at first
     short, long = [await asker.step(most, words, 1) for words in (_SHORT, _LONG)]
     rates = _prefill(rates, short, long)
@@ -271,6 +285,7 @@ async def _measured(asker: _Asker, most: int, rates: EngineRates, say: Say) -> E
     rates = _solved(rates, again, "seconds_per_cached_token")
     steps: list[tuple[int, float]] = []
     best = 0.0
+    rates = rates.model_copy(update={"max_running": most})
     for width in _widths(most):
         step = await asker.step(width, _LONG, _REPLY)
         rates = _with_step(rates, steps, step)
@@ -279,11 +294,11 @@ async def _measured(asker: _Asker, most: int, rates: EngineRates, say: Say) -> E
         if step.tokens_per_second < _GAIN * best:
             break
         best = step.tokens_per_second
-    rates = rates.model_copy(update={"max_running": most})
-    rated = await asker.step(width, _LONG, 64, Rating())
-    rates = _solved(rates, rated, "seconds_per_constrained_token", constrained=True)
+    rated = await asker.step(width, _LONG, _REPLY, _RATED)
+    rates = _solved(rates, rated, "seconds_per_constrained_token")
     say(f"ratings: {rated.tokens_per_second:,.0f} reply tokens a second")
-    return rates
+    mixed = await asker.step(_WAITING * most, _LONG, _REPLY, _PROSE + _RATED)
+    return _solved(rates, mixed, "seconds_per_call")
 
 
 def _widths(most: int) -> Iterator[int]:
@@ -318,24 +333,20 @@ def _with_step(rates: EngineRates, steps: list[tuple[int, float]], step: Step) -
     def tried(seconds: float) -> EngineRates:
         return rates.model_copy(update={"steps": (*steps, (step.width, seconds))})
 
-    return _found(tried, step, False)
+    return _found(tried, step)
 
 
-def _solved(rates: EngineRates, step: Step, name: str, constrained: bool = False) -> EngineRates:
+def _solved(rates: EngineRates, step: Step, name: str) -> EngineRates:
     """Set a number so that the model takes as long for a step as the engine took."""
-    return _found(
-        lambda seconds: rates.model_copy(update={name: seconds}), step, constrained, low=0.0
-    )
+    return _found(lambda seconds: rates.model_copy(update={name: seconds}), step, low=0.0)
 
 
-def _found(
-    tried: Callable[[float], EngineRates], step: Step, constrained: bool, low: float = 1e-7
-) -> EngineRates:
+def _found(tried: Callable[[float], EngineRates], step: Step, low: float = 1e-7) -> EngineRates:
     """The rates with the largest number that does not take longer than a step took (bisection)."""
     high = 10.0
     for _ in range(50):
         middle = (low + high) / 2
-        if _Load(step, tried(middle), constrained).seconds() > step.seconds:
+        if _Load(step, tried(middle)).seconds() > step.seconds:
             high = middle
         else:
             low = middle
