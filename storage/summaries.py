@@ -72,7 +72,7 @@ def _number(value: str) -> str:
 _OUTCOMES = f"""{_CHOSEN}
 INSERT INTO outcomes (run_id, round, label, measure, outcome, n)
 SELECT e.run_id, e.round, coalesce(a.label, ''), s.measure, s.outcome, count(*)
-FROM episodes e JOIN (
+FROM chosen e JOIN (
     SELECT episode_id, CASE WHEN agent >= 0 THEN agent END AS agent,
         stage || '_' || scale AS measure, coalesce({_number("rating")}, status) AS outcome
         FROM observations WHERE episode_id IN :episodes

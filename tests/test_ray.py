@@ -279,7 +279,7 @@ def test_runs_of_a_pool_share_replicas_that_end_after_the_last(
     until(lambda: not actors(cluster), 30)
 
 
-SOCIETY = ("world.size=20", "rounds=1", "world.raters=2", "question_count=50")
+SOCIETY = ("rounds=2", "world.raters=2", "question_count=50")
 ENGINE = {"dtype": "float32", "max_model_len": 2048}
 
 
@@ -294,13 +294,15 @@ def engine(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     return {**model, "max_tokens": 120}
 
 
-def test_400_agents_on_replicas_of_vllm_have_the_digest_of_one_engine(
-    tmp_path: Path, cluster: Cluster, engine: dict[str, Any]
+def test_replicas_of_vllm_have_the_digest_of_one_engine(
+    tmp_path: Path, cluster: Cluster, engine: dict[str, Any], request: pytest.FixtureRequest
 ) -> None:
-    alone = done(tmp_path, command("alone", json.dumps(engine), *SOCIETY))
+    """`--side 20` plays 400 agents."""
+    society = (f"world.size={request.config.getoption('--side')}", *SOCIETY)
+    alone = done(tmp_path, command("alone", json.dumps(engine), *society))
     spread = model(cluster, {"max_replicas": 3}, **engine)
-    run = started(tmp_path, command("spread", spread, *SOCIETY))
-    until(lambda: calls(tmp_path, "spread") > 300, 300)
+    run = started(tmp_path, command("spread", spread, *society))
+    until(lambda: calls(tmp_path, "spread") > alone["calls"] // 8, 300)
     assert len(actors(cluster)) == 2
     os.kill(actors(cluster)[0], signal.SIGKILL)
     cluster.add(1)

@@ -11,6 +11,7 @@ from typing import Any, TypeVar
 from sandbox.backends import backend_of
 from sandbox.backends.base import Backend, BackendDown, Call, ModelSettings, Reply
 from sandbox.config import Config, role_key
+from sandbox.environment import told_by
 from sandbox.sweep.results import EngineUse
 
 T = TypeVar("T")
@@ -102,6 +103,10 @@ class SharedEngine:
             return await self._backend.answer(call)
         finally:
             self._use.change(-1)
+
+    async def environment(self) -> dict[str, Any]:
+        """Tell what the backend tells of itself."""
+        return await self._there(told_by(self._backend))
 
     async def _there(self, work: Coroutine[Any, Any, T]) -> T:
         """Await work in the loop of the engine."""
