@@ -211,7 +211,8 @@ def _settings(model: type[BaseModel], before: str = "") -> dict[str, Any]:
     for key, field in model.model_fields.items():
         default = field.get_default(call_default_factory=True)
         required = field.is_required() or key == "backend"
-        found[before + key] = "required" if required else default
+        if not isinstance(default, BaseModel):  # whose keys are listed in its place
+            found[before + key] = "required" if required else default
         for part in _parts(field.annotation):
             found |= _settings(part, f"{before}{key}.")
     return found
