@@ -129,7 +129,7 @@ def test_doctor(home: Path) -> None:
         (["run", "--set", "wrold.size=3", "--name", "x"], "wrold: unknown key"),
         (["run", "missing.yaml"], "missing.yaml: cannot be read"),
         (["run", "--name", "x", "--db", "runs"], "runs: cannot be"),
-        (["run", "--name", "x", "--db", "nosuch://host/db"], "of the kind nosuch; expected postgresql"),
+        (["run", "--name", "x", "--db", "nosuch://host/db"], "of the kind nosuch; expected"),
         (["run", "--name", "x", "--db", "/proc/nowhere/x.db"], "/proc/nowhere"),
         (["resume", "nobody"], "nobody: no such run"),
         (["resume", "quickstart#other"], "no run other"),
