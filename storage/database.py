@@ -93,7 +93,7 @@ def parse_url(address: str) -> URL:
     if scheme not in ("postgresql", "postgresql+psycopg"):
         raise InputError(
             f"{shown}: found a database of the kind {hide_secrets(_short(scheme))}; expected "
-            "postgresql+psycopg://user@host/database, or a file"
+            "postgresql+psycopg://HOST/DATABASE, or a file"
         )
     try:
         url = make_url(address)

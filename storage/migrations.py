@@ -10,6 +10,7 @@ import json
 from collections.abc import Callable, Iterator
 
 from sqlalchemy import Connection, Engine, insert, inspect, select, update
+from sqlalchemy import text as sql
 
 from storage.errors import InputError
 from storage.summaries import create_word_index, rebuild
@@ -438,16 +439,24 @@ def migrate(engine: Engine, place: str) -> None:
     Raises:
         InputError: it is not a database of runs, or has a newer schema version.
     """
-    version = schema_version(engine, place)
+    while schema_version(engine, place) != VERSION:
+        with engine.begin() as connection:
+            if connection.dialect.name == "postgresql":
+                connection.execute(_LOCK)  # several runs may begin at once
+            _migrate_once(connection, schema_version(engine, place))
+
+
+_LOCK = sql("SELECT pg_advisory_xact_lock(7306, 0)")
+
+
+def _migrate_once(connection: Connection, version: int | None) -> None:
+    """Create the tables, or migrate them by one version; another process may have done so."""
     if version is None:
-        with engine.begin() as connection:
-            metadata.create_all(connection)
-            create_word_index(connection)
-            connection.execute(insert(schema).values(version=VERSION))
-        return
-    for step in range(version, VERSION):
-        with engine.begin() as connection:
-            MIGRATIONS[step - 1](connection)
-            connection.execute(update(schema).values(version=step + 1))
-            if step + 1 == VERSION:
-                rebuild(connection)
+        metadata.create_all(connection)
+        create_word_index(connection)
+        connection.execute(insert(schema).values(version=VERSION))
+    elif version < VERSION:
+        MIGRATIONS[version - 1](connection)
+        connection.execute(update(schema).values(version=version + 1))
+        if version + 1 == VERSION:
+            rebuild(connection)

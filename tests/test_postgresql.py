@@ -361,3 +361,16 @@ def test_every_verb_takes_a_run_in_a_server(server: str, tmp_path: Path) -> None
     ):  # fmt: skip
         assert sim_json(tmp_path, *verb), verb
     assert (tmp_path / "report.html").stat().st_size > 10_000
+
+
+def _open(url: str) -> None:
+    with database.writing(parse_url(url)):
+        pass
+
+
+@pytest.mark.long
+def test_many_processes_create_the_tables_of_a_new_database(server: str) -> None:
+    context = multiprocessing.get_context("spawn")
+    with context.Pool(6) as pool:
+        pool.map(_open, [server] * 12)
+    assert _ask(server, "SELECT count(*) FROM sandbox_schema") == 1

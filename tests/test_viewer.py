@@ -1033,7 +1033,8 @@ def test_requests_for_this_machine_are_answered(site: Site, host: str) -> None:
 @pytest.mark.parametrize("method", ["POST", "PUT", "DELETE", "PATCH", "OPTIONS", "TRACE", "X"])
 def test_only_get_and_head_are_allowed(site: Site, method: str) -> None:
     for path in ("/", "/r/small", "/r/small/exchanges.csv", "/static/app.css", "/nothing"):
-        assert site.ask(path, method).status == 405
+        refused = (400, 405) if method == "X" else (405,)  # no method of HTTP, to some parsers
+        assert site.ask(path, method).status in refused
 
 
 def test_every_response_has_security_headers(site: Site, messy: Run) -> None:

@@ -39,6 +39,7 @@ _SHORT, _LONG = 40, 300  # words of a prompt; the longer one is about as long as
 _REPLY = 96  # tokens of a reply
 _FIRST = 16  # calls of a step, until it is known how many take long enough
 _WAITING = 4  # times as many calls as run, at once: as in a run, most of them wait
+_OTHER_STEPS = 6  # besides one for each number of running calls
 _GAIN = 1.03  # the least gain in tokens per second by twice the calls, or wider is not tried
 _WORDS = (
     *("a", "friend", "asks", "what", "to", "say", "when", "plans", "change", "and", "the", "rain"),
@@ -120,18 +121,33 @@ class _Asker:
     Args:
         backend: started.
         seconds: that a step should take at least.
+        temperature: of all calls.
+        steps: how many steps there will be at most.
+        say: told about each step when it begins.
     """
 
-    def __init__(self, backend: Backend, seconds: float, temperature: float) -> None:
+    def __init__(
+        self, backend: Backend, seconds: float, temperature: float, steps: int, say: Say
+    ) -> None:
         self._backend = backend
         self._seconds = seconds
         self._temperature = temperature
+        self._steps = steps
+        self._say = say
+        self._step = 0
         self._sent = 0
+
+    def _begin(self, what: str) -> None:
+        self._step += 1
+        least = f"at least {self._seconds:g} s"
+        self._say(f"step {self._step} of at most {self._steps} ({least}): {what}")
 
     async def step(
         self, width: int, words: int, max_tokens: int, shapes: Sequence[Shape[Any]] = _PROSE
     ) -> Step:
         """Send so many calls with new prompts, of the shapes in turn, that it takes long enough."""
+        kinds = " and ".join(dict.fromkeys(type(shape).__name__ for shape in shapes))
+        self._begin(f"{width} calls at once, {words} words each, {max_tokens} tokens of {kinds}")
         count = max(_FIRST, 2 * width)
         while True:
             first = self._sent
@@ -143,6 +159,7 @@ class _Asker:
 
     async def again(self, words: int) -> Step:
         """Read one prompt into the cache, then ask with it many times."""
+        self._begin(f"one prompt of {words} words, many times")
         first = self._sent
         self._sent += 1
         await self._answered([first], 1, words, 1, _PROSE)
@@ -239,9 +256,10 @@ async def _calibrate(
     backend: Backend, settings: ModelSettings, effort: Effort, say: Say
 ) -> EngineRates:
     async with started([backend]):
-        asker = _Asker(backend, effort.seconds, settings.temperature)
         told = (await environment_of({"model": backend})).get("model", {})
         most = min(effort.max_running, _most_running(told) or effort.max_running)
+        steps = _OTHER_STEPS + sum(1 for _ in _widths(most))
+        asker = _Asker(backend, effort.seconds, settings.temperature, steps, say)
         return await _measured(asker, most, _blank(settings, backend, effort.gpus, told), say)
 
 

@@ -25,8 +25,6 @@ from sandbox.backends.replicas.messages import decode_batch, encode_results
 from sandbox.environment import told_by, versions
 from storage.errors import InputError
 
-_PACKAGES = ("sandbox-society", "ray")
-
 
 class Order(NamedTuple):
     """What a replica needs to start.
@@ -98,7 +96,8 @@ class Server:
             reason = exception_line(error)
             raise BackendDown(f"the backend cannot be started: {reason}") from None
         environment = await told_by(self._backend)
-        return Started(platform.node(), os.getpid(), {**environment, **versions(_PACKAGES)})
+        packages = ("sandbox-society", *(("ray",) if "ray" in sys.modules else ()))
+        return Started(platform.node(), os.getpid(), {**environment, **versions(packages)})
 
     def session(self) -> Session:
         """Begin to answer the calls of a driver; the backend is started."""
