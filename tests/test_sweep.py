@@ -230,6 +230,11 @@ REFUSED: list[tuple[dict[str, Any], str]] = [
     ({"db": "postgresql://x@127.0.0.1/x", "out": "here"}, "only one of out"),
     ({"side_by_side": 0}, "side_by_side: found 0"),
     ({"grid": {"questions": ["none.txt"]}}, "none.txt"),
+    ({"seeds": 10**9}, "study.yaml: found 1,000,000,000 runs; expected at most 10,000"),
+    (
+        {"seeds": 5, "list": [{"rounds": 1}] * 40, "grid": {"a": [*range(40)], "b": [*range(40)]}},
+        "study.yaml: found 320,000 runs; expected at most 10,000",
+    ),
 ]
 
 

@@ -7,6 +7,7 @@ import re
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import product
+from math import prod
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +29,9 @@ from storage.errors import InputError
 
 NOT_CREATED = "not created"
 """The status of a run that has no row in its database yet."""
+
+MOST_RUNS = 10_000
+"""Of a study: more are refused before any is made."""
 
 
 @dataclass(frozen=True)
@@ -109,6 +113,8 @@ def read_plan(source: Path, settings: Sequence[str] = ()) -> Plan:
     study = read_settings(SweepSettings, PAGE, source, settings)
     folder = source.resolve().parent
     _refuse_own("settings", study.settings, source)
+    _check_grid(study.grid, source)
+    _refuse_many(study, source)
     common = _Set(folder, study.config).set(study.settings, f"{source}: settings")
     first = common.load().seed
     seeds = range(first, first + study.seeds) if isinstance(study.seeds, int) else study.seeds
@@ -155,11 +161,6 @@ class _Arm:
 
 def _arms(study: SweepSettings, source: Path) -> Iterator[_Arm]:
     """Each entry of `list` with each combination of `grid`."""
-    for key, values in study.grid.items():
-        _refuse_own(f"grid.{key}", {key: values}, source)
-        if not isinstance(values, list | dict) or not values:
-            expected = "a list of values, or a mapping from names to values"
-            raise InputError(f"{source}: grid.{key}: found {shown(values)}; expected {expected}")
     keys = [*study.grid, *(key for entry in study.list for key in entry if key != "name")]
     axes = [
         list(_axis(source, key, values, _short_key(key, keys)))
@@ -185,6 +186,22 @@ def _arms(study: SweepSettings, source: Path) -> Iterator[_Arm]:
                 [*names, *(name for name, _, _ in combination)],
                 [(place, values), *((at, setting) for _, at, setting in combination)],
             )
+
+
+def _check_grid(grid: Mapping[str, Any], source: Path) -> None:
+    for key, values in grid.items():
+        _refuse_own(f"grid.{key}", {key: values}, source)
+        if not isinstance(values, list | dict) or not values:
+            expected = "a list of values, or a mapping from names to values"
+            raise InputError(f"{source}: grid.{key}: found {shown(values)}; expected {expected}")
+
+
+def _refuse_many(study: SweepSettings, source: Path) -> None:
+    """Count the runs without making them."""
+    seeds = study.seeds if isinstance(study.seeds, int) else len(study.seeds)
+    count = seeds * max(1, len(study.list)) * prod(map(len, study.grid.values()))
+    if count > MOST_RUNS:
+        raise InputError(f"{source}: found {count:,} runs; expected at most {MOST_RUNS:,}")
 
 
 def _axis(
