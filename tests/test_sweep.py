@@ -282,6 +282,19 @@ def test_a_dry_run_lists_runs_and_starts_none(study: Study, tmp_path: Path) -> N
     assert "s-raters3" in program(tmp_path, "sweep", "study.yaml", "--dry-run").stdout
 
 
+@pytest.mark.parametrize("more", [[], ["--dry-run"]])
+@pytest.mark.parametrize("out", ["/proc/nope", "/dev/null/x", "study.yaml", "study.yaml/x"])
+def test_a_folder_that_cannot_be_written_is_refused(
+    study: Study, tmp_path: Path, out: str, more: list[str]
+) -> None:
+    study(out=out)
+    done = program(tmp_path, "sweep", "study.yaml", *more)
+    assert done.returncode == 2 and len(done.stderr.splitlines()) == 1, done.stderr
+    assert done.stderr.startswith("error: study.yaml: out: found ")
+    assert done.stderr.endswith("; expected a folder that can be written\n")
+    assert [path.name for path in tmp_path.iterdir()] == ["study.yaml"]
+
+
 @pytest.mark.long
 def test_runs_with_equal_engines_share_one(
     study: Study, engine: dict[str, Any], tmp_path: Path

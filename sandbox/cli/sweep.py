@@ -47,9 +47,11 @@ def sweep(
 
 
 def _list(plan: Plan, as_json: bool) -> None:
+    from sandbox.sweep.plan import check_place
     from sandbox.sweep.run import states_of
     from sandbox.terminal.sweeps import run_table
 
+    check_place(plan)
     runs = list(states_of(plan).values())
     data = {"name": plan.settings.name, "runs": [run.as_dict() for run in runs]}
     show(as_json, data, lambda: run_table(runs))

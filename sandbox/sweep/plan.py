@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 from collections.abc import Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from itertools import product
 from math import prod
 from pathlib import Path
+from tempfile import TemporaryFile
 from typing import Any
 
 from sqlalchemy import URL
@@ -279,6 +282,33 @@ def _refuse_equal_names(source: Path, one: PlannedRun, other: PlannedRun) -> Non
         f"{source}: found two runs with the name {one.name}: {both}; expected different ones: "
         "`grid: {a.b: {NAME: VALUE}}` and `list: [{name: NAME, ...}]` name settings"
     )
+
+
+def check_place(plan: Plan) -> None:
+    """Check that the folder of a study can be written, and make nothing there.
+
+    Raises:
+        InputError: it cannot.
+    """
+    if plan.url is not None:
+        return
+    folder = nearest = Path(plan.place)
+    while not os.path.lexists(nearest) and nearest != nearest.parent:
+        nearest = nearest.parent
+    with writing_to(plan, folder), TemporaryFile(dir=nearest):
+        pass
+
+
+@contextmanager
+def writing_to(plan: Plan, folder: Path) -> Iterator[None]:
+    """Say of an error of the operating system that the folder of a study cannot be written."""
+    try:
+        yield
+    except OSError as error:
+        found = f"{shown(str(folder))} ({error.strerror})"
+        raise InputError(
+            f"{plan.source}: out: found {found}; expected a folder that can be written"
+        ) from None
 
 
 def created(plan: Plan) -> set[str]:

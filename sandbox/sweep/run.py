@@ -22,6 +22,7 @@ from sandbox.sweep.plan import (
     changed_settings,
     check_ready,
     created,
+    writing_to,
 )
 from sandbox.sweep.processes import ProcessWorker
 from sandbox.sweep.progress import PLAYING, WAITING, Played, RunProgress, SweepProgress
@@ -82,8 +83,9 @@ def _locked(plan: Plan) -> Iterator[None]:
     with ExitStack() as stack:
         if plan.url is None:
             folder = absolute(plan.place)
-            folder.mkdir(parents=True, exist_ok=True)
-            stack.enter_context(locked(folder / "sweep", f"{plan.source}: {folder}"))
+            with writing_to(plan, folder):
+                folder.mkdir(parents=True, exist_ok=True)
+                stack.enter_context(locked(folder / "sweep", f"{plan.source}: {folder}"))
         else:
             engine = stack.enter_context(writing(plan.url))
             stack.enter_context(claim(engine, f"sweep {plan.settings.name}"))
