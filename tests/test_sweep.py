@@ -5,11 +5,12 @@ from __future__ import annotations
 import json
 import os
 import signal
+import sqlite3
 import subprocess
 import sys
 import time
 from collections.abc import Callable
-from contextlib import suppress
+from contextlib import closing, suppress
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +22,9 @@ from program import program
 from sandbox import api
 from sandbox.config import load_config
 from sandbox.sweep.plan import read_plan
+from sandbox.sweep.progress import RunProgress, SweepProgress
 from sandbox.sweep.run import states_of
+from sandbox.terminal.sweeps import SweepDisplay
 from storage.errors import InputError
 
 QUICK = {"world.size": 3, "rounds": 3, "question_count": 8, "memory.prior_pairs": 20}
@@ -402,6 +405,25 @@ def test_from_python(study: Study, tmp_path: Path) -> None:
     assert done.status == "done" and [run.run for run in done.runs] == ["s-seed4"]
     assert (tmp_path / "there" / "s-seed4.db").exists()
     assert watched[0].runs["s-seed4"].status == "done" and watched[0].calls == done.calls
+
+
+def test_a_run_that_no_process_plays_is_killed(study: Study) -> None:
+    path = study(seeds=[1])
+    api.sweep(path)
+    with closing(sqlite3.connect("runs/s/s-seed1.db")) as database:
+        database.execute("UPDATE runs SET status = 'running'")
+        database.commit()
+    assert states_of(read_plan(path))["s-seed1"].status == "killed"
+
+
+@pytest.mark.parametrize(("retried", "words"), [(1, "resumed once"), (2, "resumed 2 times")])
+def test_words_of_a_run_that_was_resumed(
+    retried: int, words: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = RunProgress("failed", "it broke", retried)
+    with SweepDisplay() as display:
+        display.watch(SweepProgress("s", {"s-seed1": run}))
+    assert f"s-seed1: it broke, {words}\n" in capsys.readouterr().err
 
 
 @pytest.mark.long

@@ -16,7 +16,7 @@ class SweepRun(Record):
     Attributes:
         run, db: its name and database.
         settings: those that differ between the runs of the study, by dotted key.
-        status, message: as the run has them; `not created` before it is begun.
+        status, message: as `status` shows them; `not created` before it is begun.
         retried: how often it was resumed after a failure, in this sitting.
         episodes, episodes_failed: the number of complete episodes, and of those that failed.
         calls, calls_failed: the number of calls in the journal, and of those without a reply.

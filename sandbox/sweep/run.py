@@ -14,7 +14,7 @@ from itertools import groupby
 
 from sandbox.backends.replicas import cluster
 from sandbox.interrupts import run_coroutine
-from sandbox.reading.runs import open_run, outcome
+from sandbox.reading.runs import open_run, outcome, status_now
 from sandbox.sweep.plan import (
     NOT_CREATED,
     Plan,
@@ -104,11 +104,12 @@ def _state(run: PlannedRun, is_created: bool) -> SweepRun:
         return SweepRun(run=run.name, db=place, settings=run.own, status=NOT_CREATED)
     with open_run(run.address) as reader:
         known = outcome(reader, run.address)
+        status = status_now(reader, run.address.url)
     return SweepRun(
         run=run.name,
         db=place,
         settings=run.own,
-        status=known.status,
+        status=status,
         message=known.message,
         episodes=known.episodes,
         episodes_failed=known.episodes_failed,

@@ -91,7 +91,8 @@ class SweepDisplay:
         assert self._progress is not None
         for name, run in list(self._progress.runs.items()):
             if run.message and (run.status == "failed" or run.retried):
-                again = f", resumed {run.retried} times" if run.retried else ""
+                times = "once" if run.retried == 1 else f"{run.retried} times"
+                again = f", resumed {times}" if run.retried else ""
                 yield printable(f"{name}: {run.message}{again}")
 
     def _lines(self) -> None:
