@@ -407,6 +407,15 @@ def test_from_python(study: Study, tmp_path: Path) -> None:
     assert watched[0].runs["s-seed4"].status == "done" and watched[0].calls == done.calls
 
 
+def test_a_run_whose_episodes_fail_says_why(study: Study, tmp_path: Path) -> None:
+    bad = {"models.social.misbehave": 1.0, "models.social.mishaps": ["empty"]}
+    study(seeds=[1], list=[{"name": "good"}, {"name": "bad", **bad}])
+    done = program(tmp_path, "sweep", "study.yaml")
+    (line,) = [line for line in done.stderr.splitlines() if "episodes failed" in line]
+    assert line.startswith("s-bad-seed1: 27 of 27 episodes failed: "), line
+    assert "replies of draft were empty" in line
+
+
 def test_a_run_that_no_process_plays_is_killed(study: Study) -> None:
     path = study(seeds=[1])
     api.sweep(path)

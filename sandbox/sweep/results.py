@@ -22,6 +22,7 @@ class SweepRun(Record):
         calls, calls_failed: the number of calls in the journal, and of those without a reply.
         seconds: of work in all sessions.
         digest: of a finished run.
+        warnings: as the run has them; the first says why its episodes fail, if most do.
     """
 
     run: str
@@ -36,6 +37,7 @@ class SweepRun(Record):
     calls_failed: int = 0
     seconds: float = 0.0
     digest: str | None = None
+    warnings: Sequence[str] = ()
 
     @property
     def good(self) -> bool:

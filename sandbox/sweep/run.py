@@ -117,6 +117,7 @@ def _state(run: PlannedRun, is_created: bool) -> SweepRun:
         calls_failed=known.calls_failed,
         seconds=known.seconds,
         digest=known.digest,
+        warnings=known.warnings,
     )
 
 
