@@ -435,6 +435,17 @@ def test_words_of_a_run_that_was_resumed(
     assert f"s-seed1: it broke, {words}\n" in capsys.readouterr().err
 
 
+def test_the_table_has_the_status_of_a_failed_run_alone(
+    study: Study, engine: dict[str, Any], tmp_path: Path
+) -> None:
+    (tmp_path / "broken").touch()
+    study(engine, seeds=[1], retries=0)
+    done = program(tmp_path, "sweep", "study.yaml")
+    assert done.returncode == 1 and "failed" in done.stdout
+    assert "the engine is broken" not in done.stdout
+    assert "s-seed1: the engine is broken" in done.stderr
+
+
 @pytest.mark.long
 def test_all_runs_in_one_postgresql_database(study: Study, server: str, tmp_path: Path) -> None:
     path = study(SLOW, grid={"world.raters": [2, 3]}, db=server)
