@@ -231,6 +231,10 @@ REFUSED: list[tuple[dict[str, Any], str]] = [
     ({"config": "none.yaml"}, "none.yaml: cannot be read"),
     ({"db": "runs.db"}, "db: found"),
     ({"db": "postgresql://x@127.0.0.1/x", "out": "here"}, "only one of out"),
+    *(
+        ({"on": "ray", "ray": address}, f'study.yaml: ray: found "{address}"; expected: an address')
+        for address in ("nope", "ray://host:1", "host:", "host:port", ":6379")
+    ),
     ({"side_by_side": 0}, "side_by_side: found 0"),
     ({"grid": {"questions": ["none.txt"]}}, "none.txt"),
     ({"seeds": 10**9}, "study.yaml: found 1,000,000,000 runs; expected at most 10,000"),

@@ -62,7 +62,7 @@ def run_sweep(plan: Plan, watch: SweepWatch = lambda _: None) -> Sweep:
         todo = [run for run in plan.runs if states[run.name].status != "done"]
         jobs = {run.name: _job(plan, run, states[run.name].status) for run in plan.runs}
         if plan.settings.on == "ray":
-            connect(plan.settings.ray)
+            connect(plan.settings.ray, plan.source)
         check_ready(todo, plan.source)
         progress = SweepProgress(
             plan.settings.name,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from typing import Annotated, Any, Literal
 
@@ -12,6 +13,8 @@ from sandbox.config import QUICKSTART
 from sandbox.settings_files import FilePath
 
 PAGE = "docs/sweeps.md"
+
+_ADDRESS = re.compile(r"local|[^\s/]+:[0-9]{1,5}")
 
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", max_length=60)]
 
@@ -31,8 +34,9 @@ class SweepSettings(Section):
         db: the URL of a PostgreSQL database for all runs, in place of `out`.
         side_by_side: how many runs are played at once.
         on: whether runs are played by processes of this machine or by actors of Ray.
-        ray: the address of the cluster, `HOST:PORT`; the default is the variable RAY_ADDRESS, else
-            a cluster that runs on this machine, else one that is started here.
+        ray: the address of the cluster, `HOST:PORT`, or `local` to start one here; the default is
+            the variable RAY_ADDRESS, else a cluster that runs on this machine, else one that is
+            started here.
         retries: how often a run that failed is resumed.
     """
 
@@ -59,6 +63,9 @@ class SweepSettings(Section):
             raise error_at("db", self.db, "only one of out (a file for each run) and db")
         if self.ray is not None and self.on != "ray":
             raise error_at("ray", self.ray, "on: ray beside it")
+        if self.ray is not None and not _ADDRESS.fullmatch(self.ray):
+            expected = "an address HOST:PORT, or local for a cluster that is started here"
+            raise error_at("ray", self.ray, expected)
         if self.db is not None and not self.db.startswith("postgresql"):
             expected = "the URL of a PostgreSQL database; out: FOLDER has a file for each run"
             raise error_at("db", self.db, expected)
