@@ -194,9 +194,9 @@ def test_more_seeds_and_settings_add_runs(study: Study, tmp_path: Path) -> None:
             {
                 "seeds": [1],
                 "list": [{"name": "base line"}, {"world.raters": 2}],
-                "grid": {"rounds": [2, 3]},
+                "grid": {"models.social.max_tokens": [2, 3]},
             },
-            [f"s-{arm}-rounds{n}-seed1" for arm in ("base_line", "raters2") for n in (2, 3)],
+            [f"s-{arm}-max_tokens{n}-seed1" for arm in ("base_line", "raters2") for n in (2, 3)],
         ),
         (
             {
@@ -234,6 +234,11 @@ REFUSED: list[tuple[dict[str, Any], str]] = [
     *(
         ({"on": "ray", "ray": address}, f'study.yaml: ray: found "{address}"; expected: an address')
         for address in ("nope", "ray://host:1", "host:", "host:port", ":6379")
+    ),
+    ({"grid": {"rounds": [2, 3]}}, "found rounds in grid and in settings; expected grid.rounds or"),
+    (
+        {"list": [{}, {"models.social.stop": []}], "grid": {"models.social": {"a": {}, "b": {}}}},
+        "study.yaml: found models.social.stop in grid and in list[1]; expected grid.models.social",
     ),
     ({"side_by_side": 0}, "side_by_side: found 0"),
     ({"grid": {"questions": ["none.txt"]}}, "none.txt"),

@@ -118,6 +118,7 @@ def read_plan(source: Path, settings: Sequence[str] = ()) -> Plan:
     _refuse_own("settings", study.settings, source)
     _check_grid(study.grid, source)
     _refuse_many(study, source)
+    _refuse_overridden(study, source)
     common = _Set(folder, study.config).set(study.settings, f"{source}: settings")
     first = common.load().seed
     seeds = range(first, first + study.seeds) if isinstance(study.seeds, int) else study.seeds
@@ -197,6 +198,19 @@ def _check_grid(grid: Mapping[str, Any], source: Path) -> None:
         if not isinstance(values, list | dict) or not values:
             expected = "a list of values, or a mapping from names to values"
             raise InputError(f"{source}: grid.{key}: found {shown(values)}; expected {expected}")
+
+
+def _refuse_overridden(study: SweepSettings, source: Path) -> None:
+    """Check that no key of the grid replaces what `settings` or an entry of `list` has set."""
+    places = {"settings": study.settings}
+    places |= {f"list[{number}]": entry for number, entry in enumerate(study.list)}
+    for place, values in places.items():
+        for key, axis in product(values, study.grid):
+            if is_within(key, [axis]):
+                expected = f"grid.{axis} or {place}.{key}, not both"
+                raise InputError(
+                    f"{source}: found {key} in grid and in {place}; expected {expected}"
+                )
 
 
 def _refuse_many(study: SweepSettings, source: Path) -> None:
