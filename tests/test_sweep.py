@@ -476,6 +476,34 @@ def test_all_runs_in_one_postgresql_database(study: Study, server: str, tmp_path
     assert copied.returncode == 0, copied.stderr
 
 
+@pytest.mark.parametrize(
+    ("text", "line"),
+    [
+        ("", "found null, expected a YAML mapping of keys that docs/sweeps.md lists"),
+        ("{name: s, list: 3}", "list: found 3; expected: a list"),
+        ("{name: s, grid: 3}", "grid: found 3; expected: a mapping of keys"),
+        ("name: a b", 'name: found "a b"; expected: at most 60 letters, digits, - . and _, a'),
+        ("{name: s, world: {size: 3}}", "found the config of a run, with the key world; expected"),
+    ],
+)
+def test_a_file_that_is_no_study_is_told_in_plain_words(
+    tmp_path: Path, text: str, line: str
+) -> None:
+    path = tmp_path / "study.yaml"
+    path.write_text(text, encoding="utf-8")
+    with pytest.raises(InputError) as refused:
+        read_plan(path)
+    assert str(refused.value).startswith(f"{path}: {line}")
+
+
+def test_a_study_in_place_of_a_run_names_what_to_type(study: Study) -> None:
+    study()
+    with pytest.raises(InputError, match=r"expected one run: .*`status study.yaml` lists its runs"):
+        api.parse_runs(["study.yaml"])
+    with pytest.raises(InputError, match=r"^study.yaml: found no run that is done; expected"):
+        api.compare(["study.yaml"])
+
+
 def test_a_config_of_the_study_may_be_any_file(study: Study, tmp_path: Path) -> None:
     preset = ROOT / "worlds" / "presets" / "scene.yaml"
     path = study()

@@ -22,7 +22,7 @@ from sandbox.engine.run import prepare
 from sandbox.engine.settings import differences, is_within, transport_changes, transport_keys
 from sandbox.reading.run_groups import yaml_value
 from sandbox.reading.runs import open_run
-from sandbox.settings_files import read_settings, shown
+from sandbox.settings_files import read_settings, read_yaml, shown
 from sandbox.sources.policies import read_policy
 from sandbox.sweep.engines import engine_keys, on_ray
 from sandbox.sweep.settings import PAGE, SweepSettings
@@ -113,6 +113,7 @@ def read_plan(source: Path, settings: Sequence[str] = ()) -> Plan:
     Raises:
         InputError: something is invalid, or two runs have one name.
     """
+    _refuse_config(source)
     study = read_settings(SweepSettings, PAGE, source, settings)
     folder = source.resolve().parent
     _refuse_own("settings", study.settings, source)
@@ -136,6 +137,17 @@ def read_plan(source: Path, settings: Sequence[str] = ()) -> Plan:
                 _refuse_equal_names(source, runs[name], run)
             runs[name] = run
     return Plan(source, study, list(runs.values()))
+
+
+def _refuse_config(source: Path) -> None:
+    """Say of the config of a run that it is no study."""
+    keys = read_yaml(source, f"keys that {PAGE} lists").keys()
+    others = keys - SweepSettings.model_fields.keys()
+    if others and keys <= Config.model_fields.keys():
+        raise InputError(
+            f"{source}: found the config of a run, with the key {min(others)}; expected the name "
+            f"of the run, or the file of a sweep, with keys that {PAGE} lists"
+        )
 
 
 @dataclass(frozen=True)

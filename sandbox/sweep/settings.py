@@ -6,7 +6,7 @@ import re
 from collections.abc import Sequence
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, model_validator
+from pydantic import AfterValidator, Field, model_validator
 
 from agents.section import Section, error_at
 from sandbox.config import QUICKSTART
@@ -16,7 +16,14 @@ PAGE = "docs/sweeps.md"
 
 _ADDRESS = re.compile(r"local|[^\s/]+:[0-9]{1,5}")
 
-Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", max_length=60)]
+
+def _name(text: str) -> str:
+    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,59}", text):
+        raise ValueError("at most 60 letters, digits, - . and _, a letter or a digit first")
+    return text
+
+
+Name = Annotated[str, AfterValidator(_name)]
 
 
 class SweepSettings(Section):
