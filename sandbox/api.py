@@ -339,6 +339,8 @@ def compare(runs: Sequence[str]) -> Comparison:
             continue
         of_study = addresses_of(Path(run))
         done = [address for address, created in of_study.items() if created and _is_done(address)]
+        if not done:
+            raise InputError(f"{run}: found no run that is done; expected at least 2 to compare")
         addresses += done
         if len(done) < len(of_study):
             count = len(of_study) - len(done)

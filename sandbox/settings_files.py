@@ -70,7 +70,7 @@ def read_settings(
         InputError: they cannot be read, or are invalid.
     """
     if isinstance(source, Path):
-        place, data = str(source), read_yaml(source)
+        place, data = str(source), read_yaml(source, f"keys that {page} lists")
         _resolve(kind, data, source.resolve().parent)
     else:
         place, data = GIVEN, dict(source or {})
@@ -142,8 +142,12 @@ def _resolve(kind: type[Section], data: Any, folder: Path) -> None:
         _resolve(section, data.get(name), folder)
 
 
-def read_yaml(path: Path) -> dict[str, Any]:
+def read_yaml(path: Path, keys: str = "config keys") -> dict[str, Any]:
     """Read the keys of a YAML file, without those that begin with x-, which are for anchors.
+
+    Args:
+        path: of the file.
+        keys: what its keys are, for error messages.
 
     Raises:
         InputError: it cannot be read, or is no YAML mapping.
@@ -166,7 +170,7 @@ def read_yaml(path: Path) -> dict[str, Any]:
         line = f":{error.line}" if error.line else ""
         raise InputError(f"{path}{line}: not YAML: {error}") from None
     if not isinstance(data, dict):
-        raise InputError(f"{path}: found {shown(data)}, expected a YAML mapping of config keys")
+        raise InputError(f"{path}: found {shown(data)}, expected a YAML mapping of {keys}")
     strange = next((key for key in data if not isinstance(key, str)), None)
     if strange is not None:
         raise InputError(f"{path}: found the key {shown(strange)}; expected keys that are texts")
@@ -237,7 +241,12 @@ def first_error(
     return f"{place}: {name}: found {found}; expected: {message}"
 
 
-_EXPECTED = {"path_type": "the path of a file", "model_type": "a mapping of keys"}
+_EXPECTED = {
+    "path_type": "the path of a file",
+    "model_type": "a mapping of keys",
+    "dict_type": "a mapping of keys",
+    "is_instance_of": "a list",  # in a file nothing but a list can be of the class Sequence
+}
 
 
 _RANGES = {

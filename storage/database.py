@@ -135,6 +135,11 @@ def parse_run(run: str) -> Address:
         if by_name and not name and place in run_names(url):
             name = place  # the file may contain other runs as well
         return Address(url, name or None)
+    if run.endswith((".yaml", ".yml")) and _is_file(_expanded(run)):
+        raise InputError(
+            f"{hide_secrets(_short(run))}: found a YAML file; expected one run: if this is the "
+            f"file of a sweep, `status {run}` lists its runs, by default {RUNS}/NAME/RUN.db"
+        )
     raise InputError(
         f"{hide_secrets(_short(run))}: no such run; expected a name under {RUNS}/, a file or a URL"
     )

@@ -5,11 +5,12 @@ from __future__ import annotations
 import json
 import os
 import signal
+import sqlite3
 import subprocess
 import sys
 import time
 from collections.abc import Callable
-from contextlib import suppress
+from contextlib import closing, suppress
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +22,9 @@ from program import program
 from sandbox import api
 from sandbox.config import load_config
 from sandbox.sweep.plan import read_plan
+from sandbox.sweep.progress import RunProgress, SweepProgress
 from sandbox.sweep.run import states_of
+from sandbox.terminal.sweeps import SweepDisplay
 from storage.errors import InputError
 
 QUICK = {"world.size": 3, "rounds": 3, "question_count": 8, "memory.prior_pairs": 20}
@@ -191,9 +194,9 @@ def test_more_seeds_and_settings_add_runs(study: Study, tmp_path: Path) -> None:
             {
                 "seeds": [1],
                 "list": [{"name": "base line"}, {"world.raters": 2}],
-                "grid": {"rounds": [2, 3]},
+                "grid": {"models.social.max_tokens": [2, 3]},
             },
-            [f"s-{arm}-rounds{n}-seed1" for arm in ("base_line", "raters2") for n in (2, 3)],
+            [f"s-{arm}-max_tokens{n}-seed1" for arm in ("base_line", "raters2") for n in (2, 3)],
         ),
         (
             {
@@ -228,8 +231,22 @@ REFUSED: list[tuple[dict[str, Any], str]] = [
     ({"config": "none.yaml"}, "none.yaml: cannot be read"),
     ({"db": "runs.db"}, "db: found"),
     ({"db": "postgresql://x@127.0.0.1/x", "out": "here"}, "only one of out"),
+    *(
+        ({"on": "ray", "ray": address}, f'study.yaml: ray: found "{address}"; expected: an address')
+        for address in ("nope", "ray://host:1", "host:", "host:port", ":6379")
+    ),
+    ({"grid": {"rounds": [2, 3]}}, "found rounds in grid and in settings; expected grid.rounds or"),
+    (
+        {"list": [{}, {"models.social.stop": []}], "grid": {"models.social": {"a": {}, "b": {}}}},
+        "study.yaml: found models.social.stop in grid and in list[1]; expected grid.models.social",
+    ),
     ({"side_by_side": 0}, "side_by_side: found 0"),
     ({"grid": {"questions": ["none.txt"]}}, "none.txt"),
+    ({"seeds": 10**9}, "study.yaml: found 1,000,000,000 runs; expected at most 10,000"),
+    (
+        {"seeds": 5, "list": [{"rounds": 1}] * 40, "grid": {"a": [*range(40)], "b": [*range(40)]}},
+        "study.yaml: found 320,000 runs; expected at most 10,000",
+    ),
 ]
 
 
@@ -275,6 +292,19 @@ def test_a_dry_run_lists_runs_and_starts_none(study: Study, tmp_path: Path) -> N
     assert len(listed["runs"]) == 8 and not [*tmp_path.rglob("*.db")]
     assert {run["status"] for run in listed["runs"]} == {"not created"}
     assert "s-raters3" in program(tmp_path, "sweep", "study.yaml", "--dry-run").stdout
+
+
+@pytest.mark.parametrize("more", [[], ["--dry-run"]])
+@pytest.mark.parametrize("out", ["/proc/nope", "/dev/null/x", "study.yaml", "study.yaml/x"])
+def test_a_folder_that_cannot_be_written_is_refused(
+    study: Study, tmp_path: Path, out: str, more: list[str]
+) -> None:
+    study(out=out)
+    done = program(tmp_path, "sweep", "study.yaml", *more)
+    assert done.returncode == 2 and len(done.stderr.splitlines()) == 1, done.stderr
+    assert done.stderr.startswith("error: study.yaml: out: found ")
+    assert done.stderr.endswith("; expected a folder that can be written\n")
+    assert [path.name for path in tmp_path.iterdir()] == ["study.yaml"]
 
 
 @pytest.mark.long
@@ -386,6 +416,45 @@ def test_from_python(study: Study, tmp_path: Path) -> None:
     assert watched[0].runs["s-seed4"].status == "done" and watched[0].calls == done.calls
 
 
+def test_a_run_whose_episodes_fail_says_why(study: Study, tmp_path: Path) -> None:
+    bad = {"models.social.misbehave": 1.0, "models.social.mishaps": ["empty"]}
+    study(seeds=[1], list=[{"name": "good"}, {"name": "bad", **bad}])
+    done = program(tmp_path, "sweep", "study.yaml")
+    (line,) = [line for line in done.stderr.splitlines() if "episodes failed" in line]
+    assert line.startswith("s-bad-seed1: 27 of 27 episodes failed: "), line
+    assert "replies of draft were empty" in line
+
+
+def test_a_run_that_no_process_plays_is_killed(study: Study) -> None:
+    path = study(seeds=[1])
+    api.sweep(path)
+    with closing(sqlite3.connect("runs/s/s-seed1.db")) as database:
+        database.execute("UPDATE runs SET status = 'running'")
+        database.commit()
+    assert states_of(read_plan(path))["s-seed1"].status == "killed"
+
+
+@pytest.mark.parametrize(("retried", "words"), [(1, "resumed once"), (2, "resumed 2 times")])
+def test_words_of_a_run_that_was_resumed(
+    retried: int, words: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = RunProgress("failed", "it broke", retried)
+    with SweepDisplay() as display:
+        display.watch(SweepProgress("s", {"s-seed1": run}))
+    assert f"s-seed1: it broke, {words}\n" in capsys.readouterr().err
+
+
+def test_the_table_has_the_status_of_a_failed_run_alone(
+    study: Study, engine: dict[str, Any], tmp_path: Path
+) -> None:
+    (tmp_path / "broken").touch()
+    study(engine, seeds=[1], retries=0)
+    done = program(tmp_path, "sweep", "study.yaml")
+    assert done.returncode == 1 and "failed" in done.stdout
+    assert "the engine is broken" not in done.stdout
+    assert "s-seed1: the engine is broken" in done.stderr
+
+
 @pytest.mark.long
 def test_all_runs_in_one_postgresql_database(study: Study, server: str, tmp_path: Path) -> None:
     path = study(SLOW, grid={"world.raters": [2, 3]}, db=server)
@@ -405,6 +474,34 @@ def test_all_runs_in_one_postgresql_database(study: Study, server: str, tmp_path
     assert len(json.loads(compared.stdout)["groups"]) == 2
     copied = program(tmp_path, "view", "study.yaml", "--static", "pages", "--json")
     assert copied.returncode == 0, copied.stderr
+
+
+@pytest.mark.parametrize(
+    ("text", "line"),
+    [
+        ("", "found null, expected a YAML mapping of keys that docs/sweeps.md lists"),
+        ("{name: s, list: 3}", "list: found 3; expected: a list"),
+        ("{name: s, grid: 3}", "grid: found 3; expected: a mapping of keys"),
+        ("name: a b", 'name: found "a b"; expected: at most 60 letters, digits, - . and _, a'),
+        ("{name: s, world: {size: 3}}", "found the config of a run, with the key world; expected"),
+    ],
+)
+def test_a_file_that_is_no_study_is_told_in_plain_words(
+    tmp_path: Path, text: str, line: str
+) -> None:
+    path = tmp_path / "study.yaml"
+    path.write_text(text, encoding="utf-8")
+    with pytest.raises(InputError) as refused:
+        read_plan(path)
+    assert str(refused.value).startswith(f"{path}: {line}")
+
+
+def test_a_study_in_place_of_a_run_names_what_to_type(study: Study) -> None:
+    study()
+    with pytest.raises(InputError, match=r"expected one run: .*`status study.yaml` lists its runs"):
+        api.parse_runs(["study.yaml"])
+    with pytest.raises(InputError, match=r"^study.yaml: found no run that is done; expected"):
+        api.compare(["study.yaml"])
 
 
 def test_a_config_of_the_study_may_be_any_file(study: Study, tmp_path: Path) -> None:

@@ -159,7 +159,8 @@ def compare(names: Sequence[str | Address]) -> Comparison:
             are fewer than two, or a scale has different ranges in them.
     """
     if len(names) < 2:
-        raise InputError(f"compare: found {len(names)} run; expected at least 2")
+        found = "1 run" if names else "no run"
+        raise InputError(f"compare: found {found}; expected at least 2")
     with ExitStack() as stack:
         runs = [_read(stack, name) for name in names]
         _check_ranges(runs)

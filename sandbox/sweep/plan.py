@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 from collections.abc import Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from itertools import product
+from math import prod
 from pathlib import Path
+from tempfile import TemporaryFile
 from typing import Any
 
 from sqlalchemy import URL
@@ -18,7 +22,7 @@ from sandbox.engine.run import prepare
 from sandbox.engine.settings import differences, is_within, transport_changes, transport_keys
 from sandbox.reading.run_groups import yaml_value
 from sandbox.reading.runs import open_run
-from sandbox.settings_files import read_settings, shown
+from sandbox.settings_files import read_settings, read_yaml, shown
 from sandbox.sources.policies import read_policy
 from sandbox.sweep.engines import engine_keys, on_ray
 from sandbox.sweep.settings import PAGE, SweepSettings
@@ -28,6 +32,9 @@ from storage.errors import InputError
 
 NOT_CREATED = "not created"
 """The status of a run that has no row in its database yet."""
+
+MOST_RUNS = 10_000
+"""Of a study: more are refused before any is made."""
 
 
 @dataclass(frozen=True)
@@ -106,9 +113,13 @@ def read_plan(source: Path, settings: Sequence[str] = ()) -> Plan:
     Raises:
         InputError: something is invalid, or two runs have one name.
     """
+    _refuse_config(source)
     study = read_settings(SweepSettings, PAGE, source, settings)
     folder = source.resolve().parent
     _refuse_own("settings", study.settings, source)
+    _check_grid(study.grid, source)
+    _refuse_many(study, source)
+    _refuse_overridden(study, source)
     common = _Set(folder, study.config).set(study.settings, f"{source}: settings")
     first = common.load().seed
     seeds = range(first, first + study.seeds) if isinstance(study.seeds, int) else study.seeds
@@ -126,6 +137,17 @@ def read_plan(source: Path, settings: Sequence[str] = ()) -> Plan:
                 _refuse_equal_names(source, runs[name], run)
             runs[name] = run
     return Plan(source, study, list(runs.values()))
+
+
+def _refuse_config(source: Path) -> None:
+    """Say of the config of a run that it is no study."""
+    keys = read_yaml(source, f"keys that {PAGE} lists").keys()
+    others = keys - SweepSettings.model_fields.keys()
+    if others and keys <= Config.model_fields.keys():
+        raise InputError(
+            f"{source}: found the config of a run, with the key {min(others)}; expected the name "
+            f"of the run, or the file of a sweep, with keys that {PAGE} lists"
+        )
 
 
 @dataclass(frozen=True)
@@ -155,11 +177,6 @@ class _Arm:
 
 def _arms(study: SweepSettings, source: Path) -> Iterator[_Arm]:
     """Each entry of `list` with each combination of `grid`."""
-    for key, values in study.grid.items():
-        _refuse_own(f"grid.{key}", {key: values}, source)
-        if not isinstance(values, list | dict) or not values:
-            expected = "a list of values, or a mapping from names to values"
-            raise InputError(f"{source}: grid.{key}: found {shown(values)}; expected {expected}")
     keys = [*study.grid, *(key for entry in study.list for key in entry if key != "name")]
     axes = [
         list(_axis(source, key, values, _short_key(key, keys)))
@@ -185,6 +202,35 @@ def _arms(study: SweepSettings, source: Path) -> Iterator[_Arm]:
                 [*names, *(name for name, _, _ in combination)],
                 [(place, values), *((at, setting) for _, at, setting in combination)],
             )
+
+
+def _check_grid(grid: Mapping[str, Any], source: Path) -> None:
+    for key, values in grid.items():
+        _refuse_own(f"grid.{key}", {key: values}, source)
+        if not isinstance(values, list | dict) or not values:
+            expected = "a list of values, or a mapping from names to values"
+            raise InputError(f"{source}: grid.{key}: found {shown(values)}; expected {expected}")
+
+
+def _refuse_overridden(study: SweepSettings, source: Path) -> None:
+    """Check that no key of the grid replaces what `settings` or an entry of `list` has set."""
+    places = {"settings": study.settings}
+    places |= {f"list[{number}]": entry for number, entry in enumerate(study.list)}
+    for place, values in places.items():
+        for key, axis in product(values, study.grid):
+            if is_within(key, [axis]):
+                expected = f"grid.{axis} or {place}.{key}, not both"
+                raise InputError(
+                    f"{source}: found {key} in grid and in {place}; expected {expected}"
+                )
+
+
+def _refuse_many(study: SweepSettings, source: Path) -> None:
+    """Count the runs without making them."""
+    seeds = study.seeds if isinstance(study.seeds, int) else len(study.seeds)
+    count = seeds * max(1, len(study.list)) * prod(map(len, study.grid.values()))
+    if count > MOST_RUNS:
+        raise InputError(f"{source}: found {count:,} runs; expected at most {MOST_RUNS:,}")
 
 
 def _axis(
@@ -262,6 +308,33 @@ def _refuse_equal_names(source: Path, one: PlannedRun, other: PlannedRun) -> Non
         f"{source}: found two runs with the name {one.name}: {both}; expected different ones: "
         "`grid: {a.b: {NAME: VALUE}}` and `list: [{name: NAME, ...}]` name settings"
     )
+
+
+def check_place(plan: Plan) -> None:
+    """Check that the folder of a study can be written, and make nothing there.
+
+    Raises:
+        InputError: it cannot.
+    """
+    if plan.url is not None:
+        return
+    folder = nearest = Path(plan.place)
+    while not os.path.lexists(nearest) and nearest != nearest.parent:
+        nearest = nearest.parent
+    with writing_to(plan, folder), TemporaryFile(dir=nearest):
+        pass
+
+
+@contextmanager
+def writing_to(plan: Plan, folder: Path) -> Iterator[None]:
+    """Say of an error of the operating system that the folder of a study cannot be written."""
+    try:
+        yield
+    except OSError as error:
+        found = f"{shown(str(folder))} ({error.strerror})"
+        raise InputError(
+            f"{plan.source}: out: found {found}; expected a folder that can be written"
+        ) from None
 
 
 def created(plan: Plan) -> set[str]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from contextlib import suppress
+from pathlib import Path
 from typing import Any
 
 from sandbox.backends.replicas import cluster
@@ -17,8 +18,12 @@ _MOST_THREADS = 1003
 """Of an actor: the most runs side by side, and those that ask for progress or stop them."""
 
 
-def connect(address: str | None) -> None:
+def connect(address: str | None, source: Path) -> None:
     """Connect to the cluster, or start one on this machine where there is none.
+
+    Args:
+        address: of the cluster.
+        source: the file of the study, for error messages.
 
     Raises:
         InputError: Ray is not installed, or the cluster cannot be reached.
@@ -26,7 +31,8 @@ def connect(address: str | None) -> None:
     try:
         cluster.connect(RaySettings(address=address))
     except cluster.NoCluster as error:
-        raise InputError(f"on: ray: {error}") from None
+        message = str(error).replace("ray.address:", "ray:", 1)  # the key of a model
+        raise InputError(f"{source}: {message}") from None
     cluster.use()
 
 

@@ -16,12 +16,13 @@ class SweepRun(Record):
     Attributes:
         run, db: its name and database.
         settings: those that differ between the runs of the study, by dotted key.
-        status, message: as the run has them; `not created` before it is begun.
+        status, message: as `status` shows them; `not created` before it is begun.
         retried: how often it was resumed after a failure, in this sitting.
         episodes, episodes_failed: the number of complete episodes, and of those that failed.
         calls, calls_failed: the number of calls in the journal, and of those without a reply.
         seconds: of work in all sessions.
         digest: of a finished run.
+        warnings: as the run has them; the first says why its episodes fail, if most do.
     """
 
     run: str
@@ -36,6 +37,7 @@ class SweepRun(Record):
     calls_failed: int = 0
     seconds: float = 0.0
     digest: str | None = None
+    warnings: Sequence[str] = ()
 
     @property
     def good(self) -> bool:

@@ -14,7 +14,7 @@ from itertools import groupby
 
 from sandbox.backends.replicas import cluster
 from sandbox.interrupts import run_coroutine
-from sandbox.reading.runs import open_run, outcome
+from sandbox.reading.runs import open_run, outcome, status_now
 from sandbox.sweep.plan import (
     NOT_CREATED,
     Plan,
@@ -22,6 +22,7 @@ from sandbox.sweep.plan import (
     changed_settings,
     check_ready,
     created,
+    writing_to,
 )
 from sandbox.sweep.processes import ProcessWorker
 from sandbox.sweep.progress import PLAYING, WAITING, Played, RunProgress, SweepProgress
@@ -61,7 +62,7 @@ def run_sweep(plan: Plan, watch: SweepWatch = lambda _: None) -> Sweep:
         todo = [run for run in plan.runs if states[run.name].status != "done"]
         jobs = {run.name: _job(plan, run, states[run.name].status) for run in plan.runs}
         if plan.settings.on == "ray":
-            connect(plan.settings.ray)
+            connect(plan.settings.ray, plan.source)
         check_ready(todo, plan.source)
         progress = SweepProgress(
             plan.settings.name,
@@ -82,8 +83,9 @@ def _locked(plan: Plan) -> Iterator[None]:
     with ExitStack() as stack:
         if plan.url is None:
             folder = absolute(plan.place)
-            folder.mkdir(parents=True, exist_ok=True)
-            stack.enter_context(locked(folder / "sweep", f"{plan.source}: {folder}"))
+            with writing_to(plan, folder):
+                folder.mkdir(parents=True, exist_ok=True)
+                stack.enter_context(locked(folder / "sweep", f"{plan.source}: {folder}"))
         else:
             engine = stack.enter_context(writing(plan.url))
             stack.enter_context(claim(engine, f"sweep {plan.settings.name}"))
@@ -102,11 +104,12 @@ def _state(run: PlannedRun, is_created: bool) -> SweepRun:
         return SweepRun(run=run.name, db=place, settings=run.own, status=NOT_CREATED)
     with open_run(run.address) as reader:
         known = outcome(reader, run.address)
+        status = status_now(reader, run.address.url)
     return SweepRun(
         run=run.name,
         db=place,
         settings=run.own,
-        status=known.status,
+        status=status,
         message=known.message,
         episodes=known.episodes,
         episodes_failed=known.episodes_failed,
@@ -114,6 +117,7 @@ def _state(run: PlannedRun, is_created: bool) -> SweepRun:
         calls_failed=known.calls_failed,
         seconds=known.seconds,
         digest=known.digest,
+        warnings=known.warnings,
     )
 
 

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, model_validator
+from pydantic import AfterValidator, Field, model_validator
 
 from agents.section import Section, error_at
 from sandbox.config import QUICKSTART
@@ -13,7 +14,16 @@ from sandbox.settings_files import FilePath
 
 PAGE = "docs/sweeps.md"
 
-Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", max_length=60)]
+_ADDRESS = re.compile(r"local|[^\s/]+:[0-9]{1,5}")
+
+
+def _name(text: str) -> str:
+    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,59}", text):
+        raise ValueError("at most 60 letters, digits, - . and _, a letter or a digit first")
+    return text
+
+
+Name = Annotated[str, AfterValidator(_name)]
 
 
 class SweepSettings(Section):
@@ -31,8 +41,9 @@ class SweepSettings(Section):
         db: the URL of a PostgreSQL database for all runs, in place of `out`.
         side_by_side: how many runs are played at once.
         on: whether runs are played by processes of this machine or by actors of Ray.
-        ray: the address of the cluster, `HOST:PORT`; the default is the variable RAY_ADDRESS, else
-            a cluster that runs on this machine, else one that is started here.
+        ray: the address of the cluster, `HOST:PORT`, or `local` to start one here; the default is
+            the variable RAY_ADDRESS, else a cluster that runs on this machine, else one that is
+            started here.
         retries: how often a run that failed is resumed.
     """
 
@@ -59,6 +70,9 @@ class SweepSettings(Section):
             raise error_at("db", self.db, "only one of out (a file for each run) and db")
         if self.ray is not None and self.on != "ray":
             raise error_at("ray", self.ray, "on: ray beside it")
+        if self.ray is not None and not _ADDRESS.fullmatch(self.ray):
+            expected = "an address HOST:PORT, or local for a cluster that is started here"
+            raise error_at("ray", self.ray, expected)
         if self.db is not None and not self.db.startswith("postgresql"):
             expected = "the URL of a PostgreSQL database; out: FOLDER has a file for each run"
             raise error_at("db", self.db, expected)

@@ -91,7 +91,8 @@ class SweepDisplay:
         assert self._progress is not None
         for name, run in list(self._progress.runs.items()):
             if run.message and (run.status == "failed" or run.retried):
-                again = f", resumed {run.retried} times" if run.retried else ""
+                times = "once" if run.retried == 1 else f"{run.retried} times"
+                again = f", resumed {times}" if run.retried else ""
                 yield printable(f"{name}: {run.message}{again}")
 
     def _lines(self) -> None:
@@ -143,10 +144,9 @@ def run_table(runs: Sequence[SweepRun]) -> Table:
     for run in runs:
         settings = ", ".join(f"{key} {yaml_value(value)}" for key, value in run.settings.items())
         failed = f" ({run.episodes_failed:,} failed)" if run.episodes_failed else ""
-        status = f"{run.status}: {run.message}" if run.status == "failed" else run.status
         rows.add_row(
             plain(run.run),
-            plain(status, "" if run.status != "failed" else "red"),
+            plain(run.status, "" if run.status != "failed" else "red"),
             f"{run.episodes:,}{failed}",
             f"{run.calls:,}",
             duration(run.seconds),

@@ -51,6 +51,6 @@ class RaySettings(Section):
     @model_validator(mode="after")
     def _no_client(self) -> RaySettings:
         if self.address is not None and "://" in self.address:
-            expected = "HOST:PORT of a cluster that this machine is a node of"
+            expected = "an address HOST:PORT of a cluster that this machine is a node of"
             raise error_at("address", self.address, expected)
         return self
