@@ -106,7 +106,7 @@ def program_ok(folder: Path, *arguments: str) -> str:
         (["status", "postgresql+psycopg://u@h:x/d"], "not a usable database URL"),
         (["run", "--db", "postgresql+psycopg://bob:S3CRET@h:x/d"], "not a usable database URL"),
         (["run", "--db", "sqlite://"], "in memory"),
-        (["run", "--db", "mysql://u@h/d"], "expected postgresql+psycopg://user@host/database"),
+        (["run", "--db", "mysql://u@h/d"], "expected postgresql+psycopg://HOST/DATABASE"),
         (["status", "postgresql+psycopg2://u@h/d"], "found a database of the kind postgresql+psyc"),
     ],
 )
