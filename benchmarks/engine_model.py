@@ -22,7 +22,7 @@ from pydantic import BaseModel, Field
 from agents.chance import seed_of
 from sandbox.config import Schedule
 from sandbox.engine.scheduler import Planned, Scheduler
-from sandbox.study.engine_model import Engine
+from sandbox.study.engine_model import Engine, Needs
 from worlds.base import Meeting
 
 Order = Literal["out_of_order", "lock_step", "by_phases"]
@@ -170,17 +170,10 @@ class Workload:
         """Tokens per second of each of `running` calls on a server."""
         return self.engine.speed(running)
 
-    def prefill(self, call: int) -> float:
-        """Seconds that a call occupies its server with its prompt."""
-        return self.pauses[call % self.stride]
-
-    def size(self, call: int) -> int:
-        """Tokens of prompt and reply of a call."""
-        return self.prompts[call % self.stride] + self._output[call]
-
-    def output(self, call: int) -> int:
-        """Tokens of the reply of a call."""
-        return self._output[call]
+    def needs(self, call: int) -> Needs:
+        """What a call needs."""
+        position, steps = call % self.stride, self._output[call]
+        return Needs(self.prompts[position] + steps, self.pauses[position], steps)
 
     def alone(self) -> Floats:
         """Seconds of each call [round, episode, position] on an otherwise idle server."""

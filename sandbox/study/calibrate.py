@@ -27,7 +27,7 @@ from sandbox.backends.base import (
 )
 from sandbox.environment import environment_of
 from sandbox.interrupts import run_coroutine
-from sandbox.study.engine_model import Engine
+from sandbox.study.engine_model import Engine, Needs
 from sandbox.study.rates import EngineRates
 from sandbox.study.sample import NoSample
 from storage.errors import InputError
@@ -95,15 +95,10 @@ class _Load:
     def speed(self, running: int) -> float:
         return 1 / self._rates.step(running)
 
-    def prefill(self, call: int) -> float:
+    def needs(self, call: int) -> Needs:
         one = self._step.calls[call]
-        return self._rates.prefill(one.uncached, one.cached, one.constrained)
-
-    def size(self, call: int) -> int:
-        return 0
-
-    def output(self, call: int) -> int:
-        return max(0, self._step.calls[call].written - 1)
+        prefill = self._rates.prefill(one.uncached, one.cached, one.constrained)
+        return Needs(0, prefill, max(0, one.written - 1))
 
     def seconds(self) -> float:
         """The time that the step takes with these rates."""

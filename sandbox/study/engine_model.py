@@ -12,7 +12,21 @@ import heapq
 import math
 from collections import deque
 from collections.abc import Callable
-from typing import Protocol
+from typing import NamedTuple, Protocol
+
+
+class Needs(NamedTuple):
+    """What a call needs of its server.
+
+    Attributes:
+        size: tokens of prompt and reply.
+        prefill: seconds that it occupies the server with its prompt.
+        steps: tokens of the reply, one a step.
+    """
+
+    size: int
+    prefill: float
+    steps: int
 
 
 class Load(Protocol):
@@ -37,14 +51,8 @@ class Load(Protocol):
     def speed(self, running: int) -> float:
         """Tokens per second of each of `running` calls on a server."""
 
-    def prefill(self, call: int) -> float:
-        """Seconds that a call occupies its server with its prompt."""
-
-    def size(self, call: int) -> int:
-        """Tokens of prompt and reply of a call."""
-
-    def output(self, call: int) -> int:
-        """Tokens of the reply of a call."""
+    def needs(self, call: int) -> Needs:
+        """What a call needs."""
 
 
 class Server:
@@ -81,7 +89,7 @@ class Server:
         now = self.due
         self.advance(now)
         self._tokens, call = heapq.heappop(self._running)
-        self._room += self._load.size(call)
+        self._room += self._load.needs(call).size
         self._admit(now)
         return call
 
@@ -96,15 +104,18 @@ class Server:
 
     def _admit(self, now: float) -> None:
         """Start queued calls that fit, in order of arrival."""
-        queue, running, load = self._queue, self._running, self._load
+        queue, running = self._queue, self._running
         most = len(self._rates) - 1
-        while queue and len(running) < most and (size := load.size(queue[0])) <= self._room:
+        while queue and len(running) < most:
+            size, prefill, steps = self._load.needs(queue[0])
+            if size > self._room:
+                break
             self.advance(now)
             call = queue.popleft()
             self._room -= size
             self.started += now
-            self._clock += load.prefill(call)
-            heapq.heappush(running, (self._tokens + load.output(call), call))
+            self._clock += prefill
+            heapq.heappush(running, (self._tokens + steps, call))
         rest = running[0][0] - self._tokens if running else math.inf
         self.due = self._clock + rest / self._rates[len(running)]
 

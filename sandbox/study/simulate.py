@@ -16,7 +16,7 @@ from agents.agent import Agent
 from agents.chance import seed_of
 from sandbox.config import Schedule
 from sandbox.engine.scheduler import Planned, Scheduler
-from sandbox.study.engine_model import Engine
+from sandbox.study.engine_model import Engine, Needs
 from sandbox.study.rates import EngineRates
 from worlds.base import Meeting, World
 
@@ -92,10 +92,7 @@ class SampledLoad:
         self.stride = max(len(episode.calls) for episode in sample)
         self._rates = rates
         self._calls = [episode.calls for episode in sample]
-        self._seconds: list[list[float]] = [
-            [rates.prefill(one.uncached, one.cached, one.constrained) for one in calls]
-            for calls in self._calls
-        ]
+        self._needs = [[_needs(rates, one) for one in calls] for calls in self._calls]
         first = [index for index, episode in enumerate(sample) if episode.round == 0]
         later = [index for index, episode in enumerate(sample) if episode.round > 0]
         draw = np.random.default_rng(seed_of(seed, "simulate"))
@@ -113,28 +110,21 @@ class SampledLoad:
         """Tokens per second of each of `running` calls on a server."""
         return 1 / self._rates.step(running)
 
-    def prefill(self, call: int) -> float:
-        """Seconds that a call occupies its server."""
+    def needs(self, call: int) -> Needs:
+        """What a call needs; its first token comes with its prompt."""
         episode, position = divmod(call, self.stride)
-        return self._seconds[self._drawn[episode]][position]
-
-    def size(self, call: int) -> int:
-        """Tokens of prompt and reply of a call."""
-        one = self._call(call)
-        return one.uncached + one.cached + one.written
-
-    def output(self, call: int) -> int:
-        """Steps of a call: its first token comes with its prompt."""
-        return max(0, self._call(call).written - 1)
+        return self._needs[self._drawn[episode]][position]
 
     def priority(self, call: int, per_round: int) -> float:
         """Dispatch priority of a call, as in `sandbox.engine.calls`."""
-        one = self._call(call)
-        return 1000 * (call // self.stride // per_round + one.observing) + min(one.level, 999)
-
-    def _call(self, call: int) -> SampledCall:
         episode, position = divmod(call, self.stride)
-        return self.calls(episode)[position]
+        one = self.calls(episode)[position]
+        return 1000 * (episode // per_round + one.observing) + min(one.level, 999)
+
+
+def _needs(rates: EngineRates, call: SampledCall) -> Needs:
+    prefill = rates.prefill(call.uncached, call.cached, call.constrained)
+    return Needs(call.uncached + call.cached + call.written, prefill, max(0, call.written - 1))
 
 
 class _Open:
