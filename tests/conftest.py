@@ -161,7 +161,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--long", action="store_true", help="run the tests marked `long` as well")
     parser.addoption("--kills", type=int, default=6, help="how often runs are killed in all")
-    parser.addoption("--side", type=int, default=6, help="agents a side of the society on Ray")
+    parser.addoption("--side", type=int, default=8, help="agents a side of the society on Ray")
     parser.addoption("--damaged", type=int, default=6, help="how many files are damaged")
     parser.addoption("--fuzz", type=int, default=15, help="inputs of each kind that are tried")
     parser.addoption("--fuzz-from", type=int, default=0, help="number of the first input")

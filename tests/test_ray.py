@@ -270,13 +270,13 @@ def test_actors_end_with_a_driver_that_is_killed(tmp_path: Path, cluster: Cluste
 def test_runs_of_a_pool_share_replicas_that_end_after_the_last(
     tmp_path: Path, cluster: Cluster, here: dict[str, Any]
 ) -> None:
-    shared = model(cluster, {"pool": "study", "linger": 3}, **SLOW)
+    shared = model(cluster, {"pool": "study", "linger": 20}, **SLOW)
     runs = [started(tmp_path, command(name, shared)) for name in ("a", "b")]
     until(lambda: calls(tmp_path, "a") > 50 and calls(tmp_path, "b") > 50)
     assert len(actors(cluster)) == 2
     assert [ended(run)["digest"] for run in runs] == [here["digest"]] * 2
     assert len(actors(cluster)) == 2
-    until(lambda: not actors(cluster), 30)
+    until(lambda: not actors(cluster), 90)
 
 
 SOCIETY = ("rounds=2", "world.raters=2", "question_count=50")
@@ -302,11 +302,13 @@ def test_replicas_of_vllm_have_the_digest_of_one_engine(
     alone = done(tmp_path, command("alone", json.dumps(engine), *society))
     spread = model(cluster, {"max_replicas": 3}, **engine)
     run = started(tmp_path, command("spread", spread, *society))
-    until(lambda: calls(tmp_path, "spread") > alone["calls"] // 8, 300)
-    assert len(actors(cluster)) == 2
-    os.kill(actors(cluster)[0], signal.SIGKILL)
-    cluster.add(1)
+    until(lambda: calls(tmp_path, "spread") > 0, 300)
+    first, _ = actors(cluster)
+    cluster.add(1)  # early: an engine takes long to load
     until(lambda: len(actors(cluster)) == 3)
+    until(lambda: calls(tmp_path, "spread") > alone["calls"] // 4, 300)
+    os.kill(first, signal.SIGKILL)
+    until(lambda: len({*actors(cluster)} - {first}) == 3)
     made = ended(run)
     assert (made["status"], made["digest"]) == ("done", alone["digest"])
     assert made["calls"] == alone["calls"] == calls(tmp_path, "spread")

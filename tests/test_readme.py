@@ -57,7 +57,7 @@ def _blocks(language: str, text: str = README) -> list[str]:
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder that looks like a clone, with a `python` that is this one."""
     place = tmp_path_factory.mktemp("clone")
-    for name in ("run_sim.py", "worlds", "benchmarks"):
+    for name in ("run_sim.py", "worlds", "benchmarks", "examples"):
         (place / name).symlink_to(ROOT / name)
     (place / "bin").mkdir()
     (place / "bin" / "python").write_text(f'#!/bin/sh\nexec "{sys.executable}" "$@"\n')
