@@ -460,6 +460,7 @@ def test_all_runs_in_one_postgresql_database(study: Study, server: str, tmp_path
     path = study(SLOW, grid={"world.raters": [2, 3]}, db=server)
     process = begin(tmp_path)
     begun(process, path, 20)
+    process.send_signal(signal.SIGSTOP)  # so that it does not end meanwhile
     second = program(tmp_path, "sweep", "study.yaml")
     assert second.returncode == 2 and "another process" in second.stderr
     children = workers(process)
