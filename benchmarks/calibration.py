@@ -64,7 +64,7 @@ def measure(folder: Path, arguments: argparse.Namespace) -> None:
     extra, model = {"max_num_seqs": 64, **arguments.extra}, arguments.model
     if model is None:
         subprocess.run(
-            [sys.executable, str(ROOT / "tests" / "tiny_model.py"), str(folder)],
+            [sys.executable, str(ROOT / "tests" / "tiny_model.py"), str(folder), "--end", "2.8"],
             check=True,
             capture_output=True,
         )

@@ -41,8 +41,8 @@ def _tokenizer() -> Any:
     )
 
 
-def make_model(folder: Path, *, chat_template: bool = True) -> Path:
-    """Write the model; returns its folder."""
+def make_model(folder: Path, *, chat_template: bool = True, end: float = 1.6) -> Path:
+    """Write the model; returns its folder. The larger `end`, the sooner a reply ends."""
     import torch
     from transformers import LlamaConfig, LlamaForCausalLM
 
@@ -66,7 +66,7 @@ def make_model(folder: Path, *, chat_template: bool = True) -> Path:
     with torch.no_grad():  # one constant feature, so that a reply ends after some 30 tokens
         model.model.embed_tokens.weight[:, 0] = 0.1
         model.lm_head.weight[:, 0] = 0
-        model.lm_head.weight[tokenizer.eos_token_id, 0] = 2.8
+        model.lm_head.weight[tokenizer.eos_token_id, 0] = end
     model.save_pretrained(folder)
     tokenizer.save_pretrained(folder)
     return folder
@@ -104,6 +104,8 @@ def make_adapter(folder: Path) -> Path:
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("folder", type=Path)
-    folder = parser.parse_args().folder
-    make_model(folder / "model")
+    parser.add_argument("--end", type=float, default=1.6, help="the larger, the shorter replies")
+    given = parser.parse_args()
+    folder: Path = given.folder
+    make_model(folder / "model", end=given.end)
     make_adapter(folder / "adapter")
