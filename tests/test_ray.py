@@ -308,7 +308,6 @@ def test_replicas_of_vllm_have_the_digest_of_one_engine(
     until(lambda: len(actors(cluster)) == 3)
     until(lambda: calls(tmp_path, "spread") > alone["calls"] // 4, 300)
     os.kill(first, signal.SIGKILL)
-    until(lambda: len({*actors(cluster)} - {first}) == 3)
     made = ended(run)
     assert (made["status"], made["digest"]) == ("done", alone["digest"])
     assert made["calls"] == alone["calls"] == calls(tmp_path, "spread")
