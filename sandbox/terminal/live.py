@@ -5,11 +5,12 @@ from __future__ import annotations
 import sys
 import threading
 import time
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from types import TracebackType
 from typing import Self
 
-from rich.console import Console, Group
+from rich.console import Console, Group, RenderableType
 from rich.live import Live
 from rich.progress_bar import ProgressBar
 from rich.table import Table
@@ -20,6 +21,7 @@ from sandbox.terminal.style import rounded
 from sandbox.text import duration, printable
 
 _PLAIN_SECONDS = 5.0
+_REFRESH = 5  # pictures a second
 
 
 class Rates:
@@ -102,7 +104,66 @@ def in_lines(parts: Sequence[str], width: int) -> list[str]:
 _GAP = "   "
 
 
-class Display:
+class LiveOrLines(ABC):
+    """Context manager that shows progress on standard error: live in a terminal, lines elsewhere.
+
+    A subclass begins to show by `_begin`, once it has something to show.
+    """
+
+    def __init__(self) -> None:
+        self._console = Console(stderr=True)
+        self._live: Live | None = None
+        self._stop = threading.Event()
+        self._thread: threading.Thread | None = None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def _begin(self) -> None:
+        """Begin to show."""
+        if self._console.is_terminal:
+            self._live = Live(
+                console=self._console, get_renderable=self._picture, refresh_per_second=_REFRESH
+            )
+            self._live.start()
+        else:
+            self._thread = threading.Thread(target=self._print_lines, daemon=True)
+            self._thread.start()
+
+    @abstractmethod
+    def _picture(self) -> RenderableType:
+        """What a terminal shows now."""
+
+    @abstractmethod
+    def _lines(self, ended: bool) -> list[str]:
+        """What is printed elsewhere every few seconds, and at the end."""
+
+    def _is_over(self) -> bool:
+        """Whether only the last lines are still to be printed."""
+        return False
+
+    def _print_lines(self) -> None:
+        while not self._stop.wait(_PLAIN_SECONDS) and not self._is_over():
+            self._print(ended=False)
+
+    def _print(self, ended: bool) -> None:
+        print("\n".join(self._lines(ended)), file=sys.stderr, flush=True)
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._stop.set()
+        if self._live is not None:
+            self._live.stop()
+        elif self._thread is not None:
+            self._thread.join()
+            self._print(ended=True)
+
+
+class Display(LiveOrLines):
     """Context manager that shows progress on standard error; `watch` starts it.
 
     Args:
@@ -111,11 +172,8 @@ class Display:
     """
 
     def __init__(self, warn: bool = True) -> None:
-        self._console = Console(stderr=True)
+        super().__init__()
         self._warn = warn
-        self._live: Live | None = None
-        self._stop = threading.Event()
-        self._thread: threading.Thread | None = None
         self._rates: Rates | None = None
         self._warnings: list[str] = []
 
@@ -124,20 +182,10 @@ class Display:
         """Whether there was any work to show."""
         return self._rates is not None
 
-    def __enter__(self) -> Self:
-        return self
-
     def watch(self, progress: Progress) -> None:
         """Start to show the progress of a run."""
         self._rates = Rates(progress)
-        if self._console.is_terminal:
-            self._live = Live(
-                console=self._console, get_renderable=self._picture, refresh_per_second=5
-            )
-            self._live.start()
-        else:
-            self._thread = threading.Thread(target=self._lines, daemon=True)
-            self._thread.start()
+        self._begin()
 
     def _picture(self) -> Group:
         assert self._rates is not None
@@ -164,24 +212,13 @@ class Display:
         lines += [Text(line, style="yellow") for line in (*warnings, *troubles)]
         return Group(head, *lines)
 
-    def _lines(self) -> None:
+    def _lines(self, ended: bool) -> list[str]:
         assert self._rates is not None
-        while not self._stop.wait(_PLAIN_SECONDS) and self._rates.progress.finished is None:
-            lines = [self._rates.words(), *self._rates.troubles(), *self._rates.new_warnings()]
-            print("\n".join(lines), file=sys.stderr, flush=True)
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self._stop.set()
-        if self._live is not None:
-            self._live.stop()
-        elif self._rates is not None:
-            if self._thread is not None:
-                self._thread.join()
+        if ended:
             warnings = self._rates.new_warnings() if self._warn else []
-            lines = [self._rates.words(ended=True), *warnings]
-            print("\n".join(lines), file=sys.stderr, flush=True)
+            return [self._rates.words(ended=True), *warnings]
+        return [self._rates.words(), *self._rates.troubles(), *self._rates.new_warnings()]
+
+    def _is_over(self) -> bool:
+        assert self._rates is not None
+        return self._rates.progress.finished is not None

@@ -2,14 +2,9 @@
 
 from __future__ import annotations
 
-import sys
-import threading
 from collections.abc import Iterator, Sequence
-from types import TracebackType
-from typing import Self
 
-from rich.console import Console, Group, RenderableType
-from rich.live import Live
+from rich.console import Group, RenderableType
 from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
@@ -17,10 +12,10 @@ from rich.text import Text
 from sandbox.reading.run_groups import yaml_value
 from sandbox.sweep.progress import PLAYING, WAITING, SweepProgress
 from sandbox.sweep.results import EngineUse, Sweep, SweepRun
+from sandbox.terminal.live import LiveOrLines
 from sandbox.terminal.style import dash, plain, rounded, table
 from sandbox.text import duration, printable
 
-_PLAIN_SECONDS = 5.0
 _MOST_SHOWN = 16
 """Runs that the live display lists; the others are counted."""
 
@@ -46,30 +41,18 @@ def words(progress: SweepProgress) -> str:
     return " | ".join(parts)
 
 
-class SweepDisplay:
+class SweepDisplay(LiveOrLines):
     """Context manager that shows the progress of a sweep on standard error; `watch` starts it."""
 
     def __init__(self) -> None:
-        self._console = Console(stderr=True)
+        super().__init__()
         self._progress: SweepProgress | None = None
-        self._live: Live | None = None
-        self._stop = threading.Event()
-        self._thread = threading.Thread(target=self._lines, daemon=True)
         self._told: set[str] = set()
-
-    def __enter__(self) -> Self:
-        return self
 
     def watch(self, progress: SweepProgress) -> None:
         """Start to show the progress."""
         self._progress = progress
-        if self._console.is_terminal:
-            self._live = Live(
-                console=self._console, get_renderable=self._picture, refresh_per_second=4
-            )
-            self._live.start()
-        else:
-            self._thread.start()
+        self._begin()
 
     def _picture(self) -> RenderableType:
         assert self._progress is not None
@@ -95,28 +78,11 @@ class SweepDisplay:
                 again = f", resumed {times}" if run.retried else ""
                 yield printable(f"{name}: {run.message}{again}")
 
-    def _lines(self) -> None:
-        while not self._stop.wait(_PLAIN_SECONDS):
-            self._print()
-
-    def _print(self) -> None:
+    def _lines(self, ended: bool) -> list[str]:
         assert self._progress is not None
         new = [line for line in self._troubles() if line not in self._told]
         self._told.update(new)
-        print("\n".join([words(self._progress), *new]), file=sys.stderr, flush=True)
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self._stop.set()
-        if self._live is not None:
-            self._live.stop()
-        elif self._progress is not None:
-            self._thread.join()
-            self._print()
+        return [words(self._progress), *new]
 
 
 def sweep_view(sweep: Sweep) -> RenderableType:
