@@ -81,24 +81,28 @@ def play(
         address = create(prepare(load_config(QUICKSTART, settings)), str(place))
         with database.writing(address.url) as engine:
             reader = Reader.find(engine, address.name, str(address))
-            writer = Writer(engine, reader.run.id)
-            writer.open()
-            backend = Instant()
-            backends = {"social": backend, "observer": backend}
-            runner = Runner.load(reader, writer, backends, Journal(reader))
+            runner = runner_of(reader)
             profiler = cProfile.Profile() if profile else None
             began = time.process_time()
             if profiler:
-                profiler.runcall(asyncio.run, _work(runner))
+                profiler.runcall(asyncio.run, work(runner))
                 pstats.Stats(profiler).sort_stats("tottime").print_stats(45)
             else:
-                asyncio.run(_work(runner))
+                asyncio.run(work(runner))
             seconds = time.process_time() - began
             finish(reader, digest(reader))
             texts = int(reader.scalar(select(func.sum(func.length(tables.texts.c.text)))))
         peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
         size_on_disk = Path(str(address.url.database)).stat().st_size
         return Cost(runner.progress.counts.calls, seconds, peak, size_on_disk, texts)
+
+
+def runner_of(reader: Reader) -> Runner:
+    """Make the runner of a stored run, with a backend that replies at once."""
+    writer = Writer(reader.engine, reader.run.id)
+    writer.open()
+    backend = Instant()
+    return Runner.load(reader, writer, {"social": backend, "observer": backend}, Journal(reader))
 
 
 def finish(reader: Reader, digest_of_run: str) -> None:
@@ -109,7 +113,8 @@ def finish(reader: Reader, digest_of_run: str) -> None:
         connection.execute(update(tables.runs).where(of_run).values(**values))
 
 
-async def _work(runner: Runner) -> None:
+async def work(runner: Runner) -> None:
+    """Play a run, and write everything."""
     await runner.work()
     await runner.flush()
 

@@ -20,18 +20,15 @@ import time
 from pathlib import Path
 from typing import NamedTuple
 
-from driver import Instant, finish
+from driver import finish, runner_of, work
 from sqlalchemy import func, select
 
 from sandbox.config import QUICKSTART, load_config
-from sandbox.engine.journal import Journal
 from sandbox.engine.run import create, prepare
-from sandbox.engine.runner import Runner
 from storage import database, tables
 from storage.database import Address
 from storage.digest import digest
 from storage.reader import Reader
-from storage.writer import Writer
 
 
 class Played(NamedTuple):
@@ -53,18 +50,9 @@ def play(address: Address) -> Played:
     """Play a run that was created; check that every call is stored once."""
     with database.writing(address.url) as engine, database.claim(engine, str(address.name)):
         reader = Reader.find(engine, address.name, str(address))
-        writer = Writer(engine, reader.run.id)
-        writer.open()
-        backend = Instant()
-        backends = {"social": backend, "observer": backend}
-        runner = Runner.load(reader, writer, backends, Journal(reader))
-
-        async def work() -> None:
-            await runner.work()
-            await runner.flush()
-
+        runner = runner_of(reader)
         began, cpu = time.time(), time.process_time()
-        asyncio.run(work())
+        asyncio.run(work(runner))
         ended, cpu = time.time(), time.process_time() - cpu
         calls = runner.progress.counts.calls
         c = tables.calls.c

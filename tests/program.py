@@ -107,3 +107,21 @@ def program(
         status = int(parent.stdout.readline())
         said = [path.read_text(encoding="utf-8", errors="replace") for path in (out, err)]
     return subprocess.CompletedProcess(arguments, status, *said)
+
+
+def begin_sweep(folder: Path, *more: str, **variables: str) -> subprocess.Popen[str]:
+    """Start the sweep of a folder in a process of its own.
+
+    Args:
+        folder: with the file `study.yaml`.
+        more: further arguments.
+        variables: of the environment, besides those of this process.
+    """
+    return subprocess.Popen(
+        [sys.executable, str(ROOT / "run_sim.py"), "sweep", "study.yaml", "--json", *more],
+        cwd=folder,
+        env=os.environ | variables,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )

@@ -7,7 +7,6 @@ import os
 import signal
 import sqlite3
 import subprocess
-import sys
 import time
 from collections.abc import Callable
 from contextlib import closing, suppress
@@ -17,7 +16,7 @@ from typing import Any
 import pytest
 import yaml
 from conftest import ROOT
-from program import program
+from program import begin_sweep, program
 
 from sandbox import api
 from sandbox.config import load_config
@@ -78,17 +77,6 @@ def engine(tmp_path: Path) -> dict[str, Any]:
     """Settings by which all models are an engine that counts how often it is started."""
     (tmp_path / "engine.py").write_text(ENGINE, encoding="utf-8")
     return {f"models.{role}.backend": "./engine.py" for role in ("social", "observer")}
-
-
-def begin(folder: Path, *more: str) -> subprocess.Popen[str]:
-    """Start a sweep in a process of its own."""
-    return subprocess.Popen(
-        [sys.executable, str(ROOT / "run_sim.py"), "sweep", "study.yaml", "--json", *more],
-        cwd=folder,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
 
 
 def sweep(folder: Path, status: int = 0) -> dict[str, Any]:
@@ -329,7 +317,7 @@ def test_a_kill_loses_nothing(
     study: Study, engine: dict[str, Any], tmp_path: Path, whom: str, shared: bool
 ) -> None:
     path = study({**(engine if shared else {}), **SLOW}, grid={"world.raters": [2, 3]})
-    process = begin(tmp_path)
+    process = begin_sweep(tmp_path)
     begun(process, path, 30)
     children = workers(process)
     assert len(children) == (1 if shared else 4)
@@ -352,7 +340,7 @@ def test_ctrl_c_stops_all_runs_gently_and_the_sweep_goes_on(study: Study, tmp_pa
     slower = {"first_token": 0.1, "per_token": 0.0, "capacity": 2}
     key = "models.social.latency"
     path = study({key: slower}, grid={"world.raters": [2, 3]}, side_by_side=2)
-    process = begin(tmp_path)
+    process = begin_sweep(tmp_path)
     begun(process, path, 20)
     second = program(tmp_path, "sweep", "study.yaml")
     assert second.returncode == 2 and len(second.stderr.splitlines()) == 1
@@ -458,7 +446,7 @@ def test_the_table_has_the_status_of_a_failed_run_alone(
 @pytest.mark.long
 def test_all_runs_in_one_postgresql_database(study: Study, server: str, tmp_path: Path) -> None:
     path = study(SLOW, grid={"world.raters": [2, 3]}, db=server)
-    process = begin(tmp_path)
+    process = begin_sweep(tmp_path)
     begun(process, path, 20)
     process.send_signal(signal.SIGSTOP)  # so that it does not end meanwhile
     second = program(tmp_path, "sweep", "study.yaml")

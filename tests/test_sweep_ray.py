@@ -4,10 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import json
-import os
 import secrets
-import subprocess
-import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -17,6 +14,7 @@ import yaml
 
 from sandbox import api
 from tests.conftest import ROOT, missing
+from tests.program import begin_sweep
 
 QUIET = {
     "RAY_USAGE_STATS_ENABLED": "0",
@@ -36,17 +34,6 @@ def _ray() -> None:
         missing("Ray is not installed: pip install -e '.[ray]'", "vllm")
 
 
-def begin(folder: Path) -> subprocess.Popen[str]:
-    return subprocess.Popen(
-        [sys.executable, str(ROOT / "run_sim.py"), "sweep", "study.yaml", "--json"],
-        cwd=folder,
-        env=os.environ | QUIET,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
-
-
 def test_a_sweep_on_ray_is_killed_and_goes_on(tmp_path: Path) -> None:
     study: dict[str, Any] = {
         "name": "s",
@@ -59,7 +46,7 @@ def test_a_sweep_on_ray_is_killed_and_goes_on(tmp_path: Path) -> None:
     }
     path = tmp_path / "study.yaml"
     path.write_text(yaml.safe_dump(study), encoding="utf-8")
-    process = begin(tmp_path)
+    process = begin_sweep(tmp_path, **QUIET)
     until = time.monotonic() + 120
     while not [*tmp_path.rglob("*.db-wal")]:
         assert process.poll() is None and time.monotonic() < until
@@ -68,7 +55,7 @@ def test_a_sweep_on_ray_is_killed_and_goes_on(tmp_path: Path) -> None:
     process.kill()
     process.communicate()
     time.sleep(2)  # the cluster of the sweep ends with it
-    again = begin(tmp_path)
+    again = begin_sweep(tmp_path, **QUIET)
     stdout, stderr = again.communicate(timeout=240)
     assert again.returncode == 0, stdout + stderr
     found = json.loads(stdout)

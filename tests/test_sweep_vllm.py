@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import json
-import os
 import signal
 import sqlite3
 import subprocess
-import sys
 import time
 from contextlib import closing, suppress
 from pathlib import Path
@@ -15,7 +13,7 @@ from typing import Any
 
 import yaml
 
-from tests.conftest import ROOT
+from tests.program import begin_sweep
 from tests.test_vllm import ENGINE, QUIET, _vllm, engines, place  # noqa: F401 (fixtures)
 
 STUDY = {
@@ -30,17 +28,6 @@ STUDY = {
     "grid": {"world.raters": [1, 2], "models.social.temperature": [0.9, 1.0]},
 }
 SOCIAL = {"backend": "vllm", "extra": ENGINE, "max_tokens": 160}
-
-
-def begin(folder: Path) -> subprocess.Popen[str]:
-    return subprocess.Popen(
-        [sys.executable, str(ROOT / "run_sim.py"), "sweep", "study.yaml", "--json"],
-        cwd=folder,
-        env=os.environ | QUIET,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
 
 
 def ended(process: subprocess.Popen[str]) -> dict[str, Any]:
@@ -65,7 +52,7 @@ def test_twelve_runs_on_one_engine_killed_and_continued(place: Path) -> None:  #
     study = {"name": "calm", **STUDY, "side_by_side": 12}
     study["settings"] = {**STUDY["settings"], "models.social": social}  # type: ignore[dict-item]
     (place / "study.yaml").write_text(yaml.safe_dump(study), encoding="utf-8")
-    calm = ended(begin(place))
+    calm = ended(begin_sweep(place, **QUIET))
     assert len(calm["runs"]) == 12 and calm["status"] == "done"
     (engine,) = calm["engines"]
     assert engine["busy_share"] > 0.5 and engine["mean_in_flight"] > 2
@@ -73,7 +60,7 @@ def test_twelve_runs_on_one_engine_killed_and_continued(place: Path) -> None:  #
 
     study["name"] = "killed"
     (place / "study.yaml").write_text(yaml.safe_dump(study), encoding="utf-8")
-    process = begin(place)
+    process = begin_sweep(place, **QUIET)
     folder = place / "runs" / "killed"
     until = time.monotonic() + 300
     while calls(folder) < 20:
@@ -85,7 +72,7 @@ def test_twelve_runs_on_one_engine_killed_and_continued(place: Path) -> None:  #
     while engines():
         assert time.monotonic() < until
         time.sleep(0.1)
-    again = ended(begin(place))
+    again = ended(begin_sweep(place, **QUIET))
     digests = [[run["digest"] for run in found["runs"]] for found in (calm, again)]
     assert digests[0] == digests[1] and again["status"] == "done"
     assert [run["calls"] for run in again["runs"]] == [run["calls"] for run in calm["runs"]]
