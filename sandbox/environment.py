@@ -22,6 +22,12 @@ _SECONDS = 10.0  # that a program which tells its version may take
 _ROOT = Path(__file__).resolve().parent.parent
 
 
+def child_variables() -> dict[str, str]:
+    """The environment variables of a child process, which finds this program's code by them."""
+    path = os.pathsep.join(filter(None, [str(_ROOT), os.environ.get("PYTHONPATH")]))
+    return {**os.environ, "PYTHONPATH": path}
+
+
 async def environment_of(backends: Mapping[str, Any]) -> dict[str, Any]:
     """Describe what a session is played with, as JSON values.
 

@@ -7,18 +7,15 @@ from __future__ import annotations
 
 import ctypes
 import json
-import os
 import signal
 import subprocess
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from pathlib import Path
 from types import FrameType
 from typing import Any
 
-ROOT = Path(__file__).resolve().parent.parent.parent
-"""The folder that contains this package."""
+from sandbox.environment import child_variables
 
 _INTERRUPTED = 130
 
@@ -50,13 +47,12 @@ def run_verb(arguments: Sequence[str], launcher: Sequence[str] = ()) -> dict[str
         KeyboardInterrupt: it was interrupted.
     """
     command = [*(launcher or [sys.executable]), "-m", "sandbox", *arguments, "--json"]
-    path = os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")]))
     child = subprocess.Popen(
         command,
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
         text=True,
-        env={**os.environ, "PYTHONPATH": path},
+        env=child_variables(),
         start_new_session=True,  # a Ctrl-C reaches this process alone, which passes it on
         preexec_fn=_end_with_parent,
     )

@@ -33,7 +33,7 @@ def engine_keys(config: Config) -> dict[str, str]:
     return {
         role: _engine_key(settings)
         for role, settings in config.models.roles()
-        if settings.backend not in _OF_EACH_PROCESS and _on(settings) != "ray"
+        if settings.backend not in _OF_EACH_PROCESS and settings.on != "ray"
     }
 
 
@@ -41,15 +41,10 @@ def _engine_key(settings: ModelSettings) -> str:
     return settings.model_dump_json(exclude=_OF_CALLS if settings.backend in _ENGINES else None)
 
 
-def _on(settings: ModelSettings) -> str:
-    """Where the replicas of a model run."""
-    return str(getattr(settings, "on", "here"))
-
-
 def on_ray(config: Config) -> dict[str, Any]:
     """The settings of the models whose replicas run on Ray, by the key of the config."""
     roles = config.models.roles()
-    return {role_key(role): settings for role, settings in roles if _on(settings) == "ray"}
+    return {role_key(role): settings for role, settings in roles if settings.on == "ray"}
 
 
 class SharedEngine:

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import json
-import os
 import signal
 import sys
 from collections.abc import Callable
 from dataclasses import asdict
-from pathlib import Path
 from typing import Any
 
+from sandbox.environment import child_variables
 from sandbox.sweep.progress import Played
 from sandbox.sweep.results import EngineUse
 from sandbox.sweep.worker import STOP, Job
@@ -19,7 +18,6 @@ from sandbox.sweep.worker import STOP, Job
 Tell = Callable[[str, Played], None]
 """Called with the name of a run and what it has done so far."""
 
-_ROOT = Path(__file__).resolve().parent.parent.parent
 _LONGEST_LINE = 2**24
 _END_SECONDS = 60.0
 """How long a worker has to close its engines."""
@@ -43,13 +41,12 @@ class ProcessWorker:
     @classmethod
     async def start(cls, tell: Tell) -> ProcessWorker:
         """Start the process."""
-        path = os.pathsep.join(filter(None, [str(_ROOT), os.environ.get("PYTHONPATH")]))
         process = await asyncio.create_subprocess_exec(
             *(sys.executable, "-m", "sandbox.sweep.worker_process"),
             stdin=asyncio.subprocess.PIPE,
             stdout=asyncio.subprocess.PIPE,
             stderr=asyncio.subprocess.PIPE,
-            env={**os.environ, "PYTHONPATH": path},
+            env=child_variables(),
             start_new_session=True,  # a Ctrl-C reaches the sweep alone, which stops its workers
             limit=_LONGEST_LINE,
         )
@@ -90,7 +87,6 @@ class ProcessWorker:
         self.alive = False
         status = self._process.returncode or 0
         how = f"signal {signal.Signals(-status).name}" if status < 0 else f"status {status}"
-        failed = {"status": "failed", "message": f"its process ended with {how}", "played": []}
         failed = {"status": "failed", "message": f"its process ended with {how}", "played": []}
         for end in self._ends.values():
             end.set_result(failed)

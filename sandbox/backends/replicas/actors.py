@@ -14,7 +14,14 @@ from uuid import uuid4
 from sandbox.backends.base import BackendDown, ModelSettings
 from sandbox.backends.replicas import cluster
 from sandbox.backends.replicas.host import Died, Host
-from sandbox.backends.replicas.server import Order, Server, Session, Started, order_of
+from sandbox.backends.replicas.server import (
+    Order,
+    Server,
+    Session,
+    Started,
+    decode_started,
+    order_of,
+)
 from storage.errors import InputError
 
 POLL_SECONDS = 10.0
@@ -119,10 +126,8 @@ class ActorReplica:
 
     Args:
         number: its number, from 0.
-        make: makes the actor, or finds the one that runs share.
-        max_restarts: how often one that runs share is made again after its death; Ray itself
-            restarts one that ends with its driver.
-        driver: a name of this driver, unlike all others.
+        place: makes the actor, or finds the one that runs share, and says whether one may be made
+            again after its death; Ray itself restarts one that ends with its driver.
     """
 
     def __init__(self, number: int, place: RayActors) -> None:
@@ -163,10 +168,7 @@ class ActorReplica:
             BackendDown: the backend cannot be started.
             InputError: its settings are refused.
         """
-        told: Started | BaseException = pickle.loads(await self._reply("start"))
-        if isinstance(told, BaseException):
-            raise told
-        return told
+        return decode_started(await self._reply("start"))
 
     async def send(self, batch: bytes) -> None:
         """Send a batch.

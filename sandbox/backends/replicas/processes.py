@@ -10,16 +10,13 @@ import socket
 import sys
 from collections.abc import Sequence
 from contextlib import suppress
-from pathlib import Path
 
-import sandbox
 from sandbox.backends.base import BackendDown, ModelSettings
 from sandbox.backends.replicas.child import CLOSE_SECONDS
 from sandbox.backends.replicas.frames import BUFFERED, read_frame, write_frame
 from sandbox.backends.replicas.host import Died, Host
-from sandbox.backends.replicas.server import Order, Started, order_of
-
-_CODE = str(Path(sandbox.__file__).resolve().parent.parent)
+from sandbox.backends.replicas.server import Order, Started, decode_started, order_of
+from sandbox.environment import child_variables
 
 
 class ProcessReplica:
@@ -49,14 +46,13 @@ class ProcessReplica:
         if self._deaths == self._lives:
             raise BackendDown(f"the process of replica {self._number} died {self._deaths} times")
         ours, theirs = socket.socketpair()
-        path = os.pathsep.join(filter(None, [_CODE, os.environ.get("PYTHONPATH")]))
         module = [sys.executable, "-m", "sandbox.backends.replicas.child", str(theirs.fileno())]
         try:
             self._process = await asyncio.create_subprocess_exec(
                 *module,
                 stdin=asyncio.subprocess.DEVNULL,
                 pass_fds=[theirs.fileno()],
-                env={**os.environ, "PYTHONPATH": path},
+                env=child_variables(),
                 start_new_session=True,  # a Ctrl-C reaches this process alone
             )
         except OSError as error:
@@ -75,10 +71,7 @@ class ProcessReplica:
             InputError: its settings are refused.
         """
         await self.send(pickle.dumps(self._order))
-        told: Started | BaseException = pickle.loads(await self.receive())
-        if isinstance(told, BaseException):
-            raise told
-        return told
+        return decode_started(await self.receive())
 
     async def send(self, batch: bytes) -> None:
         """Send a batch.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import pickle
 import platform
 import sys
 from collections.abc import Mapping, Sequence
@@ -50,6 +51,19 @@ class Started(NamedTuple):
     node: str
     process: int
     environment: Mapping[str, Any]
+
+
+def decode_started(data: bytes) -> Started:
+    """Decode what a replica has sent when it was started.
+
+    Raises:
+        BackendDown: its backend cannot be started.
+        InputError: its settings are refused.
+    """
+    told: Started | BaseException = pickle.loads(data)
+    if isinstance(told, BaseException):
+        raise told
+    return told
 
 
 def order_of(settings: ModelSettings) -> Order:
