@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
     from sandbox.datasets.ids import Origin
     from sandbox.reading.runs import RunState, Unreadable
-    from sandbox.reading.sessions import Environment, Session
+    from sandbox.reading.sessions import Session
     from storage.database import Address
     from storage.reader import Reader
 
@@ -98,14 +98,6 @@ def _history(address: Address) -> list[Session]:
 
     with open_run(address) as reader:
         return sessions(reader, address)
-
-
-def _environments(run: str) -> list[Environment]:
-    from sandbox.reading.runs import open_run
-    from sandbox.reading.sessions import environments
-
-    with open_run(run) as reader:
-        return environments(reader)
 
 
 def _as_dicts(history: Sequence[Session]) -> dict[str, Any]:
@@ -193,11 +185,7 @@ def inspect(
 
     RUN can also be the id of an exported row, to show the exchange that the row comes from.
     """
-    from rich.console import Group
-
     from sandbox.reading.runs import open_run
-    from sandbox.terminal.runs import environment_table, session_table
-    from storage.database import parse_run
 
     row = _origin(run) if subject is None else None
     if row is not None:
@@ -217,12 +205,7 @@ def inspect(
     _refuse_idle_options(subject, [name for name, value in given.items() if value is not None])
     limit = limit or _LIMIT
     if subject is Subject.SESSIONS:
-        history, played_with = _history(parse_run(run)), _environments(run)
-        show(
-            as_json,
-            _as_dicts(history),
-            lambda: Group(session_table(history), *map(environment_table, played_with)),
-        )
+        _show_sessions(run, as_json)
         return
     with open_run(run) as reader:
         if row is not None:
@@ -236,6 +219,24 @@ def inspect(
         else:
             data, picture = _items(reader, subject, search, round, failures, limit, call_status)
         show(as_json, data, lambda: picture)
+
+
+def _show_sessions(run: str, as_json: bool) -> None:
+    from rich.console import Group
+
+    from sandbox.reading.runs import open_run
+    from sandbox.reading.sessions import environments, sessions
+    from sandbox.terminal.runs import environment_table, session_table
+    from storage.database import parse_run
+
+    address = parse_run(run)
+    with open_run(address) as reader:
+        history, played_with = sessions(reader, address), environments(reader)
+    show(
+        as_json,
+        _as_dicts(history),
+        lambda: Group(session_table(history), *map(environment_table, played_with)),
+    )
 
 
 _LIMIT = 100

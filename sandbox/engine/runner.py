@@ -243,8 +243,8 @@ class Runner:
             asyncio.CancelledError: the caller cancelled it.
         """
         self._working = True
-        told = self._tell_environment(), self._tell_waiting()
-        telling = [asyncio.create_task(one) for one in told]
+        describing = asyncio.create_task(self._tell_environment())
+        telling = asyncio.create_task(self._tell_waiting())
         try:
             with _rare_garbage_collection():
                 self._start_ready_episodes()
@@ -254,9 +254,9 @@ class Runner:
                     await self._wait_for_progress()
                     self._start_ready_episodes()
         finally:
+            telling.cancel()
             await self._cancel()
-            telling[1].cancel()
-            await asyncio.gather(*telling, return_exceptions=True)
+            await asyncio.gather(describing, telling, return_exceptions=True)
 
     async def _tell_environment(self) -> None:
         """Store with the session what it is played with."""

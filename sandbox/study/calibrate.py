@@ -25,7 +25,7 @@ from sandbox.backends.base import (
     ModelSettings,
     Unavailable,
 )
-from sandbox.environment import environment_of
+from sandbox.environment import told_by
 from sandbox.interrupts import run_coroutine
 from sandbox.study.engine_model import Engine, Needs
 from sandbox.study.rates import EngineRates
@@ -251,15 +251,19 @@ async def _calibrate(
     backend: Backend, settings: ModelSettings, effort: Effort, say: Say
 ) -> EngineRates:
     async with started([backend]):
-        told = (await environment_of({"model": backend})).get("model", {})
+        told = await told_by(backend)
         most = min(effort.max_running, _most_running(told) or effort.max_running)
         steps = _OTHER_STEPS + sum(1 for _ in _widths(most))
         asker = _Asker(backend, effort.seconds, settings.temperature, steps, say)
-        return await _measured(asker, most, _blank(settings, backend, effort.gpus, told), say)
+        return await _measured(asker, _blank(settings, backend, effort.gpus, most, told), say)
 
 
 def _blank(
-    settings: ModelSettings, backend: Backend, gpus: int | None, told: dict[str, Any]
+    settings: ModelSettings,
+    backend: Backend,
+    gpus: int | None,
+    max_running: int,
+    told: dict[str, Any],
 ) -> EngineRates:
     if gpus is None:
         gpus = settings.gpus() if "gpus" in told else int(settings.backend == "openai")
@@ -273,7 +277,7 @@ def _blank(
         seconds_per_cached_token=0,
         seconds_per_constrained_token=0,
         steps=((1, 1.0),),
-        max_running=1,
+        max_running=max_running,
         kv_tokens=told.get("kv cache tokens"),
         environment=told,
     )
@@ -284,25 +288,24 @@ def _most_running(told: dict[str, Any]) -> int | None:
     return found if isinstance(found, int) else None
 
 
-async def _measured(asker: _Asker, most: int, rates: EngineRates, say: Say) -> EngineRates:
+async def _measured(asker: _Asker, rates: EngineRates, say: Say) -> EngineRates:
     """Measure one number after the other; each step builds on the numbers before it.
 
     The last step is a mix of calls as a run sends them, many of which wait: what it takes beyond
     what the numbers say goes to `seconds_per_call`.
     """
+    most = rates.max_running
     await asker.step(min(most, 8), _SHORT, 8)  # what is loaded or compiled at first
     short, long = [await asker.step(most, words, 1) for words in (_SHORT, _LONG)]
     rates = _prefill(rates, short, long)
     say(f"prompts: {1 / max(rates.seconds_per_prompt_token, 1e-9):,.0f} tokens a second")
     again = await asker.again(_LONG)
     rates = _solved(rates, again, "seconds_per_cached_token")
-    steps: list[tuple[int, float]] = []
+    rates = rates.model_copy(update={"steps": ()})
     best = 0.0
-    rates = rates.model_copy(update={"max_running": most})
     for width in _widths(most):
         step = await asker.step(width, _LONG, _REPLY)
-        rates = _with_step(rates, steps, step)
-        steps = list(rates.steps)
+        rates = _with_step(rates, step)
         say(f"{width} calls at once: {step.tokens_per_second:,.0f} reply tokens a second")
         if step.tokens_per_second < _GAIN * best:
             break
@@ -340,11 +343,11 @@ def _prefill(rates: EngineRates, short: Step, long: Step) -> EngineRates:
     )
 
 
-def _with_step(rates: EngineRates, steps: list[tuple[int, float]], step: Step) -> EngineRates:
+def _with_step(rates: EngineRates, step: Step) -> EngineRates:
     """Add the step of a number of running calls."""
 
     def tried(seconds: float) -> EngineRates:
-        return rates.model_copy(update={"steps": (*steps, (step.width, seconds))})
+        return rates.model_copy(update={"steps": (*rates.steps, (step.width, seconds))})
 
     return _found(tried, step)
 

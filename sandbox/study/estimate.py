@@ -146,9 +146,7 @@ def estimate(
         tokens_in=ranges["tokens_in"],
         tokens_out=ranges["tokens_out"],
         database_bytes=ranges["database_bytes"],
-        time=_time(config, sample, totals, rates, gpus)
-        if not isinstance(rates, Engines)
-        else _simulated(blueprint, sample, rates),
+        time=_time(blueprint, sample, totals, rates, gpus),
         notes=[*blueprint.notes, *_notes(config, sample, rates)],
     )
 
@@ -200,8 +198,15 @@ def _summary(sample: Sample) -> SampleSummary:
 
 
 def _time(
-    config: Config, sample: Sample, totals: Numbers, rates: Rates | None, gpus: int | None
+    blueprint: Blueprint,
+    sample: Sample,
+    totals: Numbers,
+    rates: Rates | Engines | None,
+    gpus: int | None,
 ) -> TimeEstimate:
+    if isinstance(rates, Engines):
+        return _simulated(blueprint, sample, rates)
+    config = blueprint.config
     basis: Literal["rates", "sample"]
     if rates is not None:
         one_gpu = totals[:, 1] / rates.tokens_in + totals[:, 2] / rates.tokens_out
